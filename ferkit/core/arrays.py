@@ -1,0 +1,54 @@
+"""Shape and type checks whose messages name what was expected and what was found."""
+
+import numpy as np
+
+from ferkit.core.errors import DataError
+
+
+def check_image(rgb: np.ndarray) -> np.ndarray:
+    """Return ``rgb`` if it is an (H, W, 3) uint8 picture with at least one pixel.
+
+    Raises:
+        DataError: for any other shape or type.
+    """
+    if not (isinstance(rgb, np.ndarray) and rgb.ndim == 3 and rgb.shape[2] == 3 and rgb.size and rgb.dtype == np.uint8):
+        raise DataError(f"expected a uint8 RGB picture of shape (H, W, 3), found {_describe(rgb)}")
+    return rgb
+
+
+def check_crops(crops: np.ndarray, size_wh: tuple[int, int] | None = None) -> np.ndarray:
+    """Return ``crops`` if it is an (n, H, W, 3) uint8 array, of width and height ``size_wh`` where given.
+
+    Raises:
+        DataError: for any other shape or type.
+    """
+    wanted = "(n, H, W, 3)" if size_wh is None else f"(n, {size_wh[1]}, {size_wh[0]}, 3)"
+    right = isinstance(crops, np.ndarray) and crops.ndim == 4 and crops.shape[3] == 3 and crops.dtype == np.uint8
+    if not right or (size_wh is not None and crops.shape[1:3] != (size_wh[1], size_wh[0])):
+        raise DataError(f"expected uint8 RGB crops of shape {wanted}, found {_describe(crops)}")
+    return crops
+
+
+def check_features(X: np.ndarray, dim: int | None = None) -> np.ndarray:
+    """Return ``X`` if it is an (n, dim) array of finite floats.
+
+    Raises:
+        DataError: for another shape or type, or NaN or infinite values.
+    """
+    right = isinstance(X, np.ndarray) and X.ndim == 2 and np.issubdtype(X.dtype, np.floating)
+    if not right or (dim is not None and X.shape[1] != dim):
+        raise DataError(f"expected embeddings of shape (n, {dim or 'dim'}), float, found {_describe(X)}")
+    # The sum is finite only if every value is (or if infinities cancel, which gives NaN): one cheap pass.
+    if not np.isfinite(X.sum(dtype=np.float64)):
+        bad = int((~np.isfinite(X).all(axis=1)).sum())
+        raise DataError(
+            f"expected finite embeddings, found NaN or infinity in {bad} of {len(X)} rows; "
+            "run 'fer embed' again with --dtype float32, or check the network"
+        )
+    return X
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__

@@ -1,0 +1,61 @@
+"""Everything that ferkit raises on purpose.
+
+    FerkitError
+    ├── DataError (ValueError)          the pictures, labels or tables given are not usable
+    │   └── ImageError                  one picture cannot be read
+    ├── StoreError                      an embedding store cannot be used
+    │   ├── SettingsMismatchError       it was made with other settings
+    │   ├── StoreLockedError            another process is writing to it
+    │   └── StoreDamagedError           a file in it is not what was written
+    ├── WeightsError                    weights are missing, or not the ones expected
+    ├── ModelError                      a model folder cannot be used
+    ├── TrainingError                   a network or head cannot be trained as asked
+    └── DependencyError (ImportError)   an optional package is not installed
+
+Each message says what was expected, what was found, and the remedy. Commands print it as one line and
+leave with exit code 1.
+"""
+
+
+class FerkitError(Exception):
+    """Base of all errors that a user can do something about."""
+
+
+class DataError(FerkitError, ValueError):
+    """Pictures, labels or arrays that cannot be used."""
+
+
+class ImageError(DataError):
+    """One picture that cannot be read; the run goes on without it."""
+
+
+class StoreError(FerkitError):
+    """An embedding store that cannot be read or written."""
+
+
+class SettingsMismatchError(StoreError):
+    """A store or checkpoint that was made with other settings."""
+
+
+class StoreLockedError(StoreError):
+    """A store that another process is writing to."""
+
+
+class StoreDamagedError(StoreError):
+    """A store in which a file is missing or was altered."""
+
+
+class WeightsError(FerkitError):
+    """Weights that are missing, unreachable or not the ones expected."""
+
+
+class ModelError(FerkitError):
+    """A model folder that is missing, foreign or damaged."""
+
+
+class TrainingError(FerkitError):
+    """Training that cannot start or cannot go on."""
+
+
+class DependencyError(FerkitError, ImportError):
+    """An optional package that is not installed; the message names the extra to install."""

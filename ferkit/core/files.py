@@ -1,0 +1,99 @@
+"""Files that are either whole or absent, and directories that one process writes at a time."""
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ferkit.core.errors import FerkitError, StoreLockedError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Create or replace ``path`` with what ``write`` puts into the open binary file it is given.
+
+    The content goes to a temporary file beside ``path``, is flushed to the disk and moved into place, so that
+    a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part.
+
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            _keep_default_mode(temporary)
+            os.replace(temporary, path)
+            _sync_directory(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise FerkitError(_explain(path, error)) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. Raises what :func:`write_atomically` raises."""
+    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
+    """Hold ``path`` as a lock that the operating system frees when the process ends, however it ends.
+
+    Raises:
+        StoreLockedError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            _lock(file)
+        except OSError as error:
+            raise StoreLockedError(
+                f"another process is {doing} {path.parent}; wait until it has finished, or stop it"
+            ) from error
+        yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    if os.name == "nt":  # pragma: no cover
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _keep_default_mode(path: str) -> None:
+    # mkstemp creates files that only their owner may read; results are meant to be shared like any other file.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
+def _sync_directory(folder: Path) -> None:
+    if os.name == "posix":  # the rename itself must reach the disk too
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _explain(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {path} could not be written; make room and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path} cannot be written ({error.strerror}); choose another place or correct the permissions"
+    return f"{path} could not be written: {error.strerror or error}"

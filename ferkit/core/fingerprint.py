@@ -1,0 +1,49 @@
+"""Digests of settings and files: what makes two results comparable."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def canonical_json(settings: Any) -> str:
+    """JSON of a settings dataclass or of plain containers, the same text for the same values."""
+    return json.dumps(_plain(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def fingerprint(settings: Any) -> str:
+    """SHA-256 in hexadecimal of a settings dataclass or of plain containers."""
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 in hexadecimal of a file's content.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the values in which two settings differ, sorted."""
+    a, b = _plain(a), _plain(b)
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return [] if a == b else [prefix.rstrip(".")]
+    return sorted(
+        name for key in a.keys() | b.keys() for name in differing_keys(a.get(key), b.get(key), f"{prefix}{key}.")
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value

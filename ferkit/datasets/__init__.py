@@ -1,0 +1,1 @@
+"""Reading labelled pictures: folders, tables, arrays."""

@@ -1,0 +1,70 @@
+"""Picture files to pixels: strict about damage, tolerant about formats."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ferkit.core.errors import ImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+"""File names that count as pictures, in lower case."""
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused: no camera makes them, and decoding one would take gigabytes."""
+
+
+def decode_image(content: bytes) -> np.ndarray:
+    """Decode a JPEG, PNG, BMP, TIFF, WebP or GIF file.
+
+    The EXIF rotation is applied; gray becomes three equal channels; 16 bits are scaled to 8; transparency is laid
+    on white; of an animation the first frame is taken.
+
+    Args:
+        content: the file's bytes.
+
+    Returns:
+        uint8 RGB (H, W, 3).
+
+    Raises:
+        ImageError: empty, truncated, too large, or no picture of a known kind.
+    """
+    if not content:
+        raise ImageError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # oddities in metadata and Pillow's own size limit: ours is below
+            with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million")
+                image.load()
+                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError("the content is not a picture of a known format") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"more than {MAX_PIXELS // 10**6} million pixels") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError) as error:
+        # What Pillow's decoders raise for damaged files, by format.
+        raise ImageError(f"the picture is damaged: {error or type(error).__name__}") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretch_to_bytes(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretch_to_bytes(gray: np.ndarray) -> np.ndarray:
+    """32-bit integers and floats say nothing of their range: take 0..1, 0..255 or 0..65535, what first fits."""
+    top = next((top for top in (1.0, 255.0, 65535.0) if gray.max() <= top), float(gray.max()))
+    if np.issubdtype(gray.dtype, np.integer) and top == 1.0:
+        top = 255.0
+    return np.clip(gray * (255.0 / top), 0, 255).astype(np.uint8)
