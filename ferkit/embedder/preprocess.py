@@ -1,0 +1,96 @@
+"""From crops of any size to the array that a network takes."""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from ferkit.core.arrays import check_crops
+from ferkit.core.errors import DataError
+from ferkit.embedder.settings import Channels, EmbedderSettings, Resize
+
+
+def resize_crop(crop: np.ndarray, size_wh: tuple[int, int], how: Resize = "stretch") -> np.ndarray:
+    """One crop at the size of a network's input.
+
+    Args:
+        crop: uint8 (H, W, 3).
+        size_wh: the size wanted.
+        how: ``stretch`` fills it, averaging where it shrinks; ``letterbox`` keeps the proportions,
+            interpolates linearly and pads with black, the larger half of an odd margin below and to the right,
+            which is what DeepFace does.
+
+    Returns:
+        uint8 (height, width, 3); the crop itself if it has the size already.
+    """
+    height, width = crop.shape[:2]
+    if (width, height) == tuple(size_wh):
+        return crop
+    if how == "stretch":
+        shrinks = width * height > size_wh[0] * size_wh[1]
+        return cv2.resize(crop, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    factor = min(size_wh[0] / width, size_wh[1] / height)
+    inner_w, inner_h = max(int(width * factor), 1), max(int(height * factor), 1)
+    left, top = (size_wh[0] - inner_w) // 2, (size_wh[1] - inner_h) // 2
+    boxed = np.zeros((size_wh[1], size_wh[0], crop.shape[2]), crop.dtype)
+    boxed[top : top + inner_h, left : left + inner_w] = cv2.resize(crop, (inner_w, inner_h))
+    return boxed
+
+
+def resize_crops(crops: np.ndarray, size_wh: tuple[int, int], how: Resize = "stretch") -> np.ndarray:
+    """The same for uint8 (n, H, W, 3): uint8 (n, height, width, 3); ``crops`` itself if it has the size.
+
+    Raises:
+        DataError: another shape or type, or crops without pixels.
+    """
+    height, width = check_crops(crops).shape[1:3]
+    if (width, height) == tuple(size_wh):
+        return crops
+    if not (height and width):
+        raise DataError(f"expected crops with at least one pixel, found {width}x{height}")
+    resized = np.empty((len(crops), size_wh[1], size_wh[0], 3), np.uint8)
+    for target, crop in zip(resized, crops, strict=True):
+        target[:] = resize_crop(crop, size_wh, how)
+    return resized
+
+
+def network_input(crops: np.ndarray, settings: EmbedderSettings, channels_first: bool) -> np.ndarray:
+    """What the network takes for crops of its input size.
+
+    Args:
+        crops: uint8 RGB (n, height, width, 3).
+        settings: colour order, scale and offset.
+        channels_first: whether the network takes (n, c, height, width) instead of (n, height, width, c).
+
+    Returns:
+        float32, contiguous.
+    """
+    pixels = _in_channel_order(crops, settings.channels)
+    scale, offset = (_per_channel(v, channels_first) for v in (settings.scale, settings.offset))
+    if channels_first:
+        pixels = pixels.transpose(0, 3, 1, 2)
+    values = np.empty(pixels.shape, np.float32)
+    np.multiply(pixels, scale, out=values, casting="unsafe")
+    if np.any(offset):
+        values += offset
+    return values
+
+
+def to_gray(crops: np.ndarray) -> np.ndarray:
+    """uint8 (n, height, width) of uint8 RGB (n, height, width, 3), weighted as in ITU-R BT.601."""
+    n, height, width, _ = crops.shape
+    if not n:
+        return np.empty((0, height, width), np.uint8)
+    tall = np.ascontiguousarray(crops).reshape(n * height, width, 3)
+    return cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY).reshape(n, height, width)
+
+
+def _in_channel_order(crops: np.ndarray, channels: Channels) -> np.ndarray:
+    if channels == "gray":
+        return to_gray(crops)[..., None]
+    return crops if channels == "rgb" else crops[..., ::-1]
+
+
+def _per_channel(value: float | Iterable[float], channels_first: bool) -> np.ndarray:
+    array = np.asarray(value, np.float32)
+    return array.reshape(-1, 1, 1) if channels_first and array.ndim else array

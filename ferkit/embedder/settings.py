@@ -1,0 +1,96 @@
+"""What an embedding depends on."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ferkit.core.errors import DataError, SettingsMismatchError
+
+Channels = Literal["rgb", "bgr", "gray"]
+Resize = Literal["stretch", "letterbox"]
+
+
+@dataclass(frozen=True)
+class EmbedderSettings:
+    """Everything that changes a number of an embedding; plain values, so that ``dataclasses.asdict`` is JSON.
+
+    Attributes:
+        backbone: a name of the registry (``arcface``), or ``onnx:<file name>`` for anybody's network.
+        weights_sha256: of the weights file; None for backbones without weights.
+        input_size_wh: what the network takes, in pixels.
+        channels: colour order of the input.
+        scale, offset: the input is ``pixel * scale + offset``, pixels 0..255; one number, or one per channel
+            in the order of ``channels``.
+        resize: how a crop of another size becomes the input: ``stretch`` fills it, ``letterbox`` keeps the
+            proportions and pads with black.
+        l2_normalize: whether the embedding is divided by its length.
+        tap: name of the tensor that the embedding is taken from; None for the network's own output.
+        pool_hw: rows and columns that a spatial tap is averaged to; None without one.
+
+    Raises:
+        DataError: a value outside what is said above.
+    """
+
+    backbone: str
+    weights_sha256: str | None
+    input_size_wh: tuple[int, int]
+    channels: Channels = "rgb"
+    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
+    resize: Resize = "stretch"
+    l2_normalize: bool = False
+    tap: str | None = None
+    pool_hw: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "offset"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, _numbers(name, value, 1 if self.channels == "gray" else 3))
+        for name in ("input_size_wh", "pool_hw"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _size(name, value))
+        _one_of("channels", self.channels, ("rgb", "bgr", "gray"))
+        _one_of("resize", self.resize, ("stretch", "letterbox"))
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "EmbedderSettings":
+        """The settings that ``dataclasses.asdict`` made ``values`` from, also after a way through JSON.
+
+        Raises:
+            SettingsMismatchError: a setting is missing or unknown, as in files of a newer ferkit.
+            DataError: a value is not usable.
+        """
+        fields = {field.name: field for field in dataclasses.fields(EmbedderSettings)}
+        unknown = sorted(values.keys() - fields.keys())
+        missing = sorted(name for name, field in fields.items() if name not in values and _required(field))
+        if unknown or missing:
+            found = f"unknown {', '.join(unknown)}" if unknown else f"no {', '.join(missing)}"
+            raise SettingsMismatchError(
+                f"expected the embedder settings {', '.join(fields)}, found {found}; update ferkit"
+            )
+        return EmbedderSettings(**values)
+
+
+def _required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING
+
+
+def _numbers(name: str, value: Any, n_channels: int) -> float | tuple[float, ...]:
+    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if len(numbers) not in (1, n_channels) or not all(isinstance(number, (int, float)) for number in numbers):
+        raise DataError(f"expected {name} to be one number or {n_channels}, one per channel, found {value!r}")
+    return float(numbers[0]) if len(numbers) == 1 else tuple(map(float, numbers))
+
+
+def _size(name: str, value: Any) -> tuple[int, int]:
+    size = tuple(value)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise DataError(f"expected {name} to be two whole numbers above 0, found {value!r}")
+    return size
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise DataError(f"expected {name} to be one of {', '.join(allowed)}, found {value!r}")
