@@ -1,13 +1,11 @@
 """What makes one simulated person look different from another, whatever the expression."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-Colour = tuple[int, int, int]
-"""Red, green and blue, each 0..255."""
+from ferkit.datasets.synthetic.canvas import Colour
 
 HAIR_STYLES = ("bald", "short", "fringe", "parted", "long", "curly")
 
@@ -27,8 +25,8 @@ _OTHER_IRIS = ((84, 58, 34), (74, 104, 132), (84, 110, 82), (110, 120, 126))
 class Identity:
     """One simulated person.
 
-    Lengths are in half face heights (the face reaches from -1 at the top to 1 at the chin) or, where a comment
-    says so, factors around 1.
+    Lengths are in half face heights (the face reaches from -1 at the top to 1 at the chin) or, where a
+    comment says so, factors around 1.
     """
 
     skin: Colour
@@ -57,7 +55,7 @@ class Identity:
     resting_mouth: float  # signed habit: some mouths droop at rest
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Identity:
+    def random(cls, rng: np.random.Generator) -> Self:
         """Draw a person; half of them have traits common in East Asia, the others come from everywhere.
 
         The proportions aim at variety; they describe no real population.
@@ -70,7 +68,7 @@ class Identity:
         style_weights = (0, 0.1, 0.25, 0.25, 0.3, 0.1) if feminine else (0.1, 0.35, 0.2, 0.2, 0.05, 0.1)
         return cls(
             skin=_skin(tone, rng),
-            face_width=rng.uniform(0.70, 0.82),
+            face_width=rng.uniform(0.67, 0.79),
             jaw_width=rng.uniform(0.74, 0.86) if feminine else rng.uniform(0.8, 0.96),
             eye_spacing=rng.uniform(0.29, 0.35),
             eye_size=rng.uniform(0.88, 1.15),
@@ -89,10 +87,10 @@ class Identity:
             hair=_hair(dark_traits, age, rng),
             hairline=rng.uniform(-0.82, -0.68),
             glasses=bool(rng.random() < 0.2),
-            beard=0.0 if feminine or rng.random() < 0.6 else rng.uniform(0.15, 1.0),
+            beard=0.0 if feminine or rng.random() < 0.65 else rng.uniform(0.15, 1.0),
             age=age,
-            resting_brow=rng.normal(0, 0.15),
-            resting_mouth=rng.normal(0, 0.12),
+            resting_brow=rng.normal(0, 0.12),
+            resting_mouth=rng.normal(0, 0.1),
         )
 
 
@@ -103,7 +101,7 @@ def _pick(colours: tuple[Colour, ...], rng: np.random.Generator) -> Colour:
 def _skin(tone: float, rng: np.random.Generator) -> Colour:
     anchors = np.arange(len(_SKIN_TONES))
     channels = np.array([np.interp(tone, anchors, _SKIN_TONES[:, channel]) for channel in range(3)])
-    red, green, blue = np.clip(channels + rng.normal(0, 4, 3), 0, 255).astype(int).tolist()
+    red, green, blue = np.clip(channels * rng.normal(1, 0.025, 3), 0, 255).astype(int).tolist()
     return red, green, blue
 
 
