@@ -41,9 +41,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. Raises what :func:`write_atomically` raises."""
+    """Write ``value`` as indented JSON, atomically; file names that are not UTF-8 stay the bytes they are. Raises what :func:`write_atomically` raises."""
     text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
 
 @contextlib.contextmanager

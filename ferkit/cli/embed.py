@@ -1,0 +1,102 @@
+"""``fer embed``."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ferkit.cli.options import DATA, FILE, SIZE, cache_dir_option, common_options, is_quiet, person_option, say
+
+
+@click.command()
+@click.argument("data", type=DATA)
+@click.option("-b", "--backbone", default="arcface", show_default=True,
+              help="Network: arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. See 'fer models list'.")
+@click.option("--weights", type=FILE, help="Take this file as the network's weights instead of fetching them.")
+@click.option("--tap", help="Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto' to try.")
+@click.option("--pool", type=SIZE, help="Columns x rows that a spatial tap is averaged to.  [default: at most 7x7]")
+@click.option("--input-size", type=SIZE, help="For onnx: networks that take any size: width x height.")
+@click.option("--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="For onnx: networks.  [default: rgb]")
+@click.option("--scale", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 1]")
+@click.option("--offset", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 0]")
+@click.option("-d", "--detector", type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]), default="auto",
+              show_default=True, help="Finds the face; 'none' takes pictures whole, 'auto' looks at some first.")
+@click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
+@click.option("--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points.")
+@click.option("--margin", type=click.FloatRange(0, 2), default=0.1, show_default=True,
+              help="Added around the face on each side, as a share of its box.")
+@click.option("--faceless", type=click.Choice(["skip", "whole"]), default="skip", show_default=True,
+              help="A picture without a face is listed as failed, or taken whole.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+              help="float16 halves the disk.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--shard-size", type=click.IntRange(1), default=1024, show_default=True,
+              help="Pictures a file: the most that an interrupt can lose.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that read and crop.  [default: one a core]")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the network.  [default: one a core]")
+@click.option("--name", help="Name of the embeddings.  [default: that of DATA]")
+@click.option("--repair", is_flag=True, help="Make damaged shards anew.")
+@click.option("--seed", type=int, default=0, show_default=True, help="For --tap auto: which pictures are tried.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@person_option
+@cache_dir_option
+@common_options
+def embed(data: Path, **options: Any) -> None:
+    """Turn pictures into embeddings; stop and resume at any time.
+
+    DATA is a folder data/<emotion>/*.jpg (also with train/ and test/ above), a table path,label[,split][,group]
+    as CSV, fer2013.csv, or an .npz file with images and labels.
+
+    \b
+    Examples:
+        fer embed data/
+        fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
+        fer embed labels.csv --detector yunet --margin 0.2
+    """
+    from ferkit.core.progress import Progress
+    from ferkit.datasets.folder import AIHUB_PERSON
+    from ferkit.datasets.load import load_dataset
+    from ferkit.embedder.backbones import InputOptions, open_embedder
+    from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset, settle_tap
+
+    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    counts = dataset.class_counts()
+    say(f"{len(dataset)} images in {data}, {len(counts)} classes: " + ", ".join(f"{k} {n}" for k, n in counts.items()))
+
+    crop = CropOptions(
+        options["detector"], options["detector_weights"], options["align"], options["margin"], options["faceless"]
+    )
+    pool = options["pool"]
+    backbone = {
+        "spec": options["backbone"],
+        "weights": options["weights"],
+        "pool_hw": (pool[1], pool[0]) if pool else None,
+        "options": InputOptions(options["input_size"], options["channels"], options["scale"], options["offset"]),
+        "threads": options["threads"],
+    }
+    tap = options["tap"]
+    if tap == "auto":
+        tap = settle_tap(dataset, backbone, crop, seed=options["seed"], say=say)
+    embedder = open_embedder(**backbone, tap=tap)
+    store_options = StoreOptions(
+        options["cache_dir"], options["name"], options["dtype"], options["batch_size"], options["shard_size"],
+        options["repair"],
+    )  # fmt: skip
+    with Progress("embedding", quiet=is_quiet()) as progress:
+        store, summary = embed_dataset(
+            dataset, embedder, crop, store_options, workers=options["workers"], progress=progress, say=say
+        )
+    if options["as_json"]:
+        click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
+        return
+    for path, reason in summary.failures[:10]:
+        say(f"  failed: {path}: {reason}")
+    if len(summary.failures) > 10:
+        say(f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json")
+    rate = (summary.n_done + len(summary.failures)) / summary.seconds
+    click.echo(
+        f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed, "
+        f"{summary.n_deleted} no longer in the data: {store.folder}"
+    )

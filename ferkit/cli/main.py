@@ -1,0 +1,84 @@
+"""The command group: finds commands without importing them, and turns errors into one line."""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ferkit.core.errors import FerkitError
+
+COMMANDS = {
+    "demo": "ferkit.cli.demo:demo",
+    "embed": "ferkit.cli.embed:embed",
+    "fit": "ferkit.cli.fit:fit",
+    "eval": "ferkit.cli.evaluate:evaluate",
+    "predict": "ferkit.cli.predict:predict",
+    "import": "ferkit.cli.legacy:import_head",
+    "models": "ferkit.cli.models:models",
+    "doctor": "ferkit.cli.doctor:doctor",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command only when it is run, so that ``fer --help`` is there at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        return getattr(import_module(module), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FerkitError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\nstopped; what was finished is kept, run the same command again to go on", err=True)
+            sys.exit(130)
+
+
+# Beside the commands' own docstrings, so that the list needs none of their modules; a test compares the two.
+SUMMARIES = {
+    "demo": "Go the whole way on data it makes itself, offline.",
+    "embed": "Turn pictures into embeddings; stop and resume at any time.",
+    "fit": "Fit a head on embeddings: mlp, svm, logistic or dummy.",
+    "eval": "Measure a model on labelled pictures.",
+    "predict": "Read the expressions in pictures.",
+    "import": "Take in a scikit-learn head from a pickle or joblib file.",
+    "models": "List, fetch and verify weights, and list trained models.",
+    "doctor": "Say what is wrong with this machine, and how to mend it.",
+}
+
+CONTEXT = {"auto_envvar_prefix": "FER", "help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
+@click.version_option(package_name="ferkit", prog_name="fer")
+def main() -> None:
+    """Facial expression recognition: embeddings with heads, fine-tuned networks, one inference layer.
+
+    Start with:  fer demo
+
+    On your own faces, sorted into data/<emotion>/*.jpg:
+
+    \b
+        fer embed data/
+        fer fit --head mlp
+        fer predict mlp photo.jpg
+
+    Every option can also be set in the environment or in a file .env (FER_EMBED_BATCH_SIZE=64), or in a
+    TOML file given with --config. Exit codes: 0 done, 1 something you can mend, 2 wrong usage.
+    """
+    # Read here and not at import: a library must not change the environment of the program that uses it.
+    from dotenv import load_dotenv
+
+    load_dotenv(".env")

@@ -1,0 +1,120 @@
+"""Options that several commands share."""
+
+import logging
+import sys
+import tomllib
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DATA = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class SizeType(click.ParamType):
+    """``112`` or ``96x112`` (width x height), as a pair of whole numbers."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"expected a size such as 112 or 96x112, found {value!r}", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+SIZE = SizeType()
+
+
+def common_options(command: F) -> F:
+    """``--config``, ``--log-dir`` and ``--quiet``, for every command that does work."""
+    for option in reversed((
+        click.option(
+            "--config", type=FILE, is_eager=True, expose_value=False, callback=_read_config,
+            help="TOML file with options: at its top, or in a table named like the command.",
+        ),
+        click.option(
+            "--log-dir", type=FOLDER, expose_value=False, callback=_start_log, is_eager=True,
+            help="Also write messages to one file a day in this folder.",
+        ),
+        click.option(
+            "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, is_eager=True,
+            help="No progress and no remarks, only results and errors.",
+        ),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+cache_dir_option = click.option(
+    "--cache-dir", type=FOLDER, default=Path("cache"), show_default=True, help="Folder of all embeddings."
+)
+models_dir_option = click.option(
+    "--models-dir", type=FOLDER, default=Path("models"), show_default=True, help="Folder of trained models."
+)
+person_option = click.option(
+    "--person-pattern",
+    default=None,
+    help="Regular expression whose first group finds the person in a file name, so that nobody is in train and "
+    "test at once. AI Hub's names are understood without it.",
+)
+
+
+def say(message: str) -> None:
+    """A remark for the user: to standard error, so that results can be piped, and to the log."""
+    logging.getLogger("ferkit").info(message)
+    if not click.get_current_context().meta.get("ferkit.quiet"):
+        click.echo(message, err=True)
+
+
+def is_quiet() -> bool:
+    """Whether ``--quiet`` was given."""
+    return bool(click.get_current_context().meta.get("ferkit.quiet"))
+
+
+def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta["ferkit.quiet"] = value
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} is no TOML file: {error}") from None
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    options = {key: value for key, value in values.items() if key not in tables}
+    options |= tables.get(ctx.info_name or "", {})
+    options = {key.replace("-", "_"): value for key, value in options.items()}
+    known = {name for p in ctx.command.params for name in (p.name, *(o.lstrip("-").replace("-", "_") for o in p.opts))}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise click.BadParameter(f"{path}: fer {ctx.info_name} has no option {', '.join(unknown)}")
+    ctx.default_map = {**(ctx.default_map or {}), **options}
+
+
+def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) -> None:
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / f"fer-{date.today():%Y-%m-%d}.log", encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{folder} cannot be written: {error.strerror}") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("ferkit")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.info("fer %s", " ".join(sys.argv[1:]))
+    ctx.call_on_close(lambda: (logger.removeHandler(handler), handler.close()))

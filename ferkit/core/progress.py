@@ -1,0 +1,71 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Shows how far, how fast, how long still, and how many failed, on standard error.
+
+    Args:
+        doing: what is being done, in a word or two.
+        unit: what is counted.
+        quiet: show nothing.
+    """
+
+    def __init__(self, doing: str, unit: str = "images", quiet: bool = False) -> None:
+        self._doing, self._unit, self._quiet = doing, unit, quiet
+        self._bar: tqdm | None = None
+        self._done = self._total = self._failures = self._first = 0
+        self._began = self._last_line = 0.0
+
+    def start(self, total: int, done: int = 0) -> None:
+        """Begin to count to ``total``; ``done`` of them were there before."""
+        self._done = self._first = done
+        self._total = total
+        self._began = self._last_line = time.monotonic()
+        if not self._quiet and sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=done, desc=self._doing, unit=f" {self._unit}", smoothing=0.1)
+
+    def update(self, n: int, failures: int = 0) -> None:
+        """Count ``n`` more, ``failures`` of which failed."""
+        self._done += n
+        self._failures += failures
+        if self._bar is not None:
+            if failures:
+                self._bar.set_postfix_str(f"{self._failures} failed", refresh=False)
+            self._bar.update(n)
+        elif not self._quiet and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = (self._done - self._first) / (self._last_line - self._began)
+        left = (self._total - self._done) / rate if rate > 0 else 0.0
+        failed = f", {self._failures} failed" if self._failures else ""
+        share = self._done / max(1, self._total)
+        print(
+            f"{self._doing}: {self._done}/{self._total} {self._unit} ({share:.0%}), {rate:.0f}/s, "
+            f"{tqdm.format_interval(left)} left{failed}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

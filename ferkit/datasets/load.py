@@ -1,0 +1,31 @@
+"""One way in: whatever a user names as data."""
+
+from pathlib import Path
+
+from ferkit.core.errors import DataError
+from ferkit.datasets.arrays import read_npz
+from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.folder import AIHUB_PERSON, read_folder
+from ferkit.datasets.table import read_table
+
+
+def load_dataset(path: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
+    """Read a folder of pictures, a CSV table (``fer2013.csv`` too) or an ``.npz`` file.
+
+    Args:
+        path: what to read.
+        person_pattern: for folders, finds the person in a file name: :func:`ferkit.datasets.folder.read_folder`.
+
+    Raises:
+        DataError: nothing there, or nothing that is understood.
+    """
+    if path.is_dir():
+        return read_folder(path, person_pattern)
+    if not path.exists():
+        raise DataError(f"expected a folder, a .csv or an .npz file, found nothing at {path}; check the path")
+    readers = {".csv": read_table, ".npz": read_npz}
+    try:
+        reader = readers[path.suffix.lower()]
+    except KeyError:
+        raise DataError(f"expected a folder, a .csv or an .npz file, found {path}; unpack archives first") from None
+    return reader(path)

@@ -1,0 +1,272 @@
+"""Training and test parts: stratified by class, and never one person on both sides."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from ferkit.core.errors import DataError
+
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How rows are divided.
+
+    Attributes:
+        test_size: share of the rows that is held out, 0 to 1; with persons it is met as nearly as whole
+            persons allow.
+        seed: the same seed gives the same split.
+        by_group: keep all rows of one person on one side, where persons are known.
+    """
+
+    test_size: float = 0.2
+    seed: int = 0
+    by_group: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_size < 1:
+            raise DataError(f"expected a test share between 0 and 1, found {self.test_size}")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the two parts.
+
+    Attributes:
+        train: int64, ascending.
+        test: int64, ascending; shares no row with ``train``.
+        origin: ``given`` by the data set or ``drawn`` by the settings.
+        settings: how it was drawn; None where it was given.
+        shared_groups: persons that are on both sides, which only a given split or ``by_group=False`` can
+            have.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    origin: str
+    settings: SplitSettings | None = None
+    shared_groups: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """What to write down beside a result, as plain JSON values."""
+        return {
+            "origin": self.origin,
+            "settings": None if self.settings is None else dataclasses.asdict(self.settings),
+            "train_rows": len(self.train),
+            "test_rows": len(self.test),
+            "shared_groups": len(self.shared_groups),
+        }
+
+
+def make_split(
+    y: np.ndarray,
+    groups: np.ndarray | None = None,
+    split: np.ndarray | None = None,
+    settings: SplitSettings | None = None,
+) -> Split:
+    """The data set's own train and test part where it has both, else one drawn by :func:`holdout`.
+
+    Args:
+        y: class names, (n,).
+        groups: who is shown, (n,); None where unknown, or None for all.
+        split: ``train``, ``val``, ``test`` or None for each row, or None for all. Without test rows ``val``
+            is the test part; with test rows it is left to training, since heads choose by cross-validation.
+        settings: how to draw; defaults to stratified 80/20.
+
+    Raises:
+        DataError: no split can be made of these rows.
+    """
+    settings = settings or SplitSettings()
+    if split is not None:
+        named = np.array([str(part) for part in split])
+        test = named == ("test" if (named == "test").any() else "val")
+        train = np.isin(named, ("train", "val")) & ~test
+        if train.any() and test.any():
+            rows = np.flatnonzero(train), np.flatnonzero(test)
+            return Split(*rows, "given", shared_groups=_on_both_sides(groups, *rows))
+    train_rows, test_rows = holdout(y, groups, settings)
+    return Split(train_rows, test_rows, "drawn", settings, _on_both_sides(groups, train_rows, test_rows))
+
+
+def holdout(
+    y: np.ndarray, groups: np.ndarray | None = None, settings: SplitSettings | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw row numbers of a training and a test part, every class on both sides.
+
+    Rows whose group is None each count as a person of their own.
+
+    Returns:
+        Two int64 arrays, ascending.
+
+    Raises:
+        DataError: fewer than two classes, a class with one image or of one person, or too few rows to hold
+            out one of each class.
+    """
+    settings = settings or SplitSettings()
+    y = np.asarray(y)
+    _check_classes(y, 2, "a split")
+    if not (settings.by_group and _has_groups(groups)):
+        return _stratified_holdout(y, settings)
+    assert groups is not None
+    _check_persons(y, groups, 2)
+    # k folds of which m are held out: the fraction nearest to the wanted share that the persons allow.
+    k_max = max(2, min(10, _n_groups(groups)))
+    share = Fraction(settings.test_size).limit_denominator(k_max)
+    share = min(max(share, Fraction(1, k_max)), Fraction(k_max - 1, k_max))
+    best: tuple[float, np.ndarray] | None = None
+    for attempt in range(_ATTEMPTS):
+        fold = _deal_groups(y, groups, share.denominator, settings.seed + 1000 * attempt)
+        test = fold < share.numerator
+        if _every_class_in(y, test) and _every_class_in(y, ~test):
+            error = abs(test.mean() - settings.test_size)
+            if best is None or error < best[0]:
+                best = error, test
+            if error < 0.02:
+                break
+    if best is None:
+        raise DataError(
+            f"no split of {_n_groups(groups)} persons puts every class on both sides; add persons of the rare "
+            f"classes ({_rarest(y)}) or split without regard to persons"
+        )
+    return np.flatnonzero(~best[1]), np.flatnonzero(best[1])
+
+
+def folds(
+    y: np.ndarray, groups: np.ndarray | None = None, k: int = 5, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """``k`` pairs of training and test rows for cross-validation, stratified, persons kept whole.
+
+    ``k`` is lowered to the number of images, or of persons, of the rarest class, so that each training part
+    has every class.
+
+    Raises:
+        DataError: fewer than two classes, or a class with one image or of one person.
+    """
+    y = np.asarray(y)
+    _check_classes(y, 2, "cross-validation")
+    if _has_groups(groups):
+        assert groups is not None
+        k = min(k, _check_persons(y, groups, 2))
+    else:
+        k = min(k, min(np.unique(y, return_counts=True)[1]))
+    for attempt in range(_ATTEMPTS):
+        fold = (
+            _deal_rows(y, k, np.random.default_rng(seed + 1000 * attempt))
+            if groups is None or not _has_groups(groups)
+            else _deal_groups(y, groups, k, seed + 1000 * attempt)
+        )
+        if all(_every_class_in(y, fold != i) and (fold == i).any() for i in range(k)):
+            return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
+    raise DataError(
+        f"no {k} folds of whole persons leave every class in each training part; add persons of the rare classes "
+        f"({_rarest(y)}) or use fewer folds"
+    )
+
+
+def _stratified_holdout(y: np.ndarray, settings: SplitSettings) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    classes, n = np.unique(y), len(y)
+    n_test = int(np.ceil(n * settings.test_size))
+    if min(n_test, n - n_test) < len(classes):
+        raise DataError(
+            f"{n} images are too few to hold out {settings.test_size:.0%} with one of each of {len(classes)} classes; "
+            "add images or change the test share"
+        )
+    splitter = StratifiedShuffleSplit(1, test_size=settings.test_size, random_state=settings.seed)
+    train, test = next(splitter.split(np.zeros(n), y))
+    return np.sort(train), np.sort(test)
+
+
+def _deal_groups(y: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Fold number (n,) of each row; persons whole, classes spread evenly."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    known = np.array([group is not None for group in groups])
+    rng = np.random.default_rng(seed)
+    fold = np.empty(len(y), int)
+    # Rows of unknown persons are free: dealing them one by one is exact, and spares a slow search over
+    # groups.
+    fold[~known] = _deal_rows(y[~known], k, rng)
+    names, person = np.unique(groups[known].astype(str), return_inverse=True)
+    if len(names) < k:
+        fold[known] = rng.permutation(k)[person]
+    else:
+        splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+        rows = np.flatnonzero(known)
+        for i, (_, test) in enumerate(splitter.split(np.zeros(len(rows)), y[known], person)):
+            fold[rows[test]] = i
+    return fold
+
+
+def _deal_rows(y: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    fold = np.empty(len(y), int)
+    start = 0
+    for cls in np.unique(y):
+        rows = np.flatnonzero(y == cls)
+        # Each class goes on where the last one ended, so that no fold collects all the remainders.
+        fold[rng.permutation(rows)] = (start + np.arange(len(rows))) % k
+        start += len(rows)
+    return fold
+
+
+def _check_classes(y: np.ndarray, least: int, purpose: str) -> None:
+    classes, counts = np.unique(y, return_counts=True)
+    if len(classes) < 2:
+        found = f"only {classes[0]!s}" if len(classes) else "none"
+        raise DataError(
+            f"expected at least two classes, found {found}; check the folder names or the label column"
+        )
+    rare = [f"{cls} ({count})" for cls, count in zip(classes, counts, strict=True) if count < least]
+    if rare:
+        raise DataError(
+            f"{purpose} needs at least {least} images of each class, found fewer of {', '.join(rare)}; "
+            "add images or leave these classes out"
+        )
+
+
+def _check_persons(y: np.ndarray, groups: np.ndarray, least: int) -> int:
+    """The number of persons of the class that has fewest."""
+    fewest = len(y)
+    for cls in np.unique(y):
+        persons = _n_groups(groups[y == cls])
+        if persons < least:
+            raise DataError(
+                f"all images of class {cls!s} are of one person, who cannot be on both sides of a split; "
+                "add persons, leave the class out, or split without regard to persons"
+            )
+        fewest = min(fewest, persons)
+    return fewest
+
+
+def _n_groups(groups: Iterable[Any]) -> int:
+    listed = list(groups)
+    known = [group for group in listed if group is not None]
+    return len(set(known)) + len(listed) - len(known)
+
+
+def _has_groups(groups: np.ndarray | None) -> bool:
+    return groups is not None and any(group is not None for group in groups)
+
+
+def _every_class_in(y: np.ndarray, mask: np.ndarray) -> bool:
+    return len(np.unique(y[mask])) == len(np.unique(y))
+
+
+def _rarest(y: np.ndarray) -> str:
+    classes, counts = np.unique(y, return_counts=True)
+    return str(classes[counts.argmin()])
+
+
+def _on_both_sides(groups: np.ndarray | None, train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
+    if groups is None:
+        return ()
+    both = {group for group in groups[train] if group is not None} & {
+        g for g in groups[test] if g is not None
+    }
+    return tuple(sorted(str(group) for group in both))

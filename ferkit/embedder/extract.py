@@ -1,0 +1,194 @@
+"""The extraction loop: pictures in, rows of a store out; stopped at any time, it goes on where it was."""
+
+import hashlib
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ferkit.core.errors import ImageError
+from ferkit.core.progress import Progress
+from ferkit.core.protocols import Embedder
+from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.embedder.rows import Row
+from ferkit.embedder.store import EmbeddingStore
+from ferkit.faces.cropper import Crop, FaceCropper
+
+
+@dataclass
+class ExtractionSummary:
+    """What a run did.
+
+    Attributes:
+        n_done: pictures embedded in this run.
+        n_kept: pictures whose embedding was there already.
+        n_deleted: pictures that are in the store but no longer in the data set.
+        failures: path and reason of the pictures of this run that could not be embedded.
+        seconds: that the run took.
+    """
+
+    n_done: int = 0
+    n_kept: int = 0
+    n_deleted: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A sample read and cropped, or the reason why not."""
+
+    row: Row
+    crop: np.ndarray | None
+
+
+def extract(
+    dataset: Dataset,
+    embedder: Embedder,
+    cropper: FaceCropper,
+    store: EmbeddingStore,
+    *,
+    workers: int | None = None,
+    progress: Progress,
+) -> ExtractionSummary:
+    """Embed all pictures of ``dataset`` that ``store`` does not hold yet.
+
+    Pictures are read, decoded and cropped by threads a few batches ahead; the network runs here. Every shard is a
+    fixed range of the sorted pictures, and every batch a fixed range of a shard: an interrupted and resumed run
+    writes the same bytes as an undisturbed one.
+
+    Args:
+        dataset: the pictures.
+        embedder: the network.
+        cropper: takes out the faces, in the embedder's input size.
+        store: made with the settings of both.
+        workers: threads that read and crop; one a core if None.
+        progress: is told of every batch.
+
+    Raises:
+        StoreError: the store is being written by another process, is damaged, or mirrors another data set.
+        FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
+    """
+    started = time.monotonic()
+    workers = workers or os.cpu_count() or 1
+    with store.writing(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        view = store.mirrored(dataset.samples, dataset.root)
+        store.write_view(view)
+        todo = missing(dataset, store)
+        summary = ExtractionSummary(n_kept=len(dataset) - len(todo), n_deleted=len(view.deleted))
+        progress.start(total=len(dataset), done=summary.n_kept)
+        ahead = max(2 * store.batch_size, 4 * workers)
+        loaded = _ordered(pool, (lambda s=s: _load(dataset, cropper, s) for s in todo), ahead)
+        try:
+            for n_rows in _lengths(len(todo), store.rows_per_shard):
+                _extract_shard(n_rows, loaded, embedder, store, summary, progress)
+        finally:
+            # What is still waiting is of no use to anybody: an interrupt must not wait for it.
+            pool.shutdown(wait=False, cancel_futures=True)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
+    """Samples that are new, or whose content changed, in the order of the data set.
+
+    Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else
+    if its digest is the same.
+    """
+    known = {}
+    for shard in store.shards():
+        made_ns = shard.json.stat().st_mtime_ns
+        known.update({row.path: (row, made_ns) for row in shard.read_rows()})
+    return [s for s in dataset.samples if s.path not in known or _changed(dataset, s, *known[s.path])]
+
+
+def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
+    try:
+        stamp = dataset.source.stamp(sample.path)
+        if row.sha256 is None or stamp.size != row.size:
+            return True
+        return stamp.changed_ns >= made_ns and _digest(dataset.source.read(sample.path)) != row.sha256
+    except OSError:
+        return row.sha256 is not None  # a file that was lost is tried again once, to record why
+
+
+def _extract_shard(
+    n_rows: int,
+    loaded: Iterator[_Loaded],
+    embedder: Embedder,
+    store: EmbeddingStore,
+    summary: ExtractionSummary,
+    progress: Progress,
+) -> None:
+    started_ns = time.time_ns()
+    rows: list[Row] = []
+    blocks = []
+    for size in _lengths(n_rows, store.batch_size):
+        batch = list(itertools.islice(loaded, size))
+        block = np.full((size, embedder.dim), np.nan, np.float32)
+        has_crop = [i for i, item in enumerate(batch) if item.crop is not None]
+        if has_crop:
+            block[has_crop] = embedder.embed(np.stack([batch[i].crop for i in has_crop]))
+        rows += [_checked(item, vector, store.settings.dtype) for item, vector in zip(batch, block, strict=True)]
+        blocks.append(block)
+        failed = [(row.path, row.error) for row in rows[-size:] if row.error is not None]
+        summary.failures += failed
+        summary.n_done += size - len(failed)
+        progress.update(size, failures=len(failed))
+    X = np.concatenate(blocks)
+    X[[row.error is not None for row in rows]] = np.nan
+    store.append(rows, X, started_ns)
+
+
+def _load(dataset: Dataset, cropper: FaceCropper, sample: Sample) -> _Loaded:
+    """Never raises for what one picture can have: the reason becomes part of its row."""
+    size, digest = -1, None
+    try:
+        content = dataset.source.read(sample.path)
+        size, digest = len(content), _digest(content)
+        crop = cropper.largest(dataset.source.decode(content))
+        return _Loaded(_row(sample, size, digest, crop), crop.rgb)
+    except ImageError as error:
+        return _Loaded(_row(sample, size, digest, error=str(error)), None)
+    except OSError as error:
+        return _Loaded(_row(sample, size, digest, error=f"cannot be read: {error.strerror or error}"), None)
+
+
+def _checked(item: _Loaded, vector: np.ndarray, dtype: str) -> Row:
+    """The row, with a reason if its vector is no embedding: networks that look for a face may not find one."""
+    if item.crop is None or np.isfinite(vector.astype(dtype)).all():
+        return item.row
+    row = item.row
+    reason = "the embedder found no face, or gave NaN" if np.isnan(vector).any() else f"too large for {dtype}"
+    return Row(row.path, row.label, row.split, row.group, row.size, row.sha256, row.box, reason)
+
+
+def _row(sample: Sample, size: int, digest: str | None, crop: Crop | None = None, error: str | None = None) -> Row:
+    box = crop.xyxy if crop is not None else None
+    return Row(sample.path, sample.label, sample.split, sample.group, size, digest, box, error)
+
+
+def _ordered(pool: ThreadPoolExecutor, jobs: Iterable, ahead: int) -> Iterator[_Loaded]:
+    """Results in order, with at most ``ahead`` of them waiting: that bounds the memory."""
+    waiting: deque[Future[_Loaded]] = deque()
+    for job in jobs:
+        waiting.append(pool.submit(job))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _lengths(total: int, size: int) -> Iterator[int]:
+    """Lengths of consecutive ranges of at most ``size`` that make up ``total``."""
+    for start in range(0, total, size):
+        yield min(size, total - start)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

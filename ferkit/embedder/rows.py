@@ -1,0 +1,130 @@
+"""What a store knows of each row, and how a shard is written and read."""
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferkit.core.errors import StoreDamagedError
+from ferkit.core.files import write_atomically
+from ferkit.datasets.dataset import Sample
+
+DAMAGE_REMEDY = "run 'fer embed' with --repair to make it anew; all other shards stay"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a shard: an embedding, or the reason why there is none.
+
+    Attributes:
+        path, label, split, group: as in :class:`ferkit.datasets.dataset.Sample`.
+        size: of the content, in bytes; -1 if it could not be read.
+        sha256: of the content; None if it could not be read, so that it is tried again the next time.
+        box: left, top, right, bottom of the face in pixels; None for the whole picture.
+        error: why there is no embedding; None if there is one.
+    """
+
+    path: str
+    label: str | None
+    split: str | None
+    group: str | None
+    size: int
+    sha256: str | None
+    box: tuple[float, float, float, float] | None = None
+    error: str | None = None
+
+    def relabelled(self, sample: Sample) -> "Row":
+        """The same row with label, split and group of ``sample``."""
+        known = (self.size, self.sha256, self.box, self.error)
+        return Row(self.path, sample.label, sample.split, sample.group, *known)
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The two files of a shard; the ``.json`` is written last and says that the ``.npy`` is complete."""
+
+    folder: Path
+    number: int
+
+    @property
+    def npy(self) -> Path:
+        """float32 or float16 (rows, dim); rows without an embedding are NaN."""
+        return self.folder / f"shard-{self.number:05d}.npy"
+
+    @property
+    def json(self) -> Path:
+        """The digest of the ``.npy``, and one :class:`Row` a row of it."""
+        return self.folder / f"shard-{self.number:05d}.json"
+
+    def write(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
+        """Write both files; ``started_ns`` is when the first picture was read.
+
+        Raises:
+            FerkitError: the disk is full or the folder cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, X, allow_pickle=False)
+        content = buffer.getbuffer()
+        write_atomically(self.npy, lambda file: file.write(content))
+        head = {"npy_sha256": hashlib.sha256(content).hexdigest(), "n_rows": len(rows)}
+        lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+        text = f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n'
+        # File names that are not UTF-8 pass through as the bytes they are.
+        write_atomically(self.json, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+        # A picture that changes while the shard is made must look younger than the shard.
+        os.utime(self.json, ns=(started_ns, started_ns))
+
+    def read_rows(self) -> list[Row]:
+        """The rows.
+
+        Raises:
+            StoreDamagedError: not what :meth:`write` wrote.
+        """
+        return _parse_rows(self._head(), self.json)
+
+    def read(self, dim: int, dtype: np.dtype) -> tuple[list[Row], np.ndarray]:
+        """The rows, and the embeddings memory-mapped, after their digest was checked.
+
+        Raises:
+            StoreDamagedError: not what :meth:`write` wrote.
+        """
+        head = self._head()
+        rows = _parse_rows(head, self.json)
+        try:
+            with self.npy.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            X = np.load(self.npy, mmap_mode="r", allow_pickle=False) if digest == head.get("npy_sha256") else None
+        except (OSError, ValueError) as error:
+            raise StoreDamagedError(f"{self.npy} cannot be read ({error}); {DAMAGE_REMEDY}") from None
+        if X is None or X.shape != (len(rows), dim) or X.dtype != dtype:
+            raise StoreDamagedError(f"{self.npy} is not what was written; {DAMAGE_REMEDY}")
+        return rows, X
+
+    def remove(self) -> None:
+        """Delete both files, the commit mark first."""
+        self.json.unlink(missing_ok=True)
+        self.npy.unlink(missing_ok=True)
+
+    def _head(self) -> dict[str, Any]:
+        try:
+            head = json.loads(self.json.read_bytes().decode("utf-8", "surrogateescape"))
+        except (OSError, ValueError) as error:
+            raise StoreDamagedError(f"{self.json} cannot be read ({error}); {DAMAGE_REMEDY}") from None
+        if not isinstance(head, dict) or not isinstance(head.get("rows"), list):
+            raise StoreDamagedError(f"{self.json} is not what was written; {DAMAGE_REMEDY}")
+        return head
+
+
+def _parse_rows(head: dict[str, Any], path: Path) -> list[Row]:
+    try:
+        rows = [Row(**{**row, "box": tuple(row["box"]) if row["box"] else None}) for row in head["rows"]]
+    except (TypeError, KeyError):
+        raise StoreDamagedError(f"{path} is not what was written; {DAMAGE_REMEDY}") from None
+    if len(rows) != head.get("n_rows"):
+        raise StoreDamagedError(f"{path} is not what was written; {DAMAGE_REMEDY}")
+    return rows

@@ -1,0 +1,168 @@
+"""``fer embed`` as one function: settle what was asked for, then run the extraction loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ferkit.core.errors import WeightsError
+from ferkit.core.fingerprint import file_sha256
+from ferkit.core.progress import Progress
+from ferkit.core.protocols import Embedder
+from ferkit.datasets.dataset import Dataset
+from ferkit.embedder.extract import ExtractionSummary, extract
+from ferkit.embedder.settings import EmbedderSettings
+from ferkit.embedder.store import EmbeddingStore, StoreSettings
+from ferkit.faces.auto import choose_cropping
+from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.detectors import open_detector
+from ferkit.faces.settings import FaceSettings
+from ferkit.zoo.fetch import weights_file
+
+
+class StoredEmbedder(Embedder):
+    """An embedder that knows what it was made of, so that its numbers can be stored."""
+
+    settings: EmbedderSettings
+    resize: str
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """How a user wants faces taken out of pictures; ``auto`` looks at some pictures first.
+
+    Attributes:
+        detector: see :mod:`ferkit.faces.detectors`.
+        weights: a file for the detector to take instead of the one that would be fetched.
+        align, margin, faceless: see :class:`ferkit.faces.settings.FaceSettings`.
+    """
+
+    detector: Literal["auto", "none", "haar", "yunet", "mediapipe"] = "auto"
+    weights: Path | None = None
+    align: bool = True
+    margin: float = 0.1
+    faceless: Literal["skip", "whole"] = "skip"
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Where and how embeddings are kept.
+
+    Attributes:
+        root: folder of all stores.
+        name: of the data set in the store's name; None takes the data set's own.
+        dtype: ``float16`` halves the disk and keeps three digits.
+        batch_size: pictures a run of the network.
+        rows_per_shard: pictures a shard, the most that an interrupt can lose.
+        repair: delete damaged shards and make them anew.
+    """
+
+    root: Path = Path("cache")
+    name: str | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int = 32
+    rows_per_shard: int = 1024
+    repair: bool = False
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """Settled: the settings, the detector's weights, and the sentence that says why."""
+
+    settings: FaceSettings
+    weights: Path | None
+    reason: str
+
+
+def embed_dataset(
+    dataset: Dataset,
+    embedder: StoredEmbedder,
+    crop: CropOptions,
+    options: StoreOptions,
+    *,
+    workers: int | None = None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> tuple[EmbeddingStore, ExtractionSummary]:
+    """Embed what is missing, into the store that these settings belong to.
+
+    Args:
+        dataset: the pictures.
+        embedder: the network.
+        crop: how faces are taken out.
+        options: where the embeddings go.
+        workers: threads that read and crop; one a core if None.
+        progress: is told of every batch.
+        say: takes sentences for the user: what was chosen, and where things are.
+
+    Raises:
+        FerkitError: see :func:`ferkit.embedder.extract.extract`; also for weights that are missing.
+    """
+    cropping = settle_cropping(dataset, crop)
+    say(cropping.reason)
+    store = EmbeddingStore.create(
+        options.root,
+        options.name or dataset.name,
+        StoreSettings(embedder.settings, cropping.settings, options.dtype),
+        dim=embedder.dim,
+        rows_per_shard=options.rows_per_shard,
+        batch_size=options.batch_size,
+    )
+    say(f"embeddings: {store.folder} ({store.dim} numbers each)")
+    if options.repair:
+        with store.writing():
+            for shard, reason in store.verify():
+                say(f"making anew: {reason}")
+                shard.remove()
+    cropper = open_cropper(cropping, embedder)
+    return store, extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
+
+
+def settle_cropping(dataset: Dataset, options: CropOptions) -> Cropping:
+    """What ``auto`` becomes for these pictures.
+
+    Raises:
+        WeightsError: the named detector's weights are missing; ``auto`` takes Haar then.
+    """
+    if options.detector != "auto":
+        return _cropping(options, options.detector, f"faces: detector {options.detector}")
+    detector, weights = best_detector(options.weights)
+    choice = choose_cropping(dataset, open_detector(detector, weights))
+    if choice.whole:
+        return _cropping(options, "none", f"faces: pictures are taken whole, as the crops they are ({choice.reason})")
+    return _cropping(options, detector, f"faces: detector {detector} ({choice.reason})")
+
+
+def best_detector(given: Path | None = None) -> tuple[Literal["haar", "yunet"], Path | None]:
+    """YuNet if its weights can be had, or else Haar, which needs none.
+
+    Raises:
+        WeightsError: the given file is missing.
+    """
+    try:
+        return "yunet", weights_file("yunet", given=given)
+    except WeightsError:
+        if given is not None:
+            raise
+        return "haar", None
+
+
+def open_cropper(cropping: Cropping, embedder: StoredEmbedder) -> FaceCropper:
+    """The cropper that feeds ``embedder``."""
+    settings, weights = cropping.settings, cropping.weights
+    return FaceCropper(
+        settings, lambda: open_detector(settings.detector, weights), embedder.input_size_wh, embedder.resize
+    )
+
+
+def _cropping(
+    options: CropOptions, detector: Literal["none", "haar", "yunet", "mediapipe"], reason: str
+) -> Cropping:
+    if detector == "none":
+        return Cropping(FaceSettings.whole(), None, reason)
+    names = {"yunet": "yunet", "mediapipe": "blaze_face"}
+    weights = weights_file(names[detector], given=options.weights) if detector in names else None
+    digest = file_sha256(weights) if weights is not None else None
+    return Cropping(
+        FaceSettings(detector, digest, options.align, options.margin, options.faceless), weights, reason
+    )

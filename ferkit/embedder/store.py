@@ -1,0 +1,288 @@
+"""Embeddings on disk: shards that are written once, found again, and never mixed with those of other settings.
+
+A store is a folder ``<dataset>--<backbone>--<fp8>/``:
+
+    manifest.json      the settings that every number in it depends on, and their digest
+    shard-00000.npy    embeddings of a fixed range of the sorted pictures, float32 or float16
+    shard-00000.json   what each row is; written last, so that a shard is whole or absent
+    view.json          which data set the store mirrors now: what was deleted from it or got another label since
+
+Rows are never changed: a picture that changed gets a new row in a new shard, and the newest row counts.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ferkit.core.errors import (
+    DataError,
+    SettingsMismatchError,
+    StoreDamagedError,
+    StoreError,
+)
+from ferkit.core.files import exclusive_lock, write_json
+from ferkit.core.fingerprint import differing_keys, fingerprint
+from ferkit.datasets.dataset import Sample
+from ferkit.embedder.rows import Row, ShardFiles
+from ferkit.embedder.settings import EmbedderSettings
+from ferkit.faces.settings import FaceSettings
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What every number in a store depends on; its digest is the store's fingerprint."""
+
+    embedder: EmbedderSettings
+    faces: FaceSettings
+    dtype: Literal["float32", "float16"] = "float32"
+    format: int = FORMAT
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "StoreSettings":
+        """The settings that ``dataclasses.asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
+        embedder, faces = EmbedderSettings.from_dict(values["embedder"]), FaceSettings(**values["faces"])
+        return StoreSettings(embedder, faces, values["dtype"], values["format"])
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Embeddings and what is known of each, row by row, sorted by path.
+
+    Attributes:
+        X: (n, dim) float32 or float16, finite.
+        y: (n,) str objects, class names; None where unknown.
+        paths, groups, split: (n,) str objects; None where unknown.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    paths: np.ndarray
+    groups: np.ndarray
+    split: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
+        """The rows at ``index``, a mask or positions."""
+        return EmbeddingTable(
+            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index]
+        )
+
+    def labelled(self) -> "EmbeddingTable":
+        """The rows that have a label.
+
+        Raises:
+            DataError: there are none.
+        """
+        known = np.array([label is not None for label in self.y], bool)
+        if not known.any():
+            raise DataError("expected labelled pictures, found none with a label; lay them out as data/<class>/*.jpg")
+        return self if known.all() else self[known]
+
+
+@dataclass(frozen=True)
+class View:
+    """Which data set a store mirrors: ``view.json``."""
+
+    root: str
+    n_samples: int
+    deleted: list[str] = field(default_factory=list)
+    relabelled: dict[str, list[str | None]] = field(default_factory=dict)
+
+
+class EmbeddingStore:
+    """One folder of embeddings. Made by :meth:`create` or :meth:`open`."""
+
+    def __init__(self, folder: Path, settings: StoreSettings, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.dim: int = manifest["dim"]
+        self.rows_per_shard: int = manifest["rows_per_shard"]
+        self.batch_size: int = manifest["batch_size"]
+        """The batch size of the first run: another one may change the last bits of the numbers."""
+
+    @staticmethod
+    def create(
+        root: Path, dataset: str, settings: StoreSettings, *, dim: int, rows_per_shard: int, batch_size: int
+    ) -> "EmbeddingStore":
+        """The store of ``dataset`` with these settings below ``root``; opened if it is there already.
+
+        Raises:
+            StoreError: the folder is not what it should be.
+        """
+        digest = fingerprint(settings)
+        backbone = Path(settings.embedder.backbone.replace(":", "-")).stem
+        folder = root / f"{dataset}--{backbone}--{digest[:8]}"
+        if not (folder / "manifest.json").exists():
+            manifest = {
+                "format": FORMAT,
+                "fingerprint": digest,
+                "settings": asdict(settings),
+                "dim": dim,
+                "rows_per_shard": rows_per_shard,
+                "batch_size": batch_size,
+            }
+            write_json(folder / "manifest.json", manifest)
+        return EmbeddingStore.open(folder, settings)
+
+    @staticmethod
+    def open(folder: Path, settings: StoreSettings | None = None) -> "EmbeddingStore":
+        """The store in ``folder``.
+
+        Args:
+            folder: with its ``manifest.json``.
+            settings: what it must have been made with; None takes any.
+
+        Raises:
+            StoreError: no store, or one of a newer format.
+            StoreDamagedError: the manifest was altered.
+            SettingsMismatchError: made with other settings; the message names them.
+        """
+        path = folder / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'") from None
+        except (OSError, ValueError) as error:
+            raise StoreDamagedError(f"{path} cannot be read ({error}); delete the folder and embed anew") from None
+        if isinstance(manifest, dict) and manifest.get("format", 0) > FORMAT:
+            raise StoreError(f"{folder} has format {manifest['format']}, this ferkit knows {FORMAT}; update ferkit")
+        try:
+            found = StoreSettings.from_dict(manifest["settings"])
+            damaged = fingerprint(found) != manifest["fingerprint"]
+            store = EmbeddingStore(folder, found, manifest)
+        except (KeyError, TypeError, DataError, SettingsMismatchError):
+            damaged = True
+        if damaged:
+            raise StoreDamagedError(f"{path} was altered after it was written; delete the folder and embed anew")
+        if settings is not None and fingerprint(settings) != manifest["fingerprint"]:
+            keys = ", ".join(differing_keys(settings, found))
+            raise SettingsMismatchError(f"{folder} was made with other settings: {keys}; choose another folder")
+        return store
+
+    def shards(self) -> list[ShardFiles]:
+        """The complete shards, in order."""
+        numbers = (path.stem.removeprefix("shard-") for path in self.folder.glob("shard-*.json"))
+        return [ShardFiles(self.folder, int(number)) for number in sorted(numbers) if number.isdigit()]
+
+    def rows(self) -> dict[str, Row]:
+        """The newest row of each path, also of pictures that were deleted since."""
+        return {row.path: row for shard in self.shards() for row in shard.read_rows()}
+
+    def view(self) -> View | None:
+        """Which data set the store mirrors; None before the first run."""
+        path = self.folder / "view.json"
+        if not path.exists():
+            return None
+        try:
+            return View(**json.loads(path.read_bytes().decode("utf-8", "surrogateescape")))
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreDamagedError(
+                f"{path} cannot be read ({error}); delete this file and run 'fer embed' again"
+            ) from None
+
+    def write_view(self, view: View) -> None:
+        """Say which data set the store mirrors now. Raises FerkitError if it cannot be written."""
+        write_json(self.folder / "view.json", asdict(view))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one who writes.
+
+        Raises:
+            StoreLockedError: another process is writing.
+        """
+        with exclusive_lock(self.folder / ".lock", "writing to"):
+            for leftover in self.folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield
+
+    def append(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
+        """Write one shard: under the lowest free number, so that a repaired shard takes its old place.
+
+        Raises:
+            FerkitError: the disk is full or the folder cannot be written.
+        """
+        taken = {shard.number for shard in self.shards()}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        ShardFiles(self.folder, number).write(rows, X.astype(self.settings.dtype), started_ns)
+
+    def load(self, dtype: Literal["float32", "float16"] = "float32") -> EmbeddingTable:
+        """All embeddings of pictures that are still there, sorted by path; failures are left out.
+
+        Args:
+            dtype: of ``X``.
+
+        Raises:
+            StoreDamagedError: a shard is not what was written.
+            DataError: there are no embeddings.
+        """
+        view = self.view() or View("", 0)
+        hidden, newest = set(view.deleted), {}
+        shards = [shard.read(self.dim, np.dtype(self.settings.dtype)) for shard in self.shards()]
+        for s, (rows, _) in enumerate(shards):
+            newest.update({row.path: (s, i) for i, row in enumerate(rows) if row.path not in hidden})
+        kept = sorted((p, s, i) for p, (s, i) in newest.items() if shards[s][0][i].error is None)
+        if not kept:
+            raise DataError(f"expected embeddings in {self.folder}, found none; run 'fer embed' to its end")
+        X = np.empty((len(kept), self.dim), dtype)
+        positions = np.array([(s, i) for _, s, i in kept])
+        for s, (_, block) in enumerate(shards):
+            of_shard = np.flatnonzero(positions[:, 0] == s)
+            X[of_shard] = block[positions[of_shard, 1]]
+        chosen = [shards[s][0][i] for _, s, i in kept]
+        known = [view.relabelled.get(row.path, (row.label, row.split, row.group)) for row in chosen]
+        label, split, group = zip(*known, strict=True)
+        paths = tuple(row.path for row in chosen)
+        return EmbeddingTable(X, *(np.array(column, object) for column in (label, paths, group, split)))
+
+    def failures(self) -> list[Row]:
+        """Rows of pictures that are still there and have no embedding, sorted by path."""
+        hidden = set((self.view() or View("", 0)).deleted)
+        rows = self.rows().values()
+        return sorted((r for r in rows if r.error is not None and r.path not in hidden), key=lambda row: row.path)
+
+    def verify(self) -> list[tuple[ShardFiles, str]]:
+        """Every shard that is not what was written, with the reason; empty if all is well."""
+        damaged = []
+        for shard in self.shards():
+            try:
+                shard.read(self.dim, np.dtype(self.settings.dtype))
+            except StoreDamagedError as error:
+                damaged.append((shard, str(error)))
+        return damaged
+
+    def mirrored(self, samples: tuple[Sample, ...], root: Path) -> View:
+        """The view that shows exactly ``samples``.
+
+        Raises:
+            StoreError: the store mirrors another data set that is still there.
+        """
+        before = self.view()
+        here = str(root.resolve())
+        if before is not None and before.root != here and Path(before.root).exists():
+            raise StoreError(
+                f"{self.folder} holds the embeddings of {before.root}, not of {here}; give this one another --name"
+            )
+        rows = self.rows()
+        listed = {sample.path: sample for sample in samples}
+        relabelled = {
+            path: [sample.label, sample.split, sample.group]
+            for path, sample in listed.items()
+            if path in rows and rows[path].relabelled(sample) != rows[path]
+        }
+        return View(here, len(samples), sorted(rows.keys() - listed.keys()), relabelled)
+
+
+def find_stores(root: Path) -> list[Path]:
+    """Folders of embeddings below ``root``, the one that was worked on last first."""
+    views = sorted(root.glob("*/view.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return [path.parent for path in views]

@@ -1,0 +1,1 @@
+"""From pictures to face crops: find, align, cut out."""
