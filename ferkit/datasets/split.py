@@ -130,8 +130,8 @@ def holdout(
                 break
     if best is None:
         raise DataError(
-            f"no split of {_n_groups(groups)} persons puts every class on both sides; add persons of the rare "
-            f"classes ({_rarest(y)}) or split without regard to persons"
+            f"no split of {_n_groups(groups)} persons puts every class on both sides; add persons of "
+            f"the rare classes ({_rarest(y)}) or split without regard to persons"
         )
     return np.flatnonzero(~best[1]), np.flatnonzero(best[1])
 
@@ -163,8 +163,8 @@ def folds(
         if all(_every_class_in(y, fold != i) and (fold == i).any() for i in range(k)):
             return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
     raise DataError(
-        f"no {k} folds of whole persons leave every class in each training part; add persons of the rare classes "
-        f"({_rarest(y)}) or use fewer folds"
+        f"no {k} folds of whole persons leave every class in each training part; add persons of the rare "
+        f"classes ({_rarest(y)}) or use fewer folds"
     )
 
 
@@ -175,8 +175,8 @@ def _stratified_holdout(y: np.ndarray, settings: SplitSettings) -> tuple[np.ndar
     n_test = int(np.ceil(n * settings.test_size))
     if min(n_test, n - n_test) < len(classes):
         raise DataError(
-            f"{n} images are too few to hold out {settings.test_size:.0%} with one of each of {len(classes)} classes; "
-            "add images or change the test share"
+            f"{n} images are too few to hold out {settings.test_size:.0%} with one of each of "
+            f"{len(classes)} classes; add images or change the test share"
         )
     splitter = StratifiedShuffleSplit(1, test_size=settings.test_size, random_state=settings.seed)
     train, test = next(splitter.split(np.zeros(n), y))
