@@ -99,7 +99,7 @@ class MLPSettings(HeadSettings):
 
     kind: ClassVar[str] = "mlp"
     hidden: tuple[int, ...] = (128, 64)
-    alpha: float = 1e-4
+    alpha: float = 1.0
     learning_rate: float = 1e-3
     batch_size: int | Literal["auto"] = "auto"
     max_epochs: int = 200
@@ -158,7 +158,7 @@ class SVMSettings(HeadSettings):
     kind: ClassVar[str] = "svm"
     C: float = 3.0
     gamma: float | Literal["scale"] = "scale"
-    exact_rows: int = 12_000
+    exact_rows: int = 30_000
     landmarks: int = 2_048
 
     def __post_init__(self) -> None:
