@@ -1,15 +1,21 @@
 """Embeddings by an ONNX network, a batch at a time."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ferkit.core.errors import DataError, WeightsError
 from ferkit.core.fingerprint import fingerprint
+from ferkit.embedder.graph import cut, input_names, load_graph, split_prelu
 from ferkit.embedder.preprocess import network_input, resize_crops
 from ferkit.embedder.settings import EmbedderSettings
+from ferkit.embedder.taps import find_tap
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -32,19 +38,11 @@ class InputFormat:
 
 
 class NetworkEmbedder:
-    """An ONNX network as embedder.
+    """An ONNX network as embedder; made by :func:`open_network`."""
 
-    Args:
-        settings: what is put in and taken out.
-        session: an ONNX Runtime session that ends where the embedding is taken.
-        weights_path: the file it came from.
-        licence: of the weights, for model cards.
-
-    Raises:
-        WeightsError: the network takes another size or colour than the settings say, or gives no vectors.
-    """
-
-    def __init__(self, settings: EmbedderSettings, session: Any, weights_path: Path, licence: str) -> None:
+    def __init__(
+        self, settings: EmbedderSettings, runner: "BatchRunner", weights_path: Path, licence: str
+    ) -> None:
         self.settings = settings
         self.name = settings.backbone
         self.input_size_wh = settings.input_size_wh
@@ -52,10 +50,9 @@ class NetworkEmbedder:
         self.fingerprint = fingerprint(settings)
         self.weights_path: Path | None = weights_path
         self.licence = licence
-        self._session = session
-        self._format = input_format(session)
-        _check_fits(settings, self._format, weights_path)
-        self.dim = self._embed_batch(np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)).shape[1]
+        self._runner = runner
+        blank = np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)
+        self.dim = self._features(blank).shape[1]
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3); other sizes are brought to the input size.
@@ -64,25 +61,75 @@ class NetworkEmbedder:
             DataError: crops of another shape or type.
         """
         crops = resize_crops(crops, self.input_size_wh, self.resize)
-        if not len(crops):
-            return np.empty((0, self.dim), np.float32)
-        return self._embed_batch(crops)
+        return self._features(crops) if len(crops) else np.empty((0, self.dim), np.float32)
 
-    def _embed_batch(self, crops: np.ndarray) -> np.ndarray:
-        values = network_input(crops, self.settings, self._format.channels_first)
-        output = np.concatenate(self._run(values)) if self._format.batch_size else self._run(values)[0]
-        features = pool_features(output[: len(crops)], self.settings.pool_hw)
+    def _features(self, crops: np.ndarray) -> np.ndarray:
+        features = pool_features(self._runner.run(crops)[0], self.settings.pool_hw)
         return l2_normalized(features) if self.settings.l2_normalize else features
 
+
+class BatchRunner:
+    """Crops of the input size in, the network's outputs out.
+
+    Args:
+        session: an ONNX Runtime session.
+        network_format: what it takes.
+        settings: how crops become that.
+    """
+
+    def __init__(self, session: Any, network_format: InputFormat, settings: EmbedderSettings) -> None:
+        self._session = session
+        self._format = network_format
+        self._settings = settings
+
+    def run(self, crops: np.ndarray) -> list[np.ndarray]:
+        """Every output, float32 (n, …), for uint8 RGB ``crops`` (n, height, width, 3), n at least 1."""
+        values = network_input(crops, self._settings, self._format.channels_first)
+        size = self._format.batch_size
+        if size is None:
+            return self._run(values)
+        batches = [values[start : start + size] for start in range(0, len(values), size)]
+        missing = size - len(batches[-1])  # a fixed batch size wants the last one filled up
+        batches[-1] = np.concatenate([batches[-1], np.zeros((missing, *values.shape[1:]), np.float32)])
+        parts = [self._run(batch) for batch in batches]
+        return [np.concatenate(outputs)[: len(values)] for outputs in zip(*parts, strict=True)]
+
     def _run(self, values: np.ndarray) -> list[np.ndarray]:
-        size = self._format.batch_size or len(values)
-        outputs = []
-        for start in range(0, len(values), size):
-            batch = values[start : start + size]
-            if len(batch) < size:  # a fixed batch size wants the last one filled up
-                batch = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.float32)])
-            outputs.append(self._session.run(None, {self._format.name: batch})[0])
+        outputs: list[np.ndarray] = self._session.run(None, {self._format.name: values})
         return outputs
+
+
+def open_network(
+    path: Path, settings: EmbedderSettings, licence: str, threads: int | None = None
+) -> NetworkEmbedder:
+    """An ONNX file as embedder.
+
+    Args:
+        path: the file.
+        settings: what is put in and taken out; ``tap`` may be the name of a stage, and its ``pool_hw`` None: the
+            embedder's own settings then say which tensor and pooling that is.
+        licence: of the weights, for model cards.
+        threads: how many work on one batch; None takes every core.
+
+    Raises:
+        WeightsError: no ONNX network, or it takes another size or colour than the settings say.
+        DataError: no such tap, or a pooling that it does not allow.
+    """
+    model = load_graph(path)
+    network_format = input_format(model)
+    _check_fits(settings, network_format, path)
+    changed = False
+    if settings.tap == "last":
+        settings = dataclasses.replace(settings, tap=None)
+    if settings.tap is not None:
+        tap = find_tap(model, settings.input_size_wh, settings.tap)
+        pool_hw = settings.pool_hw or tap.default_pool_hw
+        settings = dataclasses.replace(settings, tap=tap.tensor, pool_hw=pool_hw)
+        cut(model, [tap.tensor], [tap.tensor] if tap.channels_last else [])
+        changed = True
+    changed |= split_prelu(model) > 0
+    session = open_session(model.SerializeToString() if changed else path, path.name, threads)
+    return NetworkEmbedder(settings, BatchRunner(session, network_format, settings), path, licence)
 
 
 def open_session(model: Path | bytes, name: str, threads: int | None = None) -> Any:
@@ -94,43 +141,48 @@ def open_session(model: Path | bytes, name: str, threads: int | None = None) -> 
         threads: how many work within one run; None takes every core.
 
     Raises:
-        WeightsError: it is no ONNX network that ONNX Runtime can run.
+        WeightsError: ONNX Runtime cannot run it.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what matters is raised
     options.intra_op_num_threads = threads or 0
-    options.inter_op_num_threads = 1
+    # Threads that wait must not burn the time of those that read and crop the next batch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # ONNX Runtime raises a family of its own for damaged and unsupported files
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"expected an ONNX network, but {name} cannot be loaded: {first_line}") from None
+    except Exception as error:  # ONNX Runtime raises a family of its own for unsupported and damaged networks
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(f"expected an ONNX network, but {name} cannot be loaded: {lines[0]}") from None
 
 
-def input_format(session: Any) -> InputFormat:
-    """What the network of an ONNX Runtime session takes.
+def input_format(model: "onnx.ModelProto") -> InputFormat:
+    """What a network takes.
 
     Raises:
         WeightsError: it does not take one batch of pictures in float32.
     """
-    inputs = session.get_inputs()
-    first = inputs[0]
-    shape = [side if isinstance(side, int) and side > 0 else None for side in first.shape]
-    if len(inputs) != 1 or len(shape) != 4 or first.type != "tensor(float)":
-        found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
+    names = input_names(model)
+    values = [value for value in model.graph.input if value.name in names]
+    shapes = [tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values]
+    floats = [value.type.tensor_type.elem_type == 1 for value in values]
+    if len(values) != 1 or len(shapes[0]) != 4 or not floats[0]:
+        found = ", ".join(f"{n} of shape {s}" for n, s in zip(names, shapes, strict=True)) or "none"
         raise WeightsError(f"expected a network with one float32 input of four dimensions, found {found}")
+    shape = shapes[0]
     if shape[3] in (1, 3):
         height, width, channels = shape[1:]
     elif shape[1] in (1, 3):
         channels, height, width = shape[1:]
     else:
-        raise WeightsError(f"expected a network that takes 1 or 3 colour channels, found shape {first.shape}")
-    size_wh = (width, height) if width and height else None
-    return InputFormat(first.name, shape[3] not in (1, 3), channels or 3, size_wh, shape[0])
+        raise WeightsError(f"expected a network that takes 1 or 3 colour channels, found an input of {shape}")
+    size_wh = (width, height) if width > 0 and height > 0 else None
+    return InputFormat(
+        names[0], shape[3] not in (1, 3), channels, size_wh, shape[0] if shape[0] > 0 else None
+    )
 
 
 def pool_features(output: np.ndarray, pool_hw: tuple[int, int] | None) -> np.ndarray:
@@ -145,7 +197,11 @@ def pool_features(output: np.ndarray, pool_hw: tuple[int, int] | None) -> np.nda
     """
     if output.ndim < 2:
         raise DataError(f"expected an output of shape (n, …), found {output.shape}; name another tensor")
-    if output.ndim == 4 and pool_hw is not None:
+    if pool_hw is not None:
+        if output.ndim != 4:
+            raise DataError(
+                f"expected maps to average, found an output of shape {output.shape}; leave --pool out"
+            )
         output = _average(output, pool_hw)
     return np.ascontiguousarray(output.reshape(len(output), -1), np.float32)
 

@@ -17,7 +17,7 @@ def resize_crop(crop: np.ndarray, size_wh: tuple[int, int], how: Resize = "stret
         crop: uint8 (H, W, 3).
         size_wh: the size wanted.
         how: ``stretch`` fills it, averaging where it shrinks; ``letterbox`` keeps the proportions,
-            interpolates linearly and pads with black, the larger half of an odd margin below and to the right,
+            interpolates linearly and pads with black, the larger half of an odd margin below and on the right,
             which is what DeepFace does.
 
     Returns:
