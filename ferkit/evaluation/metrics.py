@@ -1,0 +1,282 @@
+"""Figures of merit of probabilities against the truth, with intervals."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ferkit.core.errors import DataError
+from ferkit.core.labels import LabelSet
+
+N_BINS = 15
+"""Of equal width from 0 to 1, for the calibration error (Guo et al., 2017)."""
+
+N_RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number and its 95 % interval.
+
+    Attributes:
+        value: NaN where it is not defined.
+        low, high: 2.5th and 97.5th percentile over bootstrap resamples; NaN where there is none.
+    """
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    def to_dict(self) -> dict[str, float | None]:
+        """JSON values, None for what is not defined."""
+        return {name: _or_none(getattr(self, name)) for name in ("value", "low", "high")}
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class's figures.
+
+    Attributes:
+        support: its images in the test data.
+        precision: of the images called so, the share that is; not defined if none was called so.
+        recall: of its images, the share called so; not defined without images.
+        f1: ``2 * hits / (images + called so)``; 0 if it has images but none was called so.
+    """
+
+    support: int
+    precision: Figure
+    recall: Figure
+    f1: Figure
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a classifier did on labelled images.
+
+    All figures are over the images whose class the classifier knows. Images of other classes are counted in
+    ``unknown_classes``, have rows of their own in the confusion matrix, and count as mistakes in
+    ``accuracy_with_unknown``.
+
+    Attributes:
+        labels: the classifier's classes.
+        n: images of these classes.
+        n_groups: persons that the intervals are drawn over; None if over images.
+        figures: ``accuracy``; ``balanced_accuracy`` (mean recall) and ``macro_f1``, both over the classes
+            that the test data have; ``top2``, the share whose class is among the two likeliest; ``log_loss``
+            (natural logarithm, probabilities clipped at 1e-7); ``ece``, the expected calibration error in 15
+            bins of equal width, without interval, since resampling biases it.
+        per_class: by class name.
+        confusion: int64 (true, predicted); a row for each name of ``rows``, a column for each of ``labels``.
+        rows: the classifier's classes, then the unknown ones.
+        unknown_classes: images of each class that the classifier lacks.
+        accuracy_with_unknown: with those counted as mistakes.
+        reliability: for each bin its images, mean confidence and accuracy (NaN where empty), (15, 3).
+        notes: what a reader must know of how the figures came about.
+        y_true: class names of all images.
+        proba: float (n, k) of all images.
+    """
+
+    labels: LabelSet
+    n: int
+    n_groups: int | None
+    figures: dict[str, Figure]
+    per_class: dict[str, ClassFigures]
+    confusion: np.ndarray
+    rows: tuple[str, ...]
+    unknown_classes: dict[str, int]
+    accuracy_with_unknown: float
+    reliability: np.ndarray
+    notes: tuple[str, ...]
+    y_true: np.ndarray = field(repr=False)
+    proba: np.ndarray = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the single images, as JSON values; None for what is not defined."""
+        return {
+            "labels": list(self.labels.names),
+            "n": self.n,
+            "n_groups": self.n_groups,
+            **{name: figure.to_dict() for name, figure in self.figures.items()},
+            "per_class": {
+                name: {
+                    "support": one.support,
+                    "precision": one.precision.to_dict(),
+                    "recall": one.recall.to_dict(),
+                    "f1": one.f1.to_dict(),
+                }
+                for name, one in self.per_class.items()
+            },
+            "confusion": {"rows": list(self.rows), "counts": self.confusion.tolist()},
+            "unknown_classes": self.unknown_classes,
+            "accuracy_with_unknown": self.accuracy_with_unknown,
+            "reliability": [[_or_none(value) for value in row] for row in self.reliability.tolist()],
+            "notes": list(self.notes),
+        }
+
+
+def evaluate(
+    y_true: np.ndarray,
+    proba: np.ndarray,
+    labels: LabelSet,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+) -> Evaluation:
+    """Score probabilities.
+
+    Args:
+        y_true: class names, (n,).
+        proba: float (n, k), columns in the order of ``labels``.
+        labels: the classifier's classes.
+        groups: who is shown, (n,), None where unknown: intervals are then drawn over persons, since images of
+            one person are not independent; a row without person counts as one of its own.
+        seed: of the bootstrap.
+        n_resamples: of the bootstrap.
+
+    Raises:
+        DataError: shapes that do not fit, NaN, or no image of a class that the classifier knows.
+    """
+    y_true, proba = np.asarray(y_true).astype(str), np.asarray(proba, np.float64)
+    if proba.shape != (len(y_true), len(labels)):
+        expected = (len(y_true), len(labels))
+        raise DataError(f"expected probabilities of shape {expected}, found {proba.shape}")
+    if not np.isfinite(proba).all():
+        raise DataError("expected probabilities, found NaN or infinity; check the classifier")
+    column = {name: i for i, name in enumerate(labels.names)}
+    truth = np.array([column.get(name, -1) for name in y_true], int)
+    known = truth >= 0
+    if not known.any():
+        found = ", ".join(sorted(set(y_true))) or "no images"
+        raise DataError(f"expected images of {', '.join(labels.names)}, found {found}; map the labels first")
+    unknown = sorted(set(y_true[~known]))
+    statistics = _Statistics(truth[known], proba[known], len(labels))
+    units = None if groups is None else _unit_of_row(np.asarray(groups, object)[known])
+    values, low, high = statistics.with_intervals(units, seed, n_resamples)
+    k = len(labels)
+
+    def figure(i: int) -> Figure:
+        return Figure(float(values[i]), float(low[i]), float(high[i]))
+
+    figures = {name: figure(i) for i, name in enumerate(_SUMMARY)}
+    figures["ece"] = Figure(statistics.ece())
+    support = np.bincount(truth[known], minlength=k)
+    per_class = {
+        name: ClassFigures(int(support[c]), *(figure(len(_SUMMARY) + part * k + c) for part in range(3)))
+        for c, name in enumerate(labels.names)
+    }
+    predicted = proba.argmax(axis=1)
+    foreign = [np.bincount(predicted[y_true == name], minlength=k) for name in unknown]
+    hits = float((predicted[known] == truth[known]).sum())
+    return Evaluation(
+        labels=labels,
+        n=int(known.sum()),
+        n_groups=None if units is None else int(units.max()) + 1,
+        figures=figures,
+        per_class=per_class,
+        confusion=np.vstack([statistics.confusion(), *foreign]).astype(np.int64),
+        rows=(*labels.names, *unknown),
+        unknown_classes={name: int((y_true == name).sum()) for name in unknown},
+        accuracy_with_unknown=hits / len(y_true),
+        reliability=statistics.reliability(),
+        notes=_notes(labels, per_class, {name: int((y_true == name).sum()) for name in unknown}),
+        y_true=y_true,
+        proba=proba,
+    )
+
+
+_SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1", "top2", "log_loss")
+
+
+class _Statistics:
+    """What the figures are made of, row by row, so that resamples only need to weight the rows."""
+
+    def __init__(self, truth: np.ndarray, proba: np.ndarray, k: int) -> None:
+        self.k = k
+        rows = np.arange(len(truth))
+        predicted = proba.argmax(axis=1)
+        self.confidence, self.hit = proba[rows, predicted], predicted == truth
+        mine = proba[rows, truth]
+        # The first of equal probabilities comes first, as in argmax.
+        before = (proba > mine[:, None]).sum(axis=1)
+        before += ((proba == mine[:, None]) & (np.arange(k) < truth[:, None])).sum(axis=1)
+        self.loss = -np.log(np.clip(mine, 1e-7, 1.0))
+        self.cell = (truth * k + predicted) * 2 + (before < 2)
+
+    def figures(self, weight: np.ndarray | None = None) -> np.ndarray:
+        """The summary, then precision, recall and F1 of each class; NaN where not defined."""
+        cells = np.bincount(self.cell, weight, minlength=2 * self.k**2).reshape(self.k, self.k, 2)
+        confusion = cells.sum(axis=2)
+        total, hits = confusion.sum(), np.diag(confusion)
+        true, called = confusion.sum(axis=1), confusion.sum(axis=0)
+        precision, recall = _ratio(hits, called), _ratio(hits, true)
+        f1 = np.where(true > 0, _ratio(2 * hits, true + called), np.nan)
+        loss = self.loss.mean() if weight is None else weight @ self.loss / total
+        summary = [hits.sum() / total, np.nanmean(recall), np.nanmean(f1), cells[..., 1].sum() / total, loss]
+        return np.concatenate([summary, precision, recall, f1])
+
+    def with_intervals(
+        self, units: np.ndarray | None, seed: int, n_resamples: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The figures, and their 2.5th and 97.5th percentile over resamples of whole units."""
+        values = self.figures()
+        n_units = len(self.cell) if units is None else int(units.max()) + 1
+        if n_units < 2 or n_resamples < 1:
+            return values, np.full_like(values, np.nan), np.full_like(values, np.nan)
+        rng = np.random.default_rng(seed)
+        resampled = np.empty((n_resamples, len(values)))
+        for i in range(n_resamples):
+            times = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units).astype(float)
+            resampled[i] = self.figures(times if units is None else times[units])
+        # A class may be missing from a resample: its figures are then over the others.
+        low, high = np.full((2, len(values)), np.nan)
+        defined = ~np.isnan(resampled).all(axis=0) & ~np.isnan(values)
+        low[defined], high[defined] = np.nanpercentile(resampled[:, defined], [2.5, 97.5], axis=0)
+        return values, low, high
+
+    def confusion(self) -> np.ndarray:
+        return np.bincount(self.cell // 2, minlength=self.k**2).reshape(self.k, self.k)
+
+    def reliability(self) -> np.ndarray:
+        index = np.minimum((self.confidence * N_BINS).astype(int), N_BINS - 1)
+        count = np.bincount(index, minlength=N_BINS).astype(float)
+        confidence = _ratio(np.bincount(index, self.confidence, minlength=N_BINS), count)
+        return np.stack(
+            [count, confidence, _ratio(np.bincount(index, self.hit, minlength=N_BINS), count)], axis=1
+        )
+
+    def ece(self) -> float:
+        count, confidence, accuracy = self.reliability().T
+        return float(np.nansum(count * np.abs(confidence - accuracy)) / count.sum())
+
+
+def _unit_of_row(groups: np.ndarray) -> np.ndarray | None:
+    """A number for each person, and one for each row without; None if no person is known."""
+    known = np.array([group is not None for group in groups], bool)
+    if not known.any():
+        return None
+    units = np.empty(len(groups), int)
+    names, units[known] = np.unique(groups[known].astype(str), return_inverse=True)
+    units[~known] = len(names) + np.arange((~known).sum())
+    return units
+
+
+def _notes(labels: LabelSet, per_class: dict[str, ClassFigures], unknown: dict[str, int]) -> tuple[str, ...]:
+    notes = []
+    if unknown:
+        listed = ", ".join(f"{name} ({count})" for name, count in unknown.items())
+        notes.append(f"the model lacks classes of these data, left out of the figures: {listed}")
+    absent = [name for name in labels.names if per_class[name].support == 0]
+    if absent:
+        notes.append(f"these data have no images of {', '.join(absent)}, left out of the means")
+    never = [name for name, one in per_class.items() if one.support and np.isnan(one.precision.value)]
+    if never:
+        notes.append(f"never predicted: {', '.join(never)}; precision is not defined, F1 counts as 0")
+    return tuple(notes)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
