@@ -1,0 +1,175 @@
+"""A trained network in the formats that others read; each is run against Keras before it is accepted."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ferkit.core.errors import DependencyError, ModelError
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability that counts as rounding, for float formats."""
+
+
+def to_keras(network: keras.Model) -> bytes:
+    """The ``.keras`` file of a network, read back and compared.
+
+    Raises:
+        ModelError: what was read back gives other probabilities.
+    """
+
+    def run(path: Path, images: np.ndarray) -> np.ndarray:
+        return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
+
+    return _exported(network, "network.keras", lambda path: network.save(path), run)
+
+
+def to_h5(network: keras.Model) -> bytes:
+    """The older ``.h5`` file, which TensorFlow 2 reads. Raises like :func:`to_keras`."""
+
+    def run(path: Path, images: np.ndarray) -> np.ndarray:
+        return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
+
+    return _exported(network, "network.h5", lambda path: network.save(path), run)
+
+
+def to_onnx(network: keras.Model) -> bytes:
+    """The ``.onnx`` file, for any number of images at once. Raises like :func:`to_keras`."""
+
+    def write(path: Path) -> None:
+        # A failed optimisation is logged with its traceback; the graph is whole all the same, and compared
+        # below.
+        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                network.export(path, format="onnx", verbose=False)
+        except ImportError as error:
+            raise DependencyError(
+                f"the export to ONNX needs a package more ({error}); pip install 'ferkit[train]'"
+            ) from None
+
+    def run(path: Path, images: np.ndarray) -> np.ndarray:
+        import onnxruntime as ort
+
+        session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+    return _exported(network, "network.onnx", write, run)
+
+
+def to_tflite(network: keras.Model, calibration: np.ndarray | None = None) -> bytes:
+    """A LiteRT file; with ``calibration`` images, float32 (n, H, W, 3) of 0..255, its weights and sums are
+    int8.
+
+    Input and output stay float32. An int8 network is no copy: it is accepted if it chooses the same class
+    for nine of ten calibration images.
+
+    Raises:
+        DependencyError: TensorFlow is not installed.
+        ModelError: the file gives other results.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise DependencyError("TFLite files are made by TensorFlow; pip install 'ferkit[train]'") from None
+
+    def write(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            network.export(folder, format="tf_saved_model", verbose=False)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            if calibration is not None:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.representative_dataset = lambda: ([image[None]] for image in calibration)
+            path.write_bytes(converter.convert())
+
+    def run(path: Path, images: np.ndarray) -> np.ndarray:
+        interpreter = tf.lite.Interpreter(model_content=path.read_bytes())
+        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    if calibration is None:
+        return _exported(network, "network.tflite", write, run)
+    return _exported(network, "network-int8.tflite", write, run, calibration)
+
+
+def to_saved_model(network: keras.Model, folder: Path) -> None:
+    """A SavedModel folder, for TensorFlow Serving.
+
+    Raises:
+        DependencyError: TensorFlow is not installed.
+        ModelError: what was written gives other probabilities.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise DependencyError(
+            "SavedModel folders are made by TensorFlow; pip install 'ferkit[train]'"
+        ) from None
+    network.export(folder, format="tf_saved_model", verbose=False)
+    images = _samples(network)
+    found = tf.saved_model.load(folder).serve(images).numpy()
+    _check(np.asarray(network.predict_on_batch(images)), found, "the SavedModel")
+
+
+def _exported(
+    network: keras.Model,
+    name: str,
+    write: Callable[[Path], object],
+    run: Callable[[Path, np.ndarray], Any],
+    calibration: np.ndarray | None = None,
+) -> bytes:
+    images = _samples(network) if calibration is None else calibration
+    expected = np.asarray(network.predict_on_batch(images))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write(path)
+        found = np.asarray(run(path, images))
+        if calibration is None:
+            _check(expected, found, name)
+            _check(expected[:1], np.asarray(run(path, images[:1])), f"{name} for one image")
+        else:
+            _check_choices(expected, found, name)
+        return path.read_bytes()
+
+
+def _samples(network: keras.Model, n: int = 5) -> np.ndarray:
+    """Noise, a gradient, black, white: whatever a layer may treat differently."""
+    height, width = network.input_shape[1:3]
+    images = np.random.default_rng(0).uniform(0, 255, (n, height, width, 3)).astype(np.float32)
+    images[1] = np.linspace(0, 255, width, dtype=np.float32)[None, :, None]
+    images[2], images[3] = 0, 255
+    return images
+
+
+def _check(expected: np.ndarray, found: np.ndarray, name: str) -> None:
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise ModelError(
+            f"{name} does not reproduce the network: expected finite {expected.shape}, found {found.shape}"
+        )
+    difference = float(np.abs(found - expected).max())
+    if difference > TOLERANCE:
+        raise ModelError(
+            f"{name} does not reproduce the network: probabilities differ by {difference:.2g}, more "
+            f"than {TOLERANCE}; "
+            "try another version of Keras or of the converter"
+        )
+
+
+def _check_choices(expected: np.ndarray, found: np.ndarray, name: str) -> None:
+    choose = (lambda p: p[:, 0] > 0.5) if expected.shape[1] == 1 else (lambda p: p.argmax(axis=1))
+    same = float((choose(expected) == choose(found)).mean())
+    if same < 0.9:
+        raise ModelError(
+            f"{name} chooses the network's class for only {same:.0%} of {len(expected)} images, "
+            "expected 90 %; "
+            "give more calibration images, or use the float format"
+        )

@@ -1,0 +1,161 @@
+"""Decoded crops, once for all epochs: in memory where they fit, in a mapped file otherwise."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ferkit.core.errors import DataError, ImageError, TrainingError
+from ferkit.core.progress import Progress
+from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.faces.cropper import FaceCropper
+
+MEMORY_SHARE = 0.5
+"""Part of the free memory that decoded images may take; the network needs the rest."""
+CACHES = ("auto", "memory", "disk")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded crops and what they show.
+
+    Attributes:
+        images: uint8 (n, H, W, C), C 1 or 3.
+        y: int64 (n,), class numbers.
+        paths: names of the samples, in the same order.
+        failures: (path, reason) of what could not be read and is left out.
+    """
+
+    images: np.ndarray
+    y: np.ndarray
+    paths: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def from_crops(crops: np.ndarray, y: np.ndarray, color: str) -> Pixels:
+    """Pixels of arrays in memory: uint8 RGB ``crops`` (n, H, W, 3) and class numbers ``y`` (n,)."""
+    images = np.stack([_channels(crop, color) for crop in crops]) if len(crops) else crops[..., :1]
+    return Pixels(images, np.asarray(y, np.int64), tuple(f"{i:07d}" for i in range(len(crops))))
+
+
+def load_pixels(
+    dataset: Dataset,
+    names: Sequence[str],
+    cropper: FaceCropper,
+    color: str,
+    *,
+    cache: str = "auto",
+    cache_file: Path | None = None,
+    progress: Progress | None = None,
+) -> Pixels:
+    """Decode and crop all samples, in threads, in their order.
+
+    Args:
+        dataset: all labelled with one of ``names``.
+        names: the classes, in the order of the class numbers.
+        cropper: makes crops of the network's input size.
+        color: ``gray`` or ``rgb``.
+        cache: ``memory``, ``disk`` (``cache_file``), or ``auto``: memory where at most half of what is free
+            suffices.
+        cache_file: a ``.npy`` file to write where the disk is used.
+        progress: is told of every image.
+
+    Raises:
+        DataError: no image could be read.
+        TrainingError: they do not fit in memory and there is no file to use instead.
+    """
+    width, height = cropper.size_wh
+    shape = (len(dataset), height, width, 1 if color == "gray" else 3)
+    images = _allocate(shape, cache, cache_file)
+    number = {name: i for i, name in enumerate(names)}
+    kept: list[Sample] = []
+    failures: list[tuple[str, str]] = []
+    if progress is not None:
+        progress.start(len(dataset))
+    for sample, result in _decoded(dataset, cropper, color):
+        if isinstance(result, str):
+            failures.append((sample.path, result))
+        else:
+            images[len(kept)] = result
+            kept.append(sample)
+        if progress is not None:
+            progress.update(1, failures=isinstance(result, str))
+    if not kept:
+        raise DataError(
+            f"none of the {len(dataset)} images of {dataset.root} could be read; first: {failures[0][1]}"
+        )
+    y = np.array([number[sample.label or ""] for sample in kept], np.int64)
+    return Pixels(images[: len(kept)], y, tuple(sample.path for sample in kept), tuple(failures))
+
+
+def free_memory() -> int:
+    """Bytes that can be had without swapping, as the system says; a guess of 2 GiB where it says nothing."""
+    try:
+        with Path("/proc/meminfo").open() as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2 << 30
+
+
+def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np.ndarray:
+    if cache not in CACHES:
+        raise TrainingError(f"expected cache to be one of {', '.join(CACHES)}, found {cache!r}")
+    wanted, free = int(np.prod(shape)), free_memory()
+    if cache == "memory" or (cache == "auto" and wanted <= MEMORY_SHARE * free):
+        try:
+            return np.empty(shape, np.uint8)
+        except MemoryError:
+            cache = "disk" if cache == "auto" else cache
+    if cache == "memory" or cache_file is None:
+        raise TrainingError(
+            f"{shape[0]} images of {shape[2]}x{shape[1]} take {wanted / 2**30:.1f} GiB, more than the "
+            "memory has free; "
+            "use --cache disk, a smaller --input-size or --color gray"
+        )
+    try:
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        return np.lib.format.open_memmap(cache_file, "w+", np.uint8, shape)
+    except OSError as error:
+        raise TrainingError(
+            f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} "
+            f"({error.strerror}); "
+            "make room, or use a smaller --input-size or --color gray"
+        ) from None
+
+
+def _decoded(dataset: Dataset, cropper: FaceCropper, color: str) -> Iterator[tuple[Sample, np.ndarray | str]]:
+    workers = os.cpu_count() or 1
+
+    def load(sample: Sample) -> np.ndarray | str:
+        try:
+            return _channels(cropper.largest(dataset.read(sample)).rgb, color)
+        except ImageError as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[Sample, Future[np.ndarray | str]]] = deque()
+        for sample in dataset.samples:
+            waiting.append((sample, pool.submit(load, sample)))
+            if len(waiting) >= 32 * workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+def _channels(rgb: np.ndarray, color: str) -> np.ndarray:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None] if color == "gray" else rgb

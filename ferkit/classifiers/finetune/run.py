@@ -1,0 +1,349 @@
+"""``fer finetune`` as one function: pictures in, a trained and exported model folder out."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferkit.classifiers.artifact import ModelArtifact, ModelRecord, load_classifier
+from ferkit.classifiers.finetune.network import NETWORK_KERAS, NETWORK_ONNX, save_network_model
+from ferkit.classifiers.finetune.pixels import Pixels, load_pixels
+from ferkit.classifiers.finetune.settings import RecipeSettings
+from ferkit.core.errors import DataError, ModelError, TrainingError
+from ferkit.core.files import exclusive_lock
+from ferkit.core.fingerprint import file_sha256
+from ferkit.core.labels import LabelSet
+from ferkit.core.progress import Progress
+from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.split import SplitSettings, holdout
+from ferkit.embedder.run import CropOptions, settle_cropping
+from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.detectors import open_detector
+
+LEAST_PER_CLASS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where a run keeps its files, and what it takes beside images and recipe.
+
+    Attributes:
+        model: folder of the finished model.
+        work: folder of checkpoint, curves and logs.
+        labels: classes and their order; None takes those of the training part, sorted.
+        validate_on: ``val`` takes the data's own validation part, or holds out a share where there is none;
+            ``test`` takes the test part, whose figures are then no longer those of unseen images.
+        holdout: how a share is held out.
+        votes: CSV of soft labels, see :func:`ferkit.classifiers.finetune.targets.read_votes`.
+        teacher: folder of a model whose probabilities are learnt too.
+        cache: ``auto``, ``memory`` or ``disk``.
+        flip: average with the mirrored image when predicting.
+        restart: drop the checkpoint of an earlier run.
+        overwrite: replace a finished model of the same name.
+        tensorboard: write logs for TensorBoard too.
+        quiet: no live progress.
+    """
+
+    model: Path
+    work: Path
+    labels: LabelSet | None = None
+    validate_on: str = "val"
+    holdout: SplitSettings = field(default_factory=lambda: SplitSettings(test_size=0.1))
+    votes: Path | None = None
+    teacher: Path | None = None
+    cache: str = "auto"
+    flip: bool = False
+    restart: bool = False
+    overwrite: bool = False
+    tensorboard: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The two parts of a data set, with their classes."""
+
+    train: Dataset
+    validation: Dataset
+    labels: LabelSet
+    origin: str
+
+
+def finetune(
+    dataset: Dataset,
+    recipe: RecipeSettings,
+    crop: CropOptions,
+    options: RunOptions,
+    *,
+    say: Callable[[str], object],
+    say_epoch: Callable[[str], object] | None = None,
+) -> ModelArtifact:
+    """Train as the recipe says, going on where an interrupted run stopped, and write the best epoch as a
+    model.
+
+    Args:
+        dataset: labelled pictures.
+        recipe: what to do.
+        crop: how faces are taken out of them.
+        options: where to, and what else.
+        say: takes sentences for the user.
+        say_epoch: takes one line an epoch; by default a live line on standard error.
+
+    Raises:
+        DataError: the pictures cannot be learnt from; the message says why.
+        TrainingError: the recipe cannot be carried out, or the loss stopped being a number. If an epoch was
+            finished before, the model is written first.
+        SettingsMismatchError: an interrupted run had other settings.
+        FerkitError: the disk is full.
+    """
+    if options.model.exists() and not options.overwrite:
+        raise ModelError(f"the model {options.model} exists; choose another --name, or --overwrite it")
+    from ferkit.classifiers.finetune.backbones import input_shape
+
+    parts = divide(dataset, options)
+    height, width, _ = input_shape(recipe.network)
+    cropping = settle_cropping(parts.train, crop)
+    say(cropping.reason)
+    cropper = FaceCropper(
+        cropping.settings,
+        lambda: open_detector(cropping.settings.detector, cropping.weights),
+        (width, height),
+        "stretch",
+    )
+    with exclusive_lock(options.work / "lock", "training in"):
+        if options.restart:
+            clear(options.work)
+        train = _pixels(parts.train, "train", parts.labels, cropper, recipe, options, say)
+        validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options, say)
+        check_classes(train.y, validation.y, parts.labels)
+        settings = {
+            "recipe": asdict(recipe),
+            "labels": list(parts.labels.names),
+            "faces": asdict(cropping.settings),
+            "train": digest(train),
+            "validation": digest(validation),
+            "votes": _sha256(options.votes),
+            "teacher": _sha256(options.teacher / "model.json" if options.teacher else None),
+        }
+        targets = _targets(train, parts, recipe, options, cropper)
+        record = ModelRecord(
+            kind="network",
+            labels=parts.labels.names,
+            input_size_wh=(width, height),
+            faces=asdict(cropping.settings),
+            data={
+                "name": dataset.name,
+                "digest": settings["train"],
+                "class_counts": parts.train.class_counts(),
+            },
+            split={"origin": parts.origin, "train_rows": len(train), "validation_rows": len(validation)},
+            seeds={"run": recipe.seed},
+            licence=_licence(recipe),
+        )
+        return train_and_save(
+            train, targets, validation, recipe, record, options, settings, say=say, say_epoch=say_epoch
+        )
+
+
+def train_and_save(
+    train: Pixels,
+    targets: np.ndarray,
+    validation: Pixels,
+    recipe: RecipeSettings,
+    record: ModelRecord,
+    options: RunOptions,
+    settings: dict[str, Any],
+    *,
+    say: Callable[[str], object],
+    say_epoch: Callable[[str], object] | None = None,
+) -> ModelArtifact:
+    """The part after the pictures are read; see :func:`finetune`."""
+    import keras
+
+    from ferkit.classifiers.finetune.assembly import build_core, whole_network
+    from ferkit.classifiers.finetune.export import to_keras, to_onnx
+    from ferkit.classifiers.finetune.train import TrainingData, nan_advice
+    from ferkit.classifiers.finetune.train import train as run_recipe
+
+    k = len(record.labels)
+    keras.utils.set_random_seed(recipe.seed)
+    core = build_core(recipe.network, k, recipe.precision)
+    say(f"network: {recipe.network.backbone}, {core.count_params():,} weights, on {keras.backend.backend()}")
+    result = run_recipe(
+        core,
+        recipe,
+        TrainingData(train, targets, validation),
+        options.work,
+        settings,
+        say=say_epoch,
+        tensorboard=options.tensorboard,
+    )
+    network = whole_network(core, recipe.network, k)
+    files = {NETWORK_ONNX: to_onnx(network), NETWORK_KERAS: to_keras(network)}
+    files |= {name: (options.work / name).read_bytes() for name in ("history.csv", "curves.png")}
+    best = result.best
+    validation_figures = {
+        "accuracy": best.val_accuracy,
+        "macro_f1": best.val_macro_f1,
+        "loss": best.val_loss,
+        "epoch": best.epoch,
+        "images": len(validation),
+    }
+    record = replace(
+        record,
+        parts={"recipe": asdict(recipe), "epochs": len(result.history)},
+        metrics={"validation": validation_figures},
+    )
+    artifact = save_network_model(
+        options.model, files, record, flip=options.flip, overwrite=options.overwrite
+    )
+    if result.nan_epoch is not None:
+        raise TrainingError(
+            f"{nan_advice(result.nan_epoch)}. The weights of epoch {best.epoch} are kept in {options.model}"
+        )
+    return artifact
+
+
+def divide(dataset: Dataset, options: RunOptions) -> Parts:
+    """The parts to learn from and to choose by.
+
+    Raises:
+        DataError: fewer than two classes, an empty one, or parts of different classes.
+    """
+    labelled = [sample for sample in dataset.samples if sample.label is not None]
+    if not labelled:
+        raise DataError(
+            f"expected pictures with labels in {dataset.root}, found none; sort them into folders by class"
+        )
+    by_split: dict[str | None, list] = {}
+    for sample in labelled:
+        by_split.setdefault(sample.split, []).append(sample)
+    train = by_split.get("train", []) + by_split.get(None, [])
+    if not train:
+        raise DataError(
+            f"expected a part train/ in {dataset.root}, found only {', '.join(map(str, by_split))}"
+        )
+    validation = by_split.get(options.validate_on, [])
+    labels = options.labels or LabelSet.of(sorted({str(sample.label) for sample in train}))
+    counts = {name: sum(sample.label == name for sample in train) for name in labels.names}
+    if len(labels) < 2:
+        raise DataError(f"expected at least two classes to tell apart, found only {labels.names[0]!r}")
+    foreign = sorted({str(sample.label) for sample in train + validation} - set(labels.names))
+    if foreign:
+        raise DataError(
+            f"training and validation must have the same classes: {', '.join(foreign)} not among "
+            f"{', '.join(labels.names)}"
+        )
+    empty = [name for name, count in counts.items() if count == 0]
+    if empty:
+        raise DataError(f"no training pictures of {', '.join(empty)}; add some, or leave the class out")
+    if options.validate_on == "test" and not validation:
+        raise DataError(f"expected a part test/ in {dataset.root} to choose the best epoch by, found none")
+    origin = "given"
+    if not validation:
+        few = [f"{name} ({count})" for name, count in counts.items() if count < LEAST_PER_CLASS]
+        if few:
+            raise DataError(
+                f"expected at least {LEAST_PER_CLASS} pictures of every class, so that one can be "
+                f"held out, found {', '.join(few)}"
+            )
+        y = np.array([sample.label for sample in train])
+        groups = np.array([sample.group for sample in train], dtype=object)
+        keep, held = holdout(y, groups, options.holdout)
+        train, validation, origin = [train[i] for i in keep], [train[i] for i in held], "drawn"
+    return Parts(dataset.subset(train), dataset.subset(validation), labels, origin)
+
+
+def check_classes(train_y: np.ndarray, validation_y: np.ndarray, labels: LabelSet) -> None:
+    """Every class has images on both sides, after unreadable ones are left out.
+
+    Raises:
+        DataError: naming the classes that lack some.
+    """
+    for y, part in ((train_y, "training"), (validation_y, "validation")):
+        empty = [name for i, name in enumerate(labels.names) if not (y == i).any()]
+        if empty:
+            raise DataError(
+                f"training and validation must have the same classes: no {part} pictures of "
+                f"{', '.join(empty)}; "
+                "add some, or leave the class out"
+            )
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run left in its work folder; logs for TensorBoard stay."""
+    from ferkit.classifiers.finetune.checkpoint import BEST, CHECKPOINT
+
+    for name in (CHECKPOINT, BEST, "history.csv", "curves.png", "train.npy", "validation.npy"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def digest(pixels: Pixels) -> str:
+    """SHA-256 of what a run sees of its data: order, classes and every pixel."""
+    sha = hashlib.sha256("\n".join(pixels.paths).encode("utf-8", "surrogateescape"))
+    sha.update(pixels.y.tobytes())
+    for start in range(0, len(pixels), 4096):
+        sha.update(pixels.images[start : start + 4096].tobytes())
+    return sha.hexdigest()
+
+
+def _pixels(
+    dataset: Dataset,
+    part: str,
+    labels: LabelSet,
+    cropper: FaceCropper,
+    recipe: RecipeSettings,
+    options: RunOptions,
+    say: Callable[[str], object],
+) -> Pixels:
+    with Progress(f"reading {part}", quiet=options.quiet) as progress:
+        pixels = load_pixels(
+            dataset,
+            labels.names,
+            cropper,
+            recipe.network.color,
+            cache=options.cache,
+            cache_file=options.work / f"{part}.npy",
+            progress=progress,
+        )
+    for path, reason in pixels.failures[:5]:
+        say(f"  left out: {path}: {reason}")
+    if len(pixels.failures) > 5:
+        say(f"  … and {len(pixels.failures) - 5} more")
+    return pixels
+
+
+def _targets(
+    train: Pixels, parts: Parts, recipe: RecipeSettings, options: RunOptions, cropper: FaceCropper
+) -> np.ndarray:
+    from ferkit.classifiers.finetune.targets import read_votes, teacher_opinion, training_targets
+
+    soft = read_votes(options.votes, train.paths, parts.labels) if options.votes else None
+    teacher = None
+    if options.teacher is not None:
+        teacher = teacher_opinion(load_classifier(options.teacher), train.images, parts.labels)
+    return training_targets(train.y, len(parts.labels), recipe.loss, soft, teacher)
+
+
+def _licence(recipe: RecipeSettings) -> str:
+    if recipe.network.weights == "imagenet":
+        return (
+            "trained here from ImageNet weights of keras.applications (Apache-2.0; ImageNet is for research)"
+        )
+    return (
+        "trained here"
+        if recipe.network.weights == "none"
+        else f"trained here from {Path(recipe.network.weights).name}"
+    )
+
+
+def _sha256(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None

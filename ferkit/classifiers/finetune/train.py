@@ -1,0 +1,211 @@
+"""The recipe: stage after stage, resumable after every epoch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ferkit.classifiers.finetune import callbacks, checkpoint
+from ferkit.classifiers.finetune.augment import Augmentation
+from ferkit.classifiers.finetune.backbones import set_trainable
+from ferkit.classifiers.finetune.batches import TrainingBatches
+from ferkit.classifiers.finetune.history import EpochRecord, best_record, is_finished
+from ferkit.classifiers.finetune.objective import Objective, balanced_class_weights
+from ferkit.classifiers.finetune.pixels import Pixels
+from ferkit.classifiers.finetune.settings import OptimizerSettings, RecipeSettings
+from ferkit.core.errors import TrainingError
+
+NOT_DECAYED = ["bias", "gamma", "beta"]
+SEEDS_PER_STAGE = 1000
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from and is judged by.
+
+    Attributes:
+        train: images that are augmented.
+        targets: float32 (n, k), what to say for each of them.
+        validation: images that are never changed.
+    """
+
+    train: Pixels
+    targets: np.ndarray
+    validation: Pixels
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came out of a run; the core given to :func:`train` holds the best weights.
+
+    Attributes:
+        history: all epochs.
+        best: the chosen one.
+        nan_epoch: the epoch in which the loss stopped being a number, or None.
+    """
+
+    history: tuple[EpochRecord, ...]
+    best: EpochRecord
+    nan_epoch: int | None = None
+
+
+def train(
+    core: keras.Model,
+    recipe: RecipeSettings,
+    data: TrainingData,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    say: Callable[[str], object] | None = None,
+    tensorboard: bool = False,
+) -> TrainingResult:
+    """Train ``core`` in place, going on where ``folder`` holds a checkpoint.
+
+    Args:
+        core: see :func:`ferkit.classifiers.finetune.assembly.build_core`.
+        recipe: what to do.
+        data: what with.
+        folder: of the run's files.
+        settings: all that a checkpoint must agree in.
+        say: takes one line an epoch; by default a live line on standard error.
+        tensorboard: also write logs for TensorBoard into ``folder/tensorboard``.
+
+    Raises:
+        SettingsMismatchError: the checkpoint was made with other settings.
+        TrainingError: the loss stopped being a number before any epoch was finished, or the memory is too
+            small.
+        FerkitError: the disk is full; the last checkpoint is whole.
+    """
+    run = callbacks.Run(folder, recipe, settings)
+    saved = checkpoint.load_checkpoint(folder, settings)
+    if saved is not None:
+        run.history.extend(saved.history)
+    batches = TrainingBatches(
+        data.train.images, data.targets, data.train.y, recipe.sampling, recipe.batch_size, recipe.seed
+    )
+    for run.stage, stage in enumerate(recipe.stages, start=1):
+        done = len(run.stage_history)
+        if is_finished(stage, run.stage_history, recipe.monitor):
+            continue
+        if done == 0 and run.history:
+            core.set_weights(checkpoint.load_best(folder))
+        objective = _objective(core, recipe, data, run.stage)
+        if done and saved is not None:
+            _restore(objective.variables, saved.variables)
+            _restore(objective.optimizer.variables, saved.optimizer)
+        _fit(
+            objective,
+            batches,
+            stage.epochs,
+            done,
+            _callbacks(run, core, data, batches, say, tensorboard),
+            recipe,
+        )
+        if run.stopped_by_nan:
+            break
+    best = best_record(run.history, recipe.monitor)
+    if best is None:
+        raise TrainingError(nan_advice(1))
+    core.set_weights(checkpoint.load_best(folder))
+    return TrainingResult(tuple(run.history), best, len(run.history) + 1 if run.stopped_by_nan else None)
+
+
+def nan_advice(epoch: int) -> str:
+    """The sentence for a loss that is not a number."""
+    return (
+        f"the loss became infinite or NaN in epoch {epoch}; try a lower learning rate, --set "
+        "optimizer.clip_norm=1, "
+        "more warm-up epochs, or --precision float32"
+    )
+
+
+def _objective(core: keras.Model, recipe: RecipeSettings, data: TrainingData, number: int) -> Objective:
+    stage = recipe.stages[number - 1]
+    core.trainable = True
+    set_trainable(core.get_layer("backbone"), stage)
+    channels = core.input_shape[-1]
+    seed = recipe.seed * 7919 + number * SEEDS_PER_STAGE
+    augmentation = Augmentation(recipe.augmentation, channels, seed, stage.mix) if stage.augment else None
+    weights = (
+        balanced_class_weights(data.train.y, data.targets.shape[1]) if recipe.loss.class_weights else None
+    )
+    objective = Objective(core, augmentation, recipe.loss, weights)
+    objective.compile(optimizer=_optimizer(recipe.optimizer, stage.learning_rate))
+    objective.build(None)
+    objective.optimizer.build(objective.trainable_variables)
+    return objective
+
+
+def _optimizer(settings: OptimizerSettings, rate: float) -> keras.optimizers.Optimizer:
+    common: dict[str, Any] = {
+        "learning_rate": rate,
+        "weight_decay": settings.weight_decay or None,
+        "global_clipnorm": settings.clip_norm or None,
+        "use_ema": settings.ema > 0,
+        "ema_momentum": settings.ema or 0.99,
+    }
+    if settings.name == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    else:
+        optimizer = keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
+    optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    return optimizer
+
+
+def _callbacks(
+    run: callbacks.Run,
+    core: keras.Model,
+    data: TrainingData,
+    batches: TrainingBatches,
+    say: Callable[[str], object] | None,
+    tensorboard: bool,
+) -> list[keras.callbacks.Callback]:
+    found = [
+        callbacks.EpochStart(run, batches),
+        callbacks.NanStop(run),
+        callbacks.Validation(run, core, data.validation, batches),
+        callbacks.Checkpointing(run),
+        callbacks.EarlyStopping(run),
+        callbacks.Logs(run),
+        callbacks.LiveLine(run, say),
+    ]
+    if tensorboard:
+        found.append(callbacks.TensorBoardLog(run))
+    return found
+
+
+def _fit(
+    objective: Objective,
+    batches: TrainingBatches,
+    epochs: int,
+    done: int,
+    with_callbacks: list[keras.callbacks.Callback],
+    recipe: RecipeSettings,
+) -> None:
+    try:
+        objective.fit(
+            batches, epochs=epochs, initial_epoch=done, callbacks=with_callbacks, verbose=0, shuffle=False
+        )
+    except Exception as error:
+        # MemoryError, or what the backends call it: ResourceExhaustedError, XlaRuntimeError,
+        # OutOfMemoryError.
+        if isinstance(error, MemoryError) or any(
+            word in str(error) for word in ("OOM", "RESOURCE_EXHAUSTED", "out of memory")
+        ):
+            raise TrainingError(
+                f"the memory is too small for batches of {recipe.batch_size}; use a smaller --batch-size or "
+                "--input-size, or --cache disk"
+            ) from None
+        raise
+
+
+def _restore(variables: list[Any], values: tuple[np.ndarray, ...]) -> None:
+    if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
+        raise TrainingError(
+            "the checkpoint is of another version of Keras or ferkit; begin anew with --restart"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
