@@ -1,5 +1,8 @@
 """Fixtures that tests of every part share."""
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +16,18 @@ def shared() -> Path:
     if not (SHARED / "SOURCES.md").is_file():
         pytest.skip(f"needs the local material in {SHARED.name}/ beside the repository")
     return SHARED
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of this test's own, in which the rights of files count even if root runs the tests."""
+    if os.name != "posix":
+        pytest.skip("needs the rights of POSIX")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        user = os.geteuid()
+        os.seteuid(user or 65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)

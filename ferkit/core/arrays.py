@@ -39,7 +39,9 @@ def check_features(X: np.ndarray, dim: int | None = None) -> np.ndarray:
     if not right or (dim is not None and X.shape[1] != dim):
         raise DataError(f"expected embeddings of shape (n, {dim or 'dim'}), float, found {_describe(X)}")
     # The sum is finite only if every value is (or if infinities cancel, which gives NaN): one cheap pass.
-    if not np.isfinite(X.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):
+        total = X.sum(dtype=np.float64)
+    if not np.isfinite(total):
         bad = int((~np.isfinite(X).all(axis=1)).sum())
         raise DataError(
             f"expected finite embeddings, found NaN or infinity in {bad} of {len(X)} rows; "

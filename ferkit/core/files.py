@@ -41,7 +41,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; file names that are not UTF-8 stay the bytes they are. Raises what :func:`write_atomically` raises."""
+    """Write ``value`` as indented JSON, atomically; file names that are not UTF-8 stay the bytes they are.
+
+    Raises:
+        FerkitError: see :func:`write_atomically`.
+    """
     text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
@@ -52,12 +56,19 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
 
     Raises:
         StoreLockedError: another process holds it.
+        FerkitError: the folder cannot be written, or its file system knows no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+    except OSError as error:
+        raise FerkitError(_explain(path, error)) from error
+    with file:
         try:
             _lock(file)
         except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise FerkitError(_explain(path, error)) from error
             raise StoreLockedError(
                 f"another process is {doing} {path.parent}; wait until it has finished, or stop it"
             ) from error

@@ -14,7 +14,8 @@ def canonical_json(settings: Any) -> str:
 
 def fingerprint(settings: Any) -> str:
     """SHA-256 in hexadecimal of a settings dataclass or of plain containers."""
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
+    # A file name that is not UTF-8 counts as the bytes it is.
+    return hashlib.sha256(canonical_json(settings).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Pictures in files: the source behind folders and tables."""
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,10 @@ class FileSource:
         return Stamp(status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
     def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+        file = self.root / path
+        if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe or a device may never end
+            raise OSError("it is no regular file")
+        return file.read_bytes()
 
     def decode(self, content: bytes) -> np.ndarray:
         return decode_image(content)

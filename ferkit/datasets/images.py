@@ -1,7 +1,6 @@
 """Picture files to pixels: strict about damage, tolerant about formats."""
 
 import io
-import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,6 +9,9 @@ from ferkit.core.errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 """File names that count as pictures, in lower case."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+# Nothing else is tried: a PostScript file called .jpg would start Ghostscript.
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: no camera makes them, and decoding one would take gigabytes."""
@@ -33,22 +35,27 @@ def decode_image(content: bytes) -> np.ndarray:
     if not content:
         raise ImageError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oddities in metadata and Pillow's own size limit: ours is below
-            with Image.open(io.BytesIO(content)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million")
-                image.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million")
+            image.load()
+            return np.asarray(_to_rgb(_upright(image)))
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
         raise ImageError("the content is not a picture of a known format") from None
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS // 10**6} million pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError) as error:
-        # What Pillow's decoders raise for damaged files, by format.
+    except Exception as error:
+        # Pillow's decoders raise whatever a damaged file leads them into: struct.error, KeyError, SyntaxError, …
         raise ImageError(f"the picture is damaged: {error or type(error).__name__}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata says nothing about the pixels, which are whole
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -64,6 +71,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _stretch_to_bytes(gray: np.ndarray) -> np.ndarray:
     """32-bit integers and floats say nothing of their range: take 0..1, 0..255 or 0..65535, what first fits."""
+    gray = np.nan_to_num(gray)
     top = next((top for top in (1.0, 255.0, 65535.0) if gray.max() <= top), float(gray.max()))
     if np.issubdtype(gray.dtype, np.integer) and top == 1.0:
         top = 255.0

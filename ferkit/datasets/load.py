@@ -1,5 +1,6 @@
 """One way in: whatever a user names as data."""
 
+import stat
 from pathlib import Path
 
 from ferkit.core.errors import DataError
@@ -19,10 +20,17 @@ def load_dataset(path: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
     Raises:
         DataError: nothing there, or nothing that is understood.
     """
-    if path.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        raise DataError(
+            f"expected a folder, a .csv or an .npz file, found nothing at {path}; check the path"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({reason}); check the path and its permissions") from None
+    if is_folder:
         return read_folder(path, person_pattern)
-    if not path.exists():
-        raise DataError(f"expected a folder, a .csv or an .npz file, found nothing at {path}; check the path")
     readers = {".csv": read_table, ".npz": read_npz}
     try:
         reader = readers[path.suffix.lower()]

@@ -2,17 +2,17 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.labels import LabelSet
 from ferkit.datasets.arrays import ArraySource
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
-from ferkit.datasets.folder import SPLIT_NAMES
+from ferkit.datasets.folder import split_of
 
 _COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
@@ -20,6 +20,9 @@ _COLUMNS = {
     "split": ("split", "usage", "subset", "partition", "fold"),
     "group": ("group", "person", "subject", "person_id", "subject_id", "identity"),
 }
+
+_FER2013_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""What 0..6 mean in fer2013.csv: not the alphabet's order, which folders of the same pictures have."""
 
 
 def read_table(path: Path) -> Dataset:
@@ -58,9 +61,9 @@ def read_table(path: Path) -> Dataset:
         samples.append(
             Sample(
                 path=cells["path"].replace("\\", "/"),
-                label=cells["label"] or None,
-                split=_split(cells["split"], path),
-                group=cells["group"] or None,
+                label=unicodedata.normalize("NFC", cells["label"]) or None,
+                split=split_of(cells["split"], path),
+                group=unicodedata.normalize("NFC", cells["group"]) or None,
             )
         )
     return Dataset(path.stem, path, tuple(samples), FileSource(path.parent))
@@ -69,17 +72,17 @@ def read_table(path: Path) -> Dataset:
 def _read_fer2013(path: Path, rows: Iterator[list[str]], header: list[str]) -> Dataset:
     emotion, pixels = header.index("emotion"), header.index("pixels")
     usage = header.index("usage") if "usage" in header else None
-    names = LabelSet.named("fer2013").names
+    names = dict(enumerate(_FER2013_EMOTIONS))
     samples, images = [], []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(row for row in rows if any(row)):
         try:
             label = names[int(row[emotion])]
             image = np.array(row[pixels].split(), np.uint8).reshape(48, 48)
-        except (ValueError, IndexError, OverflowError) as error:
+        except (ValueError, LookupError, OverflowError) as error:
             raise DataError(
                 f"expected an emotion 0..6 and 48x48 pixels in row {number + 1} of {path}: {error}"
             ) from None
-        split = _split(row[usage], path) if usage is not None else None
+        split = split_of(row[usage], path) if usage is not None and usage < len(row) else None
         samples.append(Sample(f"{split or 'all'}/{number:06d}", label, split))
         images.append(image)
     if not images:
@@ -103,13 +106,12 @@ def _rows(path: Path) -> Iterator[list[str]]:
         raise DataError(f"expected {path} in UTF-8 or EUC-KR, found neither; save it as 'CSV UTF-8'")
     if "\0" in text:
         raise DataError(f"expected a CSV table, found binary data in {path}")
-    return csv.reader(io.StringIO(text, newline=""))
+    return _parsed(text, path)
 
 
-def _split(value: str, path: Path) -> str | None:
-    if not value:
-        return None
+def _parsed(text: str, path: Path) -> Iterator[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""))
     try:
-        return SPLIT_NAMES[value.strip().lower()]
-    except KeyError:
-        raise DataError(f"expected train, val or test as split in {path}, found {value!r}") from None
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}") from None

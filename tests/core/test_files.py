@@ -1,0 +1,103 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ferkit.core.errors import FerkitError, StoreLockedError
+from ferkit.core.files import exclusive_lock, write_atomically, write_json
+
+
+def test_a_file_and_its_folders_are_made_and_replaced_whole(tmp_path: Path):
+    path = tmp_path / "a" / "b" / "한글.bin"
+    for content in (b"old", b"newer"):
+        write_atomically(path, lambda file, content=content: file.write(content))
+        assert path.read_bytes() == content
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "result"
+    path.write_bytes(b"old")
+
+    def half(file):
+        file.write(b"ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, half)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"result": b"old"}
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(FerkitError, match=r"the disk is full.*run the same command again"):
+        write_atomically(tmp_path / "result", lambda file: file.write(b"x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FerkitError, match=r"file/result could not be written: "):
+        write_atomically(tmp_path / "file" / "result", lambda file: file.write(b"x"))
+
+
+def test_written_files_have_the_rights_of_any_other_file(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "result", lambda file: file.write(b"x"))
+        (tmp_path / "other").write_bytes(b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "result").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_json_keeps_hangul_and_names_that_are_not_utf8(tmp_path: Path):
+    write_json(tmp_path / "x.json", {"기쁨": os.fsdecode(b"\xff.jpg")})
+    content = (tmp_path / "x.json").read_bytes()
+    assert "기쁨".encode() in content
+    assert b'"\xff.jpg"' in content
+
+
+def test_nan_is_not_written_as_json(tmp_path: Path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"accuracy": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_holder_of_a_lock_is_refused_until_the_first_has_gone(tmp_path: Path):
+    path = tmp_path / "new" / ".lock"
+    refused = pytest.raises(StoreLockedError, match=r"another process is writing to .*new; wait")
+    with exclusive_lock(path, "writing to"), refused:
+        exclusive_lock(path, "writing to").__enter__()
+    with exclusive_lock(path, "writing to"):
+        pass
+
+
+def test_the_system_frees_the_lock_of_a_killed_process(tmp_path: Path):
+    path = tmp_path / ".lock"
+    code = (
+        "import sys, time; from pathlib import Path; from ferkit.core.files import exclusive_lock\n"
+        "with exclusive_lock(Path(sys.argv[1]), 'writing to'):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(StoreLockedError):
+            exclusive_lock(path, "writing to").__enter__()
+        holder.kill()
+        holder.wait()
+        with exclusive_lock(path, "writing to"):
+            pass
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FerkitError, match="could not be written"):
+        exclusive_lock(tmp_path / "file" / ".lock", "writing to").__enter__()

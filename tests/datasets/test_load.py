@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ferkit.core.errors import DataError
+from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.files import FileSource
+from ferkit.datasets.load import load_dataset
+
+
+def test_folders_tables_and_arrays_come_in_by_one_way(tmp_path: Path):
+    (tmp_path / "folder" / "p3").mkdir(parents=True)
+    (tmp_path / "folder" / "p3" / "p3-a.jpg").write_bytes(b"")
+    (tmp_path / "table.CSV").write_text("folder/p3/p3-a.jpg,happy\n", encoding="utf-8")
+    np.savez(tmp_path / "arrays.npz", images=np.zeros((2, 4, 4), np.uint8))
+    assert load_dataset(tmp_path / "folder", "^(p.)-").samples == (Sample("p3/p3-a.jpg", "p3", None, "p3"),)
+    assert load_dataset(tmp_path / "table.CSV").samples == (Sample("folder/p3/p3-a.jpg", "happy"),)
+    assert len(load_dataset(tmp_path / "arrays.npz")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("missing", "found nothing"), ("data.zip", "unpack archives first"), ("x" * 300, "cannot be read"),
+     ("a\0b", "cannot be read"), ("data.zip/x", "cannot be read")],
+)  # fmt: skip
+def test_anything_else_is_refused(tmp_path: Path, name: str, what: str):
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=what):
+        load_dataset(tmp_path / name)
+
+
+def test_samples_are_sorted_and_distinct(tmp_path: Path):
+    def data(*paths: str) -> Dataset:
+        return Dataset("x", tmp_path, tuple(Sample(path) for path in paths), FileSource(tmp_path))
+
+    assert [s.path for s in data("b", "a", "가").samples] == ["a", "b", "가"]
+    with pytest.raises(DataError, match="found a twice"):
+        data("a", "b", "a")
+    whole = data("a", "b", "c")
+    assert [s.path for s in whole.subset(whole.samples[1:]).samples] == ["b", "c"]

@@ -1,0 +1,145 @@
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferkit.core.errors import DataError
+from ferkit.datasets.table import read_table
+
+
+def table(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def fields(path: Path) -> list[tuple[str | None, ...]]:
+    return [(s.path, s.label, s.split, s.group) for s in read_table(path).samples]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_hangul_in_every_encoding_that_excel_writes(tmp_path: Path, encoding: str, newline: str):
+    text = newline.join(["path,label", "사진/가.jpg,기쁨", '"b, c.jpg",슬픔', ""])
+    assert fields(table(tmp_path, text, encoding)) == [
+        ("b, c.jpg", "슬픔", None, None),
+        ("사진/가.jpg", "기쁨", None, None),
+    ]
+
+
+def test_headers_of_other_data_sets(tmp_path: Path):
+    text = "Subject_ID, Usage ,emotion,Image\n7,Training,sad,a\\b.jpg\n,PublicTest,,c.jpg\n\n8,,happy,d.jpg\n"
+    assert fields(table(tmp_path, text)) == [
+        ("a/b.jpg", "sad", "train", "7"),
+        ("c.jpg", None, "val", None),
+        ("d.jpg", "happy", None, "8"),
+    ]
+
+
+def test_without_a_header_the_columns_are_path_and_label(tmp_path: Path):
+    assert fields(table(tmp_path, "a.jpg,happy\nb.jpg,sad\nc.jpg\n")) == [
+        ("a.jpg", "happy", None, None), ("b.jpg", "sad", None, None), ("c.jpg", None, None, None),
+    ]  # fmt: skip
+
+
+def test_paths_are_relative_to_the_table_or_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "pictures" / "a.png")
+    Image.new("RGB", (3, 2), "blue").save(tmp_path / "b.png")
+    path = table(tmp_path, f"path,label\npictures/a.png,x\n{tmp_path / 'b.png'},y\n")
+    monkeypatch.chdir("/")
+    data = read_table(path)
+    colours = {s.label: data.read(s)[0, 0].tolist() for s in data.samples}
+    assert colours == {"x": [255, 0, 0], "y": [0, 0, 255]}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "found nothing"),
+        ("path,label\n", "expected pictures"),
+        ("label,age\nhappy,3\n", "expected a column 'path'"),
+        ("path;label\na.jpg;happy\n", "expected a column 'path'"),
+        ("path,label\n,happy\n", "expected a path in every row"),
+        ("path,label\na.jpg,happy\na.jpg,sad\n", "found a.jpg twice"),
+        ("path,label,split\na.jpg,happy,tomorrow\n", "expected train, val or test .*'tomorrow'"),
+        ("path,label\n\0\0\0\n", "binary data"),
+        ('path,label\n"a.jpg' + "x" * 200_000, "damage in line"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str, what: str):
+    with pytest.raises(DataError, match=what):
+        read_table(table(tmp_path, text))
+
+
+def test_other_encodings_and_missing_tables_are_refused(tmp_path: Path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"path,label\n\xff\xff.jpg,\x80\n")
+    with pytest.raises(DataError, match="UTF-8 or EUC-KR"):
+        read_table(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_table(tmp_path / "missing.csv")
+
+
+def fer2013(
+    path: Path, rows: list[tuple[object, str, str]], header: tuple[str, ...] = ("emotion", "pixels", "Usage")
+):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def pixels(value: int) -> str:
+    return " ".join([str(value)] * 2303 + ["255"])
+
+
+def test_fer2013_has_its_own_order_of_emotions(tmp_path: Path):
+    usages = ["Training", "PublicTest", "PrivateTest"]
+    data = read_table(fer2013(tmp_path / "fer2013.csv", [(i, pixels(i), usages[i % 3]) for i in range(7)]))
+    by_pixel = {int(data.read(s)[0, 0, 0]): (s.label, s.split) for s in data.samples}
+    assert by_pixel == {
+        0: ("angry", "train"), 1: ("disgust", "val"), 2: ("fear", "test"), 3: ("happy", "train"),
+        4: ("sad", "val"), 5: ("surprise", "test"), 6: ("neutral", "train"),
+    }  # fmt: skip
+    image = data.read(data.samples[0])
+    assert image.shape == (48, 48, 3)
+    assert image.dtype == np.uint8
+    assert image[47, 47].tolist() == [255, 255, 255]
+    assert data.samples[0].path == "test/000002"
+
+
+def test_fer2013_with_columns_in_another_order_and_a_blank_line(tmp_path: Path):
+    path = tmp_path / "icml_face_data.csv"
+    path.write_text(f"emotion, Usage, pixels\n6,Training,{pixels(9)}\n\n", encoding="utf-8")
+    (sample,) = read_table(path).samples
+    assert (sample.label, sample.split) == ("neutral", "train")
+
+
+@pytest.mark.parametrize(
+    "row", [(7, pixels(1), "Training"), (-1, pixels(1), "Training"), ("sad", pixels(1), "Training"),
+            (0, "1 2 3", "Training"), (0, pixels(300), "Training"), (0, pixels(1).replace("255", "x"), "Training")],
+)  # fmt: skip
+def test_damaged_rows_of_fer2013_are_named(tmp_path: Path, row: tuple[object, str, str]):
+    path = fer2013(tmp_path / "fer2013.csv", [(0, pixels(1), "Training"), row])
+    with pytest.raises(DataError, match=r"emotion 0\.\.6 and 48x48 pixels in row 2"):
+        read_table(path)
+
+
+def test_fer2013_without_rows_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="only a header"):
+        read_table(fer2013(tmp_path / "fer2013.csv", []))
+
+
+def test_touching_fer2013_makes_every_picture_look_younger(tmp_path: Path):
+    path = fer2013(tmp_path / "fer2013.csv", [(0, pixels(1), "Training")])
+    data = read_table(path)
+    before = data.source.stamp("train/000000")
+    os.utime(path, ns=(0, before.changed_ns + 10**9))
+    after = data.source.stamp("train/000000")
+    assert after.size == before.size == 48 * 48
+    assert after.changed_ns == before.changed_ns + 10**9
