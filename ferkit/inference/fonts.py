@@ -1,0 +1,76 @@
+"""Fonts for drawing: Pillow's own for Latin letters, the system's for Hangul."""
+
+import functools
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import ImageFont
+
+HINT = (
+    "no font with Hangul was found, so labels are drawn in English; install one (Debian and Ubuntu: "
+    "apt-get install fonts-nanum; Fedora: dnf install google-noto-sans-cjk-fonts)"
+)
+
+_PREFERRED = (
+    "nanumgothic.", "nanumbarungothic.", "notosanskr", "notosanscjk", "malgun.", "applesdgothicneo",
+    "pretendard", "nanumsquare", "nanum", "notoserifcjk", "undotum", "baekmuk", "d2coding", "gulim", "batang",
+    "unifont",
+)  # fmt: skip
+_SUFFIXES = (".ttf", ".otf", ".ttc")
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def has_hangul(texts: Iterable[str]) -> bool:
+    """Whether any of ``texts`` holds a Korean letter."""
+    return any("\u1100" <= c <= "\u11ff" or "\u3130" <= c <= "\u318f" or "\uac00" <= c <= "\ud7a3"
+               for text in texts for c in text)  # fmt: skip
+
+
+@functools.cache
+def hangul_font_file() -> Path | None:
+    """A font file on this machine that holds Hangul, a plain sans-serif one first; None if there is none."""
+    candidates = [file for folder in _font_folders() for file in _font_files(folder)]
+    ranked = sorted(
+        (rank, file.name.lower(), file)
+        for file in candidates
+        if (rank := next((i for i, name in enumerate(_PREFERRED) if name in file.name.lower()), None))
+        is not None
+    )
+    return next((file for _, _, file in ranked if _draws_hangul(file)), None)
+
+
+def open_font(texts: Iterable[str], size: int) -> Font | None:
+    """A font of ``size`` pixels that can draw ``texts``; None if they need Hangul and no font has it."""
+    if has_hangul(texts):
+        file = hangul_font_file()
+        return None if file is None else ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)
+
+
+def _font_folders() -> Iterator[Path]:
+    home = Path.home()
+    if sys.platform == "win32":  # pragma: no cover
+        yield Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts"
+        yield home / "AppData/Local/Microsoft/Windows/Fonts"
+    elif sys.platform == "darwin":  # pragma: no cover
+        yield from (Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts")
+    else:
+        yield from (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
+        yield from (home / ".local/share/fonts", home / ".fonts")
+
+
+def _font_files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names if name.lower().endswith(_SUFFIXES))
+
+
+def _draws_hangul(file: Path) -> bool:
+    try:
+        font = ImageFont.truetype(str(file), 16)
+    except OSError:
+        return False
+    # A font without a letter draws the same empty box for every one.
+    return bytes(font.getmask("한")) != bytes(font.getmask("글"))

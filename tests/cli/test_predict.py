@@ -1,0 +1,146 @@
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from ferkit.cli.main import main
+from ferkit.faces.settings import FaceSettings
+from ferkit.inference import annotated_copies
+from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work") / "models"
+    write_tiny_model(folder / "older")
+    write_tiny_model(folder / "tiny")
+    os.utime(folder / "older" / "model.json", (1, 1))
+    return folder
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    for name, level in LEVELS.items():
+        path = tmp_path / "얼굴" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(flat(level, rng)).save(path)
+    return tmp_path / "얼굴"
+
+
+def run(models_dir: Path, *arguments: object) -> Result:
+    result = CliRunner().invoke(main, ["predict", "--models-dir", str(models_dir), *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_the_newest_model_reads_a_folder_into_an_aligned_table(models_dir: Path, crops: Path) -> None:
+    result = run(models_dir, crops, "--crops")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert len(lines) == 4
+    assert [line.split()[3] for line in lines[1:]] == ["happy", "neutral", "sad"]
+    assert "tiny, the newest" in result.stderr
+
+
+def test_korean_names_and_a_named_model(models_dir: Path, crops: Path) -> None:
+    result = run(models_dir, "older", crops / "happy.png", "--crops", "--lang", "ko")
+    assert "기쁨" in result.stdout
+    assert "newest" not in result.stderr
+    assert run(models_dir / "elsewhere", models_dir / "older", crops, "--crops").exit_code == 0
+
+
+def test_json_has_all_probabilities(models_dir: Path, crops: Path) -> None:
+    document = json.loads(run(models_dir, crops, crops / "nothing.jpg", "--crops", "--json").stdout)
+    assert document["labels"] == ["happy", "neutral", "sad"]
+    *faces, missing = document["pictures"]
+    assert [picture["faces"][0]["label"] for picture in faces] == ["happy", "neutral", "sad"]
+    assert all(abs(sum(picture["faces"][0]["probabilities"].values()) - 1) < 0.001 for picture in faces)
+    assert missing["error"] == "no such file or directory"
+    assert missing["faces"] == []
+
+
+def test_csv_has_a_row_a_face(models_dir: Path, crops: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(run(models_dir, crops, "--crops", "--csv").stdout)))
+    assert [row["label"] for row in rows] == ["happy", "neutral", "sad"]
+    assert all(float(row[f"p_{row['label']}"]) == float(row["confidence"]) > 0.5 for row in rows)
+
+
+def test_annotated_copies_are_written_beside(models_dir: Path, crops: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(models_dir, crops, crops / "sad.png", "--crops", "--annotated", out).exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["happy.jpg", "neutral.jpg", "sad-2.jpg", "sad.jpg"]
+
+
+def test_without_a_korean_font_copies_are_english_and_it_says_so(
+    models_dir: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = annotated_copies.open_font
+    monkeypatch.setattr(
+        annotated_copies,
+        "open_font",
+        lambda texts, size: None if "기쁨" in list(texts) else real(texts, size),
+    )
+    result = run(models_dir, crops, "--crops", "--lang", "ko", "--annotated", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "no font with Hangul" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere.jpg"], 1, "neither a picture, nor a folder, nor a model"),
+        (["tiny"], 2, "expected pictures after the model"),
+        (["tiny", "nowhere.jpg", "--crops"], 1, "no picture could be read"),
+        (["tiny", "x.jpg", "--csv", "--json"], 2, "cannot go together"),
+        (["tiny", "x.jpg", "--crops", "--detector", "haar"], 2, "cannot go together"),
+        (["tiny", "x.jpg", "--detector", "yunet", "--detector-weights", "none.onnx"], 1, "none.onnx"),
+    ],
+)
+def test_wrong_usage_is_one_clear_sentence(
+    models_dir: Path, arguments: list[str], code: int, words: str
+) -> None:
+    result = run(models_dir, *arguments)
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_no_model_at_all_names_the_remedy(tmp_path: Path, crops: Path) -> None:
+    result = run(tmp_path / "none", crops)
+    assert result.exit_code == 1
+    assert "fer fit" in result.stderr
+
+
+def test_one_unreadable_among_many_is_counted(models_dir: Path, crops: Path) -> None:
+    (crops / "broken.jpg").write_text("x")
+    result = run(models_dir, crops, "--crops")
+    assert result.exit_code == 0
+    assert "broken.jpg: the content is not a picture" in result.stderr
+    assert "3 of 4 pictures read" in result.stderr
+
+
+@pytest.mark.shared
+def test_photographs_give_a_row_for_each_face(models_dir: Path, shared: Path) -> None:
+    weights = shared / "models" / "face_detection_yunet_640.onnx"
+    result = run(models_dir, "tiny", shared / "media", "--detector-weights", weights, "--json")
+    faces = {Path(p["path"]).name: p["faces"] for p in json.loads(result.stdout)["pictures"]}
+    assert len(faces["couple.jpg"]) == 2
+    assert len(faces["selfie-many-people.jpg"]) >= 6
+    assert all(
+        len(faces[name]) == 1 and faces[name][0]["box"] for name in ("img5.jpg", "img6.jpg", "img12.jpg")
+    )
+
+
+@pytest.mark.shared
+def test_a_model_trained_with_a_detector_uses_it(tmp_path: Path, shared: Path) -> None:
+    write_tiny_model(tmp_path / "models" / "haar", FaceSettings("haar", None, align=False))
+    result = run(tmp_path / "models", "haar", shared / "media" / "couple.jpg")
+    assert "as in training: haar" in result.stderr
+    assert "1 of " in result.stdout

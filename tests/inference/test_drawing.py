@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from ferkit.core.labels import LabelSet
+from ferkit.inference import fonts
+from ferkit.inference.annotate import draw_face, draw_picture, enlarged
+from ferkit.inference.colors import ink_on, label_colors
+from ferkit.inference.text import TextPainter
+
+
+@pytest.fixture
+def painter() -> TextPainter:
+    font = fonts.open_font(["happy"], 16)
+    assert font is not None
+    return TextPainter(font)
+
+
+def canvas() -> np.ndarray:
+    return np.zeros((120, 200, 3), np.uint8)
+
+
+def test_text_has_the_color_asked_for_and_stays_in_its_box(painter: TextPainter) -> None:
+    rgb = canvas()
+    painter.draw(rgb, "happy", (20, 30), (255, 0, 0))
+    ys, xs = np.nonzero(rgb[..., 0])
+    assert rgb[..., 0].max() > 200
+    assert not rgb[..., 1:].any()
+    assert xs.min() >= 20
+    assert xs.max() < 20 + painter.width("happy")
+    assert ys.min() >= 30
+    assert ys.max() < 30 + painter.height
+
+
+@pytest.mark.parametrize("xy", [(-10, 10), (190, 10), (20, -6), (20, 115), (500, 500), (-400, 0)])
+def test_text_over_the_border_is_cut_off(painter: TextPainter, xy: tuple[int, int]) -> None:
+    inside, larger = canvas(), np.zeros((1400, 1400, 3), np.uint8)
+    painter.draw(inside, "surprise", xy, (255, 255, 255))
+    painter.draw(larger, "surprise", (xy[0] + 600, xy[1] + 600), (255, 255, 255))
+    assert (inside == larger[600:720, 600:800]).all()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 199, 119), (-30, -20, 50, 40), (150, 80, 260, 170), (60, 40, 61, 41)])
+def test_a_label_is_always_in_the_picture(painter: TextPainter, box: tuple[int, ...]) -> None:
+    rgb = canvas()
+    draw_face(rgb, np.array(box, np.float32), "fear 99%", (158, 104, 205), painter)
+    n_letters = int((rgb == 255).all(axis=2).sum())
+    assert n_letters > 20
+
+
+def test_small_crops_are_enlarged_until_a_caption_fits(painter: TextPainter) -> None:
+    rgb, factor = enlarged(np.full((48, 48, 3), 90, np.uint8))
+    assert (rgb.shape, factor) == ((240, 240, 3), 5)
+    draw_picture(rgb, np.zeros((1, 4)), ["sad 51%"], [(72, 134, 220)], painter, whole=True)
+    assert (rgb[0] == 90).all()
+    assert (rgb[-1] == (72, 134, 220)).all()
+
+
+def test_colors_follow_the_meaning_and_ink_can_be_read() -> None:
+    korean, english = label_colors(LabelSet(("기쁨", "x"))), label_colors(LabelSet(("y", "happiness")))
+    assert korean[0] == english[1]
+    for color in label_colors(LabelSet.named("ferplus")):
+        assert abs(np.mean(color) - np.mean(ink_on(color))) > 60
+
+
+def test_hangul_is_drawn_when_a_font_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    if fonts.hangul_font_file() is None:
+        pytest.skip("no font with Hangul on this machine (Debian: fonts-nanum)")
+    font = fonts.open_font(["기쁨"], 20)
+    assert font is not None
+    painter = TextPainter(font)
+    first, second = canvas(), canvas()
+    painter.draw(first, "기쁨", (0, 0), (255, 255, 255))
+    painter.draw(second, "슬픔", (0, 0), (255, 255, 255))
+    assert (first != second).any()  # not the box for a missing letter, twice
+    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
+    assert fonts.open_font(["기쁨"], 20) is None
+    assert fonts.open_font(["happy"], 20) is not None
