@@ -57,7 +57,8 @@ def face_share(rgb: np.ndarray, detector: FaceDetector) -> float:
     scale = min(max(1.0, 200 / min(height, width)), 1000 / max(height, width))
     scaled = cv2.resize(rgb, (max(1, round(width * scale)), max(1, round(height * scale))))
     border = min(scaled.shape[:2]) // 3
-    faces = detector.detect(cv2.copyMakeBorder(scaled, *[border] * 4, cv2.BORDER_REPLICATE)).largest_first()
+    framed = cv2.copyMakeBorder(scaled, border, border, border, border, cv2.BORDER_REPLICATE)
+    faces = detector.detect(framed).largest_first()
     if len(faces) == 0:
         return 0.0
     x0, y0, x1, y1 = faces.xyxy[0]

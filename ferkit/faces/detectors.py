@@ -12,6 +12,9 @@ from ferkit.core.errors import DependencyError, WeightsError
 from ferkit.core.faces import Faces
 from ferkit.core.protocols import FaceDetector
 
+_YUNET_SMALLEST = 64
+"""Pixels of a side that the network needs: two cells of its coarsest grid."""
+
 
 class HaarDetector:
     """OpenCV's cascade of Haar features (Viola and Jones 2001): needs no file, finds upright frontal faces only."""
@@ -68,8 +71,11 @@ class YuNetDetector:
         scale = min(1.0, self._max_side / max(height, width))
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         small = rgb if scale == 1.0 else cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA)
-        self._net.setInputSize(size_wh)
-        _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        # Narrow pictures give boxes at infinity with full confidence (OpenCV 4.14): black below and on the right.
+        right, below = (max(0, _YUNET_SMALLEST - side) for side in size_wh)
+        framed = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        self._net.setInputSize((framed.shape[1], framed.shape[0]))
+        _, found = self._net.detect(cv2.cvtColor(framed, cv2.COLOR_RGB2BGR))
         if found is None:
             return Faces.none()
         found = found.astype(np.float32)

@@ -1,0 +1,85 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ferkit.core.errors import ImageError
+from ferkit.core.faces import Faces
+from ferkit.datasets.images import decode_image
+from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.detectors import open_detector
+from ferkit.faces.settings import FaceSettings
+
+
+class Boxes:
+    """A detector that finds what it is told."""
+
+    name = "haar"
+
+    def __init__(self, *boxes: tuple[float, ...]) -> None:
+        self._boxes = np.array(boxes, np.float32).reshape(-1, 4)
+
+    def detect(self, rgb: np.ndarray) -> Faces:
+        return Faces(self._boxes, np.ones(len(self._boxes), np.float32))
+
+
+PICTURE = np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)
+
+
+def test_whole_pictures_never_open_a_detector():
+    def unwanted():
+        raise AssertionError
+
+    crop = FaceCropper(FaceSettings.whole(), unwanted, (80, 60), "stretch").largest(PICTURE)
+    assert crop.xyxy is None
+    assert np.array_equal(crop.rgb, PICTURE)
+
+
+def test_the_largest_face_is_cut_out_and_its_box_is_told():
+    settings = FaceSettings("haar", align=False, margin=0.0)
+    cropper = FaceCropper(settings, lambda: Boxes((0, 0, 10, 10), (20, 20, 40.04, 40)), (20, 20), "stretch")
+    crop = cropper.largest(PICTURE)
+    assert crop.xyxy == (20.0, 20.0, 40.0, 40.0)
+    assert np.array_equal(crop.rgb, PICTURE[20:40, 20:40])
+    assert len(cropper.crops(PICTURE, cropper.faces(PICTURE))) == 2
+
+
+def test_a_picture_without_a_face_fails_or_is_taken_whole_as_the_settings_say():
+    with pytest.raises(ImageError, match="no face found by haar"):
+        FaceCropper(FaceSettings("haar"), Boxes, (20, 20), "stretch").largest(PICTURE)
+    crop = FaceCropper(FaceSettings("haar", faceless="whole"), Boxes, (20, 20), "stretch").largest(PICTURE)
+    assert crop.xyxy is None
+    assert crop.rgb.shape == (20, 20, 3)
+
+
+def test_every_thread_has_a_detector_of_its_own_and_makes_it_once():
+    made = []
+    meeting = threading.Barrier(3)
+
+    def opened() -> Boxes:
+        made.append(threading.get_ident())
+        meeting.wait(timeout=10)
+        return Boxes((0, 0, 9, 9))
+
+    cropper = FaceCropper(FaceSettings("haar", align=False), opened, (8, 8), "stretch")
+    with ThreadPoolExecutor(3) as pool:
+        crops = list(pool.map(cropper.largest, [PICTURE] * 30))
+    assert len(crops) == 30
+    assert len(made) == len(set(made)) == 3
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("align", [True, False])
+def test_a_photo_s_face_fills_its_crop(shared: Path, align: bool):
+    yunet = shared / "models" / "face_detection_yunet_640.onnx"
+    cropper = FaceCropper(
+        FaceSettings("yunet", None, align), lambda: open_detector("yunet", yunet), (112, 112), "stretch"
+    )
+    crop = cropper.largest(decode_image((shared / "media" / "img34.jpg").read_bytes()))
+    again = open_detector("yunet", yunet).detect(np.pad(crop.rgb, ((56, 56), (56, 56), (0, 0)), mode="edge"))
+    assert len(again) == 1
+    x0, y0, x1, y1 = again.xyxy[0] - 56
+    assert 70 < y1 - y0 < 125
+    assert abs((x0 + x1) / 2 - 56) < 12
