@@ -104,6 +104,8 @@ def fit_head(
             f"expected at least 2 images of each class, found 1 of {rare}; add images or leave it out"
         )
     pipeline, notes = build_head(settings, *X.shape)
+    if settings.calibration == "none" and not hasattr(pipeline.steps[-1][1], "predict_proba"):
+        raise DataError("the exact SVM has no probabilities of its own; choose another calibration than none")
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
@@ -161,8 +163,6 @@ def fit_classifier(
     if method == "auto":
         exact = isinstance(settings, SVMSettings) and not hasattr(head, "predict_proba")
         method = "sigmoid" if exact else "none"
-    if method == "none" and not hasattr(head, "predict_proba"):
-        raise DataError(f"the exact {settings.kind} has no probabilities of its own; choose a calibration")
     # The dummy's frequencies are exact already, and it has no scores to correct.
     if method != "none" and settings.kind != "dummy":
         from sklearn.calibration import CalibratedClassifierCV
