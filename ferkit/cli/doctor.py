@@ -15,7 +15,7 @@ from typing import Literal
 
 import click
 
-from ferkit.cli.tables import table
+from ferkit.core.tables import table
 
 EXTRAS = {
     "deepface": ("deepface",),

@@ -3,11 +3,26 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ferkit.cli.options import DATA, FILE, SIZE, cache_dir_option, common_options, is_quiet, person_option, say
+from ferkit.cli.options import (
+    DATA,
+    FILE,
+    SIZE,
+    cache_dir_option,
+    common_options,
+    is_quiet,
+    person_option,
+    say,
+)
+from ferkit.core.tables import table
+
+if TYPE_CHECKING:
+    from ferkit.datasets.dataset import Dataset
+    from ferkit.embedder.backbones import Embedder
+    from ferkit.embedder.run import CropOptions
 
 
 @click.command()
@@ -59,7 +74,7 @@ def embed(data: Path, **options: Any) -> None:
     from ferkit.datasets.folder import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
     from ferkit.embedder.backbones import InputOptions, open_embedder
-    from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset, settle_tap
+    from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
 
     dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
     counts = dataset.class_counts()
@@ -78,7 +93,7 @@ def embed(data: Path, **options: Any) -> None:
     }
     tap = options["tap"]
     if tap == "auto":
-        tap = settle_tap(dataset, backbone, crop, seed=options["seed"], say=say)
+        tap = _best_tap(dataset, open_embedder(**backbone), crop, options["seed"], options["threads"])
     embedder = open_embedder(**backbone, tap=tap)
     store_options = StoreOptions(
         options["cache_dir"], options["name"], options["dtype"], options["batch_size"], options["shard_size"],
@@ -100,3 +115,17 @@ def embed(data: Path, **options: Any) -> None:
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed, "
         f"{summary.n_deleted} no longer in the data: {store.folder}"
     )
+
+
+def _best_tap(dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None) -> str:
+    from ferkit.embedder.run import search_tap
+
+    say("trying the inner layers on a sample …")
+    ranking = search_tap(dataset, embedder, crop, seed=seed, threads=threads)
+    rows = [
+        (s.tap.name, s.tap.tensor, "x".join(map(str, s.tap.shape)), str(s.dim), f"{s.accuracy:.1%}", f"{s.images_per_s:.0f}")
+        for s in ranking
+    ]
+    say(table(("tap", "tensor", "shape", "numbers", "accuracy", "images/s"), rows, right=[3, 4, 5]))
+    say(f"taking {ranking[0].tap.name}; accuracy is cross-validated on a sample, only to compare")
+    return ranking[0].tap.name

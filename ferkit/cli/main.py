@@ -1,6 +1,9 @@
 """The command group: finds commands without importing them, and turns errors into one line."""
 
+import errno
+import logging
 import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -40,10 +43,21 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except FerkitError as error:
-            raise click.ClickException(str(error)) from error
+            raise _one_line(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # who reads the output has seen enough; click leaves quietly
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise _one_line(f"{where}{error.strerror or error}") from error
         except KeyboardInterrupt:
             click.echo("\nstopped; what was finished is kept, run the same command again to go on", err=True)
             sys.exit(130)
+
+
+def _one_line(message: str) -> click.ClickException:
+    message = " ".join(message.split())
+    logging.getLogger("ferkit").error(message)
+    return click.ClickException(message)
 
 
 # Beside the commands' own docstrings, so that the list needs none of their modules; a test compares the two.
@@ -78,6 +92,8 @@ def main() -> None:
     Every option can also be set in the environment or in a file .env (FER_EMBED_BATCH_SIZE=64), or in a
     TOML file given with --config. Exit codes: 0 done, 1 something you can mend, 2 wrong usage.
     """
+    # Pillow's remarks on odd metadata, palettes and sizes: what matters is raised.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Read here and not at import: a library must not change the environment of the program that uses it.
     from dotenv import load_dotenv
 

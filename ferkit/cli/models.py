@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ferkit.cli.options import models_dir_option, say
-from ferkit.cli.tables import table
+from ferkit.core.tables import table
 from ferkit.core.errors import WeightsError
+from ferkit.core.progress import Progress
 
 
 @click.group()
@@ -41,8 +42,8 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     click.echo(f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch")
     if trained:
         click.echo("")
-        rows = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
-        click.echo(table(("model", "kind", "classes", "accuracy"), rows, right=[3]))
+        models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
+        click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
     else:
         click.echo(f"no trained models in {models_dir}; 'fer fit' makes them")
 
@@ -51,7 +52,6 @@ def list_models(models_dir: Path, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch weights, so that they are there when there is no network."""
-    from ferkit.core.progress import Progress
     from ferkit.zoo.fetch import weights_file
 
     for name in names:
@@ -86,7 +86,7 @@ def verify(names: tuple[str, ...]) -> None:
 class _Bytes:
     """A download's callback, shown as progress."""
 
-    def __init__(self, progress) -> None:  # noqa: ANN001
+    def __init__(self, progress: Progress) -> None:
         self._progress, self._done = progress, 0
 
     def __call__(self, done: int, total: int | None) -> None:
@@ -97,9 +97,9 @@ class _Bytes:
 
 
 def _megabytes(size: int | None) -> str:
-    return "?" if size is None else f"{size / 1e6:.1f} MB"
+    return "" if size is None else f"{size / 1e6:.1f} MB"
 
 
 def _accuracy(metrics: dict) -> str:
-    value = metrics.get("accuracy")
+    value = metrics.get("accuracy", {}).get("value")
     return "" if value is None else f"{value:.1%}"

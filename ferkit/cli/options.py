@@ -97,11 +97,12 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     options = {key: value for key, value in values.items() if key not in tables}
     options |= tables.get(ctx.info_name or "", {})
     options = {key.replace("-", "_"): value for key, value in options.items()}
-    known = {name for p in ctx.command.params for name in (p.name, *(o.lstrip("-").replace("-", "_") for o in p.opts))}
-    unknown = sorted(options.keys() - known)
+    # As on the command line: --json is the parameter as_json.
+    names = {o.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for o in p.opts if p.name}
+    unknown = sorted(options.keys() - names.keys())
     if unknown:
         raise click.BadParameter(f"{path}: fer {ctx.info_name} has no option {', '.join(unknown)}")
-    ctx.default_map = {**(ctx.default_map or {}), **options}
+    ctx.default_map = {**(ctx.default_map or {}), **{names[key]: value for key, value in options.items()}}
 
 
 def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) -> None:
@@ -117,4 +118,10 @@ def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) 
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     logger.info("fer %s", " ".join(sys.argv[1:]))
-    ctx.call_on_close(lambda: (logger.removeHandler(handler), handler.close()))
+
+    def stop_log() -> None:
+        logger.removeHandler(handler)
+        handler.close()
+
+    # With the whole command, so that the error that ends it is written too.
+    ctx.find_root().call_on_close(stop_log)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.options import FILE, FOLDER, common_options, is_quiet, models_dir_option, say
-from ferkit.cli.tables import table
+from ferkit.core.tables import table
 from ferkit.core.errors import DataError
 
 if TYPE_CHECKING:

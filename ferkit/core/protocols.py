@@ -36,6 +36,8 @@ class ExpressionClassifier(Protocol):
 
     labels: LabelSet
     input_size_wh: tuple[int, int]
+    resize: str
+    """How pictures and boxes are fitted to that size: ``stretch`` or ``letterbox``."""
 
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, k), rows sum to 1, columns in the order of ``labels.names``.

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ferkit.core.errors import ImageError
+from ferkit.core.errors import DataError
 from ferkit.core.progress import Progress
-from ferkit.core.protocols import Embedder
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.embedder.backbones import Embedder
 from ferkit.embedder.rows import Row
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.faces.cropper import Crop, FaceCropper
+
+_COARSEST_CLOCK_NS = 2 * 10**9
+"""File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
 
 
 @dataclass
@@ -41,10 +44,11 @@ class ExtractionSummary:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A sample read and cropped, or the reason why not."""
+    """A sample read and cropped, or the reason why not, and when its file was opened."""
 
     row: Row
     crop: np.ndarray | None
+    read_ns: int
 
 
 def extract(
@@ -77,16 +81,19 @@ def extract(
     started = time.monotonic()
     workers = workers or os.cpu_count() or 1
     with store.writing(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        view = store.mirrored(dataset.samples, dataset.root)
+        view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence)
         store.write_view(view)
+        known = store.rows()
         todo = missing(dataset, store)
+        replaces = any(sample.path in known for sample in todo)
         summary = ExtractionSummary(n_kept=len(dataset) - len(todo), n_deleted=len(view.deleted))
         progress.start(total=len(dataset), done=summary.n_kept)
         ahead = max(2 * store.batch_size, 4 * workers)
         loaded = _ordered(pool, (lambda s=s: _load(dataset, cropper, s) for s in todo), ahead)
         try:
             for n_rows in _lengths(len(todo), store.rows_per_shard):
-                _extract_shard(n_rows, loaded, embedder, store, summary, progress)
+                rows, X, read_ns = _embed_shard(n_rows, loaded, embedder, store, summary, progress)
+                store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
         finally:
             # What is still waiting is of no use to anybody: an interrupt must not wait for it.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -98,7 +105,8 @@ def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
     """Samples that are new, or whose content changed, in the order of the data set.
 
     Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else
-    if its digest is the same.
+    if its digest is the same. What could not be read and still cannot is not tried again: a run that was
+    interrupted would shift all its shards by it.
     """
     known = {}
     for shard in store.shards():
@@ -110,58 +118,66 @@ def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
 def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
     try:
         stamp = dataset.source.stamp(sample.path)
-        if row.sha256 is None or stamp.size != row.size:
+        if row.sha256 is None:
+            dataset.source.read(sample.path)
+            return True
+        if stamp.size != row.size:
             return True
         return stamp.changed_ns >= made_ns and _digest(dataset.source.read(sample.path)) != row.sha256
     except OSError:
         return row.sha256 is not None  # a file that was lost is tried again once, to record why
 
 
-def _extract_shard(
+def _embed_shard(
     n_rows: int,
     loaded: Iterator[_Loaded],
     embedder: Embedder,
     store: EmbeddingStore,
     summary: ExtractionSummary,
     progress: Progress,
-) -> None:
-    started_ns = time.time_ns()
+) -> tuple[list[Row], np.ndarray, int]:
+    """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first picture was read."""
     rows: list[Row] = []
     blocks = []
+    read_ns = time.time_ns()
     for size in _lengths(n_rows, store.batch_size):
         batch = list(itertools.islice(loaded, size))
         block = np.full((size, embedder.dim), np.nan, np.float32)
-        has_crop = [i for i, item in enumerate(batch) if item.crop is not None]
-        if has_crop:
-            block[has_crop] = embedder.embed(np.stack([batch[i].crop for i in has_crop]))
+        crops = {i: item.crop for i, item in enumerate(batch) if item.crop is not None}
+        if crops:
+            block[list(crops)] = embedder.embed(np.stack(list(crops.values())))
         rows += [_checked(item, vector, store.settings.dtype) for item, vector in zip(batch, block, strict=True)]
         blocks.append(block)
+        read_ns = min(read_ns, *(item.read_ns for item in batch))
         failed = [(row.path, row.error) for row in rows[-size:] if row.error is not None]
         summary.failures += failed
         summary.n_done += size - len(failed)
         progress.update(size, failures=len(failed))
     X = np.concatenate(blocks)
     X[[row.error is not None for row in rows]] = np.nan
-    store.append(rows, X, started_ns)
+    return rows, X, read_ns
 
 
 def _load(dataset: Dataset, cropper: FaceCropper, sample: Sample) -> _Loaded:
     """Never raises for what one picture can have: the reason becomes part of its row."""
-    size, digest = -1, None
+    size, digest, read_ns = -1, None, time.time_ns()
     try:
         content = dataset.source.read(sample.path)
         size, digest = len(content), _digest(content)
         crop = cropper.largest(dataset.source.decode(content))
-        return _Loaded(_row(sample, size, digest, crop), crop.rgb)
-    except ImageError as error:
-        return _Loaded(_row(sample, size, digest, error=str(error)), None)
+        return _Loaded(_row(sample, size, digest, crop), crop.rgb, read_ns)
+    except DataError as error:
+        return _Loaded(_row(sample, size, digest, error=str(error)), None, read_ns)
     except OSError as error:
-        return _Loaded(_row(sample, size, digest, error=f"cannot be read: {error.strerror or error}"), None)
+        reason = f"cannot be read: {error.strerror or error}"
+        return _Loaded(_row(sample, size, digest, error=reason), None, read_ns)
 
 
 def _checked(item: _Loaded, vector: np.ndarray, dtype: str) -> Row:
     """The row, with a reason if its vector is no embedding: networks that look for a face may not find one."""
-    if item.crop is None or np.isfinite(vector.astype(dtype)).all():
+    with np.errstate(over="ignore"):
+        stored = vector.astype(dtype)
+    if item.crop is None or np.isfinite(stored).all():
         return item.row
     row = item.row
     reason = "the embedder found no face, or gave NaN" if np.isnan(vector).any() else f"too large for {dtype}"

@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -58,7 +57,7 @@ class ShardFiles:
 
     @property
     def json(self) -> Path:
-        """The digest of the ``.npy``, and one :class:`Row` a row of it."""
+        """A line with the digests of the ``.npy`` and of what follows: one :class:`Row` a row, a line each."""
         return self.folder / f"shard-{self.number:05d}.json"
 
     def write(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
@@ -71,11 +70,12 @@ class ShardFiles:
         np.save(buffer, X, allow_pickle=False)
         content = buffer.getbuffer()
         write_atomically(self.npy, lambda file: file.write(content))
-        head = {"npy_sha256": hashlib.sha256(content).hexdigest(), "n_rows": len(rows)}
         lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
-        text = f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n'
         # File names that are not UTF-8 pass through as the bytes they are.
-        write_atomically(self.json, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+        body = f"{lines}\n]}}\n".encode("utf-8", "surrogateescape")
+        digests = {"npy_sha256": hashlib.sha256(content).hexdigest(), "rows_sha256": hashlib.sha256(body).hexdigest()}
+        head = f'{json.dumps(digests)[:-1]}, "rows": [\n'.encode()
+        write_atomically(self.json, lambda file: file.write(head + body))
         # A picture that changes while the shard is made must look younger than the shard.
         os.utime(self.json, ns=(started_ns, started_ns))
 
@@ -85,7 +85,7 @@ class ShardFiles:
         Raises:
             StoreDamagedError: not what :meth:`write` wrote.
         """
-        return _parse_rows(self._head(), self.json)
+        return self._parsed()[1]
 
     def read(self, dim: int, dtype: np.dtype) -> tuple[list[Row], np.ndarray]:
         """The rows, and the embeddings memory-mapped, after their digest was checked.
@@ -93,12 +93,11 @@ class ShardFiles:
         Raises:
             StoreDamagedError: not what :meth:`write` wrote.
         """
-        head = self._head()
-        rows = _parse_rows(head, self.json)
+        npy_sha256, rows = self._parsed()
         try:
             with self.npy.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            X = np.load(self.npy, mmap_mode="r", allow_pickle=False) if digest == head.get("npy_sha256") else None
+            X = np.load(self.npy, mmap_mode="r", allow_pickle=False) if digest == npy_sha256 else None
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"{self.npy} cannot be read ({error}); {DAMAGE_REMEDY}") from None
         if X is None or X.shape != (len(rows), dim) or X.dtype != dtype:
@@ -110,21 +109,18 @@ class ShardFiles:
         self.json.unlink(missing_ok=True)
         self.npy.unlink(missing_ok=True)
 
-    def _head(self) -> dict[str, Any]:
+    def _parsed(self) -> tuple[str, list[Row]]:
         try:
-            head = json.loads(self.json.read_bytes().decode("utf-8", "surrogateescape"))
+            content = self.json.read_bytes()
+            values = json.loads(content.decode("utf-8", "surrogateescape"))
+            body = content[content.index(b"\n") + 1 :]
+            whole = values["rows_sha256"] == hashlib.sha256(body).hexdigest()
+            rows = [Row(**{**row, "box": tuple(row["box"]) if row["box"] else None}) for row in values["rows"]]
+            npy_sha256 = values["npy_sha256"]
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"{self.json} cannot be read ({error}); {DAMAGE_REMEDY}") from None
-        if not isinstance(head, dict) or not isinstance(head.get("rows"), list):
+        except (TypeError, KeyError):
+            whole = False
+        if not whole:
             raise StoreDamagedError(f"{self.json} is not what was written; {DAMAGE_REMEDY}")
-        return head
-
-
-def _parse_rows(head: dict[str, Any], path: Path) -> list[Row]:
-    try:
-        rows = [Row(**{**row, "box": tuple(row["box"]) if row["box"] else None}) for row in head["rows"]]
-    except (TypeError, KeyError):
-        raise StoreDamagedError(f"{path} is not what was written; {DAMAGE_REMEDY}") from None
-    if len(rows) != head.get("n_rows"):
-        raise StoreDamagedError(f"{path} is not what was written; {DAMAGE_REMEDY}")
-    return rows
+        return npy_sha256, rows

@@ -5,26 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ferkit.core.errors import WeightsError
+import numpy as np
+
+from ferkit.core.errors import DataError, ImageError, StoreDamagedError, WeightsError
 from ferkit.core.fingerprint import file_sha256
 from ferkit.core.progress import Progress
-from ferkit.core.protocols import Embedder
+from ferkit.core.protocols import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset
+from ferkit.embedder.backbones import Embedder
 from ferkit.embedder.extract import ExtractionSummary, extract
-from ferkit.embedder.settings import EmbedderSettings
 from ferkit.embedder.store import EmbeddingStore, StoreSettings
+from ferkit.embedder.tap_search import SAMPLE, TapScore, find_best_tap
 from ferkit.faces.auto import choose_cropping
 from ferkit.faces.cropper import FaceCropper
 from ferkit.faces.detectors import open_detector
 from ferkit.faces.settings import FaceSettings
 from ferkit.zoo.fetch import weights_file
-
-
-class StoredEmbedder(Embedder):
-    """An embedder that knows what it was made of, so that its numbers can be stored."""
-
-    settings: EmbedderSettings
-    resize: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Cropping:
 
 def embed_dataset(
     dataset: Dataset,
-    embedder: StoredEmbedder,
+    embedder: Embedder,
     crop: CropOptions,
     options: StoreOptions,
     *,
@@ -109,11 +105,12 @@ def embed_dataset(
         batch_size=options.batch_size,
     )
     say(f"embeddings: {store.folder} ({store.dim} numbers each)")
-    if options.repair:
-        with store.writing():
-            for shard, reason in store.verify():
-                say(f"making anew: {reason}")
-                shard.remove()
+    with store.writing():
+        for shard, reason in store.verify():
+            if not options.repair:
+                raise StoreDamagedError(reason)
+            say(f"{shard.npy.name} is damaged and made anew")
+            shard.remove()
     cropper = open_cropper(cropping, embedder)
     return store, extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
 
@@ -147,11 +144,11 @@ def best_detector(given: Path | None = None) -> tuple[Literal["haar", "yunet"], 
         return "haar", None
 
 
-def open_cropper(cropping: Cropping, embedder: StoredEmbedder) -> FaceCropper:
-    """The cropper that feeds ``embedder``."""
+def open_cropper(cropping: Cropping, network: Embedder | ExpressionClassifier) -> FaceCropper:
+    """The cropper that feeds ``network``."""
     settings, weights = cropping.settings, cropping.weights
     return FaceCropper(
-        settings, lambda: open_detector(settings.detector, weights), embedder.input_size_wh, embedder.resize
+        settings, lambda: open_detector(settings.detector, weights), network.input_size_wh, network.resize
     )
 
 
@@ -166,3 +163,31 @@ def _cropping(
     return Cropping(
         FaceSettings(detector, digest, options.align, options.margin, options.faceless), weights, reason
     )
+
+
+def search_tap(
+    dataset: Dataset, embedder: Embedder, crop: CropOptions, *, seed: int, threads: int | None = None
+) -> list[TapScore]:
+    """What ``--tap auto`` finds on the labelled pictures of the training part: every tap, the best first.
+
+    Raises:
+        DataError: too few labelled pictures that can be read, or a backbone without inner layers.
+    """
+    candidates = [s for s in dataset.samples if s.label is not None and s.split in (None, "train")]
+    order = np.random.default_rng(seed).permutation(len(candidates))
+    cropper = open_cropper(settle_cropping(dataset, crop), embedder)
+    crops: list[np.ndarray] = []
+    chosen = []
+    for sample in (candidates[i] for i in order):
+        if len(crops) == SAMPLE:
+            break
+        try:
+            crops.append(cropper.largest(dataset.read(sample)).rgb)
+        except (ImageError, OSError):
+            continue
+        chosen.append(sample)
+    if not crops:
+        raise DataError(f"expected labelled pictures in {dataset.root} to try taps on, found none that can be read")
+    groups = [sample.group or sample.path for sample in chosen]
+    labels = [str(sample.label) for sample in chosen]
+    return find_best_tap(embedder, np.stack(crops), labels, groups, seed=seed, threads=threads)

@@ -12,6 +12,7 @@ Rows are never changed: a picture that changed gets a new row in a new shard, an
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,9 +31,12 @@ from ferkit.core.fingerprint import differing_keys, fingerprint
 from ferkit.datasets.dataset import Sample
 from ferkit.embedder.rows import Row, ShardFiles
 from ferkit.embedder.settings import EmbedderSettings
+from ferkit.embedder.table import EmbeddingTable
 from ferkit.faces.settings import FaceSettings
 
 FORMAT = 1
+
+_ALTERED = "was altered after it was written; delete the folder and embed anew"
 
 
 @dataclass(frozen=True)
@@ -52,48 +56,22 @@ class StoreSettings:
 
 
 @dataclass(frozen=True)
-class EmbeddingTable:
-    """Embeddings and what is known of each, row by row, sorted by path.
+class View:
+    """Which data set a store mirrors, and what is worth knowing of the last run: ``view.json``.
 
     Attributes:
-        X: (n, dim) float32 or float16, finite.
-        y: (n,) str objects, class names; None where unknown.
-        paths, groups, split: (n,) str objects; None where unknown.
+        root: the data set's folder or file.
+        n_samples: how many pictures it has.
+        weights: where the backbone's weights were, None without.
+        licence: of these weights.
+        deleted: paths in the store that the data set no longer has.
+        relabelled: label, split and group of the paths for which they changed since they were embedded.
     """
-
-    X: np.ndarray
-    y: np.ndarray
-    paths: np.ndarray
-    groups: np.ndarray
-    split: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
-        """The rows at ``index``, a mask or positions."""
-        return EmbeddingTable(
-            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index]
-        )
-
-    def labelled(self) -> "EmbeddingTable":
-        """The rows that have a label.
-
-        Raises:
-            DataError: there are none.
-        """
-        known = np.array([label is not None for label in self.y], bool)
-        if not known.any():
-            raise DataError("expected labelled pictures, found none with a label; lay them out as data/<class>/*.jpg")
-        return self if known.all() else self[known]
-
-
-@dataclass(frozen=True)
-class View:
-    """Which data set a store mirrors: ``view.json``."""
 
     root: str
     n_samples: int
+    weights: str | None = None
+    licence: str = "unknown"
     deleted: list[str] = field(default_factory=list)
     relabelled: dict[str, list[str | None]] = field(default_factory=dict)
 
@@ -104,9 +82,8 @@ class EmbeddingStore:
     def __init__(self, folder: Path, settings: StoreSettings, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
-        self.dim: int = manifest["dim"]
-        self.rows_per_shard: int = manifest["rows_per_shard"]
-        self.batch_size: int = manifest["batch_size"]
+        self.dim, self.rows_per_shard = _positive(manifest["dim"]), _positive(manifest["rows_per_shard"])
+        self.batch_size = _positive(manifest["batch_size"])
         """The batch size of the first run: another one may change the last bits of the numbers."""
 
     @staticmethod
@@ -117,11 +94,14 @@ class EmbeddingStore:
 
         Raises:
             StoreError: the folder is not what it should be.
+            FerkitError: it cannot be written.
         """
+        if not dataset.strip(". ") or set(dataset) & set('/\\:*?"<>|\0'):
+            raise StoreError(f"expected a name that a folder can have, found {dataset!r}; give another --name")
         digest = fingerprint(settings)
         backbone = Path(settings.embedder.backbone.replace(":", "-")).stem
         folder = root / f"{dataset}--{backbone}--{digest[:8]}"
-        if not (folder / "manifest.json").exists():
+        if not os.path.exists(folder / "manifest.json"):  # a folder that cannot be entered counts as absent
             manifest = {
                 "format": FORMAT,
                 "fingerprint": digest,
@@ -131,7 +111,10 @@ class EmbeddingStore:
                 "batch_size": batch_size,
             }
             write_json(folder / "manifest.json", manifest)
-        return EmbeddingStore.open(folder, settings)
+        store = EmbeddingStore.open(folder, settings)
+        if store.dim != dim:
+            raise StoreDamagedError(f"{folder / 'manifest.json'} {_ALTERED}")
+        return store
 
     @staticmethod
     def open(folder: Path, settings: StoreSettings | None = None) -> "EmbeddingStore":
@@ -153,16 +136,17 @@ class EmbeddingStore:
             raise StoreError(f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'") from None
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"{path} cannot be read ({error}); delete the folder and embed anew") from None
-        if isinstance(manifest, dict) and manifest.get("format", 0) > FORMAT:
-            raise StoreError(f"{folder} has format {manifest['format']}, this ferkit knows {FORMAT}; update ferkit")
         try:
+            if manifest["format"] > FORMAT:
+                newer = f"{folder} has format {manifest['format']}, this ferkit knows {FORMAT}"
+                raise StoreError(f"{newer}; update ferkit, or embed into another --cache-dir")
             found = StoreSettings.from_dict(manifest["settings"])
             damaged = fingerprint(found) != manifest["fingerprint"]
             store = EmbeddingStore(folder, found, manifest)
-        except (KeyError, TypeError, DataError, SettingsMismatchError):
+        except (KeyError, TypeError, ValueError, AttributeError, SettingsMismatchError):
             damaged = True
         if damaged:
-            raise StoreDamagedError(f"{path} was altered after it was written; delete the folder and embed anew")
+            raise StoreDamagedError(f"{path} {_ALTERED}")
         if settings is not None and fingerprint(settings) != manifest["fingerprint"]:
             keys = ", ".join(differing_keys(settings, found))
             raise SettingsMismatchError(f"{folder} was made with other settings: {keys}; choose another folder")
@@ -170,8 +154,8 @@ class EmbeddingStore:
 
     def shards(self) -> list[ShardFiles]:
         """The complete shards, in order."""
-        numbers = (path.stem.removeprefix("shard-") for path in self.folder.glob("shard-*.json"))
-        return [ShardFiles(self.folder, int(number)) for number in sorted(numbers) if number.isdigit()]
+        names = (path.stem.removeprefix("shard-") for path in self.folder.glob("shard-*.json"))
+        return [ShardFiles(self.folder, number) for number in sorted(int(name) for name in names if name.isdigit())]
 
     def rows(self) -> dict[str, Row]:
         """The newest row of each path, also of pictures that were deleted since."""
@@ -183,7 +167,10 @@ class EmbeddingStore:
         if not path.exists():
             return None
         try:
-            return View(**json.loads(path.read_bytes().decode("utf-8", "surrogateescape")))
+            view = View(**json.loads(path.read_bytes().decode("utf-8", "surrogateescape")))
+            if not (isinstance(view.deleted, list) and isinstance(view.relabelled, dict)):
+                raise TypeError("it is not what was written")
+            return view
         except (OSError, ValueError, TypeError) as error:
             raise StoreDamagedError(
                 f"{path} cannot be read ({error}); delete this file and run 'fer embed' again"
@@ -205,14 +192,21 @@ class EmbeddingStore:
                 leftover.unlink(missing_ok=True)
             yield
 
-    def append(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
-        """Write one shard: under the lowest free number, so that a repaired shard takes its old place.
+    def append(self, rows: list[Row], X: np.ndarray, started_ns: int, *, fill_gaps: bool = True) -> None:
+        """Write one shard.
+
+        Args:
+            rows: what each row of ``X`` is.
+            X: (n, dim), NaN where there is no embedding.
+            started_ns: when the first of the pictures was read.
+            fill_gaps: take the lowest free number, so that a repaired shard takes its old place; rows that replace
+                older ones must come after those instead.
 
         Raises:
             FerkitError: the disk is full or the folder cannot be written.
         """
         taken = {shard.number for shard in self.shards()}
-        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        number = next(n for n in range(len(taken) + 1) if n not in taken) if fill_gaps else max(taken, default=-1) + 1
         ShardFiles(self.folder, number).write(rows, X.astype(self.settings.dtype), started_ns)
 
     def load(self, dtype: Literal["float32", "float16"] = "float32") -> EmbeddingTable:
@@ -260,7 +254,9 @@ class EmbeddingStore:
                 damaged.append((shard, str(error)))
         return damaged
 
-    def mirrored(self, samples: tuple[Sample, ...], root: Path) -> View:
+    def mirrored(
+        self, samples: tuple[Sample, ...], root: Path, weights: Path | None = None, licence: str = "unknown"
+    ) -> View:
         """The view that shows exactly ``samples``.
 
         Raises:
@@ -279,10 +275,12 @@ class EmbeddingStore:
             for path, sample in listed.items()
             if path in rows and rows[path].relabelled(sample) != rows[path]
         }
-        return View(here, len(samples), sorted(rows.keys() - listed.keys()), relabelled)
+        weights_file = None if weights is None else str(weights.resolve())
+        deleted = sorted(rows.keys() - listed.keys())
+        return View(here, len(samples), weights_file, licence, deleted, relabelled)
 
 
-def find_stores(root: Path) -> list[Path]:
-    """Folders of embeddings below ``root``, the one that was worked on last first."""
-    views = sorted(root.glob("*/view.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return [path.parent for path in views]
+def _positive(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"expected a whole number above 0, found {value!r}")
+    return value

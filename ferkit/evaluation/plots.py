@@ -25,7 +25,7 @@ def plot_confusion(evaluation: Evaluation, language: str = "en") -> "Figure":
     names = display_names(evaluation, language)
     unknown = evaluation.rows[len(names) :]
     rows = [*names, *(f"{name} *" for name in unknown)]
-    figure = _canvas(max(6.0, 0.95 * len(names) + 3.2), 0.8 * len(rows) + 2.0)
+    figure = canvas(max(6.0, 0.95 * len(names) + 3.2), 0.8 * len(rows) + 2.0)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     tilted: dict[str, Any] = (
@@ -50,14 +50,14 @@ def plot_confusion(evaluation: Evaluation, language: str = "en") -> "Figure":
     _title(axes, "Confusion matrix", f"accuracy {_interval(accuracy.value, accuracy.low, accuracy.high)}")
     if unknown:
         figure.supxlabel("* classes that the model does not have", fontsize=8, color=MUTED, x=0.01, ha="left")
-    return _finish(figure)
+    return finish(figure)
 
 
 def plot_classes(evaluation: Evaluation, language: str = "en") -> "Figure":
     """Precision, recall and F1 of each class with their 95 % intervals."""
     names = display_names(evaluation, language)
     widest = max(map(_width, names))
-    figure = _canvas(max(6.8, 2.0 + max(1.0, 0.09 * min(widest, 16)) * len(names)), 4.8)
+    figure = canvas(max(6.8, 2.0 + max(1.0, 0.09 * min(widest, 16)) * len(names)), 4.8)
     axes = figure.subplots()
     at = np.arange(len(names))
     for i, (part, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
@@ -76,20 +76,20 @@ def plot_classes(evaluation: Evaluation, language: str = "en") -> "Figure":
     axes.set_xticks(at, [f"{name}\n{n:,}" for name, n in zip(names, support, strict=True)], **tilted)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(_percent())
-    _plain(axes)
+    plain(axes)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     figure.legend(*axes.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside lower center")
     macro = evaluation.figures["macro_f1"]
     detail = f"macro-F1 {_interval(macro.value, macro.low, macro.high)}; images below the names"
     _title(axes, "Precision, recall and F1", detail)
-    return _finish(figure)
+    return finish(figure)
 
 
 def plot_reliability(evaluation: Evaluation) -> "Figure":
     """How often the classifier is right at each confidence, and how many images have that confidence."""
     count, confidence, accuracy = evaluation.reliability.T
     edges = np.linspace(0, 1, len(count) + 1)
-    figure = _canvas(5.4, 6.2)
+    figure = canvas(5.4, 6.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     some = count > 0
     bars: dict[str, Any] = {"align": "edge", "edgecolor": "white", "color": BLUE}
@@ -102,14 +102,14 @@ def plot_reliability(evaluation: Evaluation) -> "Figure":
     below.bar(edges[:-1], count / count.sum(), 1 / len(count), alpha=0.45, **bars)
     below.set(xlabel="confidence (largest probability)", ylabel="images")
     for one in (axes, below):
-        _plain(one)
+        plain(one)
         one.xaxis.set_major_formatter(_percent())
         one.yaxis.set_major_formatter(_percent())
         one.grid(color=GRID, linewidth=0.7)
     axes.legend(frameon=False, loc="upper left", fontsize=9)
     error = evaluation.figures["ece"].value
     _title(axes, "Reliability", f"calibration error {error:.1%} in {len(count)} bins of equal width")
-    return _finish(figure)
+    return finish(figure)
 
 
 def plot_probabilities(evaluation: Evaluation, language: str = "en") -> "Figure":
@@ -117,7 +117,7 @@ def plot_probabilities(evaluation: Evaluation, language: str = "en") -> "Figure"
     names = display_names(evaluation, language)
     columns = min(4, len(names))
     n_rows = -(-len(names) // columns)
-    figure = _canvas(2.9 * columns, 2.1 * n_rows + 0.8)
+    figure = canvas(2.9 * columns, 2.1 * n_rows + 0.8)
     grid = figure.subplots(n_rows, columns, sharex=True, squeeze=False)
     bins = np.linspace(0, 1, 21)
     for c, axes in enumerate(grid.flat):
@@ -134,14 +134,14 @@ def plot_probabilities(evaluation: Evaluation, language: str = "en") -> "Figure"
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(_percent())
         axes.yaxis.set_major_formatter(_percent())
-        _plain(axes)
+        plain(axes)
         axes.tick_params(labelsize=8, labelbottom=c + columns >= len(names))
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=2, frameon=False, loc="outside upper right", fontsize=9)
     figure.suptitle("Probability of each class", fontsize=13, x=0.01, ha="left", color=INK)
     figure.supxlabel("probability", fontsize=9, color=MUTED)
     figure.supylabel("share of images", fontsize=9, color=MUTED)
-    return _finish(figure)
+    return finish(figure)
 
 
 def display_names(evaluation: Evaluation, language: str) -> tuple[str, ...]:
@@ -150,7 +150,8 @@ def display_names(evaluation: Evaluation, language: str) -> tuple[str, ...]:
     return names if can_draw(names) else evaluation.labels.display("en")
 
 
-def _canvas(width: float, height: float) -> "Figure":
+def canvas(width: float, height: float) -> "Figure":
+    """An empty figure, sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -159,7 +160,7 @@ def _canvas(width: float, height: float) -> "Figure":
     return figure
 
 
-def _finish(figure: "Figure") -> "Figure":
+def finish(figure: "Figure") -> "Figure":
     """Set the fonts of everything written, without a change to Matplotlib's global settings."""
     from matplotlib.text import Text
 
@@ -168,7 +169,8 @@ def _finish(figure: "Figure") -> "Figure":
     return figure
 
 
-def _plain(axes: "Axes") -> None:
+def plain(axes: "Axes") -> None:
+    """Only the lines that are needed."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.set_axisbelow(True)

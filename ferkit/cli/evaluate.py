@@ -1,0 +1,80 @@
+"""``fer eval``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ferkit.cli.options import DATA, FILE, FOLDER, common_options, is_quiet, models_dir_option, person_option, say
+
+
+@click.command("eval")
+@click.argument("model")
+@click.argument("data", type=DATA)
+@click.option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto", show_default=True,
+              help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.")
+@click.option("-d", "--detector", type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]), default="auto",
+              show_default=True, help="Finds the face; 'auto' does as in the model's training.")
+@click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
+@click.option("--out", type=FOLDER, help="Folder for the report.  [default: <model>/eval-<data>]")
+@click.option("--lang", type=click.Choice(["en", "ko"]), default="en", show_default=True,
+              help="Language of the expressions' names.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Threads that read pictures.  [default: one a core]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
+@person_option
+@models_dir_option
+@common_options
+def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
+    """Measure a model on labelled pictures.
+
+    MODEL is a model's folder, or its name in --models-dir. DATA is as for 'fer embed'. Prints the report and writes
+    it as text and JSON, with plots, into a folder.
+
+    \b
+    Examples:
+        fer eval mlp data/test
+        fer eval mlp other_faces.csv --lang ko --out report/
+    """
+    from ferkit.core.progress import Progress
+    from ferkit.datasets.folder import AIHUB_PERSON
+    from ferkit.datasets.load import load_dataset
+    from ferkit.embedder.run import CropOptions, open_cropper, settle_cropping
+    from ferkit.evaluation.metrics import evaluate as measure
+    from ferkit.evaluation.report import format_report, write_report
+    from ferkit.evaluation.score import in_words_of, labelled_part, score
+    from ferkit.inference.models import choose_model, open_model
+
+    folder = choose_model(model, models_dir)
+    trained = open_model(folder)
+    dataset = labelled_part(load_dataset(data, options["person_pattern"] or AIHUB_PERSON), options["split"])
+    say(f"{len(dataset)} labelled images of {data}")
+    faces, detector = trained.faces, options["detector"]
+    if detector == "auto" and faces.detector != "none":
+        detector = faces.detector
+    asked = CropOptions(detector, options["detector_weights"], faces.align, faces.margin, faces.faceless)
+    cropping = settle_cropping(dataset, asked)
+    say(cropping.reason)
+    with Progress("evaluating", quiet=is_quiet()) as progress:
+        scores = score(
+            dataset, trained.classifier, open_cropper(cropping, trained.classifier),
+            batch_size=options["batch_size"], workers=options["workers"], progress=progress,
+        )  # fmt: skip
+    y_true, changed = in_words_of(trained.labels, scores.y_true)
+    if changed:
+        say("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
+    for path, reason in scores.failures[:10]:
+        say(f"  failed: {path}: {reason}")
+    evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, options["seed"])
+    out = options["out"] or folder / f"eval-{dataset.name}"
+    write_report(evaluation, out, options["lang"])
+    if options["as_json"]:
+        failures = [{"path": path, "reason": reason} for path, reason in scores.failures]
+        click.echo(json.dumps({**evaluation.to_dict(), "failures": failures}, ensure_ascii=False))
+        return
+    click.echo(format_report(evaluation, options["lang"]))
+    if scores.failures:
+        click.echo(f"{len(scores.failures)} pictures could not be read and are not in these figures")
+    click.echo(f"report: {out}")
