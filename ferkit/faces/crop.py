@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, ImageError
 from ferkit.core.faces import Faces
 
 ARCFACE_TEMPLATE = np.array(
@@ -44,7 +44,7 @@ def square_crop(rgb: np.ndarray, xyxy: np.ndarray, margin: float) -> np.ndarray:
     left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
     height, width = rgb.shape[:2]
     if left >= width or top >= height or left + s <= 0 or top + s <= 0:
-        raise DataError(f"expected a face inside the {width}x{height} picture, found the box {[x0, y0, x1, y1]}")
+        raise ImageError(f"expected a face inside the {width}x{height} picture, found the box {[x0, y0, x1, y1]}")
     inside = rgb[max(0, top) : top + s, max(0, left) : left + s]
     before_y, before_x = max(0, -top), max(0, -left)
     after_y, after_x = s - before_y - inside.shape[0], s - before_x - inside.shape[1]

@@ -1,0 +1,54 @@
+"""Small folders of pictures, and the extraction loop over them with the weightless backbone."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ferkit.core.progress import Progress
+from ferkit.datasets.load import load_dataset
+from ferkit.embedder.backbones import Embedder, open_embedder
+from ferkit.embedder.extract import ExtractionSummary
+from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+from ferkit.embedder.store import EmbeddingStore
+
+SHARD = 8
+BATCH = 3
+
+
+def write_picture(path: Path, seed: int) -> None:
+    """A 64x64 BMP of noise: all of one size in bytes, and what the weightless backbone needs no resizing for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(path, "BMP")
+
+
+def write_pictures(root: Path, n: int, start: int = 0) -> Path:
+    """``n`` pictures of two classes, sorted by their numbers within each."""
+    for i in range(start, start + n):
+        write_picture(root / ("happy" if i % 2 else "sad") / f"{i:04d}.bmp", seed=i)
+    return root
+
+
+def embed(
+    data: Path, cache: Path, embedder: Embedder | None = None, crop: CropOptions | None = None, **options
+) -> tuple[EmbeddingStore, ExtractionSummary]:
+    """Embed what ``data`` has into a store below ``cache``."""
+    return embed_dataset(
+        load_dataset(data),
+        embedder or open_embedder("raw"),
+        crop or CropOptions("none"),
+        StoreOptions(cache, **{"batch_size": BATCH, "rows_per_shard": SHARD, **options}),
+        workers=2,
+        progress=Progress("embedding", quiet=True),
+        say=lambda _: None,
+    )
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """Every file of a store that holds results, and its bytes."""
+    return {
+        p.name: p.read_bytes()
+        for p in store.iterdir()
+        if p.name.startswith("shard-") or p.name == "manifest.json"
+    }
