@@ -12,7 +12,7 @@ class GraphBuilder:
     """An ONNX graph, a node at a time; every method returns the name of what it computes."""
 
     def __init__(self, seed: int = 0) -> None:
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -28,24 +28,24 @@ class GraphBuilder:
 
     def conv(self, x: str, n_in: int, n_out: int, side: int = 3, stride: int = 1) -> str:
         """Without bias, He-initialised, padded to keep the size at stride 1."""
-        weights = self._random.normal(0, np.sqrt(2 / (n_in * side * side)), (n_out, n_in, side, side))
+        weights = self.random.normal(0, np.sqrt(2 / (n_in * side * side)), (n_out, n_in, side, side))
         pad = side // 2
         return self.add("Conv", x, self.constant(weights), strides=[stride, stride], pads=[pad] * 4)
 
     def batch_norm(self, x: str, n: int, scale: float = 1.0) -> str:
         """With statistics near those of white noise, so that signals neither vanish nor explode."""
-        draw = self._random
-        values = draw.normal(scale, 0.05, n), draw.normal(0, 0.05, n), draw.normal(0, 0.05, n), draw.uniform(0.8, 1.2, n)
+        factor, shift, mean = (self.random.normal(middle, 0.05, n) for middle in (scale, 0, 0))
+        values = factor, shift, mean, self.random.uniform(0.8, 1.2, n)
         return self.add("BatchNormalization", x, *map(self.constant, values), epsilon=2e-5)
 
     def prelu(self, x: str, n: int) -> str:
-        return self.add("PRelu", x, self.constant(self._random.uniform(0.1, 0.4, (n, 1, 1))))
+        return self.add("PRelu", x, self.constant(self.random.uniform(0.1, 0.4, (n, 1, 1))))
 
-    def save(self, path: Path, output: str, dim: int, input_shape: Sequence[int | str], name: str = "input") -> Path:
+    def save(self, path: Path, output: str, dim: int, input_shape: Sequence[int | str]) -> Path:
         graph = helper.make_graph(
             self.nodes,
             "random",
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(input_shape))],
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, list(input_shape))],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, [input_shape[0], dim])],
             self.constants,
         )
@@ -59,7 +59,7 @@ class GraphBuilder:
 def arcface_resnet34(path: Path, seed: int = 0) -> Path:
     """The network of DeepFace's ArcFace with random weights, written to ``path``.
 
-    (n, 112, 112, 3) channels last to (n, 512), pre-activation residual units (3, 4, 6, 3) of 64 to 512 channels.
+    (n, 112, 112, 3) channels last to (n, 512); pre-activation residual units (3, 4, 6, 3), 64 to 512 channels.
     """
     g = GraphBuilder(seed)
     x = g.add("Transpose", "input", perm=[0, 3, 1, 2])
@@ -74,7 +74,7 @@ def arcface_resnet34(path: Path, seed: int = 0) -> Path:
             x = g.add("Add", shortcut, g.batch_norm(y, n_out, scale=0.5))
             n_in = n_out
     x = g.add("Flatten", g.batch_norm(x, 512))
-    dense = g.constant(g._random.normal(0, np.sqrt(1 / 25088), (25088, 512)))
+    dense = g.constant(g.random.normal(0, np.sqrt(1 / 25088), (25088, 512)))
     x = g.batch_norm(g.add("MatMul", x, dense), 512)
     return g.save(path, x, 512, ["batch", 112, 112, 3])
 
@@ -97,7 +97,7 @@ def small_network(
         x = g.add("Add", x, g.batch_norm(g.conv(x, n_out, n_out), n_out))
         n_in = n_out
     x = g.add("Flatten", g.add("GlobalAveragePool", x))
-    x = g.add("MatMul", x, g.constant(g._random.normal(0, 0.3, (n_in, dim))))
+    x = g.add("MatMul", x, g.constant(g.random.normal(0, 0.3, (n_in, dim))))
     width, height = size_wh
     shape = [batch, n_channels, height, width] if channels_first else [batch, height, width, n_channels]
     return g.save(path, x, dim, shape)

@@ -1,6 +1,7 @@
 """Where the parts of the face are, and how far each muscle has moved, by MediaPipe's FaceLandmarker."""
 
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class LandmarkEmbedder:
         self._blendshapes = settings.backbone == "mediapipe-blendshapes"
         self.dim = N_BLENDSHAPES if self._blendshapes else N_LANDMARKS * 3
         self._landmarker = _open_landmarker(weights_path, self._blendshapes)
+        weakref.finalize(self, _forget, self._landmarker)
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3) of any size; NaN where no face is found.
@@ -74,6 +76,15 @@ def normalized_points(points: np.ndarray) -> np.ndarray:
     cos, sin = np.cos(angle), np.sin(angle)
     points[:, :2] = points[:, :2] @ np.array([[cos, -sin], [sin, cos]])
     return points / np.sqrt((points**2).sum(axis=1).mean())
+
+
+def _forget(landmarker: Any) -> None:
+    """Close it. At the interpreter's end MediaPipe's threads are gone and its ``__del__`` would fail noisily:
+    then leave it to the system."""
+    try:
+        landmarker.close()
+    except RuntimeError:
+        landmarker._handle = None
 
 
 def _open_landmarker(path: Path, blendshapes: bool) -> Any:

@@ -106,8 +106,8 @@ def open_network(
 
     Args:
         path: the file.
-        settings: what is put in and taken out; ``tap`` may be the name of a stage, and its ``pool_hw`` None: the
-            embedder's own settings then say which tensor and pooling that is.
+        settings: what is put in and taken out; ``tap`` may be the name of a stage, and its ``pool_hw`` None:
+            the embedder's own settings then say which tensor and pooling that is.
         licence: of the weights, for model cards.
         threads: how many work on one batch; None takes every core.
 

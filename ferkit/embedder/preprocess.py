@@ -17,8 +17,8 @@ def resize_crop(crop: np.ndarray, size_wh: tuple[int, int], how: Resize = "stret
         crop: uint8 (H, W, 3).
         size_wh: the size wanted.
         how: ``stretch`` fills it, averaging where it shrinks; ``letterbox`` keeps the proportions,
-            interpolates linearly and pads with black, the larger half of an odd margin below and on the right,
-            which is what DeepFace does.
+            interpolates linearly and pads with black, the odd pixel of a margin below and on the right, as
+            DeepFace does.
 
     Returns:
         uint8 (height, width, 3); the crop itself if it has the size already.
