@@ -69,6 +69,9 @@ class RandomMix(layers.Layer):
         self.cutmix = layers.CutMix(settings.cutmix_alpha, seed=seed + 1, dtype="float32")
         self.seed_generator = keras.random.SeedGenerator(seed + 2)
 
+    def build(self, images_shape: Any, targets_shape: Any) -> None:
+        self.built = True  # the mixing layers have no weights to make
+
     def call(self, images: Any, targets: Any) -> Any:
         s = self.settings
         u = keras.random.uniform((), seed=self.seed_generator)

@@ -192,10 +192,10 @@ def set_trainable(base: keras.Model, stage: StageSettings) -> None:
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         kept = is_norm and (stage.batch_norm == "all" or (stage.batch_norm == "s3" and id(layer) in early))
         layer.trainable = id(layer) in learning and not kept
-        if is_norm and layer.trainable and stage.batch_norm == "adaptive":
+        if is_norm:
             for scale in (layer.gamma, layer.beta):
                 if scale is not None:
-                    scale.trainable = False
+                    scale.trainable = layer.trainable and stage.batch_norm != "adaptive"
 
 
 def _learning_layers(base: keras.Model, unfreeze: str) -> list[keras.layers.Layer]:

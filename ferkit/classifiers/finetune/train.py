@@ -19,7 +19,7 @@ from ferkit.classifiers.finetune.settings import OptimizerSettings, RecipeSettin
 from ferkit.core.errors import TrainingError
 
 NOT_DECAYED = ["bias", "gamma", "beta"]
-SEEDS_PER_STAGE = 1000
+SEEDS_PER_STAGE, DROPOUT = 1000, 500
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def _objective(core: keras.Model, recipe: RecipeSettings, data: TrainingData, nu
     core.trainable = True
     set_trainable(core.get_layer("backbone"), stage)
     channels = core.input_shape[-1]
-    seed = recipe.seed * 7919 + number * SEEDS_PER_STAGE
+    seed = (recipe.seed * 7919 + number * SEEDS_PER_STAGE) % 2**31
+    _seed_dropout(core, seed + DROPOUT)
     augmentation = Augmentation(recipe.augmentation, channels, seed, stage.mix) if stage.augment else None
     weights = (
         balanced_class_weights(data.train.y, data.targets.shape[1]) if recipe.loss.class_weights else None
@@ -137,6 +138,14 @@ def _objective(core: keras.Model, recipe: RecipeSettings, data: TrainingData, nu
     objective.build(None)
     objective.optimizer.build(objective.trainable_variables)
     return objective
+
+
+def _seed_dropout(core: keras.Model, seed: int) -> None:
+    """A stage begins with random states of its own, whether or not the one before ran in this process."""
+    weights = {id(variable) for variable in core.weights}
+    states = [variable for variable in core.variables if id(variable) not in weights]
+    for i, state in enumerate(states):
+        state.assign(np.array([seed + i, 0], state.dtype))
 
 
 def _optimizer(settings: OptimizerSettings, rate: float) -> keras.optimizers.Optimizer:

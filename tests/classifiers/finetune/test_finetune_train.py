@@ -1,0 +1,248 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from ferkit.classifiers.finetune import batches, callbacks
+from ferkit.classifiers.finetune.assembly import build_core
+from ferkit.classifiers.finetune.checkpoint import load_best
+from ferkit.classifiers.finetune.objective import balanced_class_weights, cross_entropy, log_probabilities
+from ferkit.classifiers.finetune.settings import (
+    AugmentationSettings,
+    LossSettings,
+    NetworkSettings,
+    OptimizerSettings,
+    RecipeSettings,
+    StageSettings,
+)
+from ferkit.classifiers.finetune.targets import training_targets
+from ferkit.classifiers.finetune.train import TrainingData, TrainingResult, train
+from ferkit.core.errors import FerkitError, SettingsMismatchError, TrainingError
+from tests.classifiers.finetune.corners import make_pixels
+
+RECIPE = RecipeSettings(
+    network=NetworkSettings(backbone="plain", input_size_wh=(24, 24), dropout=0.2),
+    stages=(
+        StageSettings(epochs=1, learning_rate=1e-3, unfreeze="none"),
+        StageSettings(epochs=3, learning_rate=1e-3, warmup_epochs=1, mix=False),
+    ),
+    augmentation=AugmentationSettings(
+        shift=0.05, erase=0.2, noise=2.0, mixup_probability=0.4, cutmix_probability=0.4
+    ),
+    optimizer=OptimizerSettings(ema=0.9, clip_norm=1.0),
+    batch_size=16,
+    seed=4,
+)
+SMALL = replace(RECIPE, stages=(StageSettings(epochs=2, learning_rate=1e-3),))
+
+
+class InterruptError(Exception):
+    pass
+
+
+def run(
+    recipe: RecipeSettings, folder: Path, say: Callable[[str], object] = lambda line: None, **options: bool
+) -> TrainingResult:
+    keras.utils.set_random_seed(recipe.seed)
+    pixels = make_pixels(72)
+    data = TrainingData(pixels, training_targets(pixels.y, 3, recipe.loss), make_pixels(30, seed=1))
+    core = build_core(recipe.network, 3, recipe.precision)
+    return train(core, recipe, data, folder, {"recipe": asdict(recipe)}, say=say, **options)
+
+
+def losses(result: TrainingResult) -> np.ndarray:
+    return np.array([(row.loss, row.val_loss, row.learning_rate) for row in result.history])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    return run(RECIPE, tmp_path_factory.mktemp("undisturbed"))
+
+
+def stop_after(epoch: int) -> Callable[[str], object]:
+    def say(line: str) -> None:
+        if line.startswith(f"epoch {epoch}/"):
+            raise InterruptError
+
+    return say
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_one_does_not(
+    undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    assert (losses(run(RECIPE, tmp_path / "again")) == losses(undisturbed)).all()
+    assert (losses(run(replace(RECIPE, seed=5), tmp_path / "other")) != losses(undisturbed)).any()
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_interrupted_run_goes_on_as_if_undisturbed(
+    undisturbed: TrainingResult, tmp_path: Path, epoch: int
+) -> None:
+    with pytest.raises(InterruptError):
+        run(RECIPE, tmp_path, stop_after(epoch))
+    resumed = run(RECIPE, tmp_path)
+    assert len(resumed.history) == 4
+    assert losses(resumed) == pytest.approx(losses(undisturbed), abs=1e-5)
+    assert resumed.best.epoch == undisturbed.best.epoch
+
+
+def test_a_run_killed_in_mid_epoch_goes_on_as_if_undisturbed(
+    undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.classifiers.finetune.test_finetune_train import RECIPE, run\n"
+        "run(RECIPE, Path(sys.argv[1]), lambda line: print(line, flush=True))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait(timeout=60)
+    assert losses(run(RECIPE, tmp_path)) == pytest.approx(losses(undisturbed), abs=1e-5)
+
+
+def test_images_are_shown_in_the_order_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras may read batches ahead, but only of the epoch that has begun."""
+    asked: list[tuple[int, bytes]] = []
+    original = batches.TrainingBatches.__getitem__
+
+    def spy(self: batches.TrainingBatches, index: int) -> tuple[dict[str, np.ndarray]]:
+        found = original(self, index)
+        asked.append((index, found[0]["images"].tobytes()))
+        return found
+
+    monkeypatch.setattr(batches.TrainingBatches, "__getitem__", spy)
+    run(SMALL, tmp_path)
+    pixels = make_pixels(72)
+    n = -(-72 // SMALL.batch_size)
+    for epoch in (0, 1):
+        order = batches.epoch_order(pixels.y, SMALL.sampling, SMALL.seed, epoch)
+        expected = [pixels.images[order[i : i + 16]].tobytes() for i in range(0, 72, 16)]
+        shown = asked[len(asked) - (2 - epoch) * n :][:n]
+        assert [content for _, content in shown] == expected
+
+
+def test_a_resume_with_other_settings_is_refused_and_names_them(tmp_path: Path) -> None:
+    with pytest.raises(InterruptError):
+        run(SMALL, tmp_path, stop_after(1))
+    other = replace(SMALL, batch_size=32, optimizer=OptimizerSettings(ema=0.5, clip_norm=1.0))
+    with pytest.raises(SettingsMismatchError, match=r"\(recipe.batch_size, recipe.optimizer.ema\)"):
+        run(other, tmp_path)
+
+
+def test_learning_works_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    recipe = replace(
+        SMALL,
+        stages=(StageSettings(epochs=8, learning_rate=3e-3, early_stopping=4, augment=False),),
+        optimizer=OptimizerSettings(),
+    )
+    result = run(recipe, tmp_path)
+    assert result.best.val_macro_f1 > 0.9
+    assert result.best.val_macro_f1 == max(row.val_macro_f1 for row in result.history)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + len(result.history)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(
+    undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = np.savez
+
+    def full(file: object, **arrays: np.ndarray) -> None:
+        saved = np.load(tmp_path / "checkpoint.npz") if (tmp_path / "checkpoint.npz").exists() else None
+        if saved is not None and b'"epoch": 2' in saved["meta"].tobytes():
+            file.write(b"half a che")  # type: ignore[attr-defined]
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(FerkitError, match=r"disk is full: .*npz"):
+        run(RECIPE, tmp_path)
+    assert not list(tmp_path.glob(".*.tmp"))
+    monkeypatch.setattr(np, "savez", original)
+    assert losses(run(RECIPE, tmp_path)) == pytest.approx(losses(undisturbed), abs=1e-5)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, from_epoch: int) -> None:
+    original = callbacks.EpochStart.on_epoch_begin
+
+    def poisoned(self: callbacks.EpochStart, epoch: int, logs: object = None) -> None:
+        original(self, epoch)
+        if epoch >= from_epoch:
+            self.model.optimizer.learning_rate = float("nan")
+
+    monkeypatch.setattr(callbacks.EpochStart, "on_epoch_begin", poisoned)
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, from_epoch=1)
+    result = run(replace(SMALL, stages=(StageSettings(epochs=4),)), tmp_path)
+    assert result.nan_epoch == 2
+    assert len(result.history) == 1
+    assert np.isfinite(losses(result)).all()
+    assert all(np.isfinite(value).all() for value in load_best(tmp_path))
+
+
+def test_nan_in_the_first_epoch_says_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, from_epoch=0)
+    with pytest.raises(TrainingError, match=r"NaN in epoch 1; try a lower learning rate.*clip_norm"):
+        run(SMALL, tmp_path)
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_tensorboard_logs_are_written_on_request(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    run(replace(SMALL, stages=(StageSettings(epochs=1),)), tmp_path, tensorboard=True)
+    assert [path.stat().st_size > 100 for path in (tmp_path / "tensorboard").glob("events.*")] == [True]
+
+
+def test_the_loss_agrees_with_its_definition() -> None:
+    logits = np.array([[2.0, 0.5, -1.0], [0.1, 0.2, 0.3]], np.float32)
+    targets = np.array([[1, 0, 0], [0, 0.5, 0.5]], np.float32)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+    def found(loss: LossSettings, weights: np.ndarray | None = None) -> float:
+        return float(cross_entropy(log_probabilities(keras.ops.array(logits)), targets, loss, weights))
+
+    assert found(LossSettings()) == pytest.approx(-(targets * log_p).sum(1).mean(), rel=1e-5)
+    smoothed = targets * 0.7 + 0.1
+    assert found(LossSettings(label_smoothing=0.3)) == pytest.approx(
+        -(smoothed * log_p).sum(1).mean(), rel=1e-5
+    )
+    focal = -(targets * log_p * (1 - np.exp(log_p)) ** 2).sum(1).mean()
+    assert found(LossSettings(focal_gamma=2.0)) == pytest.approx(focal, rel=1e-5)
+    weights = np.array([1.0, 2.0, 4.0], np.float32)
+    weighed = -((targets * log_p).sum(1) * [1.0, 3.0]).mean()
+    assert found(LossSettings(), weights) == pytest.approx(weighed, rel=1e-5)
+
+
+def test_one_logit_is_the_second_of_two_classes() -> None:
+    found = keras.ops.convert_to_numpy(log_probabilities(keras.ops.array([[0.0], [3.0]])))
+    assert np.exp(found) == pytest.approx(np.array([[0.5, 0.5], [1 - 0.952574, 0.952574]]), abs=1e-5)
+
+
+def test_class_weights_are_one_on_average() -> None:
+    y = np.array([0] * 30 + [1] * 10)
+    weights = balanced_class_weights(y, 2)
+    assert weights[1] == 3 * weights[0]
+    assert weights[y].mean() == pytest.approx(1.0)
