@@ -59,7 +59,7 @@ class GraphBuilder:
 def arcface_resnet34(path: Path, seed: int = 0) -> Path:
     """The network of DeepFace's ArcFace with random weights, written to ``path``.
 
-    (n, 112, 112, 3) channels last to (n, 512); pre-activation residual units (3, 4, 6, 3), 64 to 512 channels.
+    (n, 112, 112, 3) channels last to (n, 512); pre-activation residual units (3, 4, 6, 3) up to 512 channels.
     """
     g = GraphBuilder(seed)
     x = g.add("Transpose", "input", perm=[0, 3, 1, 2])
