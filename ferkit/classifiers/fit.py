@@ -162,7 +162,7 @@ def fit_classifier(
     method = settings.calibration
     if method == "auto":
         exact = isinstance(settings, SVMSettings) and not hasattr(head, "predict_proba")
-        method = "sigmoid" if exact else "none"
+        method = "temperature" if exact else "none"
     # The dummy's frequencies are exact already, and it has no scores to correct.
     if method != "none" and settings.kind != "dummy":
         from sklearn.calibration import CalibratedClassifierCV

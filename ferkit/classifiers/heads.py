@@ -28,10 +28,10 @@ class HeadSettings:
             2,000 dimensions and none below; None is none.
         balanced: weight each class by the inverse of its frequency, as scikit-learn's
             ``class_weight="balanced"``.
-        calibration: how probabilities are corrected on held-out folds. ``auto`` is ``sigmoid`` (Platt, 1999)
-            for the exact SVM, which has no probabilities of its own, and none for the others; ``isotonic``
-            (Zadrozny & Elkan, 2002) wants some thousand images; ``temperature`` (Guo et al., 2017) keeps the
-            decisions.
+        calibration: how probabilities are corrected on held-out folds. ``temperature`` (Guo et al.,
+            2017) keeps the decisions; ``sigmoid`` (Platt, 1999) and ``isotonic`` (Zadrozny & Elkan, 2002;
+            wants some thousand images) correct each class by itself. ``auto`` is ``temperature`` for the
+            exact SVM, which has no probabilities of its own, and none for the others.
         seed: of everything random.
     """
 
@@ -99,7 +99,7 @@ class MLPSettings(HeadSettings):
 
     kind: ClassVar[str] = "mlp"
     hidden: tuple[int, ...] = (128, 64)
-    alpha: float = 1.0
+    alpha: float = 3.0
     learning_rate: float = 1e-3
     batch_size: int | Literal["auto"] = "auto"
     max_epochs: int = 200
