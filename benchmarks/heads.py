@@ -1,10 +1,11 @@
 """How long a head takes to fit, and how much memory, on as many rows as the largest data sets have.
 
-Synthetic embeddings with the overlap of real ones: classes are small shifts within a cloud of correlated dimensions.
+Synthetic embeddings with the overlap of real ones: classes are small shifts in a cloud of correlated
+dimensions.
 
     python benchmarks/heads.py mlp                       # 350,000 rows of 512 dimensions
     python benchmarks/heads.py svm --rows 28709 --dim 128
-    python benchmarks/heads.py logistic --dim 6272       # a tap: half precision, memory-mapped, reduced by PCA
+    python benchmarks/heads.py logistic --dim 6272       # a tap: half precision, reduced by PCA
 """
 
 import argparse
@@ -23,7 +24,7 @@ N_TEST = 20_000
 
 
 def synthetic(path: Path, n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (n, d), float16 above 2,000 dimensions, written to ``path`` and memory-mapped; class numbers."""
+    """Embeddings (n, d), memory-mapped at ``path``, float16 above 2,000 dimensions; class numbers (n,)."""
     rng = np.random.default_rng(seed)
     k, latent = 7, min(d, 96)
     mixing = rng.normal(size=(latent, d)).astype(np.float32) / np.sqrt(latent)
