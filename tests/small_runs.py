@@ -17,7 +17,7 @@ BATCH = 3
 
 
 def write_picture(path: Path, seed: int) -> None:
-    """A 64x64 BMP of noise: all of one size in bytes, and what the weightless backbone needs no resizing for."""
+    """A 64x64 BMP of noise: all have one size in bytes, and the weightless backbone needs no resizing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(path, "BMP")

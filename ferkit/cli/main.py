@@ -1,6 +1,7 @@
 """The command group: finds commands without importing them, and turns errors into one line."""
 
 import errno
+import io
 import logging
 import sys
 import warnings
@@ -56,7 +57,9 @@ class LazyGroup(click.Group):
 
 def _one_line(message: str) -> click.ClickException:
     message = " ".join(message.split())
-    logging.getLogger("ferkit").error(message)
+    log = logging.getLogger("ferkit")
+    if log.hasHandlers():  # without --log-dir, logging itself would print the message a second time
+        log.error(message)
     return click.ClickException(message)
 
 
@@ -98,3 +101,6 @@ def main() -> None:
     from dotenv import load_dotenv
 
     load_dotenv(".env")
+    # File names that are not UTF-8, and Hangul on a console without it, are printed as escapes.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

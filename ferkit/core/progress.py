@@ -3,8 +3,10 @@
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -20,7 +22,7 @@ class Progress:
 
     def __init__(self, doing: str, unit: str = "images", quiet: bool = False) -> None:
         self._doing, self._unit, self._quiet = doing, unit, quiet
-        self._bar: tqdm | None = None
+        self._bar: "tqdm | None" = None
         self._done = self._total = self._failures = self._first = 0
         self._began = self._last_line = 0.0
 
@@ -30,7 +32,11 @@ class Progress:
         self._total = total
         self._began = self._last_line = time.monotonic()
         if not self._quiet and sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=self._doing, unit=f" {self._unit}", smoothing=0.1)
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, initial=done, desc=self._doing, unit=f" {self._unit}", smoothing=0.1
+            )
 
     def update(self, n: int, failures: int = 0) -> None:
         """Count ``n`` more, ``failures`` of which failed."""
@@ -50,6 +56,8 @@ class Progress:
             self._bar = None
 
     def _print_line(self) -> None:
+        from tqdm import tqdm
+
         self._last_line = time.monotonic()
         rate = (self._done - self._first) / (self._last_line - self._began)
         left = (self._total - self._done) / rate if rate > 0 else 0.0

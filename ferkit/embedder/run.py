@@ -14,7 +14,8 @@ from ferkit.core.protocols import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset
 from ferkit.embedder.backbones import Embedder
 from ferkit.embedder.extract import ExtractionSummary, extract
-from ferkit.embedder.store import EmbeddingStore, StoreSettings
+from ferkit.embedder.settings import StoreSettings
+from ferkit.embedder.store import EmbeddingStore
 from ferkit.embedder.tap_search import SAMPLE, TapScore, find_best_tap
 from ferkit.faces.auto import choose_cropping
 from ferkit.faces.cropper import FaceCropper
@@ -126,7 +127,9 @@ def settle_cropping(dataset: Dataset, options: CropOptions) -> Cropping:
     detector, weights = best_detector(options.weights)
     choice = choose_cropping(dataset, open_detector(detector, weights))
     if choice.whole:
-        return _cropping(options, "none", f"faces: pictures are taken whole, as the crops they are ({choice.reason})")
+        return _cropping(
+            options, "none", f"faces: pictures are taken whole, as the crops they are ({choice.reason})"
+        )
     return _cropping(options, detector, f"faces: detector {detector} ({choice.reason})")
 
 
@@ -187,7 +190,9 @@ def search_tap(
             continue
         chosen.append(sample)
     if not crops:
-        raise DataError(f"expected labelled pictures in {dataset.root} to try taps on, found none that can be read")
+        raise DataError(
+            f"expected labelled pictures in {dataset.root} to try taps on, found none that can be read"
+        )
     groups = [sample.group or sample.path for sample in chosen]
     labels = [str(sample.label) for sample in chosen]
     return find_best_tap(embedder, np.stack(crops), labels, groups, seed=seed, threads=threads)

@@ -1,4 +1,4 @@
-"""What an embedding depends on."""
+"""What an embedding depends on, and a store of them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ferkit.core.errors import DataError, SettingsMismatchError
+from ferkit.faces.settings import FaceSettings
+
+FORMAT = 1
+"""Of the store; a later one is refused."""
 
 Channels = Literal["rgb", "bgr", "gray"]
 Resize = Literal["stretch", "letterbox"]
@@ -71,6 +75,22 @@ class EmbedderSettings:
                 f"expected the embedder settings {', '.join(fields)}, found {found}; update ferkit"
             )
         return EmbedderSettings(**values)
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What every number in a store depends on; its digest is the store's fingerprint."""
+
+    embedder: EmbedderSettings
+    faces: FaceSettings
+    dtype: Literal["float32", "float16"] = "float32"
+    format: int = FORMAT
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "StoreSettings":
+        """The settings that ``asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
+        embedder, faces = EmbedderSettings.from_dict(values["embedder"]), FaceSettings(**values["faces"])
+        return StoreSettings(embedder, faces, values["dtype"], values["format"])
 
 
 def _required(field: "dataclasses.Field[Any]") -> bool:

@@ -30,29 +30,10 @@ from ferkit.core.files import exclusive_lock, write_json
 from ferkit.core.fingerprint import differing_keys, fingerprint
 from ferkit.datasets.dataset import Sample
 from ferkit.embedder.rows import Row, ShardFiles
-from ferkit.embedder.settings import EmbedderSettings
+from ferkit.embedder.settings import FORMAT, StoreSettings
 from ferkit.embedder.table import EmbeddingTable
-from ferkit.faces.settings import FaceSettings
-
-FORMAT = 1
 
 _ALTERED = "was altered after it was written; delete the folder and embed anew"
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """What every number in a store depends on; its digest is the store's fingerprint."""
-
-    embedder: EmbedderSettings
-    faces: FaceSettings
-    dtype: Literal["float32", "float16"] = "float32"
-    format: int = FORMAT
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> "StoreSettings":
-        """The settings that ``dataclasses.asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
-        embedder, faces = EmbedderSettings.from_dict(values["embedder"]), FaceSettings(**values["faces"])
-        return StoreSettings(embedder, faces, values["dtype"], values["format"])
 
 
 @dataclass(frozen=True)
@@ -97,11 +78,14 @@ class EmbeddingStore:
             FerkitError: it cannot be written.
         """
         if not dataset.strip(". ") or set(dataset) & set('/\\:*?"<>|\0'):
-            raise StoreError(f"expected a name that a folder can have, found {dataset!r}; give another --name")
+            raise StoreError(
+                f"expected a name that a folder can have, found {dataset!r}; give another --name"
+            )
         digest = fingerprint(settings)
         backbone = Path(settings.embedder.backbone.replace(":", "-")).stem
         folder = root / f"{dataset}--{backbone}--{digest[:8]}"
-        if not os.path.exists(folder / "manifest.json"):  # a folder that cannot be entered counts as absent
+        # A folder that cannot be entered counts as absent, which Path.exists does not allow.
+        if not os.path.exists(folder / "manifest.json"):  # noqa: PTH110
             manifest = {
                 "format": FORMAT,
                 "fingerprint": digest,
@@ -133,9 +117,13 @@ class EmbeddingStore:
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise StoreError(f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'") from None
+            raise StoreError(
+                f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'"
+            ) from None
         except (OSError, ValueError) as error:
-            raise StoreDamagedError(f"{path} cannot be read ({error}); delete the folder and embed anew") from None
+            raise StoreDamagedError(
+                f"{path} cannot be read ({error}); delete the folder and embed anew"
+            ) from None
         try:
             if manifest["format"] > FORMAT:
                 newer = f"{folder} has format {manifest['format']}, this ferkit knows {FORMAT}"
@@ -149,13 +137,18 @@ class EmbeddingStore:
             raise StoreDamagedError(f"{path} {_ALTERED}")
         if settings is not None and fingerprint(settings) != manifest["fingerprint"]:
             keys = ", ".join(differing_keys(settings, found))
-            raise SettingsMismatchError(f"{folder} was made with other settings: {keys}; choose another folder")
+            raise SettingsMismatchError(
+                f"{folder} was made with other settings: {keys}; choose another folder"
+            )
         return store
 
     def shards(self) -> list[ShardFiles]:
         """The complete shards, in order."""
         names = (path.stem.removeprefix("shard-") for path in self.folder.glob("shard-*.json"))
-        return [ShardFiles(self.folder, number) for number in sorted(int(name) for name in names if name.isdigit())]
+        return [
+            ShardFiles(self.folder, number)
+            for number in sorted(int(name) for name in names if name.isdigit())
+        ]
 
     def rows(self) -> dict[str, Row]:
         """The newest row of each path, also of pictures that were deleted since."""
@@ -206,7 +199,11 @@ class EmbeddingStore:
             FerkitError: the disk is full or the folder cannot be written.
         """
         taken = {shard.number for shard in self.shards()}
-        number = next(n for n in range(len(taken) + 1) if n not in taken) if fill_gaps else max(taken, default=-1) + 1
+        number = (
+            next(n for n in range(len(taken) + 1) if n not in taken)
+            if fill_gaps
+            else max(taken, default=-1) + 1
+        )
         ShardFiles(self.folder, number).write(rows, X.astype(self.settings.dtype), started_ns)
 
     def load(self, dtype: Literal["float32", "float16"] = "float32") -> EmbeddingTable:
@@ -242,7 +239,9 @@ class EmbeddingStore:
         """Rows of pictures that are still there and have no embedding, sorted by path."""
         hidden = set((self.view() or View("", 0)).deleted)
         rows = self.rows().values()
-        return sorted((r for r in rows if r.error is not None and r.path not in hidden), key=lambda row: row.path)
+        return sorted(
+            (r for r in rows if r.error is not None and r.path not in hidden), key=lambda row: row.path
+        )
 
     def verify(self) -> list[tuple[ShardFiles, str]]:
         """Every shard that is not what was written, with the reason; empty if all is well."""

@@ -79,8 +79,8 @@ def test_names_that_are_not_utf8_are_read(tmp_path: Path):
 
 def test_hidden_and_foreign_files_are_left_out(tmp_path: Path):
     touch(
-        tmp_path, "happy/a.jpg", "happy/.b.jpg", "happy/._a.jpg", ".git/c.jpg", "__MACOSX/happy/d.jpg", "happy/Thumbs.db",
-        "happy/notes.txt", "happy/jpg", "happy/.jpg",
+        tmp_path, "happy/a.jpg", "happy/.b.jpg", "happy/._a.jpg", ".git/c.jpg", "__MACOSX/happy/d.jpg",
+        "happy/Thumbs.db", "happy/notes.txt", "happy/jpg", "happy/.jpg",
     )  # fmt: skip
     assert [s.path for s in read_folder(tmp_path).samples] == ["happy/a.jpg"]
 

@@ -20,6 +20,7 @@ from ferkit.datasets.load import load_dataset
 from ferkit.embedder.backbones import open_embedder
 from ferkit.embedder.extract import extract
 from ferkit.embedder.hog import HogEmbedder
+from ferkit.embedder.settings import StoreSettings
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.faces.cropper import FaceCropper
 from ferkit.faces.settings import FaceSettings
@@ -111,7 +112,7 @@ def test_a_changed_picture_is_embedded_again_and_its_new_row_counts(tmp_path: Pa
     _, summary = embed(data, tmp_path / "cache", counting)
     assert (summary.n_done, counting.n) == (1, 1)
     after = store.load()
-    different = (after.X != before).any(axis=1)
+    different = (before != after.X).any(axis=1)
     assert after.paths[different].tolist() == ["happy/0003.bmp"]
     assert embed(data, tmp_path / "cache")[1].n_done == 0
 
@@ -338,7 +339,8 @@ def test_another_process_that_writes_is_not_disturbed(tmp_path: Path):
     write_pictures(data, 2, start=10)
     code = (
         "import sys; from pathlib import Path; from ferkit.embedder.store import EmbeddingStore\n"
-        "with EmbeddingStore.open(Path(sys.argv[1])).writing():\n    print('held', flush=True); sys.stdin.read()"
+        "with EmbeddingStore.open(Path(sys.argv[1])).writing():\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(store.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
@@ -346,7 +348,7 @@ def test_another_process_that_writes_is_not_disturbed(tmp_path: Path):
         assert writer.stdout.readline() == b"held\n"
         before = contents(store.folder)
         with pytest.raises(
-            StoreLockedError, match="another process is writing to .*; wait until it has finished"
+            StoreLockedError, match=r"another process is writing to .*; wait until it has finished"
         ):
             embed(data, tmp_path / "cache")
         assert contents(store.folder) == before
@@ -370,7 +372,9 @@ def test_a_disk_that_fills_up_in_the_middle_loses_no_shard(
 
     with monkeypatch.context() as patch:
         patch.setattr(files.os, step, filling)
-        with pytest.raises(FerkitError, match="the disk is full: .*make room and run the same command again"):
+        with pytest.raises(
+            FerkitError, match=r"the disk is full: .*make room and run the same command again"
+        ):
             embed(data, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
     store = EmbeddingStore.open(folder)
@@ -448,18 +452,17 @@ def test_no_more_pictures_are_read_ahead_than_the_bound(tmp_path: Path):
     dataset = Dataset("counted", tmp_path, tuple(Sample(f"{i:04d}") for i in range(300)), source)
     embedder = Watching()
     store = EmbeddingStore.create(
-        tmp_path, "counted", _settings(embedder), dim=embedder.dim, rows_per_shard=50, batch_size=batch
+        tmp_path,
+        "counted",
+        StoreSettings(embedder.settings, FaceSettings.whole()),
+        dim=embedder.dim,
+        rows_per_shard=50,
+        batch_size=batch,
     )
     cropper = FaceCropper(FaceSettings.whole(), lambda: None, embedder.input_size_wh, embedder.resize)
     extract(dataset, embedder, cropper, store, workers=workers, progress=Progress("", quiet=True))
     assert embedder.n == source.read_count == 300
     assert batch <= most <= max(2 * batch, 4 * workers) + batch
-
-
-def _settings(embedder: HogEmbedder):
-    from ferkit.embedder.store import StoreSettings
-
-    return StoreSettings(embedder.settings, FaceSettings.whole())
 
 
 def test_an_interrupt_does_not_wait_for_what_is_still_queued(tmp_path: Path):

@@ -14,8 +14,8 @@ from ferkit.core.errors import (
     StoreLockedError,
 )
 from ferkit.embedder.rows import Row
-from ferkit.embedder.settings import EmbedderSettings
-from ferkit.embedder.store import EmbeddingStore, StoreSettings, View
+from ferkit.embedder.settings import EmbedderSettings, StoreSettings
+from ferkit.embedder.store import EmbeddingStore, View
 from ferkit.faces.settings import FaceSettings
 
 SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), FaceSettings.whole())
@@ -248,7 +248,7 @@ def test_a_cache_that_may_only_be_read_is_named_but_still_read(unprivileged: Pat
     store.folder.chmod(0o555)
     try:
         assert EmbeddingStore.open(store.folder).load().paths.tolist() == ["a"]
-        with pytest.raises(FerkitError, match="cannot be written .*choose another place"):
+        with pytest.raises(FerkitError, match=r"cannot be written .*choose another place"):
             store.append([row("b")], block(1), 0)
         with pytest.raises(FerkitError, match="cannot be written"), store.writing():
             pass

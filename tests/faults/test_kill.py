@@ -1,0 +1,159 @@
+"""``fer embed`` as a real process that is killed in the middle of its work, again and again."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import small_network
+from small_runs import contents, write_pictures
+
+from ferkit.embedder.store import EmbeddingStore
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+N_KILLS = 25
+N_PICTURES = 1200
+SHARD = 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures, and all that can stand in for one, spread over the shards; a network beside them."""
+    folder = tmp_path_factory.mktemp("kill")
+    small_network(folder / "network.onnx", size_wh=(64, 64))
+    root = write_pictures(folder / "data", N_PICTURES)
+    pictures = sorted(root.rglob("*.bmp"))
+    whole = pictures[0].read_bytes()
+    for i, path in enumerate(pictures[5::40]):
+        match i % 4:
+            case 0:
+                path.write_text("dear diary")
+            case 1:
+                path.write_bytes(whole[: 1000 + i])
+            case 2:
+                path.write_bytes(b"")
+            case 3:
+                path.unlink()
+                path.symlink_to(folder / "nowhere")
+    return root
+
+
+def start(data: Path, cache: Path) -> subprocess.Popen[str]:
+    """``fer embed`` in a process group of its own, returned when it has opened its store."""
+    command = [
+        *(sys.executable, "-m", "ferkit", "embed", str(data), "--cache-dir", str(cache)),
+        *("--backbone", f"onnx:{data.parent / 'network.onnx'}", "--detector", "none"),
+        *("--shard-size", str(SHARD), "--batch-size", "3", "--workers", "2", "--threads", "1"),
+    ]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=data.parent,
+    )
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith("embeddings: "):
+            return process
+    raise AssertionError("".join(said))
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The store of a run that nobody stopped, and the seconds that its work took."""
+    cache = tmp_path_factory.mktemp("undisturbed")
+    process = start(data, cache)
+    began = time.monotonic()
+    finish(process)
+    (folder,) = cache.iterdir()
+    return folder, time.monotonic() - began
+
+
+def check_same(folder: Path, undisturbed: Path, data: Path) -> None:
+    """Byte for byte the same shards, each picture once, the failures with their reasons."""
+    assert contents(folder) == contents(undisturbed)
+    store = EmbeddingStore.open(folder)
+    paths = [row.path for shard in store.shards() for row in shard.read_rows()]
+    assert paths == sorted(path.relative_to(data).as_posix() for path in data.rglob("*.bmp"))
+    failed = [row.path for row in store.failures()]
+    assert len(failed) == N_PICTURES // 40
+    table = store.load()
+    assert sorted([*table.paths, *failed]) == paths
+    assert np.isfinite(table.X).all()
+    assert store.verify() == []
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_25_kills_at_random_moments_leave_no_trace(
+    data: Path, undisturbed: tuple[Path, float], tmp_path: Path
+):
+    expected, seconds = undisturbed
+    chance = random.Random(20)
+    n_shards, torn = [], 0
+    for _ in range(N_KILLS):
+        process = start(data, tmp_path)
+        time.sleep(chance.uniform(0, 0.8 * seconds / N_KILLS))
+        assert process.poll() is None, "the work was done before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        (folder,) = tmp_path.iterdir()
+        numbers = {path.stem for path in folder.glob("shard-*.json")}
+        n_shards.append(len(numbers))
+        torn += bool(list(folder.glob(".*.tmp")) or {p.stem for p in folder.glob("shard-*.npy")} - numbers)
+    total = -(-N_PICTURES // SHARD)
+    assert n_shards == sorted(n_shards), "a kill lost a shard that was complete"
+    assert sum(0 < n < total for n in n_shards) >= N_KILLS // 2
+    assert len(set(n_shards)) >= N_KILLS // 3, f"hardly a kill fell into the work: {n_shards}"
+    assert torn, "no kill fell into the writing of a shard"
+    out = finish(start(data, tmp_path))
+    assert f", {n_shards[-1] * SHARD} were there" in out
+    check_same(folder, expected, data)
+
+
+def test_ctrl_c_says_that_nothing_is_lost_and_nothing_is(
+    data: Path, undisturbed: tuple[Path, float], tmp_path: Path
+):
+    expected, seconds = undisturbed
+    process = start(data, tmp_path)
+    time.sleep(seconds / 3)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.strip() == "stopped; what was finished is kept, run the same command again to go on"
+    assert out == ""
+    (folder,) = tmp_path.iterdir()
+    assert 0 < len(EmbeddingStore.open(folder).load()) < N_PICTURES
+    finish(start(data, tmp_path))
+    check_same(folder, expected, data)
+
+
+def test_a_second_writer_is_refused_while_the_first_goes_on(
+    data: Path, undisturbed: tuple[Path, float], tmp_path: Path
+):
+    first = start(data, tmp_path)
+    second = start(data, tmp_path)
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("Error: another process is writing to ")
+    finish(first)
+    (folder,) = tmp_path.iterdir()
+    check_same(folder, undisturbed[0], data)

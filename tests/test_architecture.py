@@ -1,0 +1,127 @@
+"""The shape of the package: who imports whom, what is imported when, and how long a module may be."""
+
+import ast
+import functools
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import ferkit
+
+PACKAGE = Path(ferkit.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "core": set(),
+    "datasets": {"core"},
+    "faces": {"core", "datasets"},
+    "zoo": {"core", "datasets", "faces"},
+    "embedder": {"core", "datasets", "faces", "zoo"},
+    "classifiers": {"core", "datasets", "faces", "zoo", "embedder"},
+    "inference": {"core", "datasets", "faces", "zoo", "embedder", "classifiers"},
+    "evaluation": {"core", "datasets", "faces", "zoo", "embedder", "classifiers"},
+    "serving": {"core", "datasets", "faces", "zoo", "embedder", "classifiers", "inference", "evaluation"},
+}
+"""core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- serving <- cli.
+
+The zoo stands beside the embedder; the two in braces do not know each other; only cli knows all."""
+
+HEAVY = {
+    *("tensorflow", "keras", "tf2onnx", "deepface", "mediapipe", "openvino", "dask", "torch", "jax"),
+    *("matplotlib", "sklearn", "skimage", "scipy", "pandas", "onnx", "onnxruntime", "skops", "joblib"),
+}
+
+LONGEST = 300
+FINETUNE = PACKAGE / "classifiers" / "finetune"
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@functools.cache
+def imports(path: Path) -> tuple[tuple[str, bool], ...]:
+    """Every module that a file imports, and whether that happens as soon as the file itself is imported."""
+
+    def walk(node: ast.AST, at_once: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, at_once) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{name_of(path)}:{child.lineno}: imports are absolute"
+                assert child.module is not None
+                yield child.module, at_once
+                # "from ferkit import core" imports the part as much as "import ferkit.core" does.
+                yield from ((f"{child.module}.{alias.name}", at_once) for alias in child.names)
+            else:
+                later = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+                never = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+                yield from walk(child, at_once and not later and not never)
+
+    return tuple(walk(ast.parse(path.read_text(encoding="utf-8")), True))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_one_way(path: Path):
+    part = path.relative_to(PACKAGE).parts[0]
+    if part in ("__init__.py", "__main__.py", "cli"):
+        return  # the public names, and the top of the stack
+    parts = {name.split(".")[1] for name, _ in imports(path) if name.startswith("ferkit.")}
+    assert parts - {part} <= MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_click_lives_in_the_command_line_only(path: Path):
+    if path.relative_to(PACKAGE).parts[0] != "cli":
+        assert not [name for name, _ in imports(path) if name.split(".")[0] == "click"]
+
+
+def at_once(path: Path, seen: set[Path]) -> set[str]:
+    """Heavy packages that come along with a module, through whatever it imports at its top."""
+    if path in seen:
+        return set()
+    seen.add(path)
+    found = set()
+    for name, now in imports(path):
+        if now and name.split(".")[0] in HEAVY:
+            found.add(name.split(".")[0])
+        elif now and name.split(".")[0] == "ferkit":
+            inner = PACKAGE.joinpath(*name.split(".")[1:])
+            for file in (inner.with_suffix(".py"), inner / "__init__.py"):
+                if file.is_file():
+                    found |= at_once(file, seen)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_packages_are_imported_where_they_are_needed(path: Path):
+    # Modules that define layers and estimators need their bases; functions import these modules in turn.
+    needed = {"keras", "sklearn"} if FINETUNE in path.parents else set()
+    assert at_once(path, set()) <= needed
+
+
+def test_every_part_is_known():
+    parts = {p.name for p in PACKAGE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
+    assert parts <= MAY_IMPORT.keys() | {"cli"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_short_and_named_for_what_they_hold(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+    assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize("name", ferkit.__all__)
+def test_public_names_are_there(name: str):
+    module = ferkit._PUBLIC.get(name)
+    if module is not None and find_spec(module) is None:
+        pytest.skip(f"{module} is not there")
+    assert getattr(ferkit, name) is not None
+    assert name in dir(ferkit)
+
+
+def test_other_names_are_not():
+    with pytest.raises(AttributeError, match="no attribute 'Detector'"):
+        ferkit.Detector
