@@ -29,13 +29,14 @@ class FaceFinding:
     look_first: bool
     reason: str
 
-    def open(self) -> FaceDetector:
-        """A new detector.
+    def open(self, min_confidence: float | None = None) -> FaceDetector:
+        """A new detector; for ``none`` one that is never asked.
 
         Raises:
             WeightsError, DependencyError: see :func:`ferkit.faces.detectors.open_detector`.
         """
-        return open_detector(self.settings.detector, self.weights)
+        name = "haar" if self.settings.detector == "none" else self.settings.detector
+        return open_detector(name, self.weights, min_confidence)
 
 
 def settle_faces(trained: FaceSettings, detector: str = "auto", weights: Path | None = None) -> FaceFinding:

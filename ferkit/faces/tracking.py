@@ -1,0 +1,259 @@
+"""The same person keeps the same number from frame to frame.
+
+Boxes are matched to where constant velocity says that each face should be: first by overlap, then by distance
+for fast or rarely seen faces, then, where faces can be described, by how alike they look. All matching is
+the Hungarian method's (Kuhn 1955); two levels of confidence as in ByteTrack (Zhang et al., ECCV 2022): a
+doubtful detection may carry a face on, but starts none.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ferkit.core.faces import Faces
+
+Describe = Callable[[np.ndarray], np.ndarray]
+"""Gives unit vectors (m, d), float, for the faces at m positions: alike for the same person."""
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """How faces are followed.
+
+    Attributes:
+        start_confidence: detections below it only carry on faces that are known.
+        min_overlap: intersection over union from which two boxes are one face.
+        max_jump: how far a face may be from where it was expected, in sides of its box, and this much again
+            for every second that it was not looked for.
+        max_growth: how much larger or smaller its box may be after a jump.
+        keep_s: how long a face that is out of sight keeps its number.
+        keep_described_s: the same where faces are described, so that they are recognised anywhere.
+        min_likeness: cosine from which two descriptions are one person.
+    """
+
+    start_confidence: float = 0.6
+    min_overlap: float = 0.2
+    max_jump: float = 0.6
+    max_growth: float = 1.6
+    keep_s: float = 1.0
+    keep_described_s: float = 20.0
+    min_likeness: float = 0.45
+
+
+@dataclass
+class _Track:
+    id: int
+    xyxy: np.ndarray  # when last seen
+    velocity: np.ndarray  # of the centre, pixels a second
+    seen_s: float
+    confidence: float
+    keypoints: np.ndarray | None = None
+    description: np.ndarray | None = None
+    described_s: float = -np.inf
+    visible: bool = True
+
+    def moved(self, timestamp_s: float) -> np.ndarray:
+        """How far it went since it was seen; for half a second at most: longer nobody keeps on."""
+        return self.velocity * min(max(timestamp_s - self.seen_s, 0.0), 0.5)
+
+
+@dataclass
+class FaceTracker:
+    """Numbers faces; times in seconds, never running backwards.
+
+    Args:
+        settings: how.
+    """
+
+    settings: TrackerSettings = field(default_factory=TrackerSettings)
+    _tracks: list[_Track] = field(default_factory=list)
+    _next_id: int = 1
+
+    def update(self, faces: Faces, timestamp_s: float, describe: Describe | None = None) -> Faces:
+        """Take in all faces that were found in a frame.
+
+        Args:
+            faces: what a detector found, doubtful ones included.
+            timestamp_s: of the frame.
+            describe: tells what faces look like, by position among ``without_doubles(faces)``; asked only
+                for those that motion alone cannot settle, and once a second for the others.
+
+        Returns:
+            The faces that are known by now, with ``track_id``. A face that was not found is not among them.
+        """
+        faces = without_doubles(faces)
+        keep_s = self.settings.keep_s if describe is None else self.settings.keep_described_s
+        self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= keep_s]
+        for track in self._tracks:
+            track.visible = False
+        owner: dict[int, _Track] = {}
+        recent = [t for t in self._tracks if timestamp_s - t.seen_s <= max(self.settings.keep_s, 0.0)]
+        self._match(self._overlap_cost(recent, faces, timestamp_s), recent, owner)
+        self._match(self._jump_cost(recent, faces, timestamp_s, owner), recent, owner)
+        if describe is not None:
+            self._recognise(faces, timestamp_s, describe, owner)
+        for i in range(len(faces)):
+            if i not in owner and faces.confidence[i] >= self.settings.start_confidence:
+                owner[i] = self._new_track(faces, i, timestamp_s)
+        for i, track in owner.items():
+            self._see(track, faces, i, timestamp_s)
+        if describe is not None:
+            self._describe_anew(timestamp_s, describe, owner)
+        kept = sorted(owner)
+        known = faces[kept]
+        return replace(known, track_id=np.array([owner[i].id for i in kept], np.int64))
+
+    def predict(self, timestamp_s: float) -> Faces:
+        """Where the faces of the last update should be at ``timestamp_s``."""
+        seen = [track for track in self._tracks if track.visible]
+        if not seen:
+            return replace(Faces.none(), track_id=np.zeros(0, np.int64))
+        shift = np.array([track.moved(timestamp_s) for track in seen], np.float32)
+        points = [track.keypoints for track in seen if track.keypoints is not None]
+        return Faces(
+            np.array([track.xyxy for track in seen], np.float32) + np.tile(shift, 2),
+            np.array([track.confidence for track in seen], np.float32),
+            np.array(points, np.float32) + shift[:, None] if len(points) == len(seen) else None,
+            np.array([track.id for track in seen], np.int64),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything it remembers, as plain values for JSON."""
+        tracks = [
+            {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in asdict(track).items()}
+            for track in self._tracks
+        ]
+        for track in tracks:
+            track["described_s"] = None if track["description"] is None else track["described_s"]
+        return {"next_id": self._next_id, "tracks": tracks}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._next_id = state["next_id"]
+        self._tracks = []
+        for values in state["tracks"]:
+            arrays = {
+                name: None if values[name] is None else np.array(values[name], np.float32)
+                for name in ("xyxy", "velocity", "keypoints", "description")
+            }
+            described_s = -np.inf if values["described_s"] is None else values["described_s"]
+            self._tracks.append(_Track(**{**values, **arrays, "described_s": described_s}))
+
+    def _overlap_cost(self, tracks: list[_Track], faces: Faces, timestamp_s: float) -> np.ndarray:
+        overlap = box_overlap(_expected(tracks, timestamp_s), faces.xyxy)
+        return np.where(overlap >= self.settings.min_overlap, 1 - overlap, np.inf)
+
+    def _jump_cost(
+        self, tracks: list[_Track], faces: Faces, timestamp_s: float, owner: dict[int, _Track]
+    ) -> np.ndarray:
+        expected = _expected(tracks, timestamp_s)
+        (here, size), (there, new_size) = _centres_and_sides(expected), _centres_and_sides(faces.xyxy)
+        side = np.minimum(size[:, None], new_size[None])
+        distance = np.linalg.norm(here[:, None] - there[None], axis=2) / np.maximum(side, 1)
+        growth = np.maximum(size[:, None], new_size[None]) / np.maximum(side, 1)
+        gap_s = np.array([timestamp_s - track.seen_s for track in tracks])[:, None]
+        allowed = (distance <= self.settings.max_jump * (1 + gap_s)) & (growth <= self.settings.max_growth)
+        taken = {id(track) for track in owner.values()}
+        allowed &= np.array([id(track) not in taken for track in tracks], bool)[:, None]
+        allowed[:, list(owner)] = False
+        return np.where(allowed, distance + np.log(growth), np.inf)
+
+    def _recognise(
+        self, faces: Faces, timestamp_s: float, describe: Describe, owner: dict[int, _Track]
+    ) -> None:
+        new = [i for i in range(len(faces)) if i not in owner]
+        taken = {id(track) for track in owner.values()}
+        lost = [t for t in self._tracks if id(t) not in taken and t.description is not None]
+        if not new or not lost:
+            return
+        likeness = (
+            np.stack([t.description for t in lost if t.description is not None]) @ describe(np.array(new)).T
+        )
+        found: dict[int, _Track] = {}
+        self._match(np.where(likeness >= self.settings.min_likeness, 1 - likeness, np.inf), lost, found)
+        owner.update({new[i]: track for i, track in found.items()})
+
+    def _match(self, cost: np.ndarray, tracks: list[_Track], owner: dict[int, _Track]) -> None:
+        for row, column in cheapest_pairs(cost):
+            owner[column] = tracks[row]
+
+    def _new_track(self, faces: Faces, i: int, timestamp_s: float) -> _Track:
+        track = _Track(self._next_id, faces.xyxy[i], np.zeros(2, np.float32), timestamp_s, 0.0)
+        self._next_id += 1
+        self._tracks.append(track)
+        return track
+
+    def _see(self, track: _Track, faces: Faces, i: int, timestamp_s: float) -> None:
+        gap_s = timestamp_s - track.seen_s
+        if 0 < gap_s <= self.settings.keep_s:
+            step = (_centre(faces.xyxy[i]) - _centre(track.xyxy)) / gap_s
+            # Boxes tremble; over a tenth of a second that evens out, and a rare look is believed at once.
+            track.velocity = track.velocity + (1 - np.exp(-gap_s / 0.1)) * (step - track.velocity)
+        elif gap_s > 0:
+            track.velocity = np.zeros(2, np.float32)
+        track.xyxy, track.seen_s, track.visible = faces.xyxy[i], timestamp_s, True
+        track.confidence = float(faces.confidence[i])
+        track.keypoints = None if faces.keypoints is None else faces.keypoints[i]
+
+    def _describe_anew(self, timestamp_s: float, describe: Describe, owner: dict[int, _Track]) -> None:
+        due = [i for i, track in owner.items() if timestamp_s - track.described_s >= 1.0]
+        if not due:
+            return
+        for i, description in zip(due, describe(np.array(due)), strict=True):
+            track = owner[i]
+            mean = description if track.description is None else 0.8 * track.description + 0.2 * description
+            track.description = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
+            track.described_s = timestamp_s
+
+
+def box_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of all boxes ``a`` (n, 4) with all boxes ``b`` (m, 4): (n, m), 0..1."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(axis=1) for x in (a, b))
+    return common / np.maximum(area_a[:, None] + area_b[None] - common, 1e-9)
+
+
+def without_doubles(faces: Faces, max_shared: float = 0.6) -> Faces:
+    """Without the less certain one of two boxes that share most of the smaller one's area: forehead and
+    face."""
+    xyxy = faces.xyxy
+    low = np.maximum(xyxy[:, None, :2], xyxy[None, :, :2])
+    high = np.minimum(xyxy[:, None, 2:], xyxy[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    area = np.clip(xyxy[:, 2:] - xyxy[:, :2], 0, None).prod(axis=1)
+    shared = common / np.maximum(np.minimum(area[:, None], area[None]), 1e-9)
+    kept: list[int] = []
+    for i in np.argsort(-faces.confidence, kind="stable").tolist():
+        if not kept or shared[i, kept].max() <= max_shared:
+            kept.append(i)
+    return faces[sorted(kept)]
+
+
+def cheapest_pairs(cost: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (row, column) that cost least together; infinite ones are left out."""
+    if cost.size == 0 or not np.isfinite(cost).any():
+        return []
+    if cost.shape == (1, 1):
+        return [(0, 0)]
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, 1e6))
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if np.isfinite(cost[r, c])]
+
+
+def _expected(tracks: list[_Track], timestamp_s: float) -> np.ndarray:
+    boxes = [track.xyxy + np.tile(track.moved(timestamp_s), 2) for track in tracks]
+    return np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def _centres_and_sides(xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    size = xyxy[:, 2:] - xyxy[:, :2]
+    return xyxy[:, :2] + size / 2, np.sqrt(np.clip(size, 0, None).prod(axis=1))
+
+
+def _centre(xyxy: np.ndarray) -> np.ndarray:
+    return (xyxy[:2] + xyxy[2:]) / 2

@@ -1,0 +1,284 @@
+"""Frames in, faces with labels that stand out: the one way behind webcam, video and server.
+
+Which parts do the work is passed in: a detector, a classifier, a tracker, a smoother.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from ferkit.core.arrays import check_image
+from ferkit.core.faces import Faces
+from ferkit.core.labels import LabelSet
+from ferkit.core.protocols import ExpressionClassifier, FaceDetector
+from ferkit.faces.crop import crop_faces, fit_to
+from ferkit.faces.quality import face_quality
+from ferkit.faces.settings import FaceSettings
+from ferkit.faces.tracking import FaceTracker, without_doubles
+from ferkit.inference.neutral import NeutralCalibration
+from ferkit.inference.pace import Effort, SteadyPace
+from ferkit.inference.smoothing import LabelSmoother
+
+STAGES = ("detect", "track", "crop", "classify", "smooth")
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """The faces of one frame, as a struct of arrays.
+
+    Attributes:
+        timestamp_s: of the frame.
+        faces: n faces with ``track_id``.
+        quality: float32 (n,), 0 unreadable .. 1 good, when the face was last read.
+        raw: float32 (n, k), calibrated probabilities of the last reading.
+        proba: float32 (n, k), smoothed.
+        label: int64 (n,), what is shown; :data:`ferkit.inference.smoothing.UNSURE` if nothing is certain.
+    """
+
+    timestamp_s: float
+    faces: Faces
+    quality: np.ndarray
+    raw: np.ndarray
+    proba: np.ndarray
+    label: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+
+class Pace(Protocol):
+    """Says how much work a frame may make; see :mod:`ferkit.inference.pace`."""
+
+    def effort(self, n_faces: int) -> Effort: ...
+
+    def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What does not follow from the parts.
+
+    Attributes:
+        faces: how faces are cut out; with the detector ``none`` every frame is one face as a whole.
+        resize: how crops are fitted, see :func:`ferkit.faces.crop.fit_to`.
+        detect_side: detection sees the frame scaled down to this many pixels of its longer side.
+    """
+
+    faces: FaceSettings
+    resize: str = "stretch"
+    detect_side: int = 480
+
+
+@dataclass
+class _Reading:
+    proba: np.ndarray
+    quality: float
+    read_s: float
+
+
+@dataclass
+class Engine:
+    """Follows all faces of a film or camera; one engine a stream, used by one thread.
+
+    Attributes:
+        classifier: reads crops.
+        detector: finds faces; not used where the settings say ``none``.
+        smoother: steadies labels.
+        settings: of the crops.
+        tracker: numbers faces.
+        pace: how often to detect, and how many faces to read a frame.
+        neutral: removes the bias of resting faces, if asked for.
+        describe: (m, h, w, 3) crops to unit vectors (m, d), for recognising people who come back; optional.
+        seconds: time spent so far in each of :data:`STAGES`.
+        n_frames: processed so far.
+    """
+
+    classifier: ExpressionClassifier
+    detector: FaceDetector
+    smoother: LabelSmoother
+    settings: EngineSettings
+    tracker: FaceTracker = field(default_factory=FaceTracker)
+    pace: Pace = field(default_factory=SteadyPace)
+    neutral: NeutralCalibration | None = None
+    describe: Callable[[np.ndarray], np.ndarray] | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    n_frames: int = 0
+    _since_detection: int = field(default=1 << 30, repr=False)
+    _readings: dict[int, _Reading] = field(default_factory=dict, repr=False)
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes, in the order of the probabilities."""
+        return self.classifier.labels
+
+    def process(self, rgb: np.ndarray, timestamp_s: float) -> FrameResult:
+        """Read one frame.
+
+        Args:
+            rgb: uint8 (H, W, 3).
+            timestamp_s: when it was taken; never before the last frame's.
+
+        Raises:
+            DataError: no such picture.
+        """
+        check_image(rgb)
+        before = dict(self.seconds)
+        effort = self.pace.effort(len(self._readings))
+        faces, detected = self._locate(rgb, timestamp_s, effort)
+        due = self._due(faces, effort)
+        if len(due):
+            self._read(rgb, faces[due], timestamp_s)
+        result = self._result(faces, timestamp_s)
+        self.n_frames += 1
+        took = {stage: self.seconds[stage] - before[stage] for stage in STAGES}
+        self.pace.spent(
+            detect_s=took["detect"] if detected else None,
+            n_crops=len(due),
+            crops_s=took["crop"] + took["classify"],
+            other_s=took["track"] + took["smooth"],
+        )
+        return result
+
+    def reset(self) -> None:
+        """Forget everybody, as at the start of another film; what was learnt about resting faces stays."""
+        self.tracker = FaceTracker(self.tracker.settings)
+        self.smoother.reset()
+        self._readings.clear()
+        self._since_detection = 1 << 30
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next frames depend on, as plain values for JSON."""
+        readings = {
+            str(i): {"proba": r.proba.tolist(), "quality": r.quality, "read_s": r.read_s}
+            for i, r in self._readings.items()
+        }
+        return {
+            "tracker": self.tracker.state(),
+            "smoother": self.smoother.state(),
+            "neutral": None if self.neutral is None else self.neutral.state(),
+            "readings": readings,
+            "since_detection": self._since_detection,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.tracker.restore(state["tracker"])
+        self.smoother.restore(state["smoother"])
+        if self.neutral is not None and state["neutral"] is not None:
+            self.neutral.restore(state["neutral"])
+        self._since_detection = state["since_detection"]
+        self._readings = {
+            int(i): _Reading(np.array(r["proba"], np.float32), r["quality"], r["read_s"])
+            for i, r in state["readings"].items()
+        }
+
+    def _locate(self, rgb: np.ndarray, timestamp_s: float, effort: Effort) -> tuple[Faces, bool]:
+        self._since_detection += 1
+        if self.settings.faces.detector == "none":
+            return _whole_frame(rgb), False
+        if self._since_detection < effort.detect_every:
+            with self._timed("track"):
+                return _inside(self.tracker.predict(timestamp_s), rgb), False
+        self._since_detection = 0
+        with self._timed("detect"):
+            found = detect_scaled(self.detector, rgb, self.settings.detect_side)
+            found = without_doubles(_inside(found, rgb))
+        with self._timed("track"):
+            describe = None if self.describe is None else self._describing(rgb, found)
+            return self.tracker.update(found, timestamp_s, describe), True
+
+    def _describing(self, rgb: np.ndarray, found: Faces) -> Callable[[np.ndarray], np.ndarray]:
+        describe = self.describe
+        assert describe is not None
+        return lambda positions: describe(self._crops(rgb, found[positions]))
+
+    def _due(self, faces: Faces, effort: Effort) -> np.ndarray:
+        """Positions of the faces to read now: those that waited longest, if not all."""
+        if effort.max_crops is None or len(faces) <= effort.max_crops:
+            return np.arange(len(faces))
+        waited = [self._readings[i].read_s if i in self._readings else -np.inf for i in _ids(faces)]
+        return np.sort(np.argsort(waited, kind="stable")[: effort.max_crops])
+
+    def _read(self, rgb: np.ndarray, faces: Faces, timestamp_s: float) -> None:
+        with self._timed("crop"):
+            crops = self._crops(rgb, faces)
+            quality = face_quality(crops, faces)
+        with self._timed("classify"):
+            proba = self.classifier.predict_proba(crops)
+        with self._timed("smooth"):
+            ids = np.array(_ids(faces), np.int64)
+            if self.neutral is not None:
+                proba = self.neutral.apply(ids, proba, timestamp_s)
+            self.smoother.update(ids, proba, timestamp_s, quality)
+            for i, p, q in zip(ids.tolist(), proba, quality, strict=True):
+                self._readings[i] = _Reading(p, float(q), timestamp_s)
+
+    def _result(self, faces: Faces, timestamp_s: float) -> FrameResult:
+        # What was read of faces that are out of sight is of no use after a moment: a later reading replaces
+        # it.
+        ids = _ids(faces)
+        self._readings = {
+            i: r for i, r in self._readings.items() if i in set(ids) or timestamp_s - r.read_s < 2.0
+        }
+        known = [i in self._readings for i in ids]
+        faces = faces[np.array(known, bool)]
+        readings = [self._readings[i] for i in _ids(faces)]
+        shown = self.smoother.shown(np.array(_ids(faces), np.int64))
+        return FrameResult(
+            timestamp_s,
+            faces,
+            np.array([r.quality for r in readings], np.float32),
+            np.array([r.proba for r in readings], np.float32).reshape(-1, len(self.labels)),
+            shown.proba,
+            shown.label,
+        )
+
+    def _crops(self, rgb: np.ndarray, faces: Faces) -> np.ndarray:
+        how, size_wh, resize = self.settings.faces, self.classifier.input_size_wh, self.settings.resize
+        if how.detector == "none":
+            return fit_to(rgb, size_wh, resize)[None]
+        return crop_faces(rgb, faces, size_wh, align=how.align, margin=how.margin, resize=resize)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+def detect_scaled(detector: FaceDetector, rgb: np.ndarray, side: int) -> Faces:
+    """Faces of ``rgb`` found in a copy whose longer side is at most ``side`` pixels, in pixels of ``rgb``."""
+    height, width = rgb.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return detector.detect(rgb)
+    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    found = detector.detect(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA))
+    back = np.array([width / size_wh[0], height / size_wh[1]], np.float32)
+    points = None if found.keypoints is None else found.keypoints * back
+    return replace(found, xyxy=found.xyxy * np.tile(back, 2), keypoints=points)
+
+
+def _inside(faces: Faces, rgb: np.ndarray) -> Faces:
+    """Those whose centre is in the picture: of the others there is nothing to read."""
+    centre = (faces.xyxy[:, :2] + faces.xyxy[:, 2:]) / 2
+    height, width = rgb.shape[:2]
+    good = (centre >= 0).all(axis=1) & (centre < (width, height)).all(axis=1)
+    return faces[good & (faces.xyxy[:, 2:] > faces.xyxy[:, :2]).all(axis=1)]
+
+
+def _whole_frame(rgb: np.ndarray) -> Faces:
+    height, width = rgb.shape[:2]
+    box = np.array([[0, 0, width, height]], np.float32)
+    return Faces(box, np.ones(1, np.float32), None, np.ones(1, np.int64))
+
+
+def _ids(faces: Faces) -> list[int]:
+    return [] if faces.track_id is None else faces.track_id.tolist()

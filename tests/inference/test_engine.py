@@ -1,0 +1,177 @@
+import json
+
+import numpy as np
+import pytest
+
+from ferkit.core.errors import DataError
+from ferkit.core.faces import Faces
+from ferkit.faces.settings import FaceSettings
+from ferkit.inference.engine import Engine, EngineSettings, detect_scaled
+from ferkit.inference.pace import LivePace, SteadyPace
+from ferkit.inference.smoothing import LabelSmoother, SmoothingSettings
+from tests.inference.brightness import BrightnessClassifier
+
+SIDE = 40
+
+
+class SquareDetector:
+    """Finds squares that are not black, by connected pixels."""
+
+    name = "squares"
+
+    def __init__(self) -> None:
+        self.n_calls = 0
+        self.seen_wh: tuple[int, int] | None = None
+
+    def detect(self, rgb: np.ndarray) -> Faces:
+        import cv2
+
+        self.n_calls += 1
+        self.seen_wh = rgb.shape[1], rgb.shape[0]
+        _, _, stats, _ = cv2.connectedComponentsWithStats((rgb[..., 0] > 5).astype(np.uint8))
+        boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:]]
+        if not boxes:
+            return Faces.none()
+        return Faces(np.array(boxes, np.float32), np.full(len(boxes), 0.9, np.float32))
+
+
+def frame_with(*squares: tuple[int, int, int], size_wh: tuple[int, int] = (320, 240)) -> np.ndarray:
+    """Black, with a striped square of a mean brightness at each (x, y, level)."""
+    rgb = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    for x, y, level in squares:
+        rgb[max(0, y) : y + SIDE, max(0, x) : x + SIDE] = level - 12
+        rgb[max(0, y) : y + SIDE : 4, max(0, x) : x + SIDE] = level + 12
+        rgb[max(0, y) : y + SIDE, max(0, x) : x + SIDE : 5] = level
+    return rgb
+
+
+def new_engine(**changes: object) -> Engine:
+    classifier = BrightnessClassifier()
+    smoother = LabelSmoother(SmoothingSettings(min_quality=0.0), len(classifier.labels))
+    settings = EngineSettings(FaceSettings("haar", None, align=False, margin=0.0), detect_side=320)
+    parts = {
+        "classifier": classifier,
+        "detector": SquareDetector(),
+        "smoother": smoother,
+        "settings": settings,
+    }
+    return Engine(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def test_each_face_gets_a_number_probabilities_and_a_label() -> None:
+    engine = new_engine()
+    for i in range(20):
+        result = engine.process(frame_with((20 + 3 * i, 30, 30), (200, 150, 225)), i / 25)
+    assert result.faces.track_id is not None
+    by_id = dict(zip(result.faces.track_id.tolist(), result.label.tolist(), strict=True))
+    assert by_id == {1: 0, 2: 2}
+    assert result.proba.shape == result.raw.shape == (2, 3)
+    assert result.proba.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+    assert engine.n_frames == 20
+    assert engine.seconds["detect"] > 0
+
+
+def test_between_detections_faces_move_on() -> None:
+    detector = SquareDetector()
+    engine = new_engine(detector=detector, pace=SteadyPace(detect_every=3))
+    for i in range(31):
+        result = engine.process(frame_with((20 + 4 * i, 60, 128)), i / 25)
+        assert len(result) == 1
+    assert detector.n_calls == 11
+    for i in range(31, 33):
+        result = engine.process(frame_with((20 + 4 * i, 60, 128)), i / 25)
+        assert result.faces.xyxy[0, 0] == pytest.approx(20 + 4 * i, abs=3)
+    assert detector.n_calls == 11
+
+
+def test_a_face_that_left_leaves_at_once() -> None:
+    engine = new_engine()
+    engine.process(frame_with((50, 50, 128)), 0.0)
+    assert len(engine.process(frame_with(), 0.04)) == 0
+
+
+def test_detection_sees_a_small_frame_and_boxes_are_in_pixels_of_the_large_one() -> None:
+    detector = SquareDetector()
+    rgb = np.zeros((2160, 3840, 3), np.uint8)
+    rgb[600:1200, 1800:2400] = 200
+    faces = detect_scaled(detector, rgb, 480)
+    assert detector.seen_wh == (480, 270)
+    assert faces.xyxy[0] == pytest.approx([1800, 600, 2400, 1200], abs=8)
+
+
+def test_faces_at_the_border_are_read_and_those_beyond_it_dropped() -> None:
+    class Wild(SquareDetector):
+        def detect(self, rgb: np.ndarray) -> Faces:
+            boxes = [(-15, -15, 25, 25), (300, 220, 350, 270), (-90, 0, -50, 40), (100, 100, 100, 140)]
+            return Faces(np.array(boxes, np.float32), np.full(4, 0.9, np.float32))
+
+    result = new_engine(detector=Wild()).process(frame_with(), 0.0)
+    assert result.faces.xyxy[:, 0].tolist() == [-15]
+
+
+def test_no_faces_give_an_empty_result_of_the_right_shape() -> None:
+    result = new_engine().process(frame_with(), 0.0)
+    assert (len(result), result.proba.shape, result.label.shape) == (0, (0, 3), (0,))
+
+
+def test_frames_that_are_no_pictures_are_refused() -> None:
+    with pytest.raises(DataError, match="uint8 RGB"):
+        new_engine().process(np.zeros((10, 10)), 0.0)
+
+
+def test_a_crowd_is_read_in_turns_when_time_is_short() -> None:
+    squares = [(x, y, 128) for x in range(5, 300, 60) for y in range(5, 200, 60)]
+    pace = LivePace(fps=30)
+    pace._crop_s, pace._detect_s = 0.006, 0.001
+    engine = new_engine(pace=pace)
+    classifier = engine.classifier
+    assert isinstance(classifier, BrightnessClassifier)
+    pace.spent = lambda **spent: None  # type: ignore[method-assign]
+    engine.process(frame_with(*squares), 0.0)
+    n_shown = [len(engine.process(frame_with(*squares), i / 30)) for i in range(1, 12)]
+    assert max(classifier.batches[1:]) <= 5
+    assert n_shown[-1] == len(squares)  # everybody had a turn
+
+
+def test_effort_follows_the_time_that_frames_take() -> None:
+    pace = LivePace(fps=30)
+    for _ in range(60):
+        pace.spent(detect_s=0.1, n_crops=2, crops_s=0.02, other_s=0.002)
+    slow = pace.effort(4)
+    for _ in range(60):
+        pace.spent(detect_s=0.004, n_crops=2, crops_s=0.002, other_s=0.001)
+    fast = pace.effort(4)
+    assert slow.detect_every > fast.detect_every == 1
+    assert slow.detect_every <= 30 * 0.25 + 1
+    assert slow.max_crops is not None
+    assert 1 <= slow.max_crops < 4
+    assert fast.max_crops == 4
+
+
+def test_whole_frames_are_faces_where_nothing_is_looked_for() -> None:
+    engine = new_engine(settings=EngineSettings(FaceSettings.whole()))
+    result = engine.process(np.full((60, 80, 3), 240, np.uint8), 0.0)
+    assert result.faces.xyxy.tolist() == [[0, 0, 80, 60]]
+    assert result.raw[0].argmax() == 2
+
+
+def test_a_restored_engine_goes_on_alike() -> None:
+    frames = [frame_with((20 + 3 * i, 30, 30 + 7 * i), (200, 150, 225)) for i in range(25)]
+    one, other = new_engine(pace=SteadyPace(2)), new_engine(pace=SteadyPace(2))
+    for i in range(13):
+        one.process(frames[i], i / 25)
+    other.restore(json.loads(json.dumps(one.state())))
+    for i in range(13, 25):
+        a, b = one.process(frames[i], i / 25), other.process(frames[i], i / 25)
+        assert (a.proba == b.proba).all()
+        assert (a.label == b.label).all()
+        assert (a.faces.xyxy == b.faces.xyxy).all()
+
+
+def test_after_a_reset_counting_begins_anew() -> None:
+    engine = new_engine()
+    engine.process(frame_with((20, 20, 30)), 0.0)
+    engine.reset()
+    result = engine.process(frame_with((150, 150, 225)), 0.0)
+    assert result.faces.track_id is not None
+    assert result.faces.track_id.tolist() == [1]
