@@ -1,7 +1,7 @@
 """Weights on this machine: found, fetched when absent, checked by SHA-256.
 
 A hash that the publisher names is always checked. For the others the first use is trusted: the hash is kept
-in ``<file>.sha256`` and checked from then on. That notices later damage or exchange, not a wrong file at first.
+in ``<file>.sha256`` and checked from then on. That notices later damage or exchange, not a wrong first file.
 """
 
 import contextlib
