@@ -25,7 +25,9 @@ class HaarDetector:
         file = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
         self._cascade = cv2.CascadeClassifier(str(file))
         if self._cascade.empty():
-            raise WeightsError(f"OpenCV {cv2.__version__} came without {file.name}; install opencv-python below 5")
+            raise WeightsError(
+                f"OpenCV {cv2.__version__} came without {file.name}; install opencv-python below 5"
+            )
 
     def detect(self, rgb: np.ndarray) -> Faces:
         """Faces of at least a twelfth of the picture's shorter side; without points; confidence from 0.5 to 1."""
@@ -60,9 +62,13 @@ class YuNetDetector:
         try:
             # As bytes, because OpenCV cannot open non-ASCII paths on Windows.
             model = np.fromfile(weights, np.uint8)
-            self._net = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (320, 320), min_confidence)
+            self._net = cv2.FaceDetectorYN.create(
+                "onnx", model, np.empty(0, np.uint8), (320, 320), min_confidence
+            )
         except (OSError, cv2.error) as error:
-            raise WeightsError(f"{weights} is not a YuNet network that OpenCV can read: {_last_line(error)}") from None
+            raise WeightsError(
+                f"{weights} is not a YuNet network that OpenCV can read: {_last_line(error)}"
+            ) from None
         self._max_side = max_side
 
     def detect(self, rgb: np.ndarray) -> Faces:
@@ -112,7 +118,9 @@ class MediaPipeDetector:
             )
             self._detector = tasks.vision.FaceDetector.create_from_options(options)
         except (OSError, RuntimeError, ValueError) as error:
-            raise WeightsError(f"{weights} is not a face detector that mediapipe can read: {_last_line(error)}") from None
+            raise WeightsError(
+                f"{weights} is not a face detector that mediapipe can read: {_last_line(error)}"
+            ) from None
         # Its own closing fails with a traceback once the interpreter has stopped its threads: leave it to the system.
         atexit.register(setattr, self._detector, "_handle", None)
         self._image = lambda rgb: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
@@ -125,7 +133,9 @@ class MediaPipeDetector:
             return Faces.none()
         boxes = [face.bounding_box for face in found]
         xyxy = [(b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height) for b in boxes]
-        points = np.array([[(p.x * width, p.y * height) for p in face.keypoints[:4]] for face in found], np.float32)
+        points = np.array(
+            [[(p.x * width, p.y * height) for p in face.keypoints[:4]] for face in found], np.float32
+        )
         return Faces(
             np.array(xyxy, np.float32),
             np.array([face.categories[0].score for face in found], np.float32),
@@ -133,8 +143,15 @@ class MediaPipeDetector:
         )
 
 
-def open_detector(name: str, weights: Path | None = None) -> FaceDetector:
+def open_detector(
+    name: str, weights: Path | None = None, min_confidence: float | None = None
+) -> FaceDetector:
     """The detector called ``name``: ``haar``, or ``yunet`` or ``mediapipe`` with its weights file.
+
+    Args:
+        name: see above.
+        weights: the file.
+        min_confidence: faces below it are left out; None for the detector's usual. Haar has no such limit.
 
     Raises:
         WeightsError: the weights cannot be read.
@@ -144,7 +161,8 @@ def open_detector(name: str, weights: Path | None = None) -> FaceDetector:
         return HaarDetector()
     if weights is None:
         raise WeightsError(f"the detector {name} needs a weights file")
-    return {"yunet": YuNetDetector, "mediapipe": MediaPipeDetector}[name](weights)
+    detector = {"yunet": YuNetDetector, "mediapipe": MediaPipeDetector}[name]
+    return detector(weights) if min_confidence is None else detector(weights, min_confidence)
 
 
 def _last_line(error: Exception) -> str:
