@@ -34,7 +34,9 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
     from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
 
     weights = arcface_resnet34(folder / ".deepface" / "weights" / "arcface_weights.onnx")
-    write_dataset(folder / "faces", n_per_class=-(-n_images // 7), n_persons=20, size=112, seed=0, splits={"train": 1.0})
+    write_dataset(
+        folder / "faces", n_per_class=-(-n_images // 7), n_persons=20, size=112, seed=0, splits={"train": 1.0}
+    )
     dataset = load_dataset(folder / "faces")
     dataset = dataset.subset(dataset.samples[:n_images])
     files = [str(dataset.root / sample.path) for sample in dataset.samples]
@@ -43,7 +45,9 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
     def loop(i: int) -> None:
         options = StoreOptions(root=folder / f"cache{i}", batch_size=batch_size)
         with Progress("", quiet=True) as progress:
-            embed_dataset(dataset, embedder, CropOptions("none"), options, progress=progress, say=lambda _: None)
+            embed_dataset(
+                dataset, embedder, CropOptions("none"), options, progress=progress, say=lambda _: None
+            )
 
     raw = _raw_session(weights, batch_size)
     batch = np.random.default_rng(0).random((batch_size, 112, 112, 3), np.float32)
@@ -75,10 +79,14 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
             if i >= 0:
                 rates[name].append(n / (time.perf_counter() - start))
     ours = statistics.median(rates["fer embed"])
-    print(f"{len(files)} PNG files of 112x112, ArcFace ResNet-34, batch {batch_size}, median of {rounds} rounds")
+    print(
+        f"{len(files)} PNG files of 112x112, ArcFace ResNet-34, batch {batch_size}, median of {rounds} rounds"
+    )
     for name, values in rates.items():
         middle = statistics.median(values)
-        print(f"  {name:40s} {middle:7.1f} images/s   fer embed is {ours / middle:5.2f}x   ({min(values):.1f} to {max(values):.1f})")
+        print(
+            f"  {name:40s} {middle:7.1f} images/s   fer embed is {ours / middle:5.2f}x   ({min(values):.1f} to {max(values):.1f})"
+        )
 
 
 def _raw_session(weights: Path, batch_size: int) -> Callable[[np.ndarray], object]:
@@ -102,13 +110,25 @@ def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> N
         table = folder / f"first{n}.csv"
         rows = [f"{(dataset.root / s.path).resolve()},{s.label}" for s in dataset.samples[:n]]
         table.write_text("path,label\n" + "\n".join(rows), encoding="utf-8")
-        command = ["embed", str(table), "--backbone", backbone, "--detector", "none", "--cache-dir", str(folder), "-q"]
+        command = [
+            "embed",
+            str(table),
+            "--backbone",
+            backbone,
+            "--detector",
+            "none",
+            "--cache-dir",
+            str(folder),
+            "-q",
+        ]
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "ferkit", *command], check=True, stdout=subprocess.DEVNULL)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         note = "" if peak > before else " at most (an earlier process was larger)"
-        print(f"  {n:6d} pictures: {peak / 1024:6.0f} MB{note}, {n / (time.perf_counter() - start):.0f} images/s")
+        print(
+            f"  {n:6d} pictures: {peak / 1024:6.0f} MB{note}, {n / (time.perf_counter() - start):.0f} images/s"
+        )
 
 
 def startup(photo: Path, model: str, models_dir: Path, rounds: int) -> None:
@@ -117,7 +137,14 @@ def startup(photo: Path, model: str, models_dir: Path, rounds: int) -> None:
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "fer --help": [*fer, "--help"],
-        f"fer predict {model} {photo.name}": [*fer, "predict", model, str(photo), "--models-dir", str(models_dir)],
+        f"fer predict {model} {photo.name}": [
+            *fer,
+            "predict",
+            model,
+            str(photo),
+            "--models-dir",
+            str(models_dir),
+        ],
     }
     for name, command in commands.items():
         seconds = []
@@ -129,7 +156,9 @@ def startup(photo: Path, model: str, models_dir: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     sub = commands.add_parser("speed")
     sub.add_argument("--images", type=int, default=256)

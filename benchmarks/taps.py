@@ -20,7 +20,9 @@ from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("backbone")
     parser.add_argument("--taps", nargs="+", default=["last", "stage4"])
@@ -35,7 +37,9 @@ def main() -> None:
         embedder = open_embedder(arguments.backbone, tap=None if tap == "last" else tap)
         options = StoreOptions(root=arguments.cache_dir, dtype=arguments.dtype)
         with Progress(f"embedding, {tap}") as progress:
-            store, summary = embed_dataset(dataset, embedder, CropOptions("none"), options, progress=progress, say=print)
+            store, summary = embed_dataset(
+                dataset, embedder, CropOptions("none"), options, progress=progress, say=print
+            )
         print(f"{tap}: {store.dim} numbers, {summary.n_done} embedded in {summary.seconds:.0f} s")
         table = store.load(arguments.dtype).labelled()
         train, test = np.flatnonzero(table.split == "train"), np.flatnonzero(table.split == "test")
@@ -46,7 +50,10 @@ def main() -> None:
             predicted = np.array(head.classes)[head.predict_proba(X_test).argmax(axis=1)]
             accuracy = float((predicted == table.y[test].astype(str)).mean())
             columns[tap][kind] = accuracy
-            print(f"  {kind}: {accuracy:.2%} of {len(test)}, fitted in {head.seconds:.0f} s; {'; '.join(head.notes)}", flush=True)
+            print(
+                f"  {kind}: {accuracy:.2%} of {len(test)}, fitted in {head.seconds:.0f} s; {'; '.join(head.notes)}",
+                flush=True,
+            )
     print("\n| head | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for kind in arguments.heads:

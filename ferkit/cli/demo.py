@@ -9,9 +9,15 @@ from ferkit.core.tables import table
 
 
 @click.command()
-@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
-@click.option("--images", type=click.IntRange(20), default=200, show_default=True, help="Faces drawn of each class.")
-@click.option("--persons", type=click.IntRange(6), default=60, show_default=True, help="Persons they are drawn of.")
+@click.option(
+    "--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes."
+)
+@click.option(
+    "--images", type=click.IntRange(20), default=200, show_default=True, help="Faces drawn of each class."
+)
+@click.option(
+    "--persons", type=click.IntRange(6), default=60, show_default=True, help="Persons they are drawn of."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @common_options
 def demo(out: Path, images: int, persons: int, seed: int) -> None:

@@ -57,7 +57,9 @@ def doctor(as_json: bool) -> None:
 def _python() -> list[Finding]:
     right = (3, 11) <= sys.version_info[:2] < (3, 14)
     remedy = "" if right else "install Python 3.11, 3.12 or 3.13"
-    machine = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    machine = (
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
     return [Finding("Python", "ok" if right else "wrong", machine, remedy)]
 
 
@@ -86,7 +88,9 @@ def _opencv() -> list[Finding]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        remedy = "install libGL (Debian: apt-get install libgl1 libglib2.0-0), or pip install --force-reinstall "
+        remedy = (
+            "install libGL (Debian: apt-get install libgl1 libglib2.0-0), or pip install --force-reinstall "
+        )
         return [Finding("OpenCV", "wrong", last, remedy + "--no-deps 'opencv-python-headless<5'")]
     version, haar, yunet = done.stdout.split()
     right = haar == yunet == "True"
@@ -112,7 +116,9 @@ def _onnxruntime() -> list[Finding]:
 def _display() -> list[Finding]:
     if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         return [Finding("display", "ok", "there is one")]
-    return [Finding("display", "optional", "none, so no windows", "pictures, films and folders work without one")]
+    return [
+        Finding("display", "optional", "none, so no windows", "pictures, films and folders work without one")
+    ]
 
 
 def _korean_font() -> list[Finding]:
@@ -132,7 +138,10 @@ def _weights() -> list[Finding]:
     findings = [Finding("weights", "ok" if here else "optional", ", ".join(here) or "none fetched yet")]
     if not here:
         findings[0] = Finding(
-            "weights", "optional", "none fetched yet", "fetched when first needed; ahead of time: fer models fetch arcface yunet"
+            "weights",
+            "optional",
+            "none fetched yet",
+            "fetched when first needed; ahead of time: fer models fetch arcface yunet",
         )
     return [*findings, _writable("weights folder", weights_dir())]
 
@@ -150,7 +159,9 @@ def _writable(what: str, folder: Path) -> Finding:
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if os.access(nearest, os.W_OK):
         return Finding(what, "ok", f"{folder} can be written")
-    return Finding(what, "wrong", f"{folder} cannot be written", "correct its permissions, or work in another folder")
+    return Finding(
+        what, "wrong", f"{folder} cannot be written", "correct its permissions, or work in another folder"
+    )
 
 
 def _version(package: str) -> str | None:

@@ -27,33 +27,76 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("data", type=DATA)
-@click.option("-b", "--backbone", default="arcface", show_default=True,
-              help="Network: arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. See 'fer models list'.")
-@click.option("--weights", type=FILE, help="Take this file as the network's weights instead of fetching them.")
-@click.option("--tap", help="Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto' to try.")
-@click.option("--pool", type=SIZE, help="Columns x rows that a spatial tap is averaged to.  [default: at most 7x7]")
+@click.option(
+    "-b",
+    "--backbone",
+    default="arcface",
+    show_default=True,
+    help="Network: arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. See 'fer models list'.",
+)
+@click.option(
+    "--weights", type=FILE, help="Take this file as the network's weights instead of fetching them."
+)
+@click.option(
+    "--tap", help="Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto' to try."
+)
+@click.option(
+    "--pool", type=SIZE, help="Columns x rows that a spatial tap is averaged to.  [default: at most 7x7]"
+)
 @click.option("--input-size", type=SIZE, help="For onnx: networks that take any size: width x height.")
-@click.option("--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="For onnx: networks.  [default: rgb]")
+@click.option(
+    "--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="For onnx: networks.  [default: rgb]"
+)
 @click.option("--scale", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 1]")
 @click.option("--offset", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 0]")
-@click.option("-d", "--detector", type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]), default="auto",
-              show_default=True, help="Finds the face; 'none' takes pictures whole, 'auto' looks at some first.")
+@click.option(
+    "-d",
+    "--detector",
+    type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
+    default="auto",
+    show_default=True,
+    help="Finds the face; 'none' takes pictures whole, 'auto' looks at some first.",
+)
 @click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
-@click.option("--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points.")
-@click.option("--margin", type=click.FloatRange(0, 2), default=0.1, show_default=True,
-              help="Added around the face on each side, as a share of its box.")
-@click.option("--faceless", type=click.Choice(["skip", "whole"]), default="skip", show_default=True,
-              help="A picture without a face is listed as failed, or taken whole.")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
-              help="float16 halves the disk.")
+@click.option(
+    "--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points."
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 2),
+    default=0.1,
+    show_default=True,
+    help="Added around the face on each side, as a share of its box.",
+)
+@click.option(
+    "--faceless",
+    type=click.Choice(["skip", "whole"]),
+    default="skip",
+    show_default=True,
+    help="A picture without a face is listed as failed, or taken whole.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="float16 halves the disk.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--shard-size", type=click.IntRange(1), default=1024, show_default=True,
-              help="Pictures a file: the most that an interrupt can lose.")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Pictures a file: the most that an interrupt can lose.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Threads that read and crop.  [default: one a core]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network.  [default: one a core]")
 @click.option("--name", help="Name of the embeddings.  [default: that of DATA]")
 @click.option("--repair", is_flag=True, help="Make damaged shards anew.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For --tap auto: which pictures are tried.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="For --tap auto: which pictures are tried."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @person_option
 @cache_dir_option
@@ -78,17 +121,26 @@ def embed(data: Path, **options: Any) -> None:
 
     dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
     counts = dataset.class_counts()
-    say(f"{len(dataset)} images in {data}, {len(counts)} classes: " + ", ".join(f"{k} {n}" for k, n in counts.items()))
+    say(
+        f"{len(dataset)} images in {data}, {len(counts)} classes: "
+        + ", ".join(f"{k} {n}" for k, n in counts.items())
+    )
 
     crop = CropOptions(
-        options["detector"], options["detector_weights"], options["align"], options["margin"], options["faceless"]
+        options["detector"],
+        options["detector_weights"],
+        options["align"],
+        options["margin"],
+        options["faceless"],
     )
     pool = options["pool"]
     backbone = {
         "spec": options["backbone"],
         "weights": options["weights"],
         "pool_hw": (pool[1], pool[0]) if pool else None,
-        "options": InputOptions(options["input_size"], options["channels"], options["scale"], options["offset"]),
+        "options": InputOptions(
+            options["input_size"], options["channels"], options["scale"], options["offset"]
+        ),
         "threads": options["threads"],
     }
     tap = options["tap"]
@@ -117,13 +169,22 @@ def embed(data: Path, **options: Any) -> None:
     )
 
 
-def _best_tap(dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None) -> str:
+def _best_tap(
+    dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None
+) -> str:
     from ferkit.embedder.run import search_tap
 
     say("trying the inner layers on a sample …")
     ranking = search_tap(dataset, embedder, crop, seed=seed, threads=threads)
     rows = [
-        (s.tap.name, s.tap.tensor, "x".join(map(str, s.tap.shape)), str(s.dim), f"{s.accuracy:.1%}", f"{s.images_per_s:.0f}")
+        (
+            s.tap.name,
+            s.tap.tensor,
+            "x".join(map(str, s.tap.shape)),
+            str(s.dim),
+            f"{s.accuracy:.1%}",
+            f"{s.images_per_s:.0f}",
+        )
         for s in ranking
     ]
     say(table(("tap", "tensor", "shape", "numbers", "accuracy", "images/s"), rows, right=[3, 4, 5]))

@@ -6,20 +6,45 @@ from typing import Any
 
 import click
 
-from ferkit.cli.options import DATA, FILE, FOLDER, common_options, is_quiet, models_dir_option, person_option, say
+from ferkit.cli.options import (
+    DATA,
+    FILE,
+    FOLDER,
+    common_options,
+    is_quiet,
+    models_dir_option,
+    person_option,
+    say,
+)
 
 
 @click.command("eval")
 @click.argument("model")
 @click.argument("data", type=DATA)
-@click.option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto", show_default=True,
-              help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.")
-@click.option("-d", "--detector", type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]), default="auto",
-              show_default=True, help="Finds the face; 'auto' does as in the model's training.")
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "train", "val", "test", "all"]),
+    default="auto",
+    show_default=True,
+    help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.",
+)
+@click.option(
+    "-d",
+    "--detector",
+    type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
+    default="auto",
+    show_default=True,
+    help="Finds the face; 'auto' does as in the model's training.",
+)
 @click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
 @click.option("--out", type=FOLDER, help="Folder for the report.  [default: <model>/eval-<data>]")
-@click.option("--lang", type=click.Choice(["en", "ko"]), default="en", show_default=True,
-              help="Language of the expressions' names.")
+@click.option(
+    "--lang",
+    type=click.Choice(["en", "ko"]),
+    default="en",
+    show_default=True,
+    help="Language of the expressions' names.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Threads that read pictures.  [default: one a core]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")

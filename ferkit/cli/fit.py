@@ -1,6 +1,7 @@
 """``fer fit``."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ class Layers(click.ParamType):
 
     name = "units"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
         parts = value.split(",") if isinstance(value, str) else value
         try:
             return tuple(int(part) for part in parts)
@@ -24,21 +27,48 @@ class Layers(click.ParamType):
 
 
 @click.command()
-@click.option("--head", type=click.Choice(["mlp", "svm", "logistic", "dummy"]), default="mlp", show_default=True)
+@click.option(
+    "--head", type=click.Choice(["mlp", "svm", "logistic", "dummy"]), default="mlp", show_default=True
+)
 @click.option("--embeddings", help="Folder of embeddings, or the start of its name.  [default: the newest]")
 @click.option("--name", help="Name of the model.  [default: that of the head]")
-@click.option("--test-size", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2,
-              show_default=True, help="Share held out, where the data have no train/ and test/ of their own.")
-@click.option("--group-split/--no-group-split", default=True, show_default=True,
-              help="Keep each person on one side, where persons are known.")
+@click.option(
+    "--test-size",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Share held out, where the data have no train/ and test/ of their own.",
+)
+@click.option(
+    "--group-split/--no-group-split",
+    default=True,
+    show_default=True,
+    help="Keep each person on one side, where persons are known.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--search", type=click.IntRange(1), metavar="N",
-              help="Try N settings by cross-validation within the training part, and take the best.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Settings tried at a time.")
-@click.option("--calibrate", type=click.Choice(["auto", "none", "sigmoid", "isotonic", "temperature"]),
-              default="auto", show_default=True, help="Correct the probabilities on held-out folds.")
-@click.option("--class-weight", type=click.Choice(["balanced", "none"]), default="none", show_default=True,
-              help="'balanced' gives rare classes as much say as frequent ones.")
+@click.option(
+    "--search",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Try N settings by cross-validation within the training part, and take the best.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Settings tried at a time."
+)
+@click.option(
+    "--calibrate",
+    type=click.Choice(["auto", "none", "sigmoid", "isotonic", "temperature"]),
+    default="auto",
+    show_default=True,
+    help="Correct the probabilities on held-out folds.",
+)
+@click.option(
+    "--class-weight",
+    type=click.Choice(["balanced", "none"]),
+    default="none",
+    show_default=True,
+    help="'balanced' gives rare classes as much say as frequent ones.",
+)
 @click.option("--pca", help="Principal components: a number, 'auto' or 'none'.  [default: auto]")
 @click.option("-C", "C", type=float, help="Inverse penalty of logistic and svm.")
 @click.option("--gamma", help="Kernel width of svm: a number or 'scale'.")
@@ -89,14 +119,18 @@ def fit(cache_dir: Path, models_dir: Path, **options: Any) -> None:
         click.echo(json.dumps({"model": str(target), **fitted.evaluation.to_dict()}, ensure_ascii=False))
         return
     split = fitted.split
-    say(f"trained on {len(split.train)}, measured on {len(split.test)} ({_how(split)}), {fitted.head.seconds:.1f} s")
+    say(
+        f"trained on {len(split.train)}, measured on {len(split.test)} ({_how(split)}), {fitted.head.seconds:.1f} s"
+    )
     click.echo(format_report(fitted.evaluation))
     click.echo(f"model: {target}")
 
 
 def _hyper_parameters(options: dict[str, Any]) -> dict[str, Any]:
     """What was given, in the words of the head's settings: these refuse what a head does not have."""
-    values: dict[str, Any] = {name: options[name] for name in ("C", "hidden", "alpha", "learning_rate", "max_epochs")}
+    values: dict[str, Any] = {
+        name: options[name] for name in ("C", "hidden", "alpha", "learning_rate", "max_epochs")
+    }
     values["gamma"] = _number_or_word(options["gamma"], float)
     values = {name: value for name, value in values.items() if value is not None}
     if options["pca"] is not None:
@@ -123,8 +157,7 @@ class _Status:
     """The line that fitting rewrites while it works, on a terminal only."""
 
     def __init__(self, quiet: bool) -> None:
-        self._stream = click.get_text_stream("stderr")
-        self._shows = self._stream.isatty() and not quiet
+        self._shows = sys.stderr.isatty() and not quiet
 
     def __call__(self, doing: str, done: int, total: int) -> None:
         if self._shows:

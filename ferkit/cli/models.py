@@ -28,18 +28,30 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     weights, trained = list_weights(), list_artifacts(models_dir)
     if as_json:
         known = [
-            {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known} for w in weights
+            {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known}
+            for w in weights
         ]
-        own = [{"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics} for a in trained]
+        own = [
+            {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
+            for a in trained
+        ]
         click.echo(json.dumps({"weights": known, "models": own}, ensure_ascii=False, indent=1))
         return
     rows = [
-        (w.entry.name, "here" if w.present else "to fetch", _megabytes(w.entry.size), w.hash_known, w.entry.about)
+        (
+            w.entry.name,
+            "here" if w.present else "to fetch",
+            _megabytes(w.entry.size),
+            w.hash_known,
+            w.entry.about,
+        )
         for w in weights
     ]
     click.echo(table(("weights", "state", "size", "SHA-256", "what"), rows, right=[2]))
     click.echo("raw       always     -     -          gradient histograms (HOG), needs no weights")
-    click.echo(f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch")
+    click.echo(
+        f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch"
+    )
     if trained:
         click.echo("")
         models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
@@ -75,7 +87,9 @@ def verify(names: tuple[str, ...]) -> None:
             damaged.append(name)
             click.echo(f"{name}: {error}", err=True)
         else:
-            against = {"published": "as published", "first use": "as at the first use"}.get(status.hash_known, "no hash known")
+            against = {"published": "as published", "first use": "as at the first use"}.get(
+                status.hash_known, "no hash known"
+            )
             click.echo(f"{name}: {against}: {status.path}")
     if damaged:
         raise WeightsError(f"{len(damaged)} not as they should be: {', '.join(damaged)}")

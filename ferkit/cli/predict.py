@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.options import FILE, FOLDER, common_options, is_quiet, models_dir_option, say
-from ferkit.core.tables import table
 from ferkit.core.errors import DataError
+from ferkit.core.tables import table
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet

@@ -34,7 +34,9 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return [] if a == b else [prefix.rstrip(".")]
     return sorted(
-        name for key in a.keys() | b.keys() for name in differing_keys(a.get(key), b.get(key), f"{prefix}{key}.")
+        name
+        for key in a.keys() | b.keys()
+        for name in differing_keys(a.get(key), b.get(key), f"{prefix}{key}.")
     )
 
 

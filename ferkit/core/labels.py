@@ -41,7 +41,9 @@ class LabelSet:
         try:
             return LabelSet(tuple(_tables()["sets"][name]), name)
         except KeyError:
-            raise DataError(f"no label set is called {name!r}; known: {', '.join(known_label_sets())}") from None
+            raise DataError(
+                f"no label set is called {name!r}; known: {', '.join(known_label_sets())}"
+            ) from None
 
     @staticmethod
     def of(names: Iterable[str]) -> "LabelSet":
@@ -91,7 +93,10 @@ class LabelMap:
         Raises:
             DataError: a label is not of the source.
         """
-        table = {n: self.target.names[i] if i >= 0 else None for n, i in zip(self.source.names, self.index, strict=True)}
+        table = {
+            n: self.target.names[i] if i >= 0 else None
+            for n, i in zip(self.source.names, self.index, strict=True)
+        }
         unknown = sorted(set(labels) - table.keys())
         if unknown:
             raise DataError(f"expected labels of {list(self.source.names)}, found {unknown}")
@@ -120,7 +125,9 @@ def meaning_of(label: str) -> str:
 
 @functools.cache
 def _tables() -> dict[str, Any]:
-    return tomllib.loads(resources.files("ferkit.core").joinpath("label_sets.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        resources.files("ferkit.core").joinpath("label_sets.toml").read_text(encoding="utf-8")
+    )
 
 
 @functools.cache

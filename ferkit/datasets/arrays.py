@@ -69,7 +69,9 @@ def read_npz(path: Path) -> Dataset:
             group = None if groups is None else groups[i] or None
             samples.append(Sample(f"{own_split or 'all'}/{len(samples):06d}", label, own_split, group))
     if len({part.shape[1:] for part in parts}) != 1:
-        raise DataError(f"expected pictures of one size in {path}, found {[part.shape[1:] for part in parts]}")
+        raise DataError(
+            f"expected pictures of one size in {path}, found {[part.shape[1:] for part in parts]}"
+        )
     index = {sample.path: i for i, sample in enumerate(samples)}
     return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.concatenate(parts), index))
 
@@ -85,17 +87,25 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"expected an .npz file of plain arrays at {path}: {error}") from None
 
 
-def _pairs(arrays: dict[str, np.ndarray], path: Path) -> list[tuple[str | None, np.ndarray, np.ndarray | None]]:
+def _pairs(
+    arrays: dict[str, np.ndarray], path: Path
+) -> list[tuple[str | None, np.ndarray, np.ndarray | None]]:
     images = next((arrays[key] for key in _IMAGES if key in arrays), None)
     if images is not None:
         return [(None, images, next((arrays[key] for key in _LABELS if key in arrays), None))]
     pairs: list[tuple[str | None, np.ndarray, np.ndarray | None]] = []
     for split in ("train", "val", "test"):
-        for x, y in ((f"x_{split}", f"y_{split}"), (f"X_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
+        for x, y in (
+            (f"x_{split}", f"y_{split}"),
+            (f"X_{split}", f"y_{split}"),
+            (f"{split}_images", f"{split}_labels"),
+        ):
             if x in arrays:
                 pairs.append((split, arrays[x], arrays.get(y)))
     if not pairs:
-        raise DataError(f"expected arrays 'images' and 'labels' (or x_train, y_train, …) in {path}, found {list(arrays)}")
+        raise DataError(
+            f"expected arrays 'images' and 'labels' (or x_train, y_train, …) in {path}, found {list(arrays)}"
+        )
     return pairs
 
 
@@ -106,7 +116,9 @@ def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.number) or not np.isfinite(images).all():
-        raise DataError(f"expected uint8 or float pictures in {path}, found {images.dtype} with values that are no pixels")
+        raise DataError(
+            f"expected uint8 or float pictures in {path}, found {images.dtype} with values that are no pixels"
+        )
     low, high = float(images.min()), float(images.max())
     if low < 0 or high > 255:
         raise DataError(f"expected pixels in 0..255 or 0..1 in {path}, found {low:g}..{high:g}")
@@ -116,14 +128,18 @@ def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
 
 def _labels(labels: np.ndarray, n: int, names: list[str] | None, path: Path) -> list[str | None]:
     if labels.shape not in ((n,), (n, 1)):
-        raise DataError(f"expected one label for each of {n} pictures in {path}, found labels of shape {labels.shape}")
+        raise DataError(
+            f"expected one label for each of {n} pictures in {path}, found labels of shape {labels.shape}"
+        )
     values = labels.reshape(-1)
     if not np.issubdtype(values.dtype, np.number):
         return [text or None for text in _texts(values)]
     with np.errstate(invalid="ignore"):  # NaN becomes some number, and differs from it
         numbers = values.astype(np.int64)
     if not np.array_equal(numbers, values):
-        raise DataError(f"expected names or whole numbers as labels in {path}, found {values.dtype} with other values")
+        raise DataError(
+            f"expected names or whole numbers as labels in {path}, found {values.dtype} with other values"
+        )
     if names is None:
         return [str(number) for number in numbers]
     if n and not 0 <= numbers.min() <= numbers.max() < len(names):
@@ -142,5 +158,8 @@ def _names(arrays: dict[str, np.ndarray], key: str, n: int | None, path: Path) -
 
 def _texts(values: np.ndarray) -> list[str]:
     """Array entries as text; byte strings are UTF-8."""
-    plain = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.tolist())
+    plain = (
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for value in values.tolist()
+    )
     return [unicodedata.normalize("NFC", text) for text in plain]

@@ -72,11 +72,15 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not self.samples:
-            raise DataError(f"expected pictures in {self.root}, found none; see 'fer embed --help' for the layouts")
+            raise DataError(
+                f"expected pictures in {self.root}, found none; see 'fer embed --help' for the layouts"
+            )
         object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.path)))
         for a, b in zip(self.samples, self.samples[1:], strict=False):
             if a.path == b.path:
-                raise DataError(f"expected distinct pictures in {self.root}, found {a.path} twice; remove one entry")
+                raise DataError(
+                    f"expected distinct pictures in {self.root}, found {a.path} twice; remove one entry"
+                )
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -45,7 +45,9 @@ def picture_paths(root: Path) -> Iterator[PurePosixPath]:
     visited: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"the folder {error.filename} cannot be read ({error.strerror}); correct its permissions")
+        raise DataError(
+            f"the folder {error.filename} cannot be read ({error.strerror}); correct its permissions"
+        )
 
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
         status = os.stat(folder)

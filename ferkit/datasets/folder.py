@@ -74,7 +74,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"expected a regular expression as person pattern, found {pattern!r}: {error}") from None
+        raise DataError(
+            f"expected a regular expression as person pattern, found {pattern!r}: {error}"
+        ) from None
     if compiled.groups < 1:
-        raise DataError(f"expected a group in the person pattern, found {pattern!r}; put the person in parentheses")
+        raise DataError(
+            f"expected a group in the person pattern, found {pattern!r}; put the person in parentheses"
+        )
     return compiled

@@ -37,7 +37,9 @@ def decode_image(content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million")
+                raise ImageError(
+                    f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million"
+                )
             image.load()
             return np.asarray(_to_rgb(_upright(image)))
     except ImageError:

@@ -35,5 +35,7 @@ def load_dataset(path: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
     try:
         reader = readers[path.suffix.lower()]
     except KeyError:
-        raise DataError(f"expected a folder, a .csv or an .npz file, found {path}; unpack archives first") from None
+        raise DataError(
+            f"expected a folder, a .csv or an .npz file, found {path}; unpack archives first"
+        ) from None
     return reader(path)

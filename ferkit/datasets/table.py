@@ -114,4 +114,6 @@ def _parsed(text: str, path: Path) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        raise DataError(f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}") from None
+        raise DataError(
+            f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}"
+        ) from None

@@ -146,7 +146,9 @@ def _embed_shard(
         crops = {i: item.crop for i, item in enumerate(batch) if item.crop is not None}
         if crops:
             block[list(crops)] = embedder.embed(np.stack(list(crops.values())))
-        rows += [_checked(item, vector, store.settings.dtype) for item, vector in zip(batch, block, strict=True)]
+        rows += [
+            _checked(item, vector, store.settings.dtype) for item, vector in zip(batch, block, strict=True)
+        ]
         blocks.append(block)
         read_ns = min(read_ns, *(item.read_ns for item in batch))
         failed = [(row.path, row.error) for row in rows[-size:] if row.error is not None]
@@ -184,7 +186,9 @@ def _checked(item: _Loaded, vector: np.ndarray, dtype: str) -> Row:
     return Row(row.path, row.label, row.split, row.group, row.size, row.sha256, row.box, reason)
 
 
-def _row(sample: Sample, size: int, digest: str | None, crop: Crop | None = None, error: str | None = None) -> Row:
+def _row(
+    sample: Sample, size: int, digest: str | None, crop: Crop | None = None, error: str | None = None
+) -> Row:
     box = crop.xyxy if crop is not None else None
     return Row(sample.path, sample.label, sample.split, sample.group, size, digest, box, error)
 

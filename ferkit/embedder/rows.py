@@ -73,7 +73,10 @@ class ShardFiles:
         lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
         # File names that are not UTF-8 pass through as the bytes they are.
         body = f"{lines}\n]}}\n".encode("utf-8", "surrogateescape")
-        digests = {"npy_sha256": hashlib.sha256(content).hexdigest(), "rows_sha256": hashlib.sha256(body).hexdigest()}
+        digests = {
+            "npy_sha256": hashlib.sha256(content).hexdigest(),
+            "rows_sha256": hashlib.sha256(body).hexdigest(),
+        }
         head = f'{json.dumps(digests)[:-1]}, "rows": [\n'.encode()
         write_atomically(self.json, lambda file: file.write(head + body))
         # A picture that changes while the shard is made must look younger than the shard.
@@ -115,7 +118,9 @@ class ShardFiles:
             values = json.loads(content.decode("utf-8", "surrogateescape"))
             body = content[content.index(b"\n") + 1 :]
             whole = values["rows_sha256"] == hashlib.sha256(body).hexdigest()
-            rows = [Row(**{**row, "box": tuple(row["box"]) if row["box"] else None}) for row in values["rows"]]
+            rows = [
+                Row(**{**row, "box": tuple(row["box"]) if row["box"] else None}) for row in values["rows"]
+            ]
             npy_sha256 = values["npy_sha256"]
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"{self.json} cannot be read ({error}); {DAMAGE_REMEDY}") from None

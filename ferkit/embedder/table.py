@@ -40,5 +40,7 @@ class EmbeddingTable:
         """
         known = np.array([label is not None for label in self.y], bool)
         if not known.any():
-            raise DataError("expected labelled pictures, found none with a label; lay them out as data/<class>/*.jpg")
+            raise DataError(
+                "expected labelled pictures, found none with a label; lay them out as data/<class>/*.jpg"
+            )
         return self if known.all() else self[known]

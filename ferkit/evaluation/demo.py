@@ -49,7 +49,9 @@ class DemoRow:
     seconds: float
 
 
-def run_demo(folder: Path, settings: DemoSettings, *, progress: Progress, say: Callable[[str], None]) -> list[DemoRow]:
+def run_demo(
+    folder: Path, settings: DemoSettings, *, progress: Progress, say: Callable[[str], None]
+) -> list[DemoRow]:
     """Draw faces, embed them, fit the heads, evaluate them on unseen persons, save models, reports and an overview.
 
     Args:
@@ -63,8 +65,12 @@ def run_demo(folder: Path, settings: DemoSettings, *, progress: Progress, say: C
     """
     faces = folder / "faces"
     if not (faces / "test").is_dir():
-        say(f"drawing {7 * settings.n_per_class} faces of {settings.n_persons} persons: synthetic, not photographs")
-        write_dataset(faces, n_per_class=settings.n_per_class, n_persons=settings.n_persons, seed=settings.seed)
+        say(
+            f"drawing {7 * settings.n_per_class} faces of {settings.n_persons} persons: synthetic, not photographs"
+        )
+        write_dataset(
+            faces, n_per_class=settings.n_per_class, n_persons=settings.n_persons, seed=settings.seed
+        )
     dataset = read_folder(faces, DRAWN_PERSON)
     embedder = open_embedder("raw")
     options = StoreOptions(root=folder / "cache")
@@ -74,7 +80,9 @@ def run_demo(folder: Path, settings: DemoSettings, *, progress: Progress, say: C
     rows = []
     for kind in HEADS:
         say(f"fitting {kind}")
-        fitted = fit_held_out(table, head_settings(kind, seed=settings.seed), SplitSettings(seed=settings.seed))
+        fitted = fit_held_out(
+            table, head_settings(kind, seed=settings.seed), SplitSettings(seed=settings.seed)
+        )
         save_fit(folder / "models" / kind, fitted, store, table, overwrite=True)
         rows.append(DemoRow(kind, fitted.evaluation, fitted.head.seconds))
     best = max(rows, key=lambda row: row.evaluation.figures["accuracy"].value)

@@ -25,7 +25,7 @@ def plot_overview(
         examples: picture uint8 (H, W, 3), true and predicted class name; the first 28 are shown.
     """
     figure = canvas(13.0, 6.6)
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.0, 1.45)))
+    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.45), squeeze=False)[0]
     axes = left.subplots()
     names = [name for name, _ in rows]
     figures = [evaluation.figures["accuracy"] for _, evaluation in rows]
@@ -51,7 +51,9 @@ def plot_overview(
         cell.imshow(picture)
         right_answer = true == predicted
         cell.set_title(
-            predicted if right_answer else f"{predicted}\n({true})", fontsize=8, color=GREEN if right_answer else ORANGE
+            predicted if right_answer else f"{predicted}\n({true})",
+            fontsize=8,
+            color=GREEN if right_answer else ORANGE,
         )
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
     return finish(figure)

@@ -7,7 +7,8 @@ from ferkit.core.errors import DataError, ImageError
 from ferkit.core.faces import Faces
 
 ARCFACE_TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+    np.float32,
 )
 """Where eyes, nose and mouth corners lie in a 112x112 crop (Deng et al., ArcFace, CVPR 2019)."""
 
@@ -44,7 +45,9 @@ def square_crop(rgb: np.ndarray, xyxy: np.ndarray, margin: float) -> np.ndarray:
     left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
     height, width = rgb.shape[:2]
     if left >= width or top >= height or left + s <= 0 or top + s <= 0:
-        raise ImageError(f"expected a face inside the {width}x{height} picture, found the box {[x0, y0, x1, y1]}")
+        raise ImageError(
+            f"expected a face inside the {width}x{height} picture, found the box {[x0, y0, x1, y1]}"
+        )
     inside = rgb[max(0, top) : top + s, max(0, left) : left + s]
     before_y, before_x = max(0, -top), max(0, -left)
     after_y, after_x = s - before_y - inside.shape[0], s - before_x - inside.shape[1]
@@ -53,7 +56,9 @@ def square_crop(rgb: np.ndarray, xyxy: np.ndarray, margin: float) -> np.ndarray:
     return inside
 
 
-def aligned_crop(rgb: np.ndarray, keypoints: np.ndarray, size_wh: tuple[int, int], margin: float) -> np.ndarray:
+def aligned_crop(
+    rgb: np.ndarray, keypoints: np.ndarray, size_wh: tuple[int, int], margin: float
+) -> np.ndarray:
     """Turn, scale and shift a face so that its five points lie as in :data:`ARCFACE_TEMPLATE`.
 
     Args:

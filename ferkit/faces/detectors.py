@@ -22,7 +22,7 @@ class HaarDetector:
     name = "haar"
 
     def __init__(self) -> None:
-        file = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+        file = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"  # type: ignore[attr-defined]
         self._cascade = cv2.CascadeClassifier(str(file))
         if self._cascade.empty():
             raise WeightsError(
