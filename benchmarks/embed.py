@@ -85,7 +85,8 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
     for name, values in rates.items():
         middle = statistics.median(values)
         print(
-            f"  {name:40s} {middle:7.1f} images/s   fer embed is {ours / middle:5.2f}x   ({min(values):.1f} to {max(values):.1f})"
+            f"  {name:40s} {middle:7.1f} images/s   fer embed is {ours / middle:5.2f}x   "
+            f"({min(values):.1f} to {max(values):.1f})"
         )
 
 

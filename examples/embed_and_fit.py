@@ -28,7 +28,12 @@ def main(work: Path) -> None:
     embedder = open_embedder("raw")
     with Progress("embedding") as progress:
         store, summary = embed_dataset(
-            dataset, embedder, CropOptions("none"), StoreOptions(root=work / "cache"), progress=progress, say=print
+            dataset,
+            embedder,
+            CropOptions("none"),
+            StoreOptions(root=work / "cache"),
+            progress=progress,
+            say=print,
         )
     print(f"{summary.n_done} embedded, {summary.n_kept} were there, {len(summary.failures)} failed")
 

@@ -4,18 +4,25 @@ from pathlib import Path
 
 import click
 
-from ferkit.cli.options import FILE, SIZE, common_options, models_dir_option, say
+from ferkit.cli.options import FILE, common_options, models_dir_option, say
 
 
 @click.command("import")
 @click.argument("file", type=FILE)
 @click.option("--trust", is_flag=True, help="You know who made FILE: opening it runs code that is in it.")
 @click.option("--labels", help="Classes in the order of the head's numbers: a label set (aihub7), or a,b,c.")
-@click.option("-b", "--backbone", default="arcface", show_default=True, help="What the head's embeddings are made by.")
+@click.option(
+    "-b", "--backbone", default="arcface", show_default=True, help="What the head's embeddings are made by."
+)
 @click.option("--weights", type=FILE, help="Take this file as the backbone's weights.")
 @click.option("--tap", help="Where the embeddings are taken from, if not from the end.")
-@click.option("--detector", type=click.Choice(["none", "haar", "yunet"]), default="none", show_default=True,
-              help="How faces were cropped for the head; 'none': it was trained on crops.")
+@click.option(
+    "--detector",
+    type=click.Choice(["none", "haar", "yunet"]),
+    default="none",
+    show_default=True,
+    help="How faces were cropped for the head; 'none': it was trained on crops.",
+)
 @click.option("--name", help="Name of the model.  [default: that of FILE]")
 @models_dir_option
 @common_options

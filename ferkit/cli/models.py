@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from ferkit.cli.options import models_dir_option, say
-from ferkit.core.tables import table
 from ferkit.core.errors import WeightsError
 from ferkit.core.progress import Progress
+from ferkit.core.tables import table
 
 
 @click.group()

@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, doing: str, unit: str = "images", quiet: bool = False) -> None:
         self._doing, self._unit, self._quiet = doing, unit, quiet
-        self._bar: "tqdm | None" = None
+        self._bar: tqdm | None = None
         self._done = self._total = self._failures = self._first = 0
         self._began = self._last_line = 0.0
 

@@ -85,7 +85,7 @@ class EmbeddingStore:
         backbone = Path(settings.embedder.backbone.replace(":", "-")).stem
         folder = root / f"{dataset}--{backbone}--{digest[:8]}"
         # A folder that cannot be entered counts as absent, which Path.exists does not allow.
-        if not os.path.exists(folder / "manifest.json"):  # noqa: PTH110
+        if not os.path.exists(folder / "manifest.json"):
             manifest = {
                 "format": FORMAT,
                 "fingerprint": digest,

@@ -12,7 +12,11 @@ from PIL import Image
 
 def fer(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ferkit", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "ferkit", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
 
