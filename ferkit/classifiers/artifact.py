@@ -29,6 +29,7 @@ RECORD = "model.json"
 _LOADERS = {
     "embedding": "ferkit.classifiers.embedding:load_embedding_classifier",
     "network": "ferkit.classifiers.finetune.network:load_network_classifier",
+    "ensemble": "ferkit.classifiers.ensemble:load_ensemble",
 }
 """Who opens which kind of model: ``module:function``, called with the artifact and the options of
 :func:`load_classifier`."""

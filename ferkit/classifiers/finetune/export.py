@@ -116,7 +116,8 @@ def to_saved_model(network: keras.Model, folder: Path) -> None:
         ) from None
     network.export(folder, format="tf_saved_model", verbose=False)
     images = _samples(network)
-    found = tf.saved_model.load(folder).serve(images).numpy()
+    loaded = tf.saved_model.load(folder)  # owns the variables that its function reads
+    found = loaded.serve(images).numpy()
     _check(np.asarray(network.predict_on_batch(images)), found, "the SavedModel")
 
 

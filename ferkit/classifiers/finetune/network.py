@@ -46,6 +46,9 @@ class NetworkClassifier:
             raise ModelError(f"expected a network of {len(labels)} classes, found one of {columns}")
         self.input_size_wh: tuple[int, int] = (shape[2], shape[1])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.onnx, self.labels, self.flip)  # sessions cannot be pickled or copied
+
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, k), rows sum to 1, of uint8 RGB ``crops`` (n, H, W, 3) of ``input_size_wh``.
 
@@ -125,3 +128,7 @@ def _open_session(onnx: bytes, threads: int | None) -> Any:
         return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
         raise ModelError(f"the network cannot be opened: {str(error)[:200]}") from None
+
+
+def _rebuilt(onnx: bytes, labels: LabelSet, flip: bool) -> NetworkClassifier:
+    return NetworkClassifier(onnx, labels, flip=flip)

@@ -39,6 +39,10 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.images)
 
+    def rows(self, index: np.ndarray) -> "Pixels":
+        """The images of these row numbers."""
+        return Pixels(self.images[index], self.y[index], tuple(self.paths[i] for i in index))
+
 
 def from_crops(crops: np.ndarray, y: np.ndarray, color: str) -> Pixels:
     """Pixels of arrays in memory: uint8 RGB ``crops`` (n, H, W, 3) and class numbers ``y`` (n,)."""

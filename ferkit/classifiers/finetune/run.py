@@ -204,6 +204,7 @@ def train_and_save(
         raise TrainingError(
             f"{nan_advice(result.nan_epoch)}. The weights of epoch {best.epoch} are kept in {options.model}"
         )
+    clear(options.work)  # the run is finished, and what is worth keeping lies in the model
     return artifact
 
 

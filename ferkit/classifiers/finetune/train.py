@@ -92,7 +92,7 @@ def train(
             continue
         if done == 0 and run.history:
             core.set_weights(checkpoint.load_best(folder))
-        objective = _objective(core, recipe, data, run.stage)
+        objective = objective_of_stage(core, recipe, data, run.stage)
         if done and saved is not None:
             _restore(objective.variables, saved.variables)
             _restore(objective.optimizer.variables, saved.optimizer)
@@ -122,7 +122,10 @@ def nan_advice(epoch: int) -> str:
     )
 
 
-def _objective(core: keras.Model, recipe: RecipeSettings, data: TrainingData, number: int) -> Objective:
+def objective_of_stage(
+    core: keras.Model, recipe: RecipeSettings, data: TrainingData, number: int
+) -> Objective:
+    """The compiled training model of stage ``number`` (from 1): what is frozen, augmented and minimised."""
     stage = recipe.stages[number - 1]
     core.trainable = True
     set_trainable(core.get_layer("backbone"), stage)
@@ -134,7 +137,7 @@ def _objective(core: keras.Model, recipe: RecipeSettings, data: TrainingData, nu
         balanced_class_weights(data.train.y, data.targets.shape[1]) if recipe.loss.class_weights else None
     )
     objective = Objective(core, augmentation, recipe.loss, weights)
-    objective.compile(optimizer=_optimizer(recipe.optimizer, stage.learning_rate))
+    objective.compile(optimizer=optimizer_of(recipe.optimizer, stage.learning_rate))
     objective.build(None)
     objective.optimizer.build(objective.trainable_variables)
     return objective
@@ -148,7 +151,8 @@ def _seed_dropout(core: keras.Model, seed: int) -> None:
         state.assign(np.array([seed + i, 0], state.dtype))
 
 
-def _optimizer(settings: OptimizerSettings, rate: float) -> keras.optimizers.Optimizer:
+def optimizer_of(settings: OptimizerSettings, rate: float) -> keras.optimizers.Optimizer:
+    """The optimizer of the settings, at a learning rate."""
     common: dict[str, Any] = {
         "learning_rate": rate,
         "weight_decay": settings.weight_decay or None,

@@ -85,6 +85,7 @@ def _change(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _item(stages: list[Any], number: str, dotted: str) -> Any:
+    number = {"first": "1", "last": str(len(stages))}.get(number, number)
     if not number.isdecimal() or not 1 <= int(number) <= len(stages):
         raise TrainingError(f"expected a stage from 1 to {len(stages)} in {dotted}, found {number!r}")
     return stages[int(number) - 1]

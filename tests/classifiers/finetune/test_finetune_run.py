@@ -1,0 +1,203 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ferkit.classifiers.artifact import load_classifier, read_model
+from ferkit.classifiers.finetune import callbacks, pixels
+from ferkit.classifiers.finetune.network import NetworkClassifier
+from ferkit.classifiers.finetune.run import RunOptions, divide, finetune
+from ferkit.classifiers.finetune.settings import NetworkSettings, RecipeSettings, StageSettings
+from ferkit.core.errors import DataError, FerkitError, ModelError, TrainingError
+from ferkit.core.labels import LabelSet
+from ferkit.datasets.load import load_dataset
+from ferkit.embedder.run import CropOptions
+
+RECIPE = RecipeSettings(
+    network=NetworkSettings(backbone="plain", input_size_wh=(24, 24)),
+    stages=(StageSettings(epochs=1, learning_rate=3e-3, augment=False),),
+    batch_size=16,
+)
+TWO = {"angry": 24, "happy": 24}
+Write = Callable[..., Path]
+
+
+def options(tmp_path: Path, **changes: object) -> RunOptions:
+    values = {"model": tmp_path / "models" / "net", "work": tmp_path / "work", "quiet": True, **changes}
+    return RunOptions(**values)  # type: ignore[arg-type]
+
+
+def run(data: Path, tmp_path: Path, recipe: RecipeSettings = RECIPE, **changes: object) -> list[str]:
+    said: list[str] = []
+    finetune(
+        load_dataset(data), recipe, CropOptions("none"), options(tmp_path, **changes), say=said.append,
+        say_epoch=said.append,
+    )  # fmt: skip
+    return said
+
+
+def test_a_folder_of_pictures_becomes_a_model_like_any_other(write_folder: Write, tmp_path: Path) -> None:
+    data = write_folder({"train": {"angry": 40, "happy": 40}, "val": {"angry": 8, "happy": 8}})
+    recipe = replace(RECIPE, stages=(StageSettings(epochs=8, learning_rate=5e-3, augment=False),))
+    run(data, tmp_path, recipe)
+    model = tmp_path / "models" / "net"
+    record = read_model(model).record
+    assert record.labels == ("angry", "happy")
+    assert record.data["class_counts"] == {"angry": 40, "happy": 40}
+    assert record.split == {"origin": "given", "train_rows": 80, "validation_rows": 16}
+    assert record.metrics["validation"]["accuracy"] > 0.9
+    classifier = load_classifier(model)
+    assert isinstance(classifier, NetworkClassifier)
+    bright_corner = np.full((2, 24, 24, 3), 90, np.uint8)
+    bright_corner[0, :12, :12] += 100
+    bright_corner[1, :12, 12:] += 100
+    assert classifier.predict_proba(bright_corner).argmax(axis=1).tolist() == [0, 1]
+    assert not list((tmp_path / "work").glob("*.npz"))  # a finished run leaves nothing to resume
+
+
+def test_without_a_validation_part_persons_are_held_out_whole(write_folder: Write, tmp_path: Path) -> None:
+    data = load_dataset(write_folder({"train": TWO}))
+    samples = [replace(s, group=f"p{i % 8}") for i, s in enumerate(data.samples)]
+    parts = divide(replace(data, samples=tuple(samples)), options(tmp_path))
+    assert parts.origin == "drawn"
+    assert not {s.group for s in parts.train.samples} & {s.group for s in parts.validation.samples}
+    assert len(parts.train) + len(parts.validation) == 48
+
+
+def test_the_test_part_is_never_looked_at_unless_asked_for(write_folder: Write, tmp_path: Path) -> None:
+    data = load_dataset(write_folder({"train": TWO, "test": {"angry": 5, "happy": 5}}))
+    parts = divide(data, options(tmp_path))
+    assert {s.split for s in parts.train.samples + parts.validation.samples} == {"train"}
+    parts = divide(data, options(tmp_path, validate_on="test"))
+    assert {s.split for s in parts.validation.samples} == {"test"}
+    assert len(parts.train) == 48
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "message"),
+    [
+        ({"train": {"happy": 5}}, {}, "at least two classes.*'happy'"),
+        ({"train": {"angry": 5, "happy": 1}}, {}, r"at least 2 pictures of every class.*happy \(1\)"),
+        ({"train": TWO, "val": {"angry": 3, "sad": 3}}, {}, "same classes: sad not among angry, happy"),
+        ({"train": TWO, "val": {"angry": 3}}, {}, "no validation pictures of happy"),
+        ({"train": TWO}, {"labels": LabelSet(("angry", "happy", "fear"))}, "no training pictures of fear"),
+        ({"train": TWO}, {"labels": LabelSet(("angry", "sad"))}, "happy not among angry, sad"),
+        ({"train": TWO}, {"validate_on": "test"}, "expected a part test/"),
+        ({"test": TWO}, {}, "expected a part train/"),
+        ({"train": TWO}, {"cache": "tape"}, "auto, memory, disk"),
+    ],
+)
+def test_data_that_cannot_be_learnt_from_is_refused(
+    write_folder: Write, tmp_path: Path, counts: dict, changes: dict, message: str
+) -> None:
+    with pytest.raises(FerkitError, match=message):
+        run(write_folder(counts), tmp_path, **changes)
+    assert not (tmp_path / "models").exists()
+
+
+def test_odd_pictures_are_used_or_named(write_folder: Write, tmp_path: Path) -> None:
+    data = write_folder({"train": TWO})
+    folder = data / "train" / "happy"
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.png").write_bytes(b"")
+    for name, shape in (("wide.png", (30, 90, 3)), ("tiny.png", (2, 3, 3)), ("one.png", (1, 1))):
+        picture = np.full(shape, 100, np.uint8)
+        (folder / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    said = run(data, tmp_path)
+    left_out = [line for line in said if "left out" in line]
+    assert len(left_out) == 2
+    assert any("text.png: the content is not a picture" in line for line in left_out)
+    record = read_model(tmp_path / "models" / "net").record
+    assert record.split["train_rows"] + record.split["validation_rows"] == 48 + 3
+
+
+def test_a_class_of_unreadable_pictures_counts_as_empty(write_folder: Write, tmp_path: Path) -> None:
+    data = write_folder({"train": TWO, "val": {"angry": 2, "happy": 2}})
+    for path in (data / "train" / "happy").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="no training pictures of happy"):
+        run(data, tmp_path)
+    for path in (data / "train" / "angry").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="none of the 48 images"):
+        run(data, tmp_path)
+
+
+def test_a_model_is_not_replaced_unasked_and_not_after_the_work(write_folder: Write, tmp_path: Path) -> None:
+    data = write_folder({"train": TWO})
+    run(data, tmp_path)
+    with pytest.raises(ModelError, match="exists; choose another --name"):
+        run(data, tmp_path)
+    before = read_model(tmp_path / "models" / "net").record.created
+    run(data, tmp_path, replace(RECIPE, seed=1), overwrite=True)
+    after = read_model(tmp_path / "models" / "net").record
+    assert after.seeds == {"run": 1}
+    assert after.created >= before
+
+
+def test_too_little_memory_says_which_option_helps_and_the_disk_will_do(
+    write_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_folder({"train": TWO})
+    monkeypatch.setattr(pixels, "free_memory", lambda: 1000)
+    seen: list[type] = []
+    original = callbacks.Validation.__init__
+
+    def spy(
+        self: callbacks.Validation, run: object, core: object, part: pixels.Pixels, order: object
+    ) -> None:
+        seen.append(type(part.images.base))
+        original(self, run, core, part, order)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(callbacks.Validation, "__init__", spy)
+    run(data, tmp_path)
+    assert seen == [np.memmap]
+    monkeypatch.setattr(pixels.np, "empty", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(TrainingError, match="use --cache disk, a smaller --input-size or --color gray"):
+        pixels._allocate((10, 24, 24, 1), "memory", tmp_path / "file.npy")
+
+
+def test_memory_that_runs_out_while_training_says_which_option_helps(
+    write_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise RuntimeError("RESOURCE_EXHAUSTED: OOM when allocating tensor")
+
+    monkeypatch.setattr("ferkit.classifiers.finetune.objective.Objective.fit", run_out)
+    with pytest.raises(TrainingError, match="batches of 16; use a smaller --batch-size"):
+        run(write_folder({"train": TWO}), tmp_path)
+
+
+def test_after_nan_the_best_epoch_is_a_model_and_the_message_says_so(
+    write_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = callbacks.EpochStart.on_epoch_begin
+
+    def poisoned(self: callbacks.EpochStart, epoch: int, logs: object = None) -> None:
+        original(self, epoch)
+        self.model.optimizer.learning_rate = float("nan") if epoch else 1e-3
+
+    monkeypatch.setattr(callbacks.EpochStart, "on_epoch_begin", poisoned)
+    recipe = replace(RECIPE, stages=(StageSettings(epochs=3, augment=False),))
+    with pytest.raises(TrainingError, match=r"NaN in epoch 2; .* weights of epoch 1 are kept in .*net"):
+        run(write_folder({"train": TWO}), tmp_path, recipe)
+    proba = load_classifier(tmp_path / "models" / "net").predict_proba(np.zeros((1, 24, 24, 3), np.uint8))
+    assert np.isfinite(proba).all()
+
+
+def test_votes_and_a_teacher_change_what_is_learnt(write_folder: Write, tmp_path: Path) -> None:
+    data = write_folder({"train": TWO})
+    run(data, tmp_path)
+    names = [sample.path for sample in load_dataset(data).samples]
+    swapped = "\n".join(f"{name},{int('happy' in name) * 9},{int('angry' in name) * 9}" for name in names)
+    (tmp_path / "votes.csv").write_text(f"path,angry,happy\n{swapped}\n")
+    losses = []
+    for i, extra in enumerate(
+        ({}, {"votes": tmp_path / "votes.csv"}, {"teacher": tmp_path / "models" / "net"}), start=1
+    ):
+        said = run(data, tmp_path, **{"model": tmp_path / "models" / str(i), **extra})
+        losses.append(next(line.split("loss ")[1].split(",")[0] for line in said if "loss" in line))
+    assert len(set(losses)) == 3
