@@ -217,7 +217,7 @@ def box_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return common / np.maximum(area_a[:, None] + area_b[None] - common, 1e-9)
 
 
-def without_doubles(faces: Faces, max_shared: float = 0.4) -> Faces:
+def without_doubles(faces: Faces, max_shared: float = 0.35) -> Faces:
     """Without the less certain one of two boxes that share most of the smaller one's area: forehead and
     face."""
     xyxy = faces.xyxy

@@ -14,7 +14,7 @@ HINT = (
 )
 
 _PREFERRED = (
-    "nanumgothic.", "nanumbarungothic.", "notosanskr", "notosanscjk", "malgun.", "applesdgothicneo",
+    "nanumgothicbold.", "nanumgothic.", "nanumbarungothic.", "notosanskr", "notosanscjk", "malgun.", "applesdgothicneo",
     "pretendard", "nanumsquare", "nanum", "notoserifcjk", "undotum", "baekmuk", "d2coding", "gulim", "batang",
     "unifont",
 )  # fmt: skip

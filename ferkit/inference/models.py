@@ -53,19 +53,26 @@ def find_model(name: str, models_dir: Path) -> Path | None:
     return None
 
 
+def known_models(models_dir: Path) -> list[Path]:
+    """The model folders in ``models_dir``, by name."""
+    return sorted(
+        file.parent for file in models_dir.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")
+    )
+
+
 def newest_model(models_dir: Path) -> Path:
     """The model in ``models_dir`` that was written last.
 
     Raises:
         ModelError: there is none.
     """
-    models = {file.parent: file.stat().st_mtime_ns for file in models_dir.glob(f"*/{RECORD}")}
+    models = {folder: (folder / RECORD).stat().st_mtime_ns for folder in known_models(models_dir)}
     if not models:
         raise ModelError(
             f"no model was named, and there is none in {models_dir}; train one with 'fer fit' or 'fer demo', "
             "name the folder of one, or say with --models-dir where yours are"
         )
-    return max(sorted(models), key=lambda folder: models[folder])
+    return max(models, key=lambda folder: models[folder])
 
 
 def choose_model(name: str | None, models_dir: Path) -> Path:
@@ -78,7 +85,7 @@ def choose_model(name: str | None, models_dir: Path) -> Path:
         return newest_model(models_dir)
     folder = find_model(name, models_dir)
     if folder is None:
-        known = sorted(file.parent.name for file in models_dir.glob(f"*/{RECORD}"))
+        known = [folder.name for folder in known_models(models_dir)]
         raise ModelError(
             f"no model is called {name!r}; expected a folder with {RECORD}, or one of those in {models_dir}: "
             f"{', '.join(known) or 'none yet'}"

@@ -188,12 +188,24 @@ class LiveSource:
         self._opened = self._ended = False
 
     def __iter__(self) -> Iterator[Frame]:
+        return (frame for frame in self.frames(60.0) if frame is not None)
+
+    def frames(self, patience_s: float = 0.1) -> Iterator[Frame | None]:
+        """Frames as they come; None whenever there was no new one for ``patience_s``, so that whoever waits
+        can do something else, such as look whether a key was pressed."""
         thread = threading.Thread(target=self._run, name="camera", daemon=True)
         began = time.monotonic()
         thread.start()
         index, last_s = 0, -1.0
         try:
-            while (item := self._wait(began)) is not None:
+            while not self._stop.is_set():
+                item = self._wait(patience_s)
+                if item is None:
+                    if self._ended:
+                        return
+                    self._check_silence(began)
+                    yield None
+                    continue
                 rgb, taken_s = item
                 last_s = max(taken_s - (0.0 if self._is_file else began), last_s + 1e-4)
                 yield Frame(index, last_s, rgb)
@@ -207,29 +219,25 @@ class LiveSource:
         with self._news:
             self._news.notify_all()
 
-    def _wait(self, began: float) -> tuple[np.ndarray, float] | None:
-        """The next frame and when it was taken; None at the end."""
+    def _wait(self, patience_s: float) -> tuple[np.ndarray, float] | None:
+        """The newest frame and when it was taken; None if none comes for so long, or at the end."""
         with self._news:
-            while True:
+            if self._newest is None and not self._ended:
+                self._news.wait(patience_s)
+            if self._newest is None:
                 if self._error is not None:
                     raise self._error
-                if self._newest is not None:
-                    rgb, self._newest = self._newest, None
-                    return rgb, self._newest_s
-                if self._ended or self._stop.is_set():
-                    return None
-                if not self._opened and time.monotonic() - began > self._timeout_s + 2:
-                    raise DataError(
-                        f"{self._spec} did not answer within {self._timeout_s:.0f} s; check the address "
-                        "and the network"
-                    )
-                self._news.wait(0.2)
-                if self._newest is None and self._opened and not self._is_file:
-                    # Give the window a chance to be closed while nothing comes.
-                    self._note_silence()
+                return None
+            rgb, self._newest = self._newest, None
+            return rgb, self._newest_s
 
-    def _note_silence(self) -> None:
-        if self.problem is None and time.monotonic() - self._newest_s > 2.0:
+    def _check_silence(self, began: float) -> None:
+        waited_s = time.monotonic() - max(began, self._newest_s if self._opened else began)
+        if not self._opened and waited_s > self._timeout_s + 2:
+            raise DataError(
+                f"{self._spec} did not answer within {self._timeout_s:.0f} s; check the address and the network"
+            )
+        if self.problem is None and waited_s > 2.0 and not self._is_file:
             self.problem = f"no picture from {self.name}; waiting"
 
     def _run(self) -> None:

@@ -6,56 +6,10 @@ import pytest
 from ferkit.core.errors import DataError
 from ferkit.core.faces import Faces
 from ferkit.faces.settings import FaceSettings
-from ferkit.inference.engine import Engine, EngineSettings, detect_scaled
+from ferkit.inference.engine import EngineSettings, detect_scaled
 from ferkit.inference.pace import LivePace, SteadyPace
-from ferkit.inference.smoothing import LabelSmoother, SmoothingSettings
 from tests.inference.brightness import BrightnessClassifier
-
-SIDE = 40
-
-
-class SquareDetector:
-    """Finds squares that are not black, by connected pixels."""
-
-    name = "squares"
-
-    def __init__(self) -> None:
-        self.n_calls = 0
-        self.seen_wh: tuple[int, int] | None = None
-
-    def detect(self, rgb: np.ndarray) -> Faces:
-        import cv2
-
-        self.n_calls += 1
-        self.seen_wh = rgb.shape[1], rgb.shape[0]
-        _, _, stats, _ = cv2.connectedComponentsWithStats((rgb[..., 0] > 5).astype(np.uint8))
-        boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:]]
-        if not boxes:
-            return Faces.none()
-        return Faces(np.array(boxes, np.float32), np.full(len(boxes), 0.9, np.float32))
-
-
-def frame_with(*squares: tuple[int, int, int], size_wh: tuple[int, int] = (320, 240)) -> np.ndarray:
-    """Black, with a striped square of a mean brightness at each (x, y, level)."""
-    rgb = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
-    for x, y, level in squares:
-        rgb[max(0, y) : y + SIDE, max(0, x) : x + SIDE] = level - 12
-        rgb[max(0, y) : y + SIDE : 4, max(0, x) : x + SIDE] = level + 12
-        rgb[max(0, y) : y + SIDE, max(0, x) : x + SIDE : 5] = level
-    return rgb
-
-
-def new_engine(**changes: object) -> Engine:
-    classifier = BrightnessClassifier()
-    smoother = LabelSmoother(SmoothingSettings(min_quality=0.0), len(classifier.labels))
-    settings = EngineSettings(FaceSettings("haar", None, align=False, margin=0.0), detect_side=320)
-    parts = {
-        "classifier": classifier,
-        "detector": SquareDetector(),
-        "smoother": smoother,
-        "settings": settings,
-    }
-    return Engine(**{**parts, **changes})  # type: ignore[arg-type]
+from tests.inference.squares import SquareDetector, frame_with, new_engine
 
 
 def test_each_face_gets_a_number_probabilities_and_a_label() -> None:

@@ -1,0 +1,131 @@
+"""``fer webcam``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ferkit.cli.engine_options import engine_options, quiet_video_library, settled_options
+from ferkit.cli.options import FOLDER, SIZE, common_options, models_dir_option, say
+from ferkit.core.errors import FerkitError
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option(
+    "-s",
+    "--source",
+    default="0",
+    show_default=True,
+    help="Number of a camera, a video file, or an address (rtsp://…, http://…).",
+)
+@click.option("--size", type=SIZE, help="Frame size to ask the camera for: width x height.")
+@click.option("--mirror/--no-mirror", default=None, help="Show as a mirror does.  [default: for cameras]")
+@click.option(
+    "--lang", type=click.Choice(["en", "ko"]), default="en", show_default=True, help="Language of the view."
+)
+@click.option(
+    "--bars/--no-bars", default=True, show_default=True, help="All probabilities of the largest face."
+)
+@click.option(
+    "--history/--no-history", default=True, show_default=True, help="A strip with the last 20 seconds."
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(1, 240),
+    default=30.0,
+    show_default=True,
+    help="Frame rate to hold, by detecting less often where that is needed.",
+)
+@click.option(
+    "--detect-every", type=click.IntRange(1), help="Detect in every n-th frame.  [default: as --fps needs]"
+)
+@click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End by itself.")
+@click.option(
+    "--out", type=FOLDER, default=Path(), help="Folder for snapshots and recordings.  [default: here]"
+)
+@click.option("--no-window", is_flag=True, help="Open no window; print every change of a label.")
+@click.option("--json", "as_json", is_flag=True, help="Print every change of a label as a line of JSON.")
+@engine_options
+@models_dir_option
+@common_options
+def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
+    """See expressions live, from a camera, an address or a file.
+
+    MODEL is a model's folder, or its name in --models-dir; without one the newest model is taken.
+
+    \b
+    Keys: q quit, s save a picture, r record, m next model, l English/Korean, h help.
+
+    \b
+    Examples:
+        fer webcam
+        fer webcam mlp --source 1 --calibrate-neutral 5
+        fer webcam --source rtsp://camera/stream --lang ko --smooth hmm
+        fer webcam --source talk.mp4 --no-window --json
+    """
+    quiet_video_library()
+    from ferkit.inference.build import build_engine
+    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+    from ferkit.inference.models import choose_model, known_models, open_model
+    from ferkit.inference.sources import LiveSource
+    from ferkit.inference.window import LiveWindow, window_problem
+
+    first = choose_model(model, models_dir)
+    if model is None:
+        say(f"model: {first}, the newest in {models_dir}; to take another, name it")
+    engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
+    view = None
+    if not options["no_window"]:
+        if problem := window_problem():
+            raise FerkitError(
+                f"no window can be opened: {problem}; look at it in a browser with 'fer serve', or print the labels "
+                "with --no-window"
+            )
+        view = LiveWindow("ferkit")
+
+    def load(folder: str) -> LoadedModel:
+        engine, faces = build_engine(open_model(Path(folder)), engine_settings)
+        say(faces.reason)
+        return LoadedModel(Path(folder).name, engine)
+
+    source: str = options["source"]
+    is_file = Path(source).is_file()
+    mirror = options["mirror"] if options["mirror"] is not None else not is_file
+    settings = LiveSettings(
+        options["lang"], mirror, options["duration"], options["out"], options["bars"], options["history"]
+    )
+    printer = ChangePrinter(_print_json if options["as_json"] else _print_line)
+    others = [str(folder) for folder in known_models(models_dir) if folder.resolve() != first.resolve()]
+    live = LiveView(
+        LiveSource(source, options["size"]),
+        [str(first), *others],
+        load,
+        view,
+        settings,
+        say,
+        printer if options["no_window"] or options["as_json"] else None,
+    )
+    try:
+        live.run()
+    except KeyboardInterrupt:
+        say("stopped")
+    if live.n_frames == 0:
+        raise FerkitError(f"no picture came from {source}; check it, or try another --source")
+    say(f"{live.n_frames} frames")
+
+
+def _print_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
+    shown = "unsure" if label is None else f"{label} {probability:.0%}"
+    click.echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
+
+
+def _print_json(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
+    values = {
+        "time_s": round(timestamp_s, 3),
+        "face": track,
+        "label": label,
+        "probability": round(probability, 4),
+    }
+    click.echo(json.dumps(values, ensure_ascii=False))

@@ -1,0 +1,269 @@
+"""What is drawn over live pictures and annotated films."""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+from ferkit.core.labels import LabelSet
+from ferkit.inference.annotate import draw_face
+from ferkit.inference.colors import RGB, UNSURE, label_colors
+from ferkit.inference.engine import FrameResult
+from ferkit.inference.fonts import HINT, open_font
+from ferkit.inference.smoothing import UNSURE as UNSURE_LABEL
+from ferkit.inference.text import TextPainter
+
+WORDS = {
+    "en": {"unsure": "unsure", "rest": "look neutral, please: {:.0f} s", "record": "recording"},
+    "ko": {"unsure": "불확실", "rest": "무표정을 지어 주세요: {:.0f}초", "record": "녹화 중"},
+}
+HELP = {
+    "en": ("q  quit", "s  save this picture", "r  record, and stop", "m  next model", "l  English / Korean",
+           "h  this help"),
+    "ko": ("q  끝내기", "s  사진 저장", "r  녹화 시작 / 정지", "m  다음 모델", "l  영어 / 한국어", "h  도움말"),
+}  # fmt: skip
+
+HISTORY_S = 20.0
+_PEOPLE_IN_HISTORY = 3
+_DARK: RGB = (18, 20, 24)
+_PALE: RGB = (236, 238, 240)
+
+
+@dataclass
+class History:
+    """Which label stood when, for the last seconds of each track."""
+
+    seconds: float = HISTORY_S
+    _past: deque[tuple[float, dict[int, int]]] = field(default_factory=deque)
+
+    def add(self, result: FrameResult) -> None:
+        """Take note of one frame."""
+        ids = [] if result.faces.track_id is None else result.faces.track_id.tolist()
+        self._past.append((result.timestamp_s, dict(zip(ids, result.label.tolist(), strict=True))))
+        while result.timestamp_s - self._past[0][0] > self.seconds:
+            self._past.popleft()
+
+    def columns(self, track: int, n: int) -> np.ndarray:
+        """int64 (n,): the label at each of ``n`` moments up to now, -2 where the track was not there."""
+        labels = np.full(n, -2, np.int64)
+        if not self._past:
+            return labels
+        end_s = self._past[-1][0]
+        for timestamp_s, by_track in self._past:
+            column = int((1 - (end_s - timestamp_s) / self.seconds) * (n - 1))
+            if track in by_track and 0 <= column < n:
+                labels[column] = by_track[track]
+        seen = np.flatnonzero(labels > -2)
+        # Frames are sparser than columns: fill the small holes between them.
+        for a, b in pairwise(seen.tolist()):
+            if 1 < b - a <= n / self.seconds + 1:
+                labels[a + 1 : b] = labels[a]
+        return labels
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is shown beside the faces.
+
+    Attributes:
+        fps: frames a second; None to leave it out.
+        model: name of the model.
+        rest_s: seconds that a resting face is still looked at; 0 if none is.
+        recording: whether it is.
+        help: show the keys.
+        message: a line for a moment, such as where a picture was saved.
+    """
+
+    fps: float | None = None
+    model: str = ""
+    rest_s: float = 0.0
+    recording: bool = False
+    help: bool = False
+    message: str = ""
+
+
+class Overlay:
+    """Draws results into frames.
+
+    Args:
+        labels: the classes.
+        language: ``en`` or ``ko``.
+        bars: show all probabilities of the largest face.
+        history: show the strip of the last seconds.
+
+    Attributes:
+        hint: what to tell the user if Hangul cannot be drawn; None otherwise.
+    """
+
+    def __init__(
+        self, labels: LabelSet, language: str = "en", *, bars: bool = True, history: bool = True
+    ) -> None:
+        self._labels, self._bars, self._with_history = labels, bars, history
+        self._colors = label_colors(labels)
+        self._history = History()
+        self._painters: dict[int, TextPainter] = {}
+        self.hint: str | None = None
+        self.language = "en"
+        self.set_language(language)
+
+    def set_language(self, language: str) -> None:
+        """Change the language; without a font for it English stays, and :attr:`hint` says so."""
+        texts = [*self._labels.display(language), WORDS[language]["unsure"]]
+        self.hint = None
+        if open_font(texts, 16) is None:
+            language, self.hint = "en", HINT
+        self.language = language
+        self._names = self._labels.display(language)
+        self._painters.clear()
+
+    def draw(
+        self, rgb: np.ndarray, result: FrameResult, status: Status, *, mirror: bool = False
+    ) -> np.ndarray:
+        """A copy of ``rgb`` with everything drawn in; with ``mirror`` as a mirror shows it, text upright."""
+        self._history.add(result)
+        if mirror:
+            rgb, result = cv2.flip(rgb, 1), mirrored(result, rgb.shape[1])
+        else:
+            rgb = rgb.copy()
+        painter = self._painter(_text_size(rgb))
+        order = np.argsort(_areas(result), kind="stable")
+        for i in order.tolist():
+            self._face(rgb, result, i, painter)
+        if len(order) and self._bars:
+            self._bar_chart(rgb, result, int(order[-1]), painter)
+        if self._with_history:
+            self._history_strip(rgb, result, order[::-1].tolist(), painter)
+        self._status(rgb, status, painter)
+        return rgb
+
+    def with_line(self, rgb: np.ndarray, line: str) -> np.ndarray:
+        """A copy of a drawn frame with a line of text on it."""
+        rgb = rgb.copy()
+        self._centred(rgb, (line,), self._painter(_text_size(rgb)), 0.86)
+        return rgb
+
+    def _face(self, rgb: np.ndarray, result: FrameResult, i: int, painter: TextPainter) -> None:
+        label = int(result.label[i])
+        xyxy = result.faces.xyxy[i]
+        if label == UNSURE_LABEL:
+            text, color, share = WORDS[self.language]["unsure"], UNSURE, 0.0
+        else:
+            share = float(result.proba[i, label])
+            text, color = f"{self._names[label]} {share:.0%}", self._colors[label]
+        draw_face(rgb, xyxy, text, color, painter)
+        # How sure it is, as a bar along the lower edge of the box.
+        x0, y1, x1 = (round(float(v)) for v in (xyxy[0], xyxy[3], xyxy[2]))
+        thick = max(3, painter.height // 4)
+        cv2.rectangle(rgb, (x0, y1), (x1, y1 + thick), _DARK, cv2.FILLED)
+        cv2.rectangle(rgb, (x0, y1), (x0 + round((x1 - x0) * share), y1 + thick), color, cv2.FILLED)
+
+    def _bar_chart(self, rgb: np.ndarray, result: FrameResult, i: int, painter: TextPainter) -> None:
+        """All probabilities of one face, in the corner that it leaves free."""
+        row = painter.height + max(3, painter.height // 4)
+        name_w = max(painter.width(name) for name in self._names)
+        bar_w, pad = 5 * painter.height, painter.height // 2
+        percent_w = painter.width("100%")
+        width = name_w + bar_w + percent_w + 4 * pad
+        height = row * len(self._names) + pad
+        if width > rgb.shape[1] * 0.6 or height > rgb.shape[0] * 0.8:
+            return
+        x0, _, x1, _ = result.faces.xyxy[i]
+        left = 0 if x0 + x1 > rgb.shape[1] else rgb.shape[1] - width
+        top = row + pad
+        shade(rgb, left, top, width, height)
+        for k, name in enumerate(self._names):
+            y = top + pad // 2 + k * row + 2
+            p = float(result.proba[i, k])
+            painter.draw(rgb, name, (left + pad, y), _PALE)
+            x = left + 2 * pad + name_w
+            cv2.rectangle(rgb, (x, y + 2), (x + bar_w, y + painter.height - 2), (70, 74, 80), cv2.FILLED)
+            if p > 0.005:
+                end = x + max(2, round(bar_w * p))
+                cv2.rectangle(rgb, (x, y + 2), (end, y + painter.height - 2), self._colors[k], cv2.FILLED)
+            text = f"{p:.0%}"
+            right = left + width - pad
+            painter.draw(rgb, text, (right - painter.width(text), y), _PALE)
+
+    def _history_strip(
+        self, rgb: np.ndarray, result: FrameResult, order: list[int], painter: TextPainter
+    ) -> None:
+        """A coloured line for each of the largest faces: what was shown in the last seconds, now at the right."""
+        if result.faces.track_id is None:
+            return
+        ids = [int(result.faces.track_id[i]) for i in order[:_PEOPLE_IN_HISTORY]]
+        row = max(6, painter.height // 2)
+        width = rgb.shape[1]
+        for line, track in enumerate(ids):
+            top = rgb.shape[0] - (line + 1) * (row + 1)
+            if top < 0:
+                return
+            labels = self._history.columns(track, width)
+            colors = np.array([*self._colors, UNSURE, _DARK], np.uint8)  # -2 is absent, -1 unsure
+            rgb[top : top + row] = colors[np.where(labels == -2, -1, np.where(labels == -1, -2, labels))]
+
+    def _status(self, rgb: np.ndarray, status: Status, painter: TextPainter) -> None:
+        words = WORDS[self.language]
+        pad = max(3, painter.height // 3)
+        parts = [status.model] if status.model else []
+        if status.fps is not None:
+            parts.append(f"{status.fps:.0f} fps")
+        text = "   ".join(parts)
+        if text:
+            width = painter.width(text) + 2 * pad
+            left = rgb.shape[1] - width
+            shade(rgb, left, 0, width, painter.height + 2 * pad)
+            painter.draw(rgb, text, (left + pad, pad), _PALE)
+        if status.recording:
+            center = (pad + painter.height // 2, pad + painter.height // 2)
+            shade(
+                rgb, 0, 0, painter.height + 3 * pad + painter.width(words["record"]), painter.height + 2 * pad
+            )
+            cv2.circle(rgb, center, painter.height // 3, (226, 50, 50), cv2.FILLED, cv2.LINE_AA)
+            painter.draw(rgb, words["record"], (2 * pad + painter.height, pad), _PALE)
+        line = words["rest"].format(np.ceil(status.rest_s)) if status.rest_s > 0 else status.message
+        if line:
+            self._centred(rgb, (line,), painter, 0.86)
+        if status.help:
+            self._centred(rgb, HELP[self.language], painter, 0.5)
+
+    def _centred(self, rgb: np.ndarray, lines: tuple[str, ...], painter: TextPainter, at: float) -> None:
+        pad = painter.height // 2
+        row = painter.height + pad // 2
+        width = max(painter.width(line) for line in lines) + 2 * pad
+        height = row * len(lines) + 2 * pad - pad // 2
+        left, top = (rgb.shape[1] - width) // 2, round((rgb.shape[0] - height) * at)
+        shade(rgb, left, top, width, height)
+        for i, line in enumerate(lines):
+            painter.draw(rgb, line, (left + pad, top + pad + i * row), _PALE)
+
+    def _painter(self, size: int) -> TextPainter:
+        if size not in self._painters:
+            texts = [*self._names, *WORDS[self.language].values(), *HELP[self.language]]
+            font = open_font(texts, size) or open_font((), size)
+            assert font is not None  # Latin letters always have one
+            self._painters[size] = TextPainter(font)
+        return self._painters[size]
+
+
+def shade(rgb: np.ndarray, left: int, top: int, width: int, height: int) -> None:
+    """Darken a rectangle of ``rgb``, so that pale text can be read on it."""
+    part = rgb[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
+    part[:] = (part.astype(np.uint16) * 3 // 10 + 12).astype(np.uint8)
+
+
+def mirrored(result: FrameResult, width: int) -> FrameResult:
+    """The same faces where a mirror shows them, in a picture ``width`` pixels wide."""
+    xyxy = result.faces.xyxy.copy()
+    xyxy[:, [0, 2]] = width - result.faces.xyxy[:, [2, 0]]
+    return replace(result, faces=replace(result.faces, xyxy=xyxy, keypoints=None))
+
+
+def _text_size(rgb: np.ndarray) -> int:
+    return int(np.clip(round(max(rgb.shape[:2]) / 46), 13, 40))
+
+
+def _areas(result: FrameResult) -> np.ndarray:
+    xyxy = result.faces.xyxy
+    return (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1)

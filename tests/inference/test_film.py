@@ -1,0 +1,161 @@
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ferkit.core.errors import DataError
+from ferkit.inference import film as film_module
+from ferkit.inference.annotated_film import annotate_film
+from ferkit.inference.capture import Capture
+from ferkit.inference.engine import Engine, FrameResult
+from ferkit.inference.film import FaceRow, analyse_film, frames_of, read_rows
+from ferkit.inference.overlay import Overlay
+from ferkit.inference.sinks import Recorder
+from ferkit.inference.sources import FilmSource
+from ferkit.inference.summary import negative_labels, summarise
+from ferkit.inference.timeline import Timeline, plot_timeline
+from tests.inference.brightness import LABELS
+from tests.inference.squares import frame_with, moving_squares, new_engine, write_film
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_film(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(60))
+
+
+def test_every_face_of_every_frame_is_a_row(film: Path, tmp_path: Path) -> None:
+    run = analyse_film(film, tmp_path, new_engine(), {})
+    rows = list(read_rows(run.table))
+    assert (run.n_frames, run.n_faces, len(rows)) == (60, 120, 120)
+    assert {row.face for row in rows} == {1, 2}
+    assert [len(frame) for frame in frames_of(rows)] == [2] * 60
+    last = {row.face: row.label for row in rows[-2:]}
+    assert set(last.values()) == {"happy"}
+    assert all(abs(sum(row.proba) - 1) < 0.001 for row in rows)
+
+
+class PulledPlugError(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_to_the_same_table(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyse_film(film, tmp_path / "whole", new_engine(), {})
+    monkeypatch.setattr(film_module, "_CHECKPOINT_S", 0.0)
+    process = Engine.process
+    for n_frames in (17, 13):
+        engine = new_engine()
+
+        def fail_later(self: Engine, rgb: object, t: float, n: int = n_frames) -> FrameResult:
+            if self.n_frames == n:
+                raise PulledPlugError
+            return process(self, rgb, t)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, "process", fail_later)
+            with pytest.raises(PulledPlugError):
+                analyse_film(film, tmp_path / "cut", engine, {})
+        with (tmp_path / "cut" / "faces.csv").open("ab") as table:
+            table.write(b"99,half a li")  # what was written after the last note of it
+    run = analyse_film(film, tmp_path / "cut", new_engine(), {})
+    assert run.resumed_at_s == pytest.approx(29 / 25, abs=0.01)
+    assert (run.n_frames, run.n_faces) == (60, 120)
+    assert run.table.read_bytes() == (tmp_path / "whole" / "faces.csv").read_bytes()
+    again = analyse_film(film, tmp_path / "cut", new_engine(), {})
+    assert again.resumed_at_s is None
+    assert again.n_faces == 120
+
+
+def test_other_settings_begin_anew(film: Path, tmp_path: Path) -> None:
+    analyse_film(film, tmp_path, new_engine(), {"smooth": "ema"})
+    run = analyse_film(film, tmp_path, new_engine(), {"smooth": "hmm"}, every_s=0.4)
+    assert run.resumed_at_s == 0
+    assert run.n_frames == 6
+
+
+def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="other columns"):
+        list(read_rows(tmp_path / "faces.csv"))
+
+
+def row(face: int, time_s: float, label: str) -> FaceRow:
+    return FaceRow(round(time_s * 10), time_s, face, (0, 0, 9, 9), 0.9, 1.0, label, label, (0.2, 0.3, 0.5))
+
+
+def test_totals_count_labels_changes_and_negatives() -> None:
+    labels = ["happy", "happy", "sad", "unsure", "sad", "sad"]
+    rows = [row(1, i * 10.0, label) for i, label in enumerate(labels)] + [row(2, 60.0, "neutral")]
+    summary = summarise(rows, LABELS)
+    first, second = summary.people
+    assert (first.face, first.n, first.labels["sad"], first.n_negative, first.score) == (1, 6, 3, 3, 97)
+    assert first.changes_per_minute == pytest.approx(3 / 50 * 60)
+    assert (second.n, second.score) == (1, 100)
+    assert summary.labels["happy"] == 2
+    assert json.loads(json.dumps(summary.as_dict()))["people"][0]["score"] == 97
+    assert negative_labels(LABELS) == {"sad"}
+
+
+def test_the_score_ends_at_zero() -> None:
+    assert summarise([row(1, i / 10, "sad") for i in range(300)], LABELS).people[0].score == 0
+
+
+def test_a_timeline_has_each_moment_in_its_column(tmp_path: Path) -> None:
+    rows = [row(1, i / 10, "sad" if i < 500 else "happy") for i in range(1000)]
+    timeline = Timeline(summarise(rows, LABELS), LABELS).add(rows)
+    assert timeline.counts.sum() == 1000
+    assert timeline.shown[0, 0] == 0
+    assert timeline.shown[0, -1] == 2
+    plot_timeline(timeline, tmp_path / "timeline.png", "film", "ko")
+    assert (tmp_path / "timeline.png").stat().st_size > 5000
+
+
+def test_nobody_to_be_seen_is_a_timeline_too(tmp_path: Path) -> None:
+    plot_timeline(Timeline(summarise([], LABELS), LABELS), tmp_path / "empty.png", "nobody")
+    assert (tmp_path / "empty.png").is_file()
+
+
+def test_the_annotated_film_is_as_long_and_boxes_move_between_readings(film: Path, tmp_path: Path) -> None:
+    run = analyse_film(film, tmp_path / "out", new_engine(), {}, every_s=0.4)
+    out = tmp_path / "annotated.mp4"
+    annotate_film(film, run.table, out, Overlay(LABELS, bars=False, history=False), LABELS)
+    frames = [frame.rgb for frame in FilmSource(out)]
+    assert len(frames) == 60
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mp4"] == ["annotated.mp4"]
+    # In frame 5, between two readings, the box's left edge is around the square at 30.
+    assert frames[5][45:65, 26:34].max() > 100
+    assert frames[5][45:65, 8:20].max() < 60
+
+
+def test_sound_is_kept(tmp_path: Path) -> None:
+    if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
+        pytest.skip("needs ffmpeg and ffprobe")
+    silent, film = write_film(tmp_path / "silent.mp4", moving_squares(25)), tmp_path / "film.mp4"
+    sound = ["-f", "lavfi", "-i", "sine=duration=1"]
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", silent, *sound, "-c:v", "copy", film], check=True)
+    run = analyse_film(film, tmp_path / "out", new_engine(), {})
+    annotate_film(film, run.table, tmp_path / "annotated.mp4", Overlay(LABELS), LABELS)
+    streams = subprocess.run(
+        ["ffprobe", "-v", "error", "-show_entries", "stream=codec_type", "-of", "csv=p=0", tmp_path / "annotated.mp4"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert streams.stdout.split() == ["video", "audio"]
+
+
+@pytest.mark.parametrize("with_ffmpeg", [True, False])
+def test_a_recording_keeps_the_pace_of_what_happened(
+    tmp_path: Path, with_ffmpeg: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_ffmpeg and shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    if not with_ffmpeg:
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    path = tmp_path / "in" / "recording.mp4"
+    with Recorder(path, fps=20) as recorder:
+        for t in (5.0, 5.1, 5.9, 5.92, 5.94, 6.0):
+            recorder.write(frame_with((10, 10, 200), size_wh=(121, 81)), t)
+    with Capture.of_file(path) as capture:
+        assert capture.n_frames == 21

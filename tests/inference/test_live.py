@@ -1,0 +1,191 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ferkit.core.faces import Faces
+from ferkit.core.labels import LabelSet
+from ferkit.inference import overlay as overlay_module
+from ferkit.inference.capture import Capture
+from ferkit.inference.engine import FrameResult
+from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+from ferkit.inference.overlay import History, Overlay, Status, mirrored
+from ferkit.inference.smoothing import UNSURE
+from ferkit.inference.sources import LiveSource
+from ferkit.inference.window import window_problem
+from tests.inference.brightness import LABELS
+from tests.inference.squares import frame_with, moving_squares, new_engine, write_film
+
+
+class KeyedView:
+    """A window in which keys are pressed at given frames."""
+
+    def __init__(self, keys: dict[int, str]) -> None:
+        self.keys = keys
+        self.frames: list[np.ndarray] = []
+        self.closed = False
+
+    def show(self, rgb: np.ndarray) -> None:
+        self.frames.append(rgb.copy())
+
+    def key(self) -> str | None:
+        return self.keys.get(len(self.frames))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_film(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(40)))
+
+
+def watch(
+    film: str, keys: dict[int, str], folder: Path, **settings: object
+) -> tuple[LiveView, KeyedView, list[str], list[str]]:
+    view, said, loaded = KeyedView(keys), [], []
+
+    def load(name: str) -> LoadedModel:
+        loaded.append(name)
+        return LoadedModel(name, new_engine())
+
+    live = LiveView(
+        LiveSource(film),
+        ["first", "second"],
+        load,
+        view,
+        LiveSettings(folder=folder, **settings),
+        said.append,  # type: ignore[arg-type]
+    )
+    live.run()
+    return live, view, said, loaded
+
+
+def test_keys_save_record_change_and_quit(film: str, tmp_path: Path) -> None:
+    keys = {3: "s", 5: "r", 12: "m", 14: "h", 18: "r", 20: "s", 22: "q"}
+    _, view, said, loaded = watch(film, keys, tmp_path)
+    assert len(view.frames) == 22
+    assert view.closed
+    assert loaded == ["first", "second"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "recording-1.mp4",
+        "snapshot-1.jpg",
+        "snapshot-2.jpg",
+    ]
+    with Capture.of_file(tmp_path / "recording-1.mp4") as capture:
+        assert capture.n_frames >= 8
+    assert [line.split(":")[0] for line in said] == ["saved", "model", "recorded", "saved"]
+    # The help in the middle of the picture is there between 14 and the end.
+    middle = (slice(200, 280), slice(200, 440))
+    assert (view.frames[13][middle] != view.frames[16][middle]).mean() > 0.2
+
+
+def test_it_ends_with_the_film_or_after_the_time_given(film: str, tmp_path: Path) -> None:
+    live, _, _, _ = watch(film, {}, tmp_path)
+    assert live.n_frames > 20
+    live, _, _, _ = watch(film, {}, tmp_path, duration_s=0.5)
+    assert 3 < live.n_frames <= 15
+
+
+def test_small_frames_are_shown_larger(film: str, tmp_path: Path) -> None:
+    _, view, _, _ = watch(film, {2: "q"}, tmp_path)
+    assert view.frames[0].shape == (480, 640, 3)
+
+
+def test_without_a_font_the_key_for_korean_says_so(
+    film: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = overlay_module.open_font
+    monkeypatch.setattr(
+        overlay_module,
+        "open_font",
+        lambda texts, size: None if "기쁨" in (t := list(texts)) else real(t, size),
+    )
+    _, _, said, _ = watch(film, {2: "l", 4: "q"}, tmp_path)
+    assert "no font with Hangul" in said[0]
+
+
+def result_of(*faces: tuple[float, float, int], t: float = 0.0) -> FrameResult:
+    n = len(faces)
+    xyxy = np.array([(x, y, x + 60, y + 60) for x, y, _ in faces], np.float32).reshape(n, 4)
+    proba = np.full((n, 3), 0.1, np.float32)
+    for i, (_, _, label) in enumerate(faces):
+        proba[i, label] = 0.8
+    ids = np.arange(1, n + 1)
+    label = np.array([label for _, _, label in faces], np.int64)
+    return FrameResult(
+        t, Faces(xyxy, np.ones(n, np.float32), None, ids), np.ones(n, np.float32), proba, proba, label
+    )
+
+
+def test_a_mirror_turns_the_picture_and_not_the_words() -> None:
+    rgb = frame_with((20, 100, 200))
+    result = result_of((10, 90, 2))
+    assert mirrored(result, 320).faces.xyxy.tolist() == [[250, 90, 310, 150]]
+    drawn = Overlay(LABELS, bars=False, history=False).draw(rgb, result, Status(), mirror=True)
+    overlay = Overlay(LABELS, bars=False, history=False)
+    plain = overlay.draw(frame_with((260, 100, 200)), mirrored(result, 320), Status())
+    ys, xs = slice(60, 90), slice(240, 320)  # the label above the box
+    assert (drawn[ys, xs] == plain[ys, xs]).all()
+
+
+def test_what_is_drawn_leaves_the_frame_alone() -> None:
+    rgb = frame_with((20, 100, 200))
+    before = rgb.copy()
+    Overlay(LABELS).draw(rgb, result_of((10, 90, 2)), Status(fps=30, model="m", help=True, recording=True))
+    assert (rgb == before).all()
+
+
+@pytest.mark.parametrize("size_wh", [(64, 48), (320, 240), (3840, 2160), (90, 700)])
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_any_size_and_any_number_of_faces_can_be_drawn(size_wh: tuple[int, int], language: str) -> None:
+    overlay = Overlay(LabelSet.named("ferplus"), language)
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 100):
+        xyxy = rng.uniform(-50, max(size_wh), (n, 4)).astype(np.float32)
+        xyxy[:, 2:] = xyxy[:, :2] + rng.uniform(2, 200, (n, 2))
+        proba = rng.dirichlet(np.ones(8), n).astype(np.float32)
+        faces = Faces(xyxy, np.ones(n, np.float32), None, np.arange(n))
+        result = FrameResult(n / 10, faces, np.ones(n, np.float32), proba, proba, rng.integers(-1, 8, n))
+        drawn = overlay.draw(
+            np.zeros((size_wh[1], size_wh[0], 3), np.uint8), result, Status(fps=9.0, rest_s=2.1)
+        )
+        assert drawn.shape == (size_wh[1], size_wh[0], 3)
+        assert drawn.any()
+
+
+def test_history_shows_what_stood_when() -> None:
+    history = History(seconds=10.0)
+    for i in range(201):
+        history.add(result_of((0, 0, 0 if i < 100 else 2), t=i / 10))
+    columns = history.columns(1, 100)
+    assert (columns == 2).all()
+    for i in range(201, 251):
+        history.add(result_of(t=i / 10))
+    columns = history.columns(1, 100)
+    assert (columns[:45] == 2).all()
+    assert (columns[55:] == -2).all()
+    assert (history.columns(9, 100) == -2).all()
+
+
+def test_only_changes_are_printed() -> None:
+    lines: list[tuple] = []
+    printer = ChangePrinter(lambda *values: lines.append(values))
+    for i, label in enumerate([0, 0, 2, 2, UNSURE]):
+        printer(result_of((0, 0, label), t=float(i)), LABELS)
+    printer(result_of(t=5.0), LABELS)
+    printer(result_of((0, 0, 2), t=6.0), LABELS)
+    assert [(t, track, name) for t, track, name, _ in lines] == [
+        (0.0, 1, "sad"), (2.0, 1, "happy"), (4.0, 1, None), (6.0, 1, "happy"),
+    ]  # fmt: skip
+
+
+def test_no_display_is_a_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert window_problem() == "there is no display (DISPLAY is not set)"
+    monkeypatch.setenv("DISPLAY", ":4711")
+    problem = window_problem()
+    assert problem is not None
+    assert "\n" not in problem
