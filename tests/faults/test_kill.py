@@ -44,45 +44,56 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(data: Path, cache: Path) -> subprocess.Popen[str]:
+def start(data: Path, cache: Path) -> subprocess.Popen[bytes]:
     """``fer embed`` in a process group of its own, returned when it has opened its store."""
     command = [
         *(sys.executable, "-m", "ferkit", "embed", str(data), "--cache-dir", str(cache)),
         *("--backbone", f"onnx:{data.parent / 'network.onnx'}", "--detector", "none"),
         *("--shard-size", str(SHARD), "--batch-size", "3", "--workers", "2", "--threads", "1"),
     ]
+    # Unbuffered, so that what follows the line waited for is left to those who read on.
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         start_new_session=True,
         cwd=data.parent,
     )
     assert process.stderr is not None
     said = []
-    for line in process.stderr:
+    for line in iter(process.stderr.readline, b""):
         said.append(line)
-        if line.startswith("embeddings: "):
+        if line.startswith(b"embeddings: "):
             return process
-    raise AssertionError("".join(said))
+    raise AssertionError(b"".join(said))
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: subprocess.Popen[bytes]) -> str:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    return out
+    return out.decode()
+
+
+def wait_for(process: subprocess.Popen[bytes], cache: Path, n_new: int, *, half: bool = False) -> None:
+    """Until the process has finished ``n_new`` shards more, or, with ``half``, is seen writing one after that."""
+
+    def seen() -> int:
+        return len(list(cache.glob("*/shard-*.json")))
+
+    enough = seen() + n_new
+    while seen() < enough or (half and not list(cache.glob("*/.shard-*.tmp"))):
+        assert process.poll() is None, "the work was done before it could be disturbed"
+        time.sleep(0.001)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The store of a run that nobody stopped, and the seconds that its work took."""
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run that nobody stopped."""
     cache = tmp_path_factory.mktemp("undisturbed")
-    process = start(data, cache)
-    began = time.monotonic()
-    finish(process)
+    finish(start(data, cache))
     (folder,) = cache.iterdir()
-    return folder, time.monotonic() - began
+    return folder
 
 
 def check_same(folder: Path, undisturbed: Path, data: Path) -> None:
@@ -100,15 +111,14 @@ def check_same(folder: Path, undisturbed: Path, data: Path) -> None:
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_25_kills_at_random_moments_leave_no_trace(
-    data: Path, undisturbed: tuple[Path, float], tmp_path: Path
-):
-    expected, seconds = undisturbed
+def test_25_kills_at_random_moments_leave_no_trace(data: Path, undisturbed: Path, tmp_path: Path):
+    """Before the first shard, between two and within one: counted in shards, whatever the machine's speed."""
     chance = random.Random(20)
     n_shards, torn = [], 0
     for _ in range(N_KILLS):
         process = start(data, tmp_path)
-        time.sleep(chance.uniform(0, 0.8 * seconds / N_KILLS))
+        wait_for(process, tmp_path, n_new=chance.randrange(4), half=chance.random() < 0.3)
+        time.sleep(chance.choice([0, chance.uniform(0, 0.04)]))
         assert process.poll() is None, "the work was done before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -124,36 +134,34 @@ def test_25_kills_at_random_moments_leave_no_trace(
     assert torn, "no kill fell into the writing of a shard"
     out = finish(start(data, tmp_path))
     assert f", {n_shards[-1] * SHARD} were there" in out
-    check_same(folder, expected, data)
+    check_same(folder, undisturbed, data)
 
 
-def test_ctrl_c_says_that_nothing_is_lost_and_nothing_is(
-    data: Path, undisturbed: tuple[Path, float], tmp_path: Path
-):
-    expected, seconds = undisturbed
+def test_ctrl_c_says_that_nothing_is_lost_and_nothing_is(data: Path, undisturbed: Path, tmp_path: Path):
     process = start(data, tmp_path)
-    time.sleep(seconds / 3)
+    wait_for(process, tmp_path, n_new=20)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err.strip() == "stopped; what was finished is kept, run the same command again to go on"
-    assert out == ""
+    assert err.decode().strip() == "stopped; what was finished is kept, run the same command again to go on"
+    assert out == b""
     (folder,) = tmp_path.iterdir()
     assert 0 < len(EmbeddingStore.open(folder).load()) < N_PICTURES
     finish(start(data, tmp_path))
-    check_same(folder, expected, data)
+    check_same(folder, undisturbed, data)
 
 
-def test_a_second_writer_is_refused_while_the_first_goes_on(
-    data: Path, undisturbed: tuple[Path, float], tmp_path: Path
-):
+def test_a_second_writer_is_refused_while_the_first_goes_on(data: Path, undisturbed: Path, tmp_path: Path):
     first = start(data, tmp_path)
+    wait_for(first, tmp_path, n_new=1)
+    os.killpg(first.pid, signal.SIGSTOP)  # it holds its lock, however long the second takes to start
     second = start(data, tmp_path)
     out, err = second.communicate(timeout=60)
+    os.killpg(first.pid, signal.SIGCONT)
     assert second.returncode == 1
-    assert out == ""
+    assert out == b""
     assert len(err.splitlines()) == 1
-    assert err.startswith("Error: another process is writing to ")
+    assert err.startswith(b"Error: another process is writing to ")
     finish(first)
     (folder,) = tmp_path.iterdir()
-    check_same(folder, undisturbed[0], data)
+    check_same(folder, undisturbed, data)
