@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 @click.option(
     "-b",
     "--backbone",
-    default="arcface",
+    default="ferkit",
     show_default=True,
-    help="Network: arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. See 'fer models list'.",
+    help="Network: ferkit (comes along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
+    "See 'fer models list'.",
 )
 @click.option(
     "--weights", type=FILE, help="Take this file as the network's weights instead of fetching them."

@@ -54,16 +54,16 @@ _SETTINGS = {
     "--recipe",
     default="quick",
     show_default=True,
-    help="aihub, fer2013, interview, quick, teasing, vgg, vgg-transfer, or a TOML file.",
+    help="aihub, fer2013, ferkit, interview, quick, teasing, vgg, vgg-transfer, or a TOML file.",
 )
 @click.option("--name", help="Name of the model.  [default: that of the recipe]")
 @click.option(
     "-b",
     "--backbone",
-    help="compact, vgg48, plain, efficientnet-b0 (-b1, -b2, -v2-b0), mobilenet-v3-large "
+    help="ferkit (the shipped network, with its weights), compact, vgg48, plain, efficientnet-b0 (-b1, -b2, -v2-b0), mobilenet-v3-large "
     "(-small), resnet50-v2, or a .keras or .h5 file.",
 )
-@click.option("--weights", help="imagenet, none, or the .keras or .h5 file of an earlier run.")
+@click.option("--weights", help="imagenet, none, ferkit, or the .keras or .h5 file of an earlier run.")
 @click.option("--input-size", type=SIZE, help="Width x height of the network's input.")
 @click.option("--color", type=click.Choice(["gray", "rgb"]))
 @click.option("--dropout", type=float)
@@ -171,6 +171,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
     \b
     Examples:
         fer finetune data/
+        fer finetune data/ --backbone ferkit
         fer finetune data/ --recipe aihub --labels aihub5 --batch-size 32
         fer finetune fer2013/ --recipe fer2013 --validate-on test --votes fer2013/labels.csv
         fer finetune other/ --recipe vgg-transfer --weights models/vgg/network.keras

@@ -21,11 +21,13 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @models_dir_option
 def list_models(models_dir: Path, as_json: bool) -> None:
-    """What there is: weights of backbones and detectors, and the models in --models-dir."""
+    """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
     from ferkit.classifiers.artifact import list_artifacts
     from ferkit.zoo.fetch import list_weights, weights_dir
+    from ferkit.zoo.shipped import SHIPPED, shipped_folder
 
-    weights, trained = list_weights(), list_artifacts(models_dir)
+    shipped = [artifact for artifact in list_artifacts(shipped_folder().parent) if artifact.name == SHIPPED]
+    weights, trained = list_weights(), shipped + list_artifacts(models_dir)
     if as_json:
         known = [
             {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known}
@@ -40,24 +42,22 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     rows = [
         (
             w.entry.name,
-            "here" if w.present else "to fetch",
+            "comes along" if w.entry.packaged else "here" if w.present else "to fetch",
             _megabytes(w.entry.size),
             w.hash_known,
             w.entry.about,
         )
         for w in weights
     ]
+    rows.append(("raw", "comes along", "", "", "gradient histograms (HOG), needs no weights"))
     click.echo(table(("weights", "state", "size", "SHA-256", "what"), rows, right=[2]))
-    click.echo("raw       always     -     -          gradient histograms (HOG), needs no weights")
     click.echo(
         f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch"
     )
-    if trained:
-        click.echo("")
-        models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
-        click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
-    else:
-        click.echo(f"no trained models in {models_dir}; 'fer fit' makes them")
+    click.echo("")
+    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
+    click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
+    click.echo(f"{SHIPPED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
 
 @models.command()

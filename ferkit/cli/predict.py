@@ -58,7 +58,7 @@ def predict(model_and_paths: tuple[Path, ...], models_dir: Path, **options: Any)
     """Read the expressions in pictures.
 
     PATHs are pictures, or folders of pictures. MODEL is a model's folder, or its name in --models-dir;
-    without one the newest model is taken. A picture with several faces gives a row for each.
+    without one the network that comes with ferkit is taken. A picture with several faces gives a row for each.
 
     \b
     Examples:
@@ -125,7 +125,7 @@ class _Tally:
 
 
 def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel", list[Path]]:
-    from ferkit.inference.models import find_model, newest_model, open_model
+    from ferkit.inference.models import choose_model, default_reason, find_model, open_model
 
     folder = find_model(str(arguments[0]), models_dir)
     if folder is not None:
@@ -138,8 +138,8 @@ def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel"
             "check the path"
         )
     else:
-        folder = newest_model(models_dir)
-        say(f"model: {folder}, the newest in {models_dir}; to take another, name it first")
+        folder = choose_model(None, models_dir)
+        say(default_reason(models_dir))
     return open_model(folder), arguments
 
 

@@ -59,7 +59,7 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
 
     Writes faces.csv (a row for each face and moment) and summary.json into a folder. Stop at any time: the same
     command goes on where it was. MODEL is a model's folder, or its name in --models-dir; without one the
-    newest model is taken.
+    network that comes with ferkit is taken.
 
     Reading emotions in job interviews, at work or in schools is prohibited in the European Union (AI Act,
     Article 5(1)(f)).
@@ -82,7 +82,7 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     from ferkit.core.fingerprint import file_sha256
     from ferkit.inference.build import build_engine
     from ferkit.inference.film import analyse_film, read_rows
-    from ferkit.inference.models import choose_model, open_model
+    from ferkit.inference.models import choose_model, default_reason, open_model
     from ferkit.inference.summary import summarise
 
     film = Path(model_and_film[-1])
@@ -94,7 +94,7 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
         raise click.UsageError("--annotated would write over the film itself; name another file")
     folder = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
     if len(model_and_film) == 1:
-        say(f"model: {folder}, the newest in {models_dir}; to take another, name it before the film")
+        say(default_reason(models_dir))
     detect_every = options["detect_every"] or (1 if options["every"] else 3)
     settings = settled_options(options, detect_every=detect_every)
     engine, faces = build_engine(open_model(folder), settings)

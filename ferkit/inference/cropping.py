@@ -87,6 +87,7 @@ def _settings(trained: FaceSettings, detector: str) -> FaceSettings:
     # The digest is left out: nothing here is stored under it.
     name: DetectorName = detector  # type: ignore[assignment]
     if trained.detector == "none":
-        # Crops of the usual data sets hold the face upright with a little around it.
-        return FaceSettings(name, None, align=False, margin=0.1, faceless="skip")
+        # FER2013's crops are as wide as the longer side of a detector's box (median over 500 of them: 0.97 times
+        # YuNet's, 1.02 times Haar's), and not turned upright.
+        return FaceSettings(name, None, align=False, margin=0.0, faceless="skip")
     return FaceSettings(name, None, trained.align, trained.margin, trained.faceless)

@@ -1,4 +1,4 @@
-"""Which model to use: the one that is named, or the newest."""
+"""Which model to use: the one that is named, or the one that comes with the package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.protocols import ExpressionClassifier
 from ferkit.faces.settings import FaceSettings
+from ferkit.zoo.shipped import SHIPPED, shipped_folder
 
 
 @dataclass(frozen=True)
@@ -46,48 +47,39 @@ def open_model(folder: Path, threads: int | None = None) -> TrainedModel:
 
 
 def find_model(name: str, models_dir: Path) -> Path | None:
-    """The model folder called ``name``: the folder itself or one in ``models_dir``; None without one."""
+    """The model folder called ``name``: the folder itself, one in ``models_dir``, or the shipped one; or None."""
     for folder in (Path(name), models_dir / name):
         if (folder / RECORD).is_file():
             return folder
-    return None
+    return shipped_folder() if name == SHIPPED else None
 
 
 def known_models(models_dir: Path) -> list[Path]:
-    """The model folders in ``models_dir``, by name."""
-    return sorted(
-        file.parent for file in models_dir.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")
-    )
-
-
-def newest_model(models_dir: Path) -> Path:
-    """The model in ``models_dir`` that was written last.
-
-    Raises:
-        ModelError: there is none.
-    """
-    models = {folder: (folder / RECORD).stat().st_mtime_ns for folder in known_models(models_dir)}
-    if not models:
-        raise ModelError(
-            f"no model was named, and there is none in {models_dir}; train one with 'fer fit' or 'fer demo', "
-            "name the folder of one, or say with --models-dir where yours are"
-        )
-    return max(models, key=lambda folder: models[folder])
+    """The model folders in ``models_dir``, by name, and the shipped one."""
+    trained = [file.parent for file in models_dir.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")]
+    return [*sorted(trained), shipped_folder()]
 
 
 def choose_model(name: str | None, models_dir: Path) -> Path:
-    """The named model, or the newest one if ``name`` is None.
+    """The named model, or the one that comes with the package if ``name`` is None.
 
     Raises:
         ModelError: there is no such model.
     """
     if name is None:
-        return newest_model(models_dir)
+        return shipped_folder()
     folder = find_model(name, models_dir)
     if folder is None:
-        known = [folder.name for folder in known_models(models_dir)]
+        known = ", ".join(folder.name for folder in known_models(models_dir))
         raise ModelError(
-            f"no model is called {name!r}; expected a folder with {RECORD}, or one of those in {models_dir}: "
-            f"{', '.join(known) or 'none yet'}"
+            f"no model is called {name!r}; expected a folder with {RECORD}, or one of {known} "
+            f"(those in {models_dir}, and the one that comes with ferkit)"
         )
     return folder
+
+
+def default_reason(models_dir: Path) -> str:
+    """The sentence that says which model is used when none was named, and what others there are."""
+    trained = ", ".join(folder.name for folder in known_models(models_dir)[:-1])
+    others = f" (in {models_dir}: {trained})" if trained else ""
+    return f"model: {SHIPPED}, which comes with ferkit; to take another, name it first{others}"

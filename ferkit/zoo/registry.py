@@ -1,4 +1,4 @@
-"""Which weights there are to fetch; the table itself is ``weights.toml``."""
+"""Which weights there are: those that come with the package, and those to fetch, which are in ``weights.toml``."""
 
 import functools
 import tomllib
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from ferkit.core.errors import WeightsError
+from ferkit.zoo.shipped import NETWORK_ONNX, SHIPPED, shipped_folder, shipped_record
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class WeightsEntry:
         size: in bytes, None if not published.
         sha256: hexadecimal, None if not published.
         deepface: where DeepFace keeps it below its weights folder.
+        packaged: whether it comes with the package, so that there is nothing to fetch.
     """
 
     name: str
@@ -31,16 +33,32 @@ class WeightsEntry:
     size: int | None = None
     sha256: str | None = None
     deepface: str | None = None
+    packaged: bool = False
 
 
 @functools.cache
 def known_weights() -> dict[str, WeightsEntry]:
-    """Every entry by its name, in the table's order."""
+    """Every entry by its name: the shipped network, then the table in its order."""
     text = resources.files("ferkit.zoo").joinpath("weights.toml").read_text(encoding="utf-8")
-    return {
+    fetched = {
         name: WeightsEntry(name, **{**row, "urls": tuple(row["urls"])})
         for name, row in tomllib.loads(text).items()
     }
+    return {SHIPPED: _shipped(), **fetched}
+
+
+def _shipped() -> WeightsEntry:
+    record = shipped_record()
+    return WeightsEntry(
+        SHIPPED,
+        NETWORK_ONNX,
+        (),
+        "comes with ferkit: expressions of 48x48 faces, and 192 numbers for other heads",
+        record["licence"],
+        (shipped_folder() / NETWORK_ONNX).stat().st_size,
+        record["files"][NETWORK_ONNX]["sha256"],
+        packaged=True,
+    )
 
 
 def entry_of(name: str) -> WeightsEntry:

@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work") / "models"
     write_tiny_model(folder / "older")
     write_tiny_model(folder / "tiny")
-    os.utime(folder / "older" / "model.json", (1, 1))
     return folder
 
 
@@ -40,24 +38,33 @@ def run(models_dir: Path, *arguments: object) -> Result:
     return result
 
 
-def test_the_newest_model_reads_a_folder_into_an_aligned_table(models_dir: Path, crops: Path) -> None:
-    result = run(models_dir, crops, "--crops")
+def test_a_model_reads_a_folder_into_an_aligned_table(models_dir: Path, crops: Path) -> None:
+    result = run(models_dir, "tiny", crops, "--crops")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert len(lines) == 4
     assert [line.split()[3] for line in lines[1:]] == ["happy", "neutral", "sad"]
-    assert "tiny, the newest" in result.stderr
+    assert "model:" not in result.stderr
+
+
+def test_without_a_name_the_shipped_network_is_taken(models_dir: Path, crops: Path, tmp_path: Path) -> None:
+    result = run(models_dir, crops, "--crops", "--json")
+    assert len(json.loads(result.stdout)["labels"]) == 7
+    assert "model: ferkit, which comes with ferkit; to take another, name it first" in result.stderr
+    assert "older, tiny" in result.stderr
+    by_name = run(tmp_path / "none", "ferkit", crops, "--crops", "--json")
+    assert by_name.stdout == result.stdout
+    assert "model:" not in by_name.stderr
 
 
 def test_korean_names_and_a_named_model(models_dir: Path, crops: Path) -> None:
     result = run(models_dir, "older", crops / "happy.png", "--crops", "--lang", "ko")
     assert "기쁨" in result.stdout
-    assert "newest" not in result.stderr
     assert run(models_dir / "elsewhere", models_dir / "older", crops, "--crops").exit_code == 0
 
 
 def test_json_has_all_probabilities(models_dir: Path, crops: Path) -> None:
-    document = json.loads(run(models_dir, crops, crops / "nothing.jpg", "--crops", "--json").stdout)
+    document = json.loads(run(models_dir, "tiny", crops, crops / "nothing.jpg", "--crops", "--json").stdout)
     assert document["labels"] == ["happy", "neutral", "sad"]
     *faces, missing = document["pictures"]
     assert [picture["faces"][0]["label"] for picture in faces] == ["happy", "neutral", "sad"]
@@ -67,14 +74,14 @@ def test_json_has_all_probabilities(models_dir: Path, crops: Path) -> None:
 
 
 def test_csv_has_a_row_a_face(models_dir: Path, crops: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(run(models_dir, crops, "--crops", "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(run(models_dir, "tiny", crops, "--crops", "--csv").stdout)))
     assert [row["label"] for row in rows] == ["happy", "neutral", "sad"]
     assert all(float(row[f"p_{row['label']}"]) == float(row["confidence"]) > 0.5 for row in rows)
 
 
 def test_annotated_copies_are_written_beside(models_dir: Path, crops: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run(models_dir, crops, crops / "sad.png", "--crops", "--annotated", out).exit_code == 0
+    assert run(models_dir, "tiny", crops, crops / "sad.png", "--crops", "--annotated", out).exit_code == 0
     assert sorted(path.name for path in out.iterdir()) == ["happy.jpg", "neutral.jpg", "sad-2.jpg", "sad.jpg"]
 
 
@@ -87,7 +94,7 @@ def test_without_a_korean_font_copies_are_english_and_it_says_so(
         "open_font",
         lambda texts, size: None if "기쁨" in list(texts) else real(texts, size),
     )
-    result = run(models_dir, crops, "--crops", "--lang", "ko", "--annotated", tmp_path / "out")
+    result = run(models_dir, "tiny", crops, "--crops", "--lang", "ko", "--annotated", tmp_path / "out")
     assert result.exit_code == 0
     assert "no font with Hangul" in result.stderr
 
@@ -112,15 +119,9 @@ def test_wrong_usage_is_one_clear_sentence(
     assert "Traceback" not in result.output
 
 
-def test_no_model_at_all_names_the_remedy(tmp_path: Path, crops: Path) -> None:
-    result = run(tmp_path / "none", crops)
-    assert result.exit_code == 1
-    assert "fer fit" in result.stderr
-
-
 def test_one_unreadable_among_many_is_counted(models_dir: Path, crops: Path) -> None:
     (crops / "broken.jpg").write_text("x")
-    result = run(models_dir, crops, "--crops")
+    result = run(models_dir, "tiny", crops, "--crops")
     assert result.exit_code == 0
     assert "broken.jpg: the content is not a picture" in result.stderr
     assert "3 of 4 pictures read" in result.stderr

@@ -31,7 +31,7 @@ def run(models_dir: Path, *arguments: object) -> Result:
 
 def test_a_film_gives_a_table_totals_and_a_timeline(models_dir: Path, film: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = run(models_dir, film, "--out", out, "--detector", "none", "--plot")
+    result = run(models_dir, "tiny", film, "--out", out, "--detector", "none", "--plot")
     assert result.exit_code == 0, result.output
     assert "50 frames, 50 readings" in result.stdout
     assert {path.name for path in out.iterdir() if path.name[0] != "."} == {
@@ -44,7 +44,7 @@ def test_a_film_gives_a_table_totals_and_a_timeline(models_dir: Path, film: Path
 
 
 def test_csv_and_json_have_the_same_rows(models_dir: Path, film: Path, tmp_path: Path) -> None:
-    common = (film, "--out", tmp_path / "out", "--detector", "none", "--every", "0.5")
+    common = ("tiny", film, "--out", tmp_path / "out", "--detector", "none", "--every", "0.5")
     rows = list(csv.DictReader(io.StringIO(run(models_dir, *common, "--csv").stdout)))
     document = json.loads(run(models_dir, *common, "--json").stdout)
     assert len(rows) == len(document["faces"]) == 4

@@ -11,6 +11,7 @@ import keras
 from ferkit.classifiers.finetune import compact, plain, vgg
 from ferkit.classifiers.finetune.settings import NetworkSettings, StageSettings
 from ferkit.core.errors import TrainingError, WeightsError
+from ferkit.zoo.shipped import NETWORK_KERAS, SHIPPED, shipped_folder
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -105,8 +106,12 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def is_file(name: str) -> bool:
-    """Whether a backbone's name is a file rather than a row of :data:`BACKBONES`."""
-    return name.endswith(FILE_SUFFIXES)
+    """Whether a backbone's name is a file, the shipped network's for ``ferkit``, not a row of :data:`BACKBONES`."""
+    return name == SHIPPED or name.endswith(FILE_SUFFIXES)
+
+
+def _file(name: str) -> Path:
+    return shipped_folder() / NETWORK_KERAS if name == SHIPPED else Path(name)
 
 
 def input_shape(settings: NetworkSettings) -> tuple[int, int, int]:
@@ -118,7 +123,7 @@ def input_shape(settings: NetworkSettings) -> tuple[int, int, int]:
     """
     channels = 1 if settings.color == "gray" else 3
     if is_file(settings.backbone):
-        return _file_input_shape(load_backbone_file(Path(settings.backbone)), settings)
+        return _file_input_shape(load_backbone_file(_file(settings.backbone)), settings)
     row = _row(settings.backbone)
     width, height = settings.input_size_wh if settings.input_size_wh[0] else row.input_size_wh
     return height, width, 3 if row.pretrained else channels
@@ -132,9 +137,9 @@ def build_backbone(settings: NetworkSettings) -> tuple[keras.Model, Preprocessin
         WeightsError: weights cannot be had, or are of another shape.
     """
     if is_file(settings.backbone):
-        base = load_backbone_file(Path(settings.backbone))
+        base = load_backbone_file(_file(settings.backbone))
         _file_input_shape(base, settings)
-        return base, _file_preprocessing(Path(settings.backbone))
+        return base, _file_preprocessing(_file(settings.backbone))
     row = _row(settings.backbone)
     wanted = settings.weights
     if wanted == "imagenet" and not row.pretrained:
@@ -144,7 +149,7 @@ def build_backbone(settings: NetworkSettings) -> tuple[keras.Model, Preprocessin
         )
     base = _fetched(row, settings) if wanted == "imagenet" else row.build(input_shape(settings), None)
     if wanted not in ("imagenet", "none"):
-        _copy_weights(load_backbone_file(Path(wanted)), base, wanted)
+        _copy_weights(load_backbone_file(_file(wanted)), base, wanted)
     return base, row.preprocessing
 
 
@@ -237,7 +242,7 @@ def _up_to_resolution(base: keras.Model, stages: int) -> list[keras.layers.Layer
 def _row(name: str) -> Backbone:
     if name not in BACKBONES:
         raise TrainingError(
-            f"no backbone is called {name!r}; known: {', '.join(BACKBONES)}, or a .keras or .h5 file"
+            f"no backbone is called {name!r}; known: {', '.join([SHIPPED, *BACKBONES])}, or a .keras or .h5 file"
         )
     return BACKBONES[name]
 

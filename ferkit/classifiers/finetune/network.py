@@ -13,6 +13,9 @@ from ferkit.core.labels import LabelSet
 
 NETWORK_ONNX = "network.onnx"
 NETWORK_KERAS = "network.keras"
+PROBABILITIES = "probabilities"
+"""The output to take where a network has several; otherwise it is the only one, whatever its name."""
+
 BATCH = 32
 
 
@@ -39,7 +42,9 @@ class NetworkClassifier:
         self.resize = "stretch"  # how other sizes become the input size, as in training
         self._session = _open_session(onnx, threads)
         shape = self._session.get_inputs()[0].shape
-        columns = self._session.get_outputs()[0].shape[-1]
+        outputs = {output.name: output for output in self._session.get_outputs()}
+        output = outputs.get(PROBABILITIES, self._session.get_outputs()[0])
+        self._output, columns = output.name, output.shape[-1]
         if len(shape) != 4 or shape[3] != 3 or not all(isinstance(side, int) for side in shape[1:3]):
             raise ModelError(f"expected a network that takes (n, H, W, 3), found {shape}; export it again")
         if columns != len(labels) and not (columns == 1 and len(labels) == 2):
@@ -66,7 +71,7 @@ class NetworkClassifier:
         return proba
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
-        found = self._session.run(None, {self._session.get_inputs()[0].name: batch})[0]
+        found = self._session.run([self._output], {self._session.get_inputs()[0].name: batch})[0]
         return np.concatenate([1 - found, found], axis=1) if found.shape[1] == 1 else found
 
 

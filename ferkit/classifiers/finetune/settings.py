@@ -36,9 +36,10 @@ class NetworkSettings:
     """The network.
 
     Attributes:
-        backbone: a name of :data:`ferkit.classifiers.finetune.backbones.BACKBONES`, or a ``.keras``/``.h5``
-            file.
-        weights: ``imagenet``, ``none``, or a ``.keras``/``.h5`` file whose backbone is of the same shape.
+        backbone: a name of :data:`ferkit.classifiers.finetune.backbones.BACKBONES`, ``ferkit`` for the shipped
+            network with its weights, or a ``.keras``/``.h5`` file.
+        weights: ``imagenet``, ``none``, ``ferkit``, or a ``.keras``/``.h5`` file whose backbone is of the same
+            shape.
         input_size_wh: pixels; (0, 0) takes the backbone's own.
         color: ``gray`` computes on the luminance, ``rgb`` on all three channels.
         hidden: units of a layer between the pooled features and the output; 0 for none.
