@@ -7,6 +7,7 @@ itself sees is float32 of few dimensions.
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,7 +112,8 @@ def fit_head(
             "ignore"
         )  # of convergence: bounded on purpose, and said in the notes where it matters
         Z = fit_features(pipeline.steps[:-1], X, settings)
-        head, more, history = fit_classifier(pipeline.steps[-1][1], Z, y, settings, groups, progress)
+        with _threads_for(settings):
+            head, more, history = fit_classifier(pipeline.steps[-1][1], Z, y, settings, groups, progress)
     pipeline.steps[-1] = ("head", head)
     return FittedHead(pipeline, settings, X.shape[1], notes + more, time.monotonic() - start, history)
 
@@ -233,6 +235,13 @@ def _fit(head: Any, Z: np.ndarray, y: np.ndarray, weights: np.ndarray | None) ->
         head.fit(Z, y, sample_weight=weights)
     except (ValueError, FloatingPointError) as error:
         raise TrainingError(f"the head could not be fitted: {error}") from error
+
+
+def _threads_for(settings: HeadSettings) -> AbstractContextManager[Any]:
+    """One thread for the MLP: its steps are so small that threads mostly wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1) if isinstance(settings, MLPSettings) else nullcontext()
 
 
 def _chunks(X: np.ndarray) -> Iterator[np.ndarray]:
