@@ -121,6 +121,8 @@ class Validation(keras.callbacks.Callback):
         current = [np.array(value) for value in self._core.get_weights()]
         if run.recipe.optimizer.ema:
             optimizer.finalize_variable_values(self.model.trainable_variables)
+            # Some backends make weights and averages the same buffer here, and give it away when they predict.
+            self._core.set_weights([np.array(value) for value in self._core.get_weights()])
         log_p = predict_log_probabilities(self._core, self._pixels.images)
         val_loss, val_accuracy, val_macro_f1 = figures(log_p, self._pixels.y)
         if not math.isfinite(val_loss):

@@ -60,6 +60,9 @@ def convert_model(
         write_atomically(target, lambda file: file.write(content))
         return target
 
+    from ferkit.classifiers.finetune.backend import open_keras
+
+    open_keras()
     import keras
 
     from ferkit.classifiers.finetune import export

@@ -66,6 +66,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):
             DataError: crops of another shape or type, another number of labels, fewer than two classes.
             TrainingError: the recipe cannot be carried out.
         """
+        from ferkit.classifiers.finetune.backend import open_keras
+
+        open_keras()
         import keras
 
         from ferkit.classifiers.finetune.assembly import build_core, whole_network

@@ -50,8 +50,10 @@ def to_onnx(network: keras.Model) -> bytes:
                 warnings.simplefilter("ignore", FutureWarning)
                 network.export(path, format="onnx", verbose=False)
         except ImportError as error:
+            package = {"jax": "jax2onnx", "torch": "onnxscript"}.get(keras.backend.backend(), "tf2onnx")
             raise DependencyError(
-                f"the export to ONNX needs a package more ({error}); pip install 'ferkit[train]'"
+                f"the export to ONNX needs one package more ({error}); pip install {package}, and run the same "
+                "command again"
             ) from None
 
     def run(path: Path, images: np.ndarray) -> np.ndarray:
@@ -129,7 +131,8 @@ def _exported(
     calibration: np.ndarray | None = None,
 ) -> bytes:
     images = _samples(network) if calibration is None else calibration
-    expected = np.asarray(network.predict_on_batch(images))
+    # Called once, which Keras wants before it exports; and nothing is compiled for these few images.
+    expected = keras.ops.convert_to_numpy(network(images, training=False))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         write(path)

@@ -101,6 +101,9 @@ def finetune(
     """
     if options.model.exists() and not options.overwrite:
         raise ModelError(f"the model {options.model} exists; choose another --name, or --overwrite it")
+    from ferkit.classifiers.finetune.backend import open_keras
+
+    open_keras()
     from ferkit.classifiers.finetune.backbones import input_shape
 
     parts = divide(dataset, options)

@@ -1,0 +1,36 @@
+"""What needs Keras says so, and what does not never loads it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ferkit.classifiers.finetune import backend
+from ferkit.core.errors import DependencyError
+
+
+def test_predicting_never_loads_what_trains() -> None:
+    code = (
+        "import sys, ferkit.classifiers.finetune.network, ferkit.classifiers.ensemble, ferkit.cli.finetune\n"
+        "import ferkit.classifiers.finetune.run, ferkit.classifiers.finetune.recipes\n"
+        "print([name for name in ('keras', 'tensorflow', 'sklearn', 'onnxruntime') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_without_a_backend_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"pip install 'ferkit\[train\]'"):
+        backend.open_keras()
+
+
+def test_native_remarks_are_silenced_and_standard_error_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
+    import os
+
+    with backend._native_silence():
+        os.write(2, b"cuda is not here\n")
+    os.write(2, b"a result\n")
+    assert capfd.readouterr().err == "a result\n"
