@@ -53,7 +53,8 @@ from ferkit.core.errors import FerkitError
 def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     """See expressions live, from a camera, an address or a file.
 
-    MODEL is a model's folder, or its name in --models-dir; without one the newest model is taken.
+    MODEL is a model's folder, or its name in --models-dir; without one the network that
+    comes with ferkit is taken.
 
     \b
     Keys: q quit, s save a picture, r record, m next model, l English/Korean, h help.
@@ -68,13 +69,13 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     quiet_video_library()
     from ferkit.inference.build import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
-    from ferkit.inference.models import choose_model, known_models, open_model
-    from ferkit.inference.sources import LiveSource
+    from ferkit.inference.live_source import LiveSource
+    from ferkit.inference.models import choose_model, default_reason, known_models, open_model
     from ferkit.inference.window import LiveWindow, window_problem
 
     first = choose_model(model, models_dir)
     if model is None:
-        say(f"model: {first}, the newest in {models_dir}; to take another, name it")
+        say(default_reason(models_dir))
     engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
     view = None
     if not options["no_window"]:

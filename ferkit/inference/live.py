@@ -12,10 +12,11 @@ import numpy as np
 from ferkit.core.files import write_atomically
 from ferkit.core.labels import LabelSet
 from ferkit.inference.engine import Engine, FrameResult
+from ferkit.inference.live_source import LiveSource
 from ferkit.inference.overlay import Overlay, Status
 from ferkit.inference.sinks import Recorder
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.sources import Frame, LiveSource
+from ferkit.inference.sources import Frame
 
 MESSAGE_S = 2.5
 

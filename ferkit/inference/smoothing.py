@@ -1,5 +1,8 @@
 """From probabilities that flicker to a label that stands: a filter for each face, then one decision.
 
+The probabilities shown are always an exponential mean of the calibrated readings; the methods differ in how the
+label is decided. So the percentage beside a label stays an honest one, however sure a filter over time is of itself.
+
 All times are in seconds, so that the same settings do the same at 5 and at 60 frames a second.
 """
 
@@ -19,35 +22,39 @@ UNSURE = -1
 """The label of a face that cannot be read with enough certainty."""
 
 
+_QUALITY_HALF_LIFE_S = 0.2
+_CERTAINTY_HALF_LIFE_S = 0.5
+
+
 @dataclass(frozen=True)
 class SmoothingSettings:
     """How labels are steadied.
 
     Attributes:
-        method: ``ema``: mean of the probabilities, older ones count half after ``half_life_s``;
-            ``majority``: the most frequent label of the last ``window_s``;
-            ``repeat``: a label that came ``repeats`` times in a row;
-            ``hmm``: forward filter of a hidden Markov model in which an expression lasts ``stay_s`` on
-                average;
-            ``none``: every frame for itself.
-        half_life_s, window_s, repeats, stay_s: see there.
+        method: decides the label. ``hmm``: forward filter of a hidden Markov model in which an expression lasts
+            ``stay_s`` on average; ``ema``: the mean of the probabilities; ``majority``: the most frequent label of
+            the last ``window_s``; ``repeat``: a label that came ``repeats`` times in a row; ``none``: every frame
+            for itself.
+        half_life_s: readings that are so much older count half as much in the mean.
+        window_s, repeats, stay_s: see there.
         hysteresis: how much more probable than the label shown another one must be to take its place.
         min_dwell_s: how long a label is shown at least.
-        min_confidence: with a lower top probability a face is ``unsure``.
+        min_confidence: a face is ``unsure`` while the top probability of its readings, on average over about a
+            second, is lower.
         min_quality: the same for its quality, 0..1.
 
     Raises:
         DataError: a value out of range.
     """
 
-    method: Method = "ema"
+    method: Method = "hmm"
     half_life_s: float = 0.2
     window_s: float = 0.6
     repeats: int = 2
-    stay_s: float = 3.0
+    stay_s: float = 2.0
     hysteresis: float = 0.1
     min_dwell_s: float = 0.3
-    min_confidence: float = 0.35
+    min_confidence: float = 0.4
     min_quality: float = 0.2
 
     def __post_init__(self) -> None:
@@ -93,9 +100,12 @@ class Filter(Protocol):
 @dataclass
 class _Person:
     filter: Filter
+    mean: EmaFilter
     last_s: float
+    belief: np.ndarray
     proba: np.ndarray
     quality: float
+    certainty: float
     shown: int = UNSURE
     shown_since_s: float = -1e9
 
@@ -163,9 +173,12 @@ class LabelSmoother:
         return {
             str(i): {
                 "filter": p.filter.state(),
+                "mean": p.mean.state(),
+                "belief": p.belief.tolist(),
                 "last_s": p.last_s,
                 "proba": p.proba.tolist(),
                 "quality": p.quality,
+                "certainty": p.certainty,
                 "shown": p.shown,
                 "shown_since_s": p.shown_since_s,
             }
@@ -176,20 +189,25 @@ class LabelSmoother:
         """Go on from what :meth:`state` gave."""
         self._people.clear()
         for i, values in state.items():
-            person_filter = self._new_filter()
-            person_filter.restore(values["filter"])
-            proba = np.array(values["proba"])
-            rest = (values[name] for name in ("quality", "shown", "shown_since_s"))
-            self._people[int(i)] = _Person(person_filter, values["last_s"], proba, *rest)
+            belief, proba = np.array(values["belief"]), np.array(values["proba"])
+            person = self._new_person(values["last_s"], proba, values["quality"])
+            person.filter.restore(values["filter"])
+            person.mean.restore(values["mean"])
+            person.belief, person.certainty = belief, values["certainty"]
+            person.shown, person.shown_since_s = values["shown"], values["shown_since_s"]
+            self._people[int(i)] = person
 
     def _step(self, track: int, proba: np.ndarray, quality: float, timestamp_s: float) -> None:
         person = self._people.get(track)
         if person is None:
-            person = self._people[track] = _Person(self._new_filter(), timestamp_s, proba, quality)
+            person = self._people[track] = self._new_person(timestamp_s, proba, quality)
         gap_s = max(0.0, timestamp_s - person.last_s)
-        person.proba = person.filter.step(proba, gap_s)
+        person.belief = person.filter.step(proba, gap_s)
+        person.proba = person.mean.step(proba, gap_s)
         # A single blurred frame is no reason to fall silent.
-        person.quality += (1 - 0.5 ** (gap_s / 0.2)) * (quality - person.quality)
+        person.quality += (1 - 0.5 ** (gap_s / _QUALITY_HALF_LIFE_S)) * (quality - person.quality)
+        weight = 1 - 0.5 ** (gap_s / _CERTAINTY_HALF_LIFE_S)
+        person.certainty += weight * (float(proba.max()) - person.certainty)
         person.last_s = timestamp_s
         wanted = self._wanted(person)
         if wanted != person.shown and timestamp_s - person.shown_since_s >= self.settings.min_dwell_s - 1e-6:
@@ -197,19 +215,17 @@ class LabelSmoother:
 
     def _wanted(self, person: _Person) -> int:
         """The label that should be shown, with the one shown at an advantage."""
-        best = int(person.proba.argmax())
-        slack = 0.5 * self.settings.hysteresis if person.shown != UNSURE else 0.0
-        if (
-            person.quality < self.settings.min_quality
-            or person.proba[best] < self.settings.min_confidence - slack
-        ):
-            return UNSURE
-        if (
-            person.shown != UNSURE
-            and person.proba[best] - person.proba[person.shown] < self.settings.hysteresis
-        ):
-            return person.shown
-        return best
+        s, shown, belief = self.settings, person.shown, person.belief
+        label = int(belief.argmax())
+        if shown != UNSURE and belief[label] - belief[shown] < s.hysteresis:
+            label = shown
+        slack = 1.0 if shown == UNSURE else 0.9
+        too_poor = person.quality < slack * s.min_quality or person.certainty < slack * s.min_confidence
+        return UNSURE if too_poor else label
+
+    def _new_person(self, timestamp_s: float, proba: np.ndarray, quality: float) -> _Person:
+        mean = EmaFilter(0.0 if self.settings.method == "none" else self.settings.half_life_s)
+        return _Person(self._new_filter(), mean, timestamp_s, proba, proba, quality, float(proba.max()))
 
     def _new_filter(self) -> Filter:
         s = self.settings

@@ -9,9 +9,9 @@ from ferkit.inference import overlay as overlay_module
 from ferkit.inference.capture import Capture
 from ferkit.inference.engine import FrameResult
 from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+from ferkit.inference.live_source import LiveSource
 from ferkit.inference.overlay import History, Overlay, Status, mirrored
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.sources import LiveSource
 from ferkit.inference.window import window_problem
 from tests.inference.brightness import LABELS
 from tests.inference.squares import frame_with, moving_squares, new_engine, write_film

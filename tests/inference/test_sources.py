@@ -14,7 +14,8 @@ from PIL import Image
 from ferkit.core.errors import DataError
 from ferkit.inference import sources
 from ferkit.inference.capture import Capture, to_rgb
-from ferkit.inference.sources import FilmSource, LiveSource, PictureSource
+from ferkit.inference.live_source import LiveSource
+from ferkit.inference.sources import FilmSource, PictureSource
 from tests.inference.squares import frame_with, moving_squares, write_film
 
 
