@@ -1,0 +1,216 @@
+"""Frames a second of the live path, share of time a stage, memory over time, beside PyPI fer and DeepFace.analyze.
+
+    python benchmarks/live.py woman.mp4 group.mp4 --model models/mlp
+    python benchmarks/live.py woman.mp4 --model models/mlp --memory 20000
+    pip install --no-deps --target /somewhere fer
+    python benchmarks/live.py woman.mp4 --model models/mlp --fer /somewhere --deepface
+
+Frames are 640x360 and in memory for all, so that decoding counts for none; ours includes tracking, smoothing and drawing
+the overlay. PyPI fer runs as it does by default (Haar, its TFLite network), DeepFace.analyze with actions=["emotion"], the
+detector opencv, and a network of the same layers with random weights: as fast as the real one, which has to be fetched.
+Each runs in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ferkit.core.tables import table
+from ferkit.faces.process import memory_mb
+from ferkit.inference.build import EngineOptions, build_engine
+from ferkit.inference.models import open_model
+from ferkit.inference.overlay import Overlay, Status
+from ferkit.inference.sources import FilmSource
+
+SIZE_WH = (640, 360)
+FPS = 30.0
+
+
+def frames_of(film: Path, most: int = 300) -> list[np.ndarray]:
+    """RGB frames of 640x360."""
+    frames = []
+    for frame in FilmSource(film):
+        frames.append(cv2.resize(frame.rgb, SIZE_WH, interpolation=cv2.INTER_AREA))
+        if len(frames) == most:
+            break
+    return frames
+
+
+def ours(films: list[Path], model: Path, weights: Path | None, seconds: float) -> None:
+    """A row for each film."""
+    rows = []
+    for film in films:
+        frames = frames_of(film)
+        opened = open_model(model)
+        engine, faces = build_engine(
+            opened, EngineOptions(detector_weights=weights, detect_every=None, fps=FPS)
+        )
+        overlay = Overlay(opened.labels)
+        drawing_s, n, n_faces = 0.0, 0, 0
+        began = time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            result = engine.process(frames[n % len(frames)], n / FPS)
+            start = time.perf_counter()
+            overlay.draw(frames[n % len(frames)], result, Status(fps=30))
+            drawing_s += time.perf_counter() - start
+            n += 1
+            n_faces += len(result)
+        total_s = time.perf_counter() - began
+        spent = {**engine.seconds, "draw": drawing_s}
+        shares = [f"{value / total_s:.0%}" for value in spent.values()]
+        rows.append((film.name, f"{n_faces / n:.1f}", f"{n / total_s:.1f}", *shares))
+    print(
+        f"\nferkit, {model.name}, {faces.settings.detector}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+    header = ("film", "faces", "frames/s", *(f"{stage}" for stage in spent))
+    print(table(header, rows, right=range(1, len(header))))
+
+
+def memory(film: Path, model: Path, weights: Path | None, n_frames: int) -> None:
+    """Megabytes after 1,000 frames and after all."""
+    frames = frames_of(film)
+    opened = open_model(model)
+    engine, _ = build_engine(opened, EngineOptions(detector_weights=weights, detect_every=5))
+    overlay = Overlay(opened.labels)
+    for n in range(1, n_frames + 1):
+        result = engine.process(frames[n % len(frames)], n / FPS)
+        overlay.draw(frames[n % len(frames)], result, Status(fps=float(n % 60)))
+        if n == 1000:
+            first = memory_mb()
+            print(f"after {n} frames {first:.0f} MB")
+    print(f"after {n_frames} frames {memory_mb():.0f} MB: {memory_mb() - first:+.1f} MB")
+
+
+def peer(name: str, film: Path, site: Path | None, seconds: float) -> None:
+    """Run a peer in a process of its own and print what it says."""
+    command = [sys.executable, __file__, str(film), "--seconds", str(seconds), "--peer", name]
+    environment = dict(os.environ)
+    if site is not None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(site), environment.get("PYTHONPATH", "")])
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    words = done.stdout.strip().splitlines()
+    if done.returncode or not words:
+        print(f"{name}: failed: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
+        return
+    values = json.loads(words[-1])
+    print(f"{name:18s} {film.name:24s} {values['fps']:6.1f} frames/s, {values['faces']:.1f} faces a frame")
+
+
+def run_peer(name: str, film: Path, seconds: float) -> None:
+    """In the other process: one line of JSON."""
+    bgr = [cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) for rgb in frames_of(film, 100)]
+    read = _pypi_fer() if name == "fer" else _deepface()
+    read(bgr[0])
+    began, n, n_faces = time.perf_counter(), 0, 0
+    while time.perf_counter() - began < seconds:
+        n_faces += read(bgr[n % len(bgr)])
+        n += 1
+    print(json.dumps({"fps": n / (time.perf_counter() - began), "faces": n_faces / n}))
+
+
+def _pypi_fer() -> Callable[[np.ndarray], int]:
+    from fer.fer import FER
+
+    reader = FER()
+    return lambda bgr: len(reader.detect_emotions(bgr))
+
+
+def _deepface() -> Callable[[np.ndarray], int]:
+    home = Path(tempfile.mkdtemp())
+    _emotion_network(home / ".deepface" / "weights" / "facial_expression_model_weights.onnx")
+    os.environ |= {"DEEPFACE_HOME": str(home), "DEEPFACE_BACKEND_ENGINE": "onnx"}
+    from deepface import DeepFace
+
+    def read(bgr: np.ndarray) -> int:
+        found = DeepFace.analyze(bgr, actions=["emotion"], enforce_detection=False, silent=True)
+        return sum(face["face_confidence"] > 0 for face in found)
+
+    return read
+
+
+def _emotion_network(path: Path) -> None:
+    """The layers of DeepFace's emotion network, random weights: 5x5x64, 2 of 3x3x64, 2 of 3x3x128, 1024, 1024, 7."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    rng, nodes, constants = np.random.default_rng(0), [], []
+
+    def constant(*shape: int) -> str:
+        constants.append(
+            numpy_helper.from_array(rng.normal(0, 0.05, shape).astype(np.float32), f"w{len(constants)}")
+        )
+        return constants[-1].name
+
+    def add(op: str, *inputs: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(op, list(inputs), [f"t{len(nodes)}"], **attributes))
+        return nodes[-1].output[0]
+
+    x, n_in = add("Transpose", "input", perm=[0, 3, 1, 2]), 1
+    for n_out, side, pool in (
+        (64, 5, "MaxPool"),
+        (64, 3, None),
+        (64, 3, "AveragePool"),
+        (128, 3, None),
+        (128, 3, "AveragePool"),
+    ):
+        x = add("Relu", add("Conv", x, constant(n_out, n_in, side, side)))
+        if pool:
+            x = add(pool, x, kernel_shape=[5, 5] if pool == "MaxPool" else [3, 3], strides=[2, 2])
+        n_in = n_out
+    x = add("Flatten", x)
+    for n_out in (1024, 1024):
+        x = add("Relu", add("MatMul", x, constant(n_in, n_out)))
+        n_in = n_out
+    x = add("Softmax", add("MatMul", x, constant(n_in, 7)))
+    graph = helper.make_graph(
+        nodes, "emotion",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 48, 48, 1])],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["n", 7])], constants,
+    )  # fmt: skip
+    path.parent.mkdir(parents=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("films", nargs="+", type=Path)
+    parser.add_argument("--model", type=Path, help="model folder")
+    parser.add_argument("--detector-weights", type=Path)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
+    parser.add_argument(
+        "--memory", type=int, metavar="FRAMES", help="measure memory over so many frames instead"
+    )
+    parser.add_argument(
+        "--fer", type=Path, metavar="FOLDER", help="where PyPI fer was installed with pip --target"
+    )
+    parser.add_argument("--deepface", action="store_true")
+    parser.add_argument("--peer", choices=["fer", "deepface"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peer:
+        run_peer(options.peer, options.films[0], options.seconds)
+        return
+    if options.model is None:
+        parser.error("--model is needed")
+    if options.memory:
+        memory(options.films[0], options.model, options.detector_weights, options.memory)
+        return
+    ours(options.films, options.model, options.detector_weights, options.seconds)
+    for film in options.films:
+        if options.fer:
+            peer("fer", film, options.fer, options.seconds)
+        if options.deepface:
+            peer("deepface", film, None, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
