@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.artifact import ModelArtifact, ModelRecord, write_model
+from ferkit.classifiers.artifact import write_model
+from ferkit.classifiers.record import ModelArtifact, ModelRecord
 from ferkit.classifiers.fit import FittedHead
 from ferkit.classifiers.onnx_head import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.core.arrays import check_features

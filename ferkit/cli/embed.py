@@ -17,6 +17,7 @@ from ferkit.cli.options import (
     person_option,
     say,
 )
+from ferkit.core.errors import DataError
 from ferkit.core.tables import table
 
 if TYPE_CHECKING:
@@ -156,6 +157,9 @@ def embed(data: Path, **options: Any) -> None:
         store, summary = embed_dataset(
             dataset, embedder, crop, store_options, workers=options["workers"], progress=progress, say=say
         )
+    if not summary.n_done + summary.n_kept:
+        row = store.failures()[0]
+        raise DataError(f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}")
     if options["as_json"]:
         click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
         return
@@ -164,9 +168,10 @@ def embed(data: Path, **options: Any) -> None:
     if len(summary.failures) > 10:
         say(f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json")
     rate = (summary.n_done + len(summary.failures)) / summary.seconds
+    before = f", {summary.n_failed_before} failed before" if summary.n_failed_before else ""
     click.echo(
-        f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed, "
-        f"{summary.n_deleted} no longer in the data: {store.folder}"
+        f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
+        f"{before}, {summary.n_deleted} no longer in the data: {store.folder}"
     )
 
 

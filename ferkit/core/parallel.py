@@ -1,7 +1,7 @@
 """Work done ahead by threads, in order and within bounds."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 def map_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``map(work, items)`` by ``workers`` threads, with at most ``ahead`` results waiting: that bounds the memory.
 
     When the iterator is closed or an interrupt comes, what has not begun is dropped.

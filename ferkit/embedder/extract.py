@@ -1,17 +1,18 @@
 """The extraction loop: pictures in, rows of a store out; stopped at any time, it goes on where it was."""
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import os
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.parallel import map_ahead
 from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.embedder.backbones import Embedder
@@ -30,6 +31,7 @@ class ExtractionSummary:
     Attributes:
         n_done: pictures embedded in this run.
         n_kept: pictures whose embedding was there already.
+        n_failed_before: pictures that an earlier run could not embed, and that have not changed since.
         n_deleted: pictures that are in the store but no longer in the data set.
         failures: path and reason of the pictures of this run that could not be embedded.
         seconds: that the run took.
@@ -37,6 +39,7 @@ class ExtractionSummary:
 
     n_done: int = 0
     n_kept: int = 0
+    n_failed_before: int = 0
     n_deleted: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -70,33 +73,34 @@ def extract(
         dataset: the pictures.
         embedder: the network.
         cropper: takes out the faces, in the embedder's input size.
-        store: made with the settings of both.
+        store: made with the settings of both; the caller holds its :meth:`~EmbeddingStore.writing`.
         workers: threads that read and crop; one a core if None.
         progress: is told of every batch.
 
     Raises:
-        StoreError: the store is being written by another process, is damaged, or mirrors another data set.
+        StoreError: the store is damaged, or mirrors another data set.
         FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
     """
     started = time.monotonic()
     workers = workers or os.cpu_count() or 1
-    with store.writing(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence)
-        store.write_view(view)
-        known = store.rows()
-        todo = missing(dataset, store)
-        replaces = any(sample.path in known for sample in todo)
-        summary = ExtractionSummary(n_kept=len(dataset) - len(todo), n_deleted=len(view.deleted))
-        progress.start(total=len(dataset), done=summary.n_kept)
-        ahead = max(2 * store.batch_size, 4 * workers)
-        loaded = _ordered(pool, (lambda s=s: _load(dataset, cropper, s) for s in todo), ahead)
-        try:
-            for n_rows in _lengths(len(todo), store.rows_per_shard):
-                rows, X, read_ns = _embed_shard(n_rows, loaded, embedder, store, summary, progress)
-                store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
-        finally:
-            # What is still waiting is of no use to anybody: an interrupt must not wait for it.
-            pool.shutdown(wait=False, cancel_futures=True)
+    view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence)
+    store.write_view(view)
+    known = store.rows()
+    todo = missing(dataset, store)
+    again = {sample.path for sample in todo}
+    replaces = not again.isdisjoint(known)
+    there = [known[sample.path] for sample in dataset.samples if sample.path not in again]
+    n_failed = sum(row.error is not None for row in there)
+    summary = ExtractionSummary(
+        n_kept=len(there) - n_failed, n_failed_before=n_failed, n_deleted=len(view.deleted)
+    )
+    progress.start(total=len(dataset), done=len(there))
+    load = functools.partial(_load, dataset, cropper)
+    loaded = map_ahead(load, todo, workers=workers, ahead=max(2 * store.batch_size, 4 * workers))
+    with contextlib.closing(loaded):
+        for n_rows in _lengths(len(todo), store.rows_per_shard):
+            rows, X, read_ns = _embed_shard(n_rows, loaded, embedder, store, summary, progress)
+            store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -191,17 +195,6 @@ def _row(
 ) -> Row:
     box = crop.xyxy if crop is not None else None
     return Row(sample.path, sample.label, sample.split, sample.group, size, digest, box, error)
-
-
-def _ordered(pool: ThreadPoolExecutor, jobs: Iterable, ahead: int) -> Iterator[_Loaded]:
-    """Results in order, with at most ``ahead`` of them waiting: that bounds the memory."""
-    waiting: deque[Future[_Loaded]] = deque()
-    for job in jobs:
-        waiting.append(pool.submit(job))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _lengths(total: int, size: int) -> Iterator[int]:

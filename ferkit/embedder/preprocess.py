@@ -8,37 +8,11 @@ import numpy as np
 from ferkit.core.arrays import check_crops
 from ferkit.core.errors import DataError
 from ferkit.embedder.settings import Channels, EmbedderSettings, Resize
-
-
-def resize_crop(crop: np.ndarray, size_wh: tuple[int, int], how: Resize = "stretch") -> np.ndarray:
-    """One crop at the size of a network's input.
-
-    Args:
-        crop: uint8 (H, W, 3).
-        size_wh: the size wanted.
-        how: ``stretch`` fills it, averaging where it shrinks; ``letterbox`` keeps the proportions,
-            interpolates linearly and pads with black, the odd pixel of a margin below and on the right, as
-            DeepFace does.
-
-    Returns:
-        uint8 (height, width, 3); the crop itself if it has the size already.
-    """
-    height, width = crop.shape[:2]
-    if (width, height) == tuple(size_wh):
-        return crop
-    if how == "stretch":
-        shrinks = width * height > size_wh[0] * size_wh[1]
-        return cv2.resize(crop, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    factor = min(size_wh[0] / width, size_wh[1] / height)
-    inner_w, inner_h = max(int(width * factor), 1), max(int(height * factor), 1)
-    left, top = (size_wh[0] - inner_w) // 2, (size_wh[1] - inner_h) // 2
-    boxed = np.zeros((size_wh[1], size_wh[0], crop.shape[2]), crop.dtype)
-    boxed[top : top + inner_h, left : left + inner_w] = cv2.resize(crop, (inner_w, inner_h))
-    return boxed
+from ferkit.faces.crop import fit_to
 
 
 def resize_crops(crops: np.ndarray, size_wh: tuple[int, int], how: Resize = "stretch") -> np.ndarray:
-    """The same for uint8 (n, H, W, 3): uint8 (n, height, width, 3); ``crops`` itself if it has the size.
+    """Crops uint8 (n, H, W, 3) of ``size_wh``, see :func:`ferkit.faces.crop.fit_to`; themselves if they have the size.
 
     Raises:
         DataError: another shape or type, or crops without pixels.
@@ -50,7 +24,7 @@ def resize_crops(crops: np.ndarray, size_wh: tuple[int, int], how: Resize = "str
         raise DataError(f"expected crops with at least one pixel, found {width}x{height}")
     resized = np.empty((len(crops), size_wh[1], size_wh[0], 3), np.uint8)
     for target, crop in zip(resized, crops, strict=True):
-        target[:] = resize_crop(crop, size_wh, how)
+        target[:] = fit_to(crop, size_wh, how)
     return resized
 
 

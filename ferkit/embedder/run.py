@@ -112,8 +112,8 @@ def embed_dataset(
                 raise StoreDamagedError(reason)
             say(f"{shard.npy.name} is damaged and made anew")
             shard.remove()
-    cropper = open_cropper(cropping, embedder)
-    return store, extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
+        cropper = open_cropper(cropping, embedder)
+        return store, extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
 
 
 def settle_cropping(dataset: Dataset, options: CropOptions) -> Cropping:

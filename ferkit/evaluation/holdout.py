@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.artifact import ModelArtifact
+from ferkit.classifiers.record import ModelArtifact
 from ferkit.classifiers.embedding import save_embedding_model
 from ferkit.classifiers.fit import FittedHead, Progress, fit_head
 from ferkit.classifiers.heads import HeadSettings

@@ -15,7 +15,7 @@ from networks import GraphBuilder, small_network
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError, WeightsError
 from ferkit.embedder.backbones import InputOptions, known_backbones, load_embedder, open_embedder
 from ferkit.embedder.network import pool_features
-from ferkit.embedder.preprocess import resize_crop
+from ferkit.faces.crop import fit_to
 from ferkit.embedder.settings import EmbedderSettings
 
 
@@ -69,7 +69,7 @@ def test_a_graph_of_any_size_needs_one(tmp_path: Path, crops: np.ndarray) -> Non
         open_embedder(f"onnx:{path}")
     embedder = open_embedder(f"onnx:{path}", options=InputOptions(size_wh=(64, 48)))
     assert embedder.input_size_wh == (64, 48)
-    large = np.stack([resize_crop(crop, (64, 48)) for crop in crops])
+    large = np.stack([fit_to(crop, (64, 48)) for crop in crops])
     np.testing.assert_array_equal(embedder.embed(crops), embedder.embed(large))
 
 
@@ -198,11 +198,11 @@ def test_raw_sees_gradients_and_not_brightness() -> None:
 
 def test_letterbox_keeps_proportions_and_stretch_fills() -> None:
     wide = np.full((10, 40, 3), 255, np.uint8)
-    boxed = resize_crop(wide, (20, 21), "letterbox")
+    boxed = fit_to(wide, (20, 21), "letterbox")
     assert boxed.shape == (21, 20, 3)
     assert np.flatnonzero(boxed[:, 0, 0]).tolist() == list(range(8, 13))
-    assert resize_crop(wide, (20, 21), "stretch").min() == 255
-    assert resize_crop(np.zeros((1, 300, 3), np.uint8), (20, 20), "letterbox").shape == (20, 20, 3)
+    assert fit_to(wide, (20, 21), "stretch").min() == 255
+    assert fit_to(np.zeros((1, 300, 3), np.uint8), (20, 20), "letterbox").shape == (20, 20, 3)
 
 
 def test_pooling_covers_every_cell_also_of_odd_sizes() -> None:

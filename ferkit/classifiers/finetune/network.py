@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.artifact import ModelArtifact, ModelRecord, write_model
+from ferkit.classifiers.artifact import write_model
+from ferkit.classifiers.record import ModelArtifact, ModelRecord
 from ferkit.core.arrays import check_crops
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
