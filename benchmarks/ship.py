@@ -26,11 +26,13 @@ from ferkit.classifiers.finetune.network import (
     NetworkClassifier,
     save_network_model,
 )
-from ferkit.classifiers.finetune.two_outputs import with_embedding
-from ferkit.core.labels import LabelSet
+from ferkit.classifiers.finetune.two_outputs import Calibration, Light, with_embedding
 from ferkit.datasets.load import load_dataset
-from ferkit.evaluation.metrics import Evaluation, evaluate
+from ferkit.evaluation.metrics import evaluate
 from ferkit.zoo.shipped import shipped_folder
+
+LIGHT = Light(129.5, 54.0)
+"""Mean over the training part of FER2013 of a picture's mean and of its standard deviation."""
 
 LICENCE = "MIT, as ferkit; trained by this project on FER2013, which was given out for research"
 
@@ -46,23 +48,30 @@ def main() -> None:
     run = read_model(arguments.model)
     crops, y = public_test(arguments.data)
     network = run.file(NETWORK_ONNX).read_bytes()
-    raw = NetworkClassifier(with_embedding(network), run.labels, threads=1).predict_proba(crops)
+    raw = NetworkClassifier(with_embedding(network, light=LIGHT), run.labels, threads=1).predict_proba(crops)
     truth = np.array([run.labels.names.index(label) for label in y])
-    temperature = fitted_temperature(raw, truth)
-    shipped = with_embedding(network, temperature)
+    calibration = fitted(raw, truth)
+    shipped = with_embedding(network, calibration, LIGHT)
     classifier = NetworkClassifier(shipped, run.labels, threads=1)
-    before, after = measured(raw, y, run.labels), measured(classifier.predict_proba(crops), y, run.labels)
-    calibration = {
-        "temperature": temperature,
+    after = evaluate(y, classifier.predict_proba(crops), run.labels)
+    alone = fitted(raw, truth, with_biases=False)
+    ways = {"none": raw, "temperature": calibrated(raw, alone), "crossed": crossed(raw, truth)}
+    before = {name: evaluate(y, proba, run.labels, n_resamples=0).figures for name, proba in ways.items()}
+    about = {
+        **dataclasses.asdict(calibration),
         "fitted_on": "FER2013 PublicTest",
-        "ece_before": before.figures["ece"].value,
-        "ece_after": after.figures["ece"].value,
-        "ece_after_when_fitted_on_the_other_half": cross_fitted_ece(raw, truth, y, run.labels),
+        "ece_before": before["none"]["ece"].value,
+        "ece_with_temperature_alone": before["temperature"]["ece"].value,
+        "temperature_alone": alone.temperature,
+        "ece": after.figures["ece"].value,
+        "ece_when_fitted_on_the_other_half": before["crossed"]["ece"].value,
+        "accuracy_before": before["none"]["accuracy"].value,
+        "accuracy_when_fitted_on_the_other_half": before["crossed"]["accuracy"].value,
     }
     parts = {name: value for name, value in run.record.parts.items() if name != "flip"}
     record = dataclasses.replace(
         run.record,
-        parts={**parts, "calibration": calibration, "mirror": "averaged inside the graph"},
+        parts={**parts, "calibration": about, "light": dataclasses.asdict(LIGHT), "mirrored": True},
         split={**run.record.split, "selected_on": "FER2013 PublicTest"},
         metrics={
             "on": "FER2013 PublicTest",
@@ -71,7 +80,7 @@ def main() -> None:
         },
         licence=LICENCE,
     )
-    files = {NETWORK_ONNX: shipped, NETWORK_KERAS: keras_twin(run.file(NETWORK_KERAS), temperature)}
+    files = {NETWORK_ONNX: shipped, NETWORK_KERAS: keras_twin(run.file(NETWORK_KERAS), calibration)}
     if "history.csv" in run.files:
         files["history.csv"] = run.file("history.csv").read_bytes()
     artifact = save_network_model(arguments.target, files, record, overwrite=True)
@@ -79,7 +88,7 @@ def main() -> None:
     print(f"{artifact.folder}: {sizes}")
     accuracy = after.figures["accuracy"]
     print(f"PublicTest accuracy {accuracy.value:.2%} ({accuracy.low:.1%} to {accuracy.high:.1%})")
-    print(", ".join(f"{name} {value}" for name, value in calibration.items()))
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
 
 
 def public_test(data: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -89,45 +98,50 @@ def public_test(data: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([dataset.read(sample) for sample in samples]), np.array([s.label for s in samples])
 
 
-def fitted_temperature(proba: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature with the least log-loss (Guo et al., 2017)."""
-    from scipy.optimize import minimize_scalar
+def fitted(proba: np.ndarray, truth: np.ndarray, *, with_biases: bool = True) -> Calibration:
+    """The calibration with the least log-loss; biases sum to 0."""
+    from scipy.optimize import minimize
 
-    found = minimize_scalar(
-        lambda log_t: -np.log(tempered(proba, np.exp(log_t))[np.arange(len(truth)), truth] + 1e-12).mean(),
-        bounds=(-2, 2),
-        method="bounded",
-    )
-    return round(float(np.exp(found.x)), 4)
+    k = proba.shape[1]
+
+    def unpacked(values: np.ndarray) -> Calibration:
+        biases = values[1:] - values[1:].mean() if with_biases else np.zeros(k)
+        return Calibration(float(np.exp(values[0])), tuple(biases.tolist()))
+
+    def loss(values: np.ndarray) -> float:
+        found = calibrated(proba, unpacked(values))
+        return float(-np.log(found[np.arange(len(truth)), truth] + 1e-12).mean())
+
+    found = minimize(loss, np.zeros(k + 1 if with_biases else 1), method="L-BFGS-B")
+    best = unpacked(found.x)
+    return Calibration(round(best.temperature, 4), tuple(round(bias, 4) for bias in best.biases))
 
 
-def tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities as they were with the logits divided by ``temperature``."""
-    logits = np.log(np.maximum(proba.astype(np.float64), 1e-12)) / temperature
+def calibrated(proba: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Uncalibrated probabilities (n, k) after calibration."""
+    logits = np.log(np.maximum(proba.astype(np.float64), 1e-12)) / calibration.temperature
+    logits += np.array(calibration.biases)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True)
 
 
-def cross_fitted_ece(proba: np.ndarray, truth: np.ndarray, y: np.ndarray, labels: LabelSet) -> float:
-    """The calibration error of each half with the temperature of the other, so that none is judged by its own."""
+def crossed(proba: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Each half calibrated by the other, so that nothing is judged by what it was fitted on."""
     side = np.random.default_rng(0).random(len(truth)) < 0.5
-    scaled = np.empty_like(proba, np.float64)
+    found = np.empty_like(proba, np.float64)
     for half in (side, ~side):
-        scaled[half] = tempered(proba[half], fitted_temperature(proba[~half], truth[~half]))
-    return measured(scaled, y, labels).figures["ece"].value
+        found[half] = calibrated(proba[half], fitted(proba[~half], truth[~half]))
+    return found
 
 
-def measured(proba: np.ndarray, y: np.ndarray, labels: LabelSet) -> Evaluation:
-    return evaluate(y, proba, labels)
-
-
-def keras_twin(path: Path, temperature: float) -> bytes:
-    """The Keras network with the temperature in its last layer; without mirroring, as training wants it."""
+def keras_twin(path: Path, calibration: Calibration) -> bytes:
+    """The Keras network, calibrated; without mirroring and light, as training wants it."""
     import keras
 
     network = keras.saving.load_model(path, compile=False)
     logits = network.get_layer("core").get_layer("logits")
-    logits.set_weights([weights / temperature for weights in logits.get_weights()])
+    matrix, bias = (weights / calibration.temperature for weights in logits.get_weights())
+    logits.set_weights([matrix, bias + np.array(calibration.biases)])
     with tempfile.TemporaryDirectory() as folder:
         twin = Path(folder) / NETWORK_KERAS
         network.save(twin)

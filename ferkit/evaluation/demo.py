@@ -72,7 +72,7 @@ def run_demo(
             faces, n_per_class=settings.n_per_class, n_persons=settings.n_persons, seed=settings.seed
         )
     dataset = read_folder(faces, DRAWN_PERSON)
-    embedder = open_embedder("raw")
+    embedder = open_embedder("ferkit")
     options = StoreOptions(root=folder / "cache")
     store, _ = embed_dataset(dataset, embedder, CropOptions("none"), options, progress=progress, say=say)
     progress.close()

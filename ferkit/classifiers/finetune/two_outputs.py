@@ -1,13 +1,17 @@
 """One graph that both classifies and embeds: the form in which the package's own network is shipped.
 
-    images ─┬────────> backbone ─> pooled ─┐
-            └─ mirror ─> backbone ─> pooled ─┴─ mean = embedding ─> logits / temperature ─> probabilities
+    images ─> light ─┬──────────> backbone ─> pooled ─┐
+                     └─ mirror ─> backbone ─> pooled ─┴─ mean = embedding ─> calibrated logits ─> probabilities
 
 Averaging the *features* of a face and of its mirror image is test-time flipping for both outputs at once, and keeps
 the classifier a linear head on the embedding: a logistic head fitted on it can do all that the network itself does.
+Bringing every crop to the brightness and contrast that training pictures have on average costs well-lit faces
+nothing and saves dark ones.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,32 +23,59 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 _MIRRORED = "/mirrored"
+_LUMA = (0.299, 0.587, 0.114)
 
 
-def with_embedding(network: bytes, temperature: float = 1.0) -> bytes:
+@dataclass(frozen=True)
+class Light:
+    """The brightness that every crop is brought to, in gray levels of 0..255: mean and standard deviation."""
+
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes the probabilities those of the labels: logits / ``temperature`` + ``biases``, one for each class.
+
+    The temperature is Guo et al.'s ("On calibration of modern neural networks", 2017). The biases (Alexandari et al.,
+    "Bias-corrected calibration", 2020) take back what soft labels did to the classes' frequencies.
+    """
+
+    temperature: float
+    biases: tuple[float, ...]
+
+
+def with_embedding(
+    network: bytes, calibration: Calibration | None = None, light: Light | None = None
+) -> bytes:
     """The ``network.onnx`` of a run with a second output, its pooled features, over a crop and its mirror image.
 
     Args:
         network: an ONNX file as :func:`ferkit.classifiers.finetune.export.to_onnx` writes it: float32
             (n, H, W, 3) to softmax probabilities, by one dense layer on pooled features.
-        temperature: the logits are divided by it (Guo et al., "On calibration of modern neural networks", 2017).
+        calibration: of the logits; None leaves them as they are.
+        light: what crops are brought to first; None leaves them as they are.
 
     Returns:
         An ONNX file with the outputs ``embedding`` (n, features) and ``probabilities`` (n, k), both float32. Its
         weights are stored as float16 and computed with in float32.
 
     Raises:
-        ModelError: the network does not end in one dense layer and a softmax.
+        ModelError: the network does not end in one dense layer with a bias for each class, and a softmax.
     """
     import onnx
 
     model = onnx.load_from_string(network)
     dense, bias, features = _ending(model)
-    _scale(model, [*dense, *bias], 1 / temperature)
+    if calibration is not None:
+        _rewrite(model, dense, lambda matrix: matrix / calibration.temperature)
+        _rewrite(model, bias, lambda b: b / calibration.temperature + np.array(calibration.biases))
     _rename(model, model.graph.output[0].name, PROBABILITIES)
-    _average_with_mirror(model, features)
+    prelude, crops = _adjusted(model, light)
+    _average_with_mirror(model, features, prelude, crops)
     del model.graph.output[:]
-    for name, size in zip((EMBEDDING, PROBABILITIES), _weights(model)[dense[0]].dims, strict=True):
+    for name, size in zip((EMBEDDING, PROBABILITIES), _weights(model)[dense].dims, strict=True):
         info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", size])
         model.graph.output.append(info)
     _halve(model)
@@ -52,34 +83,73 @@ def with_embedding(network: bytes, temperature: float = 1.0) -> bytes:
     return model.SerializeToString()
 
 
-def _ending(model: "onnx.ModelProto") -> tuple[list[str], list[str], str]:
+def _ending(model: "onnx.ModelProto") -> tuple[str, str, str]:
     """Names of the last layer's matrix, of its bias, and of the features that it takes."""
     weights, producers = _weights(model), _producers(model)
     softmax = producers.get(model.graph.output[0].name)
     node = producers.get(softmax.input[0]) if softmax is not None and softmax.op_type == "Softmax" else None
-    bias: list[str] = []
+    biases: list[str] = []
     if node is not None and node.op_type == "Add":
-        bias = [name for name in node.input if name in weights]
+        biases = [name for name in node.input if name in weights]
         node = next((producers[name] for name in node.input if name in producers), None)
-    if node is None or node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights:
-        raise ModelError(
-            "expected a network that ends in one dense layer and a softmax, found another ending"
-        )
-    return [node.input[1]], bias + list(node.input[2:]), node.input[0]
+    if node is not None and node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+        biases += node.input[2:]
+        if len(biases) == 1:
+            return node.input[1], biases[0], node.input[0]
+    raise ModelError(
+        "expected a network that ends in a dense layer with biases and a softmax, found another ending"
+    )
 
 
-def _average_with_mirror(model: "onnx.ModelProto", features: str) -> None:
+def _adjusted(model: "onnx.ModelProto", light: Light | None) -> tuple[list["onnx.NodeProto"], str]:
+    """Nodes that bring the images to ``light``, and the name of what comes out of them."""
+    from onnx import helper, numpy_helper
+
+    (images,) = (value.name for value in model.graph.input)
+    if light is None:
+        return [], images
+
+    def constant(name: str, values: float | tuple[float, ...]) -> str:
+        array = np.array(values, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array[:, None] if array.ndim else array, name))
+        return name
+
+    def node(op: str, sources: list[str], output: str, **attributes: Any) -> "onnx.NodeProto":
+        return helper.make_node(op, sources, [f"light/{output}"], **attributes)
+
+    luma, mean = constant("light/luma", _LUMA), constant("light/to", light.mean)
+    whole = {"axes": [1, 2, 3]}
+    nodes = [
+        node("MatMul", [images, luma], "gray"),
+        node("ReduceMean", ["light/gray"], "mean", **whole),
+        node("Sub", ["light/gray", "light/mean"], "centred"),
+        node("Mul", ["light/centred", "light/centred"], "squared"),
+        node("ReduceMean", ["light/squared"], "variance", **whole),
+        # One gray level squared more: an even surface stays even.
+        node("Add", ["light/variance", constant("light/one", 1.0)], "safe"),
+        node("Sqrt", ["light/safe"], "spread"),
+        node("Div", [constant("light/wanted", light.spread), "light/spread"], "gain"),
+        node("Sub", [images, "light/mean"], "from_mean"),
+        node("Mul", ["light/from_mean", "light/gain"], "scaled"),
+        node("Add", ["light/scaled", mean], "crops"),
+    ]
+    return nodes, "light/crops"
+
+
+def _average_with_mirror(
+    model: "onnx.ModelProto", features: str, prelude: list["onnx.NodeProto"], crops: str
+) -> None:
     from onnx import helper, numpy_helper
 
     graph = model.graph
     (images,) = (value.name for value in graph.input)
     producers = _producers(model)
     before = _needed(features, producers)
-    mirrored = images + _MIRRORED
+    mirrored = crops + _MIRRORED
     for name, value in (("start", -1), ("stop", np.iinfo(np.int64).min), ("axis", 2), ("step", -1)):
         graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), f"{mirrored}/{name}"))
     ends = [f"{mirrored}/{name}" for name in ("start", "stop", "axis", "step")]
-    branch = [helper.make_node("Slice", [images, *ends], [mirrored])]
+    branch = [*prelude, helper.make_node("Slice", [crops, *ends], [mirrored])]
     made = {images: mirrored} | {output: output + _MIRRORED for node in before for output in node.output}
     for node in before:
         twin = type(node)()
@@ -94,6 +164,8 @@ def _average_with_mirror(model: "onnx.ModelProto", features: str) -> None:
         helper.make_node("Mul", ["doubled_embedding", "half"], [EMBEDDING]),
     ]
     own = {node.output[0] for node in before}
+    for node in before:
+        node.input[:] = [crops if name == images else name for name in node.input]
     after = [node for node in graph.node if node.output[0] not in own]
     for node in after:
         node.input[:] = [EMBEDDING if name == features else name for name in node.input]
@@ -136,13 +208,12 @@ def _halve(model: "onnx.ModelProto") -> None:
     model.graph.node.extend([*casts, *rest])
 
 
-def _scale(model: "onnx.ModelProto", names: list[str], factor: float) -> None:
+def _rewrite(model: "onnx.ModelProto", name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
     from onnx import numpy_helper
 
-    for name in names:
-        tensor = _weights(model)[name]
-        values = numpy_helper.to_array(tensor) * np.float32(factor)
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
+    tensor = _weights(model)[name]
+    values = change(numpy_helper.to_array(tensor).astype(np.float64))
+    tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
 
 
 def _rename(model: "onnx.ModelProto", old: str, new: str) -> None:
