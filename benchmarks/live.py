@@ -5,10 +5,10 @@
     pip install --no-deps --target /somewhere fer
     python benchmarks/live.py woman.mp4 --model models/mlp --fer /somewhere --deepface
 
-Frames are 640x360 and in memory for all, so that decoding counts for none; ours includes tracking, smoothing and drawing
-the overlay. PyPI fer runs as it does by default (Haar, its TFLite network), DeepFace.analyze with actions=["emotion"], the
-detector opencv, and a network of the same layers with random weights: as fast as the real one, which has to be fetched.
-Each runs in a process of its own.
+Frames are 640x360 and in memory for all, so that decoding counts for none; ours includes tracking, smoothing and
+drawing the overlay. PyPI fer runs as it does by default (Haar, its TFLite network); DeepFace.analyze with
+actions=["emotion"], the detector opencv, and a network of the same layers with random weights, which is as fast as the
+real one. Each runs in a process of its own.
 """
 
 import argparse
