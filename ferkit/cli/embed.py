@@ -13,6 +13,8 @@ from ferkit.cli.options import (
     SIZE,
     cache_dir_option,
     common_options,
+    detector_option,
+    detector_weights_option,
     is_quiet,
     person_option,
     say,
@@ -51,15 +53,8 @@ if TYPE_CHECKING:
 )
 @click.option("--scale", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 1]")
 @click.option("--offset", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 0]")
-@click.option(
-    "-d",
-    "--detector",
-    type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
-    default="auto",
-    show_default=True,
-    help="Finds the face; 'none' takes pictures whole, 'auto' looks at some first.",
-)
-@click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
+@detector_option("'auto' looks at some first")
+@detector_weights_option
 @click.option(
     "--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points."
 )
@@ -159,7 +154,9 @@ def embed(data: Path, **options: Any) -> None:
         )
     if not summary.n_done + summary.n_kept:
         row = store.failures()[0]
-        raise DataError(f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}")
+        raise DataError(
+            f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
+        )
     if options["as_json"]:
         click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
         return

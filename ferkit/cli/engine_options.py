@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.options import FILE
+from ferkit.cli.options import detector_option, detector_weights_option
 
 if TYPE_CHECKING:
     from ferkit.inference.build import EngineOptions
@@ -23,10 +23,8 @@ _NAMES = (
 def engine_options(command: F) -> F:
     """Detector, smoothing and neutral calibration."""
     for option in reversed((
-        click.option("-d", "--detector", type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
-                     default="auto", show_default=True,
-                     help="Finds the faces; 'auto' does as in the model's training."),
-        click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights."),
+        detector_option(),
+        detector_weights_option,
         click.option("--detect-size", type=click.IntRange(64), default=480, show_default=True,
                      help="The detector sees frames scaled down to this longer side; more finds smaller faces."),
         click.option("--smooth", type=click.Choice(["hmm", "ema", "majority", "repeat", "none"]), default="hmm",

@@ -8,10 +8,12 @@ import click
 
 from ferkit.cli.options import (
     DATA,
-    FILE,
     FOLDER,
     common_options,
+    detector_option,
+    detector_weights_option,
     is_quiet,
+    lang_option,
     models_dir_option,
     person_option,
     say,
@@ -28,23 +30,10 @@ from ferkit.cli.options import (
     show_default=True,
     help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.",
 )
-@click.option(
-    "-d",
-    "--detector",
-    type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
-    default="auto",
-    show_default=True,
-    help="Finds the face; 'auto' does as in the model's training.",
-)
-@click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
+@detector_option()
+@detector_weights_option
 @click.option("--out", type=FOLDER, help="Folder for the report.  [default: <model>/eval-<data>]")
-@click.option(
-    "--lang",
-    type=click.Choice(["en", "ko"]),
-    default="en",
-    show_default=True,
-    help="Language of the expressions' names.",
-)
+@lang_option
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Threads that read pictures.  [default: one a core]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")

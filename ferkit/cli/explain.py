@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from ferkit.cli.options import FILE, common_options, models_dir_option, say
+from ferkit.cli.options import (
+    FILE,
+    common_options,
+    detector_option,
+    detector_weights_option,
+    lang_option,
+    models_dir_option,
+    say,
+)
 from ferkit.core.errors import DataError
 
 
@@ -23,19 +31,10 @@ from ferkit.core.errors import DataError
 )
 @click.option("--target", help="Expression to explain.  [default: the one that was read]")
 @click.option("--crops", is_flag=True, help="The photo is a cropped face: take it whole.")
-@click.option(
-    "-d",
-    "--detector",
-    type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
-    default="auto",
-    show_default=True,
-    help="Finds the faces; 'auto' does as in the model's training.",
-)
-@click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
+@detector_option()
+@detector_weights_option
 @click.option("--out", type=FILE, help="PNG to write.  [default: PHOTO's name + '-explained.png', here]")
-@click.option(
-    "--lang", type=click.Choice(["en", "ko"]), default="en", show_default=True, help="Language of the words."
-)
+@lang_option
 @models_dir_option
 @common_options
 def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) -> None:

@@ -12,6 +12,8 @@ from ferkit.cli.options import (
     SIZE,
     cache_dir_option,
     common_options,
+    detector_option,
+    detector_weights_option,
     is_quiet,
     models_dir_option,
     person_option,
@@ -60,8 +62,8 @@ _SETTINGS = {
 @click.option(
     "-b",
     "--backbone",
-    help="ferkit (the shipped network, with its weights), compact, vgg48, plain, efficientnet-b0 (-b1, -b2, -v2-b0), mobilenet-v3-large "
-    "(-small), resnet50-v2, or a .keras or .h5 file.",
+    help="ferkit (the shipped network, with its weights), compact, vgg48, plain, efficientnet-b0 "
+    "(-b1, -b2, -v2-b0), mobilenet-v3-large (-small), resnet50-v2, or a .keras or .h5 file.",
 )
 @click.option("--weights", help="imagenet, none, ferkit, or the .keras or .h5 file of an earlier run.")
 @click.option("--input-size", type=SIZE, help="Width x height of the network's input.")
@@ -122,15 +124,8 @@ _SETTINGS = {
 )
 @click.option("--votes", type=FILE, help="CSV of votes a class for each picture, as soft labels (FER+).")
 @click.option("--teacher", type=DATA, help="Model or ensemble whose probabilities are learnt too.")
-@click.option(
-    "-d",
-    "--detector",
-    type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
-    default="auto",
-    show_default=True,
-    help="Finds the face; 'none' takes pictures whole, 'auto' looks at some first.",
-)
-@click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
+@detector_option("'auto' looks at some first")
+@detector_weights_option
 @click.option(
     "--margin",
     type=click.FloatRange(0, 2),

@@ -70,6 +70,30 @@ person_option = click.option(
 )
 
 
+detector_weights_option = click.option(
+    "--detector-weights", type=FILE, help="Take this file as the detector's weights."
+)
+lang_option = click.option(
+    "--lang",
+    type=click.Choice(["en", "ko"]),
+    default="en",
+    show_default=True,
+    help="Language of the expressions' names.",
+)
+
+
+def detector_option(auto: str = "'auto' does as in the model's training") -> Callable[[F], F]:
+    """``--detector``; ``auto`` says what that word means to the command."""
+    return click.option(
+        "-d",
+        "--detector",
+        type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
+        default="auto",
+        show_default=True,
+        help=f"Finds the face; 'none' takes pictures whole, {auto}.",
+    )
+
+
 def say(message: str) -> None:
     """A remark for the user: to standard error, so that results can be piped, and to the log."""
     logging.getLogger("ferkit").info(message)

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ferkit.cli.options import FILE, FOLDER, common_options, is_quiet, models_dir_option, say
+from ferkit.cli.options import (
+    FOLDER,
+    common_options,
+    detector_option,
+    detector_weights_option,
+    is_quiet,
+    lang_option,
+    models_dir_option,
+    say,
+)
 from ferkit.core.errors import DataError
 from ferkit.core.tables import table
 
@@ -31,22 +40,9 @@ ROWS_AT_ONCE = 500
     "model_and_paths", metavar="[MODEL] PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--crops", is_flag=True, help="The pictures are cropped faces: take them whole.")
-@click.option(
-    "-d",
-    "--detector",
-    type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
-    default="auto",
-    show_default=True,
-    help="Finds the faces; 'auto' does as in the model's training.",
-)
-@click.option("--detector-weights", type=FILE, help="Take this file as the detector's weights.")
-@click.option(
-    "--lang",
-    type=click.Choice(["en", "ko"]),
-    default="en",
-    show_default=True,
-    help="Language of the expressions' names.",
-)
+@detector_option()
+@detector_weights_option
+@lang_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all probabilities.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with all probabilities.")
 @click.option("--annotated", type=FOLDER, help="Write copies with boxes and labels into this folder.")

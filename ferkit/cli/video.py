@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.engine_options import engine_options, quiet_video_library, settled_options
-from ferkit.cli.options import FILE, FOLDER, common_options, is_quiet, models_dir_option, say
+from ferkit.cli.options import FILE, FOLDER, common_options, is_quiet, lang_option, models_dir_option, say
 from ferkit.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,13 +39,7 @@ _PEOPLE_SHOWN = 12
     metavar="FILE.mp4",
     help="Write a copy of the film with boxes and labels; with its sound where ffmpeg is there.",
 )
-@click.option(
-    "--lang",
-    type=click.Choice(["en", "ko"]),
-    default="en",
-    show_default=True,
-    help="Language of the expressions' names.",
-)
+@lang_option
 @click.option(
     "--detect-every",
     type=click.IntRange(1),

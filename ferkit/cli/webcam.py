@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ferkit.cli.engine_options import engine_options, quiet_video_library, settled_options
-from ferkit.cli.options import FOLDER, SIZE, common_options, models_dir_option, say
+from ferkit.cli.options import FOLDER, SIZE, common_options, lang_option, models_dir_option, say
 from ferkit.core.errors import FerkitError
 
 
@@ -22,9 +22,7 @@ from ferkit.core.errors import FerkitError
 )
 @click.option("--size", type=SIZE, help="Frame size to ask the camera for: width x height.")
 @click.option("--mirror/--no-mirror", default=None, help="Show as a mirror does.  [default: for cameras]")
-@click.option(
-    "--lang", type=click.Choice(["en", "ko"]), default="en", show_default=True, help="Language of the view."
-)
+@lang_option
 @click.option(
     "--bars/--no-bars", default=True, show_default=True, help="All probabilities of the largest face."
 )
