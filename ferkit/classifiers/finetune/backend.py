@@ -45,6 +45,14 @@ def open_keras() -> str:
     return str(keras.backend.backend())
 
 
+def devices_sharing() -> int:
+    """Among how many accelerators each batch is divided; its size must be a multiple of that."""
+    import keras
+
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else int(distribution.device_mesh.devices.size)
+
+
 @contextlib.contextmanager
 def _native_silence() -> Iterator[None]:
     """TensorFlow writes to the process's standard error before its own log level counts: close that meanwhile."""

@@ -45,7 +45,8 @@ def epoch_order(y: np.ndarray, sampling: SamplingSettings, seed: int, epoch: int
 class TrainingBatches(keras.utils.PyDataset):
     """Batches of one epoch: ``{"images": uint8 (b, H, W, C), "targets": float32 (b, k)}``.
 
-    The epoch is set from outside, by :class:`ferkit.classifiers.finetune.callbacks.EpochStart`; the last
+    Of several accelerators each gets an equal part of a batch, so that an epoch may leave out the last few images
+    of its order. The epoch is set from outside, by :class:`ferkit.classifiers.finetune.callbacks.EpochStart`; the last
     batch may be smaller than the others.
     """
 
@@ -57,15 +58,17 @@ class TrainingBatches(keras.utils.PyDataset):
         sampling: SamplingSettings,
         batch_size: int,
         seed: int,
+        devices: int = 1,
     ) -> None:
         super().__init__(workers=1)
         self._images, self._targets, self._y = images, targets, y
-        self._sampling, self._batch_size, self._seed = sampling, batch_size, seed
+        self._sampling, self._batch_size, self._seed, self._devices = sampling, batch_size, seed, devices
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Show the images in the order of ``epoch`` from now on."""
-        self._order = epoch_order(self._y, self._sampling, self._seed, epoch)
+        order = epoch_order(self._y, self._sampling, self._seed, epoch)
+        self._order = order[: len(order) - len(order) % self._devices]
 
     @property
     def images_per_epoch(self) -> int:

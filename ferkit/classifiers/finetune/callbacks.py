@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from ferkit.classifiers.finetune import checkpoint
+from ferkit.classifiers.finetune.backend import devices_sharing
 from ferkit.classifiers.finetune.batches import TrainingBatches
 from ferkit.classifiers.finetune.curves import plot_curves
 from ferkit.classifiers.finetune.history import (
@@ -123,7 +124,7 @@ class Validation(keras.callbacks.Callback):
             optimizer.finalize_variable_values(self.model.trainable_variables)
             # Some backends make weights and averages the same buffer here, and give it away when they predict.
             self._core.set_weights([np.array(value) for value in self._core.get_weights()])
-        log_p = predict_log_probabilities(self._core, self._pixels.images)
+        log_p = predict_log_probabilities(self._core, self._pixels.images, run.recipe.batch_size)
         val_loss, val_accuracy, val_macro_f1 = figures(log_p, self._pixels.y)
         if not math.isfinite(val_loss):
             run.stopped_by_nan = True
@@ -279,14 +280,17 @@ def describe_epoch(history: list[EpochRecord], monitor: str, total: int) -> str:
     )
 
 
-def predict_log_probabilities(core: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict_log_probabilities(core: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
     """float64 (n, k) log-probabilities of a core for uint8 images (n, H, W, C)."""
-    logits = np.concatenate(
-        [
-            core.predict_on_batch(images[start : start + batch_size].astype(np.float32))
-            for start in range(0, len(images), batch_size)
-        ]
-    ).astype(np.float64)
+    rows = []
+    devices = devices_sharing()
+    batch_size = min(batch_size, -(-len(images) // devices) * devices)
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size].astype(np.float32)
+        # One shape for all batches: it is compiled once, and divides among accelerators.
+        padded = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), np.float32)])
+        rows.append(core.predict_on_batch(padded)[: len(batch)])
+    logits = np.concatenate(rows).astype(np.float64)
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     top = logits.max(axis=1, keepdims=True)

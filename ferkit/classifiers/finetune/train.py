@@ -11,6 +11,7 @@ import numpy as np
 from ferkit.classifiers.finetune import callbacks, checkpoint
 from ferkit.classifiers.finetune.augment import Augmentation
 from ferkit.classifiers.finetune.backbones import set_trainable
+from ferkit.classifiers.finetune.backend import devices_sharing
 from ferkit.classifiers.finetune.batches import TrainingBatches
 from ferkit.classifiers.finetune.history import EpochRecord, best_record, is_finished
 from ferkit.classifiers.finetune.objective import Objective, balanced_class_weights
@@ -83,8 +84,20 @@ def train(
     saved = checkpoint.load_checkpoint(folder, settings)
     if saved is not None:
         run.history.extend(saved.history)
+    devices = devices_sharing()
+    if recipe.batch_size % devices:
+        raise TrainingError(
+            f"expected a batch size that {devices} accelerators can share, found {recipe.batch_size}; "
+            f"use --batch-size {-(-recipe.batch_size // devices) * devices}"
+        )
     batches = TrainingBatches(
-        data.train.images, data.targets, data.train.y, recipe.sampling, recipe.batch_size, recipe.seed
+        data.train.images,
+        data.targets,
+        data.train.y,
+        recipe.sampling,
+        recipe.batch_size,
+        recipe.seed,
+        devices,
     )
     for run.stage, stage in enumerate(recipe.stages, start=1):
         done = len(run.stage_history)
