@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.artifact import write_model
-from ferkit.classifiers.record import ModelArtifact, ModelRecord
 from ferkit.classifiers.fit import FittedHead
 from ferkit.classifiers.onnx_head import NotConvertibleError, OnnxHead, head_to_onnx
+from ferkit.classifiers.record import ModelArtifact, ModelRecord
 from ferkit.core.arrays import check_features
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.record import ModelArtifact
 from ferkit.classifiers.embedding import save_embedding_model
 from ferkit.classifiers.fit import FittedHead, Progress, fit_head
 from ferkit.classifiers.heads import HeadSettings
+from ferkit.classifiers.record import ModelArtifact
 from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.labels import LabelSet

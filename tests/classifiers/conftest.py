@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.classifiers.record import ModelArtifact
 from ferkit.classifiers.embedding import save_embedding_model
 from ferkit.classifiers.fit import FittedHead, fit_head
 from ferkit.classifiers.heads import LogisticSettings
+from ferkit.classifiers.record import ModelArtifact
 from ferkit.embedder.backbones import Embedder, open_embedder
 from ferkit.faces.settings import FaceSettings
 

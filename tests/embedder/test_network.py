@@ -15,8 +15,8 @@ from networks import GraphBuilder, small_network
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError, WeightsError
 from ferkit.embedder.backbones import InputOptions, known_backbones, load_embedder, open_embedder
 from ferkit.embedder.network import pool_features
-from ferkit.faces.crop import fit_to
 from ferkit.embedder.settings import EmbedderSettings
+from ferkit.faces.crop import fit_to
 
 
 @pytest.fixture
