@@ -67,8 +67,8 @@ _SETTINGS = {
 )
 @click.option("--weights", help="imagenet, none, ferkit, or the .keras or .h5 file of an earlier run.")
 @click.option("--input-size", type=SIZE, help="Width x height of the network's input.")
-@click.option("--color", type=click.Choice(["gray", "rgb"]))
-@click.option("--dropout", type=float)
+@click.option("--color", type=click.Choice(["gray", "rgb"]), help="What the network sees.")
+@click.option("--dropout", type=float, help="Rate before the output, 0 to 1.")
 @click.option("--head-epochs", type=int, help="Of the first stage, in which the backbone is frozen.")
 @click.option("--head-learning-rate", type=float, help="Of the first stage.")
 @click.option("--epochs", type=int, help="Of the last stage.")
@@ -87,17 +87,21 @@ _SETTINGS = {
 @click.option(
     "--target-per-class", type=int, help="Fill smaller classes up to so many augmented pictures an epoch."
 )
-@click.option("--label-smoothing", type=float)
+@click.option("--label-smoothing", type=float, help="Share of each label spread over all classes.")
 @click.option("--focal-gamma", type=float, help="Focal loss; 0 is plain cross-entropy.")
-@click.option("--weight-decay", type=float)
+@click.option("--weight-decay", type=float, help="Decoupled, as in AdamW.")
 @click.option("--clip-norm", type=float, help="Shorten longer gradients; 0 never.")
 @click.option("--ema", type=float, help="Momentum of the averaged weights; 0 for none.")
-@click.option("--batch-size", type=int)
-@click.option("--precision", type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]))
+@click.option("--batch-size", type=int, help="Pictures a step.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    help="Of the arithmetic.",
+)
 @click.option(
     "--monitor", type=click.Choice(["macro_f1", "accuracy"]), help="Figure that chooses the best epoch."
 )
-@click.option("--seed", type=int)
+@click.option("--seed", type=int, help="Of weights, order, augmentation and dropout.")
 @click.option(
     "--set",
     "settings",
