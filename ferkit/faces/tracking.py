@@ -1,7 +1,8 @@
 """The same person keeps the same number from frame to frame.
 
-Boxes are matched to where constant velocity says that each face should be: first by overlap, then by distance
-for fast or rarely seen faces, then, where faces can be described, by how alike they look. All matching is
+Boxes are matched to where constant velocity says that each face should be: first by overlap and by whether they look
+as a moment ago (so that who walks in front of another does not inherit his number), then by distance for fast or
+rarely seen faces, then, where faces can be described, by who they are. All matching is
 the Hungarian method's (Kuhn 1955); two levels of confidence as in ByteTrack (Zhang et al., ECCV 2022): a
 doubtful detection may carry a face on, but starts none.
 """
@@ -25,17 +26,22 @@ class TrackerSettings:
     Attributes:
         start_confidence: detections below it only carry on faces that are known.
         min_overlap: intersection over union from which two boxes are one face.
-        max_jump: how far a face may be from where it was expected, in sides of its box, and this much again
-            for every second that it was not looked for.
+        min_likeness_of_looks: a box that looks less like the face it overlaps is somebody else.
+        max_speed: how fast a face may move that no velocity is known of, in sides of its box a second.
+        max_jump: how far it may be from where it was expected even so, in sides.
+        min_likeness_of_jumps: how much it must look as before then.
         max_growth: how much larger or smaller its box may be after a jump.
         keep_s: how long a face that is out of sight keeps its number.
         keep_described_s: the same where faces are described, so that they are recognised anywhere.
-        min_likeness: cosine from which two descriptions are one person.
+        min_likeness: product of unit vectors from which two descriptions are one person.
     """
 
     start_confidence: float = 0.6
     min_overlap: float = 0.2
-    max_jump: float = 0.6
+    min_likeness_of_looks: float = 0.2
+    max_speed: float = 12.0
+    max_jump: float = 2.0
+    min_likeness_of_jumps: float = 0.4
     max_growth: float = 1.6
     keep_s: float = 1.0
     keep_described_s: float = 20.0
@@ -50,13 +56,14 @@ class _Track:
     seen_s: float
     confidence: float
     keypoints: np.ndarray | None = None
+    look: np.ndarray | None = None
     description: np.ndarray | None = None
     described_s: float = -np.inf
     visible: bool = True
 
     def moved(self, timestamp_s: float) -> np.ndarray:
-        """How far it went since it was seen; for half a second at most: longer nobody keeps on."""
-        return self.velocity * min(max(timestamp_s - self.seen_s, 0.0), 0.5)
+        """How far it went since it was seen; for a quarter of a second at most: longer nobody keeps on."""
+        return self.velocity * min(max(timestamp_s - self.seen_s, 0.0), 0.25)
 
 
 @dataclass
@@ -71,34 +78,41 @@ class FaceTracker:
     _tracks: list[_Track] = field(default_factory=list)
     _next_id: int = 1
 
-    def update(self, faces: Faces, timestamp_s: float, describe: Describe | None = None) -> Faces:
+    def update(
+        self,
+        faces: Faces,
+        timestamp_s: float,
+        looks: np.ndarray | None = None,
+        describe: Describe | None = None,
+    ) -> Faces:
         """Take in all faces that were found in a frame.
 
         Args:
-            faces: what a detector found, doubtful ones included.
+            faces: what a detector found, doubtful ones included, but without doubles.
             timestamp_s: of the frame.
-            describe: tells what faces look like, by position among ``without_doubles(faces)``; asked only
+            looks: float (n, d), see :func:`ferkit.faces.looks.looks_of`; None to go by boxes alone.
+            describe: tells who faces are, by position; asked only
                 for those that motion alone cannot settle, and once a second for the others.
 
         Returns:
             The faces that are known by now, with ``track_id``. A face that was not found is not among them.
         """
-        faces = without_doubles(faces)
         keep_s = self.settings.keep_s if describe is None else self.settings.keep_described_s
         self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= keep_s]
         for track in self._tracks:
             track.visible = False
         owner: dict[int, _Track] = {}
         recent = [t for t in self._tracks if timestamp_s - t.seen_s <= max(self.settings.keep_s, 0.0)]
-        self._match(self._overlap_cost(recent, faces, timestamp_s), recent, owner)
-        self._match(self._jump_cost(recent, faces, timestamp_s, owner), recent, owner)
+        likeness = self._likeness(recent, looks, len(faces))
+        self._match(self._overlap_cost(recent, faces, timestamp_s, likeness), recent, owner)
+        self._match(self._jump_cost(recent, faces, timestamp_s, likeness, owner), recent, owner)
         if describe is not None:
             self._recognise(faces, timestamp_s, describe, owner)
         for i in range(len(faces)):
             if i not in owner and faces.confidence[i] >= self.settings.start_confidence:
                 owner[i] = self._new_track(faces, i, timestamp_s)
         for i, track in owner.items():
-            self._see(track, faces, i, timestamp_s)
+            self._see(track, faces, i, timestamp_s, None if looks is None else looks[i])
         if describe is not None:
             self._describe_anew(timestamp_s, describe, owner)
         kept = sorted(owner)
@@ -136,17 +150,37 @@ class FaceTracker:
         for values in state["tracks"]:
             arrays = {
                 name: None if values[name] is None else np.array(values[name], np.float32)
-                for name in ("xyxy", "velocity", "keypoints", "description")
+                for name in ("xyxy", "velocity", "keypoints", "look", "description")
             }
             described_s = -np.inf if values["described_s"] is None else values["described_s"]
             self._tracks.append(_Track(**{**values, **arrays, "described_s": described_s}))
 
-    def _overlap_cost(self, tracks: list[_Track], faces: Faces, timestamp_s: float) -> np.ndarray:
+    def _likeness(self, tracks: list[_Track], looks: np.ndarray | None, n: int) -> np.ndarray:
+        """How each face looks like each track did, (tracks, n), -1..1; 1 where nothing is known."""
+        likeness = np.ones((len(tracks), n), np.float32)
+        if looks is not None:
+            for row, track in enumerate(tracks):
+                if track.look is not None:
+                    likeness[row] = looks @ track.look
+        return likeness
+
+    def _overlap_cost(
+        self, tracks: list[_Track], faces: Faces, timestamp_s: float, likeness: np.ndarray
+    ) -> np.ndarray:
         overlap = box_overlap(_expected(tracks, timestamp_s), faces.xyxy)
-        return np.where(overlap >= self.settings.min_overlap, 1 - overlap, np.inf)
+        # A head turns within half a second; only what changes faster is somebody else.
+        gap_s = np.array([timestamp_s - track.seen_s for track in tracks])[:, None]
+        least = self.settings.min_likeness_of_looks * np.clip(1 - gap_s / 0.6, 0, 1) - (gap_s >= 0.6)
+        allowed = (overlap >= self.settings.min_overlap) & (likeness >= least)
+        return np.where(allowed, 1 - overlap + 0.7 * (1 - likeness), np.inf)
 
     def _jump_cost(
-        self, tracks: list[_Track], faces: Faces, timestamp_s: float, owner: dict[int, _Track]
+        self,
+        tracks: list[_Track],
+        faces: Faces,
+        timestamp_s: float,
+        likeness: np.ndarray,
+        owner: dict[int, _Track],
     ) -> np.ndarray:
         expected = _expected(tracks, timestamp_s)
         (here, size), (there, new_size) = _centres_and_sides(expected), _centres_and_sides(faces.xyxy)
@@ -154,11 +188,13 @@ class FaceTracker:
         distance = np.linalg.norm(here[:, None] - there[None], axis=2) / np.maximum(side, 1)
         growth = np.maximum(size[:, None], new_size[None]) / np.maximum(side, 1)
         gap_s = np.array([timestamp_s - track.seen_s for track in tracks])[:, None]
-        allowed = (distance <= self.settings.max_jump * (1 + gap_s)) & (growth <= self.settings.max_growth)
+        reach = np.minimum(0.4 + self.settings.max_speed * gap_s, self.settings.max_jump)
+        allowed = (distance <= reach) & (growth <= self.settings.max_growth)
         taken = {id(track) for track in owner.values()}
         allowed &= np.array([id(track) not in taken for track in tracks], bool)[:, None]
+        allowed &= likeness >= self.settings.min_likeness_of_jumps
         allowed[:, list(owner)] = False
-        return np.where(allowed, distance + np.log(growth), np.inf)
+        return np.where(allowed, distance + np.log(growth) + 0.7 * (1 - likeness), np.inf)
 
     def _recognise(
         self, faces: Faces, timestamp_s: float, describe: Describe, owner: dict[int, _Track]
@@ -185,7 +221,7 @@ class FaceTracker:
         self._tracks.append(track)
         return track
 
-    def _see(self, track: _Track, faces: Faces, i: int, timestamp_s: float) -> None:
+    def _see(self, track: _Track, faces: Faces, i: int, timestamp_s: float, look: np.ndarray | None) -> None:
         gap_s = timestamp_s - track.seen_s
         if 0 < gap_s <= self.settings.keep_s:
             step = (_centre(faces.xyxy[i]) - _centre(track.xyxy)) / gap_s
@@ -193,6 +229,11 @@ class FaceTracker:
             track.velocity = track.velocity + (1 - np.exp(-gap_s / 0.1)) * (step - track.velocity)
         elif gap_s > 0:
             track.velocity = np.zeros(2, np.float32)
+        if look is not None:
+            # The memory follows slowly, so that a stranger cannot take it over within a few frames.
+            share = 1 - 0.5 ** (gap_s / 0.4) if track.look is not None else 1.0
+            mean = look if track.look is None else track.look + share * (look - track.look)
+            track.look = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
         track.xyxy, track.seen_s, track.visible = faces.xyxy[i], timestamp_s, True
         track.confidence = float(faces.confidence[i])
         track.keypoints = None if faces.keypoints is None else faces.keypoints[i]

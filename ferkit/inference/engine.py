@@ -17,6 +17,7 @@ from ferkit.core.faces import Faces
 from ferkit.core.labels import LabelSet
 from ferkit.core.protocols import ExpressionClassifier, FaceDetector
 from ferkit.faces.crop import crop_faces, fit_to
+from ferkit.faces.looks import looks_of
 from ferkit.faces.quality import face_quality
 from ferkit.faces.settings import FaceSettings
 from ferkit.faces.tracking import FaceTracker, without_doubles
@@ -190,7 +191,7 @@ class Engine:
             found = without_doubles(_inside(found, rgb))
         with self._timed("track"):
             describe = None if self.describe is None else self._describing(rgb, found)
-            return self.tracker.update(found, timestamp_s, describe), True
+            return self.tracker.update(found, timestamp_s, looks_of(rgb, found), describe), True
 
     def _describing(self, rgb: np.ndarray, found: Faces) -> Callable[[np.ndarray], np.ndarray]:
         describe = self.describe

@@ -91,7 +91,7 @@ def test_who_comes_back_elsewhere_is_recognised_by_looks() -> None:
             asked.append(len(positions))
             return np.array([looks[round(xs[i])] for i in positions], np.float32)
 
-        return ids(tracker.update(faces_at(*[(x, 100) for x in xs]), timestamp_s, describe))
+        return ids(tracker.update(faces_at(*[(x, 100) for x in xs]), timestamp_s, describe=describe))
 
     tracker = FaceTracker()
     assert update(tracker, 0.0, 100, 500) == [1, 2]
