@@ -16,7 +16,7 @@ from typing import Any
 import robustness
 import transfer
 import zoo
-from ship import public_test
+from ship import part
 
 from ferkit.classifiers.artifact import load_classifier, read_model, write_model
 from ferkit.core.fingerprint import file_sha256
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, default=Path("cache/model-card.json"))
     parser.add_argument("--reuse", nargs="*", default=[], choices=["curves", "heads", "speed"])
     arguments = parser.parse_args()
-    crops, y = public_test(arguments.data)
+    crops, y = part(arguments.data, "test")
     classifier = load_classifier(shipped_folder())
     evaluation = evaluate(y, classifier.predict_proba(crops), classifier.labels)
     figures = json.loads(arguments.figures.read_text(encoding="utf-8")) if arguments.reuse else {}
@@ -88,7 +88,7 @@ def add_card(card: str) -> None:
 def text(evaluation: Evaluation, figures: dict[str, Any]) -> str:
     """The card, from its template and what was measured."""
     record = read_model(shipped_folder()).record
-    recipe, calibration = record.parts["recipe"], record.parts["calibration"]
+    recipe, steps = record.parts["recipe"], record.parts["steps"]
     names = evaluation.labels.names
     rows = []
     for name, one in evaluation.per_class.items():
@@ -113,17 +113,11 @@ def text(evaluation: Evaluation, figures: dict[str, Any]) -> str:
         + "|---" * (len(names) + 1)
         + "|",
         "confusion": "\n".join(confusion),
-        "temperature": f"{calibration['temperature']:.3f}",
-        "temperature_alone": f"{calibration['temperature_alone']:.3f}",
-        "biases": ", ".join(
-            f"{name} {bias:+.2f}" for name, bias in zip(names, calibration["biases"], strict=True)
-        ),
-        "ece_before": f"{calibration['ece_before']:.3f}",
-        "ece_temperature": f"{calibration['ece_with_temperature_alone']:.3f}",
-        "ece": f"{calibration['ece']:.3f}",
-        "ece_crossed": f"{calibration['ece_when_fitted_on_the_other_half']:.3f}",
-        "accuracy_before": f"{calibration['accuracy_before']:.1%}",
-        "accuracy_crossed": f"{calibration['accuracy_when_fitted_on_the_other_half']:.1%}",
+        "temperature": f"{record.parts['temperature']:.3f}",
+        "steps": steps_table(steps),
+        "ece_before": f"{steps['last layer anew']['ece']:.3f}",
+        "ece": f"{steps['temperature']['ece']:.3f}",
+        "ece_crossed": f"{steps['temperature of the other half']['ece']:.3f}",
         "curves": robustness.markdown(figures["curves"]),
         "own_heads": ", ".join(f"{head} {found}" for head, found in own.items()),
         "heads": transfer.markdown(figures["heads"]),
@@ -140,6 +134,15 @@ def text(evaluation: Evaluation, figures: dict[str, Any]) -> str:
     }
     template = (Path(__file__).parent / "model_card.template.md").read_text(encoding="utf-8")
     return Template(template).substitute(values)
+
+
+def steps_table(steps: dict[str, dict[str, float]]) -> str:
+    """What each step from the trained network to the shipped one brought."""
+    lines = ["| | accuracy | macro-F1 | ECE | log-loss |", "|---|---|---|---|---|"]
+    for step, one in steps.items():
+        cells = f"{one['accuracy']:.1%} | {one['macro_f1']:.1%} | {one['ece']:.3f} | {one['log_loss']:.3f}"
+        lines.append(f"| {step} | {cells} |")
+    return "\n".join(lines)
 
 
 def with_interval(figure: Any) -> str:

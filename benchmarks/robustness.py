@@ -108,7 +108,7 @@ def _percent(value: float, _: object = None) -> str:
 
 
 def main() -> None:
-    from ship import public_test
+    from ship import part
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3589)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    crops, y = public_test(arguments.data)
+    crops, y = part(arguments.data, "test")
     chosen = np.random.default_rng(0).permutation(len(crops))[: arguments.images]
     classifier = open_model(choose_model(arguments.model, Path("models"))).classifier
     curves = measure(classifier, crops[chosen], y[chosen])

@@ -153,7 +153,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    from ship import public_test
+    from ship import part
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    crops, y = public_test(arguments.data)
+    crops, y = part(arguments.data, "test")
     if arguments.child:
         print(json.dumps([vars(row) for row in child(arguments.fer, crops, y, arguments.seconds)]))
         return

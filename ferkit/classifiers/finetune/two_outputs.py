@@ -1,7 +1,7 @@
 """One graph that both classifies and embeds: the form in which the package's own network is shipped.
 
     images ─> light ─┬──────────> backbone ─> pooled ─┐
-                     └─ mirror ─> backbone ─> pooled ─┴─ mean = embedding ─> calibrated logits ─> probabilities
+                     └─ mirror ─> backbone ─> pooled ─┴─ mean = embedding ─> logits ─> probabilities
 
 Averaging the *features* of a face and of its mirror image is test-time flipping for both outputs at once, and keeps
 the classifier a linear head on the embedding: a logistic head fitted on it can do all that the network itself does.
@@ -9,7 +9,6 @@ Bringing every crop to the brightness and contrast that training pictures have o
 nothing and saves dark ones.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,26 +34,29 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What makes the probabilities those of the labels: logits / ``temperature`` + ``biases``, one for each class.
+class LastLayer:
+    """Embedding to logits: ``embedding @ matrix + biases``.
 
-    The temperature is Guo et al.'s ("On calibration of modern neural networks", 2017). The biases (Alexandari et al.,
-    "Bias-corrected calibration", 2020) take back what soft labels did to the classes' frequencies.
+    Attributes:
+        matrix: float (features, k).
+        biases: float (k,).
     """
 
-    temperature: float
-    biases: tuple[float, ...]
+    matrix: np.ndarray
+    biases: np.ndarray
+
+    def __truediv__(self, temperature: float) -> "LastLayer":
+        """The same with all logits divided (Guo et al., "On calibration of modern neural networks", 2017)."""
+        return LastLayer(self.matrix / temperature, self.biases / temperature)
 
 
-def with_embedding(
-    network: bytes, calibration: Calibration | None = None, light: Light | None = None
-) -> bytes:
+def with_embedding(network: bytes, last_layer: LastLayer | None = None, light: Light | None = None) -> bytes:
     """The ``network.onnx`` of a run with a second output, its pooled features, over a crop and its mirror image.
 
     Args:
         network: an ONNX file as :func:`ferkit.classifiers.finetune.export.to_onnx` writes it: float32
             (n, H, W, 3) to softmax probabilities, by one dense layer on pooled features.
-        calibration: of the logits; None leaves them as they are.
+        last_layer: takes the place of the network's own, for the same classes; None keeps that.
         light: what crops are brought to first; None leaves them as they are.
 
     Returns:
@@ -62,15 +64,16 @@ def with_embedding(
         weights are stored as float16 and computed with in float32.
 
     Raises:
-        ModelError: the network does not end in one dense layer with a bias for each class, and a softmax.
+        ModelError: the network does not end in one dense layer with a bias for each class, and a softmax; or the
+            new last layer has another shape.
     """
     import onnx
 
     model = onnx.load_from_string(network)
     dense, bias, features = _ending(model)
-    if calibration is not None:
-        _rewrite(model, dense, lambda matrix: matrix / calibration.temperature)
-        _rewrite(model, bias, lambda b: b / calibration.temperature + np.array(calibration.biases))
+    if last_layer is not None:
+        _replace(model, dense, last_layer.matrix)
+        _replace(model, bias, last_layer.biases)
     _rename(model, model.graph.output[0].name, PROBABILITIES)
     prelude, crops = _adjusted(model, light)
     _average_with_mirror(model, features, prelude, crops)
@@ -208,11 +211,12 @@ def _halve(model: "onnx.ModelProto") -> None:
     model.graph.node.extend([*casts, *rest])
 
 
-def _rewrite(model: "onnx.ModelProto", name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def _replace(model: "onnx.ModelProto", name: str, values: np.ndarray) -> None:
     from onnx import numpy_helper
 
     tensor = _weights(model)[name]
-    values = change(numpy_helper.to_array(tensor).astype(np.float64))
+    if values.shape != tuple(tensor.dims):
+        raise ModelError(f"expected a last layer of shape {tuple(tensor.dims)}, found {values.shape}")
     tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
 
 

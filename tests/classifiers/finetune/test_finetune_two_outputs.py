@@ -8,7 +8,7 @@ import pytest
 from ferkit.classifiers.finetune.assembly import build_core, whole_network
 from ferkit.classifiers.finetune.export import to_onnx
 from ferkit.classifiers.finetune.settings import NetworkSettings
-from ferkit.classifiers.finetune.two_outputs import Calibration, Light, with_embedding
+from ferkit.classifiers.finetune.two_outputs import LastLayer, Light, with_embedding
 from ferkit.core.errors import ModelError
 
 SETTINGS = NetworkSettings(backbone="plain", input_size_wh=(24, 24))
@@ -53,12 +53,16 @@ def test_the_embedding_is_the_mean_of_a_crop_and_its_mirror_image(core: keras.Mo
     assert found["probabilities"] == pytest.approx(softmax(expected @ matrix + bias), abs=0.005)
 
 
-def test_calibration_changes_the_probabilities_alone(exported: bytes) -> None:
+def test_another_last_layer_changes_the_probabilities_alone(exported: bytes) -> None:
     plain = run(with_embedding(exported), CROPS)
-    calibrated = run(with_embedding(exported, Calibration(2.0, (0.5, 0.0, -0.5))), CROPS)
-    assert (plain["embedding"] == calibrated["embedding"]).all()
-    expected = softmax(np.log(plain["probabilities"]) / 2 + np.array([0.5, 0.0, -0.5]))
-    assert calibrated["probabilities"] == pytest.approx(expected, abs=0.002)
+    random = np.random.default_rng(1)
+    layer = LastLayer(random.normal(size=(plain["embedding"].shape[1], 3)), np.array([0.5, 0.0, -0.5]))
+    found = run(with_embedding(exported, layer / 2), CROPS)
+    assert (plain["embedding"] == found["embedding"]).all()
+    expected = softmax((plain["embedding"] @ layer.matrix + layer.biases) / 2)
+    assert found["probabilities"] == pytest.approx(expected, abs=0.005)
+    with pytest.raises(ModelError, match="expected a last layer of shape"):
+        with_embedding(exported, LastLayer(layer.matrix[:5], layer.biases))
 
 
 def test_light_undoes_dark_and_flat_pictures(exported: bytes) -> None:
