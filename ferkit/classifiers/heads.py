@@ -177,6 +177,10 @@ class DummySettings(HeadSettings):
 
     kind: ClassVar[str] = "dummy"
 
+    def components(self, d: int) -> int | None:
+        """None: components of embeddings that are not looked at would be computed for nothing."""
+        return None
+
 
 HEADS: dict[str, type[HeadSettings]] = {
     settings.kind: settings for settings in (MLPSettings, SVMSettings, LogisticSettings, DummySettings)
