@@ -66,7 +66,7 @@ def import_head(
         X,
         embedder_settings=embedder.settings,
         embedder_fingerprint=embedder.fingerprint,
-        faces=FaceSettings.whole() if detector == "none" else FaceSettings(detector),  # type: ignore[arg-type]
+        faces=FaceSettings.whole() if detector == "none" else FaceSettings(detector),
         weights=embedder.weights_path,
         licence=embedder.licence,
     )

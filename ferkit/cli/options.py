@@ -82,12 +82,26 @@ lang_option = click.option(
 )
 
 
+class DetectorType(click.Choice):
+    """One of our detectors, or ``deepface:NAME`` for one of DeepFace's."""
+
+    name = "detector"
+
+    def __init__(self) -> None:
+        super().__init__(["auto", "none", "haar", "yunet", "mediapipe", "mtcnn", "deepface:NAME"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if str(value).startswith("deepface:") and value != "deepface:NAME":
+            return str(value)
+        return super().convert(value, param, ctx)
+
+
 def detector_option(auto: str = "'auto' does as in the model's training") -> Callable[[F], F]:
     """``--detector``; ``auto`` says what that word means to the command."""
     return click.option(
         "-d",
         "--detector",
-        type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
+        type=DetectorType(),
         default="auto",
         show_default=True,
         help=f"Finds the face; 'none' takes pictures whole, {auto}.",

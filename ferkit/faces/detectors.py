@@ -11,6 +11,7 @@ from ferkit.core.arrays import check_image
 from ferkit.core.errors import DependencyError, WeightsError
 from ferkit.core.faces import Faces
 from ferkit.core.protocols import FaceDetector
+from ferkit.faces.deepface_detector import PREFIX, open_deepface_detector
 
 _YUNET_SMALLEST = 64
 """Pixels of a side that the network needs: two cells of its coarsest grid."""
@@ -146,10 +147,11 @@ class MediaPipeDetector:
 def open_detector(
     name: str, weights: Path | None = None, min_confidence: float | None = None
 ) -> FaceDetector:
-    """The detector called ``name``: ``haar``, or ``yunet`` or ``mediapipe`` with its weights file.
+    """The detector called ``name``.
 
     Args:
-        name: see above.
+        name: ``haar``; ``yunet`` or ``mediapipe`` with its weights file; ``mtcnn`` or ``deepface:<name>`` by way of
+            DeepFace, which keeps its weights itself.
         weights: the file.
         min_confidence: faces below it are left out; None for the detector's usual. Haar has no such limit.
 
@@ -159,6 +161,8 @@ def open_detector(
     """
     if name == "haar":
         return HaarDetector()
+    if name == "mtcnn" or name.startswith(PREFIX):
+        return open_deepface_detector(name, weights, min_confidence)
     if weights is None:
         raise WeightsError(f"the detector {name} needs a weights file")
     detector = {"yunet": YuNetDetector, "mediapipe": MediaPipeDetector}[name]

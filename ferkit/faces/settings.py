@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-DetectorName = Literal["none", "haar", "yunet", "mediapipe"]
+DetectorName = str
+"""``none``, ``haar``, ``yunet``, ``mediapipe``, ``mtcnn``, or ``deepface:<name>``."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ferkit.core.protocols import Embedder, FaceDetector
 from ferkit.faces.crop import fit_to
+from ferkit.faces.deepface_detector import PREFIX
 from ferkit.faces.process import ProcessDetector
 from ferkit.faces.tracking import FaceTracker, TrackerSettings
 from ferkit.inference.cropping import FaceFinding, settle_faces
@@ -77,13 +78,13 @@ def build_engine(
 
 
 def open_tracking_detector(faces: FaceFinding) -> FaceDetector:
-    """The detector, telling of doubtful faces too; MediaPipe in a process of its own.
+    """The detector, telling of doubtful faces too; MediaPipe and DeepFace's in processes of their own.
 
     Raises:
         WeightsError, DependencyError: it cannot be had.
     """
     name, weights = faces.settings.detector, faces.weights
-    if name == "mediapipe":
+    if name in ("mediapipe", "mtcnn") or name.startswith(PREFIX):
         return ProcessDetector(name, weights, DOUBTFUL_CONFIDENCE)
     return faces.open(DOUBTFUL_CONFIDENCE)
 

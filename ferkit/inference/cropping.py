@@ -7,7 +7,7 @@ from ferkit.core.errors import WeightsError
 from ferkit.core.protocols import FaceDetector
 from ferkit.embedder.run import best_detector
 from ferkit.faces.detectors import open_detector
-from ferkit.faces.settings import DetectorName, FaceSettings
+from ferkit.faces.settings import FaceSettings
 from ferkit.zoo.fetch import weights_file
 
 _WEIGHTS = {"yunet": "yunet", "mediapipe": "blaze_face"}
@@ -85,9 +85,8 @@ def _weights(name: str, given: Path | None) -> Path:
 
 def _settings(trained: FaceSettings, detector: str) -> FaceSettings:
     # The digest is left out: nothing here is stored under it.
-    name: DetectorName = detector  # type: ignore[assignment]
     if trained.detector == "none":
         # FER2013's crops are as wide as the longer side of a detector's box (median over 500 of them: 0.97 times
         # YuNet's, 1.02 times Haar's), and not turned upright.
-        return FaceSettings(name, None, align=False, margin=0.0, faceless="skip")
-    return FaceSettings(name, None, trained.align, trained.margin, trained.faceless)
+        return FaceSettings(detector, None, align=False, margin=0.0, faceless="skip")
+    return FaceSettings(detector, None, trained.align, trained.margin, trained.faceless)
