@@ -1,4 +1,6 @@
 import json
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,8 +8,11 @@ import pytest
 from ferkit.core.errors import DataError
 from ferkit.core.faces import Faces
 from ferkit.faces.settings import FaceSettings
+from ferkit.inference.build import EngineOptions, build_engine
 from ferkit.inference.engine import EngineSettings, detect_scaled
+from ferkit.inference.models import TrainedModel
 from ferkit.inference.pace import LivePace, SteadyPace
+from ferkit.inference.sources import FilmSource
 from tests.inference.brightness import BrightnessClassifier
 from tests.inference.squares import SquareDetector, frame_with, new_engine
 
@@ -129,3 +134,23 @@ def test_after_a_reset_counting_begins_anew() -> None:
     result = engine.process(frame_with((150, 150, 225)), 0.0)
     assert result.faces.track_id is not None
     assert result.faces.track_id.tolist() == [1]
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_people_who_walk_by_keep_their_numbers(shared: Path) -> None:
+    options = EngineOptions(
+        detector_weights=shared / "models" / "face_detection_yunet_640.onnx", detect_side=640, detect_every=3
+    )
+    engine, _ = build_engine(
+        TrainedModel("brightness", BrightnessClassifier(), FaceSettings.whole()), options
+    )
+    seen: Counter[int] = Counter()
+    for frame in FilmSource(shared / "media" / "group_1080p.mp4"):
+        faces = engine.process(frame.rgb, frame.timestamp_s).faces
+        assert faces.track_id is not None
+        assert len(set(faces.track_id.tolist())) == len(faces)
+        seen.update(faces.track_id.tolist())
+    # Seven people are in sight for most of the film; one of them is hidden for a second, and one crosses in a second.
+    assert sum(n >= 55 for n in seen.values()) >= 7
+    assert sum(n for n in seen.values() if n >= 9) > 0.97 * sum(seen.values())
