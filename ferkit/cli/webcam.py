@@ -65,6 +65,7 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         fer webcam --source talk.mp4 --no-window --json
     """
     quiet_video_library()
+    from ferkit.cli.main import COMMANDS
     from ferkit.inference.build import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
     from ferkit.inference.live_source import LiveSource
@@ -78,9 +79,10 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     view = None
     if not options["no_window"]:
         if problem := window_problem():
+            browser = "look at it in a browser with 'fer serve', or " if "serve" in COMMANDS else ""
             raise FerkitError(
-                f"no window can be opened: {problem}; look at it in a browser with 'fer serve', or print the labels "
-                "with --no-window"
+                f"no window can be opened: {problem}; {browser}print the labels with --no-window, or read a file with "
+                "'fer video'"
             )
         view = LiveWindow("ferkit")
 
