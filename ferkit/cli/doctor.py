@@ -122,9 +122,9 @@ def _display() -> list[Finding]:
 
 
 def _korean_font() -> list[Finding]:
-    from ferkit.evaluation.fonts import hangul_font
+    from ferkit.core.fonts import hangul_font_file
 
-    font = hangul_font()
+    font = hangul_font_file()
     if font is not None:
         return [Finding("Korean font", "ok", str(font))]
     remedy = "only for Korean labels in pictures: Debian: apt-get install fonts-nanum"

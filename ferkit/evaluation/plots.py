@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ferkit.core.fonts import can_draw, plot_families
 from ferkit.core.tables import width as _width
-from ferkit.evaluation.fonts import can_draw, families
 from ferkit.evaluation.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def finish(figure: "Figure") -> "Figure":
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_fontfamily(families())
+        text.set_fontfamily(plot_families())
     return figure
 
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically
+from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.images import decode_image
 from ferkit.inference.annotate import draw_picture, enlarged, text_size
 from ferkit.inference.colors import label_colors
-from ferkit.inference.fonts import HINT, open_font
 from ferkit.inference.pictures import PictureFaces
 from ferkit.inference.text import TextPainter
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.inference.colors import label_colors
 from ferkit.inference.explain import heat
-from ferkit.inference.fonts import HINT, open_font
 from ferkit.inference.text import TextPainter
 
 TILE = 336

@@ -7,11 +7,11 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.inference.annotate import draw_face
 from ferkit.inference.colors import RGB, UNSURE, label_colors
 from ferkit.inference.engine import FrameResult
-from ferkit.inference.fonts import HINT, open_font
 from ferkit.inference.smoothing import UNSURE as UNSURE_LABEL
 from ferkit.inference.text import TextPainter
 

@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 import numpy as np
 
+from ferkit.core.fonts import Font
 from ferkit.inference.colors import RGB
-from ferkit.inference.fonts import Font
 
 _KEPT = 512
 
@@ -14,7 +14,7 @@ class TextPainter:
     """Draws lines of text with one font.
 
     Args:
-        font: see :func:`ferkit.inference.fonts.open_font`.
+        font: see :func:`ferkit.core.fonts.open_font`.
     """
 
     def __init__(self, font: Font) -> None:

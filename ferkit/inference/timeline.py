@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.files import write_atomically
+from ferkit.core.fonts import HINT, hangul_font_file, has_hangul
 from ferkit.core.labels import LabelSet
 from ferkit.inference.colors import RGB, UNSURE, label_colors
 from ferkit.inference.film import UNSURE_NAME, FaceRow
-from ferkit.inference.fonts import HINT, hangul_font_file, has_hangul
 from ferkit.inference.summary import FilmSummary
 
 N_PEOPLE = 6

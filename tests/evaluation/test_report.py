@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ferkit.core import fonts
 from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
 from ferkit.core.tables import width
-from ferkit.evaluation import fonts, plots
+from ferkit.evaluation import plots
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.report import format_report, write_report
 
@@ -97,13 +98,13 @@ def test_nothing_is_cut_off(draw: Callable[[Evaluation], object], shown: Evaluat
 
 
 def test_without_a_korean_font_plots_are_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "hangul_font", lambda: None)
+    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
     assert plots.display_names(KOREAN, "ko")[3] == "happy"
-    assert fonts.families() == ["DejaVu Sans"]
+    assert fonts.plot_families() == ["DejaVu Sans"]
 
 
 def test_with_a_korean_font_they_are_in_korean() -> None:
-    if fonts.hangul_font() is None:
+    if fonts.hangul_font_file() is None:
         pytest.skip("no font with Hangul on this machine")
     assert plots.display_names(KOREAN, "ko")[3] == "기쁨"
 

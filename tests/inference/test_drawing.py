@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from ferkit.core import fonts
 from ferkit.core.labels import LabelSet
-from ferkit.inference import fonts
 from ferkit.inference.annotate import draw_face, draw_picture, enlarged
 from ferkit.inference.colors import ink_on, label_colors
 from ferkit.inference.text import TextPainter

@@ -1,4 +1,4 @@
-"""Fonts for drawing: Pillow's own for Latin letters, the system's for Hangul."""
+"""Fonts for pictures and plots: those of Pillow and Matplotlib for Latin letters, the system's for Hangul."""
 
 import functools
 import os
@@ -40,6 +40,24 @@ def hangul_font_file() -> Path | None:
         is not None
     )
     return next((file for _, _, file in ranked if _draws_hangul(file)), None)
+
+
+def can_draw(texts: Iterable[str]) -> bool:
+    """Whether pictures and plots can show ``texts`` on this machine."""
+    return not has_hangul(texts) or hangul_font_file() is not None
+
+
+def plot_families() -> list[str]:
+    """Font families for Matplotlib, its own first, then one with Hangul where there is one."""
+    file = hangul_font_file()
+    if file is None:
+        return ["DejaVu Sans"]
+    from matplotlib import font_manager
+
+    name = font_manager.FontProperties(fname=file).get_name()
+    if name not in {font.name for font in font_manager.fontManager.ttflist}:
+        font_manager.fontManager.addfont(file)  # installed since Matplotlib first looked
+    return ["DejaVu Sans", name]
 
 
 def open_font(texts: Iterable[str], size: int) -> Font | None:
