@@ -27,6 +27,7 @@ from ferkit.zoo.shipped import NETWORK_ONNX, shipped_folder
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CARD = "MODEL_CARD.md"
+OTHER = "MobileFaceNet, stage 4"
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
     parser.add_argument("--figures", type=Path, default=Path("cache/model-card.json"))
-    parser.add_argument("--reuse", nargs="*", default=[], choices=["curves", "heads", "speed"])
+    parser.add_argument("--reuse", nargs="*", default=[], choices=["curves", "heads", "other-heads", "speed"])
     arguments = parser.parse_args()
     crops, y = part(arguments.data, "test")
     classifier = load_classifier(shipped_folder())
@@ -47,13 +48,13 @@ def main() -> None:
     figures = json.loads(arguments.figures.read_text(encoding="utf-8")) if arguments.reuse else {}
     if "curves" not in arguments.reuse:
         figures["curves"] = robustness.measure(classifier, crops, y)
+    votes = arguments.data / "labels.csv"
     if "heads" not in arguments.reuse:
-        tables = {
-            "ferkit": transfer.shipped_table(arguments.data, arguments.cache_dir),
-            "MobileFaceNet, stage 4": EmbeddingStore.open(arguments.store).load().labelled(),
-        }
-        votes = arguments.data / "labels.csv"
-        figures["heads"] = transfer.measure(tables, votes, 5, list(transfer.HEADS))
+        table = transfer.shipped_table(arguments.data, arguments.cache_dir)
+        figures["heads"] = transfer.measure({"ferkit": table}, votes, 5, list(transfer.HEADS))
+    if "other-heads" not in arguments.reuse:
+        table = EmbeddingStore.open(arguments.store).load().labelled()
+        figures["other-heads"] = transfer.measure({OTHER: table}, votes, 5, list(transfer.HEADS))
     if "speed" not in arguments.reuse:
         rows = [zoo.shipped(crops, y, 5.0)]
         rows += zoo.pypi_fer(arguments.fer, arguments.peers, arguments.data, 5.0)
@@ -120,7 +121,9 @@ def text(evaluation: Evaluation, figures: dict[str, Any]) -> str:
         "ece_crossed": f"{steps['temperature of the other half']['ece']:.3f}",
         "curves": robustness.markdown(figures["curves"]),
         "own_heads": ", ".join(f"{head} {found}" for head, found in own.items()),
-        "heads": transfer.markdown(figures["heads"]),
+        "heads": transfer.markdown(
+            {task: networks | figures["other-heads"][task] for task, networks in figures["heads"].items()}
+        ),
         "speed": zoo.markdown(speed),
         "epochs": recipe["stages"][0]["epochs"],
         "epoch": record.metrics["training"]["epoch"],

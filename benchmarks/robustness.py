@@ -76,7 +76,7 @@ def plot(curves: dict[str, list[list[float]]]) -> Any:
         axes.set_xticks(at, [f"{step:g}" for step in steps])
         axes.set_title(how, loc="left", color=INK, fontsize=11)
         axes.set_xlabel(STEPS[how][0], fontsize=8, color=MUTED)
-        axes.set_ylim(0, 1)
+        axes.set(xlim=(-0.4, len(steps) - 0.6), ylim=(0, 1))
         axes.yaxis.set_major_formatter(_percent)
         plain(axes)
         axes.grid(axis="y", color=GRID, linewidth=0.7)
@@ -84,13 +84,13 @@ def plot(curves: dict[str, list[list[float]]]) -> Any:
             axes.annotate(
                 f"{value:.0%}",
                 (x, value),
-                (0, 7),
+                (0, -13),
                 textcoords="offset points",
                 ha="center",
                 fontsize=7,
                 color=BLUE,
             )
-    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    panels[0].legend(frameon=False, fontsize=8, loc="upper right")
     return finish(figure)
 
 

@@ -1,13 +1,13 @@
 """Make the network that ships with the package from a finished run of ``fer finetune``.
 
-    fer finetune fer2013/ --recipe ferkit --labels fer2013 --validate-on test --votes fer2013/labels.csv
-    python benchmarks/ship.py models/ferkit fer2013/
+    python benchmarks/ship.py models/ferkit-second fer2013/
     python benchmarks/model_card.py fer2013/ --store … --fer … --peers …
 
-``fer2013/`` holds train/<emotion>/*.png and test/<emotion>/*.png, the official PublicTest. The second command writes
+``fer2013/`` holds train/<emotion>/*.png and test/<emotion>/*.png, the official PublicTest. The first command writes
 ferkit/zoo/ferkit: one graph with embedding and probabilities, and its Keras twin for further training. The last layer
 is fitted anew on the original labels of the training part, since soft labels (votes) shift how often each class is
-said, and its temperature on PublicTest. The third command measures the result, and writes its card beside it.
+said, and its temperature on PublicTest. The second measures the result, and writes its card beside it. ship.sh trains
+and ships in one command.
 """
 
 import argparse
@@ -77,6 +77,8 @@ def main() -> None:
         "temperature of the other half": before(crossed(anew, truth)),
     }
     parts = {name: value for name, value in run.record.parts.items() if name != "flip"}
+    weights = Path(parts["recipe"]["network"]["weights"])
+    parts["recipe"]["network"]["weights"] = weights.name  # where it lay says nothing to others
     record = dataclasses.replace(
         run.record,
         parts={
