@@ -1,11 +1,10 @@
 """How fast fine-tuning is: the training loop against its network alone, and ONNX against Keras.
 
-    python benchmarks/finetune.py loop               # images/s of fer finetune against one batch held in
-    memory python benchmarks/finetune.py predict            # images/s of ONNX Runtime and Keras at batch 1
-    and 32 python benchmarks/finetune.py networks           # images/s of training of the small networks
+    python benchmarks/finetune.py loop        # images/s of fer finetune, and of one batch held in memory
+    python benchmarks/finetune.py predict     # images/s of ONNX Runtime and Keras at batch 1 and 32
+    python benchmarks/finetune.py networks    # images/s of training of the small networks
     python benchmarks/finetune.py transfer DATA --weights models/fer2013/network.keras
-                                                     # 200 images of another label set: from scratch and from
-                                                     # weights
+                                              # 200 images of another label set: from scratch, from weights
 
 Both sides of a comparison run in turns, so that whatever else the machine does meets both.
 """
@@ -128,9 +127,14 @@ def networks(seconds: float, batch: int) -> None:
 
 
 def transfer(data: Path, weights: Path, n_images: int, seeds: int, epochs: int) -> None:
-    """Accuracy on the test part after training on a few images of another label set, five seeds."""
+    """Accuracy after training on a few images of another label set, from scratch and from weights.
+
+    The weights have seen DATA's train part, so the few images are drawn from a random half of its test part, and the
+    other half measures.
+    """
+    from ferkit.classifiers.finetune.options import RunOptions
     from ferkit.classifiers.finetune.recipes import load_recipe
-    from ferkit.classifiers.finetune.run import RunOptions, finetune
+    from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.load import load_dataset
     from ferkit.embedder.run import CropOptions
@@ -147,9 +151,10 @@ def transfer(data: Path, weights: Path, n_images: int, seeds: int, epochs: int) 
     results: dict[str, list[float]] = {"from scratch": [], "from weights": []}
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        train = [s for s in samples if s.split == "train"]
-        few = [train[i] for i in rng.choice(len(train), n_images, replace=False)]
-        subset = dataset.subset(few + [s for s in samples if s.split == "test"])
+        unseen = [s for s in samples if s.split == "test"]
+        order = rng.permutation(len(unseen))
+        few = [dataclasses.replace(unseen[i], split="train") for i in order[:n_images]]
+        subset = dataset.subset(few + [unseen[i] for i in order[len(order) // 2 :]])
         for way in results:
             scratch = way == "from scratch"
             stages = [

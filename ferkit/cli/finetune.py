@@ -56,7 +56,7 @@ _SETTINGS = {
     "--recipe",
     default="quick",
     show_default=True,
-    help="aihub, fer2013, ferkit, interview, quick, teasing, vgg, vgg-transfer, or a TOML file.",
+    help="aihub, fer2013, ferkit, ferkit-second, interview, quick, teasing, vgg, vgg-transfer, or a TOML file.",
 )
 @click.option("--name", help="Name of the model.  [default: that of the recipe]")
 @click.option(
@@ -175,8 +175,9 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
         fer finetune fer2013/ --recipe fer2013 --validate-on test --votes fer2013/labels.csv
         fer finetune other/ --recipe vgg-transfer --weights models/vgg/network.keras
     """
+    from ferkit.classifiers.finetune.options import RunOptions
     from ferkit.classifiers.finetune.recipes import load_recipe, parse_change
-    from ferkit.classifiers.finetune.run import RunOptions, finetune
+    from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.folder import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset

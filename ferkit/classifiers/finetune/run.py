@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from ferkit.classifiers.artifact import ModelArtifact, ModelRecord, load_classifier
 from ferkit.classifiers.finetune.network import NETWORK_KERAS, NETWORK_ONNX, save_network_model
+from ferkit.classifiers.finetune.options import RunOptions
+from ferkit.classifiers.finetune.parts import Parts, check_classes, divide
 from ferkit.classifiers.finetune.pixels import Pixels, load_pixels
 from ferkit.classifiers.finetune.settings import RecipeSettings
 from ferkit.core.errors import DataError, ModelError, TrainingError
@@ -18,58 +20,9 @@ from ferkit.core.fingerprint import file_sha256
 from ferkit.core.labels import LabelSet
 from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset
-from ferkit.datasets.split import SplitSettings, holdout
 from ferkit.embedder.run import CropOptions, settle_cropping
 from ferkit.faces.cropper import FaceCropper
 from ferkit.faces.detectors import open_detector
-
-LEAST_PER_CLASS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where a run keeps its files, and what it takes beside images and recipe.
-
-    Attributes:
-        model: folder of the finished model.
-        work: folder of checkpoint, curves and logs.
-        labels: classes and their order; None takes those of the training part, sorted.
-        validate_on: ``val`` takes the data's own validation part, or holds out a share where there is none;
-            ``test`` takes the test part, whose figures are then no longer those of unseen images.
-        holdout: how a share is held out.
-        votes: CSV of soft labels, see :func:`ferkit.classifiers.finetune.targets.read_votes`.
-        teacher: folder of a model whose probabilities are learnt too.
-        cache: ``auto``, ``memory`` or ``disk``.
-        flip: average with the mirrored image when predicting.
-        restart: drop the checkpoint of an earlier run.
-        overwrite: replace a finished model of the same name.
-        tensorboard: write logs for TensorBoard too.
-        quiet: no live progress.
-    """
-
-    model: Path
-    work: Path
-    labels: LabelSet | None = None
-    validate_on: str = "val"
-    holdout: SplitSettings = field(default_factory=lambda: SplitSettings(test_size=0.1))
-    votes: Path | None = None
-    teacher: Path | None = None
-    cache: str = "auto"
-    flip: bool = False
-    restart: bool = False
-    overwrite: bool = False
-    tensorboard: bool = False
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The two parts of a data set, with their classes."""
-
-    train: Dataset
-    validation: Dataset
-    labels: LabelSet
-    origin: str
 
 
 def finetune(
@@ -209,72 +162,6 @@ def train_and_save(
         )
     clear(options.work)  # the run is finished, and what is worth keeping lies in the model
     return artifact
-
-
-def divide(dataset: Dataset, options: RunOptions) -> Parts:
-    """The parts to learn from and to choose by.
-
-    Raises:
-        DataError: fewer than two classes, an empty one, or parts of different classes.
-    """
-    labelled = [sample for sample in dataset.samples if sample.label is not None]
-    if not labelled:
-        raise DataError(
-            f"expected pictures with labels in {dataset.root}, found none; sort them into folders by class"
-        )
-    by_split: dict[str | None, list] = {}
-    for sample in labelled:
-        by_split.setdefault(sample.split, []).append(sample)
-    train = by_split.get("train", []) + by_split.get(None, [])
-    if not train:
-        raise DataError(
-            f"expected a part train/ in {dataset.root}, found only {', '.join(map(str, by_split))}"
-        )
-    validation = by_split.get(options.validate_on, [])
-    labels = options.labels or LabelSet.of(sorted({str(sample.label) for sample in train}))
-    counts = {name: sum(sample.label == name for sample in train) for name in labels.names}
-    if len(labels) < 2:
-        raise DataError(f"expected at least two classes to tell apart, found only {labels.names[0]!r}")
-    foreign = sorted({str(sample.label) for sample in train + validation} - set(labels.names))
-    if foreign:
-        raise DataError(
-            f"training and validation must have the same classes: {', '.join(foreign)} not among "
-            f"{', '.join(labels.names)}"
-        )
-    empty = [name for name, count in counts.items() if count == 0]
-    if empty:
-        raise DataError(f"no training pictures of {', '.join(empty)}; add some, or leave the class out")
-    if options.validate_on == "test" and not validation:
-        raise DataError(f"expected a part test/ in {dataset.root} to choose the best epoch by, found none")
-    origin = "given"
-    if not validation:
-        few = [f"{name} ({count})" for name, count in counts.items() if count < LEAST_PER_CLASS]
-        if few:
-            raise DataError(
-                f"expected at least {LEAST_PER_CLASS} pictures of every class, so that one can be "
-                f"held out, found {', '.join(few)}"
-            )
-        y = np.array([sample.label for sample in train])
-        groups = np.array([sample.group for sample in train], dtype=object)
-        keep, held = holdout(y, groups, options.holdout)
-        train, validation, origin = [train[i] for i in keep], [train[i] for i in held], "drawn"
-    return Parts(dataset.subset(train), dataset.subset(validation), labels, origin)
-
-
-def check_classes(train_y: np.ndarray, validation_y: np.ndarray, labels: LabelSet) -> None:
-    """Every class has images on both sides, after unreadable ones are left out.
-
-    Raises:
-        DataError: naming the classes that lack some.
-    """
-    for y, part in ((train_y, "training"), (validation_y, "validation")):
-        empty = [name for i, name in enumerate(labels.names) if not (y == i).any()]
-        if empty:
-            raise DataError(
-                f"training and validation must have the same classes: no {part} pictures of "
-                f"{', '.join(empty)}; "
-                "add some, or leave the class out"
-            )
 
 
 def clear(folder: Path) -> None:

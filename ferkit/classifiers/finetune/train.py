@@ -8,15 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from ferkit.classifiers.finetune import callbacks, checkpoint
+from ferkit.classifiers.finetune import callbacks, checkpoint, reporting
 from ferkit.classifiers.finetune.augment import Augmentation
-from ferkit.classifiers.finetune.backbones import set_trainable
 from ferkit.classifiers.finetune.backend import devices_sharing
 from ferkit.classifiers.finetune.batches import TrainingBatches
 from ferkit.classifiers.finetune.history import EpochRecord, best_record, is_finished
 from ferkit.classifiers.finetune.objective import Objective, balanced_class_weights
 from ferkit.classifiers.finetune.pixels import Pixels
 from ferkit.classifiers.finetune.settings import OptimizerSettings, RecipeSettings
+from ferkit.classifiers.finetune.unfreezing import set_trainable
 from ferkit.core.errors import TrainingError
 
 NOT_DECAYED = ["bias", "gamma", "beta"]
@@ -195,11 +195,11 @@ def _callbacks(
         callbacks.Validation(run, core, data.validation, batches),
         callbacks.Checkpointing(run),
         callbacks.EarlyStopping(run),
-        callbacks.Logs(run),
-        callbacks.LiveLine(run, say),
+        reporting.Logs(run),
+        reporting.LiveLine(run, say),
     ]
     if tensorboard:
-        found.append(callbacks.TensorBoardLog(run))
+        found.append(reporting.TensorBoardLog(run))
     return found
 
 

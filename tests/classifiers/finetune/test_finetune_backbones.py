@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ferkit.classifiers.finetune.assembly import build_core, whole_network
-from ferkit.classifiers.finetune.backbones import BACKBONES, block_names, build_backbone, set_trainable
+from ferkit.classifiers.finetune.backbones import BACKBONES, build_backbone
 from ferkit.classifiers.finetune.settings import NetworkSettings, StageSettings
+from ferkit.classifiers.finetune.unfreezing import block_names, set_trainable
 from ferkit.core.errors import TrainingError, WeightsError
 
 PLAIN = NetworkSettings(backbone="plain", input_size_wh=(24, 24))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ferkit.classifiers.artifact import load_classifier, read_model
+from ferkit.classifiers.finetune.options import RunOptions
 from ferkit.classifiers.finetune.recipes import load_recipe, recipe_names
-from ferkit.classifiers.finetune.run import RunOptions, finetune
+from ferkit.classifiers.finetune.run import finetune
 from ferkit.classifiers.finetune.settings import StageSettings
 from ferkit.datasets.load import load_dataset
 from ferkit.embedder.run import CropOptions

@@ -9,7 +9,9 @@ import pytest
 from ferkit.classifiers.artifact import load_classifier, read_model
 from ferkit.classifiers.finetune import callbacks, pixels
 from ferkit.classifiers.finetune.network import NetworkClassifier
-from ferkit.classifiers.finetune.run import RunOptions, divide, finetune
+from ferkit.classifiers.finetune.options import RunOptions
+from ferkit.classifiers.finetune.parts import divide
+from ferkit.classifiers.finetune.run import finetune
 from ferkit.classifiers.finetune.settings import NetworkSettings, RecipeSettings, StageSettings
 from ferkit.core.errors import DataError, FerkitError, ModelError, TrainingError
 from ferkit.core.labels import LabelSet
