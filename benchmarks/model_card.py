@@ -126,6 +126,7 @@ def text(evaluation: Evaluation, figures: dict[str, Any]) -> str:
         ),
         "speed": zoo.markdown(speed),
         "epochs": recipe["stages"][0]["epochs"],
+        "n_epochs": record.parts["epochs"],
         "epoch": record.metrics["training"]["epoch"],
         "seed": record.seeds["run"],
         "trained_accuracy": f"{record.metrics['training']['accuracy']:.1%}",

@@ -1,6 +1,6 @@
 """Make the network that ships with the package from a finished run of ``fer finetune``.
 
-    python benchmarks/ship.py models/ferkit-second fer2013/
+    python benchmarks/ship.py models/ferkit fer2013/
     python benchmarks/model_card.py fer2013/ --store … --fer … --peers …
 
 ``fer2013/`` holds train/<emotion>/*.png and test/<emotion>/*.png, the official PublicTest. The first command writes
@@ -77,8 +77,6 @@ def main() -> None:
         "temperature of the other half": before(crossed(anew, truth)),
     }
     parts = {name: value for name, value in run.record.parts.items() if name != "flip"}
-    weights = Path(parts["recipe"]["network"]["weights"])
-    parts["recipe"]["network"]["weights"] = weights.name  # where it lay says nothing to others
     record = dataclasses.replace(
         run.record,
         parts={

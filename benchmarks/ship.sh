@@ -1,11 +1,9 @@
 #!/bin/sh
 # Everything from FER2013 to the network that ships with the package, in one command: sh benchmarks/ship.sh fer2013/
 # fer2013/ holds train/<emotion>/*.png, test/<emotion>/*.png (the official PublicTest) and labels.csv with FER+ votes.
-# About an hour and a half on two processor cores; stop it at any time, and the same command goes on.
+# About an hour on two processor cores; stop it at any time, and the same command goes on.
 set -e
 data=${1:?say where FER2013 is: sh benchmarks/ship.sh fer2013/}
-common="--labels fer2013 --validate-on test --votes $data/labels.csv --detector none"
-[ -d models/ferkit-first ] || fer finetune "$data" --recipe ferkit --name ferkit-first $common
-[ -d models/ferkit-second ] || fer finetune "$data" --recipe ferkit-second --name ferkit-second \
-    --weights models/ferkit-first/network.keras $common
-python "$(dirname "$0")/ship.py" models/ferkit-second "$data"
+[ -d models/ferkit ] || fer finetune "$data" --recipe ferkit --name ferkit \
+    --labels fer2013 --validate-on test --votes "$data/labels.csv" --detector none
+python "$(dirname "$0")/ship.py" models/ferkit "$data"
