@@ -14,7 +14,7 @@ HINT = (
 )
 
 _PREFERRED = (
-    "nanumgothicbold.", "nanumgothic.", "nanumbarungothic.", "notosanskr", "notosanscjk", "malgun.", "applesdgothicneo",
+    "nanumgothic.", "nanumbarungothic.", "notosanskr", "notosanscjk", "malgun.", "applesdgothicneo",
     "pretendard", "nanumsquare", "nanum", "notoserifcjk", "undotum", "baekmuk", "d2coding", "gulim", "batang",
     "unifont",
 )  # fmt: skip
@@ -30,16 +30,20 @@ def has_hangul(texts: Iterable[str]) -> bool:
 
 
 @functools.cache
-def hangul_font_file() -> Path | None:
-    """A font file on this machine that holds Hangul, a plain sans-serif one first; None if there is none."""
-    candidates = [file for folder in _font_folders() for file in _font_files(folder)]
-    ranked = sorted(
-        (rank, file.name.lower(), file)
-        for file in candidates
-        if (rank := next((i for i, name in enumerate(_PREFERRED) if name in file.name.lower()), None))
-        is not None
-    )
-    return next((file for _, _, file in ranked if _draws_hangul(file)), None)
+def hangul_font_file(bold: bool = False) -> Path | None:
+    """A font file on this machine that holds Hangul, a sans-serif one first; None if there is none.
+
+    Args:
+        bold: rather a bold one, which is easier to read over a picture.
+    """
+    ranked = []
+    for file in (file for folder in _font_folders() for file in _font_files(folder)):
+        name = file.name.lower()
+        plain = name.replace("bold", "").replace("-.", ".")
+        rank = next((i for i, preferred in enumerate(_PREFERRED) if preferred in plain), None)
+        if rank is not None:
+            ranked.append((rank, ("bold" in name) != bold, name, file))
+    return next((file for *_, file in sorted(ranked) if _draws_hangul(file)), None)
 
 
 def can_draw(texts: Iterable[str]) -> bool:
@@ -55,7 +59,7 @@ def plot_families() -> list[str]:
     from matplotlib import font_manager
 
     name = font_manager.FontProperties(fname=file).get_name()
-    if name not in {font.name for font in font_manager.fontManager.ttflist}:
+    if str(file) not in {font.fname for font in font_manager.fontManager.ttflist}:
         font_manager.fontManager.addfont(file)  # installed since Matplotlib first looked
     return ["DejaVu Sans", name]
 
@@ -63,7 +67,7 @@ def plot_families() -> list[str]:
 def open_font(texts: Iterable[str], size: int) -> Font | None:
     """A font of ``size`` pixels that can draw ``texts``; None if they need Hangul and no font has it."""
     if has_hangul(texts):
-        file = hangul_font_file()
+        file = hangul_font_file(bold=True)
         return None if file is None else ImageFont.truetype(str(file), size)
     return ImageFont.load_default(size)
 

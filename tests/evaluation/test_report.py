@@ -98,7 +98,7 @@ def test_nothing_is_cut_off(draw: Callable[[Evaluation], object], shown: Evaluat
 
 
 def test_without_a_korean_font_plots_are_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
+    monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
     assert plots.display_names(KOREAN, "ko")[3] == "happy"
     assert fonts.plot_families() == ["DejaVu Sans"]
 

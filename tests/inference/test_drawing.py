@@ -72,6 +72,6 @@ def test_hangul_is_drawn_when_a_font_has_it(monkeypatch: pytest.MonkeyPatch) -> 
     painter.draw(first, "기쁨", (0, 0), (255, 255, 255))
     painter.draw(second, "슬픔", (0, 0), (255, 255, 255))
     assert (first != second).any()  # not the box for a missing letter, twice
-    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
+    monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
     assert fonts.open_font(["기쁨"], 20) is None
     assert fonts.open_font(["happy"], 20) is not None
