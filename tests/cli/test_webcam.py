@@ -104,7 +104,8 @@ def test_a_real_window_opens_obeys_its_keys_and_ends_with_q(
             window = _window(environment, process)
             for key in ("s", "r", "l", "h", "m", "s", "r", "q"):
                 press = ["xdotool", "key", "--window", window, key]
-                subprocess.run(press, env=environment, capture_output=True, check=True)
+                # The window is gone before the release of q can reach it, and xdotool takes that for a failure.
+                subprocess.run(press, env=environment, capture_output=True, check=key != "q")
                 time.sleep(0.4)
             _, said = process.communicate(timeout=30)
         finally:
