@@ -16,6 +16,7 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     is_quiet,
+    margin_option,
     person_option,
     say,
 )
@@ -58,13 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points."
 )
-@click.option(
-    "--margin",
-    type=click.FloatRange(0, 2),
-    default=0.1,
-    show_default=True,
-    help="Added around the face on each side, as a share of its box.",
-)
+@margin_option
 @click.option(
     "--faceless",
     type=click.Choice(["skip", "whole"]),

@@ -15,6 +15,7 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     is_quiet,
+    margin_option,
     models_dir_option,
     person_option,
     say,
@@ -130,13 +131,7 @@ _SETTINGS = {
 @click.option("--teacher", type=DATA, help="Model or ensemble whose probabilities are learnt too.")
 @detector_option("'auto' looks at some first")
 @detector_weights_option
-@click.option(
-    "--margin",
-    type=click.FloatRange(0, 2),
-    default=0.1,
-    show_default=True,
-    help="Added around the face on each side, as a share of its box.",
-)
+@margin_option
 @click.option(
     "--cache",
     type=click.Choice(["auto", "memory", "disk"]),

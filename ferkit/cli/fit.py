@@ -119,9 +119,8 @@ def fit(cache_dir: Path, models_dir: Path, **options: Any) -> None:
         click.echo(json.dumps({"model": str(target), **fitted.evaluation.to_dict()}, ensure_ascii=False))
         return
     split = fitted.split
-    say(
-        f"trained on {len(split.train)}, measured on {len(split.test)} ({_how(split)}), {fitted.head.seconds:.1f} s"
-    )
+    how = _how(split, fitted.evaluation.n_groups)
+    say(f"trained on {len(split.train)}, measured on {len(split.test)} ({how}), {fitted.head.seconds:.1f} s")
     click.echo(format_report(fitted.evaluation))
     click.echo(f"model: {target}")
 
@@ -146,11 +145,13 @@ def _number_or_word(text: str | None, number: Callable[[str], float]) -> float |
         return text
 
 
-def _how(split: Any) -> str:
+def _how(split: Any, n_persons: int | None) -> str:
     if split.origin == "given":
         shared = f"; {len(split.shared_groups)} persons are on both sides!" if split.shared_groups else ""
         return f"the data's own test part{shared}"
-    return "drawn, persons kept apart" if split.settings.by_group else "drawn"
+    if n_persons is None:
+        return "drawn; persons are not known, see --person-pattern of fer embed"
+    return "drawn, persons kept apart" if split.settings.by_group else "drawn without regard to persons"
 
 
 class _Status:

@@ -73,6 +73,13 @@ person_option = click.option(
 detector_weights_option = click.option(
     "--detector-weights", type=FILE, help="Take this file as the detector's weights."
 )
+margin_option = click.option(
+    "--margin",
+    type=click.FloatRange(0, 2),
+    default=0.1,
+    show_default=True,
+    help="Added around the face on each side, as a share of its box.",
+)
 lang_option = click.option(
     "--lang",
     type=click.Choice(["en", "ko"]),
