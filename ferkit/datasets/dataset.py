@@ -1,7 +1,8 @@
 """Samples and where their pixels come from."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +20,16 @@ class Sample:
         label: class name, or None if unknown.
         split: ``train``, ``val`` or ``test``, or None if the data set makes no difference.
         group: who is shown, so that one person never lies on both sides of a split; None if unknown.
+        box: the face as left, top, right, bottom in pixels of the picture; None if unknown, or a crop.
+        attributes: what else is known, by column name: ``sex``, ``age``, ``place``, ``source`` …
     """
 
     path: str
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
