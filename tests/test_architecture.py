@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "classifiers": {"core", "datasets", "faces", "zoo", "embedder"},
     "inference": {"core", "datasets", "faces", "zoo", "embedder", "classifiers"},
     "evaluation": {"core", "datasets", "faces", "zoo", "embedder", "classifiers"},
+    "audit": {"core", "datasets", "faces", "zoo", "embedder", "classifiers", "evaluation"},
     "serving": {"core", "datasets", "faces", "zoo", "embedder", "classifiers", "inference", "evaluation"},
 }
-"""core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- serving <- cli.
+"""core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- {serving, audit} <- cli.
 
 The zoo stands beside the embedder; the two in braces do not know each other; only cli knows all."""
 
