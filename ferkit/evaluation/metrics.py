@@ -150,7 +150,7 @@ def evaluate(
         raise DataError(f"expected images of {', '.join(labels.names)}, found {found}; map the labels first")
     unknown = sorted(set(y_true[~known]))
     statistics = _Statistics(truth[known], proba[known], len(labels))
-    units = None if groups is None else _unit_of_row(np.asarray(groups, object)[known])
+    units = None if groups is None else unit_of_row(np.asarray(groups, object)[known])
     values, low, high = statistics.with_intervals(units, seed, n_resamples)
     k = len(labels)
 
@@ -249,7 +249,7 @@ class _Statistics:
         return float(np.nansum(count * np.abs(confidence - accuracy)) / count.sum())
 
 
-def _unit_of_row(groups: np.ndarray) -> np.ndarray | None:
+def unit_of_row(groups: np.ndarray) -> np.ndarray | None:
     """A number for each person, and one for each row without; None if no person is known."""
     known = np.array([group is not None for group in groups], bool)
     if not known.any():
