@@ -196,7 +196,8 @@ def _contender(i: int, values: dict[str, Any], arrays: dict[str, np.ndarray]) ->
 
 
 def _pair(values: dict[str, Any]) -> PairTest:
-    return PairTest(**{name: float("nan") if value is None else value for name, value in values.items()})
+    known: dict[str, Any] = {name: float("nan") if value is None else value for name, value in values.items()}
+    return PairTest(**known)
 
 
 def _pack(strings: np.ndarray | Sequence[str | None]) -> np.ndarray:
