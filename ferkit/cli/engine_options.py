@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMES = (
     "detector", "detector_weights", "detect_size", "smooth", "half_life", "window", "repeats", "stay", "hysteresis",
-    "dwell", "min_confidence", "min_quality", "calibrate_neutral",
+    "dwell", "min_confidence", "min_quality", "calibrate_neutral", "reidentify",
 )  # fmt: skip
 
 
@@ -44,6 +44,9 @@ def engine_options(command: F) -> F:
                      help="'unsure' for faces that are smaller, more blurred, darker or more turned away."),
         click.option("--calibrate-neutral", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
                      help="Look at a resting face for so long, then remove its bias."),
+        click.option("--reidentify", metavar="BACKBONE",
+                     help="Know people again who come back within 20 s, by this recognition network: arcface, "
+                     "onnx:FILE …  [default: by motion and looks, for 1 s]"),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -73,6 +76,7 @@ def settled_options(
         fps,
         smoothing,
         v["calibrate_neutral"],
+        v["reidentify"],
     )
 
 

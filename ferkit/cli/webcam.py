@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ferkit.cli.engine_options import engine_options, quiet_video_library, settled_options
 from ferkit.cli.options import FOLDER, SIZE, common_options, lang_option, models_dir_option, say
 from ferkit.core.errors import FerkitError
+
+if TYPE_CHECKING:
+    from ferkit.inference.live import View
 
 
 @click.command()
@@ -43,7 +46,17 @@ from ferkit.core.errors import FerkitError
 @click.option(
     "--out", type=FOLDER, default=Path(), help="Folder for snapshots and recordings.  [default: here]"
 )
-@click.option("--no-window", is_flag=True, help="Open no window; print every change of a label.")
+@click.option(
+    "--view",
+    "where",
+    type=click.Choice(["window", "browser", "none"]),
+    default="window",
+    show_default=True,
+    help="Where to look at it; a browser if no window can be opened. With 'none' every change of a label is printed.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Of --view browser.  [default: a free one]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every change of a label as a line of JSON.")
 @engine_options
 @models_dir_option
@@ -62,29 +75,19 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         fer webcam
         fer webcam mlp --source 1 --calibrate-neutral 5
         fer webcam --source rtsp://camera/stream --lang ko --smooth hmm
-        fer webcam --source talk.mp4 --no-window --json
+        fer webcam --source talk.mp4 --view none --json
     """
     quiet_video_library()
-    from ferkit.cli.main import COMMANDS
     from ferkit.inference.build import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
     from ferkit.inference.live_source import LiveSource
     from ferkit.inference.models import choose_model, default_reason, known_models, open_model
-    from ferkit.inference.window import LiveWindow, window_problem
 
     first = choose_model(model, models_dir)
     if model is None:
         say(default_reason(models_dir))
     engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
-    view = None
-    if not options["no_window"]:
-        if problem := window_problem():
-            browser = "look at it in a browser with 'fer serve', or " if "serve" in COMMANDS else ""
-            raise FerkitError(
-                f"no window can be opened: {problem}; {browser}print the labels with --no-window, or read a file with "
-                "'fer video'"
-            )
-        view = LiveWindow("ferkit")
+    view = _open_view(options["where"], options["port"])
 
     def load(folder: str) -> LoadedModel:
         engine, faces = build_engine(open_model(Path(folder)), engine_settings)
@@ -106,7 +109,7 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         view,
         settings,
         say,
-        printer if options["no_window"] or options["as_json"] else None,
+        printer if view is None or options["as_json"] else None,
     )
     try:
         live.run()
@@ -115,6 +118,25 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     if live.n_frames == 0:
         raise FerkitError(f"no picture came from {source}; check it, or try another --source")
     say(f"{live.n_frames} frames")
+
+
+def _open_view(where: str, port: int) -> "View | None":
+    from ferkit.inference.browser_view import BrowserView
+    from ferkit.inference.window import LiveWindow, window_problem
+
+    if where == "none":
+        return None
+    if where == "window":
+        problem = window_problem()
+        if problem is None:
+            return LiveWindow("ferkit")
+        say(f"no window can be opened: {problem}; the browser takes its place")
+    try:
+        view = BrowserView(port)
+    except OSError as error:
+        raise FerkitError(f"port {port} cannot be had: {error.strerror}; choose another --port") from error
+    say(f"open {view.url} in a browser on this machine")
+    return view
 
 
 def _print_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ferkit.core.faces import Faces
 from ferkit.core.protocols import Embedder, FaceDetector
-from ferkit.faces.crop import fit_to
+from ferkit.embedder.backbones import open_embedder
+from ferkit.faces.crop import crop_faces
 from ferkit.faces.deepface_detector import PREFIX
 from ferkit.faces.process import ProcessDetector
 from ferkit.faces.tracking import FaceTracker, TrackerSettings
@@ -33,6 +35,8 @@ class EngineOptions:
         fps: with ``detect_every`` None, the frame rate that should hold.
         smoothing: how labels are steadied.
         neutral_s: seconds in which resting faces are learnt; 0 for none.
+        reidentify: backbone that tells people apart, so that one who comes back keeps the number; None for motion
+            and looks alone.
     """
 
     detector: str = "auto"
@@ -42,24 +46,22 @@ class EngineOptions:
     fps: float = 30.0
     smoothing: SmoothingSettings = field(default_factory=SmoothingSettings)
     neutral_s: float = 0.0
+    reidentify: str | None = None
 
 
-def build_engine(
-    model: TrainedModel, options: EngineOptions, recogniser: Embedder | None = None
-) -> tuple[Engine, FaceFinding]:
+def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, FaceFinding]:
     """Put the parts together.
 
     Args:
         model: reads the faces.
         options: the user's.
-        recogniser: tells people apart, so that one who comes back keeps the number; None for motion alone.
 
     Returns:
         The engine, and what was settled about faces, with its reason for the user.
 
     Raises:
-        WeightsError, DependencyError: a detector cannot be had.
-        DataError: a neutral calibration of a model that has no such class.
+        WeightsError, DependencyError: a detector or backbone cannot be had.
+        DataError: a neutral calibration of a model that has no such class, or no such backbone.
     """
     faces = settle_faces(model.faces, options.detector, options.detector_weights)
     every = options.detect_every
@@ -72,7 +74,7 @@ def build_engine(
         FaceTracker(TrackerSettings(start_confidence=0.0 if faces.settings.detector == "haar" else 0.6)),
         pace,
         NeutralCalibration(model.labels, options.neutral_s) if options.neutral_s > 0 else None,
-        None if recogniser is None else describer(recogniser),
+        None if options.reidentify is None else describer(open_embedder(options.reidentify)),
     )
     return engine, faces
 
@@ -89,12 +91,13 @@ def open_tracking_detector(faces: FaceFinding) -> FaceDetector:
     return faces.open(DOUBTFUL_CONFIDENCE)
 
 
-def describer(recogniser: Embedder) -> Callable[[np.ndarray], np.ndarray]:
-    """Crops of any size to unit vectors that are alike for the same person."""
+def describer(recogniser: Embedder) -> Callable[[np.ndarray, Faces], np.ndarray]:
+    """A frame and its faces to unit vectors that are alike for the same person."""
 
-    def describe(crops: np.ndarray) -> np.ndarray:
-        fitted = np.stack([fit_to(crop, recogniser.input_size_wh) for crop in crops])
-        X = recogniser.embed(fitted)
+    def describe(rgb: np.ndarray, faces: Faces) -> np.ndarray:
+        # As recognisers were trained: turned onto the template where there are points, and little else around.
+        crops = crop_faces(rgb, faces, recogniser.input_size_wh, align=True, margin=0.0, resize="stretch")
+        X = recogniser.embed(crops)
         return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9)
 
     return describe

@@ -94,7 +94,7 @@ class Engine:
         tracker: numbers faces.
         pace: how often to detect, and how many faces to read a frame.
         neutral: removes the bias of resting faces, if asked for.
-        describe: (m, h, w, 3) crops to unit vectors (m, d), for recognising people who come back; optional.
+        describe: a frame and m faces in it to unit vectors (m, d), for recognising people who come back; optional.
         seconds: time spent so far in each of :data:`STAGES`.
         n_frames: processed so far.
     """
@@ -106,7 +106,7 @@ class Engine:
     tracker: FaceTracker = field(default_factory=FaceTracker)
     pace: Pace = field(default_factory=SteadyPace)
     neutral: NeutralCalibration | None = None
-    describe: Callable[[np.ndarray], np.ndarray] | None = None
+    describe: Callable[[np.ndarray, Faces], np.ndarray] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     n_frames: int = 0
     _since_detection: int = field(default=1 << 30, repr=False)
@@ -196,7 +196,7 @@ class Engine:
     def _describing(self, rgb: np.ndarray, found: Faces) -> Callable[[np.ndarray], np.ndarray]:
         describe = self.describe
         assert describe is not None
-        return lambda positions: describe(self._crops(rgb, found[positions]))
+        return lambda positions: describe(rgb, found[positions])
 
     def _due(self, faces: Faces, effort: Effort) -> np.ndarray:
         """Positions of the faces to read now: those that waited longest, if not all."""

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ def run(models_dir: Path, *arguments: object) -> Result:
 
 
 def test_without_a_window_changes_are_printed(models_dir: Path, film: Path) -> None:
-    common = ("tiny", "--source", film, "--no-window", "--detector", "none", "--min-confidence", "0")
+    common = ("tiny", "--source", film, "--view", "none", "--detector", "none", "--min-confidence", "0")
     result = run(models_dir, *common, "--json", "--min-quality", "0")
     assert result.exit_code == 0, result.output
     changes = [json.loads(line) for line in result.stdout.splitlines()]
@@ -54,19 +55,36 @@ def test_no_window_no_camera_no_model_are_clear_sentences(
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     for arguments, words in (
-        (("--source", film), "no window can be opened: there is no display"),
-        (("--source", "9", "--no-window", "--detector", "haar"), "camera 9 cannot be opened"),
-        (("nobody", "--no-window"), "no model is called 'nobody'"),
+        (("--source", "9", "--view", "none", "--detector", "haar"), "camera 9 cannot be opened"),
+        (("nobody", "--view", "none"), "no model is called 'nobody'"),
         (
-            ("--source", tmp_path / "none.mp4", "--no-window", "--detector", "haar"),
+            ("--source", tmp_path / "none.mp4", "--view", "none", "--detector", "haar"),
             "found nothing; check the path",
         ),
-        (("--no-window", "--smooth", "ema", "--dwell", "-1"), "min_dwell_s of 0 or more"),
+        (("--view", "none", "--smooth", "ema", "--dwell", "-1"), "min_dwell_s of 0 or more"),
     ):
         result = run(models_dir, *arguments)
         assert result.exit_code == 1, result.output
         assert words in result.stderr
         assert "Traceback" not in result.output
+
+
+def test_where_no_window_opens_a_browser_takes_its_place(
+    models_dir: Path, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    result = run(models_dir, "tiny", "--source", film, "--detector", "none", "--duration", "0.3")
+    assert result.exit_code == 0, result.output
+    assert "there is no display (DISPLAY is not set); the browser takes its place" in result.stderr
+    assert re.search(r"open http://127\.0\.0\.1:\d+/\S+/ in a browser", result.stderr)
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken:
+        port = taken.getsockname()[1]
+        result = run(models_dir, "tiny", "--source", film, "--view", "browser", "--port", port)
+    assert result.exit_code == 1
+    assert f"port {port} cannot be had" in result.stderr
 
 
 @pytest.fixture
