@@ -1,0 +1,183 @@
+"""Sets of expressions that hold the true one as often as promised, whatever the classifier.
+
+Split conformal prediction by MAPIE: a threshold is found on some rows, and the promise is checked on others. It
+holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
+pay for the others.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ferkit.core.errors import DataError
+from ferkit.evaluation.crossfit import check_probabilities, fitting_parts
+from ferkit.evaluation.metrics import Figure, unit_of_row
+
+METHODS = ("lac", "aps")
+LEVELS = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class ConformalResult:
+    """Prediction sets of one method at one level, each row's by a threshold that did not see it.
+
+    Attributes:
+        method: ``lac``, least ambiguous sets (Sadinle et al., 2019): all classes above one threshold, the smallest
+            sets; or ``aps``, adaptive sets (Romano et al., 2020): larger where the image is harder.
+        level: share of the sets that were to hold the true class.
+        coverage: share that do.
+        mean_size: classes in a set.
+        sizes: share of the sets with 0, 1, … k classes, (k + 1,).
+        per_class: coverage of each class's images, (k,), NaN without images.
+    """
+
+    method: str
+    level: float
+    coverage: Figure
+    mean_size: Figure
+    sizes: np.ndarray
+    per_class: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "method": self.method,
+            "level": self.level,
+            "coverage": self.coverage.to_dict(),
+            "mean_size": self.mean_size.to_dict(),
+            "sizes": self.sizes.tolist(),
+            "per_class": [None if np.isnan(value) else float(value) for value in self.per_class],
+        }
+
+
+def prediction_sets(
+    truth: np.ndarray,
+    proba: np.ndarray,
+    new: np.ndarray,
+    *,
+    method: str = "lac",
+    levels: Sequence[float] = LEVELS,
+    seed: int = 0,
+) -> np.ndarray:
+    """Which classes are in the set of each new row, bool (m, k, len(levels)).
+
+    Args:
+        truth: int (n,), column of the true class of the rows to find the thresholds on.
+        proba: float (n, k), theirs.
+        new: float (m, k).
+        method: ``lac`` or ``aps``; the latter is randomised, so that it covers as often as promised and not more.
+        levels: share of the sets that shall hold the true class.
+        seed: of ``aps``.
+
+    Raises:
+        DataError: shapes or values that do not fit, too few rows for a level, or ``aps`` with two classes.
+    """
+    from mapie.classification import SplitConformalClassifier
+
+    truth, proba = check_probabilities(truth, proba)
+    _, new = check_probabilities(np.zeros(len(new), int), new)
+    k, least = proba.shape[1], int(np.ceil(max(levels) / (1 - max(levels)) - 1e-9))
+    if method == "aps" and k < 3:
+        raise DataError("adaptive prediction sets need three classes or more; use lac")
+    if len(truth) < least:
+        raise DataError(
+            f"sets that hold the truth in {max(levels):.0%} need at least {least} labelled images to find the "
+            f"threshold on, found {len(truth)}"
+        )
+    sets = SplitConformalClassifier(
+        _given_probabilities(k), list(levels), conformity_score=method, prefit=True, random_state=seed
+    )
+    with warnings.catch_warnings():  # it warns of classes without rows, which do no harm to the promise
+        warnings.simplefilter("ignore", UserWarning)
+        sets.conformalize(proba, truth)
+        last = {"include_last_label": "randomized"} if method == "aps" else {}
+        return sets.predict_set(new, conformity_score_params=last)[1]
+
+
+def judge_conformal(
+    truth: np.ndarray,
+    proba: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    levels: Sequence[float] = LEVELS,
+    seed: int = 0,
+    n_resamples: int = 300,
+) -> tuple[ConformalResult, ...]:
+    """Every method at every level, thresholds and judged rows of different persons.
+
+    Args:
+        truth: int (n,), column of the true class.
+        proba: float (n, k).
+        groups: who is shown, (n,), None where unknown: intervals are then over persons.
+        levels: share of the sets that shall hold the true class.
+        seed: of the parts, of ``aps`` and of the intervals.
+        n_resamples: of the intervals.
+
+    Raises:
+        DataError: shapes or values that do not fit, or too few rows.
+    """
+    truth, proba = check_probabilities(truth, proba)
+    parts = fitting_parts(truth, groups, seed)
+    k, results = proba.shape[1], []
+    for method in METHODS if k > 2 else ("lac",):
+        sets = np.empty((*proba.shape, len(levels)), bool)
+        for fitted, judged in parts:
+            sets[judged] = prediction_sets(
+                truth[fitted], proba[fitted], proba[judged], method=method, levels=levels, seed=seed
+            )
+        for i, level in enumerate(levels):
+            covered, size = sets[np.arange(len(truth)), truth, i], sets[..., i].sum(axis=1)
+            count = np.bincount(truth, minlength=k)
+            hits = np.bincount(truth, covered, minlength=k)
+            coverage, mean_size = _means(np.stack([covered, size], axis=1), groups, seed, n_resamples)
+            results.append(
+                ConformalResult(
+                    method,
+                    level,
+                    coverage,
+                    mean_size,
+                    np.bincount(size, minlength=k + 1) / len(truth),
+                    np.divide(hits, count, out=np.full(k, np.nan), where=count > 0),
+                )
+            )
+    return tuple(results)
+
+
+def _means(values: np.ndarray, groups: np.ndarray | None, seed: int, n_resamples: int) -> list[Figure]:
+    """Column means of (n, m) with intervals over persons, or over rows where none is known."""
+    units = None if groups is None else unit_of_row(np.asarray(groups, object))
+    units = np.arange(len(values)) if units is None else units
+    n_units = int(units.max()) + 1
+    size = np.bincount(units).astype(float)
+    sums = np.stack([np.bincount(units, column) for column in values.T.astype(float)], axis=1)
+    drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), n_resamples)
+    resampled = drawn @ sums / (drawn @ size)[:, None]
+    means = values.astype(float).mean(axis=0)
+    low, high = (
+        np.percentile(resampled, [2.5, 97.5], axis=0) if n_units > 1 else np.full((2, len(means)), np.nan)
+    )
+    return [Figure(float(v), float(a), float(b)) for v, a, b in zip(means, low, high, strict=True)]
+
+
+def _given_probabilities(k: int) -> Any:
+    """A fitted classifier whose features are its probabilities."""
+    from sklearn.base import BaseEstimator, ClassifierMixin
+
+    class GivenProbabilities(ClassifierMixin, BaseEstimator):
+        """Passes on what it is given."""
+
+        classes_ = np.arange(k)
+
+        def predict_proba(self, X: np.ndarray) -> np.ndarray:
+            return X
+
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            return X.argmax(axis=1)
+
+        def fit(self, X: np.ndarray, y: np.ndarray) -> "GivenProbabilities":
+            return self
+
+    return GivenProbabilities()
