@@ -1,8 +1,9 @@
-"""CSV tables: ``path,label[,split][,group]``, and FER2013's own with its pixels inside."""
+"""CSV tables: ``path,label[,split][,group][,box][,attributes]``, and FER2013's own with its pixels inside."""
 
+import codecs
+import contextlib
 import csv
 import io
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +11,10 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.arrays import ArraySource
+from ferkit.datasets.columns import Columns
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
 from ferkit.datasets.folder import split_of
-
-_COLUMNS = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
-    "label": ("label", "emotion", "expression", "class", "category", "target"),
-    "split": ("split", "usage", "subset", "partition", "fold"),
-    "group": ("group", "person", "subject", "person_id", "subject_id", "identity"),
-}
 
 _FER2013_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """What 0..6 mean in fer2013.csv: not the alphabet's order, which folders of the same pictures have."""
@@ -28,44 +23,37 @@ _FER2013_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "ne
 def read_table(path: Path) -> Dataset:
     """Read a CSV file (UTF-8 or EUC-KR; with or without header) or FER2013's ``emotion,pixels,Usage``.
 
-    Paths are relative to the CSV file, or absolute. Without a header the columns are path and label.
+    Paths are relative to the CSV file, or absolute. Columns called left, top, right and bottom are the face's box
+    in pixels, and what has no meaning of its own becomes an attribute. Without a header the columns are path and
+    label. The data set that :func:`ferkit.datasets.manifest.write_manifest` wrote comes back as it was.
 
     Raises:
         DataError: not a readable table, or the columns are not there.
     """
-    rows = _rows(path)
-    header = [cell.strip().lower() for cell in next(rows, [])]
-    if {"emotion", "pixels"} <= set(header):
-        return _read_fer2013(path, rows, header)
-    columns = {
-        meaning: next((header.index(name) for name in names if name in header), None)
-        for meaning, names in _COLUMNS.items()
-    }
-    if columns["path"] is None:
-        if "label" in header or len(header) < 2:
+    rows = table_rows(path)
+    header = next(rows, [])
+    names = [cell.strip().lower() for cell in header]
+    if {"emotion", "pixels"} <= set(names):
+        return _read_fer2013(path, rows, names)
+    columns, first = Columns.of(header, path), 2
+    if columns is None:
+        if "label" in names or len(names) < 2:
             raise DataError(
-                f"expected a column 'path' (and 'label', 'split', 'group') in {path}, found {header or 'nothing'}"
+                f"expected a column 'path' (and 'label', 'split', 'group') in {path}, found {names or 'nothing'}"
             )
-        columns = {"path": 0, "label": 1, "split": None, "group": None}
-        rows = _rows(path)  # the first line is data
+        columns, first = Columns(path, 0, 1), 1
+        rows = table_rows(path)  # the first line is data
 
     samples = []
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, first):
         if not any(row):
             continue
-        cells = {}
-        for meaning, column in columns.items():
-            cells[meaning] = row[column].strip() if column is not None and column < len(row) else ""
-        if not cells["path"]:
-            raise DataError(f"expected a path in every row of {path}, found none in row {number}: {row}")
-        samples.append(
-            Sample(
-                path=cells["path"].replace("\\", "/"),
-                label=unicodedata.normalize("NFC", cells["label"]) or None,
-                split=split_of(cells["split"], path),
-                group=unicodedata.normalize("NFC", cells["group"]) or None,
-            )
-        )
+        try:
+            samples.append(columns.sample(row))
+        except DataError as error:
+            raise DataError(
+                f"row {number} of {path}: {error}; correct it, or let 'fer dataset import csv' leave such rows out"
+            ) from None
     return Dataset(path.stem, path, tuple(samples), FileSource(path.parent))
 
 
@@ -91,22 +79,30 @@ def _read_fer2013(path: Path, rows: Iterator[list[str]], header: list[str]) -> D
     return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.stack(images), stored))
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
+def table_rows(path: Path) -> Iterator[list[str]]:
+    """The rows of a CSV file in UTF-8 or EUC-KR, the header too.
+
+    Raises:
+        DataError: it cannot be read, or is no such file.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
-    for encoding in ("utf-8-sig", "cp949"):  # cp949 contains EUC-KR, what Korean Excel writes
-        try:
-            text = content.decode(encoding)
-            break
-        except UnicodeDecodeError:
-            continue
-    else:
-        raise DataError(f"expected {path} in UTF-8 or EUC-KR, found neither; save it as 'CSV UTF-8'")
+    text = _decoded(content, path)
     if "\0" in text:
         raise DataError(f"expected a CSV table, found binary data in {path}")
     return _parsed(text, path)
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    if content.startswith(codecs.BOM_UTF8):
+        # It says itself that it is UTF-8; what is none in it are names of files, kept as the bytes they are.
+        return content.decode("utf-8-sig", "surrogateescape")
+    for encoding in ("utf-8", "cp949"):  # cp949 contains EUC-KR, what Korean Excel writes
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+    raise DataError(f"expected {path} in UTF-8 or EUC-KR, found neither; save it as 'CSV UTF-8'")
 
 
 def _parsed(text: str, path: Path) -> Iterator[list[str]]:

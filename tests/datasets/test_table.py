@@ -144,3 +144,39 @@ def test_touching_fer2013_makes_every_picture_look_younger(tmp_path: Path):
     after = data.source.stamp("train/000000")
     assert after.size == before.size == 48 * 48
     assert after.changed_ns == before.changed_ns + 10**9
+
+
+@pytest.mark.parametrize("header", ["left,top,right,bottom", "xmin,ymin,xmax,ymax", "minX,minY,maxX,maxY"])
+def test_boxes_and_whatever_else_is_known(tmp_path: Path, header: str):
+    text = (
+        f"path,label,{header},Sex,age\na.jpg,happy,1,2.5,30,40, female ,\nb.jpg,sad,,,,,male,31\nc.jpg,sad\n"
+    )
+    a, b, c = read_table(table(tmp_path, text)).samples
+    assert (a.box, dict(a.attributes)) == ((1.0, 2.5, 30.0, 40.0), {"Sex": "female"})
+    assert (b.box, dict(b.attributes)) == (None, {"Sex": "male", "age": "31"})
+    assert (c.box, dict(c.attributes)) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("cells", "what"),
+    [
+        ("9,2,3,4", "row 3 .*left < right"),
+        ("1,4,3,4", "top < bottom, found 1, 4, 3, 4"),
+        ("1,2,,4", "four numbers as box"),
+        ("1,2,3,x", "four numbers as box"),
+        ("1,2,nan,4", "left < right"),
+        ("1,2,inf,4", "left < right"),
+    ],
+)
+def test_boxes_that_are_none_are_refused(tmp_path: Path, cells: str, what: str):
+    text = f"path,label,left,top,right,bottom\na.jpg,x,0,0,1,1\nb.jpg,x,{cells}\n"
+    with pytest.raises(DataError, match=what):
+        read_table(table(tmp_path, text))
+
+
+def test_a_mark_at_the_beginning_says_that_it_is_utf8(tmp_path: Path):
+    # Without the mark these bytes would count as EUC-KR, which makes other letters of the first name.
+    path = tmp_path / "labels.csv"
+    path.write_bytes("\ufeffpath,label\n기쁨.jpg,기쁨\n".encode() + "슬픔.jpg,x\n".encode("cp949"))
+    samples = {s.label: s.path for s in read_table(path).samples}
+    assert samples == {"기쁨": "기쁨.jpg", "x": os.fsdecode("슬픔.jpg".encode("cp949"))}
