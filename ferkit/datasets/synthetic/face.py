@@ -20,12 +20,37 @@ _JAW_TRAVEL = 0.15  # how far a fully dropped jaw moves the chin
 
 def draw_face(identity: Identity, units: ActionUnits, rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw one picture, uint8 RGB (size, size, 3); ``rng`` draws pose, light, background and camera."""
-    units = _within_anatomy(units)
     side = size * _SUPERSAMPLING
     pose = _random_pose(rng, side)
-    canvas = Layer(_background(rng, side), pose)
+    pixels = paint_face(_background(rng, side), pose, identity, units, rng, side)
+    return _photograph(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), rng)
+
+
+def paint_face(
+    background: np.ndarray,
+    pose: np.ndarray,
+    identity: Identity,
+    units: ActionUnits,
+    rng: np.random.Generator,
+    face_height: float,
+) -> np.ndarray:
+    """Paint a head and shoulders onto a square ``background`` (side, side, 3) uint8, in its light.
+
+    Args:
+        background: is painted over.
+        pose: affine map (2, 3) from face coordinates to pixels.
+        identity, units: who is shown, and how they feel.
+        rng: draws the clothes.
+        face_height: in pixels; light and shadow are as soft as suits a face of this height.
+
+    Returns:
+        uint8 RGB (side, side, 3).
+    """
+    units = _within_anatomy(units)
+    canvas = Layer(background, pose)
     _draw_head(canvas, identity, units, rng)
-    canvas.pixels = cv2.multiply(canvas.pixels, _shading(identity, units, pose, side), scale=1 / _UNLIT)
+    shading = _shading(identity, units, pose, len(background), face_height)
+    canvas.pixels = cv2.multiply(canvas.pixels, shading, scale=1 / _UNLIT)
     for half in (-1, 1):
         _draw_eye(canvas, identity, units, half)
         _draw_brow(canvas, identity, units, half)
@@ -34,7 +59,7 @@ def draw_face(identity: Identity, units: ActionUnits, rng: np.random.Generator, 
     _draw_front_hair(canvas, identity)
     if identity.glasses:
         _draw_glasses(canvas, identity)
-    return _photograph(cv2.resize(canvas.pixels, (size, size), interpolation=cv2.INTER_AREA), rng)
+    return canvas.pixels
 
 
 def _within_anatomy(units: ActionUnits) -> ActionUnits:
@@ -136,7 +161,9 @@ def _draw_front_hair(canvas: Layer, identity: Identity) -> None:
     canvas.stroke(curve(0.6 * x, -0.92 - 0.06 * BOW), sheen, 0.05)
 
 
-def _shading(identity: Identity, units: ActionUnits, pose: np.ndarray, side: int) -> np.ndarray:
+def _shading(
+    identity: Identity, units: ActionUnits, pose: np.ndarray, side: int, face_height: float
+) -> np.ndarray:
     """Light and shadow (side, side, 3) on the skin: broad and soft forms, then finer folds of skin."""
     coarse_step = 4  # soft forms need no resolution
     soft = Layer(np.full((side // coarse_step, side // coarse_step, 3), 165, np.uint8), pose / coarse_step)
@@ -150,10 +177,10 @@ def _shading(identity: Identity, units: ActionUnits, pose: np.ndarray, side: int
         soft.fill(ellipse(half * 0.12, 0.08, 0.05, 0.2), (178, 172, 170))
     soft.fill(ellipse(0, 0.05, 0.06, 0.28), (222, 218, 216))
     soft.fill(ellipse(0, _MOUTH_Y + 0.2 + _JAW_TRAVEL * units.jaw, 0.17, 0.05), (178, 174, 172))
-    blurred = cv2.GaussianBlur(soft.pixels, (0, 0), 0.045 * len(soft.pixels))
+    blurred = cv2.GaussianBlur(soft.pixels, (0, 0), 0.045 * (face_height // coarse_step))
     folds = Layer(np.full((side, side, 3), _UNLIT, np.uint8), pose)
     _draw_folds(folds, identity, units)
-    blurred_folds = cv2.GaussianBlur(folds.pixels, (0, 0), 0.007 * side)
+    blurred_folds = cv2.GaussianBlur(folds.pixels, (0, 0), 0.007 * face_height)
     return cv2.multiply(cv2.resize(blurred, (side, side)), blurred_folds, scale=1 / _UNLIT)
 
 
