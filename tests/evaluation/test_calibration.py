@@ -46,8 +46,8 @@ def test_corrections_help_where_there_is_something_to_correct(
     assert plain.reliability[:, 0].sum() == temperature.reliability[:, 0].sum() == 4000
 
 
-def test_they_do_no_harm_where_there_is_nothing(n: int = 4000) -> None:
-    plain, temperature, isotonic = judge_calibration(*drawn(n), n_resamples=0)
+def test_they_do_no_harm_where_there_is_nothing() -> None:
+    plain, temperature, isotonic = judge_calibration(*drawn(4000), n_resamples=0)
     assert temperature.log_loss.value == pytest.approx(plain.log_loss.value, abs=0.002)
     assert isotonic.log_loss.value < plain.log_loss.value + 0.03
 
