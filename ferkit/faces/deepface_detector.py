@@ -1,6 +1,7 @@
 """DeepFace's detectors, among them MTCNN and RetinaFace, as detectors of ours."""
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ferkit.core.faces import Faces
 PREFIX = "deepface:"
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 """In DeepFace left and right are the person's own; ours are the picture's."""
+
+_IMPORTING = threading.Lock()
 
 
 class DeepFaceDetector:
@@ -29,15 +32,11 @@ class DeepFaceDetector:
     """
 
     def __init__(self, backend: str, min_confidence: float = 0.6) -> None:
-        # Must be set before the first import; without TensorFlow it starts ten times as fast.
-        os.environ.setdefault("DEEPFACE_BACKEND_ENGINE", "onnx")
-        try:
-            from deepface import DeepFace
-        except ImportError as error:
-            raise DependencyError("deepface is not installed; pip install 'ferkit[deepface]'") from error
+        with _IMPORTING:  # several threads may each open a detector
+            deepface = _import_deepface()
         self.name = f"{PREFIX}{backend}"
         self._backend, self._min_confidence = backend, min_confidence
-        self._extract: Any = DeepFace.extract_faces
+        self._extract: Any = deepface.extract_faces
         try:
             self.detect(np.zeros((96, 96, 3), np.uint8))
         except (
@@ -64,6 +63,23 @@ class DeepFaceDetector:
             np.clip(np.array([face["confidence"] for face in found], np.float32), 0, 1),
             None if np.isnan(points).any() else _in_picture_order(points),
         )
+
+
+def _import_deepface() -> Any:
+    # Must be set before the first import; without TensorFlow it starts ten times as fast.
+    os.environ.setdefault("DEEPFACE_BACKEND_ENGINE", "onnx")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of MTCNN's TensorFlow
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    try:
+        from deepface import DeepFace
+    except ImportError as error:
+        raise DependencyError("deepface is not installed; pip install 'ferkit[deepface]'") from error
+    # DeepFace asks for Keras 2, which is not there, and Keras 3 would no longer work in this process, MTCNN neither.
+    if before is None:
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    else:
+        os.environ["TF_USE_LEGACY_KERAS"] = before
+    return DeepFace
 
 
 def _in_picture_order(points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,19 @@ def test_what_deepface_has_not_is_a_clear_sentence(tmp_path: Path) -> None:
         open_detector("deepface:nonsense")
     with pytest.raises(WeightsError, match="leave --detector-weights out"):
         open_detector("mtcnn", tmp_path / "weights")
+
+
+@needs_deepface
+def test_keras_stays_usable_beside_deepface() -> None:
+    """DeepFace asks for Keras 2 in the environment, which breaks Keras 3, and MTCNN with it."""
+    program = (
+        "import os; from ferkit.faces.detectors import open_detector; open_detector('deepface:opencv');"
+        "print('deepface' in __import__('sys').modules, os.environ.get('TF_USE_LEGACY_KERAS'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "None"]
 
 
 def test_left_is_left_in_the_picture() -> None:
