@@ -45,14 +45,16 @@ def frames_of(film: Path, most: int = 300) -> list[np.ndarray]:
     return frames
 
 
-def ours(films: list[Path], model: Path, weights: Path | None, seconds: float) -> None:
+def ours(
+    films: list[Path], model: Path, weights: Path | None, seconds: float, detect_every: int | None
+) -> None:
     """A row for each film."""
     rows = []
     for film in films:
         frames = frames_of(film)
         opened = open_model(model)
         engine, faces = build_engine(
-            opened, EngineOptions(detector_weights=weights, detect_every=None, fps=FPS)
+            opened, EngineOptions(detector_weights=weights, detect_every=detect_every, fps=FPS)
         )
         overlay = Overlay(opened.labels)
         drawing_s, n, n_faces = 0.0, 0, 0
@@ -186,6 +188,7 @@ def main() -> None:
     parser.add_argument("films", nargs="+", type=Path)
     parser.add_argument("--model", type=Path, help="model folder")
     parser.add_argument("--detector-weights", type=Path)
+    parser.add_argument("--detect-every", type=int, help="frames; as the frame rate allows if not given")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument(
         "--memory", type=int, metavar="FRAMES", help="measure memory over so many frames instead"
@@ -204,7 +207,8 @@ def main() -> None:
     if options.memory:
         memory(options.films[0], options.model, options.detector_weights, options.memory)
         return
-    ours(options.films, options.model, options.detector_weights, options.seconds)
+    weights = options.detector_weights
+    ours(options.films, options.model, weights, options.seconds, options.detect_every)
     for film in options.films:
         if options.fer:
             peer("fer", film, options.fer, options.seconds)
