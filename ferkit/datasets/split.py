@@ -1,14 +1,14 @@
 """Training and test parts: stratified by class, and never one person on both sides."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.datasets.deal import deal
 
 _ATTEMPTS = 10
 
@@ -114,14 +114,10 @@ def holdout(
         return _stratified_holdout(y, settings)
     assert groups is not None
     _check_persons(y, groups, 2)
-    # k folds of which m are held out: the fraction nearest to the wanted share that the persons allow.
-    k_max = max(2, min(10, _n_groups(groups)))
-    share = Fraction(settings.test_size).limit_denominator(k_max)
-    share = min(max(share, Fraction(1, k_max)), Fraction(k_max - 1, k_max))
+    shares = (1 - settings.test_size, settings.test_size)
     best: tuple[float, np.ndarray] | None = None
     for attempt in range(_ATTEMPTS):
-        fold = _deal_groups(y, groups, share.denominator, settings.seed + 1000 * attempt)
-        test = fold < share.numerator
+        test = _dealt(y, groups, shares, settings.seed + 1000 * attempt) == 1
         if _every_class_in(y, test) and _every_class_in(y, ~test):
             error = abs(test.mean() - settings.test_size)
             if best is None or error < best[0]:
@@ -155,11 +151,7 @@ def folds(
     else:
         k = min(k, min(np.unique(y, return_counts=True)[1]))
     for attempt in range(_ATTEMPTS):
-        fold = (
-            _deal_rows(y, k, np.random.default_rng(seed + 1000 * attempt))
-            if groups is None or not _has_groups(groups)
-            else _deal_groups(y, groups, k, seed + 1000 * attempt)
-        )
+        fold = _dealt(y, groups, [1 / k] * k, seed + 1000 * attempt)
         if all(_every_class_in(y, fold != i) and (fold == i).any() for i in range(k)):
             return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
     raise DataError(
@@ -183,36 +175,17 @@ def _stratified_holdout(y: np.ndarray, settings: SplitSettings) -> tuple[np.ndar
     return np.sort(train), np.sort(test)
 
 
-def _deal_groups(y: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Fold number (n,) of each row; persons whole, classes spread evenly."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    known = np.array([group is not None for group in groups])
-    rng = np.random.default_rng(seed)
-    fold = np.empty(len(y), int)
-    # Rows of unknown persons are free: dealing them one by one is exact, and spares a slow search over
-    # groups.
-    fold[~known] = _deal_rows(y[~known], k, rng)
-    names, person = np.unique(groups[known].astype(str), return_inverse=True)
-    if len(names) < k:
-        fold[known] = rng.permutation(k)[person]
-    else:
-        splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
-        rows = np.flatnonzero(known)
-        for i, (_, test) in enumerate(splitter.split(np.zeros(len(rows)), y[known], person)):
-            fold[rows[test]] = i
-    return fold
+def _dealt(y: np.ndarray, groups: np.ndarray | None, shares: Sequence[float], seed: int) -> np.ndarray:
+    """Part number (n,) of each row; persons whole, classes spread evenly."""
+    return deal(numbered(y), numbered([None] * len(y) if groups is None else groups), shares, seed)
 
 
-def _deal_rows(y: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    fold = np.empty(len(y), int)
-    start = 0
-    for cls in np.unique(y):
-        rows = np.flatnonzero(y == cls)
-        # Each class goes on where the last one ended, so that no fold collects all the remainders.
-        fold[rng.permutation(rows)] = (start + np.arange(len(rows))) % k
-        start += len(rows)
-    return fold
+def numbered(values: Iterable[Any]) -> np.ndarray:
+    """A number for each value, int64 (n,): equal ones have equal numbers, in the order of their text; -1 for None."""
+    listed = list(values)
+    number = {value: i for i, value in enumerate(sorted(set(listed) - {None}, key=str))}
+    number[None] = -1
+    return np.array([number[value] for value in listed], np.int64)
 
 
 def _check_classes(y: np.ndarray, least: int, purpose: str) -> None:
