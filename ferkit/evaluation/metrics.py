@@ -7,6 +7,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
+from ferkit.evaluation.intervals import effective_units, positive_interval, share_interval
 
 N_BINS = 15
 """Of equal width from 0 to 1, for the calibration error (Guo et al., 2017)."""
@@ -20,7 +21,7 @@ class Figure:
 
     Attributes:
         value: NaN where it is not defined.
-        low, high: 2.5th and 97.5th percentile over bootstrap resamples; NaN where there is none.
+        low, high: from the bootstrap's standard error (``ferkit.evaluation.intervals``); NaN where there is none.
     """
 
     value: float
@@ -217,21 +218,37 @@ class _Statistics:
     def with_intervals(
         self, units: np.ndarray | None, seed: int, n_resamples: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The figures, and their 2.5th and 97.5th percentile over resamples of whole units."""
+        """The figures, and the ends of their intervals from resamples of whole units."""
         values = self.figures()
-        n_units = len(self.cell) if units is None else int(units.max()) + 1
+        if units is None:
+            units = np.arange(len(self.cell))
+        n_units = int(units.max()) + 1
         if n_units < 2 or n_resamples < 1:
             return values, np.full_like(values, np.nan), np.full_like(values, np.nan)
         rng = np.random.default_rng(seed)
         resampled = np.empty((n_resamples, len(values)))
         for i in range(n_resamples):
             times = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units).astype(float)
-            resampled[i] = self.figures(times if units is None else times[units])
+            resampled[i] = self.figures(times[units])
         # A class may be missing from a resample: its figures are then over the others.
-        low, high = np.full((2, len(values)), np.nan)
+        error = np.zeros(len(values))
         defined = ~np.isnan(resampled).all(axis=0) & ~np.isnan(values)
-        low[defined], high[defined] = np.nanpercentile(resampled[:, defined], [2.5, 97.5], axis=0)
+        error[defined] = np.nanstd(resampled[:, defined], axis=0)
+        images = self._images_of_units(units, n_units)
+        n, effective = (images > 0).sum(axis=0), effective_units(images)
+        low, high = share_interval(values, error, n, effective)
+        loss = [_SUMMARY.index("log_loss")]
+        low[loss], high[loss] = positive_interval(values[loss], error[loss], n[loss], effective[loss])
         return values, low, high
+
+    def _images_of_units(self, units: np.ndarray, n_units: int) -> np.ndarray:
+        """How many images each unit gives to each figure, (units, figures)."""
+        truth, predicted = np.divmod(self.cell // 2, self.k)
+        called, true = (
+            np.bincount(units * self.k + of, minlength=n_units * self.k).reshape(n_units, self.k)
+            for of in (predicted, truth)
+        )
+        return np.hstack([np.repeat(true.sum(axis=1)[:, None], len(_SUMMARY), axis=1), called, true, true])
 
     def confusion(self) -> np.ndarray:
         return np.bincount(self.cell // 2, minlength=self.k**2).reshape(self.k, self.k)
