@@ -38,22 +38,27 @@ SIZE = SizeType()
 
 def common_options(command: F) -> F:
     """``--config``, ``--log-dir`` and ``--quiet``, for every command that does work."""
-    for option in reversed((
-        click.option(
-            "--config", type=FILE, is_eager=True, expose_value=False, callback=_read_config,
-            help="TOML file with options: at its top, or in a table named like the command.",
-        ),
-        click.option(
-            "--log-dir", type=FOLDER, expose_value=False, callback=_start_log, is_eager=True,
-            help="Also write messages to one file a day in this folder.",
-        ),
-        click.option(
-            "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, is_eager=True,
-            help="No progress and no remarks, only results and errors.",
-        ),
-    )):  # fmt: skip
-        command = option(command)
-    return command
+    log_dir_option = click.option(
+        "--log-dir", type=FOLDER, expose_value=False, callback=_start_log, is_eager=True,
+        help="Also write messages to one file a day in this folder.",
+    )  # fmt: skip
+    return config_option(log_dir_option(quiet_option(command)))
+
+
+def config_option(command: F) -> F:
+    """``--config``."""
+    return click.option(
+        "--config", type=FILE, is_eager=True, expose_value=False, callback=_read_config,
+        help="TOML file with options: at its top, or in a table named like the command.",
+    )(command)  # fmt: skip
+
+
+def quiet_option(command: F) -> F:
+    """``--quiet``; :func:`say` keeps to it."""
+    return click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, is_eager=True,
+        help="No progress and no remarks, only results and errors.",
+    )(command)  # fmt: skip
 
 
 cache_dir_option = click.option(

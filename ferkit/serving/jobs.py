@@ -1,0 +1,248 @@
+"""Films that wait, are read or were read: each a folder that goes when its time is over."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ferkit.core.errors import StoreLockedError
+from ferkit.core.files import exclusive_lock
+from ferkit.serving.errors import Refused
+from ferkit.serving.film_job import ANNOTATED, RESULT, TABLE, TIMELINE, FilmJob
+from ferkit.serving.metrics import Metrics
+
+FILES = {
+    RESULT: "application/json",
+    TABLE: "text/csv; charset=utf-8",
+    TIMELINE: "image/png",
+    ANNOTATED: "video/mp4",
+}
+STATUSES = ("queued", "running", "done", "failed", "cancelled")
+_NAME = "ferkit-jobs-"
+
+
+@dataclass
+class Job:
+    """A film on its way.
+
+    Attributes:
+        id: unguessable.
+        folder: of its film and results.
+        status: one of :data:`STATUSES`.
+        progress: 0..1.
+        reason: why it failed.
+        ended_s: by ``time.monotonic``.
+    """
+
+    id: str
+    folder: Path
+    status: str = "queued"
+    progress: float = 0.0
+    reason: str | None = None
+    ended_s: float | None = None
+    task: "asyncio.Task[None] | None" = field(default=None, repr=False)
+
+    def describe(self) -> dict[str, Any]:
+        """The job as the API tells of it."""
+        here = f"/v1/jobs/{self.id}"
+        files = [name for name in FILES if self.status == "done" and (self.folder / name).is_file()]
+        return {
+            "id": self.id,
+            "status": self.status,
+            "progress": round(self.progress, 3),
+            "reason": self.reason,
+            "links": {"self": here, **{name: f"{here}/{name}" for name in files}},
+        }
+
+
+class JobBoard:
+    """All films of a server.
+
+    Args:
+        max_jobs: that wait or are read at a time.
+        ttl_s: results stay so long.
+        max_run_s: a film that takes longer is given up.
+        metrics: are told how many there are.
+    """
+
+    def __init__(self, max_jobs: int, ttl_s: float, max_run_s: float, metrics: Metrics) -> None:
+        self._max_jobs, self._ttl_s, self._max_run_s = max_jobs, ttl_s, max_run_s
+        self._metrics = metrics
+        self._jobs: dict[str, Job] = {}
+        self._turn = asyncio.Semaphore(1)
+        self._stack = contextlib.ExitStack()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._root: Path | None = None
+
+    async def open(self) -> None:
+        """Make the folder of all jobs, and remove those that a server left which was killed."""
+        parent = Path(tempfile.gettempdir())
+        for left in parent.glob(f"{_NAME}*"):
+            _remove_if_left(left)
+        self._root = Path(tempfile.mkdtemp(prefix=_NAME))
+        self._stack.enter_context(exclusive_lock(self._root / ".lock", "keeping jobs in"))
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Stop everything and remove it."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._stack.close()
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def new(self) -> Any:
+        """A job with a folder to put the film into; gone again if the block fails.
+
+        Raises:
+            Refused: too many films are waiting (503).
+        """
+        active = sum(job.ended_s is None for job in self._jobs.values())
+        if active >= self._max_jobs:
+            raise Refused(503, "busy", "Too many films are waiting; try again later.", retry_after_s=30)
+        assert self._root is not None
+        id = secrets.token_urlsafe(18)
+        job = Job(id, self._root / id)
+        job.folder.mkdir(mode=0o700)
+        self._jobs[id] = job
+        try:
+            yield job
+        except BaseException:
+            self._forget(job)
+            raise
+        self._count()
+
+    def start(self, job: Job, what: FilmJob) -> None:
+        """Queue it."""
+        what.write(job.folder)
+        job.task = asyncio.create_task(self._run(job, job.folder / what.film))
+
+    def get(self, id: str) -> Job:
+        """The job with this id.
+
+        Raises:
+            Refused: there is none, any more (404).
+        """
+        job = self._jobs.get(id)
+        if job is None:
+            raise Refused(404, "no_job", "There is no such job; results are removed after a while.")
+        return job
+
+    async def remove(self, id: str) -> None:
+        """Stop a job if it runs, and remove all of it.
+
+        Raises:
+            Refused: there is none (404).
+        """
+        job = self.get(id)
+        if job.task is not None and not job.task.done():
+            job.task.cancel()
+            await asyncio.gather(job.task, return_exceptions=True)
+        self._forget(job)
+
+    async def _run(self, job: Job, film: Path) -> None:
+        try:
+            async with self._turn:
+                job.status = "running"
+                self._count()
+                async with asyncio.timeout(self._max_run_s):
+                    await self._read(job)
+            job.status, job.progress = "done", 1.0
+        except asyncio.CancelledError:
+            job.status = "cancelled"
+            raise
+        except TimeoutError:
+            job.status, job.reason = "failed", f"The film took longer than {self._max_run_s:.0f} s."
+        except Refused as refused:
+            job.status, job.reason = "failed", refused.message
+        finally:
+            job.ended_s = time.monotonic()
+            # Only what was asked for stays.
+            film.unlink(missing_ok=True)
+            self._count()
+
+    async def _read(self, job: Job) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ferkit.serving.film_job", str(job.folder),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            env=_environment(), start_new_session=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        reason = None
+        try:
+            async for line in process.stdout:
+                with contextlib.suppress(ValueError):
+                    said = json.loads(line)
+                    job.progress = float(said.get("progress", job.progress))
+                    reason = said.get("reason", reason)
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                _kill(process.pid)
+                await process.wait()
+            process.stdin.close()  # type: ignore[union-attr]
+        if code != 0:
+            raise Refused(
+                422, "unreadable_film", reason or "The film could not be read: its reader broke down on it."
+            )
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.id, None)
+        shutil.rmtree(job.folder, ignore_errors=True)
+        self._count()
+
+    def _count(self) -> None:
+        for status in STATUSES:
+            self._metrics.jobs.labels(status).set(sum(j.status == status for j in self._jobs.values()))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(30.0, self._ttl_s / 4))
+            old = time.monotonic() - self._ttl_s
+            for job in [j for j in self._jobs.values() if j.ended_s is not None and j.ended_s < old]:
+                self._forget(job)
+
+
+def _environment() -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FER_SERVE_")},
+        # A file that plays to be a playlist must not make it open others.
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",
+        "OPENCV_FFMPEG_LOGLEVEL": "-8",
+        "OPENCV_LOG_LEVEL": "SILENT",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _kill(pid: int) -> None:
+    """The process with all that it started, such as ffmpeg."""
+    import signal
+
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGTERM)
+
+
+def _remove_if_left(folder: Path) -> None:
+    with contextlib.suppress(OSError, StoreLockedError):
+        found = folder.lstat()
+        # A minute, since another server may be about to lock the folder that it has just made.
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > 60:
+            with exclusive_lock(folder / ".lock", "keeping jobs in"):
+                shutil.rmtree(folder, ignore_errors=True)

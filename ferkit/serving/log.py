@@ -1,0 +1,69 @@
+"""What happened, one JSON object a line; never pictures, tokens or names of files."""
+
+import json
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from ferkit.core.errors import FerkitError
+
+
+class EventLog:
+    """Writes to standard error, and to one file a day where a folder is given.
+
+    Args:
+        folder: for ``fer-serve-<date>.jsonl``; None for none.
+        console: whether to write to standard error.
+
+    Raises:
+        FerkitError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | None = None, console: bool = True) -> None:
+        self._folder, self._console = folder, console
+        self._lock = threading.Lock()
+        self._file: IO[str] | None = None
+        self._day = ""
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._open(datetime.now(UTC).strftime("%Y-%m-%d"))
+            except OSError as error:
+                raise FerkitError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Add a line; a full disk must not stop the server, so that errors of writing are swallowed."""
+        now = datetime.fromtimestamp(time.time(), UTC)
+        line = json.dumps(
+            {"time": now.isoformat(timespec="milliseconds"), "event": event, **fields}, ensure_ascii=False
+        )
+        with self._lock:
+            if self._console:
+                print(line, file=sys.stderr, flush=True)
+            if self._folder is not None:
+                try:
+                    self._open(now.strftime("%Y-%m-%d"))
+                    assert self._file is not None
+                    self._file.write(line + "\n")
+                    self._file.flush()
+                except OSError:
+                    pass
+
+    def close(self) -> None:
+        """Finish the file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _open(self, day: str) -> None:
+        if self._file is not None and day == self._day:
+            return
+        if self._file is not None:
+            self._file.close()
+        assert self._folder is not None
+        self._file = (self._folder / f"fer-serve-{day}.jsonl").open("a", encoding="utf-8")
+        self._day = day

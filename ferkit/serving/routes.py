@@ -1,0 +1,226 @@
+"""The paths of the API."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request, WebSocket
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+
+from ferkit.serving import answers
+from ferkit.serving.access import bearer, client_of
+from ferkit.serving.errors import Refused
+from ferkit.serving.film_job import FilmJob
+from ferkit.serving.films import receive_film
+from ferkit.serving.jobs import FILES
+from ferkit.serving.predict import Upload
+from ferkit.serving.purposes import check_purpose
+from ferkit.serving.service import Service
+from ferkit.serving.stream import StreamSession
+
+router = APIRouter()
+
+ModelName = Annotated[str | None, Query(description="Out of GET /v1/models; the default if left out.")]
+PurposeName = Annotated[str | None, Query(description="What the expressions are read for; see GET /v1/info.")]
+PurposeHeader = Annotated[str | None, Header(description="The same, for those who prefer it here.")]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The description of refusals."""
+    always = (400, 401, 403, 408, 413, 422, 429)
+    return {status: {"model": answers.Problem} for status in (*always, *statuses)}
+
+
+def binary(*kinds: str, field: str, several: bool) -> dict[str, Any]:
+    """The description of a body: multipart, or the bytes alone."""
+    one = {"type": "string", "format": "binary"}
+    value = {"type": "array", "items": one, "minItems": 1} if several else one
+    form = {"type": "object", "required": [field], "properties": {field: value}}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content | {kind: {"schema": one} for kind in kinds}}}
+
+
+def service_of(request: Request | WebSocket) -> Service:
+    """The server's parts."""
+    service: Service = request.app.state.service
+    return service
+
+
+def declared(service: Service, query: str | None, header: str | None) -> str:
+    """The purpose of a request. Raises Refused."""
+    return check_purpose(query or header, service.settings.purpose, frozenset(service.settings.allow_purpose))
+
+
+@router.get("/v1/info", summary="Purposes, limits, whether a token is needed", responses=problems())
+async def info(request: Request) -> answers.Info:
+    return answers.Info(**service_of(request).info())
+
+
+@router.get("/v1/models", summary="The models that may be asked for", responses=problems())
+async def models(request: Request) -> answers.Models:
+    shelf = service_of(request).shelf
+    return answers.Models.model_validate(
+        {"default": shelf.default, "models": await run_in_threadpool(shelf.describe)}
+    )
+
+
+@router.post(
+    "/v1/predict",
+    summary="Read the expressions in pictures",
+    responses=problems(404, 415, 503),
+    openapi_extra=binary("image/jpeg", "image/png", "image/webp", field="images", several=True),
+)
+async def predict(
+    request: Request,
+    model: ModelName = None,
+    purpose: PurposeName = None,
+    x_ferkit_purpose: PurposeHeader = None,
+) -> answers.Prediction:
+    service = service_of(request)
+    declared(service, purpose, x_ferkit_purpose)
+    with service.predictor.place():
+        chosen = await service.shelf.get(model)
+        uploads = await _pictures(request, service.settings.limits.max_pictures)
+        found = await service.predictor.predict(chosen, uploads, service.settings.limits.max_pixels)
+    service.metrics.faces.labels("picture").inc(sum(len(picture["faces"]) for picture in found))
+    return answers.Prediction.model_validate(
+        {"model": chosen.name, "labels": chosen.labels.names, "images": found}
+    )
+
+
+@router.post(
+    "/v1/video",
+    status_code=202,
+    summary="Read a film; gives a job",
+    responses=problems(404, 415, 503),
+    openapi_extra=binary("video/mp4", "video/webm", "application/octet-stream", field="file", several=False),
+)
+async def video(
+    request: Request,
+    model: ModelName = None,
+    purpose: PurposeName = None,
+    x_ferkit_purpose: PurposeHeader = None,
+    every: Annotated[
+        float, Query(ge=0, le=3600, description="Seconds between the frames looked at; 0: all")
+    ] = 0.5,
+    annotated: Annotated[bool, Query(description="Also draw boxes and labels into a copy.")] = True,
+    language: Annotated[Literal["en", "ko"], Query(description="Of what is drawn.")] = "en",
+) -> answers.JobState:
+    service = service_of(request)
+    settings, limits = service.settings, service.settings.limits
+    declared(service, purpose, x_ferkit_purpose)
+    chosen = await service.shelf.get(model)
+    with service.jobs.new() as job:
+        film = await receive_film(request, job.folder)
+        what = FilmJob(
+            film.name,
+            str(chosen.folder.resolve()),
+            settings.detector,
+            None if settings.detector_weights is None else str(settings.detector_weights.resolve()),
+            every,
+            annotated,
+            language,
+            limits.max_film_pixels,
+            limits.max_duration_s,
+        )
+        service.jobs.start(job, what)
+    return answers.JobState(**job.describe())
+
+
+@router.get("/v1/jobs/{id}", summary="How far a film is", responses=problems(404))
+async def job_state(request: Request, id: str) -> answers.JobState:
+    return answers.JobState(**service_of(request).jobs.get(id).describe())
+
+
+@router.get(
+    "/v1/jobs/{id}/{file}",
+    summary="A film's results: result.json, faces.csv, timeline.png or annotated.mp4",
+    responses={
+        200: {"content": {kind.partition(";")[0]: {} for kind in FILES.values()}},
+        **problems(404, 409),
+    },
+    response_class=FileResponse,
+)
+async def job_file(request: Request, id: str, file: str) -> FileResponse:
+    job = service_of(request).jobs.get(id)
+    if file not in FILES:
+        raise Refused(404, "no_file", f"Expected one of {', '.join(FILES)}.")
+    if job.status != "done":
+        raise Refused(409, "not_done", f"The film is {job.status}; its results are there when it is done.")
+    path = job.folder / file
+    if not path.is_file():
+        raise Refused(404, "no_file", "This was not asked for with the film.")
+    return FileResponse(path, media_type=FILES[file], filename=file, content_disposition_type="inline")
+
+
+@router.delete(
+    "/v1/jobs/{id}",
+    status_code=204,
+    summary="Stop a film if it is being read, and remove it",
+    responses=problems(404),
+    response_class=Response,
+)
+async def remove_job(request: Request, id: str) -> Response:
+    await service_of(request).jobs.remove(id)
+    return Response(status_code=204)
+
+
+@router.websocket("/v1/stream")
+async def stream(socket: WebSocket) -> None:
+    service = service_of(socket)
+    client, streams = client_of(socket.scope), service.streams
+    most = service.settings.limits.max_streams
+    await socket.accept()
+    entered = service.access.may_enter(bearer(socket.headers))
+    session = StreamSession(
+        socket, service.settings, service.shelf, service.workers, service.metrics, service.log,
+        (lambda token: True) if entered else service.access.may_enter,
+    )  # fmt: skip
+    if sum(streams.values()) >= most or streams.get(client, 0) >= max(1, most // 2):
+        await session.turn_away(Refused(429, "too_many", "Too many streams are open; try again later."))
+        return
+    streams[client] = streams.get(client, 0) + 1
+    service.metrics.streams.inc()
+    try:
+        await session.run()
+    finally:
+        service.metrics.streams.dec()
+        streams[client] -= 1
+        if not streams[client]:
+            del streams[client]
+
+
+@router.get("/health", summary="Whether the server is alive", response_class=JSONResponse)
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/ready", summary="Whether it takes requests", responses={503: {"model": answers.Problem}})
+async def ready(request: Request) -> dict[str, str]:
+    if not service_of(request).ready:
+        raise Refused(503, "starting", "The server is not ready yet.", retry_after_s=1)
+    return {"status": "ready"}
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+async def metrics(request: Request) -> Response:
+    return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _pictures(request: Request, most: int) -> list[Upload]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        content = await request.body()
+        if not content:
+            raise Refused(422, "no_picture", "Expected a picture as the body, or as the part 'images'.")
+        return [Upload("image", content)]
+    try:
+        async with request.form(max_files=most, max_fields=16, max_part_size=1000) as form:
+            parts = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
+            if not parts:
+                raise Refused(422, "no_picture", "Expected pictures as parts called 'images'.")
+            return [Upload(Path(part.filename or "image").name, await part.read()) for part in parts]
+    except MultiPartException as error:
+        raise Refused(422, "bad_form", f"The form cannot be read: {error.message}") from None
