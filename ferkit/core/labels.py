@@ -1,15 +1,12 @@
 """Label sets: the classes of a data set or model, what they are called, and how they map to others."""
 
-import functools
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.label_tables import LabelTables
 
 
 @dataclass(frozen=True)
@@ -32,41 +29,44 @@ class LabelSet:
         return len(self.names)
 
     @staticmethod
-    def named(name: str) -> "LabelSet":
+    def named(name: str, tables: LabelTables | None = None) -> "LabelSet":
         """A known label set.
+
+        Args:
+            name: ``fer2013``, ``aihub5``, …
+            tables: where it is looked up; those that come along by default.
 
         Raises:
             DataError: no set has that name.
         """
-        try:
-            return LabelSet(tuple(_tables()["sets"][name]), name)
-        except KeyError:
-            raise DataError(
-                f"no label set is called {name!r}; known: {', '.join(known_label_sets())}"
-            ) from None
+        sets = (tables or LabelTables.built_in()).sets
+        if name not in sets:
+            raise DataError(f"no label set is called {name!r}; known: {', '.join(sets)}")
+        return LabelSet(sets[name], name)
 
     @staticmethod
     def of(names: Iterable[str]) -> "LabelSet":
         """The label set with exactly these classes in this order, called by its name where it is a known one."""
         names = tuple(names)
         meanings = {meaning_of(name) for name in names}
-        for name, words in _tables()["sets"].items():
+        for name, words in LabelTables.built_in().sets.items():
             if len(words) == len(names) and set(words) == meanings:
                 return LabelSet(names, name)
         return LabelSet(names)
 
-    def display(self, language: str = "en") -> tuple[str, ...]:
+    def display(self, language: str = "en", tables: LabelTables | None = None) -> tuple[str, ...]:
         """The classes as a reader of ``language`` (``en`` or ``ko``) calls them."""
-        words = _tables()["words"]
-        return tuple(words.get(meaning_of(name), {}).get(language, name) for name in self.names)
+        tables = tables or LabelTables.built_in()
+        return tuple(tables.display.get(tables.meaning_of(n), {}).get(language, n) for n in self.names)
 
-    def map_to(self, target: "LabelSet") -> "LabelMap":
-        """How these classes fall into those of ``target``."""
-        by_meaning = {meaning_of(name): i for i, name in enumerate(target.names)}
-        for cls, words in _tables()["maps"].get(target.name, {}).items():
-            for word in words:
-                by_meaning.setdefault(word, by_meaning[cls])
-        return LabelMap(self, target, tuple(by_meaning.get(meaning_of(name), -1) for name in self.names))
+    def map_to(self, target: "LabelSet", tables: LabelTables | None = None) -> "LabelMap":
+        """How these classes fall into those of ``target``, by the maps that come along or by ``tables``."""
+        tables = tables or LabelTables.built_in()
+        by_meaning = {tables.meaning_of(name): i for i, name in enumerate(target.names)}
+        for word, cls in tables.maps.get(target.name, {}).items():
+            by_meaning.setdefault(word, by_meaning[cls])
+        index = (by_meaning.get(tables.meaning_of(name), -1) for name in self.names)
+        return LabelMap(self, target, tuple(index))
 
 
 @dataclass(frozen=True)
@@ -114,26 +114,9 @@ class LabelMap:
 
 def known_label_sets() -> tuple[str, ...]:
     """Names that :meth:`LabelSet.named` knows."""
-    return tuple(_tables()["sets"])
+    return tuple(LabelTables.built_in().sets)
 
 
 def meaning_of(label: str) -> str:
     """The common word for a spelling: ``happiness``, ``기쁨`` and ``Happy`` are all ``happy``; others stay."""
-    folded = label.strip().casefold()
-    return _spellings().get(folded, folded)
-
-
-@functools.cache
-def _tables() -> dict[str, Any]:
-    return tomllib.loads(
-        resources.files("ferkit.core").joinpath("label_sets.toml").read_text(encoding="utf-8")
-    )
-
-
-@functools.cache
-def _spellings() -> dict[str, str]:
-    spellings = {}
-    for word, entry in _tables()["words"].items():
-        for spelling in (word, entry["en"], entry["ko"], *entry["also"]):
-            spellings[spelling.casefold()] = word
-    return spellings
+    return LabelTables.built_in().meaning_of(label)
