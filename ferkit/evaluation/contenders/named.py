@@ -1,0 +1,166 @@
+"""Contenders by the names that users give them, on the command line or in a TOML file."""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ferkit.classifiers.heads import HEADS, head_settings
+from ferkit.core.errors import DataError
+from ferkit.evaluation.contenders.contender import Contender
+from ferkit.evaluation.contenders.heads import DummyContender, HeadContender
+from ferkit.evaluation.contenders.networks import EnsembleContender, FinetuneContender, ModelContender
+from ferkit.evaluation.contenders.peers import CallableContender, DeepFaceContender, FerContender
+from ferkit.evaluation.contenders.workbench import BackboneSpec
+from ferkit.zoo.shipped import SHIPPED, shipped_folder
+
+DEFAULT = (
+    "dummy",
+    *(f"{head}@{backbone}" for backbone in ("hog", SHIPPED) for head in ("logistic", "mlp", "svm")),
+    "shipped",
+)
+"""What takes part when nobody is named: the floor, three heads on gradients and on the shipped network's embedding,
+and that network itself."""
+
+_ALSO = {"hog": "raw"}
+"""Other names of backbones: what ``raw`` computes are histograms of oriented gradients."""
+
+FORMS = (
+    "dummy, HEAD@BACKBONE, HEAD@BACKBONE#TAP, HEAD@onnx:FILE#TAP, shipped, model:FOLDER, finetune:RECIPE, "
+    "ensemble:A+B, peer:fer, peer:deepface, python:MODULE:FUNCTION"
+)
+
+
+def make_contenders(names: Sequence[str], file: Path | None = None) -> tuple[Contender, ...]:
+    """The contenders called ``names``, and those of a file; members of ensembles take part themselves too.
+
+    Args:
+        names: as in :data:`FORMS`; with ``file`` None and no name, :data:`DEFAULT`.
+        file: TOML with ``contenders``, a list of names and of tables. A table has ``use``, a name as above; may have
+            ``name``, what it is called in the results; and further options: those of the head (``C``, ``alpha`` …)
+            and ``pool`` (rows and columns) for heads, dotted changes of the recipe for ``finetune``, ``labels`` and
+            ``input_size`` for ``python``.
+
+    Raises:
+        DataError: no such contender or option, or two of one name.
+    """
+    entries: list[str | Mapping[str, Any]] = [*names, *(read_contenders(file) if file else ())]
+    made: dict[str, Contender] = {}
+    for entry in entries or DEFAULT:
+        one = make_contender(entry)
+        if one.name in made and made[one.name] != one:
+            raise DataError(f"two contenders are called {one.name!r}; give one of them another 'name'")
+        for member in one.members if isinstance(one, EnsembleContender) else ():
+            if member not in made:
+                made[member] = make_contender(member)
+        made[one.name] = one
+    return tuple(made.values())
+
+
+def make_contender(entry: str | Mapping[str, Any]) -> Contender:
+    """One contender, from its name or from a table of a file.
+
+    Raises:
+        DataError: there is none of this name, or it has no such option.
+    """
+    options = {"use": entry} if isinstance(entry, str) else dict(entry)
+    use = options.pop("use", None)
+    if not isinstance(use, str) or not use.strip():
+        raise DataError(f"expected 'use' in every contender of the file, found {dict(options)}")
+    name = str(options.pop("name", use))
+    kind, _, rest = use.partition(":")
+    if "@" in use and use.partition("@")[0] in HEADS:
+        return _head(name, use, options)
+    if use == "shipped":
+        return _plain(ModelContender, options)(name, shipped_folder())
+    if kind == "finetune" and rest:
+        return FinetuneContender(name, rest, _flat(options))
+    makers: dict[str, Callable[[], Contender]] = {
+        "dummy": lambda: _plain(DummyContender, options)(name),
+        "model": lambda: _plain(ModelContender, options)(name, Path(rest)),
+        "ensemble": lambda: _plain(EnsembleContender, options)(name, _members(use, rest)),
+        "peer": lambda: _peer(name, rest, options),
+        "python": lambda: _callable(name, rest, options),
+    }
+    if kind not in makers or (kind == "dummy") == bool(rest):
+        raise DataError(f"no contender is called {use!r}; known: {FORMS}")
+    return makers[kind]()
+
+
+def read_contenders(file: Path) -> list[str | Mapping[str, Any]]:
+    """The entries of a TOML file.
+
+    Raises:
+        DataError: it cannot be read, or has no list ``contenders``.
+    """
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is no TOML file: {error}") from None
+    entries = values.get("contenders")
+    if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):
+        raise DataError(
+            f"expected in {file} a list: contenders = ['dummy', {{use = 'svm@hog', C = 10}}], found "
+            f"{', '.join(values) or 'nothing'}"
+        )
+    return entries
+
+
+def _head(name: str, use: str, options: dict[str, Any]) -> HeadContender:
+    kind, _, place = use.partition("@")
+    backbone, _, tap = place.partition("#")
+    pool = options.pop("pool", None)
+    pool_hw = None if pool is None else (int(pool[0]), int(pool[1]))
+    spec = BackboneSpec(_ALSO.get(backbone, backbone), tap or None, pool_hw)
+    return HeadContender(name, head_settings(kind, **options), spec)
+
+
+def _peer(name: str, rest: str, options: dict[str, Any]) -> Contender:
+    peers = {"fer": FerContender, "deepface": DeepFaceContender}
+    who, _, where = rest.partition("=")
+    if who not in peers:
+        raise DataError(
+            f"no peer is called {who!r}; known: {', '.join(peers)}; others: python:MODULE:FUNCTION"
+        )
+    made: Contender = _plain(peers[who], options)(name.partition("=")[0], Path(where) if where else None)
+    return made
+
+
+def _callable(name: str, target: str, options: dict[str, Any]) -> CallableContender:
+    if not all(target.partition(":")[::2]):
+        raise DataError(f"expected python:MODULE:FUNCTION, found python:{target}")
+    labels, size = options.pop("labels", None), options.pop("input_size", None)
+    maker = _plain(CallableContender, options)
+    made: CallableContender = maker(
+        name, target, None if labels is None else tuple(labels), None if size is None else tuple(size)
+    )
+    return made
+
+
+def _members(use: str, rest: str) -> tuple[str, ...]:
+    members = tuple(part.strip() for part in rest.split("+"))
+    if len(set(members)) < 2 or not all(members):
+        raise DataError(f"expected at least two contenders, as in ensemble:shipped+svm@hog, found {use!r}")
+    return members
+
+
+def _plain(maker: Any, options: Mapping[str, Any]) -> Any:
+    """``maker``, which takes no options from a file."""
+    if options:
+        known = (
+            ", ".join(f.name for f in dataclasses.fields(maker) if f.name in ("labels", "input_size"))
+            or "none"
+        )
+        raise DataError(f"a contender of this kind has no option {', '.join(options)}; it has {known}")
+    return maker
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables of tables as dotted names, as a recipe's changes are written."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
