@@ -41,9 +41,7 @@ def open_model(folder: Path, threads: int | None = None) -> TrainedModel:
         WeightsError: the backbone's weights are missing.
     """
     classifier = load_classifier(folder, threads=threads)
-    return TrainedModel(
-        folder.name, classifier, read_model(folder).faces, getattr(classifier, "resize", "stretch")
-    )
+    return TrainedModel(folder.name, classifier, read_model(folder).faces, classifier.resize)
 
 
 def find_model(name: str, models_dir: Path) -> Path | None:
