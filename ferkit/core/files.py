@@ -12,11 +12,17 @@ from typing import IO, Any
 from ferkit.core.errors import FerkitError, StoreLockedError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
     """Create or replace ``path`` with what ``write`` puts into the open binary file it is given.
 
     The content goes to a temporary file beside ``path``, is flushed to the disk and moved into place, so that
     a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part.
+
+    Args:
+        path: the file.
+        write: puts its content into an open binary file.
+        durable: wait until the disk has it. Without, a power cut may leave an empty file; for many small files whose
+            sizes are checked before they are relied on.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
@@ -28,10 +34,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             with os.fdopen(handle, "wb") as file:
                 write(file)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             _keep_default_mode(temporary)
             os.replace(temporary, path)
-            _sync_directory(path.parent)
+            if durable:
+                _sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

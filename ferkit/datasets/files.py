@@ -14,6 +14,9 @@ from ferkit.datasets.images import SUFFIXES, decode_image
 
 _IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
 
+NO_MEDIA = ".nomedia"
+"""Name of an empty file that says that a folder's pictures are not data."""
+
 
 @dataclass(frozen=True)
 class FileSource:
@@ -39,6 +42,8 @@ class FileSource:
 def picture_paths(root: Path) -> Iterator[PurePosixPath]:
     """Relative paths of the pictures below ``root``, by their suffix; links are followed, but never in a circle.
 
+    A folder with a file ``.nomedia`` is passed over, as on Android: its pictures are not data.
+
     Raises:
         DataError: ``root`` or a folder below it cannot be listed.
     """
@@ -51,7 +56,7 @@ def picture_paths(root: Path) -> Iterator[PurePosixPath]:
 
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:
+        if (status.st_dev, status.st_ino) in visited or NO_MEDIA in names:
             subfolders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))

@@ -1,9 +1,12 @@
 """Picture files to pixels: strict about damage, tolerant about formats."""
 
+import contextlib
 import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ferkit.core.errors import ImageError
 
@@ -17,7 +20,39 @@ MAX_PIXELS = 100_000_000
 """Larger pictures are refused: no camera makes them, and decoding one would take gigabytes."""
 
 
-def decode_image(content: bytes) -> np.ndarray:
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a picture file says of itself before it is decoded.
+
+    Attributes:
+        size_wh: width and height of what :func:`decode_image` gives.
+        stored_wh: width and height as stored, before the EXIF rotation.
+        orientation: EXIF's, 1..8; 1 is upright.
+    """
+
+    size_wh: tuple[int, int]
+    stored_wh: tuple[int, int]
+    orientation: int
+
+
+def read_header(content: bytes) -> ImageHeader:
+    """Size and orientation of a picture file, without decoding it.
+
+    Raises:
+        ImageError: empty, too large, or no picture of a known kind.
+    """
+    with _opened(content) as image:
+        try:
+            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        except Exception:  # damaged metadata says nothing about the pixels
+            orientation = 1
+        orientation = orientation if 1 <= orientation <= 8 else 1
+        width, height = image.size
+        size_wh = (height, width) if orientation >= 5 else (width, height)
+        return ImageHeader(size_wh, (width, height), orientation)
+
+
+def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
     """Decode a JPEG, PNG, BMP, TIFF, WebP or GIF file.
 
     The EXIF rotation is applied; gray becomes three equal channels; 16 bits are scaled to 8; transparency is laid
@@ -25,6 +60,8 @@ def decode_image(content: bytes) -> np.ndarray:
 
     Args:
         content: the file's bytes.
+        reduce: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which takes less time; other formats
+            are decoded whole.
 
     Returns:
         uint8 RGB (H, W, 3).
@@ -32,6 +69,16 @@ def decode_image(content: bytes) -> np.ndarray:
     Raises:
         ImageError: empty, truncated, too large, or no picture of a known kind.
     """
+    with _opened(content) as image:
+        if reduce > 1:
+            image.draft(None, (max(1, image.width // reduce), max(1, image.height // reduce)))
+        image.load()
+        return np.asarray(_to_rgb(_upright(image)))
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """The picture in a file's bytes, and one kind of error for all that may be wrong with it."""
     if not content:
         raise ImageError("the file is empty")
     try:
@@ -40,8 +87,7 @@ def decode_image(content: bytes) -> np.ndarray:
                 raise ImageError(
                     f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million"
                 )
-            image.load()
-            return np.asarray(_to_rgb(_upright(image)))
+            yield image
     except ImageError:
         raise
     except Image.UnidentifiedImageError:

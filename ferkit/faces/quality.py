@@ -21,8 +21,7 @@ def face_quality(crops: np.ndarray, faces: Faces) -> np.ndarray:
     """
     if len(faces) == 0:
         return np.zeros(0, np.float32)
-    grays = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops]
-    grays = [cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for gray in grays]
+    grays = [_small_gray(crop) for crop in crops]
     parts = [
         _size(faces.xyxy),
         np.array([_sharpness(g) for g in grays]),
@@ -31,6 +30,16 @@ def face_quality(crops: np.ndarray, faces: Faces) -> np.ndarray:
     if faces.keypoints is not None:
         parts.append(_pose(faces.keypoints))
     return np.min(parts, axis=0).astype(np.float32)
+
+
+def sharpness(crop: np.ndarray) -> float:
+    """0 too blurred to read .. 1 sharp, of one crop, uint8 RGB (h, w, 3)."""
+    return _sharpness(_small_gray(crop))
+
+
+def _small_gray(crop: np.ndarray) -> np.ndarray:
+    gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _size(xyxy: np.ndarray) -> np.ndarray:
