@@ -112,11 +112,15 @@ class PairTest:
         a, b: their names.
         difference: accuracy of ``a`` minus that of ``b``, -1..1.
         low, high: its 95 % interval by paired bootstrap over persons, or over pictures.
-        p_mcnemar: of McNemar's test on the pictures that only one of them got right; NaN where it does not apply
-            (several repeats, whose test parts overlap).
+        p_mcnemar: of McNemar's test on the pictures that only one of them got right, or, with persons or several
+            repeats, of its form for clusters (``ferkit.evaluation.statistics.sign_flip_p``).
         p_bootstrap: two-sided, of the paired bootstrap.
         p_adjusted: the p-value that the sentence rests on, corrected for the number of pairs (Holm, 1979).
         sentence: what it means, in plain English.
+        f1_difference, f1_low, f1_high: of macro-F1, as of accuracy.
+        f1_p_adjusted: its p-value by paired bootstrap, corrected for the number of pairs.
+        p_retraining: whether another training, on other parts, would favour neither (corrected resampled t-test);
+            NaN with fewer than three repeats.
     """
 
     a: str
@@ -128,6 +132,11 @@ class PairTest:
     p_bootstrap: float
     p_adjusted: float
     sentence: str
+    f1_difference: float = float("nan")
+    f1_low: float = float("nan")
+    f1_high: float = float("nan")
+    f1_p_adjusted: float = float("nan")
+    p_retraining: float = float("nan")
 
 
 @dataclass(frozen=True)

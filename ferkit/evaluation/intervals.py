@@ -74,27 +74,33 @@ def positive_interval(
 
 
 def difference_interval(
-    value: np.ndarray, error: np.ndarray, n_units: np.ndarray, effective: np.ndarray
+    value: np.ndarray, error: np.ndarray, n_units: int, effective: float, n_images: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of differences between shares, -1..1, and the two-sided p-value of no difference that goes with it.
 
-    One unit more on which the two disagree is assumed (Agresti & Min, 2005), so that a few pictures on which
-    two contenders happen to agree do not prove them equal.
+    One picture more on which the two disagree is assumed (after Agresti & Min, 2005), so that a few pictures
+    on which two contenders happen to agree do not prove them equal.
 
-    Arguments as of :func:`share_interval`.
+    Args:
+        value: the differences, (f,).
+        error: their bootstrap standard errors, (f,).
+        n_units: persons or pictures that were resampled.
+        effective: to how many of equal weight they amount.
+        n_images: pictures.
 
     Returns:
         Lower ends, upper ends, p-values, (f,) each; NaN with fewer than two units.
     """
     from scipy.special import stdtr
 
-    value, n = np.asarray(value, np.float64), np.asarray(n_units, np.float64)
-    error = np.hypot(_unbiased(error, n), 1 / np.maximum(n, 1))
-    reach = t_quantile(effective) * error
-    p = 2 * stdtr(np.maximum(np.asarray(effective) - 1, 1), -np.abs(value) / error)
-    enough = n > 1
-    low, high = np.clip(value - reach, -1, 1), np.clip(value + reach, -1, 1)
-    return tuple(np.where(enough, part, np.nan) for part in (low, high, p))  # type: ignore[return-value]
+    value = np.asarray(value, np.float64)
+    if n_units < 2:
+        nothing = np.full(value.shape, np.nan)
+        return nothing, nothing, nothing
+    error = np.hypot(_unbiased(error, np.array(n_units)), 1 / n_images)
+    reach = t_quantile(np.array(effective)) * error
+    p = 2 * stdtr(max(effective - 1, 1), -np.abs(value) / error)
+    return np.clip(value - reach, -1, 1), np.clip(value + reach, -1, 1), p
 
 
 def _unbiased(error: np.ndarray, n_units: np.ndarray) -> np.ndarray:
