@@ -18,6 +18,7 @@ from ferkit.evaluation.contenders.contender import Contender, Outcome, Task
 from ferkit.evaluation.contenders.workbench import BenchOptions, Workbench
 from ferkit.evaluation.costs import Meter, milliseconds
 from ferkit.evaluation.division import check_columns, check_leaks, draw_splits, odd_splits
+from ferkit.evaluation.pairs import pairs_of
 from ferkit.evaluation.pictures import Pictures
 from ferkit.evaluation.protocol import ProtocolSettings, SplitRows
 
@@ -61,7 +62,7 @@ def compare(
     with exclusive_lock(options.out / ".lock", "comparing into"):
         bench = Workbench(pictures, options, say)
         results = _run_all(pictures, contenders, splits, bench, say)
-    return Comparison(
+    comparison = Comparison(
         name=pictures.name,
         labels=pictures.labels,
         y=pictures.y,
@@ -83,6 +84,7 @@ def compare(
         },
         date=datetime.date.today().isoformat(),
     )
+    return replace(comparison, pairs=pairs_of(comparison))
 
 
 def _run_all(

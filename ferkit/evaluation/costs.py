@@ -22,7 +22,8 @@ class Meter:
     """Watches the process while it works.
 
     Attributes:
-        memory_mb: by how much its memory, and that of processes it started, rose at most; None where the system does not say.
+        memory_mb: by how much its memory, and that of processes it started, rose at most; None where the system does
+            not say.
         energy_j: joules of all processor packages, other programs' included; None where they are not counted, or
             may not be read.
     """

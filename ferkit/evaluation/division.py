@@ -16,24 +16,33 @@ from ferkit.evaluation.protocol import ProtocolSettings, SplitRows
 Say = Callable[[str], None]
 
 
-def draw_splits(pictures: Pictures, protocol: ProtocolSettings) -> list[SplitRows]:
+def draw_splits(
+    pictures: Pictures, protocol: ProtocolSettings, rows: np.ndarray | None = None
+) -> list[SplitRows]:
     """The rows of each repeat: the data's own training and test part, or stratified ones, persons kept apart.
+
+    Args:
+        pictures: all rows.
+        protocol: how.
+        rows: int64 row numbers to divide; None for all.
 
     Raises:
         DataError: no split can be made; the message says why.
     """
+    rows = np.arange(len(pictures)) if rows is None else rows
+    y, groups, given = pictures.y[rows], pictures.groups[rows], pictures.given_split[rows]
     splits = []
     for repeat in range(protocol.repeats):
         seed = protocol.seed + repeat
         settings = SplitSettings(test_size=protocol.test_size, seed=seed, by_group=protocol.by_group)
-        split = make_split(pictures.y, pictures.groups, pictures.given_split, settings)
-        lacking = sorted(set(pictures.y[split.test]) - set(pictures.y[split.train]))
+        split = make_split(y, groups, given, settings)
+        lacking = sorted(set(y[split.test]) - set(y[split.train]))
         if lacking:
             raise DataError(
                 f"the test part has pictures of {', '.join(lacking)} and the training part has none; add some, or "
                 "leave the class out"
             )
-        splits.append(SplitRows(seed, split.origin, split.train, split.test))
+        splits.append(SplitRows(seed, split.origin, rows[split.train], rows[split.test]))
     return splits
 
 

@@ -189,7 +189,9 @@ class CallableContender:
         return None if names is None else tuple(getattr(names, "names", names))
 
     def _size(self, function: Any) -> tuple[int, int]:
-        width, height = self.size_wh or getattr(function, "input_size_wh", (112, 112))
+        width, height = (
+            getattr(function, "input_size_wh", (112, 112)) if self.size_wh is None else self.size_wh
+        )
         return int(width), int(height)
 
 

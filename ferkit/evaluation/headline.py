@@ -1,0 +1,135 @@
+"""A comparison in one table and a few sentences, for the terminal and for documents."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ferkit.core.tables import table
+from ferkit.evaluation.comparison import Comparison, ContenderResult
+from ferkit.evaluation.cross import matrix_values
+from ferkit.evaluation.metrics import Evaluation
+
+
+def format_headline(comparison: Comparison) -> str:
+    """The contenders in the order they were named, what failed, and what follows."""
+    parts = [_title(comparison), _table(comparison)]
+    sentences = headline_sentences(comparison)
+    if sentences:
+        parts.append("\n".join(sentences))
+    return "\n\n".join(parts)
+
+
+def headline_sentences(comparison: Comparison) -> list[str]:
+    """The best contender against each other one, what failed, and what a reader must know."""
+    found = []
+    if comparison.finished:
+        best = best_of(comparison)
+        found += [pair.sentence for pair in comparison.pairs if best in (pair.a, pair.b)]
+        if comparison.leaking:
+            found.append(_memory(comparison, best))
+    found += [f"{one.name} failed: {one.failure}" for one in comparison.contenders if one.failure is not None]
+    for one in comparison.finished:
+        if len(one.seen):
+            found.append(
+                f"{one.name} was, or may have been, trained on {len(one.seen)} of the test pictures: do not compare it."
+            )
+        if one.unmapped:
+            found.append(f"{one.name} also knows {', '.join(one.unmapped)}, which these data do not have.")
+        if one.unreached:
+            found.append(f"{one.name} cannot say {', '.join(one.unreached)}: such pictures are its mistakes.")
+    return [*found, *(f"note: {note}" for note in comparison.notes)]
+
+
+def best_of(comparison: Comparison) -> str:
+    """The name of the contender of highest accuracy, of those that did not see the test pictures before."""
+    fair = [one for one in comparison.finished if not len(one.seen)] or list(comparison.finished)
+    return max(fair, key=lambda one: _accuracy(comparison, one)).name
+
+
+def format_matrix(matrix: Sequence[Sequence[Comparison]]) -> str:
+    """A table a contender: trained on (rows), tested on (columns)."""
+    names = [row[i].data[0].name for i, row in enumerate(matrix)]
+    parts = []
+    for contender, rows in matrix_values(matrix).items():
+        body = [
+            (name, *("failed" if cell is None else f"{cell['accuracy']['value']:.1%}" for cell in row))
+            for name, row in zip(names, rows, strict=True)
+        ]
+        header = ("trained on \\ tested on", *names)
+        parts.append(f"{contender}: accuracy\n{table(header, body, right=range(1, len(names) + 1))}")
+    notes = {note for row in matrix for cell in row for note in cell.notes}
+    parts += [f"note: {note}" for note in sorted(notes)]
+    return "\n\n".join(parts)
+
+
+def _title(comparison: Comparison) -> str:
+    split = comparison.splits[0]
+    tested = np.unique(np.concatenate([one.test for one in comparison.splits]))
+    how = {"given": "the data's own test part", "drawn": "held out", "cross": "of other data"}[split.origin]
+    repeats = f", {len(comparison.splits)} repeats" if len(comparison.splits) > 1 else ""
+    persons = {group for group in comparison.groups[tested] if group is not None}
+    over = f"{len(persons):,} persons" if persons else "pictures"
+    return (
+        f"{comparison.name}: {len(split.train):,} training pictures, {len(split.test):,} tested ({how}){repeats}, "
+        f"{len(comparison.labels)} classes; 95 % intervals over {over}"
+    )
+
+
+def _table(comparison: Comparison) -> str:
+    leaking = comparison.leaking
+    header = ["contender", "accuracy", "95 % interval"]
+    header += ["without leaks"] if leaking else []
+    header += ["macro-F1", "log-loss", "ECE", "train s", "ms x1", "ms x32", "MB"]
+    rows = []
+    for one in comparison.contenders:
+        if one.failure is not None:
+            rows.append([one.name, "failed", *[""] * (len(header) - 2)])
+            continue
+        evaluation = comparison.evaluation(one.name)
+        clean = comparison.evaluation(one.name, with_leaks=False) if leaking else None
+        rows.append(_row(one, evaluation, clean))
+    return table(header, rows, right=[1, *range(3, len(header))])
+
+
+def _row(one: ContenderResult, evaluation: Evaluation, clean: Evaluation | None) -> list[str]:
+    accuracy = evaluation.figures["accuracy"]
+    interval = "" if np.isnan(accuracy.low) else f"{accuracy.low:.1%} to {accuracy.high:.1%}"
+    costs = one.costs
+    return [
+        one.name,
+        f"{accuracy.value:.1%}",
+        interval,
+        *([] if clean is None else [f"{clean.figures['accuracy'].value:.1%}"]),
+        f"{evaluation.figures['macro_f1'].value:.1%}",
+        f"{evaluation.figures['log_loss'].value:.3f}",
+        f"{evaluation.figures['ece'].value:.1%}",
+        _number(costs.train_s),
+        _number(costs.ms_batch1),
+        _number(costs.ms_batch32),
+        _number(costs.size_mb),
+    ]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2f}"
+
+
+def _memory(comparison: Comparison, name: str) -> str:
+    whole, clean = (comparison.evaluation(name, with_leaks=leaks) for leaks in (True, False))
+    share = sum(len(split.leaking) for split in comparison.splits) / sum(
+        len(split.test) for split in comparison.splits
+    )
+    gain = whole.figures["accuracy"].value - clean.figures["accuracy"].value
+    return (
+        f"{share:.1%} of the tested pictures leak from training; without them {name} has "
+        f"{clean.figures['accuracy'].value:.1%} instead of {whole.figures['accuracy'].value:.1%}: "
+        f"{100 * gain:+.1f} points were memory."
+    )
+
+
+def _accuracy(comparison: Comparison, one: ContenderResult) -> float:
+    pooled = comparison.pooled(one.name)
+    names = np.array(comparison.labels.names, object)
+    return float((names[pooled.proba.argmax(axis=1)] == pooled.y_true).mean())
