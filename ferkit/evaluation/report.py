@@ -1,13 +1,22 @@
-"""An evaluation for readers: text for the terminal, JSON and plots for a folder."""
+"""Evaluations and comparisons for readers: text for the terminal; JSON, plots, Markdown and a page for a folder."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically, write_json
 from ferkit.core.tables import table, width
+from ferkit.datasets.dataset import Dataset
+from ferkit.evaluation.comparison import Comparison
+from ferkit.evaluation.gallery import Pictures, pictures_of, thumbnails
 from ferkit.evaluation.metrics import Evaluation, Figure
+from ferkit.evaluation.report_html import render_page
+from ferkit.evaluation.report_markdown import render_markdown
+from ferkit.evaluation.report_values import report_values
 
 _NAMES = {
     "accuracy": "accuracy",
@@ -64,12 +73,7 @@ def write_report(evaluation: Evaluation, folder: Path, language: str = "en") -> 
     """
     from ferkit.evaluation import plots
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FerkitError(
-            f"{folder} cannot be made: {error.strerror or error}; choose another place"
-        ) from error
+    _make(folder)
     text = format_report(evaluation, language) + "\n"
     files = {name: folder / name for name in ("report.txt", "metrics.json")}
     write_atomically(files["report.txt"], lambda file: file.write(text.encode()))
@@ -84,6 +88,69 @@ def write_report(evaluation: Evaluation, folder: Path, language: str = "en") -> 
         files[name] = folder / name
         write_atomically(files[name], lambda file, figure=figure: figure.savefig(file, format="png"))  # type: ignore[misc]
     return list(files.values())
+
+
+def write_comparison(
+    comparison: Comparison,
+    folder: Path,
+    language: str = "en",
+    pictures: Pictures | Dataset | None = None,
+    *,
+    page: bool = True,
+    say: Callable[[str], None] = lambda message: None,
+) -> list[Path]:
+    """Write ``report.html``, ``report.md`` and ``report.json`` into ``folder``, over those of an earlier report.
+
+    The page needs no other file and no network. All three are made of the same values.
+
+    Args:
+        comparison: what was found; one with a single contender gives a report of that one.
+        folder: is made where needed.
+        language: ``en`` or ``ko``, of everything but what the data themselves name.
+        pictures: the data set that was compared on, or what gives the picture of a row number; None leaves the
+            grids of pictures out.
+        page: whether the HTML page is wanted.
+        say: is told which contender is being looked at.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        FerkitError: the folder cannot be written.
+    """
+    _make(folder)
+    values = report_values(comparison, say)
+    files = {}
+    if page:
+        read = pictures_of(comparison, pictures) if isinstance(pictures, Dataset) else pictures
+        images = {} if read is None else thumbnails(_shown_rows(values), read)
+        files[folder / "report.html"] = render_page(values, language, images)
+    files[folder / "report.md"] = render_markdown(values, language)
+    files[folder / "report.json"] = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    for path, text in files.items():
+        content = text.encode("utf-8", "surrogateescape")
+        write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+    return list(files)
+
+
+def _shown_rows(values: dict[str, Any]) -> list[int]:
+    """Rows whose pictures the page shows."""
+    if values["best"] is None:
+        return []
+    best = values["contenders"][values["best"]]
+    grids = [*best["mistakes"], *best["unsure"], *values["hard"]["pictures"]]
+    rows = [one["row"] for one in grids]
+    rows += [pair[side] for pair in values["leak_pairs"] for side in ("test_row", "train_row")]
+    return [row for row in rows if row is not None]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FerkitError(
+            f"{folder} cannot be made: {error.strerror or error}; choose another place"
+        ) from error
 
 
 def _summary_row(name: str, figure: Figure) -> tuple[str, str, str]:
