@@ -119,8 +119,8 @@ class PairTest:
         sentence: what it means, in plain English.
         f1_difference, f1_low, f1_high: of macro-F1, as of accuracy.
         f1_p_adjusted: its p-value by paired bootstrap, corrected for the number of pairs.
-        p_retraining: whether another training, on other parts, would favour neither (corrected resampled t-test);
-            NaN with fewer than three repeats.
+        p_retraining: as ``p_mcnemar``, but counting too how results vary from one training to another
+            (``ferkit.evaluation.statistics.retraining_p``); NaN with fewer than three repeats.
     """
 
     a: str

@@ -2,7 +2,7 @@
 
 The percentiles of bootstrap resamples, the usual interval, promise too much in both cases: with 30 persons of unequal
 numbers of pictures they cover the truth in 84 to 93 % of cases instead of 95 %, and if all pictures were right they say
-that nothing else is possible. ``benchmarks/statistics.py`` measures what the intervals here cover.
+that nothing else is possible. ``benchmarks/significance.py`` measures what the intervals here cover.
 """
 
 import numpy as np

@@ -58,10 +58,10 @@ def compare_pairs(
 ) -> tuple[PairTest, ...]:
     """Test each two contenders on the same rows.
 
-    The verdict is on the accuracy of the contenders as they were trained, by the sign-flip test over units (with
-    single pictures: McNemar's test), corrected by Holm's method. Several repeats are averaged: rows of
-    one picture belong to one unit. What another training would change is a question of its own, answered by
-    ``PairTest.p_retraining`` where there are three repeats or more.
+    The verdict is on accuracy, by the sign-flip test over units (with single pictures: McNemar's test), corrected
+    by Holm's method. Several repeats are averaged: all rows of one picture belong to one unit. From three
+    repeats on, the verdict is on the ways of training and not only on the models at hand: it rests on the larger
+    of that p-value and ``PairTest.p_retraining``.
 
     Args:
         y: class names, (n,).
@@ -89,13 +89,16 @@ def compare_pairs(
     repeat = np.zeros(len(truth), int) if repeats is None else np.unique(repeats, return_inverse=True)[1]
     found = paired_bootstrap(truth, predicted, len(labels), unit, seed, n_resamples)
     right = predicted == truth
+    shape = int(unit.max()) + 1, int(repeat.max()) + 1
+    cell = unit * shape[1] + repeat
+    images = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
     tests = []
     for i, j in combinations(range(len(names)), 2):
         gain = right[i].astype(int) - right[j]
         per_unit = np.rint(np.bincount(unit, gain)).astype(int)
-        per_repeat = np.bincount(repeat, gain) / np.bincount(repeat)
-        tests.append((i, j, sign_flip_p(per_unit), retraining_p(per_repeat, test_per_train)))
-    adjusted = holm(np.array([p for _, _, p, _ in tests]))
+        gains = np.bincount(cell, gain, minlength=images.size).reshape(images.shape)
+        tests.append((i, j, sign_flip_p(per_unit), retraining_p(gains, images, test_per_train)))
+    adjusted = holm(np.array([np.fmax(p, retrained) for _, _, p, retrained in tests]))
     f1_adjusted = holm(np.array([found.f1_p[i, j] for i, j, _, _ in tests]))
     pairs = []
     for (i, j, p, retrained), p_adjusted, f1_p in zip(tests, adjusted, f1_adjusted, strict=True):
@@ -162,9 +165,10 @@ def sentence(pair: PairTest, costs_a: Costs, costs_b: Costs, n_pairs: int) -> st
     if any(times):
         both = "it " + " and ".join(filter(None, times))
         clauses.append(both.replace(" and takes ", " and ") if times[0].startswith("takes") else both)
-    if different and pair.p_retraining >= ALPHA:
+    if not different and pair.p_mcnemar < ALPHA <= pair.p_retraining:
+        leader = pair.a if pair.difference > 0 else pair.b
         clauses.append(
-            f"its lead varies so much between repeats that another training may undo it ({_p(pair.p_retraining)})"
+            f"as trained here, {leader} was ahead ({_p(pair.p_mcnemar)}), but by no more than another training may undo"
         )
     return "; ".join(clauses) + "."
 

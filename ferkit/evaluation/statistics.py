@@ -91,30 +91,44 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def retraining_p(differences: np.ndarray, test_per_train: float) -> float:
-    """Two-sided p-value that another training would favour neither: the corrected resampled t-test.
+def retraining_p(gains: np.ndarray, images: np.ndarray, test_per_train: float) -> float:
+    """Two-sided p-value that one of two ways of training is as good as the other, on persons like these.
 
-    Training parts of repeats overlap, so that their results vary less than those of new data; the correction is
-    that of Nadeau & Bengio (2003).
+    Persons vary and trainings vary, and a verdict on methods, not on the two models at hand, must count both.
+    The covariance of the repeats' differences that persons bring about is computed from what each person
+    contributes to each repeat; by how much the repeats vary beyond it is the trainings'. Since training parts
+    of drawn repeats overlap, their variance shrinks less than one by the number of repeats (Nadeau & Bengio,
+    2003); degrees of freedom are Satterthwaite's (1946).
 
     Args:
-        differences: accuracy of one contender less that of the other in each repeat, (r,).
-        test_per_train: test rows a training row; 0 where all repeats have the same parts and only the seed
+        gains: of each unit in each repeat, pictures that the first contender got right less those that the
+            second got right, (u, r).
+        images: pictures of each unit in each repeat, (u, r); at least one in each repeat.
+        test_per_train: test rows a training row; 0 where all repeats have the same parts, and only the seed
             of training changes.
 
     Returns:
-        0..1; NaN with fewer than three repeats, which say next to nothing.
+        0..1; NaN with fewer than three repeats, which say next to nothing of trainings, or fewer than two units.
     """
     from scipy.special import stdtr
 
-    differences = np.asarray(differences, np.float64)
-    r = len(differences)
-    if r < 3:
+    gains, images = np.asarray(gains, np.float64), np.asarray(images, np.float64)
+    units, r = gains.shape
+    if r < 3 or units < 2:
         return float("nan")
-    mean, variance = differences.mean(), differences.var(ddof=1)
+    total = images.sum(axis=0)
+    each = gains.sum(axis=0) / total
+    influence = (gains - images * each) / total
+    covariance = influence.T @ influence * units / (units - 1)
+    of_units = covariance.sum() / r**2
+    expected = (np.trace(covariance) - covariance.sum() / r) / (r - 1)
+    of_trainings = max(0.0, each.var(ddof=1) - expected) * (1 / r + test_per_train)
+    variance = of_units + of_trainings
     if variance == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(r - 1, -abs(mean) / np.sqrt(variance * (1 / r + test_per_train))))
+        return 1.0 if each.mean() == 0 else 0.0
+    df_units = max(float(effective_units(images.sum(axis=1))) - 1, 1.0)
+    df = variance**2 / (of_units**2 / df_units + of_trainings**2 / (r - 1))
+    return float(2 * stdtr(df, -abs(each.mean()) / np.sqrt(variance)))
 
 
 def paired_bootstrap(

@@ -1,0 +1,231 @@
+"""Whether the statistics of a comparison keep their promises, on answers whose truth is known.
+
+Two contenders that are equal must be called different in 5 % of comparisons at most, a difference must be found, and
+95 % intervals must hold the truth in 95 % of cases: with single pictures, with persons of unequal numbers of
+pictures, with several repeats, and with many contenders at once. One core, some minutes:
+
+    python benchmarks/significance.py                    # a table
+    python benchmarks/significance.py --repeats 2000     # to half a percent
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ferkit.core.labels import LabelSet
+from ferkit.evaluation.metrics import evaluate
+from ferkit.evaluation.pairs import compare_pairs
+from ferkit.evaluation.statistics import holm, paired_bootstrap, retraining_p, sign_flip_p
+
+LABELS = LabelSet(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"))
+SHARES = np.array([0.137, 0.015, 0.147, 0.245, 0.165, 0.117, 0.174])
+"""Of FER2013's PrivateTest, which has 3,589 pictures."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Answers to draw.
+
+    Attributes:
+        n: pictures; with persons about so many.
+        persons: 0 for none.
+        unequal: of the logarithm of a person's number of pictures, the standard deviation.
+        alike: correlation of right answers to pictures of one person, 0..1.
+        agree: share of pictures on which contenders give the same answer because the picture decides.
+        accuracy: of each contender.
+        trainings: of each contender.
+        training_sd: standard deviation of accuracy between trainings.
+    """
+
+    n: int = 3_589
+    persons: int = 0
+    unequal: float = 0.0
+    alike: float = 0.0
+    agree: float = 0.5
+    accuracy: tuple[float, ...] = (0.65, 0.65)
+    trainings: int = 1
+    training_sd: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``truth`` (n,), ``predicted`` (contenders, n), unit and training of each row (n,)."""
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    units: np.ndarray
+    trainings: np.ndarray
+
+
+def draw(scene: Scene, rng: np.random.Generator) -> Answers:
+    """Answers of contenders that are right in ``scene.accuracy`` of all pictures, in the long run."""
+    if scene.persons:
+        weights = np.exp(rng.normal(0, scene.unequal, scene.persons))
+        sizes = np.maximum(
+            1, np.rint(weights * scene.n / scene.persons / np.exp(scene.unequal**2 / 2)).astype(int)
+        )
+    else:
+        sizes = np.ones(scene.n, int)
+    unit = np.repeat(np.arange(len(sizes)), sizes)
+    truth = rng.choice(len(SHARES), len(unit), p=SHARES)
+    shared = rng.random(len(unit))
+    follows = rng.random(len(unit)) < scene.agree
+    predicted, trainings = [], []
+    for accuracy in scene.accuracy:
+        skill = _skills(accuracy, scene.alike, len(sizes), rng)[unit]
+        rows = []
+        for _ in range(scene.trainings):
+            level = skill + rng.normal(0, scene.training_sd)
+            right = np.where(follows, shared, rng.random(len(unit))) < level
+            rows.append(np.where(right, truth, (truth + rng.integers(1, 7, len(unit))) % 7))
+        predicted.append(np.concatenate(rows))
+    trainings = np.repeat(np.arange(scene.trainings), len(unit))
+    return Answers(
+        np.tile(truth, scene.trainings), np.array(predicted), np.tile(unit, scene.trainings), trainings
+    )
+
+
+def _skills(accuracy: float, alike: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Share of right answers with each person: Beta, so that ``alike`` is the correlation within one."""
+    if not alike:
+        return np.full(n, accuracy)
+    strength = 1 / alike - 1
+    return rng.beta(accuracy * strength, (1 - accuracy) * strength, n)
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """In which share of comparisons the first two contenders were called different."""
+
+    over_units: float
+    over_images: float
+    bootstrap: float
+    macro_f1: float
+    retraining: float
+
+
+def rejections(scene: Scene, repeats: int, n_resamples: int = 400) -> Rejections:
+    """Draw ``scene`` again and again and test its first two contenders at 0.05."""
+    p = np.empty((repeats, 5))
+    for i in range(repeats):
+        drawn = draw(scene, np.random.default_rng([7, i]))
+        gain = (drawn.predicted[0] == drawn.truth).astype(int) - (drawn.predicted[1] == drawn.truth)
+        found = paired_bootstrap(drawn.truth, drawn.predicted[:2], len(SHARES), drawn.units, i, n_resamples)
+        rows = np.stack([drawn.units, drawn.trainings])
+        gains, images = np.zeros((2, drawn.units.max() + 1, scene.trainings))
+        np.add.at(gains, tuple(rows), gain)
+        np.add.at(images, tuple(rows), 1)
+        p[i] = (
+            sign_flip_p(np.rint(np.bincount(drawn.units, gain))),
+            sign_flip_p(gain),
+            found.p[0, 1],
+            found.f1_p[0, 1],
+            retraining_p(gains, images, 0.0),
+        )
+    shares = (p < 0.05).mean(axis=0)
+    shares[np.isnan(p).all(axis=0)] = np.nan
+    return Rejections(*shares.tolist())
+
+
+def any_false_alarm(contenders: int, repeats: int, corrected: bool) -> float:
+    """In which share of comparisons of equal contenders at least one pair is called different."""
+    scene = replace(Scene(), accuracy=(0.65,) * contenders, n=1_000)
+    alarms = 0
+    for i in range(repeats):
+        drawn = draw(scene, np.random.default_rng([8, i]))
+        right = (drawn.predicted == drawn.truth).astype(int)
+        p = np.array(
+            [sign_flip_p(right[a] - right[b]) for a in range(contenders) for b in range(a + 1, contenders)]
+        )
+        alarms += bool((holm(p) if corrected else p).min() < 0.05)
+    return alarms / repeats
+
+
+def coverage(scene: Scene, repeats: int, n_resamples: int = 400) -> tuple[float, float]:
+    """In which share of draws the interval holds the true accuracy, and its mean width."""
+    held, width = 0, 0.0
+    names = np.array(LABELS.names)
+    for i in range(repeats):
+        drawn = draw(scene, np.random.default_rng([9, i]))
+        persons = np.array([f"p{unit}" for unit in drawn.units], object) if scene.persons else None
+        proba = np.eye(len(names))[drawn.predicted[0]]
+        found = evaluate(names[drawn.truth], proba, LABELS, persons, i, n_resamples).figures["accuracy"]
+        held += found.low <= scene.accuracy[0] <= found.high
+        width += (found.high - found.low) / repeats
+    return held / repeats, width
+
+
+IMAGES = Scene()
+PERSONS = replace(IMAGES, persons=150, unequal=0.8, alike=0.1)
+EQUAL = {
+    "3,589 pictures": IMAGES,
+    "100 pictures": replace(IMAGES, n=100),
+    "150 persons of 24 pictures": replace(PERSONS, unequal=0.0),
+    "150 persons, unequal": PERSONS,
+    "30 persons, unequal": replace(PERSONS, persons=30),
+    "10 persons, unequal": replace(PERSONS, persons=10, n=300),
+    "3,589 pictures, 5 repeats": replace(IMAGES, trainings=5),
+    "150 persons, unequal, 5 repeats": replace(PERSONS, trainings=5),
+    "3,589 pictures, trainings differ by 0.7 points": replace(IMAGES, training_sd=0.007),
+    "the same, 3 repeats": replace(IMAGES, training_sd=0.007, trainings=3),
+    "the same, 5 repeats": replace(IMAGES, training_sd=0.007, trainings=5),
+    "the same, 10 repeats": replace(IMAGES, training_sd=0.007, trainings=10),
+    "the same, 150 persons, unequal, 5 repeats": replace(PERSONS, training_sd=0.007, trainings=5),
+}
+DIFFERENT = {
+    "3 points, 3,589 pictures": replace(IMAGES, accuracy=(0.65, 0.62)),
+    "3 points, 3,589 pictures, answers independent": replace(IMAGES, accuracy=(0.65, 0.62), agree=0.0),
+    "3 points, 150 persons, unequal": replace(PERSONS, accuracy=(0.65, 0.62)),
+    "3 points, 3,589 pictures, 5 repeats": replace(IMAGES, accuracy=(0.65, 0.62), trainings=5),
+    "the same, trainings differ by 0.7 points": replace(
+        IMAGES, accuracy=(0.65, 0.62), trainings=5, training_sd=0.007
+    ),
+    "1 point, 3,589 pictures": replace(IMAGES, accuracy=(0.65, 0.64)),
+    "3 points, 300 pictures": replace(IMAGES, accuracy=(0.65, 0.62), n=300),
+}
+COVERED = {
+    "3,589 pictures, 65 %": IMAGES,
+    "200 pictures, 65 %": replace(IMAGES, n=200),
+    "50 pictures, 98 %": replace(IMAGES, n=50, accuracy=(0.98,)),
+    "150 persons, unequal": PERSONS,
+    "60 persons, unequal": replace(PERSONS, persons=60),
+    "30 persons, unequal": replace(PERSONS, persons=30),
+    "30 persons, unequal, 95 %": replace(PERSONS, persons=30, accuracy=(0.95,)),
+    "12 persons, unequal": replace(PERSONS, persons=12, n=300),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=500)
+    repeats = parser.parse_args().repeats
+    began = time.perf_counter()
+    for title, scenes in (("called different though equal", EQUAL), ("found different", DIFFERENT)):
+        print(f"\n{title:<50}{'verdict':>9}{'images':>9}{'bootstrap':>11}{'macro-F1':>10}{'retraining':>12}")
+        for name, scene in scenes.items():
+            one = rejections(scene, repeats)
+            print(
+                f"{name:<50}{one.over_units:>9.1%}{one.over_images:>9.1%}{one.bootstrap:>11.1%}"
+                f"{one.macro_f1:>10.1%}{one.retraining:>12.1%}",
+                flush=True,
+            )
+    print(f"\n{'any of 45 pairs of 10 equal contenders':<50}{'Holm':>9}{'none':>9}")
+    alarms = [any_false_alarm(10, min(repeats, 500), corrected) for corrected in (True, False)]
+    print(f"{'1,000 pictures':<50}{alarms[0]:>9.1%}{alarms[1]:>9.1%}", flush=True)
+    print(f"\n{'95 % interval of accuracy':<50}{'covers':>9}{'width':>9}")
+    for name, scene in COVERED.items():
+        held, width = coverage(scene, repeats)
+        print(f"{name:<50}{held:>9.1%}{width:>9.1%}", flush=True)
+    drawn = draw(DIFFERENT["3 points, 3,589 pictures"], np.random.default_rng(0))
+    names = np.array(LABELS.names)
+    answers = {name: np.eye(7)[one] for name, one in zip(("A", "B"), drawn.predicted, strict=True)}
+    print(f"\n{compare_pairs(names[drawn.truth], answers, LABELS)[0].sentence}")
+    print(f"{time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
