@@ -12,17 +12,11 @@ from typing import IO, Any
 from ferkit.core.errors import FerkitError, StoreLockedError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Create or replace ``path`` with what ``write`` puts into the open binary file it is given.
 
     The content goes to a temporary file beside ``path``, is flushed to the disk and moved into place, so that
     a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part.
-
-    Args:
-        path: the file.
-        write: puts its content into an open binary file.
-        durable: wait until the disk has it. Without, a power cut may leave an empty file; for many small files whose
-            sizes are checked before they are relied on.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
@@ -34,18 +28,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, durabl
             with os.fdopen(handle, "wb") as file:
                 write(file)
                 file.flush()
-                if durable:
-                    os.fsync(file.fileno())
+                os.fsync(file.fileno())
             _keep_default_mode(temporary)
             os.replace(temporary, path)
-            if durable:
-                _sync_directory(path.parent)
+            _sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
     except OSError as error:
-        raise FerkitError(_explain(path, error)) from error
+        raise FerkitError(why_not_written(path, error)) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -70,13 +62,13 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     except OSError as error:
-        raise FerkitError(_explain(path, error)) from error
+        raise FerkitError(why_not_written(path, error)) from error
     with file:
         try:
             _lock(file)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise FerkitError(_explain(path, error)) from error
+                raise FerkitError(why_not_written(path, error)) from error
             raise StoreLockedError(
                 f"another process is {doing} {path.parent}; wait until it has finished, or stop it"
             ) from error
@@ -110,7 +102,8 @@ def _sync_directory(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _explain(path: Path, error: OSError) -> str:
+def why_not_written(path: Path, error: OSError) -> str:
+    """A sentence for users about a file that could not be written, and the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: {path} could not be written; make room and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
