@@ -14,6 +14,7 @@ from ferkit.core.errors import FerkitError
 
 COMMANDS = {
     "demo": "ferkit.cli.demo:demo",
+    "crop": "ferkit.cli.crop:crop",
     "embed": "ferkit.cli.embed:embed",
     "fit": "ferkit.cli.fit:fit",
     "finetune": "ferkit.cli.finetune:finetune",
@@ -74,6 +75,7 @@ def _one_line(message: str) -> click.ClickException:
 # Beside the commands' own docstrings, so that the list needs none of their modules; a test compares the two.
 SUMMARIES = {
     "demo": "Go the whole way on data it makes itself, offline.",
+    "crop": "Cut faces out of pictures; stop and resume at any time.",
     "embed": "Turn pictures into embeddings; stop and resume at any time.",
     "fit": "Fit a head on embeddings: mlp, svm, logistic or dummy.",
     "finetune": "Train a network on faces, in stages; stop and resume at any time.",
