@@ -46,8 +46,8 @@ class ModelContender:
             proba,
             predict=classifier.predict_proba,
             size_wh=classifier.input_size_wh,
-            size_mb=_size_mb(artifact),
-            history=_history(artifact),
+            size_mb=size_mb_of(artifact),
+            history=history_of(artifact),
             seen=seen,
             notes=notes,
         )
@@ -105,7 +105,7 @@ class FinetuneContender:
                 say_epoch=(lambda line: None) if bench.options.quiet else None,
             )
         artifact = read_model(folder)
-        history = _history(artifact)
+        history = history_of(artifact)
         classifier = load_classifier(folder)
         trained_s = sum(epoch.get("seconds", 0.0) for epoch in history)
         return Outcome(
@@ -115,7 +115,7 @@ class FinetuneContender:
             train_s=trained_s or time.monotonic() - started,
             predict=classifier.predict_proba,
             size_wh=classifier.input_size_wh,
-            size_mb=_size_mb(artifact),
+            size_mb=size_mb_of(artifact),
             history=history,
             notes=(f"best of {len(history)} epochs, chosen on a tenth of the training rows",),
         )
@@ -156,7 +156,7 @@ class EnsembleContender:
         return Outcome(task.pictures.labels, proba, costs=dataclasses.replace(cells[0].costs, **costs))
 
 
-def _size_mb(artifact: ModelArtifact) -> float:
+def size_mb_of(artifact: ModelArtifact) -> float:
     """Of the files that predicting needs: the graphs, and the backbone's weights."""
     needed = [artifact.folder / name for name in artifact.files if name.endswith((".onnx", ".skops"))]
     if any(path.name == "head.onnx" for path in needed):
@@ -167,7 +167,7 @@ def _size_mb(artifact: ModelArtifact) -> float:
     return sum(path.stat().st_size for path in needed if path.is_file()) / 1e6
 
 
-def _history(artifact: ModelArtifact) -> tuple[dict[str, float], ...]:
+def history_of(artifact: ModelArtifact) -> tuple[dict[str, float], ...]:
     """The learning curve that training left in the folder."""
     if "history.csv" not in artifact.files:
         return ()
