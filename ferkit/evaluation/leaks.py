@@ -168,7 +168,7 @@ def find_leaks(
     used = dataset if len(rows) == len(dataset) else dataset.subset([dataset.samples[i] for i in rows])
     seen = survey(used, cache_dir, workers=workers, progress=progress)
     wanted = settings.copies if settings.near else None
-    copies = find_copies(seen, wanted, cache_dir=cache_dir, progress=progress)
+    copies = find_copies(seen, wanted, cache_dir=cache_dir, workers=workers, progress=progress)
     who = [s.group for s in dataset.samples] if identities is None else list(identities)
     rivals = _Rivals(
         np.isin(rows, test), rows, [sample.path for sample in used.samples], [who[row] for row in rows]
@@ -194,7 +194,7 @@ def find_leaks_between(
     seen = surveys[0].joined(surveys[1])
     side = np.arange(len(seen)) >= len(train)
     wanted = settings.copies if settings.near else None
-    copies = find_copies(seen, wanted, side=side, cache_dir=cache_dir, progress=progress)
+    copies = find_copies(seen, wanted, side=side, cache_dir=cache_dir, workers=workers, progress=progress)
     samples = (*train.samples, *test.samples)
     own = np.concatenate([np.arange(len(train)), np.arange(len(test))])
     rivals = _Rivals(side, own, [sample.path for sample in samples], [sample.group for sample in samples])

@@ -1,0 +1,171 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ferkit.core.errors import DataError
+from ferkit.core.progress import Progress
+from ferkit.datasets.candidates import N_VARIANTS, find_candidates, variant_warp
+from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
+from ferkit.datasets.load import load_dataset
+from ferkit.datasets.survey import SIDE, Survey, survey
+
+QUIET = Progress("", quiet=True)
+
+
+def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+
+
+def cropped(picture: np.ndarray, share: float, x: float, y: float) -> np.ndarray:
+    side = len(picture)
+    kept = round(side * (1 - share))
+    top, left = round((side - kept) * y), round((side - kept) * x)
+    return cv2.resize(picture[top : top + kept, left : left + kept], (side, side))
+
+
+def turned(picture: np.ndarray, degrees: float) -> np.ndarray:
+    middle = (len(picture) - 1) / 2
+    turn = cv2.getRotationMatrix2D((middle, middle), degrees, 1)
+    return cv2.warpAffine(picture, turn, picture.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def brightened(picture: np.ndarray, by: float) -> np.ndarray:
+    return np.clip(np.rint(picture * (1 + by)), 0, 255).astype(np.uint8)
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "jpeg": lambda p: jpeg(p, 30),
+    "cropped": lambda p: cropped(p, 0.15, 0, 1),
+    "mirrored": lambda p: p[:, ::-1],
+    "brighter": lambda p: brightened(p, 0.3),
+    "darker": lambda p: brightened(p, -0.3),
+    "turned": lambda p: turned(p, 5),
+    "smaller": lambda p: cv2.resize(p, (48, 48), interpolation=cv2.INTER_AREA),
+    "all": lambda p: jpeg(brightened(cropped(p, 0.08, 1, 0)[:, ::-1], -0.2), 60),
+}
+"""What people and programs do to pictures before they turn up again."""
+
+
+def picture(seed: int, side: int = 64) -> np.ndarray:
+    """A picture of its own, with structure at every scale."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(rng.normal(0, 30, (k, k)), (side, side), interpolation=cv2.INTER_CUBIC) for k in (3, 6, 12)
+    ]
+    return np.clip(sum(layers) + 128 + rng.normal(0, 4, (side, side)), 0, 255).astype(np.uint8)
+
+
+def look(folder: Path, pictures: list[np.ndarray], cache_dir: Path | None = None) -> Survey:
+    folder.mkdir(exist_ok=True)
+    for i, one in enumerate(pictures):
+        cv2.imwrite(str(folder / f"{i:03d}.png"), one)
+    return survey(load_dataset(folder), cache_dir, progress=QUIET)
+
+
+def pairs(copies: Copies) -> set[tuple[int, int]]:
+    return {(int(a), int(b)) for a, b in copies.near}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_copies_are_found_however_they_were_changed(change: str, tmp_path: Path):
+    originals = [picture(i) for i in range(40)]
+    changed = [np.ascontiguousarray(CHANGES[change](original)) for original in originals[:20]]
+    copies = find_copies(look(tmp_path, originals + changed), CopySettings(), progress=QUIET)
+    assert copies.first.tolist() == list(range(60))
+    assert pairs(copies) == {(i, 40 + i) for i in range(20)}
+    assert copies.likeness.min() >= 0.85
+
+
+def test_two_pictures_are_enough(tmp_path: Path):
+    copies = find_copies(look(tmp_path, [picture(0), jpeg(picture(0), 50)]), CopySettings(), progress=QUIET)
+    assert pairs(copies) == {(0, 1)}
+
+
+def test_exact_copies_are_no_near_ones(tmp_path: Path):
+    seen = look(tmp_path, [picture(0), picture(1), picture(0), jpeg(picture(1), 40), picture(1)])
+    copies = find_copies(seen, CopySettings(), progress=QUIET)
+    assert copies.first.tolist() == [0, 1, 0, 3, 1]
+    assert pairs(copies) == {(1, 3)}
+    assert copies.groups().tolist() == [0, 1, 0, 1, 1]
+
+
+def test_blank_pictures_are_no_copies_of_one_another(tmp_path: Path):
+    blank = [np.full((64, 64), level, np.uint8) for level in (0, 90, 91, 255)]
+    assert pairs(find_copies(look(tmp_path, blank), CopySettings(), progress=QUIET)) == set()
+
+
+def test_only_pairs_across_are_looked_for_where_sides_are_given(tmp_path: Path):
+    seen = look(tmp_path, [picture(0), jpeg(picture(0), 50), picture(1), jpeg(picture(0), 40)])
+    side = np.array([False, False, False, True])
+    assert pairs(find_copies(seen, CopySettings(), side=side, progress=QUIET)) == {(0, 3), (1, 3)}
+
+
+def test_colour_and_size_do_not_matter_and_unreadable_pictures_are_left_out(tmp_path: Path):
+    colour = cv2.applyColorMap(picture(3, 96), cv2.COLORMAP_BONE)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    cv2.imwrite(str(tmp_path / "0.png"), colour)
+    cv2.imwrite(str(tmp_path / "1.jpg"), cv2.resize(colour, (60, 60)))
+    seen = survey(load_dataset(tmp_path), progress=QUIET)
+    assert list(seen.errors) == [2]
+    assert seen.size_wh.tolist() == [[96, 96], [60, 60], [0, 0]]
+    assert pairs(find_copies(seen, CopySettings(), progress=QUIET)) == {(0, 1)}
+
+
+def test_what_was_found_is_kept_until_a_picture_changes(tmp_path: Path):
+    cache, folder = tmp_path / "cache", tmp_path / "data"
+    seen = look(folder, [picture(0), jpeg(picture(0), 50), picture(1)], cache)
+    find_copies(seen, CopySettings(), cache_dir=cache, progress=QUIET)
+    [kept] = (cache / "copies").iterdir()
+    with np.load(kept) as arrays:
+        assert arrays["near"].tolist() == [[0, 1]]
+    # What is in the cache is believed: this is how one knows that it was read.
+    np.savez(kept, near=np.array([[0, 2]]), likeness=np.array([0.9], np.float32))
+    again = find_copies(look(folder, []), CopySettings(), cache_dir=cache, progress=QUIET)
+    assert pairs(again) == {(0, 2)}
+    cv2.imwrite(str(folder / "002.png"), jpeg(picture(0), 70))
+    fresh = survey(load_dataset(folder), cache, progress=QUIET)
+    assert pairs(find_copies(fresh, CopySettings(), cache_dir=cache, progress=QUIET)) == {
+        (0, 1),
+        (0, 2),
+        (1, 2),
+    }
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path: Path):
+    cache, folder = tmp_path / "cache", tmp_path / "data"
+    before = look(folder, [picture(0), jpeg(picture(0), 50)], cache)
+    find_copies(before, CopySettings(), cache_dir=cache, progress=QUIET)
+    for file in cache.rglob("*.npz"):
+        file.write_bytes(file.read_bytes()[:100])
+    seen = survey(load_dataset(folder), cache, progress=QUIET)
+    np.testing.assert_array_equal(seen.thumbs, before.thumbs)
+    assert pairs(find_copies(seen, CopySettings(), cache_dir=cache, progress=QUIET)) == {(0, 1)}
+
+
+def test_a_descriptor_of_a_variant_is_that_of_the_warped_picture():
+    thumbs = np.stack([picture(i, SIDE) for i in range(3)])
+    for variant in range(N_VARIANTS):
+        mirrored, warp = variant_warp(variant)
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        warped = [
+            cv2.warpAffine(
+                np.ascontiguousarray(one[:, ::-1] if mirrored else one), warp, (SIDE, SIDE), flags=how,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            for one in thumbs
+        ]  # fmt: skip
+        found = find_candidates(np.concatenate([thumbs, warped]), np.arange(6) > 2, 0.5, 1, progress=QUIET)
+        best = {
+            (int(a), int(b)): float(s) for a, b, s in zip(found.a, found.b, found.similarity, strict=True)
+        }
+        for i in range(3):
+            assert max(best.get((i, i + 3), 0), best.get((i + 3, i), 0)) > 0.99
+
+
+def test_a_threshold_out_of_range_is_refused():
+    with pytest.raises(DataError, match="threshold"):
+        CopySettings(threshold=85)
