@@ -32,9 +32,10 @@ def report_values(
     """The comparison's own values, and for each contender that finished what follows from its probabilities.
 
     Added to those of ``comparison.json``: ``words`` (the classes' names in each language), ``test`` (how much was
-    tested), ``best`` (index of the contender of highest accuracy, None without any), ``hard`` (test pictures that
-    every contender gets wrong), and to each contender ``calibration``, ``abstention``, ``conformal``,
-    ``histogram``, ``mistakes`` and ``unsure``. A part that these data do not allow is ``{"reason": …}``.
+    tested), ``best`` (index of the most accurate contender, of those that did not see the test pictures before if
+    there is any), ``hard`` (test pictures that every contender gets wrong), ``leak_pairs`` (some examples), and to
+    each contender ``calibration``, ``abstention``, ``conformal``, ``histogram``, ``mistakes`` and ``unsure``. A
+    part that these data do not allow is ``{"reason": …}``.
 
     Args:
         comparison: what was found.
@@ -61,8 +62,10 @@ def report_values(
             say(one.name)
             values["contenders"][i] |= _judged(comparison, one)
             finished.append(i)
-    accuracy = {i: values["contenders"][i]["evaluation"]["accuracy"]["value"] for i in finished}
-    values["best"] = max(accuracy, key=lambda i: accuracy[i]) if finished else None
+    # Who was trained on the test pictures elsewhere is the best only where nobody else is there.
+    fair = [i for i in finished if not len(comparison.contenders[i].seen)] or finished
+    accuracy = {i: values["contenders"][i]["evaluation"]["accuracy"]["value"] for i in fair}
+    values["best"] = max(accuracy, key=lambda i: accuracy[i]) if fair else None
     values["hard"] = _hard(comparison)
     values["leak_pairs"] = _leak_pairs(comparison)
     values["subgroups"] = values["cross"] = None

@@ -61,7 +61,7 @@ def reliability_chart(bins: Sequence[Sequence[float | None]], words: Mapping[str
         words: names of the axes: ``confidence``, ``accuracy``, ``images``.
         label: for screen readers.
     """
-    x, y = Scale(0, 1, 44, 292), Scale(0, 1, 262, 26)
+    x, y = Scale(0, 1, 40, 284), Scale(0, 1, 262, 26)
     below = Scale(0, 1, 350, 312)
     parts = frame(x, y, percent_ticks(x), percent_ticks(y), words["confidence"], words["accuracy"])
     total, step = sum(count or 0 for count, _, _ in bins), 1 / len(bins)
@@ -103,7 +103,7 @@ def curves_chart(
     values = np.array([point for _, points in series for point in points], float)
     (x_low, low), (x_high, high) = values.min(axis=0), values.max(axis=0)
     room = 0.04 * (high - low) or 0.01
-    x = Scale(0 if shares else x_low, 1 if shares else x_high, 48, _WIDTH - 14)
+    x = Scale(0 if shares else x_low, 1 if shares else x_high, 48, _WIDTH - 18)
     y = Scale(max(0, low - room), min(1, high + room) if shares else high + room, 254, 28)
     ticks = percent_ticks if shares else number_ticks
     parts = frame(x, y, ticks(x), ticks(y), x_label, y_label)
@@ -126,7 +126,7 @@ def trade_chart(points: Sequence[tuple[str, float, Values]], words: Mapping[str,
     times = [ms for _, ms, _ in points]
     numbers = [v for _, _, f in points for v in (f["value"], f["low"], f["high"]) if v is not None]
     room = 0.05 * (max(numbers) - min(numbers)) + 0.01
-    x = Scale(min(times) / 1.6, max(times) * 1.6, 48, _WIDTH - 14, log=True)
+    x = Scale(min(times) / 1.6, max(times) * 1.6, 48, _WIDTH - 18, log=True)
     y = Scale(max(0, min(numbers) - room), min(1, max(numbers) + room), 280, 28)
     parts = frame(x, y, number_ticks(x), percent_ticks(y), words["ms"], words["accuracy"])
     for _, ms, figure in points:
