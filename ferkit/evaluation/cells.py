@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class CellCache:
                 repeat, proba, Costs(**values["costs"]), tuple(values["history"]), tuple(values["notes"])
             )
             return Finished(cell, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 
     def save(self, path: Path, finished: Finished) -> None:

@@ -185,8 +185,8 @@ def _finished(outcome: Outcome, task: Task, repeat: int, meter: Meter, bench: Wo
         costs = replace(
             costs,
             train_s=outcome.train_s,
-            ms_batch1=milliseconds(outcome.predict, crops[:1]),
-            ms_batch32=milliseconds(outcome.predict, crops),
+            ms_batch1=milliseconds(outcome.predict, crops[:1], bench.options.timing_s),
+            ms_batch32=milliseconds(outcome.predict, crops, bench.options.timing_s),
             size_mb=outcome.size_mb,
         )
     if outcome.costs is None:

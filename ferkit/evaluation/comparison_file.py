@@ -1,6 +1,7 @@
 """Comparisons on disk: ``comparison.json`` for readers, ``comparison.npz`` beside it for the arrays."""
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +74,7 @@ def load_comparison(folder: Path) -> Comparison:
         raise DataError(
             f"expected a comparison in {folder}, found no {Path(error.filename).name}; run 'fer compare'"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be read ({error}); run 'fer compare' again") from None

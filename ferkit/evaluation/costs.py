@@ -11,8 +11,8 @@ import numpy as np
 
 from ferkit.faces.process import memory_mb
 
-_SECONDS = 1.5
-"""How long each batch size is timed at least, unless it needs fewer than that for its fewest runs."""
+TIMING_S = 1.5
+"""How long each batch size is timed."""
 
 _FEWEST, _MOST = 5, 300
 _POWERCAP = Path("/sys/class/powercap")
@@ -73,12 +73,14 @@ def energy_counters(root: Path = _POWERCAP) -> dict[str, tuple[int, int]]:
     return found
 
 
-def milliseconds(predict: Callable[[np.ndarray], np.ndarray], crops: np.ndarray) -> float:
-    """Median time of a call on ``crops`` (n, h, w, 3), by picture."""
+def milliseconds(
+    predict: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, seconds: float = TIMING_S
+) -> float:
+    """Median time of a call on ``crops`` (n, h, w, 3), by picture; called for ``seconds``, five times at least."""
     predict(crops)  # the first call prepares what later ones find
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < _FEWEST or (time.perf_counter() - began < _SECONDS and len(times) < _MOST):
+    while len(times) < _FEWEST or (time.perf_counter() - began < seconds and len(times) < _MOST):
         start = time.perf_counter()
         predict(crops)
         times.append(time.perf_counter() - start)

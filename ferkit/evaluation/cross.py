@@ -1,6 +1,7 @@
 """Comparisons across data sets: train on one, test on another, in the classes that both have."""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,23 +86,6 @@ def cross_pictures(train: ReadDataset, test: ReadDataset) -> Pictures:
     )
 
 
-def cross_splits(pictures: Pictures, protocol: ProtocolSettings, *, whole: bool) -> list[SplitRows]:
-    """Rows of the first data set to train on, and of the second to test on, for each repeat.
-
-    Args:
-        pictures: of :func:`cross_pictures`.
-        protocol: how often, and how parts are drawn.
-        whole: a data set without parts of its own is taken whole; otherwise its parts are drawn as they are when it
-            is compared with itself, so that a row of a matrix has one training part and a column one test part.
-    """
-    splits = []
-    for repeat in range(protocol.repeats):
-        once = replace(protocol, repeats=1, seed=protocol.seed + repeat)
-        rows = [_part(pictures, i, once, whole) for i in (0, 1)]
-        splits.append(SplitRows(once.seed, "cross", rows[0][0], rows[1][1]))
-    return splits
-
-
 def compare_across(
     train: ReadDataset,
     test: ReadDataset,
@@ -109,16 +93,30 @@ def compare_across(
     protocol: ProtocolSettings,
     options: BenchOptions,
     *,
-    whole: bool = True,
+    rows: Sequence[tuple[AbstractSet[str], AbstractSet[str]]] | None = None,
     say: Callable[[str], None],
 ) -> Comparison:
     """Train on one data set and test on another.
+
+    Args:
+        train, test: the data sets.
+        contenders, protocol, options, say: see :func:`ferkit.evaluation.compare.compare`.
+        rows: for each repeat, the paths to train on in the one and to test on in the other; None takes the
+            training part of the one and the test part of the other where they have such, or else all of it.
 
     Raises:
         DataError: see :func:`cross_pictures` and :func:`ferkit.evaluation.compare.compare`.
     """
     pictures = cross_pictures(train, test)
-    splits = cross_splits(pictures, protocol, whole=whole)
+    if rows is None:
+        rows = [(_given_part(train, ("train", "val")), _given_part(test, ("test",)))] * protocol.repeats
+    splits = []
+    for repeat, paths in enumerate(rows):
+        at = [
+            [i for i, path in enumerate(pictures.own_paths) if pictures.source[i] == side and path in wanted]
+            for side, wanted in enumerate(paths)
+        ]
+        splits.append(SplitRows(protocol.seed + repeat, "cross", *(np.array(one, np.int64) for one in at)))
     return compare(pictures, contenders, protocol, options, splits=splits, parts=("train", "test"), say=say)
 
 
@@ -145,16 +143,23 @@ def compare_matrix(
     names = [one.dataset.name for one in read]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise DataError(f"expected at least two data sets of different names, found {', '.join(names)}")
+    own = [gather([one]) for one in read]
+    # One training part a row and one test part a column: those of each data set compared with itself.
+    divided = [draw_splits(pictures, protocol) for pictures in own]
     matrix = []
-    for train in read:
+    for i, train in enumerate(read):
         row = []
-        for test in read:
-            place = replace(options, out=options.out / f"{train.dataset.name}--{test.dataset.name}")
-            say(f"== {train.dataset.name} → {test.dataset.name}")
-            if train is test:
-                found = compare(gather([train]), contenders, protocol, place, say=say)
+        for j, test in enumerate(read):
+            place = replace(options, out=options.out / f"{names[i]}--{names[j]}")
+            say(f"== {names[i]} → {names[j]}")
+            if i == j:
+                found = compare(own[i], contenders, protocol, place, splits=divided[i], say=say)
             else:
-                found = compare_across(train, test, contenders, protocol, place, whole=False, say=say)
+                rows = [
+                    (_paths(own[i], mine.train), _paths(own[j], theirs.test))
+                    for mine, theirs in zip(divided[i], divided[j], strict=True)
+                ]
+                found = compare_across(train, test, contenders, protocol, place, rows=rows, say=say)
             save_comparison(found, place.out)
             row.append(found)
         matrix.append(row)
@@ -191,12 +196,12 @@ def _values(comparison: Comparison, name: str) -> dict[str, Any] | None:
     return {**figures, "n": evaluation.n, "classes": list(comparison.labels.names)}
 
 
-def _part(
-    pictures: Pictures, source: int, protocol: ProtocolSettings, whole: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test rows of one of the data sets."""
-    rows = np.flatnonzero(pictures.source == source)
-    if whole and not {"train", "test"} <= set(pictures.given_split[rows]):
-        return rows, rows
-    split = draw_splits(pictures, protocol, rows)[0]
-    return split.train, split.test
+def _paths(pictures: Pictures, rows: np.ndarray) -> AbstractSet[str]:
+    return {pictures.own_paths[row] for row in rows}
+
+
+def _given_part(read: ReadDataset, names: Sequence[str]) -> AbstractSet[str]:
+    """Paths of the data set's own part of these names; of all its pictures if it has no such parts."""
+    samples = read.dataset.samples
+    divided = {"train", "test"} <= {sample.split for sample in samples}
+    return {sample.path for sample in samples if not divided or sample.split in names}

@@ -19,6 +19,7 @@ from ferkit.embedder.backbones import Embedder, open_embedder
 from ferkit.embedder.run import CropOptions, Cropping, StoreOptions, embed_dataset, settle_cropping
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.evaluation.contenders.contender import Predict
+from ferkit.evaluation.costs import TIMING_S
 from ferkit.evaluation.pictures import Pictures
 from ferkit.faces.cropper import FaceCropper
 from ferkit.faces.detectors import open_detector
@@ -37,6 +38,7 @@ class BenchOptions:
             measured on the same pictures.
         batch_size: pictures a run of a network.
         workers: threads that read pictures; one a core if None.
+        timing_s: how long each batch size of a contender is timed.
         quiet: no progress.
     """
 
@@ -46,6 +48,7 @@ class BenchOptions:
     crop: CropOptions = field(default_factory=lambda: CropOptions(faceless="whole"))
     batch_size: int = 32
     workers: int | None = None
+    timing_s: float = TIMING_S
     quiet: bool = False
 
 

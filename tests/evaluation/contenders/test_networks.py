@@ -1,0 +1,76 @@
+"""Finished models that may know the test pictures already, and networks that are trained within."""
+
+from pathlib import Path
+
+import pytest
+
+from ferkit.classifiers.heads import head_settings
+from ferkit.datasets.folder import read_folder
+from ferkit.datasets.split import SplitSettings
+from ferkit.embedder.backbones import open_embedder
+from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+from ferkit.evaluation.headline import best_of, format_headline
+from ferkit.evaluation.holdout import fit_held_out, save_fit
+from tests.evaluation.faces import PERSON, QUIET, compared
+
+
+def fitted(root: Path, folder: Path, seed: int = 0) -> Path:
+    """A model that ``fer embed`` and ``fer fit`` would make."""
+    options = StoreOptions(folder / "cache")
+    store, _ = embed_dataset(
+        read_folder(root, PERSON),
+        open_embedder("raw"),
+        CropOptions("none"),
+        options,
+        progress=QUIET,
+        say=lambda _: None,
+    )
+    table = store.load().labelled()
+    result = fit_held_out(table, head_settings("logistic"), SplitSettings(seed=seed))
+    save_fit(folder / "models" / "own", result, store, table, overwrite=True)
+    return folder / "models" / "own"
+
+
+def test_a_model_of_the_same_training_part_saw_no_test_picture(drawn_faces: Path, tmp_path: Path):
+    fitted(drawn_faces, tmp_path)
+    found = compared(drawn_faces, tmp_path, "model:own", "logistic@hog")
+    assert len(found.contender("model:own").seen) == 0
+    assert found.contender("model:own").failure is None
+
+
+def test_a_model_of_another_division_is_flagged_and_never_called_best(undivided_faces: Path, tmp_path: Path):
+    model = fitted(undivided_faces, tmp_path, seed=1)
+    found = compared(undivided_faces, tmp_path, f"model:{model}", "logistic@hog", seed=0)
+    seen = found.contenders[0].seen
+    (split,) = found.splits
+    assert 0 < len(seen) < len(split.test)
+    assert set(seen) <= set(split.test)
+    assert best_of(found) == "logistic@hog"
+    assert f"trained on {len(seen)} of the test pictures" in format_headline(found)
+
+
+def test_a_model_of_the_same_division_saw_nothing(undivided_faces: Path, tmp_path: Path):
+    model = fitted(undivided_faces, tmp_path, seed=0)
+    assert len(compared(undivided_faces, tmp_path, f"model:{model}", seed=0).contenders[0].seen) == 0
+
+
+def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tmp_path: Path):
+    pytest.importorskip("keras")
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        'batch_size = 16\n[network]\nbackbone = "compact"\ncolor = "gray"\n'
+        "[[stages]]\nepochs = 1\nlearning_rate = 1e-3\n"
+    )
+    (one,) = compared(drawn_faces, tmp_path, f"finetune:{recipe}").contenders
+    assert one.failure is None
+    assert len(one.cells[0].history) == 1
+    assert one.costs.train_s == pytest.approx(one.cells[0].history[0]["seconds"])
+    assert one.costs.size_mb is not None
+    networks = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "networks").glob("*/model.json")
+    }
+    assert len(networks) == 1
+    (cell,) = (tmp_path / "out" / "cells").iterdir()
+    cell.unlink()  # as if it had been stopped between training and scoring
+    compared(drawn_faces, tmp_path, f"finetune:{recipe}")
+    assert {path: path.stat().st_mtime_ns for path in networks} == networks

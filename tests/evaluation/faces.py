@@ -1,0 +1,52 @@
+"""Small data sets of drawn faces, and comparisons of them."""
+
+import shutil
+from pathlib import Path
+
+from ferkit.core.progress import Progress
+from ferkit.datasets.folder import read_folder
+from ferkit.embedder.run import CropOptions
+from ferkit.evaluation.compare import compare
+from ferkit.evaluation.comparison import Comparison, ProtocolSettings
+from ferkit.evaluation.contenders.named import make_contenders
+from ferkit.evaluation.contenders.workbench import BenchOptions
+from ferkit.evaluation.pictures import ReadDataset, gather, read_pictures
+
+PERSON = r"^(p\d+)_"
+QUIET = Progress("", quiet=True)
+
+
+def bench(folder: Path) -> BenchOptions:
+    """Everything below one folder, pictures taken whole."""
+    return BenchOptions(
+        folder / "cache", folder / "out", folder / "models", CropOptions("none"), timing_s=0, quiet=True
+    )
+
+
+def read(root: Path, folder: Path, person: str = PERSON) -> ReadDataset:
+    return read_pictures(read_folder(root, person), folder / "cache", progress=QUIET)
+
+
+def compared(
+    root: Path,
+    folder: Path,
+    *names: str,
+    said: list[str] | None = None,
+    person: str = PERSON,
+    **protocol: object,
+) -> Comparison:
+    """The comparison of ``names`` on the pictures in ``root``; drawn faces may look like copies of each other."""
+    settings = ProtocolSettings(**{"allow_leaks": True, **protocol})  # type: ignore[arg-type]
+    say = (lambda _: None) if said is None else said.append
+    pictures = gather([read(root, folder, person)])
+    return compare(pictures, make_contenders(names), settings, bench(folder), say=say)
+
+
+def keep(root: Path, target: Path, renamed: dict[str, str], split: str | None = None) -> Path:
+    """A copy with only these classes, under other names; ``split`` takes one part, and puts it at the top."""
+    for old, new in renamed.items():
+        parts = [root / split / old] if split else sorted(root.glob(f"*/{old}"))
+        for part in parts:
+            place = target / new if split else target / part.parent.name / new
+            shutil.copytree(part, place, dirs_exist_ok=True)
+    return target
