@@ -13,7 +13,7 @@ from starlette.types import Scope
 from ferkit.serving.errors import Refused
 from ferkit.serving.settings import LOOPBACK, ServeSettings, is_loopback
 
-OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.ico", "/v1/info")
+OPEN = ("/", "/health", "/ready", "/docs", "/docs.css", "/openapi.json", "/favicon.ico", "/v1/info")
 """Paths that need no token: they tell nothing about anybody."""
 
 READING = ("GET", "HEAD", "OPTIONS")
@@ -55,14 +55,15 @@ class Access:
             )
         if scope["type"] == "websocket" or scope["method"] not in READING:
             self._check_origin(headers, host)
-        if scope["type"] == "http" and needs_token(scope["path"]) and not self.may_enter(bearer(headers)):
+        asks = scope["type"] == "http" and scope["method"] != "OPTIONS" and needs_token(scope["path"])
+        if asks and not self.may_enter(bearer(headers)):
             raise Refused(401, "no_token", "Expected the server's token: Authorization: Bearer <token>.")
 
     def may_enter(self, shown: str | None) -> bool:
         """Whether a token is the right one, in a time that does not depend on how much of it is right."""
         if self._token is None:
             return True
-        return hmac.compare_digest((shown or "").encode(), self._token.encode())
+        return hmac.compare_digest((shown or "").encode("utf-8", "surrogatepass"), self._token.encode())
 
     def _check_reach(self, scope: Scope) -> None:
         # Another program than 'fer serve' may have bound the address.
@@ -93,7 +94,13 @@ class Access:
                 raise _foreign()
             return
         origin = origin.lower()
-        if origin not in self._origins and _netloc(urlsplit(origin).netloc) != _netloc(host.lower()):
+        if origin in self._origins:
+            return
+        try:
+            netloc = urlsplit(origin).netloc
+        except ValueError:
+            raise _foreign() from None
+        if _netloc(netloc) != _netloc(host.lower()):
             raise _foreign()
 
 

@@ -42,7 +42,7 @@ class PurposeEntry(BaseModel):
 class Info(BaseModel):
     version: str
     purposes: list[PurposeEntry]
-    limits: dict[str, float]
+    limits: dict[str, int | float]
     token_required: bool
     default_purpose: str | None
 

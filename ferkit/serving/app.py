@@ -1,7 +1,5 @@
 """The application: ``uvicorn ferkit.serving.app:app``, with settings from the environment and ``.env``."""
 
-import secrets
-import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -10,11 +8,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
+from ferkit.serving.describe import api_page
 from ferkit.serving.errors import Refused
 from ferkit.serving.gate import Gate
 from ferkit.serving.routes import router
@@ -22,6 +22,7 @@ from ferkit.serving.service import Service
 from ferkit.serving.settings import ServeSettings
 
 STATIC = Path(__file__).parent / "static"
+DOCS_STYLE = Path(__file__).parent / "docs.css"
 
 
 def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
@@ -60,6 +61,22 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(api_page(app.openapi()))
+
+    @app.get("/docs.css", include_in_schema=False)
+    async def docs_style() -> FileResponse:
+        return FileResponse(DOCS_STYLE)
+
+    if settings.allowed_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.allowed_origin),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Ferkit-Purpose"],
+        )
+
     @app.exception_handler(Refused)
     async def refuse(request: Request, refused: Refused) -> JSONResponse:
         service.metrics.refused.labels(refused.code).inc()
@@ -79,13 +96,6 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
         return JSONResponse({"code": "gone", "message": "The client went away."}, 400)
-
-    @app.exception_handler(Exception)
-    async def fault(request: Request, error: Exception) -> JSONResponse:
-        incident = secrets.token_hex(4)
-        service.log.write("fault", incident=incident, error="".join(traceback.format_exception(error)))
-        message = f"A fault of the server; whoever runs it finds it in the log under {incident}."
-        return JSONResponse({"code": "fault", "message": message}, 500)
 
     app.add_middleware(
         Gate, access=service.access, limits=settings.limits, metrics=service.metrics, log=service.log

@@ -16,6 +16,10 @@ from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import write_atomically, write_json
 
 JOB = "job.json"
+FASTEST_FPS = 120
+MEMORY = 6 << 30
+"""Bytes of address space; a film that needs more is no film."""
+
 TABLE, RESULT, TIMELINE, ANNOTATED = "faces.csv", "result.json", "timeline.png", "annotated.mp4"
 
 
@@ -57,6 +61,7 @@ def read_film(folder: Path) -> None:
     job = FilmJob(**json.loads((folder / JOB).read_text(encoding="utf-8")))
     film = folder / job.film
     _check(film, job)
+    most = int(FASTEST_FPS * job.max_duration_s)
     from ferkit.inference.build import EngineOptions, build_engine
     from ferkit.inference.film import analyse_film, read_rows
     from ferkit.inference.models import open_model
@@ -68,9 +73,13 @@ def read_film(folder: Path) -> None:
     options = EngineOptions(job.detector, weights, detect_every=1 if job.every_s else 3)
     engine, _ = build_engine(model, options)
     share = 0.5 if job.annotated else 0.95
-    run = analyse_film(
-        film, folder, engine, job, every_s=job.every_s, progress=lambda done, total: _tell(share, done, total)
-    )
+
+    def progress(done: int, total: int) -> None:
+        if done > most:  # the film did not say how long it is
+            raise DataError(f"the film has more than {most} frames; send a shorter one")
+        _tell(share, done, total)
+
+    run = analyse_film(film, folder, engine, job, every_s=job.every_s, progress=progress)
     summary = summarise(read_rows(run.table), engine.labels)
     head = {
         "model": model.name,
@@ -140,6 +149,15 @@ def _tell(share: float, done: int, total: int, before: float = 0.0) -> None:
         print(json.dumps({"progress": round(before + share * done / total, 4)}), flush=True)
 
 
+def _limit_itself() -> None:
+    try:
+        import resource
+    except ImportError:  # there is no such thing on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.nice(10)  # those who look at a stream come first
+
+
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()
     os._exit(3)
@@ -148,10 +166,12 @@ def _end_with_parent() -> None:
 def main() -> int:
     """Read the film in the folder that the command line names; 1 if it cannot be read, with the reason said."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _limit_itself()
     try:
         read_film(Path(sys.argv[1]))
     except FerkitError as error:
-        print(json.dumps({"reason": str(error)}), flush=True)
+        reason = str(error).replace(f"{sys.argv[1]}{os.sep}", "")  # where it lies is nobody's business
+        print(json.dumps({"reason": reason}), flush=True)
         return 1
     return 0
 

@@ -1,12 +1,12 @@
 """Films from outside: taken in piece by piece, refused by their first bytes."""
 
+import errno
 import shutil
 from pathlib import Path
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 
 from ferkit.serving.errors import Refused
 
@@ -33,27 +33,29 @@ async def receive_film(request: Request, folder: Path) -> Path:
     """
     path = folder / "upload"
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        await _from_form(request, path)
-    else:
-        await _from_body(request, path)
+    try:
+        if kind == "multipart/form-data":
+            await _from_form(request, path)
+        else:
+            await _from_body(request, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refused(503, "no_room", "There is no room for the film; try again later.", 60) from None
     with path.open("rb") as file:
         suffix = _checked(file.read(16))
     return path.rename(path.with_name(f"film{suffix}"))
 
 
 async def _from_form(request: Request, path: Path) -> None:
-    try:
-        async with request.form(max_files=1, max_fields=16, max_part_size=1000) as form:
-            part = form.get("file")
-            if not isinstance(part, UploadFile):
-                raise Refused(422, "no_film", "Expected a film as the part called 'file'.")
-            _checked(await part.read(16))
-            await part.seek(0)
-            with path.open("wb") as file:
-                await run_in_threadpool(shutil.copyfileobj, part.file, file, _PIECE)
-    except MultiPartException as error:
-        raise Refused(422, "bad_form", f"The form cannot be read: {error.message}") from None
+    async with request.form(max_files=1, max_fields=16, max_part_size=1000) as form:
+        part = form.get("file")
+        if not isinstance(part, UploadFile):
+            raise Refused(422, "no_film", "Expected a film as the part called 'file', with a file name.")
+        _checked(await part.read(16))
+        await part.seek(0)
+        with path.open("wb") as file:
+            await run_in_threadpool(shutil.copyfileobj, part.file, file, _PIECE)
 
 
 async def _from_body(request: Request, path: Path) -> None:

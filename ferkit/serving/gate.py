@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import secrets
 import time
+import traceback
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -64,6 +66,7 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began_s = time.perf_counter()
+        scope.setdefault("state", {})["note"] = {}  # what a route wants to have in the log
         body = _Body(receive, self._limits, _body_limit(scope, self._limits))
         answer = _Answer(send, body, scope["path"] == "/" or scope["path"].startswith("/static/"))
         try:
@@ -73,12 +76,15 @@ class Gate:
             self._note_refusal(scope, refused)
             await answer.refuse(refused)
         else:
-            scope.setdefault("state", {})["body"] = body
-            await self._app(scope, body.receive, answer.send)
+            try:
+                await self._app(scope, body.receive, answer.send)
+            except Exception as error:
+                await self._own_fault(answer, error)
         seconds = time.perf_counter() - began_s
         route = route_of(scope)
         self._metrics.requests.labels(route, _method(scope), str(answer.status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
+        note = scope["state"]["note"]
         self._log.write(
             "request",
             client=client_of(scope),
@@ -87,7 +93,15 @@ class Gate:
             status=answer.status,
             ms=round(seconds * 1000, 1),
             bytes_in=body.n_bytes,
+            **note,
         )
+
+    async def _own_fault(self, answer: "_Answer", error: Exception) -> None:
+        incident = secrets.token_hex(4)
+        self._log.write("fault", incident=incident, error="".join(traceback.format_exception(error)))
+        message = f"A fault of the server; whoever runs it finds it in the log under {incident}."
+        if answer.status == 0:
+            await answer.refuse(Refused(500, "fault", message))
 
     def _note_refusal(self, scope: Scope, refused: Refused) -> None:
         self._metrics.refused.labels(refused.code).inc()

@@ -10,6 +10,7 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Job:
 
     Attributes:
         id: unguessable.
+        client: whose it is.
         folder: of its film and results.
         status: one of :data:`STATUSES`.
         progress: 0..1.
@@ -44,6 +46,7 @@ class Job:
     """
 
     id: str
+    client: str
     folder: Path
     status: str = "queued"
     progress: float = 0.0
@@ -105,18 +108,19 @@ class JobBoard:
             shutil.rmtree(self._root, ignore_errors=True)
 
     @contextlib.contextmanager
-    def new(self) -> Any:
+    def new(self, client: str) -> Iterator[Job]:
         """A job with a folder to put the film into; gone again if the block fails.
 
         Raises:
-            Refused: too many films are waiting (503).
+            Refused: too many films are waiting, or half as many of this client (503).
         """
-        active = sum(job.ended_s is None for job in self._jobs.values())
-        if active >= self._max_jobs:
+        active = [job for job in self._jobs.values() if job.ended_s is None]
+        own = sum(job.client == client for job in active)
+        if len(active) >= self._max_jobs or own >= max(1, self._max_jobs // 2):
             raise Refused(503, "busy", "Too many films are waiting; try again later.", retry_after_s=30)
         assert self._root is not None
         id = secrets.token_urlsafe(18)
-        job = Job(id, self._root / id)
+        job = Job(id, client, self._root / id)
         job.folder.mkdir(mode=0o700)
         self._jobs[id] = job
         try:
@@ -241,6 +245,8 @@ def _kill(pid: int) -> None:
 
 def _remove_if_left(folder: Path) -> None:
     with contextlib.suppress(OSError, StoreLockedError):
+        if not hasattr(os, "getuid"):
+            return
         found = folder.lstat()
         # A minute, since another server may be about to lock the folder that it has just made.
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > 60:

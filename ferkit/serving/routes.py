@@ -7,7 +7,6 @@ from fastapi import APIRouter, Header, Query, Request, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 
 from ferkit.serving import answers
 from ferkit.serving.access import bearer, client_of
@@ -21,6 +20,9 @@ from ferkit.serving.service import Service
 from ferkit.serving.stream import StreamSession
 
 router = APIRouter()
+
+SHORTEST_S = 0.01
+"""Below it all frames of a film are looked at: none has more than a hundred a second."""
 
 ModelName = Annotated[str | None, Query(description="Out of GET /v1/models; the default if left out.")]
 PurposeName = Annotated[str | None, Query(description="What the expressions are read for; see GET /v1/info.")]
@@ -48,9 +50,11 @@ def service_of(request: Request | WebSocket) -> Service:
     return service
 
 
-def declared(service: Service, query: str | None, header: str | None) -> str:
-    """The purpose of a request. Raises Refused."""
-    return check_purpose(query or header, service.settings.purpose, frozenset(service.settings.allow_purpose))
+def declare(request: Request, query: str | None, header: str | None) -> None:
+    """Check the purpose of a request, and note it for the log. Raises Refused."""
+    settings = service_of(request).settings
+    purpose = check_purpose(query or header, settings.purpose, frozenset(settings.allow_purpose))
+    request.state.note["purpose"] = purpose
 
 
 @router.get("/v1/info", summary="Purposes, limits, whether a token is needed", responses=problems())
@@ -79,9 +83,10 @@ async def predict(
     x_ferkit_purpose: PurposeHeader = None,
 ) -> answers.Prediction:
     service = service_of(request)
-    declared(service, purpose, x_ferkit_purpose)
+    declare(request, purpose, x_ferkit_purpose)
     with service.predictor.place():
         chosen = await service.shelf.get(model)
+        request.state.note["model"] = chosen.name
         uploads = await _pictures(request, service.settings.limits.max_pictures)
         found = await service.predictor.predict(chosen, uploads, service.settings.limits.max_pixels)
     service.metrics.faces.labels("picture").inc(sum(len(picture["faces"]) for picture in found))
@@ -110,16 +115,17 @@ async def video(
 ) -> answers.JobState:
     service = service_of(request)
     settings, limits = service.settings, service.settings.limits
-    declared(service, purpose, x_ferkit_purpose)
+    declare(request, purpose, x_ferkit_purpose)
     chosen = await service.shelf.get(model)
-    with service.jobs.new() as job:
+    with service.jobs.new(client_of(request.scope)) as job:
         film = await receive_film(request, job.folder)
+        request.state.note["model"] = chosen.name
         what = FilmJob(
             film.name,
             str(chosen.folder.resolve()),
             settings.detector,
             None if settings.detector_weights is None else str(settings.detector_weights.resolve()),
-            every,
+            every if every >= SHORTEST_S else 0.0,
             annotated,
             language,
             limits.max_film_pixels,
@@ -216,11 +222,8 @@ async def _pictures(request: Request, most: int) -> list[Upload]:
         if not content:
             raise Refused(422, "no_picture", "Expected a picture as the body, or as the part 'images'.")
         return [Upload("image", content)]
-    try:
-        async with request.form(max_files=most, max_fields=16, max_part_size=1000) as form:
-            parts = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
-            if not parts:
-                raise Refused(422, "no_picture", "Expected pictures as parts called 'images'.")
-            return [Upload(Path(part.filename or "image").name, await part.read()) for part in parts]
-    except MultiPartException as error:
-        raise Refused(422, "bad_form", f"The form cannot be read: {error.message}") from None
+    async with request.form(max_files=most, max_fields=16, max_part_size=1000) as form:
+        parts = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
+        if not parts:
+            raise Refused(422, "no_picture", "Expected pictures as parts called 'images', with file names.")
+        return [Upload(Path(part.filename or "image").name, await part.read()) for part in parts]

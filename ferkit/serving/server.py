@@ -1,84 +1,79 @@
-"""Uvicorn with what it lacks against clients that connect and stay silent."""
+"""The server that ``fer serve`` runs: Uvicorn, set up for strangers."""
 
-import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from types import FrameType
 
+import cv2
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ferkit.core.errors import FerkitError
+from ferkit.serving.connections import ImpatientWebSocket, http_protocol
 from ferkit.serving.log import EventLog
 from ferkit.serving.settings import ServeSettings
-
-HEAD_S = 10.0
-"""The head of a request must be complete so soon after the connection is made, or after its first byte."""
 
 KEEP_ALIVE_S = 10
 GRACE_S = 10
 
 
-class PatientlessProtocol(H11Protocol):
-    """HTTP/1.1 that gives up connections whose request does not come, and has no more of them than it should."""
-
-    max_connections = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if self.max_connections and len(self.connections) > self.max_connections:
-            transport.abort()
-            return
-        self._deadline = self.loop.call_later(HEAD_S, self._give_up)
-
-    def data_received(self, data: bytes) -> None:
-        if self._deadline is None and self._waiting:  # the next request of a connection that is kept
-            self._deadline = self.loop.call_later(HEAD_S, self._give_up)
-        super().data_received(data)
-        if not self._waiting:
-            self._cancel()
-
-    def handle_websocket_upgrade(self, event: Any) -> None:
-        self._cancel()
-        super().handle_websocket_upgrade(event)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel()
-        super().connection_lost(exc)
-
-    @property
-    def _waiting(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
-
-    def _cancel(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
-def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
-    """How the application is served.
+class FerkitServer(uvicorn.Server):
+    """Serves an application until it is told to stop.
 
     Args:
         app: of :func:`ferkit.serving.app.create_app`.
         settings: the same as the application's.
+        say: told where the server is, once it listens.
     """
-    protocol = type("Protocol", (PatientlessProtocol,), {"max_connections": settings.limits.max_connections})
+
+    def __init__(self, app: FastAPI, settings: ServeSettings, say: Callable[[str], object]) -> None:
+        super().__init__(uvicorn_config(app, settings))
+        self._settings, self._say = settings, say
+        self._log: EventLog = app.state.service.log
+        self.port = settings.port
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until SIGINT or SIGTERM.
+
+        Raises:
+            FerkitError: the address cannot be listened on.
+        """
+        # The process is this server's own. Pictures are read side by side; threads within one would be in the way.
+        cv2.setNumThreads(1)
+        listening = listen(self._settings.host, self._settings.port)
+        self.port = listening.getsockname()[1]
+        complaints = FaultHandler(self._log)
+        logger = logging.getLogger("uvicorn.error")
+        logger.addHandler(complaints)
+        try:
+            super().run([listening])
+        finally:
+            logger.removeHandler(complaints)
+            listening.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host = self._settings.host
+        shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
+        self._say(f"ferkit is at http://{shown}:{self.port}  (stop: Ctrl+C)")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Being told to stop is no failure: the signal is not raised again after the end, as Uvicorn would.
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """How the application is served."""
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=protocol,
-        ws="websockets-sansio",
+        http=http_protocol(settings.limits, bool(settings.trusted_proxy)),
+        ws=ImpatientWebSocket,
         # A frame with its header, or a command.
         ws_max_size=settings.limits.max_frame_bytes + 1024,
         ws_per_message_deflate=False,  # pictures are compressed already, and what is small could unfold to much
@@ -95,32 +90,24 @@ def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     )
 
 
-class FerkitServer(uvicorn.Server):
-    """Serves an application until it is told to stop.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address.
 
-    Args:
-        app: of :func:`ferkit.serving.app.create_app`.
-        settings: the same as the application's.
-        say: told where the server is, once it listens.
+    Raises:
+        FerkitError: it cannot be had.
     """
-
-    def __init__(self, app: FastAPI, settings: ServeSettings, say: Callable[[str], object]) -> None:
-        super().__init__(uvicorn_config(app, settings))
-        self._say = say
-
-    @property
-    def port(self) -> int:
-        """Where it listens, once it has started."""
-        return int(self.servers[0].sockets[0].getsockname()[1])
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            host = self.config.host
-            shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(
-                host, f"[{host}]" if ":" in host else host
-            )
-            self._say(f"ferkit is at http://{shown}:{self.port}  (stop: Ctrl+C)")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host.strip("[]"), port))
+    except OSError as error:
+        listening.close()
+        raise FerkitError(
+            f"{host} port {port} cannot be listened on: {error.strerror or error}; "
+            "choose another with --port or --host, or stop the program that has it"
+        ) from None
+    return listening
 
 
 class FaultHandler(logging.Handler):

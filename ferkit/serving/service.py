@@ -23,7 +23,7 @@ class Service:
         console: whether to log to standard error.
 
     Raises:
-        FerkitError: the log cannot be written, or there is no such model.
+        FerkitError: the log cannot be written, or the default model not be opened.
     """
 
     def __init__(self, settings: ServeSettings, console: bool = True) -> None:
@@ -35,15 +35,14 @@ class Service:
         self.workers = Workers(settings.workers)
         self.shelf = ModelShelf(settings, self.workers)
         self.predictor = Predictor(self.workers, self.metrics, limits.max_waiting)
-        # On two busy cores a film takes several times as long as it lasts.
-        self.jobs = JobBoard(limits.max_jobs, limits.job_ttl_s, 20 * limits.max_duration_s, self.metrics)
+        # On busy cores a film can take several times as long as it lasts.
+        self.jobs = JobBoard(limits.max_jobs, limits.job_ttl_s, 4 * limits.max_duration_s, self.metrics)
         self.streams: dict[str, int] = {}
         self.ready = False
 
     async def open(self) -> None:
-        """Be ready: with the default model in memory."""
+        """Begin."""
         await self.jobs.open()
-        await self.shelf.get(None)
         self.ready = True
         self.log.write("started", version=metadata.version("ferkit"), model=self.shelf.default)
 
@@ -52,7 +51,7 @@ class Service:
         self.ready = False
         await self.jobs.close()
         self.shelf.close()
-        self.workers.close()
+        await self.workers.close()
         self.log.write("stopped")
         self.log.close()
 

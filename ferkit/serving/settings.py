@@ -117,7 +117,7 @@ class ServeSettings:
                 "python -c 'import secrets; print(secrets.token_urlsafe(24))'"
             )
         for limit in dataclasses.fields(Limits):
-            if getattr(self.limits, limit.name) < (0 if limit.name == "rate" else 1e-9):
+            if not getattr(self.limits, limit.name) >= (0 if limit.name == "rate" else 1e-9):
                 raise DataError(f"expected {limit.name} above 0, found {getattr(self.limits, limit.name)}")
 
     @property

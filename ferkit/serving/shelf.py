@@ -88,14 +88,15 @@ class ModelShelf:
         workers: open models.
 
     Raises:
-        ModelError: there is no model called like the default.
+        FerkitError: the default model cannot be opened.
     """
 
     def __init__(self, settings: ServeSettings, workers: Workers) -> None:
         self._settings, self._workers = settings, workers
         self._default_folder = choose_model(settings.model, settings.models_dir)
         self.default = self._default_folder.resolve().name
-        self._open: OrderedDict[str, OpenModel] = OrderedDict()
+        default = self._open_folder(self._default_folder)
+        self._open: OrderedDict[str, OpenModel] = OrderedDict({self.default: default})
         self._opening = asyncio.Lock()
 
     def describe(self) -> list[dict[str, Any]]:
@@ -144,15 +145,19 @@ class ModelShelf:
         if artifact is None:
             raise Refused(404, "no_model", "No model has that name; GET /v1/models lists those there are.")
         try:
-            trained = open_model(artifact.folder, threads=1)
-            faces = settle_faces(trained.faces, self._settings.detector, self._settings.detector_weights)
+            return self._open_folder(artifact.folder)
         except FerkitError as error:
-            raise Refused(503, "model_unusable", f"The model cannot be opened: {error}") from error
+            reason = str(error).replace(str(artifact.folder), name)  # where it lies is nobody's business
+            raise Refused(503, "model_unusable", f"The model {name} cannot be opened: {reason}") from error
+
+    def _open_folder(self, folder: Path) -> OpenModel:
+        trained = open_model(folder, threads=1)
+        faces = settle_faces(trained.faces, self._settings.detector, self._settings.detector_weights)
         cropper = PictureCropper(
             faces.settings, faces.open, trained.classifier.input_size_wh, trained.resize, faces.look_first
         )
         detector = ThreadsDetector(faces.settings.detector, lambda: open_tracking_detector(faces))
-        return OpenModel(trained, artifact.folder, faces, cropper, detector)
+        return OpenModel(trained, folder, faces, cropper, detector)
 
 
 def describe_labels(labels: LabelSet) -> list[dict[str, str]]:

@@ -62,8 +62,7 @@ class StreamSession:
         self._fps = 10.0
         self._newest: StreamFrame | None = None
         self._arrived = asyncio.Event()
-        self._free = asyncio.Event()
-        self._free.set()
+        self._engine = asyncio.Lock()  # it serves one at a time: a frame, or a command
         self._n_dropped = self._n_answered = self._n_unreadable = 0
         self._tokens, self._counted_s = 2 * self._limits.max_fps, time.monotonic()
 
@@ -121,7 +120,6 @@ class StreamSession:
         finally:
             for task in tasks:
                 task.cancel()
-            # A thread may still be at the last frame: it is waited for, so that nothing outlives the stream.
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _receive_all(self) -> None:
@@ -141,23 +139,24 @@ class StreamSession:
     async def _answer_all(self) -> None:
         while True:
             await self._arrived.wait()
-            self._free.clear()
-            try:
-                text, n_faces = await self._workers.run_latest(self._take, self._read)
-            except Refused as refused:
-                self._n_unreadable += 1
-                self._metrics.frames.labels("unreadable").inc()
-                if refused.status != 422 or self._n_unreadable >= MAX_UNREADABLE:
-                    raise
-                await self._send({"type": "error", "fatal": False, **refused.body})
-                continue
-            finally:
-                self._free.set()
-            self._n_unreadable = 0
-            self._n_answered += 1
-            await self._send_text(text)
-            self._metrics.frames.labels("answered").inc()
-            self._metrics.faces.labels("stream").inc(n_faces)
+            async with self._engine:
+                await self._answer()
+
+    async def _answer(self) -> None:
+        try:
+            text, n_faces = await self._workers.run_latest(self._take, self._read)
+        except Refused as refused:
+            self._n_unreadable += 1
+            self._metrics.frames.labels("unreadable").inc()
+            if refused.status != 422 or self._n_unreadable >= MAX_UNREADABLE:
+                raise
+            await self._send({"type": "error", "fatal": False, **refused.body})
+            return
+        self._n_unreadable = 0
+        self._n_answered += 1
+        await self._send_text(text)
+        self._metrics.frames.labels("answered").inc()
+        self._metrics.faces.labels("stream").inc(n_faces)
 
     def _take(self) -> StreamFrame:
         frame = self._newest
@@ -173,28 +172,27 @@ class StreamSession:
         return answer
 
     async def _obey(self, text: str) -> None:
-        """A command; between two frames, since the engine serves one thread at a time."""
+        """A command."""
         try:
             command = json.loads(text)
             kind = command["type"]
         except (ValueError, TypeError, KeyError, RecursionError):
             raise Refused(400, "bad_command", "Expected a JSON object with a type.") from None
-        await self._free.wait()
-        assert self._reader is not None
-        try:
-            if kind == "neutral":
-                self._reader.calibrate(_seconds(command.get("seconds", 5)))
-            elif kind == "reset":
-                self._reader.engine.reset()
-            elif kind == "model":
-                name = command.get("name")
-                await self._use(name if isinstance(name, str) else "")
-            else:
-                raise Refused(400, "bad_command", "Expected a command neutral, reset or model.")
-        except Refused as refused:
-            if refused.status == 400:
-                raise
-            await self._send({"type": "error", "fatal": False, **refused.body})
+        async with self._engine:
+            assert self._reader is not None
+            try:
+                if kind == "neutral":
+                    self._reader.calibrate(_seconds(command.get("seconds", 5)))
+                elif kind == "reset":
+                    self._reader.engine.reset()
+                elif kind == "model":
+                    await self._use(str(command.get("name")))
+                else:
+                    raise Refused(400, "bad_command", "Expected a command neutral, reset or model.")
+            except Refused as refused:
+                if refused.status == 400:
+                    raise
+                await self._send({"type": "error", "fatal": False, **refused.body})
 
     async def _receive(self, timeout_s: float, what: str, text_only: bool = False) -> Any:
         """The next message: str or bytes."""

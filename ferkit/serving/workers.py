@@ -48,6 +48,6 @@ class Workers:
         future.add_done_callback(done)
         return await asyncio.wrap_future(future)
 
-    def close(self) -> None:
-        """Drop what has not begun."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Drop what has not begun, and wait for the rest, which is short."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)

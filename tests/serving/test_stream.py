@@ -1,0 +1,237 @@
+import contextlib
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from ferkit.serving.frames import StreamFrame, _StreamClock
+from tests.serving.running import Running, frame, picture, running, until
+
+
+def ask(socket: ClientConnection, message: Any) -> dict:
+    socket.send(message if isinstance(message, (bytes, str)) else json.dumps(message))
+    return json.loads(socket.recv(10))
+
+
+def close_code(socket: ClientConnection) -> int:
+    """With which code the server closes, whatever it still says before."""
+    with pytest.raises(ConnectionClosed) as closed:
+        take_all(socket)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
+
+
+def take_all(socket: ClientConnection) -> None:
+    while True:
+        socket.recv(10)
+
+
+def test_ready_tells_the_labels(server: Running) -> None:
+    with connect(server.stream_url) as socket:
+        ready = ask(socket, {"type": "start", "purpose": "personal", "language": "ko", "fps": 12})
+    assert (ready["type"], ready["model"]) == ("ready", "tiny")
+    assert [label["ko"] for label in ready["labels"]] == ["기쁨", "중립", "슬픔"]
+
+
+def test_an_answer_names_its_frame_and_its_age(server: Running) -> None:
+    with server.stream() as socket:
+        for number in (7, 8):
+            answer = ask(socket, frame(number, picture(225), captured_ms=1000.25 + 100 * number))
+            assert (answer["type"], answer["frame"]) == ("result", number)
+            assert answer["captured_ms"] == 1000.25 + 100 * number
+            assert 0 < answer["age_ms"] < 5000
+            assert (answer["width"], answer["height"], answer["dropped"]) == (64, 48, 0)
+            (face,) = answer["faces"]
+            assert face["box"] == [0, 0, 64, 48]
+            assert len(face["probabilities"]) == len(face["raw"]) == 3
+            assert face["probabilities"].index(max(face["probabilities"])) == 0
+            # A flat picture has no edges: it is no face that could be read.
+            assert (face["id"], face["label"], face["quality"]) == (1, "unsure", 0)
+
+
+def test_every_kind_of_frame_is_read(server: Running) -> None:
+    with server.stream() as socket:
+        for number, kind in enumerate(("JPEG", "WEBP", "PNG")):
+            assert ask(socket, frame(number, picture(30, kind=kind)))["faces"][0]["probabilities"][2] > 0.5
+
+
+class Gate:
+    """A classifier that waits until it is let through."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.open, self.entered = inner, threading.Event(), threading.Event()
+        self.labels, self.input_size_wh, self.resize = inner.labels, inner.input_size_wh, inner.resize
+
+    def predict_proba(self, crops: np.ndarray) -> np.ndarray:
+        self.entered.set()
+        assert self.open.wait(10)
+        return self.inner.predict_proba(crops)
+
+
+def hold(server: Running) -> Gate:
+    trained = server.service.shelf._open["tiny"].trained
+    gate = Gate(trained.classifier)
+    object.__setattr__(trained, "classifier", gate)
+    return gate
+
+
+def test_of_the_frames_that_wait_the_newest_is_read(models_dir: Path) -> None:
+    with running(models_dir) as server:
+        gate = hold(server)
+        with server.stream() as socket:
+            socket.send(frame(0, picture()))
+            assert gate.entered.wait(10)
+            for number in range(1, 11):
+                socket.send(frame(number, picture()))
+            assert until(lambda: server.metric("ferkit_frames_total", fate="dropped") == 9)
+            gate.open.set()
+            answers = [json.loads(socket.recv(10)) for _ in range(2)]
+        assert [answer["frame"] for answer in answers] == [0, 10]
+        assert [answer["dropped"] for answer in answers] == [0, 9]
+        assert answers[0]["age_ms"] > answers[1]["age_ms"]
+
+
+def test_a_busy_stream_does_not_hold_up_the_others_nor_the_rest(models_dir: Path) -> None:
+    with running(models_dir, workers=2) as server:
+        gate = hold(server)
+        with server.stream() as held:
+            held.send(frame(0, picture()))
+            assert gate.entered.wait(10)
+            object.__setattr__(server.service.shelf._open["tiny"].trained, "classifier", gate.inner)
+            with server.stream() as other:
+                assert ask(other, frame(0, picture()))["type"] == "result"
+            assert server.http.get("/health").status_code == 200
+            gate.open.set()
+            assert json.loads(held.recv(10))["frame"] == 0
+
+
+def test_commands_between_frames(server: Running) -> None:
+    with server.stream() as socket:
+        socket.send(json.dumps({"type": "neutral", "seconds": 2}))
+        now_ms = 5000.0
+        left = [
+            ask(socket, frame(i, picture(), captured_ms=now_ms + 500 * i))["neutral_left_s"] for i in range(6)
+        ]
+        assert left == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
+        socket.send(json.dumps({"type": "reset"}))
+        ready = ask(socket, {"type": "model", "name": "ferkit"})
+        assert (ready["type"], ready["model"], len(ready["labels"])) == ("ready", "ferkit", 7)
+        assert len(ask(socket, frame(7, picture()))["faces"][0]["probabilities"]) == 7
+
+
+def test_an_unknown_model_is_said_and_the_stream_goes_on(server: Running) -> None:
+    with server.stream() as socket:
+        for name in ("nobody", "../tiny", 5, None):
+            said = ask(socket, {"type": "model", "name": name})
+            assert (said["type"], said["code"], said["fatal"]) == ("error", "no_model", False)
+        assert ask(socket, frame(0, picture()))["type"] == "result"
+
+
+def test_a_picture_that_cannot_be_read_is_said_and_the_stream_goes_on(server: Running) -> None:
+    with server.stream() as socket:
+        said = ask(socket, frame(0, picture()[:300]))
+        assert (said["type"], said["code"], said["fatal"]) == ("error", "damaged", False)
+        assert ask(socket, frame(1, picture()))["type"] == "result"
+
+
+def test_many_pictures_that_cannot_be_read_end_it(server: Running) -> None:
+    with server.stream() as socket:
+        for number in range(20):
+            said = ask(socket, frame(number, picture()[:300]))
+        assert said["fatal"]
+        assert close_code(socket) == 4422
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"", 4400),
+        (b"\x00" * 12, 4400),
+        (frame(0, picture(), captured_ms=float("nan")), 4400),
+        (frame(0, b"%PDF-1.7" + bytes(100)), 4415),
+        (frame(0, picture(kind="GIF")), 4415),
+        (frame(0, picture(size_wh=(4000, 1001))), 4413),
+        (frame(0, picture() + bytes(2_000_100 - len(picture()))), 4413),
+        (bytes(2_100_000), 1009),
+        ("{", 4400),
+        ("[" * 4000, 4400),
+        ("7", 4400),
+        ('{"type": "shutdown"}', 4400),
+        ('{"type": "neutral", "seconds": 1e9}', 4400),
+        ('{"type": "neutral", "seconds": NaN}', 4400),
+        ('{"type": "neutral", "seconds": "5"}', 4400),
+        ("x" * 5000, 4400),
+    ],
+)
+def test_malformed_messages_end_it(server: Running, message: bytes | str, code: int) -> None:
+    with server.stream() as socket:
+        socket.send(message)
+        assert close_code(socket) == code
+
+
+@pytest.mark.parametrize(
+    ("start", "code"),
+    [
+        ('{"type": "start"}', 4400),
+        ('{"type": "start", "purpose": "hiring"}', 4403),
+        ('{"type": "start", "purpose": "fun"}', 4400),
+        ('{"type": "start", "purpose": "art", "model": "nobody"}', 4404),
+        ('{"type": "start", "purpose": "art", "fps": 1e9}', 4400),
+        ('{"type": "start", "purpose": ["art"]}', 4400),
+        ('{"type": "begin"}', 4400),
+        ("hello", 4400),
+        (b"\x00\x01", 4400),
+    ],
+)
+def test_a_start_that_is_refused(server: Running, start: bytes | str, code: int) -> None:
+    with connect(server.stream_url) as socket:
+        said = ask(socket, start)
+        assert (said["type"], said["fatal"]) == ("error", True)
+        assert said["message"]
+        assert close_code(socket) == code
+
+
+def test_silence_ends_a_stream(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ferkit.serving.stream.START_S", 0.3)
+    with running(models_dir, idle_s=0.3) as server:
+        with connect(server.stream_url) as socket:
+            assert close_code(socket) == 4408
+        with server.stream() as socket:
+            assert close_code(socket) == 4408
+        assert until(lambda: server.metric("ferkit_streams") == 0)
+
+
+def test_more_frames_than_anybody_needs_end_it(models_dir: Path) -> None:
+    with running(models_dir, max_fps=5) as server, server.stream() as socket:
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(1000):
+                socket.send(frame(number, picture()))
+        assert close_code(socket) == 4429
+
+
+def test_more_streams_than_there_may_be(models_dir: Path) -> None:
+    with running(models_dir, max_streams=4) as server:
+        with server.stream(), server.stream(), connect(server.stream_url) as third:
+            said = json.loads(third.recv(5))
+            assert (said["code"], said["fatal"]) == ("too_many", True)
+            assert close_code(third) == 4429
+        assert until(lambda: not server.service.streams)
+        with server.stream() as again:
+            assert ask(again, frame(0, picture()))["type"] == "result"
+
+
+def test_the_clock_never_runs_backwards_whatever_a_client_says() -> None:
+    clock, now_s = _StreamClock(), time.perf_counter()
+    captured = [1e12, 1e12 + 100, 1e12 - 1e9, -1e300, 1e300, 1e300, 0.0, 40.0]
+    frames = [StreamFrame(i, ms, b"", now_s + 0.1 * i) for i, ms in enumerate(captured)]
+    times_s = [clock.at(frame) for frame in frames]
+    assert times_s == sorted(times_s)
+    assert times_s[1] == pytest.approx(0.1)
+    assert times_s[-1] - times_s[-2] == pytest.approx(0.04)
+    assert times_s[-1] < 1
