@@ -24,15 +24,19 @@ def effective_units(weights: np.ndarray) -> np.ndarray:
     return np.divide(weights.sum(axis=0) ** 2, square, out=np.zeros(np.shape(square)), where=square > 0)
 
 
-def t_quantile(effective: np.ndarray) -> np.ndarray:
+def t_quantile(effective: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """What a standard error is multiplied by: Student's t, its degrees of freedom the effective units less one."""
     from scipy.special import stdtrit
 
-    return np.asarray(stdtrit(np.maximum(np.asarray(effective, np.float64) - 1, 1), (1 + LEVEL) / 2))
+    return np.asarray(stdtrit(np.maximum(np.asarray(effective, np.float64) - 1, 1), (1 + level) / 2))
 
 
 def share_interval(
-    value: np.ndarray, error: np.ndarray, n_units: np.ndarray, effective: np.ndarray
+    value: np.ndarray,
+    error: np.ndarray,
+    n_units: np.ndarray,
+    effective: np.ndarray,
+    level: float = LEVEL,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of figures between 0 and 1, symmetric on the logit scale; where it ends, Wilson's (1927) over units.
 
@@ -41,12 +45,13 @@ def share_interval(
         error: their bootstrap standard errors, (f,).
         n_units: persons or pictures that each figure is made of, (f,).
         effective: to how many of equal weight they amount, (f,).
+        level: how often the interval shall hold the truth, 0..1.
 
     Returns:
         Lower and upper ends, (f,) each, NaN where the value is.
     """
     value, error, n = (np.asarray(a, np.float64) for a in (value, error, n_units))
-    t = t_quantile(effective)
+    t = t_quantile(effective, level)
     error = _unbiased(error, n)
     inside = (value > 0) & (value < 1)
     slope = np.where(inside, value * (1 - value), 1.0)
