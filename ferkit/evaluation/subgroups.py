@@ -181,8 +181,7 @@ def subgroups(
     enough = [i for i, row in enumerate(rows) if not row.few]
     best, worst, gap, chance = None, None, Figure(float("nan")), float("nan")
     if len(enough) > 1:
-        first = max(enough, key=lambda i: rows[i].accuracy.value)
-        last = min(enough, key=lambda i: rows[i].accuracy.value)
+        first, *_, last = sorted(enough, key=lambda i: -rows[i].accuracy.value)
         pairs = len(enough) * (len(enough) - 1) // 2
         gap = sampled.difference(first, last, 1 - (1 - LEVEL) / pairs)
         best, worst = rows[first].value, rows[last].value
