@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.evaluation.crossfit import check_probabilities
-from ferkit.evaluation.metrics import Figure, unit_of_row
+from ferkit.evaluation.crossfit import check_probabilities, units_of
+from ferkit.evaluation.intervals import effective_units, share_interval
+from ferkit.evaluation.metrics import N_RESAMPLES, Figure
 
-LEFT_OUT = (0.0, 0.1, 0.2, 0.3)
+LEFT_OUT = (0.1, 0.2, 0.3)
 _CURVE_POINTS = 100
 
 
@@ -49,7 +50,7 @@ def abstention(
     *,
     shares: Sequence[float] = LEFT_OUT,
     seed: int = 0,
-    n_resamples: int = 300,
+    n_resamples: int = N_RESAMPLES,
 ) -> Abstention:
     """Order the images by confidence, the largest probability, and see how right the surest are.
 
@@ -69,10 +70,7 @@ def abstention(
     truth, proba = check_probabilities(truth, proba)
     confidence, hit = proba.max(axis=1), (proba.argmax(axis=1) == truth).astype(float)
     values, accuracy = _figures(confidence, hit, shares)
-    resampled = _resampled(confidence, hit, groups, shares, seed, n_resamples)
-    low, high = np.full((2, len(values)), np.nan)
-    if len(resampled):
-        low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    low, high = _interval(values, confidence, hit, units_of(groups, len(hit)), shares, seed, n_resamples)
     figures = [Figure(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
     n = len(truth)
     shown = np.unique(np.ceil(np.linspace(1 / _CURVE_POINTS, 1, _CURVE_POINTS) * n).astype(int))
@@ -97,25 +95,27 @@ def _figures(
     return np.array([1 - accuracy.mean(), *at]), accuracy
 
 
-def _resampled(
+def _interval(
+    values: np.ndarray,
     confidence: np.ndarray,
     hit: np.ndarray,
-    groups: np.ndarray | None,
+    units: np.ndarray,
     shares: Sequence[float],
     seed: int,
     n_resamples: int,
-) -> np.ndarray:
-    units = None if groups is None else unit_of_row(np.asarray(groups, object))
-    units = np.arange(len(hit)) if units is None else units
+) -> tuple[np.ndarray, np.ndarray]:
     n_units = int(units.max()) + 1
-    if n_units < 2:
-        return np.empty((0, 1 + len(shares)))
+    if n_units < 2 or n_resamples < 1:
+        return np.full_like(values, np.nan), np.full_like(values, np.nan)
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(n_resamples):
         times = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units)[units]
         found.append(_figures(np.repeat(confidence, times), np.repeat(hit, times), shares)[0])
-    return np.array(found)
+    # Of those left out nothing is known: a share of the units answers.
+    answered = np.array([1.0, *(1 - share for share in shares)])
+    effective = effective_units(np.bincount(units)) * answered
+    return share_interval(values, np.std(found, axis=0), n_units * answered, effective)
 
 
 def _answered(n: int, share: float) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.crossfit import check_probabilities, fitting_parts
-from ferkit.evaluation.metrics import Figure, evaluate
+from ferkit.evaluation.metrics import N_RESAMPLES, Figure, evaluate
 
 Correction = Callable[[np.ndarray], np.ndarray]
 """Takes and gives probabilities (n, k), rows sum to 1."""
@@ -163,7 +163,7 @@ def judge_calibration(
     groups: np.ndarray | None = None,
     *,
     seed: int = 0,
-    n_resamples: int = 300,
+    n_resamples: int = N_RESAMPLES,
 ) -> tuple[CalibrationResult, ...]:
     """The probabilities as they are, by temperature, and by isotonic regression, all on the same rows.
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.evaluation.crossfit import check_probabilities, fitting_parts
-from ferkit.evaluation.metrics import Figure, unit_of_row
+from ferkit.evaluation.crossfit import check_probabilities, fitting_parts, units_of
+from ferkit.evaluation.intervals import effective_units, positive_interval, share_interval
+from ferkit.evaluation.metrics import N_RESAMPLES, Figure
 
 METHODS = ("lac", "aps")
 LEVELS = (0.9, 0.95)
@@ -104,7 +105,7 @@ def judge_conformal(
     *,
     levels: Sequence[float] = LEVELS,
     seed: int = 0,
-    n_resamples: int = 300,
+    n_resamples: int = N_RESAMPLES,
 ) -> tuple[ConformalResult, ...]:
     """Every method at every level, thresholds and judged rows of different persons.
 
@@ -121,6 +122,7 @@ def judge_conformal(
     """
     truth, proba = check_probabilities(truth, proba)
     parts = fitting_parts(truth, groups, seed)
+    units = units_of(groups, len(truth))
     k, results = proba.shape[1], []
     for method in METHODS if k > 2 else ("lac",):
         sets = np.empty((*proba.shape, len(levels)), bool)
@@ -132,7 +134,7 @@ def judge_conformal(
             covered, size = sets[np.arange(len(truth)), truth, i], sets[..., i].sum(axis=1)
             count = np.bincount(truth, minlength=k)
             hits = np.bincount(truth, covered, minlength=k)
-            coverage, mean_size = _means(np.stack([covered, size], axis=1), groups, seed, n_resamples)
+            coverage, mean_size = _means(covered, size, units, seed, n_resamples)
             results.append(
                 ConformalResult(
                     method,
@@ -146,20 +148,28 @@ def judge_conformal(
     return tuple(results)
 
 
-def _means(values: np.ndarray, groups: np.ndarray | None, seed: int, n_resamples: int) -> list[Figure]:
-    """Column means of (n, m) with intervals over persons, or over rows where none is known."""
-    units = None if groups is None else unit_of_row(np.asarray(groups, object))
-    units = np.arange(len(values)) if units is None else units
-    n_units = int(units.max()) + 1
-    size = np.bincount(units).astype(float)
-    sums = np.stack([np.bincount(units, column) for column in values.T.astype(float)], axis=1)
+def _means(
+    covered: np.ndarray, size: np.ndarray, units: np.ndarray, seed: int, n_resamples: int
+) -> tuple[Figure, Figure]:
+    """Share of the sets that hold the truth, and their mean size, with intervals over units."""
+    means = np.array([covered.mean(), size.mean()])
+    images = np.bincount(units).astype(float)
+    n_units = len(images)
+    if n_units < 2 or n_resamples < 1:
+        return Figure(float(means[0])), Figure(float(means[1]))
+    sums = np.stack([np.bincount(units, covered), np.bincount(units, size)], axis=1)
     drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), n_resamples)
-    resampled = drawn @ sums / (drawn @ size)[:, None]
-    means = values.astype(float).mean(axis=0)
-    low, high = (
-        np.percentile(resampled, [2.5, 97.5], axis=0) if n_units > 1 else np.full((2, len(means)), np.nan)
+    error = (drawn @ sums / (drawn @ images)[:, None]).std(axis=0)
+    facts = n_units, effective_units(images)
+    ends = (
+        share_interval(means[:1], error[:1], *facts),  # type: ignore[arg-type]
+        positive_interval(means[1:], error[1:], *facts),  # type: ignore[arg-type]
     )
-    return [Figure(float(v), float(a), float(b)) for v, a, b in zip(means, low, high, strict=True)]
+    coverage, mean_size = (
+        Figure(float(value), float(low[0]), float(high[0]))
+        for value, (low, high) in zip(means, ends, strict=True)
+    )
+    return coverage, mean_size
 
 
 def _given_probabilities(k: int) -> Any:

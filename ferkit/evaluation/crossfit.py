@@ -4,6 +4,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.split import folds
+from ferkit.evaluation.metrics import unit_of_row
 
 N_PARTS = 5
 
@@ -25,6 +26,12 @@ def check_probabilities(truth: np.ndarray, proba: np.ndarray) -> tuple[np.ndarra
     if not np.isfinite(total).all() or (proba < 0).any() or (total <= 0).any():
         raise DataError("expected probabilities, found negative or missing ones; check the classifier")
     return truth.astype(np.int64), proba / total
+
+
+def units_of(groups: np.ndarray | None, n: int) -> np.ndarray:
+    """A number for each person, int (n,), a row without person being one of its own: what intervals are over."""
+    units = None if groups is None else unit_of_row(np.asarray(groups, object))
+    return np.arange(n) if units is None else units
 
 
 def fitting_parts(

@@ -1,9 +1,10 @@
 """Evaluations and comparisons for readers: text for the terminal; JSON, plots, Markdown and a page for a folder."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Comparison
 from ferkit.evaluation.gallery import Pictures, pictures_of, thumbnails
 from ferkit.evaluation.metrics import Evaluation, Figure
-from ferkit.evaluation.report_html import render_page
-from ferkit.evaluation.report_markdown import render_markdown
+from ferkit.evaluation.report_html import render_matrix, render_page
+from ferkit.evaluation.report_markdown import render_markdown, render_matrix_markdown
 from ferkit.evaluation.report_values import report_values
 
 _NAMES = {
@@ -127,10 +128,44 @@ def write_comparison(
         files[folder / "report.html"] = render_page(values, language, images)
     files[folder / "report.md"] = render_markdown(values, language)
     files[folder / "report.json"] = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    _write(files)
+    return list(files)
+
+
+def write_matrix_report(
+    values: Mapping[str, Any], folder: Path, language: str = "en", notes: Sequence[str] = ()
+) -> list[Path]:
+    """Write ``report.html`` and ``report.md`` on several data sets against each other, with links to the cells' own.
+
+    Args:
+        values: ``data``, their names, and ``contenders``: by name, rows (trained on) of columns (tested on), as
+            in ``matrix.json``.
+        folder: where the cells' folders are.
+        language: ``en`` or ``ko``.
+        notes: what a reader must know, in sentences.
+
+    Raises:
+        FerkitError: the folder cannot be written.
+    """
+    _make(folder)
+    cells = [f"{a}--{b}" for a in values["data"] for b in values["data"]]
+    links = [
+        (cell.replace("--", " → "), f"{quote(cell)}/report.html")
+        for cell in cells
+        if (folder / cell / "report.html").is_file()
+    ]
+    files = {
+        folder / "report.html": render_matrix(values, language, notes, links),
+        folder / "report.md": render_matrix_markdown(values, language, notes),
+    }
+    _write(files)
+    return list(files)
+
+
+def _write(files: Mapping[Path, str]) -> None:
     for path, text in files.items():
         content = text.encode("utf-8", "surrogateescape")
         write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
-    return list(files)
 
 
 def _shown_rows(values: dict[str, Any]) -> list[int]:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ferkit.evaluation.report_values import figure_rows
 from ferkit.evaluation.svg_axes import colour_of
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 Values = Mapping[str, Any]
 
@@ -37,11 +37,10 @@ def render_page(values: Values, language: str = "en", images: Mapping[int, str] 
     """
     words = Words(language)
     done = figure_rows(values)
-    template = _template()
-    page = template.render(
+    return _rendered(
+        "report.html",
         v=values,
-        t=words,
-        lang=language,
+        words=words,
         tables=tables,
         trust=trust,
         done=done,
@@ -51,13 +50,37 @@ def render_page(values: Values, language: str = "en", images: Mapping[int, str] 
         shown=words_of(values, words),
         units=unit_words(values, words),
         short=sentences(values, words),
-        style=Markup(_resource("style.css")),
         images=images or {},
         ranks={one["name"]: rank for rank, one in enumerate(done, 1)},
         pair_sentences=pair_sentences(values, words),
         charts=_charts(values, words) if done else {},
         colour_of=colour_of,
-        version=metadata.version("ferkit"),
+    )
+
+
+def render_matrix(
+    values: Values, language: str = "en", notes: Sequence[str] = (), links: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The page of several data sets against each other.
+
+    Args:
+        values: ``data``, their names, and ``contenders``: by name, rows (trained on) of columns (tested on).
+        language: ``en`` or ``ko``.
+        notes: what a reader must know, in sentences.
+        links: names and addresses of the cells' own reports.
+    """
+    words = Words(language)
+    found = tables.cross_tables(values, words)
+    return _rendered("matrix.html", words=words, v=values, found_tables=found, notes=notes, links=links)
+
+
+def _rendered(template: str, words: Words, **values: Any) -> str:
+    style = Markup(_resource("style.css"))
+    version = metadata.version("ferkit")
+    page = (
+        _templates()
+        .get_template(template)
+        .render(t=words, lang=words.language, style=style, version=version, **values)
     )
     # Blank lines of the template's own logic are a tenth of the page.
     return re.sub(r"\n\s*\n+", "\n", page).strip() + "\n"
@@ -150,7 +173,7 @@ def _learning(one: Values, words: Words) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def _template() -> "Template":
+def _templates() -> "Environment":
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -162,7 +185,7 @@ def _template() -> "Template":
     )
     environment.filters["percent"] = percent
     environment.filters["breakable"] = _breakable
-    return environment.get_template("report.html")
+    return environment
 
 
 def _breakable(name: str) -> Markup:

@@ -1,6 +1,6 @@
 """A report as Markdown: the same tables and sentences as the page, without its pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -65,6 +65,14 @@ def render_markdown(values: Values, language: str = "en") -> str:
     facts = {**values["versions"], **values["machine"], "ferkit": metadata.version("ferkit")}
     parts.append(_escaped(", ".join(f"{name} {value}" for name, value in facts.items())))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_matrix_markdown(values: Values, language: str = "en", notes: Sequence[str] = ()) -> str:
+    """Several data sets against each other; arguments as of :func:`ferkit.evaluation.report_html.render_matrix`."""
+    words = Words(language)
+    title = _escaped(words("title.matrix", name=", ".join(values["data"])))
+    found = [_table(one) for one in tables.cross_tables(values, words)]
+    return "\n\n".join([f"# {title}", words("caption.cross"), *found, _list(notes)]).strip() + "\n"
 
 
 def _section(name: str, words: Words, *found: Table | None) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ferkit.evaluation.report_format import Words, amount, duration
+from ferkit.evaluation.report_format import Words, amount, duration, p_value
 from ferkit.evaluation.report_values import figure_rows
 
 Values = Mapping[str, Any]
@@ -27,6 +27,7 @@ def sentences(values: Values, words: Words) -> list[str]:
         *_accuracy(values, best, words),
         *_ties(values, best, words),
         *_weakest(values, best, words),
+        *_gaps(best, words),
         *_calibration(best, words),
         *_abstention(best, words),
         *_leaks(values, best, words),
@@ -111,6 +112,17 @@ def _weakest(values: Values, best: Values, words: Words) -> list[str]:
     return [words("say.weakest", name=shown[name], recall=recall, precision=precision)]
 
 
+def _gaps(best: Values, words: Words) -> list[str]:
+    """Columns whose groups differ more than chance explains."""
+    found = []
+    for groups in best["subgroups"]:
+        if "reason" in groups or groups["p"] is None or groups["p"] >= ALPHA:
+            continue
+        facts = {name: groups[name] for name in ("column", "best", "worst")}
+        found.append(words("say.gap", **facts, value=groups["gap"]["value"], p=p_value(groups["p"])))
+    return found
+
+
 def _calibration(best: Values, words: Words) -> list[str]:
     if "reason" in best["calibration"]:
         return []
@@ -144,12 +156,18 @@ def _abstention(best: Values, words: Words) -> list[str]:
 def _leaks(values: Values, best: Values, words: Words) -> list[str]:
     if len(values["contenders"]) == 1 and not values["test"]["train_images"]:
         # Nothing was trained here: what counts is what the model's record says of its own training.
-        return [] if best["seen_rows"] else list(best["notes"]) or [words("say.unseen")]
+        return (
+            [] if best["seen_rows"] else [_sentence(note) for note in best["notes"]] or [words("say.unseen")]
+        )
     leaking = sum(split["leaking_rows"] for split in values["splits"])
     if leaking and "evaluation_without_leaks" in best:
         clean = best["evaluation_without_leaks"]["accuracy"]["value"]
         return [words("say.leaking", n=leaking, name=best["name"], clean=clean)]
     return [words("say.clean" if values["leaks"] is not None else "say.unchecked")]
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:].rstrip('.')}."
 
 
 def _seen(values: Values, words: Words) -> list[str]:

@@ -15,7 +15,7 @@ from ferkit.evaluation.report_cells import (
     unit_words,
 )
 from ferkit.evaluation.report_format import Words
-from ferkit.evaluation.report_sentences import is_distinct, verdict
+from ferkit.evaluation.report_sentences import ALPHA, is_distinct, verdict
 from ferkit.evaluation.report_values import figure_rows
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "top2")
@@ -36,7 +36,10 @@ def headline_table(values: Values, words: Words) -> Table:
         rows.append([name_cell(one, words), *cells])
     for column in range(1, len(header)):
         mark_best(rows, column, least=column > len(_SHARES))
-    return Table(tuple(header), frozen(rows), words("caption.headline", units=unit_words(values, words)))
+    caption = words("caption.headline", units=unit_words(values, words))
+    if len(rows) > 1:
+        caption += " " + words("caption.in_bold")
+    return Table(tuple(header), frozen(rows), caption)
 
 
 def cost_table(values: Values, words: Words) -> Table | None:
@@ -138,8 +141,69 @@ def class_table(one: Values, shown: Mapping[str, str], words: Words) -> Table:
 
 
 def subgroup_tables(values: Values, words: Words) -> list[Table]:
-    """A table for each column that groups are compared by."""
-    return []
+    """For each column that groups are compared by, the best contender by group, then all contenders' gaps."""
+    found = []
+    for i, column in enumerate(values["protocol"]["by"]):
+        best = values["contenders"][values["best"]]
+        groups = best["subgroups"][i]
+        if "reason" in groups:
+            continue
+        found.append(_groups_of_one(groups, column, values, words))
+        if len(figure_rows(values)) > 1:
+            found.append(_gaps_of_all(i, column, values, words))
+    return found
+
+
+def _groups_of_one(groups: Values, column: str, values: Values, words: Words) -> Table:
+    names = ["images", "persons", "accuracy", "macro_f1", "gap"]
+    rows = []
+    for row in groups["rows"]:
+        cells = [Cell(f"{row['n']:,}", row["n"])]
+        cells.append(Cell(fmt.MISSING if row["persons"] is None else f"{row['persons']:,}", row["persons"]))
+        cells += [
+            figure_cell(row["accuracy"]),
+            figure_cell(row["macro_f1"]),
+            figure_cell(row["gap"], "points"),
+        ]
+        rows.append([Cell(row["value"], note=words("part.few") if row["few"] else "", kind="name"), *cells])
+    name = values["contenders"][values["best"]]["name"]
+    caption = words("caption.subgroups", column=column, name=name, units=unit_words(values, words))
+    for note in groups["notes"]:
+        caption += f" {note[0].upper()}{note[1:]}."
+    return Table((column, *(words(f"column.{name}") for name in names)), frozen(rows), caption)
+
+
+def _gaps_of_all(i: int, column: str, values: Values, words: Words) -> Table:
+    rows = []
+    for one in figure_rows(values):
+        groups = one["subgroups"][i]
+        gap = replace(
+            figure_cell(groups["gap"], "points"), best=groups["p"] is not None and groups["p"] < ALPHA
+        )
+        ends = [Cell(groups[end] or fmt.MISSING) for end in ("best", "worst")]
+        rows.append([name_cell(one, words), *ends, gap, Cell(fmt.p_value(groups["p"]), groups["p"])])
+    names = ("contender", "best_group", "worst_group", "widest_gap", "p_groups")
+    header = tuple(words(f"column.{name}") for name in names)
+    return Table(header, frozen(rows), words("caption.gaps", column=column), frozenset({1, 2}))
+
+
+def cross_tables(values: Values, words: Words) -> list[Table]:
+    """For each contender, accuracy by the data trained on (rows) and tested on (columns)."""
+    names = values["data"]
+    found = []
+    for name, matrix in values["contenders"].items():
+        rows = []
+        for i, row in enumerate(matrix):
+            cells = []
+            for j, cell in enumerate(row):
+                if cell is None:
+                    cells.append(Cell(words("part.failed")))
+                    continue
+                note = words("part.in_classes", n=cell["n"], k=len(cell["classes"]))
+                cells.append(replace(figure_cell(cell["accuracy"]), note=note, best=i == j))
+            rows.append([Cell(names[i], kind="name"), *cells])
+        found.append(Table((name, *names), frozen(rows)))
+    return found
 
 
 def split_table(values: Values, words: Words) -> Table:

@@ -46,8 +46,8 @@ def calibration_table(values: Values, words: Words) -> Table:
 def abstention_table(values: Values, words: Words) -> Table:
     """Accuracy if the least sure are left out."""
     done = figure_rows(values)
-    shares = [one["share"] for one in done[0]["abstention"]["left_out"] if one["share"]]
-    header = [words("column.contender"), words("column.aurc"), words("column.accuracy")]
+    shares = [one["share"] for one in done[0]["abstention"]["left_out"]]
+    header = [words("column.contender"), words("column.aurc")]
     header += [words("column.left_out", share=share) for share in shares] + [words("column.answer_above")]
     rows = []
     for one in done:

@@ -16,6 +16,7 @@ from ferkit.evaluation.calibration import judge_calibration
 from ferkit.evaluation.comparison import Comparison, ContenderResult, Pooled
 from ferkit.evaluation.comparison_file import to_dict
 from ferkit.evaluation.conformal import judge_conformal
+from ferkit.evaluation.subgroups import subgroups_of
 
 N_PICTURES = 24
 """In each grid."""
@@ -34,8 +35,8 @@ def report_values(
     Added to those of ``comparison.json``: ``words`` (the classes' names in each language), ``test`` (how much was
     tested), ``best`` (index of the most accurate contender, of those that did not see the test pictures before if
     there is any), ``hard`` (test pictures that every contender gets wrong), ``leak_pairs`` (some examples), and to
-    each contender ``calibration``, ``abstention``, ``conformal``, ``histogram``, ``mistakes`` and ``unsure``. A
-    part that these data do not allow is ``{"reason": …}``.
+    each contender ``calibration``, ``abstention``, ``conformal``, ``histogram``, ``subgroups`` (one for each
+    column of the protocol), ``mistakes`` and ``unsure``. A part that these data do not allow is ``{"reason": …}``.
 
     Args:
         comparison: what was found.
@@ -68,7 +69,6 @@ def report_values(
     values["best"] = max(accuracy, key=lambda i: accuracy[i]) if fair else None
     values["hard"] = _hard(comparison)
     values["leak_pairs"] = _leak_pairs(comparison)
-    values["subgroups"] = values["cross"] = None
     return values
 
 
@@ -85,8 +85,16 @@ def _judged(comparison: Comparison, one: ContenderResult) -> dict[str, Any]:
         "abstention": abstention(truth, proba, units, seed=seed).to_dict(),
         "conformal": _or_reason(lambda: judge_conformal(truth, proba, units, seed=seed)),
         "histogram": _histograms(truth, proba),
+        "subgroups": [_groups(comparison, one.name, column) for column in comparison.protocol.by],
         **_notable(comparison, pooled),
     }
+
+
+def _groups(comparison: Comparison, name: str, column: str) -> dict[str, Any]:
+    try:
+        return subgroups_of(comparison, name, column).to_dict()
+    except DataError as error:
+        return {"column": column, "reason": str(error)}
 
 
 class _Result(Protocol):
