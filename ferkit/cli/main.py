@@ -15,6 +15,7 @@ from ferkit.core.errors import FerkitError
 COMMANDS = {
     "demo": "ferkit.cli.demo:demo",
     "crop": "ferkit.cli.crop:crop",
+    "dataset": "ferkit.cli.dataset:dataset",
     "embed": "ferkit.cli.embed:embed",
     "fit": "ferkit.cli.fit:fit",
     "finetune": "ferkit.cli.finetune:finetune",
@@ -76,6 +77,7 @@ def _one_line(message: str) -> click.ClickException:
 SUMMARIES = {
     "demo": "Go the whole way on data it makes itself, offline.",
     "crop": "Cut faces out of pictures; stop and resume at any time.",
+    "dataset": "Look at, import, map, merge, sample, split and export data sets.",
     "embed": "Turn pictures into embeddings; stop and resume at any time.",
     "fit": "Fit a head on embeddings: mlp, svm, logistic or dummy.",
     "finetune": "Train a network on faces, in stages; stop and resume at any time.",

@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -28,15 +29,19 @@ class ImageHeader:
         size_wh: width and height of what :func:`decode_image` gives.
         stored_wh: width and height as stored, before the EXIF rotation.
         orientation: EXIF's, 1..8; 1 is upright.
+        format: ``JPEG``, ``PNG``, …
+        mode: Pillow's: ``L`` gray, ``RGB``, ``RGBA``, …
     """
 
     size_wh: tuple[int, int]
     stored_wh: tuple[int, int]
     orientation: int
+    format: str
+    mode: str
 
 
-def read_header(content: bytes) -> ImageHeader:
-    """Size and orientation of a picture file, without decoding it.
+def read_header(content: bytes | BinaryIO) -> ImageHeader:
+    """Size, orientation and kind of a picture file, without decoding it; of an open file only the header is read.
 
     Raises:
         ImageError: empty, too large, or no picture of a known kind.
@@ -49,7 +54,7 @@ def read_header(content: bytes) -> ImageHeader:
         orientation = orientation if 1 <= orientation <= 8 else 1
         width, height = image.size
         size_wh = (height, width) if orientation >= 5 else (width, height)
-        return ImageHeader(size_wh, (width, height), orientation)
+        return ImageHeader(size_wh, (width, height), orientation, image.format or "", image.mode)
 
 
 def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
@@ -77,12 +82,13 @@ def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    """The picture in a file's bytes, and one kind of error for all that may be wrong with it."""
+def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
+    """The picture in a file or its bytes, and one kind of error for all that may be wrong with it."""
     if not content:
         raise ImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        file = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million"

@@ -16,7 +16,6 @@ import io
 import os
 import posixpath
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from ferkit.core.errors import DataError
@@ -24,6 +23,7 @@ from ferkit.core.files import write_atomically
 from ferkit.datasets.columns import BOX, BOX_SPELLINGS, MEANINGS
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
+from ferkit.datasets.table import table_rows
 
 SOURCE = "source"
 """The attribute that says which data set a picture came from."""
@@ -33,15 +33,17 @@ def write_manifest(path: Path, dataset: Dataset) -> None:
     """Write ``dataset`` as a manifest; the pictures stay where they are.
 
     Args:
-        path: the file, ``.csv``; replaced if it is there.
+        path: the file, ``.csv``; an older manifest there is replaced.
         dataset: of pictures in files: a folder, a table, or another manifest.
 
     Raises:
-        DataError: the pictures lie in an array, or a name cannot stand in a table.
+        DataError: the pictures lie in an array, a name cannot stand in a table, or ``path`` holds something else.
         FerkitError: the disk is full or the folder cannot be written.
     """
     if path.suffix.lower() != ".csv":
         raise DataError(f"expected a name that ends in .csv for a manifest, found {path}")
+    if path.is_file() and path.stat().st_size and not next(table_rows(path), [""])[0].startswith("path"):
+        raise DataError(f"{path} is there and is no manifest; choose another name, or move it away")
     samples = sorted(relocated(dataset, path.parent), key=lambda sample: sample.path)
     text = manifest_text(samples)
     # Names of files that are not UTF-8 stay the bytes they are; the mark tells the reader what the rest is.
@@ -82,7 +84,8 @@ def relocated(dataset: Dataset, folder: Path) -> list[Sample]:
 
 def at_path(sample: Sample, path: str) -> Sample:
     """The same sample under another path."""
-    return sample if path == sample.path else replace(sample, path=path)
+    # dataclasses.replace would take longer than all else that is done with a row.
+    return Sample(path, sample.label, sample.split, sample.group, sample.box, sample.attributes)
 
 
 def manifest_text(samples: Iterable[Sample]) -> str:

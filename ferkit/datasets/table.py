@@ -1,11 +1,10 @@
 """CSV tables: ``path,label[,split][,group][,box][,attributes]``, and FER2013's own with its pixels inside."""
 
 import codecs
-import contextlib
 import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -16,8 +15,11 @@ from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
 from ferkit.datasets.folder import split_of
 
-_FER2013_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""What 0..6 mean in fer2013.csv: not the alphabet's order, which folders of the same pictures have."""
+_BLOCK = 1 << 20
+
+_FER2013_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
+"""What 0..6 mean in fer2013.csv: not the alphabet's order, which folders of the same pictures have. The table of CK+
+that has the same form has 7 too."""
 
 
 def read_table(path: Path) -> Dataset:
@@ -68,7 +70,7 @@ def _read_fer2013(path: Path, rows: Iterator[list[str]], header: list[str]) -> D
             image = np.array(row[pixels].split(), np.uint8).reshape(48, 48)
         except (ValueError, LookupError, OverflowError) as error:
             raise DataError(
-                f"expected an emotion 0..6 and 48x48 pixels in row {number + 1} of {path}: {error}"
+                f"expected an emotion 0..7 and 48x48 pixels in row {number + 1} of {path}: {error}"
             ) from None
         split = split_of(row[usage], path) if usage is not None and usage < len(row) else None
         samples.append(Sample(f"{split or 'all'}/{number:06d}", label, split))
@@ -79,37 +81,59 @@ def _read_fer2013(path: Path, rows: Iterator[list[str]], header: list[str]) -> D
     return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.stack(images), stored))
 
 
-def table_rows(path: Path) -> Iterator[list[str]]:
-    """The rows of a CSV file in UTF-8 or EUC-KR, the header too.
+def table_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
+    """The rows of a CSV file in UTF-8 or EUC-KR, the header too; the file may be larger than the memory.
 
     Raises:
         DataError: it cannot be read, or is no such file.
     """
     try:
-        content = path.read_bytes()
+        encoding = _encoding(path)
+        # newline="" leaves the ends of lines to the CSV reader: a quoted name may hold one.
+        file = path.open(encoding=encoding, errors=_errors(encoding), newline="")
     except OSError as error:
         raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
-    text = _decoded(content, path)
-    if "\0" in text:
-        raise DataError(f"expected a CSV table, found binary data in {path}")
-    return _parsed(text, path)
+    return _parsed(file, path, delimiter)
 
 
-def _decoded(content: bytes, path: Path) -> str:
-    if content.startswith(codecs.BOM_UTF8):
-        # It says itself that it is UTF-8; what is none in it are names of files, kept as the bytes they are.
-        return content.decode("utf-8-sig", "surrogateescape")
-    for encoding in ("utf-8", "cp949"):  # cp949 contains EUC-KR, what Korean Excel writes
-        with contextlib.suppress(UnicodeDecodeError):
-            return content.decode(encoding)
-    raise DataError(f"expected {path} in UTF-8 or EUC-KR, found neither; save it as 'CSV UTF-8'")
+def _encoding(path: Path) -> str:
+    """Of ``utf-8-sig`` (the file says so itself), ``utf-8`` and ``cp949`` the first that the whole file is in."""
+    decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8", "cp949")}
+    # cp949 contains EUC-KR, what Korean Excel writes.
+    with path.open("rb") as file:
+        marked = file.read(3) == codecs.BOM_UTF8
+        file.seek(0)
+        while decoders:
+            block = file.read(_BLOCK)
+            if b"\0" in block:
+                raise DataError(f"expected a CSV table, found binary data in {path}")
+            for name, decoder in list(decoders.items()):
+                try:
+                    decoder.decode(block, final=not block)
+                except UnicodeDecodeError:
+                    del decoders[name]
+            if not block:
+                break
+    if marked:
+        return "utf-8-sig"
+    if not decoders:
+        raise DataError(f"expected {path} in UTF-8 or EUC-KR, found neither; save it as 'CSV UTF-8'")
+    return next(iter(decoders))
 
 
-def _parsed(text: str, path: Path) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise DataError(
-            f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}"
-        ) from None
+def _errors(encoding: str) -> str:
+    # What is no UTF-8 in a file that says it is are names of files, kept as the bytes they are.
+    return "surrogateescape" if encoding == "utf-8-sig" else "strict"
+
+
+def _parsed(file: TextIO, path: Path, delimiter: str) -> Iterator[list[str]]:
+    with file:
+        reader = csv.reader(file, delimiter=delimiter)
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise DataError(
+                f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}"
+            ) from None
+        except OSError as error:
+            raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
