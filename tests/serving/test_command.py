@@ -1,0 +1,142 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from ferkit.cli.main import main
+from ferkit.serving.describe import api_page
+from ferkit.serving.log import EventLog
+from tests.serving.running import TOKEN, Running, picture, until
+
+
+@contextmanager
+def process(command: list[str], folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen, Path]]:
+    """A server as users start it, and the file with what it says."""
+    said = folder / "said.txt"
+    own = {k: v for k, v in os.environ.items() if not k.startswith("FER_SERVE_")}
+    repository = str(Path(__file__).resolve().parents[2])
+    own["PYTHONPATH"] = os.pathsep.join([repository, own.get("PYTHONPATH", "")])
+    with said.open("wb") as file:
+        started = subprocess.Popen(
+            [sys.executable, *command], cwd=folder, env={**own, **environment}, stdout=file, stderr=file
+        )
+    try:
+        yield started, said
+    finally:
+        started.kill()
+        started.wait()
+
+
+def test_fer_serve_says_where_it_is_logs_and_ends_quietly(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"FER_SERVE_TOKEN={TOKEN}\nFER_SERVE_PURPOSE=art\n")
+    command = ["-m", "ferkit", "serve", "--port", "0", "--detector", "haar", "--log-dir", "logs"]
+    with process(command, tmp_path) as (started, said):
+        assert until(lambda: "ferkit is at" in said.read_text(), 60), said.read_text()
+        address = re.search(r"http://\S+", said.read_text())
+        assert address is not None
+        files = {"images": ("private-name.jpg", picture())}
+        assert httpx.post(f"{address[0]}/v1/predict", files=files).status_code == 401
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = httpx.post(f"{address[0]}/v1/predict", files=files, headers=headers, timeout=30)
+        assert answer.status_code == 200
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(20) == 0
+    (log,) = (tmp_path / "logs").iterdir()
+    assert re.fullmatch(r"fer-serve-\d{4}-\d\d-\d\d\.jsonl", log.name)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "refused", "request", "request", "stopped"]
+    served = lines[3]
+    assert (served["route"], served["status"], served["purpose"], served["model"]) == (
+        "/v1/predict", 200, "art", "ferkit",
+    )  # fmt: skip
+    everything = log.read_text() + said.read_text()
+    assert TOKEN not in everything
+    assert "private-name" not in everything
+    assert "Traceback" not in everything
+
+
+def test_uvicorn_serves_the_application_with_settings_from_the_environment(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["-m", "uvicorn", "ferkit.serving.app:app", "--port", str(port), "--log-level", "warning"]
+    with process(command, tmp_path, FER_SERVE_PURPOSE="research", FER_SERVE_DETECTOR="haar") as (
+        started,
+        said,
+    ):
+        assert until(lambda: "started" in said.read_text(), 60), said.read_text()
+        assert until(lambda: _info(port) is not None)
+        assert _info(port) == "research"
+        started.send_signal(signal.SIGTERM)
+        started.wait(20)
+
+
+def _info(port: int) -> str | None:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/v1/info").json()["default_purpose"]
+    except httpx.TransportError:
+        return None
+
+
+def one_line(*arguments: str, **environment: str) -> str:
+    result = CliRunner().invoke(main, ["serve", *arguments], env={"FER_SERVE_TOKEN": None, **environment})
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+def test_what_cannot_be_served_is_said_in_a_line(server: Running, tmp_path: Path) -> None:
+    port = str(server.port)
+    assert "cannot be listened on" in one_line("--port", port, "--detector", "haar", "-q")
+    assert "FER_SERVE_TOKEN" in one_line("--host", "0.0.0.0")
+    assert "at least 16" in one_line("--host", "0.0.0.0", FER_SERVE_TOKEN="short")
+    assert "no model is called 'nobody'" in one_line("nobody")
+    (tmp_path / "file").write_text("")
+    wrong = CliRunner().invoke(main, ["serve", "--log-dir", str(tmp_path / "file")])
+    assert wrong.exit_code == 2
+    assert "--allow-purpose" in one_line("--purpose", "hiring")
+
+
+def test_the_page_of_the_api_needs_nothing_from_elsewhere(server: Running) -> None:
+    page = server.http.get("/docs").text
+    assert "script" not in page
+    assert not re.search(r"(src|href)=\"(https?:)?//", page)
+    for path in server.http.get("/openapi.json").json()["paths"]:
+        assert path in page
+    assert "/v1/stream" in page
+    assert api_page(server.http.get("/openapi.json").json()) == page
+
+
+def test_metrics_are_prometheus_text_and_hold_no_paths_of_clients(server: Running) -> None:
+    server.http.post("/v1/predict", content=picture())
+    server.http.get("/secret-word")
+    text = server.http.get("/metrics").text
+    assert 'ferkit_requests_total{method="POST",route="/v1/predict",status="200"}' in text
+    assert "process_resident_memory_bytes" in text
+    assert "ferkit_batch_faces_bucket" in text
+    assert "secret-word" not in text
+
+
+def test_the_log_begins_a_file_each_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog(tmp_path, console=False)
+    now_s = time.time()
+    for day in range(3):
+        monkeypatch.setattr("ferkit.serving.log.time.time", lambda day=day: now_s + 86_400 * day)
+        log.write("request", status=200, text="기쁨\n")
+    log.close()
+    assert len(list(tmp_path.iterdir())) == 3
+    for file in tmp_path.iterdir():
+        (line,) = file.read_text(encoding="utf-8").splitlines()
+        assert json.loads(line)["text"] == "기쁨\n"
