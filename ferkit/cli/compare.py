@@ -1,6 +1,7 @@
 """``fer compare``."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,34 +138,50 @@ def compare(data: tuple[Path, ...], **options: Any) -> None:
         quiet=is_quiet(),
     )
     if options["matrix"]:
-        _matrix(read, contenders, protocol, bench, options["as_json"])
+        _matrix(read, contenders, protocol, bench, options["lang"], options["as_json"])
     else:
         _one(read, contenders, protocol, bench, options["lang"], options["as_json"])
 
 
 def _one(read: list[Any], contenders: Any, protocol: Any, bench: Any, language: str, as_json: bool) -> None:
     from ferkit.evaluation.compare import compare as run
-    from ferkit.evaluation.comparison_file import save_comparison, to_dict
-    from ferkit.evaluation.cross import compare_across
+    from ferkit.evaluation.comparison_file import to_dict
+    from ferkit.evaluation.cross import compare_across, cross_pictures
     from ferkit.evaluation.headline import format_headline
     from ferkit.evaluation.pictures import gather
 
     if len(read) == 1:
-        found = run(gather(read), contenders, protocol, bench, say=say)
+        pictures = gather(read)
+        found = run(pictures, contenders, protocol, bench, say=say)
     else:
-        found = compare_across(read[0], read[1], contenders, protocol, bench, say=say)
-    save_comparison(found, bench.out)
+        pictures = cross_pictures(*read)
+        found = compare_across(pictures, contenders, protocol, bench, say=say)
+    _keep(found, pictures, bench.out, language)
     click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_headline(found))
-    say(f"everything: {bench.out}")
+    say(f"report: {bench.out / 'report.html'}")
 
 
-def _matrix(read: list[Any], contenders: Any, protocol: Any, bench: Any, as_json: bool) -> None:
+def _matrix(
+    read: list[Any], contenders: Any, protocol: Any, bench: Any, language: str, as_json: bool
+) -> None:
     from ferkit.evaluation.cross import compare_matrix, matrix_values
     from ferkit.evaluation.headline import format_matrix
 
-    matrix = compare_matrix(read, contenders, protocol, bench, say=say)
+    matrix = compare_matrix(
+        read, contenders, protocol, bench, keep=partial(_keep, language=language), say=say
+    )
     click.echo(json.dumps(matrix_values(matrix), ensure_ascii=False) if as_json else format_matrix(matrix))
-    say(f"everything: {bench.out}")
+    say(f"reports: {bench.out}/*/report.html")
+
+
+def _keep(found: Any, pictures: Any, folder: Path, language: str) -> None:
+    """The comparison, to be read again by programs; and the report, for people."""
+    from ferkit.evaluation.comparison_file import save_comparison
+    from ferkit.evaluation.report import write_comparison
+
+    save_comparison(found, folder)
+    say("writing the report")
+    write_comparison(found, folder, language, pictures.read)
 
 
 def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, matrix: bool) -> None:

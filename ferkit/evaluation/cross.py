@@ -11,9 +11,9 @@ import numpy as np
 from ferkit.core.errors import DataError
 from ferkit.core.files import write_json
 from ferkit.core.labels import LabelSet
+from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.compare import compare
 from ferkit.evaluation.comparison import Comparison
-from ferkit.evaluation.comparison_file import save_comparison
 from ferkit.evaluation.contenders.contender import Contender
 from ferkit.evaluation.contenders.workbench import BenchOptions
 from ferkit.evaluation.division import draw_splits
@@ -87,8 +87,7 @@ def cross_pictures(train: ReadDataset, test: ReadDataset) -> Pictures:
 
 
 def compare_across(
-    train: ReadDataset,
-    test: ReadDataset,
+    pictures: Pictures,
     contenders: Sequence[Contender],
     protocol: ProtocolSettings,
     options: BenchOptions,
@@ -99,16 +98,16 @@ def compare_across(
     """Train on one data set and test on another.
 
     Args:
-        train, test: the data sets.
+        pictures: of :func:`cross_pictures`.
         contenders, protocol, options, say: see :func:`ferkit.evaluation.compare.compare`.
         rows: for each repeat, the paths to train on in the one and to test on in the other; None takes the
             training part of the one and the test part of the other where they have such, or else all of it.
 
     Raises:
-        DataError: see :func:`cross_pictures` and :func:`ferkit.evaluation.compare.compare`.
+        DataError: see :func:`ferkit.evaluation.compare.compare`.
     """
-    pictures = cross_pictures(train, test)
     if rows is None:
+        train, test = pictures.parts
         rows = [(_given_part(train, ("train", "val")), _given_part(test, ("test",)))] * protocol.repeats
     splits = []
     for repeat, paths in enumerate(rows):
@@ -126,13 +125,15 @@ def compare_matrix(
     protocol: ProtocolSettings,
     options: BenchOptions,
     *,
+    keep: Callable[[Comparison, Pictures, Path], None],
     say: Callable[[str], None],
 ) -> list[list[Comparison]]:
-    """Every data set against every one; each comparison is written into a folder of its own when it is done.
+    """Every data set against every one, itself among them.
 
     Args:
         read: the data sets, of different names.
         contenders, protocol, options, say: see :func:`ferkit.evaluation.compare.compare`.
+        keep: called with each comparison when it is done, its pictures, and the folder for it.
 
     Returns:
         Rows: trained on; columns: tested on.
@@ -153,14 +154,16 @@ def compare_matrix(
             place = replace(options, out=options.out / f"{names[i]}--{names[j]}")
             say(f"== {names[i]} → {names[j]}")
             if i == j:
-                found = compare(own[i], contenders, protocol, place, splits=divided[i], say=say)
+                pictures = own[i]
+                found = compare(pictures, contenders, protocol, place, splits=divided[i], say=say)
             else:
+                pictures = cross_pictures(train, test)
                 rows = [
                     (_paths(own[i], mine.train), _paths(own[j], theirs.test))
                     for mine, theirs in zip(divided[i], divided[j], strict=True)
                 ]
-                found = compare_across(train, test, contenders, protocol, place, rows=rows, say=say)
-            save_comparison(found, place.out)
+                found = compare_across(pictures, contenders, protocol, place, rows=rows, say=say)
+            keep(found, pictures, place.out)
             row.append(found)
         matrix.append(row)
     write_matrix(matrix, options.out)
@@ -200,8 +203,7 @@ def _paths(pictures: Pictures, rows: np.ndarray) -> AbstractSet[str]:
     return {pictures.own_paths[row] for row in rows}
 
 
-def _given_part(read: ReadDataset, names: Sequence[str]) -> AbstractSet[str]:
+def _given_part(dataset: Dataset, names: Sequence[str]) -> AbstractSet[str]:
     """Paths of the data set's own part of these names; of all its pictures if it has no such parts."""
-    samples = read.dataset.samples
-    divided = {"train", "test"} <= {sample.split for sample in samples}
-    return {sample.path for sample in samples if not divided or sample.split in names}
+    divided = {"train", "test"} <= {sample.split for sample in dataset.samples}
+    return {sample.path for sample in dataset.samples if not divided or sample.split in names}

@@ -8,11 +8,14 @@ from ferkit.core.tables import table
 from ferkit.evaluation.comparison import Comparison, ContenderResult
 from ferkit.evaluation.cross import matrix_values
 from ferkit.evaluation.metrics import Evaluation
+from ferkit.evaluation.subgroups import subgroups_of
 
 
 def format_headline(comparison: Comparison) -> str:
     """The contenders in the order they were named, what failed, and what follows."""
     parts = [_title(comparison), _table(comparison)]
+    if comparison.finished:
+        parts += [_subgroups(comparison, best_of(comparison), column) for column in comparison.protocol.by]
     sentences = headline_sentences(comparison)
     if sentences:
         parts.append("\n".join(sentences))
@@ -108,6 +111,31 @@ def _row(one: ContenderResult, evaluation: Evaluation, clean: Evaluation | None)
         _number(costs.ms_batch32),
         _number(costs.size_mb),
     ]
+
+
+def _subgroups(comparison: Comparison, name: str, column: str) -> str:
+    found = subgroups_of(comparison, name, column)
+    rows = [
+        (
+            row.value,
+            f"{row.n:,}",
+            f"{row.accuracy.value:.1%}",
+            f"{100 * row.gap.value:+.1f}",
+            "few" if row.few else "",
+        )
+        for row in found.rows
+    ]
+    lines = [
+        f"{name} by {column}",
+        table((column, "pictures", "accuracy", "against others", ""), rows, right=[1, 2, 3]),
+    ]
+    if found.best is not None:
+        gap = found.gap
+        lines.append(
+            f"from {found.worst} to {found.best}: {100 * gap.value:.1f} points (95 % interval {100 * gap.low:.1f} to "
+            f"{100 * gap.high:.1f}, p = {found.p:.2g})"
+        )
+    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
 
 def _number(value: float | None) -> str:

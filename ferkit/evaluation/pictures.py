@@ -61,6 +61,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def read(self, row: int) -> np.ndarray:
+        """uint8 RGB (H, W, 3) of a row."""
+        return self.dataset.read(self.dataset.samples[row])
+
     @functools.cached_property
     def y(self) -> np.ndarray:
         """(n,) str objects, class names."""

@@ -9,6 +9,7 @@ import pytest
 from ferkit.core.errors import DataError
 from ferkit.evaluation.comparison import ProtocolSettings
 from ferkit.evaluation.comparison_file import load_comparison
+from ferkit.evaluation.comparison_file import save_comparison as save
 from ferkit.evaluation.contenders.named import make_contenders
 from ferkit.evaluation.cross import common_classes, compare_across, compare_matrix, cross_pictures
 from ferkit.evaluation.headline import format_matrix
@@ -51,9 +52,8 @@ def test_classes_meet_by_meaning_and_the_rest_is_named(western: Path, korean: Pa
 def test_training_is_on_the_one_and_testing_on_the_other(western: Path, korean: Path, tmp_path: Path):
     ones = [read(western, tmp_path), read(korean, tmp_path)]
     contenders = make_contenders(["dummy", "logistic@hog", "shipped"])
-    found = compare_across(
-        *ones, contenders, ProtocolSettings(allow_leaks=True), bench(tmp_path), say=lambda _: None
-    )
+    protocol = ProtocolSettings(allow_leaks=True)
+    found = compare_across(cross_pictures(*ones), contenders, protocol, bench(tmp_path), say=lambda _: None)
     (split,) = found.splits
     assert (split.origin, found.name) == ("cross", "western → korean")
     assert set(found.source[split.train]) == {0}
@@ -79,7 +79,14 @@ def test_a_matrix_trains_on_each_and_tests_on_each(western: Path, korean: Path, 
     ones = [read(western, tmp_path), read(korean, tmp_path)]
     protocol = ProtocolSettings(test_size=0.3, allow_leaks=True)
     contenders = make_contenders(["dummy", "logistic@hog", "model:nowhere"])
-    matrix = compare_matrix(ones, contenders, protocol, bench(tmp_path), say=lambda _: None)
+    matrix = compare_matrix(
+        ones,
+        contenders,
+        protocol,
+        bench(tmp_path),
+        keep=lambda one, _, place: save(one, place),
+        say=lambda _: None,
+    )
     assert [[cell.name for cell in row] for row in matrix] == [
         ["western", "western → korean"],
         ["korean → western", "korean"],
@@ -103,5 +110,5 @@ def test_two_of_one_name_cannot_be_told_apart(western: Path, tmp_path: Path):
     one = read(western, tmp_path)
     with pytest.raises(DataError, match="different names"):
         compare_matrix(
-            [one, one], (), ProtocolSettings(allow_leaks=True), bench(tmp_path), say=lambda _: None
+            [one, one], (), ProtocolSettings(), bench(tmp_path), keep=lambda *_: None, say=lambda _: None
         )
