@@ -8,7 +8,7 @@ import numpy as np
 
 from ferkit.evaluation.crossfit import check_probabilities, units_of
 from ferkit.evaluation.intervals import effective_units, share_interval
-from ferkit.evaluation.metrics import N_RESAMPLES, Figure
+from ferkit.evaluation.metrics import Figure
 
 LEFT_OUT = (0.1, 0.2, 0.3)
 _CURVE_POINTS = 100
@@ -50,7 +50,7 @@ def abstention(
     *,
     shares: Sequence[float] = LEFT_OUT,
     seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
+    n_resamples: int = 300,
 ) -> Abstention:
     """Order the images by confidence, the largest probability, and see how right the surest are.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.crossfit import check_probabilities, fitting_parts
-from ferkit.evaluation.metrics import N_RESAMPLES, Figure, evaluate
+from ferkit.evaluation.metrics import evaluate
 
 Correction = Callable[[np.ndarray], np.ndarray]
 """Takes and gives probabilities (n, k), rows sum to 1."""
@@ -105,17 +105,18 @@ class CalibrationResult:
 
     Attributes:
         method: ``none``, ``temperature`` or ``isotonic``.
-        accuracy, log_loss: with 95 % intervals.
-        ece: expected calibration error in 15 bins of equal width, without interval (resampling biases it).
+        accuracy: share of the rows whose likeliest class is the true one.
+        log_loss: natural logarithm, probabilities clipped at 1e-7.
+        ece: expected calibration error in 15 bins of equal width.
         reliability: for each bin its images, mean confidence and accuracy (NaN where empty), (15, 3).
         temperature: that of all rows, to use from now on; None for the other methods.
         proba: float (n, k).
     """
 
     method: str
-    accuracy: Figure
-    log_loss: Figure
-    ece: Figure
+    accuracy: float
+    log_loss: float
+    ece: float
     reliability: np.ndarray
     temperature: float | None
     proba: np.ndarray = field(repr=False)
@@ -125,7 +126,7 @@ class CalibrationResult:
         reliability = [[None if np.isnan(v) else v for v in row] for row in self.reliability.tolist()]
         return {
             "method": self.method,
-            **{name: getattr(self, name).to_dict() for name in ("accuracy", "log_loss", "ece")},
+            **{name: getattr(self, name) for name in ("accuracy", "log_loss", "ece")},
             "temperature": self.temperature,
             "reliability": reliability,
         }
@@ -163,7 +164,6 @@ def judge_calibration(
     groups: np.ndarray | None = None,
     *,
     seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
 ) -> tuple[CalibrationResult, ...]:
     """The probabilities as they are, by temperature, and by isotonic regression, all on the same rows.
 
@@ -171,8 +171,7 @@ def judge_calibration(
         truth: int (n,), column of the true class.
         proba: float (n, k).
         groups: who is shown, (n,), None where unknown.
-        seed: of the parts and of the intervals.
-        n_resamples: of the intervals.
+        seed: of the parts.
 
     Raises:
         DataError: shapes or values that do not fit, or too few rows to fit and judge on.
@@ -186,13 +185,13 @@ def judge_calibration(
     }
     results = []
     for method, corrected in candidates.items():
-        found = evaluate(truth.astype(str), corrected, labels, groups, seed, n_resamples)
+        found = evaluate(truth.astype(str), corrected, labels, n_resamples=0)
         results.append(
             CalibrationResult(
                 method=method,
-                accuracy=found.figures["accuracy"],
-                log_loss=found.figures["log_loss"],
-                ece=found.figures["ece"],
+                accuracy=found.figures["accuracy"].value,
+                log_loss=found.figures["log_loss"].value,
+                ece=found.figures["ece"].value,
                 reliability=found.reliability,
                 temperature=fit_temperature(truth, proba).value if method == "temperature" else None,
                 proba=corrected,

@@ -15,7 +15,7 @@ import numpy as np
 from ferkit.core.errors import DataError
 from ferkit.evaluation.crossfit import check_probabilities, fitting_parts, units_of
 from ferkit.evaluation.intervals import effective_units, positive_interval, share_interval
-from ferkit.evaluation.metrics import N_RESAMPLES, Figure
+from ferkit.evaluation.metrics import Figure
 
 METHODS = ("lac", "aps")
 LEVELS = (0.9, 0.95)
@@ -105,7 +105,6 @@ def judge_conformal(
     *,
     levels: Sequence[float] = LEVELS,
     seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
 ) -> tuple[ConformalResult, ...]:
     """Every method at every level, thresholds and judged rows of different persons.
 
@@ -114,8 +113,7 @@ def judge_conformal(
         proba: float (n, k).
         groups: who is shown, (n,), None where unknown: intervals are then over persons.
         levels: share of the sets that shall hold the true class.
-        seed: of the parts, of ``aps`` and of the intervals.
-        n_resamples: of the intervals.
+        seed: of the parts and of ``aps``.
 
     Raises:
         DataError: shapes or values that do not fit, or too few rows.
@@ -134,7 +132,7 @@ def judge_conformal(
             covered, size = sets[np.arange(len(truth)), truth, i], sets[..., i].sum(axis=1)
             count = np.bincount(truth, minlength=k)
             hits = np.bincount(truth, covered, minlength=k)
-            coverage, mean_size = _means(covered, size, units, seed, n_resamples)
+            coverage, mean_size = _means(covered, size, units)
             results.append(
                 ConformalResult(
                     method,
@@ -148,28 +146,21 @@ def judge_conformal(
     return tuple(results)
 
 
-def _means(
-    covered: np.ndarray, size: np.ndarray, units: np.ndarray, seed: int, n_resamples: int
-) -> tuple[Figure, Figure]:
+def _means(covered: np.ndarray, size: np.ndarray, units: np.ndarray) -> tuple[Figure, Figure]:
     """Share of the sets that hold the truth, and their mean size, with intervals over units."""
-    means = np.array([covered.mean(), size.mean()])
     images = np.bincount(units).astype(float)
     n_units = len(images)
-    if n_units < 2 or n_resamples < 1:
-        return Figure(float(means[0])), Figure(float(means[1]))
-    sums = np.stack([np.bincount(units, covered), np.bincount(units, size)], axis=1)
-    drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), n_resamples)
-    error = (drawn @ sums / (drawn @ images)[:, None]).std(axis=0)
-    facts = n_units, effective_units(images)
-    ends = (
-        share_interval(means[:1], error[:1], *facts),  # type: ignore[arg-type]
-        positive_interval(means[1:], error[1:], *facts),  # type: ignore[arg-type]
-    )
-    coverage, mean_size = (
-        Figure(float(value), float(low[0]), float(high[0]))
-        for value, (low, high) in zip(means, ends, strict=True)
-    )
-    return coverage, mean_size
+    figures = []
+    for values, interval in ((covered, share_interval), (size, positive_interval)):
+        mean = np.array([values.mean()])
+        if n_units < 2:
+            figures.append(Figure(float(mean[0])))
+            continue
+        # What the bootstrap's standard error of a mean over whole units tends to, without drawing any.
+        error = np.sqrt(((np.bincount(units, values) - mean * images) ** 2).sum()) / len(units)
+        low, high = interval(mean, np.array([error]), np.array([n_units]), effective_units(images))
+        figures.append(Figure(float(mean[0]), float(low[0]), float(high[0])))
+    return figures[0], figures[1]
 
 
 def _given_probabilities(k: int) -> Any:

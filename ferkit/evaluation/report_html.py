@@ -131,8 +131,8 @@ def _reliability(one: Values, words: Words) -> list[tuple[str, Markup]]:
         parts = [("before", one["evaluation"]["reliability"], one["evaluation"]["ece"]["value"])]
     else:
         plain, temperature = one["calibration"]["results"][:2]
-        parts = [("before", plain["reliability"], plain["ece"]["value"])]
-        parts.append(("temperature", temperature["reliability"], temperature["ece"]["value"]))
+        parts = [("before", plain["reliability"], plain["ece"])]
+        parts.append(("temperature", temperature["reliability"], temperature["ece"]))
     return [
         (
             f"{words(f'column.{key}')}: ECE {percent(ece)}",

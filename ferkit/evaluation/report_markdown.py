@@ -81,9 +81,11 @@ def _section(name: str, words: Words, *found: Table | None) -> list[str]:
 
 
 def _table(found: Table) -> str:
-    header = [_escaped(name) for name in found.header]
-    rows = [[_cell(cell) for cell in row] + [""] * (len(header) - len(row)) for row in found.rows]
-    right = [i > 0 and i not in found.left for i in range(len(header))]
+    # Rows that only give a reason are shorter than others, or, if all do, longer than the header.
+    columns = max(len(found.header), *(len(row) for row in found.rows))
+    header = [_escaped(name) for name in found.header] + [""] * (columns - len(found.header))
+    rows = [[_cell(cell) for cell in row] + [""] * (columns - len(row)) for row in found.rows]
+    right = [i > 0 and i not in found.left for i in range(columns)]
     lines = _aligned([header, *rows], right)
     return "\n".join(lines) + (f"\n\n{_escaped(found.caption)}" if found.caption else "")
 

@@ -127,7 +127,7 @@ def _calibration(best: Values, words: Words) -> list[str]:
     if "reason" in best["calibration"]:
         return []
     plain, temperature = best["calibration"]["results"][:2]
-    before, after = plain["ece"]["value"], temperature["ece"]["value"]
+    before, after = plain["ece"], temperature["ece"]
     if after > before - _FLAT_ECE:
         return [words("say.calibrated", before=before)]
     key = "say.overconfident" if temperature["temperature"] > 1 else "say.underconfident"

@@ -32,9 +32,8 @@ def calibration_table(values: Values, words: Words) -> Table:
             rows.append([name_cell(one, words), Cell(reason, kind="wide")])
             continue
         results = one["calibration"]["results"]
-        cells = [figure_cell(r["ece"]) for r in results] + [
-            figure_cell(r["log_loss"], "number") for r in results
-        ]
+        cells = [Cell(fmt.percent(result["ece"]), result["ece"]) for result in results]
+        cells += [Cell(fmt.number(result["log_loss"]), result["log_loss"]) for result in results]
         warmth = results[1]["temperature"]
         rows.append([name_cell(one, words), *cells, Cell(fmt.number(warmth, 2), warmth)])
     caption = (

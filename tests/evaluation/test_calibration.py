@@ -36,20 +36,20 @@ def test_the_temperature_is_found_again(overconfident: tuple[np.ndarray, np.ndar
 def test_corrections_help_where_there_is_something_to_correct(
     overconfident: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    plain, temperature, isotonic = judge_calibration(*overconfident, n_resamples=50)
-    assert plain.ece.value > 0.15
+    plain, temperature, isotonic = judge_calibration(*overconfident)
+    assert plain.ece > 0.15
     for better in (temperature, isotonic):
-        assert better.ece.value < 0.04
-        assert better.log_loss.high < plain.log_loss.low
+        assert better.ece < 0.04
+        assert better.log_loss < plain.log_loss - 0.1
     assert temperature.accuracy == plain.accuracy  # the order of the classes stays
     assert temperature.temperature == pytest.approx(2.0, rel=0.08)
     assert plain.reliability[:, 0].sum() == temperature.reliability[:, 0].sum() == 4000
 
 
 def test_they_do_no_harm_where_there_is_nothing() -> None:
-    plain, temperature, isotonic = judge_calibration(*drawn(4000), n_resamples=0)
-    assert temperature.log_loss.value == pytest.approx(plain.log_loss.value, abs=0.002)
-    assert isotonic.log_loss.value < plain.log_loss.value + 0.03
+    plain, temperature, isotonic = judge_calibration(*drawn(4000))
+    assert temperature.log_loss == pytest.approx(plain.log_loss, abs=0.002)
+    assert isotonic.log_loss < plain.log_loss + 0.03
 
 
 def test_what_is_fitted_on_noise_is_not_judged_on_the_same_noise() -> None:
