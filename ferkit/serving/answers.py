@@ -49,7 +49,7 @@ class Info(BaseModel):
 
 class Face(BaseModel):
     box: list[float] = Field(description="left, top, right, bottom in pixels", min_length=4, max_length=4)
-    confidence: float = Field(description="probability of the most probable class")
+    confidence: float = Field(description="probability of the label")
     quality: float = Field(description="0 cannot be read .. 1 nothing is wrong")
     label: str
     probabilities: dict[str, float]

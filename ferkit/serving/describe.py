@@ -49,7 +49,9 @@ def api_page(openapi: dict[str, Any]) -> str:
             "answers": [
                 (status, answer.get("description", ""), _schema_name(answer))
                 for status, answer in sorted(operation["responses"].items())
+                if status < "400"
             ],
+            "refusals": sorted(status for status in operation["responses"] if status >= "400"),
         }
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()

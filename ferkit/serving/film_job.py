@@ -126,16 +126,17 @@ def _write_result(path: Path, head: dict[str, Any], table: Path, names: tuple[st
         # Row by row, so that a long film needs no memory; the whole is one valid document.
         file.write(json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "faces": [')
         for i, row in enumerate(read_rows(table)):
+            proba = dict(zip(names, row.proba, strict=True))
             face = {
                 "frame": row.frame,
                 "time_s": row.time_s,
                 "face": row.face,
                 "box": row.xyxy,
-                "confidence": max(row.proba),
+                "confidence": proba.get(row.label, max(row.proba)),
                 "quality": row.quality,
                 "label": row.label,
                 "raw_label": row.raw_label,
-                "probabilities": dict(zip(names, row.proba, strict=True)),
+                "probabilities": proba,
             }
             file.write((b",\n" if i else b"\n") + json.dumps(face, ensure_ascii=False).encode())
         file.write(b"\n]}\n")

@@ -145,14 +145,15 @@ def _faces(result: FrameResult, names: tuple[str, ...]) -> list[dict[str, Any]]:
     faces = []
     for i in range(len(result)):
         shown = int(result.label[i])
+        proba = result.proba[i]
         faces.append(
             {
                 "id": 0 if ids is None else int(ids[i]),
                 "box": [round(float(v), 1) for v in result.faces.xyxy[i]],
-                "confidence": round(float(result.proba[i].max()), 4),
+                "confidence": round(float(proba.max() if shown == UNSURE else proba[shown]), 4),
                 "quality": round(float(result.quality[i]), 3),
                 "label": UNSURE_NAME if shown == UNSURE else names[shown],
-                "probabilities": [round(float(p), 4) for p in result.proba[i]],
+                "probabilities": [round(float(p), 4) for p in proba],
                 "raw": [round(float(p), 4) for p in result.raw[i]],
             }
         )

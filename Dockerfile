@@ -1,0 +1,40 @@
+# The server in a container:  docker build -t ferkit .  &&  docker compose up
+# Two stages, so that the image holds no compiler, no sources and no package index.
+
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
+COPY ferkit ferkit
+RUN python -m venv /opt/ferkit \
+ && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[serve]" \
+ # Nobody opens windows in a container: OpenCV without them needs no libraries of a desktop.
+ && version="$(/opt/ferkit/bin/pip list --format freeze | sed -n 's/^opencv-python==//p')" \
+ && /opt/ferkit/bin/pip uninstall --yes opencv-python \
+ && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps "opencv-python-headless==$version" \
+ && /opt/ferkit/bin/python -c "import cv2, ferkit.serving.app" \
+ && FER_WEIGHTS_DIR=/opt/ferkit/weights /opt/ferkit/bin/fer models fetch yunet
+
+FROM python:3.12-slim
+# ffmpeg: annotated films with sound that browsers play. fonts-nanum: Korean names in pictures.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ffmpeg fonts-nanum \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --create-home --home-dir /home/ferkit ferkit \
+ && mkdir /models
+COPY --from=build /opt/ferkit /opt/ferkit
+ENV PATH=/opt/ferkit/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    OMP_NUM_THREADS=1 \
+    MALLOC_ARENA_MAX=2 \
+    FER_SERVE_HOST=0.0.0.0 \
+    FER_SERVE_PORT=8000 \
+    FER_SERVE_MODELS_DIR=/models \
+    FER_WEIGHTS_DIR=/opt/ferkit/weights
+USER ferkit
+WORKDIR /home/ferkit
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['FER_SERVE_PORT'] + '/health', timeout=4)"]
+# 0.0.0.0 can be reached from outside: without FER_SERVE_TOKEN the server does not start, and says so.
+ENTRYPOINT ["fer"]
+CMD ["serve"]

@@ -1,0 +1,40 @@
+"""A client of the server in a few lines: a picture by HTTP, then a film's frames by WebSocket.
+
+fer serve --purpose research
+python examples/client.py photo.jpg talk.mp4
+"""
+
+import json
+import struct
+import sys
+import urllib.request
+
+import cv2
+from websockets.sync.client import connect
+
+SERVER = "127.0.0.1:8000"
+
+
+def main(photo: str, film: str) -> None:
+    with open(photo, "rb") as file:
+        request = urllib.request.Request(
+            f"http://{SERVER}/v1/predict", file.read(), {"Content-Type": "image/jpeg"}
+        )
+    for face in json.load(urllib.request.urlopen(request))["images"][0]["faces"]:
+        print(f"{face['label']} {face['confidence']:.0%} at {face['box']}")
+
+    capture = cv2.VideoCapture(film)
+    with connect(f"ws://{SERVER}/v1/stream") as stream:
+        stream.send(json.dumps({"type": "start", "fps": 10}))
+        print(json.loads(stream.recv())["model"])
+        number = 0
+        while capture.grab() and (read := capture.retrieve())[0]:
+            header = struct.pack("<Id", number, capture.get(cv2.CAP_PROP_POS_MSEC))
+            stream.send(header + cv2.imencode(".jpg", read[1])[1].tobytes())
+            answer = json.loads(stream.recv())
+            print(number, [(face["id"], face["label"]) for face in answer.get("faces", [])])
+            number += 1
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
