@@ -1,0 +1,58 @@
+// Files from wherever they come: the picker, a drop anywhere on the page, the clipboard.
+import { find } from "./dom.js";
+import { t } from "./i18n.js";
+import { clearProblem, isReady, showProblem } from "./messages.js";
+
+const FILM_NAMES = /\.(mp4|m4v|mov|webm|mkv|avi)$/i;
+const PICTURE_NAMES = /\.(jpe?g|png|webp|gif|bmp|heic|avif|tiff?)$/i;
+
+const isFilm = (file) => file.type.startsWith("video/") || FILM_NAMES.test(file.name);
+const isPicture = (file) => file.type.startsWith("image/") || PICTURE_NAMES.test(file.name);
+
+/** Hand pictures to `onPictures(files)` and the first film to `onFilm(file)`. */
+export function watchFiles(onPictures, onFilm) {
+  const take = (files) => {
+    if (!isReady() || !files.length) return;
+    clearProblem();
+    const film = files.find((file) => isFilm(file) && !isPicture(file));
+    const pictures = files.filter(isPicture);
+    const other = files.find((file) => !isFilm(file) && !isPicture(file));
+    if (other) showProblem(() => t("drop.unknown", { name: other.name || other.type || "?" }));
+    if (pictures.length) onPictures(pictures);
+    else if (film) onFilm(film);
+  };
+  for (const name of ["any", "pictures", "film"]) {
+    const input = find(`#file-${name}`);
+    find(`#pick-${name}`).addEventListener("click", () => input.click());
+    input.addEventListener("change", () => {
+      take([...input.files]);
+      input.value = ""; // so that the same file may be chosen again
+    });
+  }
+  watchDrops(take);
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (!files.length) return;
+    event.preventDefault();
+    take(files);
+  });
+}
+
+function watchDrops(take) {
+  const veil = find("#veil");
+  let depth = 0;
+  const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  const on = (name, act) => window.addEventListener(name, (event) => {
+    if (!carriesFiles(event)) return;
+    event.preventDefault();
+    act(event);
+    veil.hidden = depth === 0;
+  });
+  on("dragenter", () => { depth += 1; });
+  on("dragover", () => {});
+  on("dragleave", () => { depth = Math.max(0, depth - 1); });
+  on("drop", (event) => {
+    depth = 0;
+    take([...event.dataTransfer.files]);
+  });
+}

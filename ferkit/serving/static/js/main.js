@@ -1,0 +1,56 @@
+// Puts the page together.
+import { getJson, onTokenNeeded } from "./api.js";
+import { askToken, watchPurposeChip } from "./dialogs.js";
+import { find, make } from "./dom.js";
+import { Film } from "./film.js";
+import { decimals, say, t } from "./i18n.js";
+import { watchFiles } from "./intake.js";
+import { Live } from "./live.js";
+import { clearProblem, inWords, showProblem } from "./messages.js";
+import { Pictures } from "./pictures.js";
+import { startPreferences } from "./preferences.js";
+import { change, session } from "./session.js";
+import { Tabs } from "./tabs.js";
+
+startPreferences();
+onTokenNeeded(askToken);
+watchPurposeChip();
+
+const tabs = new Tabs();
+const live = new Live();
+const pictures = new Pictures();
+const film = new Film();
+
+tabs.addEventListener("show", ({ detail }) => {
+  // A camera that nobody sees is off.
+  if (detail !== "camera" && live.isRunning) live.stop();
+});
+watchFiles(
+  (files) => { tabs.show("pictures"); pictures.take(files); },
+  (file) => { tabs.show("film"); film.take(file); },
+);
+find("#model").addEventListener("change", (event) => change({ model: event.target.value }));
+load();
+
+async function load() {
+  try {
+    change({ info: await getJson("info") });
+    const { models, default: usual } = await getJson("models");
+    change({ models, model: usual });
+  } catch (problem) {
+    showProblem(() => inWords(problem), load);
+    return;
+  }
+  clearProblem();
+  showModels();
+  find("#version").textContent = `ferkit ${session.info.version}`;
+}
+
+function showModels() {
+  const choice = find("#model");
+  choice.replaceChildren(...session.models.map((model) => {
+    const option = make("option", { value: model.name, selected: model.name === session.model });
+    return say(option, () => t("model.size", { name: model.name, count: model.labels.length, size: decimals(model.size_mb) }));
+  }));
+  choice.disabled = false;
+}
