@@ -149,11 +149,11 @@ def _memory(comparison: Comparison, name: str) -> str:
     share = sum(len(split.leaking) for split in comparison.splits) / sum(
         len(split.test) for split in comparison.splits
     )
-    gain = whole.figures["accuracy"].value - clean.figures["accuracy"].value
+    before, after = (one.figures["accuracy"].value for one in (whole, clean))
+    memory = f"{100 * (before - after):.1f} points may be memory" if before > after else "no sign of memory"
     return (
-        f"{share:.1%} of the tested pictures leak from training; without them {name} has "
-        f"{clean.figures['accuracy'].value:.1%} instead of {whole.figures['accuracy'].value:.1%}: "
-        f"{100 * gain:+.1f} points were memory."
+        f"{share:.1%} of the tested pictures leak from training; without them {name} has {after:.1%} instead of "
+        f"{before:.1%}: {memory}."
     )
 
 

@@ -170,7 +170,7 @@ def test_leaks_are_refused_or_shown_with_both_scores(drawn_faces: Path, tmp_path
     assert (whole.n, clean.n) == (len(split.test), len(split.test) - len(split.leaking))
     text = format_headline(found)
     assert "without leaks" in text
-    assert "points were memory" in text
+    assert "of the tested pictures leak from training; without them logistic@hog has" in text
 
 
 def test_what_cannot_be_compared_says_why(undivided_faces: Path, drawn_faces: Path, tmp_path: Path):
