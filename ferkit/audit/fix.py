@@ -1,0 +1,143 @@
+"""Mending a data set: a plan becomes a manifest, and can be taken back. Pictures are never touched."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ferkit.audit.plan import Applied, follow, read_plan
+from ferkit.core.errors import DataError, FerkitError
+from ferkit.core.files import exclusive_lock, write_atomically, write_json
+from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.manifest import write_manifest
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A plan that was followed, and the manifest that it led to."""
+
+    manifest: Path
+    undo: Path
+    applied: Applied
+
+
+def default_manifest(data: Path) -> Path:
+    """Where a fix of ``data`` goes: beside it, or into it if it is the manifest of an earlier fix."""
+    if data.suffix.lower() == ".csv" and undo_record(data).is_file():
+        return data
+    resolved = data.resolve()
+    return data.parent / f"{resolved.stem if data.suffix.lower() == '.csv' else resolved.name}-audited.csv"
+
+
+def undo_record(manifest: Path) -> Path:
+    """The file that knows what a manifest was before."""
+    return manifest.with_name(manifest.name + ".undo.json")
+
+
+def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
+    """Follow a plan and write what stays as a manifest.
+
+    The undo record is written first and the manifest is replaced at once: after a crash either all of the plan was
+    followed or nothing.
+
+    Args:
+        dataset: what the plan is about.
+        plan: of :func:`ferkit.audit.plan.read_plan`.
+        manifest: where the result goes; another file than ``dataset`` was read from must not be there yet.
+
+    Raises:
+        DataError: no plan, nothing in it can be followed, or another manifest is in the way.
+        StoreLockedError: another process is fixing the same manifest.
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    applied = follow(dataset, read_plan(plan))
+    if not applied.done:
+        refused = applied.refused
+        why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
+        raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
+    if manifest.exists() and manifest.resolve() != dataset.root.resolve():
+        raise DataError(
+            f"{manifest} is there already and may hold an earlier fix: give that file itself as DATA to go on "
+            "from it, take it back with --undo, or choose another place with --out"
+        )
+    record = undo_record(manifest)
+    with exclusive_lock(record.with_name(f".{record.name}.lock"), "fixing a manifest in"):
+        before = manifest.read_bytes() if manifest.exists() else None
+        mended = Dataset(dataset.name, dataset.root, applied.samples, dataset.source)
+        # Written beside it first: its digest must be in the undo record before it takes its place.
+        draft = manifest.with_name(f".{manifest.stem}.draft.csv")
+        try:
+            write_manifest(draft, mended)
+            content = draft.read_bytes()
+        finally:
+            draft.unlink(missing_ok=True)
+        step = {
+            "plan": plan.name,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "before": None if before is None else before.decode("utf-8", "surrogateescape"),
+            "after_sha256": hashlib.sha256(content).hexdigest(),
+            "done": [asdict(line) for line in applied.done],
+        }
+        write_json(record, {"format": _FORMAT, "steps": [*_steps(record), step]})
+        write_atomically(manifest, lambda file: file.write(content))
+    return Fix(manifest, record, applied)
+
+
+def undo(manifest: Path, say: Callable[[str], None]) -> int:
+    """Take back the last fix of a manifest.
+
+    Returns:
+        How many earlier fixes can still be taken back.
+
+    Raises:
+        DataError: there is nothing to take back, or the manifest was changed since.
+        FerkitError: the folder cannot be written.
+    """
+    record = undo_record(manifest)
+    with exclusive_lock(record.with_name(f".{record.name}.lock"), "fixing a manifest in"):
+        steps = _steps(record)
+        if not steps:
+            raise DataError(f"there is no fix of {manifest} to take back")
+        step = steps.pop()
+        now = manifest.read_bytes() if manifest.exists() else None
+        before = None if step["before"] is None else step["before"].encode("utf-8", "surrogateescape")
+        if now == before:
+            say("the fix was recorded but never written")  # the machine went down in between
+        elif now is None or hashlib.sha256(now).hexdigest() != step["after_sha256"]:
+            raise DataError(
+                f"{manifest} was changed after the fix, and taking it back would lose that; move the file away first"
+                if now is not None
+                else f"{manifest} is gone; put it back, or delete {record.name}"
+            )
+        elif before is None:
+            manifest.unlink()
+            say(f"{manifest} is removed; the data it was made from was never changed")
+        else:
+            write_atomically(manifest, lambda file: file.write(before))
+            say(f"{manifest} is as it was before {step['plan']} ({step['when']})")
+        if steps:
+            write_json(record, {"format": _FORMAT, "steps": steps})
+        else:
+            record.unlink()
+    return len(steps)
+
+
+def _steps(record: Path) -> list[dict[str, Any]]:
+    if not record.exists():
+        return []
+    try:
+        values = json.loads(record.read_bytes().decode("utf-8", "surrogateescape"))
+        steps = values["steps"]
+        whole = values["format"] <= _FORMAT and all(
+            {"before", "after_sha256"} <= step.keys() for step in steps
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise FerkitError(f"{record} is not what was written; move it away to go on without undo")
+    return list(steps)

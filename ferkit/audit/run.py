@@ -1,0 +1,234 @@
+"""``fer audit`` as one function: every check, one after the other."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ferkit.audit.drift import drift
+from ferkit.audit.findings import Audit, Drift, Finding, in_order
+from ferkit.audit.groups import copy_findings, person_findings
+from ferkit.audit.labels import LabelSettings, doubt, label_findings
+from ferkit.audit.looks import LooksSettings, blank_rows, looks_findings, unusual_findings
+from ferkit.core.errors import DataError, DependencyError
+from ferkit.core.faces import Faces
+from ferkit.core.progress import Progress
+from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
+from ferkit.datasets.survey import Survey, survey
+from ferkit.embedder.table import EmbeddingTable
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """What is looked for, and how."""
+
+    copies: CopySettings = field(default_factory=CopySettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+    looks: LooksSettings = field(default_factory=LooksSettings)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of a data set, and what they were made with, in words."""
+
+    table: EmbeddingTable
+    name: str
+
+
+def audit(
+    dataset: Dataset,
+    embedded: Embedded | None,
+    settings: AuditSettings,
+    *,
+    against: tuple[Dataset, Embedded | None] | None = None,
+    detect: Callable[[np.ndarray], Faces] | None = None,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Audit:
+    """Run every check that the material allows; what could not be checked is among the notes.
+
+    Args:
+        dataset: the pictures.
+        embedded: their embeddings, matched by path; None leaves out wrong labels and unusual pictures.
+        settings: of all checks.
+        against: another data set to compare with, and its embeddings by the same network.
+        detect: finds faces in uint8 RGB; None tells no faces from other things.
+        cache_dir: where what takes long is kept, so that a second run, or one after an interrupt, is quick.
+        workers: threads; one a core if None.
+        progress: is told how far each check is.
+        say: takes a sentence when a check begins.
+
+    Raises:
+        DataError: the embeddings are of other pictures.
+        FerkitError: the cache cannot be written.
+    """
+    notes: list[str] = []
+    say("reading the pictures")
+    seen = survey(dataset, cache_dir, workers=workers, progress=progress)
+    progress.close()
+    say("looking for copies")
+    copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers, progress=progress)
+    blank = blank_rows(seen, settings.looks)
+    findings = looks_findings(dataset, seen, settings.looks)
+    findings += copy_findings(dataset, seen, copies, blank)
+    findings += person_findings(dataset)
+    if not any(sample.group for sample in dataset.samples):
+        notes.append("persons are unknown: nobody can say whether one is in two parts of the split")
+    if not any(sample.split for sample in dataset.samples):
+        notes.append("the data set has no split: copies and persons across parts were not looked for")
+    apart = kept_apart(dataset, copies)
+    matched = None
+    if embedded is None:
+        notes.append("no embeddings were given: wrong labels and unusual pictures were not looked for")
+    else:
+        rows, table = matched = _matched(dataset, embedded.table)
+        if len(rows) < len(dataset):
+            notes.append(
+                f"{len(dataset) - len(rows):,} pictures have no embedding and were checked without it"
+            )
+        say("looking for wrong labels")
+        found, note = _wrong_labels(dataset, table, rows, apart, blank, settings.labels, cache_dir, progress)
+        findings += found
+        notes += note
+        say("looking for unusual pictures")
+        findings += unusual_findings(
+            dataset, table, rows, blank, detect, settings.looks, seed=settings.labels.seed, progress=progress
+        )
+        if detect is None:
+            notes.append(
+                "no face detector is at hand: unusual pictures are not told from pictures without a face"
+            )
+    other = None
+    if against is not None:
+        other_seen = survey(against[0], cache_dir, workers=workers, progress=progress)
+        progress.close()
+        other = (
+            against[0],
+            other_seen,
+            None if against[1] is None else _matched(against[0], against[1].table)[1],
+        )
+    return Audit(
+        dataset,
+        seen,
+        in_order(findings),
+        _drifts(dataset, seen, matched, apart, other),
+        tuple(notes),
+        None if embedded is None else embedded.name,
+    )
+
+
+def kept_apart(dataset: Dataset, copies: Copies) -> list[str | None]:
+    """For each row, what it must share a fold with: its copies, and all pictures of the same person."""
+    n = len(dataset)
+    person: dict[str, int] = {}
+    lowest = copies.groups()
+    ends = [(row, int(lowest[row])) for row in range(n) if lowest[row] != row]
+    for row, sample in enumerate(dataset.samples):
+        if sample.group is not None:
+            ends.append((row, person.setdefault(sample.group, row)))
+    pairs = np.array(ends, np.int64).reshape(-1, 2)
+    joined = Copies(np.arange(n), pairs, np.ones(len(pairs), np.float32)).groups()
+    size = np.bincount(joined, minlength=n)
+    known = np.array([sample.group is not None for sample in dataset.samples])
+    return [str(group) if size[group] > 1 or known[row] else None for row, group in enumerate(joined)]
+
+
+def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, EmbeddingTable]:
+    """Rows of the data set that have an embedding, and these embeddings with the data set's labels."""
+    at = {sample.path: row for row, sample in enumerate(dataset.samples)}
+    kept = np.array([i for i, path in enumerate(table.paths) if path in at], np.int64)
+    if not len(kept):
+        raise DataError(
+            f"the embeddings are of other pictures ({table.paths[0]}, …) than the data ({dataset.samples[0].path}, "
+            "…); name the same folder as for 'fer embed', or leave --embeddings out"
+        )
+    rows = np.array([at[table.paths[i]] for i in kept], np.int64)
+    columns = [
+        np.array([getattr(dataset.samples[row], name) for row in rows], object)
+        for name in ("label", "path", "group", "split")
+    ]
+    X = table.X if len(kept) == len(table) else table.X[kept]
+    return rows, EmbeddingTable(X, *columns)
+
+
+def _wrong_labels(
+    dataset: Dataset,
+    table: EmbeddingTable,
+    rows: np.ndarray,
+    apart: Sequence[str | None],
+    blank: np.ndarray,
+    settings: LabelSettings,
+    cache_dir: Path | None,
+    progress: Progress,
+) -> tuple[list[Finding], list[str]]:
+    usable = np.array([table.y[i] is not None and not blank[row] for i, row in enumerate(rows)])
+    labels, counts = np.unique(table.y[usable].astype(str), return_counts=True)
+    rare = labels[counts < 2]
+    usable &= ~np.isin(table.y.astype(str), rare)
+    if len(labels) - len(rare) < 2:
+        return [], ["fewer than two classes with two pictures: wrong labels were not looked for"]
+    part = table if usable.all() else table[usable]
+    try:
+        doubts = doubt(part, [apart[row] for row in rows[usable]], settings, cache_dir, progress=progress)
+    except (DependencyError, DataError) as error:
+        return [], [f"wrong labels were not looked for: {error}"]
+    right = float((doubts.classes[doubts.proba.argmax(axis=1)] == part.y.astype(str)).mean())
+    note = (
+        f"wrong labels rest on a {settings.head} head that agrees with {right:.0%} of the labels of pictures it has "
+        "not seen: where it is weak, it doubts right labels"
+    )
+    return label_findings(part, rows[usable], doubts), [note]
+
+
+def _drifts(
+    dataset: Dataset,
+    seen: Survey,
+    embedded: tuple[np.ndarray, EmbeddingTable] | None,
+    apart: Sequence[str | None],
+    against: tuple[Dataset, Survey, EmbeddingTable | None] | None,
+) -> tuple[Drift, ...]:
+    """Between training and each other part, and to another data set."""
+    found = []
+    parts = {name: np.flatnonzero([s.split == name for s in dataset.samples]) for name in SPLITS}
+    for other in SPLITS[1:]:
+        if len(parts["train"]) and len(parts[other]):
+            found.append(_between(("train", other), dataset, seen, parts, embedded, apart))
+    if against is not None:
+        other_dataset, other_seen, other_table = against
+        both = None if embedded is None or other_table is None else (embedded[1].X, other_table.X)
+        names = (
+            dataset.name,
+            other_dataset.name if other_dataset.name != dataset.name else str(other_dataset.root),
+        )
+        found.append(drift(names, (dataset.samples, other_dataset.samples), (seen, other_seen), both))
+    return tuple(found)
+
+
+def _between(
+    names: tuple[str, str],
+    dataset: Dataset,
+    seen: Survey,
+    parts: Mapping[str, np.ndarray],
+    embedded: tuple[np.ndarray, EmbeddingTable] | None,
+    apart: Sequence[str | None],
+) -> Drift:
+    rows = [parts[name] for name in names]
+    samples = [[dataset.samples[row] for row in part] for part in rows]
+    both, names_apart = None, None
+    if embedded is not None:
+        inside = [np.flatnonzero(np.isin(embedded[0], part)) for part in rows]
+        both = (embedded[1].X[inside[0]], embedded[1].X[inside[1]])
+        names_apart = tuple([apart[embedded[0][i]] for i in part] for part in inside)
+    return drift(
+        names,
+        (samples[0], samples[1]),
+        (seen[rows[0]], seen[rows[1]]),
+        both,
+        names_apart,  # type: ignore[arg-type]
+    )

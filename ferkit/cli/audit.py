@@ -1,0 +1,223 @@
+"""``fer audit``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ferkit.cli.options import (
+    DATA,
+    FILE,
+    cache_dir_option,
+    common_options,
+    is_quiet,
+    lang_option,
+    person_option,
+    say,
+)
+from ferkit.core.tables import table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from ferkit.audit.run import Embedded
+    from ferkit.core.faces import Faces
+    from ferkit.core.progress import Progress
+    from ferkit.datasets.dataset import Dataset
+
+
+@click.command()
+@click.argument("data", type=DATA)
+@click.option(
+    "-e",
+    "--embeddings",
+    help="Embeddings of DATA by 'fer embed': a folder, or a name in --cache-dir. 'none' does without.  "
+    "[default: the network that comes along, computed now]",
+)
+@click.option("--against", type=DATA, help="Also say how this other data set differs.")
+@click.option("--against-embeddings", help="Its embeddings, if --embeddings was given.")
+@click.option(
+    "--head",
+    type=click.Choice(["logistic", "mlp"]),
+    default="logistic",
+    show_default=True,
+    help="What wrong labels are found with.",
+)
+@click.option(
+    "--likeness",
+    type=click.FloatRange(0.5, 1),
+    default=0.85,
+    show_default=True,
+    help="From where on two pictures are copies, laid over each other.",
+)
+@click.option(
+    "--show",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Findings of each kind on the page; the table has all.",
+)
+@click.option("--fix", "plan", type=FILE, help="Apply a plan that was saved from the page, to a manifest.")
+@click.option("--undo", "take_back", is_flag=True, help="Take back the last --fix.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the report, or with --fix and --undo the manifest.  "
+    "[default: <data>-audit/, <data>-audited.csv beside DATA]",
+)
+@lang_option
+@click.option(
+    "--workers", type=click.IntRange(1), help="Threads that read and compare.  [default: one a core]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds and whatever is drawn.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found, or done, as JSON.")
+@person_option
+@cache_dir_option
+@common_options
+def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> None:
+    """Find copies, leaks, wrong labels and useless pictures; mend what you tick.
+
+    DATA is as for 'fer embed'. Writes a page audit.html with the pictures, findings.csv and audit.json. Tick in the
+    page what should be done, save the plan, and give it to --fix: that writes a manifest which leaves out, relabels
+    and groups; pictures are never changed or deleted.
+
+    \b
+    Examples:
+        fer audit data/
+        fer audit data/ --embeddings data--onnx-arcface --against other/
+        fer audit data/ --fix plan.csv
+        fer audit data/ --undo
+    """
+    if plan is not None and take_back:
+        raise click.UsageError("--fix and --undo exclude each other")
+    if take_back:
+        _undo(data, options["out"], options["as_json"])
+    elif plan is not None:
+        _fix(data, plan, options)
+    else:
+        _audit(data, options)
+
+
+def _audit(data: Path, options: dict[str, Any]) -> None:
+    from ferkit.audit.labels import LabelSettings
+    from ferkit.audit.page import write_audit
+    from ferkit.audit.run import AuditSettings
+    from ferkit.audit.run import audit as run
+    from ferkit.audit.values import audit_values
+    from ferkit.core.progress import Progress
+    from ferkit.datasets.duplicates import CopySettings
+
+    dataset = _load(data, options)
+    settings = AuditSettings(
+        copies=CopySettings(threshold=options["likeness"]),
+        labels=LabelSettings(head=options["head"], seed=options["seed"]),
+    )
+    with Progress("auditing", quiet=is_quiet()) as progress:
+        embedded = _embedded(dataset, options["embeddings"], options, progress)
+        against = None
+        if options["against"] is not None:
+            other = _load(options["against"], options)
+            named = options["against_embeddings"] or ("none" if options["embeddings"] else None)
+            against = (other, _embedded(other, named, options, progress))
+        found = run(
+            dataset, embedded, settings, against=against, detect=_detector(), cache_dir=options["cache_dir"],
+            workers=options["workers"], progress=progress, say=say,
+        )  # fmt: skip
+    out = options["out"] or data.parent / f"{data.resolve().stem}-audit"
+    page, *_ = write_audit(found, out, options["lang"], options["show"])
+    if options["as_json"]:
+        summary = {key: value for key, value in audit_values(found).items() if key != "findings"}
+        click.echo(json.dumps({**summary, "page": str(page)}, ensure_ascii=False))
+        return
+    rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
+    click.echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"page: {page}")
+
+
+def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
+    from ferkit.audit.fix import default_manifest, fix
+
+    dataset = _load(data, options)
+    done = fix(dataset, plan, options["out"] or default_manifest(data))
+    applied = done.applied
+    if options["as_json"]:
+        refused = [{"line": r.line.number, "path": r.line.path, "reason": r.reason} for r in applied.refused]
+        counts = {action: applied.count(action) for action in ("drop", "relabel", "same-person", "keep")}
+        click.echo(
+            json.dumps({"manifest": str(done.manifest), **counts, "refused": refused}, ensure_ascii=False)
+        )
+        return
+    for refusal in applied.refused:
+        click.echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
+    click.echo(
+        f"{applied.count('drop')} dropped, {applied.count('relabel')} relabelled, "
+        f"{applied.count('same-person')} grouped, {applied.count('keep')} kept as they are, "
+        f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} pictures)"
+    )
+    again = f" --out {options['out']}" if options["out"] else ""
+    say(f"to take it back: fer audit {data} --undo{again}")
+
+
+def _undo(data: Path, out: Path | None, as_json: bool) -> None:
+    from ferkit.audit.fix import default_manifest, undo
+
+    manifest = out or default_manifest(data)
+    messages: list[str] = []
+    left = undo(manifest, messages.append)
+    if as_json:
+        click.echo(json.dumps({"manifest": str(manifest), "fixes_left": left}, ensure_ascii=False))
+    else:
+        click.echo("\n".join(messages))
+
+
+def _load(data: Path, options: dict[str, Any]) -> "Dataset":
+    from ferkit.datasets.folder import AIHUB_PERSON
+    from ferkit.datasets.load import load_dataset
+
+    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    say(f"{len(dataset):,} pictures in {data}")
+    return dataset
+
+
+def _embedded(
+    dataset: "Dataset", named: str | None, options: dict[str, Any], progress: "Progress"
+) -> "Embedded | None":
+    """Embeddings by name, or computed now with the shipped network."""
+    from ferkit.audit.run import Embedded
+    from ferkit.embedder.find import find_embeddings
+    from ferkit.embedder.store import EmbeddingStore
+
+    if named == "none":
+        return None
+    if named is not None:
+        store = EmbeddingStore.open(find_embeddings(options["cache_dir"], named))
+    else:
+        from ferkit.embedder.backbones import open_embedder
+        from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+
+        store_options = StoreOptions(options["cache_dir"])
+        store, _ = embed_dataset(
+            dataset, open_embedder("ferkit"), CropOptions(faceless="whole"), store_options,
+            workers=options["workers"], progress=progress, say=say,
+        )  # fmt: skip
+        progress.close()
+    # Half precision is enough for taps, and the widest of them fit into memory only so.
+    embeddings = store.load("float16" if store.dim > 2000 else "float32")
+    tap = store.settings.embedder.tap
+    name = store.settings.embedder.backbone + (f" ({tap})" if tap else "")
+    return Embedded(embeddings, name)
+
+
+def _detector() -> "Callable[[np.ndarray], Faces]":
+    """The best detector that is at hand, told to take faces that it is not sure of."""
+    from ferkit.embedder.run import best_detector
+    from ferkit.faces.detectors import open_detector
+
+    name, weights = best_detector()
+    return open_detector(name, weights).detect
