@@ -53,7 +53,7 @@ def render_page(values: Values, language: str = "en", images: Mapping[int, str] 
         images=images or {},
         ranks={one["name"]: rank for rank, one in enumerate(done, 1)},
         pair_sentences=pair_sentences(values, words),
-        charts=_charts(values, words) if done else {},
+        charts=_charts(values, words) if done else {"trade": None, "learning": []},
         colour_of=colour_of,
     )
 

@@ -75,7 +75,8 @@ def dummy_accuracy(values: Values) -> float:
 
 
 def _accuracy(values: Values, best: Values, words: Words) -> list[str]:
-    accuracy, n = best["evaluation"]["accuracy"], best["evaluation"]["n"]
+    accuracy = best["evaluation"]["accuracy"]
+    n = best["evaluation"]["n"] if len(values["splits"]) == 1 else values["test"]["images"]
     key = "say.best_plain" if accuracy["low"] is None else "say.best"
     return [
         words(key, name=best["name"], n=n, **accuracy),
