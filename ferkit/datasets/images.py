@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
@@ -19,6 +20,18 @@ _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: no camera makes them, and decoding one would take gigabytes."""
+
+
+_LARGE = 1_000_000
+"""Pixels from which OpenCV decodes JPEGs faster than Pillow by enough to matter."""
+
+_END_OF_JPEG = b"\xff\xd9"
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 @dataclass(frozen=True)
@@ -47,11 +60,7 @@ def read_header(content: bytes | BinaryIO) -> ImageHeader:
         ImageError: empty, too large, or no picture of a known kind.
     """
     with _opened(content) as image:
-        try:
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        except Exception:  # damaged metadata says nothing about the pixels
-            orientation = 1
-        orientation = orientation if 1 <= orientation <= 8 else 1
+        orientation = _orientation(image)
         width, height = image.size
         size_wh = (height, width) if orientation >= 5 else (width, height)
         return ImageHeader(size_wh, (width, height), orientation, image.format or "", image.mode)
@@ -75,6 +84,12 @@ def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
         ImageError: empty, truncated, too large, or no picture of a known kind.
     """
     with _opened(content) as image:
+        if _is_large_jpeg(image) and content.endswith(_END_OF_JPEG):
+            # The same pixels in half the time, for want of two copies; but a truncated file would pass for a whole one.
+            flags = _REDUCED[reduce] | cv2.IMREAD_IGNORE_ORIENTATION
+            bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+            if bgr is not None:
+                return _turned(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), _orientation(image))
         if reduce > 1:
             image.draft(None, (max(1, image.width // reduce), max(1, image.height // reduce)))
         image.load()
@@ -103,6 +118,29 @@ def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     except Exception as error:
         # Pillow's decoders raise whatever a damaged file leads them into: struct.error, KeyError, SyntaxError, …
         raise ImageError(f"the picture is damaged: {error or type(error).__name__}") from None
+
+
+def _is_large_jpeg(image: Image.Image) -> bool:
+    return image.format == "JPEG" and image.mode in ("RGB", "L") and image.width * image.height >= _LARGE
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1..8."""
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata says nothing about the pixels, which are whole
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels as they are to be seen."""
+    if orientation >= 5:
+        rgb = cv2.transpose(rgb)
+    mirrored, upside_down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    if mirrored or upside_down:
+        rgb = cv2.flip(rgb, -1 if mirrored and upside_down else int(mirrored))
+    return rgb
 
 
 def _upright(image: Image.Image) -> Image.Image:

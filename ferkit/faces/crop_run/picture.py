@@ -47,10 +47,15 @@ class Picture:
             self._decoded[reduce] = rgb
         return self._decoded[reduce]
 
-    def for_side(self, side: int) -> np.ndarray:
-        """The picture scaled down so that its longer side has ``side`` pixels; smaller ones as they are."""
+    def no_coarser(self, reduce: int) -> np.ndarray:
+        """The picture at ``1 / reduce`` of its size or finer, whichever is at hand."""
+        decoded = [have for have in self._decoded if have <= reduce]
+        return self.at(max(decoded, default=reduce))
+
+    def within(self, side: int, reduce: int) -> np.ndarray:
+        """The picture with a longer side of ``side`` pixels, made from ``1 / reduce``; smaller ones as they are."""
         longest = max(self.size_wh)
-        rgb = self.at(coarsest(longest, side))
+        rgb = self.at(min(reduce, coarsest(longest, side)))
         if longest <= side:
             return rgb
         width, height = (max(1, round(value * side / longest)) for value in self.size_wh)

@@ -80,11 +80,21 @@ def test_only_the_size_that_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch
     large = cv2.resize(scene(0, ((110, 120),)), (3200, 2400))
     content = stored(large)
     (found,) = cut(content, size_wh=(64, 64), detect_size=320)
-    assert asked == [8]  # a face of 1,000 pixels has 125 then
+    assert asked == [8]  # a usual face of 480 pixels has 72 then
     asked.clear()
-    (finer,) = cut(content, size_wh=(300, 300), detect_size=320)
-    assert asked == [8, 4]
-    assert found.outcome.box == finer.outcome.box
+    (finer,) = cut(content, size_wh=(500, 500), detect_size=320)
+    assert asked == [1]
+    assert found.outcome.box is not None
+    asked.clear()
+    cut(content, size_wh=(80, 80), detect_size=320)
+    assert asked == [4]  # and what the detector saw is good enough for the crop
+    asked.clear()
+    small = stored(cv2.resize(scene(0, ((160, 160),), zoom=16), (3200, 2400), interpolation=cv2.INTER_AREA))
+    (tiny,) = cut(small, size_wh=(230, 230), detect_size=640)
+    assert tiny.outcome.box is not None
+    assert asked == [2, 1]  # this face was smaller than expected
+    assert finer.outcome.box is not None
+    assert np.abs(np.subtract(found.outcome.box, finer.outcome.box)).max() < 30
     asked.clear()
     (marked,) = cut(content, MARKED, ((600, 700, 1600, 1700),), size_wh=(700, 700))
     assert asked == [1]
