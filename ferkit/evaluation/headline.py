@@ -32,10 +32,8 @@ def headline_sentences(comparison: Comparison) -> list[str]:
             found.append(_memory(comparison, best))
     found += [f"{one.name} failed: {one.failure}" for one in comparison.contenders if one.failure is not None]
     for one in comparison.finished:
-        if len(one.seen):
-            found.append(
-                f"{one.name} was, or may have been, trained on {len(one.seen)} of the test pictures: do not compare it."
-            )
+        if one.kind in ("network", "peer"):  # what others trained may know more than it should
+            found += [f"{one.name}: {note}." for note in one.notes]
         if one.unmapped:
             found.append(f"{one.name} also knows {', '.join(one.unmapped)}, which these data do not have.")
         if one.unreached:

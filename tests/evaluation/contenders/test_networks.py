@@ -46,7 +46,7 @@ def test_a_model_of_another_division_is_flagged_and_never_called_best(undivided_
     assert 0 < len(seen) < len(split.test)
     assert set(seen) <= set(split.test)
     assert best_of(found) == "logistic@hog"
-    assert f"trained on {len(seen)} of the test pictures" in format_headline(found)
+    assert f"trained on {len(seen)} of the {len(split.test)} test pictures" in format_headline(found)
 
 
 def test_a_model_of_the_same_division_saw_nothing(undivided_faces: Path, tmp_path: Path):
