@@ -24,12 +24,9 @@ class Browser:
         clip: ``.mjpeg`` or ``.y4m``, played over and over as the camera's picture; None for no camera.
         downloads: folder of the files that the page saves.
         language: of the browser, such as ``en-GB``.
-        refuse_camera: whether the visitor says no to the camera.
     """
 
-    def __init__(
-        self, clip: Path | None, downloads: Path, language: str = "en-GB", refuse_camera: bool = False
-    ) -> None:
+    def __init__(self, clip: Path | None, downloads: Path, language: str = "en-GB") -> None:
         webdriver = pytest.importorskip("selenium.webdriver", reason="needs Selenium")
         binary = next((found for name in BINARIES if (found := shutil.which(name))), None)
         driver = shutil.which("chromedriver")
@@ -40,17 +37,16 @@ class Browser:
         for argument in (
             "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
             "--disable-background-networking", "--disable-component-update", "--no-first-run",
-            f"--lang={language}", "--window-size=1280,800",
+            f"--lang={language}", "--window-size=1280,800", "--use-fake-ui-for-media-stream",
         ):  # fmt: skip
             options.add_argument(argument)
-        if not refuse_camera:
-            options.add_argument("--use-fake-ui-for-media-stream")
         if clip is not None:
             options.add_argument("--use-fake-device-for-media-stream")
             options.add_argument(f"--use-file-for-fake-video-capture={clip}")
         media = {"profile.default_content_setting_values.media_stream_camera": 2} if refuse_camera else {}
         options.add_experimental_option(
-            "prefs", {"intl.accept_languages": language, "download.default_directory": str(downloads), **media}
+            "prefs",
+            {"intl.accept_languages": language, "download.default_directory": str(downloads), **media},
         )
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         service = webdriver.ChromeService(executable_path=driver)
@@ -62,7 +58,9 @@ class Browser:
     def open(self, address: str) -> None:
         """Go to a page and wait until it knows its server."""
         self.driver.get(address)
-        self.until(lambda: self.js("return document.querySelector('#model').options.length > 0"), "the models")
+        self.until(
+            lambda: self.js("return document.querySelector('#model').options.length > 0"), "the models"
+        )
 
     def js(self, script: str, *arguments: Any) -> Any:
         """Run a script in the page; what it returns."""
@@ -92,7 +90,9 @@ class Browser:
         """
         end = time.monotonic() + seconds
         while not (value := holds()):
-            assert time.monotonic() < end, f"waited {seconds:g} s for {what}; the page says: {self.text('body')}"
+            assert time.monotonic() < end, (
+                f"waited {seconds:g} s for {what}; the page says: {self.text('body')}"
+            )
             time.sleep(0.05)
         return value
 
@@ -103,7 +103,9 @@ class Browser:
 
     def prefer(self, **features: str) -> None:
         """Let the system prefer something, such as ``color_scheme="dark"``."""
-        listed = [{"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()]
+        listed = [
+            {"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()
+        ]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": listed})
 
     def screenshot(self, path: Path) -> None:

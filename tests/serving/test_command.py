@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 from click.testing import CliRunner
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from ferkit.cli.main import main
 from ferkit.serving.describe import api_page
 from ferkit.serving.log import EventLog
-from tests.serving.running import TOKEN, Running, picture, until
+from tests.serving.running import TOKEN, Running, hold, picture, running, until
 
 
 @contextmanager
@@ -140,3 +143,27 @@ def test_the_log_begins_a_file_each_day(tmp_path: Path, monkeypatch: pytest.Monk
     for file in tmp_path.iterdir():
         (line,) = file.read_text(encoding="utf-8").splitlines()
         assert json.loads(line)["text"] == "기쁨\n"
+
+
+def test_a_server_that_is_stopped_says_goodbye_and_finishes_what_it_has(models_dir: Path) -> None:
+    with running(models_dir) as server:
+        gate = hold(server)
+        asked: list[int] = []
+
+        def ask() -> None:
+            asked.append(server.http.post("/v1/predict", content=picture()).status_code)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert gate.entered.wait(10)
+        with connect(server.stream_url) as stream:
+            stream.send('{"type": "start", "purpose": "art"}')
+            stream.recv(5)
+            server.server.should_exit = True
+            with pytest.raises(ConnectionClosed) as closed:
+                stream.recv(5)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        gate.open.set()
+        thread.join(10)
+        assert asked == [200]

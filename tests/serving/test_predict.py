@@ -2,10 +2,9 @@ import threading
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
-from tests.serving.running import Running, picture, running
+from tests.serving.running import Running, hold, picture, running, until
 
 
 def test_a_picture_as_the_body(server: Running) -> None:
@@ -118,19 +117,7 @@ def test_whoever_runs_the_server_sets_a_default_and_allows(models_dir: Path) -> 
 
 def test_pictures_of_several_clients_are_read_together(models_dir: Path) -> None:
     with running(models_dir, workers=1) as server:
-        model = server.service.shelf._open["tiny"]
-        classifier, sizes = model.trained.classifier, []
-        enough = threading.Event()
-
-        class Slow:
-            labels, input_size_wh, resize = classifier.labels, classifier.input_size_wh, classifier.resize
-
-            def predict_proba(self, crops: np.ndarray) -> np.ndarray:
-                sizes.append(len(crops))
-                enough.wait(5)
-                return classifier.predict_proba(crops)
-
-        object.__setattr__(model.trained, "classifier", Slow())
+        gate = hold(server)
         answers: list[str] = []
 
         def ask(level: int) -> None:
@@ -139,18 +126,16 @@ def test_pictures_of_several_clients_are_read_together(models_dir: Path) -> None
 
         threads = [threading.Thread(target=ask, args=(level,)) for level in (30, 128, 225, 30, 128, 225)]
         threads[0].start()
-        while not sizes:
-            pass
+        assert gate.entered.wait(10)
         for thread in threads[1:]:
             thread.start()
-        while server.service.predictor.n_waiting < len(threads):
-            pass
-        enough.set()
+        assert until(lambda: server.service.predictor.n_waiting == len(threads))
+        gate.open.set()
         for thread in threads:
             thread.join()
         assert sorted(answers) == ["128neutral"] * 2 + ["225happy"] * 2 + ["30sad"] * 2
-        assert sum(sizes) == 6
-        assert len(sizes) < 6
+        assert sum(gate.sizes) == 6
+        assert len(gate.sizes) < 6
 
 
 def test_a_full_queue_says_when_to_come_again(models_dir: Path) -> None:

@@ -1,17 +1,15 @@
 import contextlib
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from ferkit.serving.frames import StreamFrame, _StreamClock
-from tests.serving.running import Running, frame, picture, running, until
+from tests.serving.running import Running, frame, hold, picture, running, until
 
 
 def ask(socket: ClientConnection, message: Any) -> dict:
@@ -59,26 +57,6 @@ def test_every_kind_of_frame_is_read(server: Running) -> None:
     with server.stream() as socket:
         for number, kind in enumerate(("JPEG", "WEBP", "PNG")):
             assert ask(socket, frame(number, picture(30, kind=kind)))["faces"][0]["probabilities"][2] > 0.5
-
-
-class Gate:
-    """A classifier that waits until it is let through."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.open, self.entered = inner, threading.Event(), threading.Event()
-        self.labels, self.input_size_wh, self.resize = inner.labels, inner.input_size_wh, inner.resize
-
-    def predict_proba(self, crops: np.ndarray) -> np.ndarray:
-        self.entered.set()
-        assert self.open.wait(10)
-        return self.inner.predict_proba(crops)
-
-
-def hold(server: Running) -> Gate:
-    trained = server.service.shelf._open["tiny"].trained
-    gate = Gate(trained.classifier)
-    object.__setattr__(trained, "classifier", gate)
-    return gate
 
 
 def test_of_the_frames_that_wait_the_newest_is_read(models_dir: Path) -> None:
