@@ -13,7 +13,7 @@ from starlette.types import Scope
 from ferkit.serving.errors import Refused
 from ferkit.serving.settings import LOOPBACK, ServeSettings, is_loopback
 
-OPEN = ("/", "/health", "/ready", "/docs", "/docs.css", "/openapi.json", "/favicon.ico", "/v1/info")
+OPEN = ("/health", "/ready", "/docs", "/docs.css", "/openapi.json", "/favicon.ico", "/v1/info")
 """Paths that need no token: they tell nothing about anybody."""
 
 READING = ("GET", "HEAD", "OPTIONS")
@@ -45,7 +45,8 @@ class Access:
         """
         headers = Headers(scope=scope)
         self._check_reach(scope)
-        self._rate.count(client_of(scope))
+        if not is_page(scope["path"]):  # of many small files
+            self._rate.count(client_of(scope))
         host = headers.get("host", "")
         if not self._knows(host):
             raise Refused(
@@ -152,7 +153,12 @@ def bearer(headers: Headers) -> str | None:
 
 def needs_token(path: str) -> bool:
     """Whether a path is for those with the token; the page itself and its files are for everybody."""
-    return path not in OPEN and not path.startswith("/static/")
+    return path not in OPEN and not is_page(path)
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is the page's or one of its files'."""
+    return path == "/" or path.startswith("/static/")
 
 
 def _foreign() -> Refused:

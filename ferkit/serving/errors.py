@@ -32,3 +32,10 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
     def body(self) -> dict[str, str]:
         """The answer."""
         return {"code": self.code, "message": self.message}
+
+
+def own_fault(incident: str) -> Refused:
+    """What a client is told when the server itself failed."""
+    return Refused(
+        500, "fault", f"A fault of the server; whoever runs it finds it in the log under {incident}."
+    )

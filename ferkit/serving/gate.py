@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import secrets
 import time
-import traceback
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ferkit.serving.access import READING, Access, client_of
-from ferkit.serving.errors import Refused
+from ferkit.serving.access import READING, Access, client_of, is_page
+from ferkit.serving.errors import Refused, own_fault
 from ferkit.serving.log import EventLog
 from ferkit.serving.metrics import Metrics
 from ferkit.serving.settings import Limits
@@ -68,7 +66,7 @@ class Gate:
         began_s = time.perf_counter()
         scope.setdefault("state", {})["note"] = {}  # what a route wants to have in the log
         body = _Body(receive, self._limits, _body_limit(scope, self._limits))
-        answer = _Answer(send, body, scope["path"] == "/" or scope["path"].startswith("/static/"))
+        answer = _Answer(send, body, is_page(scope["path"]))
         try:
             self._access.check(scope)
             body.check_length(Headers(scope=scope))
@@ -79,7 +77,9 @@ class Gate:
             try:
                 await self._app(scope, body.receive, answer.send)
             except Exception as error:
-                await self._own_fault(answer, error)
+                fault = own_fault(self._log.fault(error))
+                if answer.status == 0:
+                    await answer.refuse(fault)
         seconds = time.perf_counter() - began_s
         route = route_of(scope)
         self._metrics.requests.labels(route, _method(scope), str(answer.status)).inc()
@@ -95,13 +95,6 @@ class Gate:
             bytes_in=body.n_bytes,
             **note,
         )
-
-    async def _own_fault(self, answer: "_Answer", error: Exception) -> None:
-        incident = secrets.token_hex(4)
-        self._log.write("fault", incident=incident, error="".join(traceback.format_exception(error)))
-        message = f"A fault of the server; whoever runs it finds it in the log under {incident}."
-        if answer.status == 0:
-            await answer.refuse(Refused(500, "fault", message))
 
     def _note_refusal(self, scope: Scope, refused: Refused) -> None:
         self._metrics.refused.labels(refused.code).inc()

@@ -173,6 +173,8 @@ class JobBoard:
             job.status, job.reason = "failed", f"The film took longer than {self._max_run_s:.0f} s."
         except Refused as refused:
             job.status, job.reason = "failed", refused.message
+        except OSError:
+            job.status, job.reason = "failed", "The film's reader could not be started; try again later."
         finally:
             job.ended_s = time.monotonic()
             # Only what was asked for stays.

@@ -1,9 +1,11 @@
 """What happened, one JSON object a line; never pictures, tokens or names of files."""
 
 import json
+import secrets
 import sys
 import threading
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -51,6 +53,12 @@ class EventLog:
                     self._file.flush()
                 except OSError:
                     pass
+
+    def fault(self, error: BaseException) -> str:
+        """Add what went wrong in the server itself; gives a word under which it is found."""
+        incident = secrets.token_hex(4)
+        self.write("fault", incident=incident, error="".join(traceback.format_exception(error)))
+        return incident
 
     def close(self) -> None:
         """Finish the file."""

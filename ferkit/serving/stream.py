@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ferkit.serving.errors import Refused
+from ferkit.serving.errors import Refused, own_fault
 from ferkit.serving.frames import StreamFrame, StreamReader, parse_frame
 from ferkit.serving.log import EventLog
 from ferkit.serving.metrics import Metrics
@@ -60,6 +60,7 @@ class StreamSession:
         self._may_enter = may_enter
         self._reader: StreamReader | None = None
         self._fps = 10.0
+        self._purpose: str | None = None
         self._newest: StreamFrame | None = None
         self._arrived = asyncio.Event()
         self._engine = asyncio.Lock()  # it serves one at a time: a frame, or a command
@@ -79,11 +80,17 @@ class StreamSession:
             code = refused.close_code
             self._metrics.refused.labels(refused.code).inc()
             await self._say_no(refused)
+        except Exception as error:
+            fault = own_fault(self._log.fault(error))
+            code = fault.close_code
+            await self._say_no(fault)
         finally:
             self._log.write(
                 "stream",
                 client=self._socket.client.host if self._socket.client else None,
                 close=code,
+                purpose=self._purpose,
+                model=self._reader.model.name if self._reader else None,
                 seconds=round(time.monotonic() - began_s, 1),
                 answered=self._n_answered,
                 dropped=self._n_dropped,
@@ -97,7 +104,8 @@ class StreamSession:
             raise Refused(400, "bad_start", f"Expected a message of type start: {_first(error)}.") from None
         if not self._may_enter(start.token):
             raise Refused(401, "no_token", "Expected the server's token in the message start.")
-        check_purpose(start.purpose, self._settings.purpose, frozenset(self._settings.allow_purpose))
+        allowed = frozenset(self._settings.allow_purpose)
+        self._purpose = check_purpose(start.purpose, self._settings.purpose, allowed)
         self._fps = min(start.fps, self._limits.max_fps)
         await self._use(start.model)
 

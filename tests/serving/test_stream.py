@@ -213,3 +213,26 @@ def test_the_clock_never_runs_backwards_whatever_a_client_says() -> None:
     assert times_s[1] == pytest.approx(0.1)
     assert times_s[-1] - times_s[-2] == pytest.approx(0.04)
     assert times_s[-1] < 1
+
+
+def test_a_fault_of_the_server_ends_one_stream_and_is_found_in_the_log(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    with running(models_dir, log_dir=tmp_path) as server:
+        gate = hold(server)
+        with server.stream() as socket:
+            gate.inner = None
+            gate.open.set()
+            said = ask(socket, frame(0, picture()))
+            assert (said["code"], said["fatal"]) == ("fault", True)
+            assert close_code(socket) == 4500
+        failed = server.http.post("/v1/predict", content=picture())
+        assert failed.status_code == 500
+        assert "Content-Security-Policy" in failed.headers
+    (log,) = tmp_path.iterdir()
+    faults = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "fault"]
+    assert len(faults) == 2
+    for fault, told in zip(faults, (said, failed.json()), strict=True):
+        assert fault["incident"] in told["message"]
+        assert "AttributeError" in fault["error"]
+        assert "AttributeError" not in told["message"]
