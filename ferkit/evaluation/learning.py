@@ -115,7 +115,8 @@ def learning_curve(
     counts = sorted({min(size, n) for size in sizes})
     if counts[0] < 2 * len(classes):
         raise DataError(
-            f"expected parts of at least {2 * len(classes)} pictures, two of each class, found {counts[0]}; leave it out"
+            f"expected parts of at least {2 * len(classes)} pictures, two of each class, found {counts[0]}; "
+            "leave that size out"
         )
     orders = [_stratified_order(train.y, np.random.default_rng([seed, draw])) for draw in range(draws)]
     points = tuple(
