@@ -70,7 +70,7 @@ from ferkit.cli.options import (
 @click.option("--train", type=DATA, help="Train on these data, and test on those of --test.")
 @click.option("--test", type=DATA, help="Test on these data.")
 @click.option("--matrix", is_flag=True, help="Train on each DATA, test on each.")
-@detector_option("'auto' looks at some first")
+@detector_option("'auto' takes boxes where DATA has some, or else looks at some pictures first", boxes=True)
 @detector_weights_option
 @margin_option
 @click.option("--out", type=FOLDER, help="Folder for everything.  [default: comparison/<data>]")
@@ -130,7 +130,7 @@ def compare(data: tuple[Path, ...], **options: Any) -> None:
     names = [one.dataset.name for one in read]
     bench = BenchOptions(
         cache_dir=options["cache_dir"],
-        out=options["out"] or Path("comparison") / ("--".join(names) if len(names) > 1 else names[0]),
+        out=options["out"] or Path("comparison") / ("+" if options["matrix"] else "--").join(names),
         models_dir=options["models_dir"],
         crop=_crop_options(options),
         batch_size=options["batch_size"],
@@ -164,14 +164,17 @@ def _one(read: list[Any], contenders: Any, protocol: Any, bench: Any, language: 
 def _matrix(
     read: list[Any], contenders: Any, protocol: Any, bench: Any, language: str, as_json: bool
 ) -> None:
-    from ferkit.evaluation.cross import compare_matrix, matrix_values
+    from ferkit.evaluation.cross import compare_matrix, matrix_notes, matrix_values
     from ferkit.evaluation.headline import format_matrix
+    from ferkit.evaluation.report import write_matrix_report
 
     matrix = compare_matrix(
         read, contenders, protocol, bench, keep=partial(_keep, language=language), say=say
     )
-    click.echo(json.dumps(matrix_values(matrix), ensure_ascii=False) if as_json else format_matrix(matrix))
-    say(f"reports: {bench.out}/*/report.html")
+    values = matrix_values(matrix)
+    write_matrix_report(values, bench.out, language, matrix_notes(matrix))
+    click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
+    say(f"report: {bench.out / 'report.html'}")
 
 
 def _keep(found: Any, pictures: Any, folder: Path, language: str) -> None:

@@ -166,27 +166,27 @@ def compare_matrix(
             keep(found, pictures, place.out)
             row.append(found)
         matrix.append(row)
-    write_matrix(matrix, options.out)
+    write_json(options.out / MATRIX_NAME, matrix_values(matrix))
     return matrix
 
 
-def write_matrix(matrix: Sequence[Sequence[Comparison]], out: Path) -> Path:
-    """Write the accuracies of all contenders in all cells as ``matrix.json``.
+def matrix_values(matrix: Sequence[Sequence[Comparison]]) -> dict[str, Any]:
+    """``data``: the names; ``contenders``: by name, rows (trained on) of columns (tested on) of figures.
 
-    Raises:
-        FerkitError: the folder cannot be written.
+    The figures are accuracy, balanced accuracy and macro-F1, the test rows and the classes; None where it failed.
     """
-    names = [row[i].data[0].name for i, row in enumerate(matrix)]
-    write_json(out / MATRIX_NAME, {"data": names, "contenders": matrix_values(matrix)})
-    return out / MATRIX_NAME
+    return {
+        "data": [row[i].data[0].name for i, row in enumerate(matrix)],
+        "contenders": {
+            one.name: [[_values(cell, one.name) for cell in row] for row in matrix]
+            for one in matrix[0][0].contenders
+        },
+    }
 
 
-def matrix_values(matrix: Sequence[Sequence[Comparison]]) -> dict[str, list[list[dict[str, Any] | None]]]:
-    """By contender, rows (trained on) of columns (tested on): its accuracy, macro-F1, classes; None where it failed."""
-    found: dict[str, list[list[dict[str, Any] | None]]] = {}
-    for one in matrix[0][0].contenders:
-        found[one.name] = [[_values(cell, one.name) for cell in row] for row in matrix]
-    return found
+def matrix_notes(matrix: Sequence[Sequence[Comparison]]) -> list[str]:
+    """What a reader must know of the cells, each sentence once."""
+    return list(dict.fromkeys(note for row in matrix for cell in row for note in cell.notes))
 
 
 def _values(comparison: Comparison, name: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ferkit.core.tables import table
 from ferkit.evaluation.comparison import Comparison, ContenderResult
-from ferkit.evaluation.cross import matrix_values
+from ferkit.evaluation.cross import matrix_notes, matrix_values
 from ferkit.evaluation.metrics import Evaluation
 from ferkit.evaluation.subgroups import subgroups_of
 
@@ -49,18 +49,18 @@ def best_of(comparison: Comparison) -> str:
 
 def format_matrix(matrix: Sequence[Sequence[Comparison]]) -> str:
     """A table a contender: trained on (rows), tested on (columns)."""
-    names = [row[i].data[0].name for i, row in enumerate(matrix)]
+    values = matrix_values(matrix)
+    names = values["data"]
     parts = []
-    for contender, rows in matrix_values(matrix).items():
+    for contender, rows in values["contenders"].items():
         body = [
             (name, *("failed" if cell is None else f"{cell['accuracy']['value']:.1%}" for cell in row))
             for name, row in zip(names, rows, strict=True)
         ]
         header = ("trained on \\ tested on", *names)
         parts.append(f"{contender}: accuracy\n{table(header, body, right=range(1, len(names) + 1))}")
-    notes = {note for row in matrix for cell in row for note in cell.notes}
-    parts += [f"note: {note}" for note in sorted(notes)]
-    return "\n\n".join(parts)
+    notes = "\n".join(f"note: {note}" for note in matrix_notes(matrix))
+    return "\n\n".join([*parts, notes]).strip()
 
 
 def _title(comparison: Comparison) -> str:
@@ -118,7 +118,7 @@ def _subgroups(comparison: Comparison, name: str, column: str) -> str:
             row.value,
             f"{row.n:,}",
             f"{row.accuracy.value:.1%}",
-            f"{100 * row.gap.value:+.1f}",
+            _points(row.gap.value),
             "few" if row.few else "",
         )
         for row in found.rows
@@ -134,6 +134,10 @@ def _subgroups(comparison: Comparison, name: str, column: str) -> str:
             f"{100 * gap.high:.1f}, p = {found.p:.2g})"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+
+
+def _points(share: float) -> str:
+    return "" if np.isnan(share) else f"{100 * share:+.1f}"
 
 
 def _number(value: float | None) -> str:

@@ -56,7 +56,9 @@ def test_across_two_folders_and_a_matrix(faces: Path, tmp_path: Path, monkeypatc
     assert "classes of b that a lacks, left out of the test: angry (3)" in text
     text = run("--matrix", "a", "b", *common, "--test-size", "0.4")
     assert "trained on \\ tested on" in text
-    assert (tmp_path / "comparison" / "a--b" / "matrix.json").is_file()
+    assert {path.name for path in (tmp_path / "comparison" / "a+b").iterdir()} == {
+        "a--a", "a--b", "b--a", "b--b", "matrix.json", "report.html", "report.md"
+    }  # fmt: skip
 
 
 def test_a_leaking_split_is_refused_in_one_line(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
