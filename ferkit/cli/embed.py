@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--scale", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 1]")
 @click.option("--offset", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 0]")
-@detector_option("'auto' looks at some first")
+@detector_option("'auto' takes boxes where DATA has some, or else looks at some pictures first", boxes=True)
 @detector_weights_option
 @click.option(
     "--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points."

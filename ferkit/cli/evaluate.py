@@ -30,7 +30,7 @@ from ferkit.cli.options import (
     show_default=True,
     help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.",
 )
-@detector_option()
+@detector_option(boxes=True)
 @detector_weights_option
 @click.option("--out", type=FOLDER, help="Folder for the report.  [default: <model>/eval-<data>]")
 @lang_option
@@ -79,7 +79,7 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     check_columns(dataset, options["by"])
     say(f"{len(dataset)} labelled images of {data}")
     faces, detector = trained.faces, options["detector"]
-    if detector == "auto" and faces.detector != "none":
+    if detector == "auto" and faces.detector not in ("none", "given"):
         detector = faces.detector
     asked = CropOptions(detector, options["detector_weights"], faces.align, faces.margin, faces.faceless)
     cropping = settle_cropping(dataset, asked)

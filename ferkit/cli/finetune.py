@@ -129,7 +129,7 @@ _SETTINGS = {
 )
 @click.option("--votes", type=FILE, help="CSV of votes a class for each picture, as soft labels (FER+).")
 @click.option("--teacher", type=DATA, help="Model or ensemble whose probabilities are learnt too.")
-@detector_option("'auto' looks at some first")
+@detector_option("'auto' takes boxes where DATA has some, or else looks at some pictures first", boxes=True)
 @detector_weights_option
 @margin_option
 @click.option(

@@ -95,12 +95,17 @@ lang_option = click.option(
 
 
 class DetectorType(click.Choice):
-    """One of our detectors, or ``deepface:NAME`` for one of DeepFace's."""
+    """One of our detectors, or ``deepface:NAME`` for one of DeepFace's.
+
+    Args:
+        boxes: whether the command reads data sets, which may have boxes: ``given``.
+    """
 
     name = "detector"
 
-    def __init__(self) -> None:
-        super().__init__(["auto", "none", "haar", "yunet", "mediapipe", "mtcnn", "deepface:NAME"])
+    def __init__(self, boxes: bool = False) -> None:
+        given = ["given"] if boxes else []
+        super().__init__(["auto", "none", *given, "haar", "yunet", "mediapipe", "mtcnn", "deepface:NAME"])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if str(value).startswith("deepface:") and value != "deepface:NAME":
@@ -108,15 +113,18 @@ class DetectorType(click.Choice):
         return super().convert(value, param, ctx)
 
 
-def detector_option(auto: str = "'auto' does as in the model's training") -> Callable[[F], F]:
-    """``--detector``; ``auto`` says what that word means to the command."""
+def detector_option(
+    auto: str = "'auto' does as in the model's training", boxes: bool = False
+) -> Callable[[F], F]:
+    """``--detector``; ``auto`` says what that word means to the command, ``boxes`` that its data may have some."""
+    given = " 'given' takes the boxes that DATA has," if boxes else ""
     return click.option(
         "-d",
         "--detector",
-        type=DetectorType(),
+        type=DetectorType(boxes),
         default="auto",
         show_default=True,
-        help=f"Finds the face; 'none' takes pictures whole, {auto}.",
+        help=f"Finds the face; 'none' takes pictures whole,{given} {auto}.",
     )
 
 

@@ -18,7 +18,8 @@ from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.embedder.backbones import Embedder
 from ferkit.embedder.rows import Row
 from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropper import Crop, FaceCropper
+from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.settings import Box
 
 _COARSEST_CLOCK_NS = 2 * 10**9
 """File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
@@ -106,7 +107,7 @@ def extract(
 
 
 def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
-    """Samples that are new, or whose content changed, in the order of the data set.
+    """Samples that are new, or whose content or given box changed, in the order of the data set.
 
     Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else
     if its digest is the same. What could not be read and still cannot is not tried again: a run that was
@@ -116,7 +117,16 @@ def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
     for shard in store.shards():
         made_ns = shard.json.stat().st_mtime_ns
         known.update({row.path: (row, made_ns) for row in shard.read_rows()})
-    return [s for s in dataset.samples if s.path not in known or _changed(dataset, s, *known[s.path])]
+    faces = store.settings.faces
+
+    def is_missing(sample: Sample) -> bool:
+        if sample.path not in known:
+            return True
+        row, made_ns = known[sample.path]
+        has_moved = faces.detector == "given" and row.box != faces.box_for(sample.box)
+        return has_moved or _changed(dataset, sample, row, made_ns)
+
+    return [sample for sample in dataset.samples if is_missing(sample)]
 
 
 def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
@@ -167,16 +177,17 @@ def _embed_shard(
 def _load(dataset: Dataset, cropper: FaceCropper, sample: Sample) -> _Loaded:
     """Never raises for what one picture can have: the reason becomes part of its row."""
     size, digest, read_ns = -1, None, time.time_ns()
+    given = cropper.settings.box_for(sample.box)
     try:
         content = dataset.source.read(sample.path)
         size, digest = len(content), _digest(content)
-        crop = cropper.largest(dataset.source.decode(content))
-        return _Loaded(_row(sample, size, digest, crop), crop.rgb, read_ns)
+        crop = cropper.largest(dataset.source.decode(content), sample.box)
+        return _Loaded(_row(sample, size, digest, crop.xyxy), crop.rgb, read_ns)
     except DataError as error:
-        return _Loaded(_row(sample, size, digest, error=str(error)), None, read_ns)
+        return _Loaded(_row(sample, size, digest, given, str(error)), None, read_ns)
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
-        return _Loaded(_row(sample, size, digest, error=reason), None, read_ns)
+        return _Loaded(_row(sample, size, digest, given, reason), None, read_ns)
 
 
 def _checked(item: _Loaded, vector: np.ndarray, dtype: str) -> Row:
@@ -190,10 +201,7 @@ def _checked(item: _Loaded, vector: np.ndarray, dtype: str) -> Row:
     return Row(row.path, row.label, row.split, row.group, row.size, row.sha256, row.box, reason)
 
 
-def _row(
-    sample: Sample, size: int, digest: str | None, crop: Crop | None = None, error: str | None = None
-) -> Row:
-    box = crop.xyxy if crop is not None else None
+def _row(sample: Sample, size: int, digest: str | None, box: Box | None, error: str | None = None) -> Row:
     return Row(sample.path, sample.label, sample.split, sample.group, size, digest, box, error)
 
 

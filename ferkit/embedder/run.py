@@ -1,7 +1,7 @@
 """``fer embed`` as one function: settle what was asked for, then run the extraction loop."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,12 +29,13 @@ class CropOptions:
     """How a user wants faces taken out of pictures; ``auto`` looks at some pictures first.
 
     Attributes:
-        detector: see :mod:`ferkit.faces.detectors`.
+        detector: see :mod:`ferkit.faces.detectors`; ``given`` takes the boxes that the data set has, and ``auto`` does
+            so too where it has some and its other pictures are crops.
         weights: a file for the detector to take instead of the one that would be fetched.
         align, margin, faceless: see :class:`ferkit.faces.settings.FaceSettings`.
     """
 
-    detector: Literal["auto", "none", "haar", "yunet", "mediapipe"] = "auto"
+    detector: Literal["auto", "none", "given", "haar", "yunet", "mediapipe"] = "auto"
     weights: Path | None = None
     align: bool = True
     margin: float = 0.1
@@ -121,16 +122,32 @@ def settle_cropping(dataset: Dataset, options: CropOptions) -> Cropping:
 
     Raises:
         WeightsError: the named detector's weights are missing; ``auto`` takes Haar then.
+        DataError: ``given``, and no picture has a box.
     """
+    unmarked = [sample for sample in dataset.samples if sample.box is None]
+    n_marked = len(dataset) - len(unmarked)
+    if options.detector == "given":
+        return _given(options, n_marked, len(dataset), dataset.root)
     if options.detector != "auto":
         return _cropping(options, options.detector, f"faces: detector {options.detector}")
+    if not unmarked:
+        return _given(options, n_marked, len(dataset), dataset.root)
     detector, weights = best_detector(options.weights)
-    choice = choose_cropping(dataset, open_detector(detector, weights))
+    choice = choose_cropping(dataset.subset(unmarked), open_detector(detector, weights))
+    if choice.whole and n_marked:
+        crops = replace(options, faceless="whole")
+        return _given(crops, n_marked, len(dataset), dataset.root)
     if choice.whole:
         return _cropping(
             options, "none", f"faces: pictures are taken whole, as the crops they are ({choice.reason})"
         )
-    return _cropping(options, detector, f"faces: detector {detector} ({choice.reason})")
+    reason = f"faces: detector {detector} ({choice.reason})"
+    if n_marked:
+        reason += (
+            f"; only {n_marked:,} of {len(dataset):,} pictures have a box, so that none is used (--detector given "
+            "takes those alone)"
+        )
+    return _cropping(options, detector, reason)
 
 
 def best_detector(given: Path | None = None) -> tuple[Literal["haar", "yunet"], Path | None]:
@@ -153,6 +170,20 @@ def open_cropper(cropping: Cropping, network: Embedder | ExpressionClassifier) -
     return FaceCropper(
         settings, lambda: open_detector(settings.detector, weights), network.input_size_wh, network.resize
     )
+
+
+def _given(options: CropOptions, n_marked: int, n: int, root: Path) -> Cropping:
+    if not n_marked:
+        raise DataError(
+            f"expected pictures with boxes (columns left, top, right, bottom) in {root}, found none; name a detector"
+        )
+    reason = f"faces: the boxes of the data set, {n_marked:,} of {n:,} pictures have one"
+    if n_marked < n:
+        others = "taken whole, as the crops they are" if options.faceless == "whole" else "left out"
+        reason += f", the others are {others}"
+    # People who draw boxes draw no points to turn a face by.
+    settings = FaceSettings("given", None, align=False, margin=options.margin, faceless=options.faceless)
+    return Cropping(settings, None, reason)
 
 
 def _cropping(
@@ -185,7 +216,7 @@ def search_tap(
         if len(crops) == SAMPLE:
             break
         try:
-            crops.append(cropper.largest(dataset.read(sample)).rgb)
+            crops.append(cropper.largest(dataset.read(sample), sample.box).rgb)
         except (ImageError, OSError):
             continue
         chosen.append(sample)

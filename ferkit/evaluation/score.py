@@ -58,7 +58,7 @@ def score(
 
     def load(sample: Sample) -> tuple[Sample, np.ndarray | None, str]:
         try:
-            return sample, cropper.largest(dataset.read(sample)).rgb, ""
+            return sample, cropper.largest(dataset.read(sample), sample.box).rgb, ""
         except ImageError as error:
             return sample, None, str(error)
         except OSError as error:

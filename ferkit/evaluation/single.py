@@ -81,7 +81,7 @@ def single_comparison(
     if scores.failures:
         path, reason = scores.failures[0]
         notes += (
-            f"{len(scores.failures)} pictures could not be read and are left out; the first: {path}: {reason}",
+            f"left out because they cannot be read: {len(scores.failures)}; the first: {path}: {reason}",
         )
     facts = [(sample.path, sample.label, sample.group) for sample in samples]
     return Comparison(
@@ -122,7 +122,7 @@ def timed(folder: Path, classifier: ExpressionClassifier, cropper: FaceCropper, 
     crops: list[np.ndarray] = []
     for sample in dataset.samples:
         try:
-            crop = cropper.largest(dataset.read(sample)).rgb
+            crop = cropper.largest(dataset.read(sample), sample.box).rgb
         except (ImageError, OSError):
             continue
         if crop is not None:

@@ -10,7 +10,7 @@ from ferkit.core.errors import ImageError
 from ferkit.core.faces import Faces
 from ferkit.core.protocols import FaceDetector
 from ferkit.faces.crop import crop_faces, fit_to
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.settings import Box, FaceSettings
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FaceCropper:
 
     Args:
         settings: how.
-        open_detector: makes a detector; called once a thread, never for the detector ``none``.
+        open_detector: makes a detector; called once a thread, never for the detectors ``none`` and ``given``.
         size_wh: size of the crops.
         resize: how boxes are fitted to that size, see :func:`ferkit.faces.crop.fit_to`.
     """
@@ -50,18 +50,32 @@ class FaceCropper:
             self._own.detector = self._open_detector()
         return self._own.detector.detect(rgb).largest_first()
 
-    def largest(self, rgb: np.ndarray) -> Crop:
-        """The crop of the largest face, or of the whole picture, as the settings say.
+    def largest(self, rgb: np.ndarray, box: Box | None = None) -> Crop:
+        """The crop of the largest face, of the given box, or of the whole picture, as the settings say.
+
+        Args:
+            rgb: uint8 (H, W, 3).
+            box: that the data set has for the picture; it counts where the settings take given ones.
 
         Raises:
-            ImageError: there is no face, and the settings say to skip such pictures.
+            ImageError: there is no face, and the settings say to skip such pictures; or the box lies outside.
         """
         if self.settings.detector == "none":
             return Crop(fit_to(rgb, self.size_wh, self.resize), None)
-        faces = self.faces(rgb)[:1]
+        if self.settings.detector == "given":
+            given = self.settings.box_for(box)
+            faces = (
+                Faces.none()
+                if given is None
+                else Faces(np.array([given], np.float32), np.ones(1, np.float32))
+            )
+        else:
+            faces = self.faces(rgb)[:1]
         if len(faces) == 0:
             if self.settings.faceless == "whole":
                 return Crop(fit_to(rgb, self.size_wh, self.resize), None)
+            if self.settings.detector == "given":
+                raise ImageError("the data set has no box for it")
             raise ImageError(f"no face found by {self.settings.detector}")
         x0, y0, x1, y1 = (round(float(value), 1) for value in faces.xyxy[0])
         return Crop(self.crops(rgb, faces)[0], (x0, y0, x1, y1))

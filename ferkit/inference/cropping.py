@@ -45,7 +45,7 @@ def settle_faces(trained: FaceSettings, detector: str = "auto", weights: Path | 
     Args:
         trained: how faces were taken out of the pictures that the model was trained on.
         detector: ``auto`` takes the one that the model was trained with, and for a model that was trained on
-            whole crops the best that is there; ``none`` takes everything whole.
+            whole crops or on given boxes the best that is there; ``none`` takes everything whole.
         weights: a file for the detector.
 
     Raises:
@@ -57,11 +57,13 @@ def settle_faces(trained: FaceSettings, detector: str = "auto", weights: Path | 
         )
     if detector != "auto":
         name, reason = detector, f"as asked: {detector}"
-    elif trained.detector != "none":
+    elif trained.detector not in ("none", "given"):
         name, reason = trained.detector, f"as in training: {trained.detector}"
     else:
         name, weights = best_detector(weights)
         reason = f"{name}; the model was trained on crops, so pictures that a face fills are taken whole"
+        if trained.detector == "given":
+            reason = f"{name}; the model was trained on the boxes of its data set"
         if name == "haar":
             reason += (
                 " (YuNet finds more, but its weights are neither here nor to be had; see --detector-weights)"

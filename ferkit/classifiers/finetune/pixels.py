@@ -144,7 +144,7 @@ def _decoded(dataset: Dataset, cropper: FaceCropper, color: str) -> Iterator[tup
 
     def load(sample: Sample) -> np.ndarray | str:
         try:
-            return _channels(cropper.largest(dataset.read(sample)).rgb, color)
+            return _channels(cropper.largest(dataset.read(sample), sample.box).rgb, color)
         except ImageError as error:
             return str(error)
         except OSError as error:

@@ -153,10 +153,9 @@ class Workbench:
         samples = self.pictures.dataset.samples
 
         def crop(row: int) -> np.ndarray:
+            cropper, sample = croppers[self.pictures.source[row]], samples[row]
             try:
-                return (
-                    croppers[self.pictures.source[row]].largest(self.pictures.dataset.read(samples[row])).rgb
-                )
+                return cropper.largest(self.pictures.dataset.read(sample), sample.box).rgb
             except (ImageError, OSError) as error:
                 raise DataError(f"{samples[row].path} was readable before and is not now: {error}") from None
 
@@ -186,7 +185,10 @@ class Workbench:
         read = self.pictures.dataset.read
         samples = self.pictures.dataset.samples
         return np.stack(
-            [croppers[self.pictures.source[row]].largest(read(samples[row])).rgb for row in chosen]
+            [
+                croppers[self.pictures.source[row]].largest(read(samples[row]), samples[row].box).rgb
+                for row in chosen
+            ]
         )
 
     def _croppers(
@@ -197,7 +199,8 @@ class Workbench:
         for cropping in self.croppings:
             settings, weights = cropping.settings, cropping.weights
             if faces is not None and "none" not in (faces.detector, settings.detector):
-                settings = replace(settings, align=faces.align, margin=faces.margin)
+                align = faces.align and settings.detector != "given"
+                settings = replace(settings, align=align, margin=faces.margin)
             croppers.append(_cropper(settings, weights, size_wh, resize))
         return croppers
 
