@@ -54,7 +54,7 @@ class FerContender:
             predict=running.predict_proba,
             size_wh=(64, 64),
             size_mb=network.stat().st_size / 1e6,
-            notes=(f"its network {network.name}, trained by others on FER2013's train part",),
+            notes=(f"its network {network.name}, trained by others on FER2013",),
         )
 
 
