@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from ferkit.core.progress import Progress
-from ferkit.datasets.folder import read_folder
+from ferkit.datasets.load import load_dataset
 from ferkit.embedder.run import CropOptions
 from ferkit.evaluation.compare import compare
 from ferkit.evaluation.comparison import Comparison, ProtocolSettings
@@ -24,7 +24,7 @@ def bench(folder: Path) -> BenchOptions:
 
 
 def read(root: Path, folder: Path, person: str = PERSON) -> ReadDataset:
-    return read_pictures(read_folder(root, person), folder / "cache", progress=QUIET)
+    return read_pictures(load_dataset(root, person), folder / "cache", progress=QUIET)
 
 
 def compared(

@@ -215,3 +215,18 @@ def test_unreadable_pictures_are_left_out_for_all_and_named(drawn_faces: Path, t
     found = compared(faces, tmp_path, "dummy", "logistic@hog")
     assert broken.relative_to(faces).as_posix() not in set(found.paths)
     assert any("1 pictures of faces cannot be read" in note and broken.name in note for note in found.notes)
+
+
+def test_groups_of_a_column_are_compared_for_the_best(drawn_faces: Path, tmp_path: Path):
+    lines = ["path,label,split,group,sex"]
+    for path in sorted(drawn_faces.glob("*/*/*.png")):
+        person, split = path.name.split("_")[0], path.parts[-3]
+        lines.append(f"{path},{path.parent.name},{split},{person},{'f' if int(person[1:]) % 2 else 'm'}")
+    table = tmp_path / "faces.csv"
+    table.write_text("\n".join(lines))
+    found = compared(table, tmp_path, "dummy", "logistic@hog", by=("sex",))
+    assert set(found.attributes["sex"]) == {"f", "m"}
+    text = format_headline(found)
+    assert "logistic@hog by sex" in text
+    with pytest.raises(DataError, match="no column age; they have sex"):
+        compared(table, tmp_path, "dummy", by=("age",))
