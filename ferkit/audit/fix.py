@@ -31,7 +31,7 @@ def default_manifest(data: Path) -> Path:
     if data.suffix.lower() == ".csv" and undo_record(data).is_file():
         return data
     resolved = data.resolve()
-    return data.parent / f"{resolved.stem if data.suffix.lower() == '.csv' else resolved.name}-audited.csv"
+    return data.parent / f"{resolved.stem if resolved.is_file() else resolved.name}-audited.csv"
 
 
 def undo_record(manifest: Path) -> Path:

@@ -75,8 +75,8 @@ def doubt(
     """Predict each label out of fold, and rank the labels by how little they fit.
 
     Ranking is by the probability of the given label: of cleanlab's scores the one that finds most labels flipped
-    at random on FER2013. What counts as an issue is decided by confident learning (Northcutt, Jiang & Chuang,
-    2021), which estimates from the predictions themselves how often each class is mistaken for each other.
+    at random on FER2013. How many at the top of the list count as issues is estimated by confident learning
+    (Northcutt, Jiang & Chuang, 2021) from how often each class is mistaken for each other.
 
     Args:
         table: labelled embeddings.
@@ -101,7 +101,7 @@ def doubt(
     proba = _predictions(table, y, apart, settings, cache_dir, progress)
     quality = get_label_quality_scores(given, proba, method="self_confidence")
     # One process: cleanlab's own would copy the predictions, and it takes seconds for a million rows.
-    issue = find_label_issues(given, proba, filter_by="prune_by_noise_rate", n_jobs=1)
+    issue = find_label_issues(given, proba, filter_by="low_self_confidence", n_jobs=1)
     return Doubts(classes, proba, quality.astype(np.float32), np.asarray(issue, bool))
 
 

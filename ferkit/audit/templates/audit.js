@@ -25,7 +25,7 @@
     return text.replace(/\{(\w+)\}/g, (_, field) => fields[field]);
   };
   const number = (n) => n.toLocaleString(language);
-  const percent = (x, digits = 0) => (100 * x).toFixed(digits) + " %";
+  const percent = (x, digits = 0) => (100 * x).toFixed(digits) + "\u00a0%";
   const label = (name) => values.names[language][name] || name || t("word.none");
 
   function make(tag, attributes = {}, ...children) {
@@ -71,8 +71,10 @@
     changed();
   }
 
-  function picture(row, suggestion) {
+  function picture(row, suggestion, finding) {
     const one = values.rows[row];
+    // In a dispute between copies the likeliest new label is that of another copy.
+    const other = finding.rows.map((one) => values.rows[one].label).find((name) => name && name !== one.label);
     const relabels = values.labels.filter((name) => name !== one.label);
     const node = make("div", { class: "picture", "data-row": row });
     const tick = (action, text, extra) => {
@@ -95,6 +97,7 @@
         changed();
       } }, ...relabels.map((name) => make("option", { value: name }, label(name))));
       if (suggestion[0] === "relabel") select.value = suggestion[1];
+      else if (other) select.value = other;
       node.append(tick("relabel", "→", select));
     }
     node.append(tick("keep", t("action.keep")));
@@ -105,7 +108,7 @@
     const node = make("article", { class: "card", "data-finding": n });
     const text = facts(finding);
     if (text) node.append(make("p", { class: "facts" }, text));
-    node.append(make("div", { class: "pictures" }, ...finding.rows.map((row, i) => picture(row, finding.suggested[i]))));
+    node.append(make("div", { class: "pictures" }, ...finding.rows.map((row, i) => picture(row, finding.suggested[i], finding))));
     if (finding.rows.length > 1 && finding.kind !== "split_person" && !finding.more) {
       const box = make("input", { type: "checkbox", "data-person": n, onchange: (event) => {
         if (event.target.checked) persons.add(n); else persons.delete(n);
@@ -148,7 +151,7 @@
       make("p", {}, t("text.how")),
       make("table", {}, head([t("column.finding"), t("column.number"), ""], [1]), make("tbody", {}, ...rows)),
       make("h2", {}, t("title.classes")),
-      values.imbalance ? make("p", {}, t("text.imbalance", { ratio: values.imbalance.toFixed(1) })) : null,
+      values.imbalance >= 1.05 ? make("p", {}, t("text.imbalance", { ratio: values.imbalance.toFixed(1) })) : null,
       make("table", {}, make("tbody", {}, ...classes)),
       ...values.drift.flatMap(drift),
       values.notes.length ? make("h2", {}, t("title.notes")) : null,
