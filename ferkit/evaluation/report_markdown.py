@@ -71,7 +71,7 @@ def render_matrix_markdown(values: Values, language: str = "en", notes: Sequence
     """Several data sets against each other; arguments as of :func:`ferkit.evaluation.report_html.render_matrix`."""
     words = Words(language)
     title = _escaped(words("title.matrix", name=", ".join(values["data"])))
-    found = [_table(one) for one in tables.cross_tables(values, words)]
+    found = [f"## {_escaped(name)}\n\n{_table(one)}" for name, one in tables.cross_tables(values, words)]
     return "\n\n".join([f"# {title}", words("caption.cross"), *found, _list(notes)]).strip() + "\n"
 
 

@@ -187,7 +187,7 @@ def _gaps_of_all(i: int, column: str, values: Values, words: Words) -> Table:
     return Table(header, frozen(rows), words("caption.gaps", column=column), frozenset({1, 2}))
 
 
-def cross_tables(values: Values, words: Words) -> list[Table]:
+def cross_tables(values: Values, words: Words) -> list[tuple[str, Table]]:
     """For each contender, accuracy by the data trained on (rows) and tested on (columns)."""
     names = values["data"]
     found = []
@@ -199,10 +199,10 @@ def cross_tables(values: Values, words: Words) -> list[Table]:
                 if cell is None:
                     cells.append(Cell(words("part.failed")))
                     continue
-                note = words("part.in_classes", n=cell["n"], k=len(cell["classes"]))
+                note = words("part.in_classes", k=len(cell["classes"]))
                 cells.append(replace(figure_cell(cell["accuracy"]), note=note, best=i == j))
             rows.append([Cell(names[i], kind="name"), *cells])
-        found.append(Table((name, *names), frozen(rows)))
+        found.append((name, Table((words("column.trained_tested"), *names), frozen(rows))))
     return found
 
 

@@ -38,7 +38,7 @@ class Scale:
 
     def ticks(self, n: int = 5) -> list[float]:
         """About ``n`` round numbers between the ends."""
-        if self.log:
+        if self.log and self.high > 8 * self.low:
             span = np.log10(self.high / self.low)
             steps = (1.0,) if span > 3 else (1.0, 3.0) if span > 1.5 else (1.0, 2.0, 5.0)
             powers = range(int(np.floor(np.log10(self.low))), int(np.ceil(np.log10(self.high))) + 1)
@@ -55,7 +55,7 @@ class Scale:
 def percent_ticks(scale: Scale, n: int = 5) -> list[tuple[float, str]]:
     """Ticks of a share, written as percentages."""
     marks = scale.ticks(n)
-    digits = 1 if len(marks) > 1 and (marks[1] - marks[0]) * 100 % 1 > 1e-6 else 0
+    digits = 1 if any(abs(100 * mark - round(100 * mark)) > 1e-6 for mark in marks) else 0
     return [(mark, f"{100 * mark:.{digits}f}%") for mark in marks]
 
 

@@ -24,6 +24,8 @@ from ferkit.evaluation.svg_axes import (
 Values = Mapping[str, Any]
 
 _WIDTH = 420.0
+_FEW = 10
+"""Images of a bin below which its accuracy says little."""
 
 
 def intervals_chart(rows: Sequence[tuple[str, Values, str]], label: str, reference: float | None) -> Markup:
@@ -54,7 +56,7 @@ def intervals_chart(rows: Sequence[tuple[str, Values, str]], label: str, referen
 
 
 def reliability_chart(bins: Sequence[Sequence[float | None]], words: Mapping[str, str], label: str) -> Markup:
-    """Accuracy in each bin of confidence against the diagonal, and how many images each bin has.
+    """Accuracy in each bin of confidence against the diagonal, and how many images each bin has; pale if few.
 
     Args:
         bins: images, mean confidence and accuracy of each bin.
@@ -70,7 +72,8 @@ def reliability_chart(bins: Sequence[Sequence[float | None]], words: Mapping[str
         if not count or confidence is None or accuracy is None:
             continue
         hint = f"{int(count)}: {100 * confidence:.1f}% / {100 * accuracy:.1f}%"
-        parts.append(rectangle(left, y(accuracy), wide, y(0) - y(accuracy), "bar c0", hint))
+        bar = "bar c0" if count >= _FEW else "bar c0 faint"
+        parts.append(rectangle(left, y(accuracy), wide, y(0) - y(accuracy), bar, hint))
         share = count / total
         parts.append(rectangle(left, below(share), wide, below(0) - below(share), "bar c0 faint", hint))
     parts.append(line(x(0), y(0), x(1), y(1), "reference"))

@@ -349,7 +349,7 @@ def test_data_sets_against_each_other(tmp_path: Path) -> None:
     (tmp_path / "west<b>--동양" / "report.html").touch()
     files = write_matrix_report(values, tmp_path, "en", ["contempt has no place"])
     page = Page(files[0].read_text(encoding="utf-8"))
-    assert page.rows[1] == ["west<b>", "50.0\u00a0%40.0–60.01,200 images, 2 classes", "failed"]
+    assert page.rows[1] == ["west<b>", "50.0\u00a0%40.0–60.02 expressions", "failed"]
     assert "contempt has no place" in page.text
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == ["west%3Cb%3E--%EB%8F%99%EC%96%91/report.html"]
