@@ -106,6 +106,13 @@ def _limit_options(command: F) -> F:
 )
 @detector_weights_option
 @click.option(
+    "--detect-size",
+    type=click.IntRange(64),
+    default=480,
+    show_default=True,
+    help="The detector sees frames scaled down to this longer side; less serves more streams, and misses small faces.",
+)
+@click.option(
     "--workers", type=click.IntRange(1), help="Threads that read pictures and frames.  [default: one a core]"
 )
 @_limit_options

@@ -31,6 +31,7 @@ class FilmJob:
         film: name of the file in the job's folder.
         model: the model's folder.
         detector, detector_weights: see :func:`ferkit.inference.cropping.settle_faces`.
+        detect_size: the detector sees frames scaled down to this longer side, in pixels.
         every_s: seconds between the frames that are looked at; 0 for all.
         annotated: whether to draw into a copy.
         language: ``en`` or ``ko``, of the drawings.
@@ -41,6 +42,7 @@ class FilmJob:
     model: str
     detector: str
     detector_weights: str | None
+    detect_size: int
     every_s: float
     annotated: bool
     language: str
@@ -70,7 +72,7 @@ def read_film(folder: Path) -> None:
 
     model = open_model(Path(job.model), threads=1)
     weights = None if job.detector_weights is None else Path(job.detector_weights)
-    options = EngineOptions(job.detector, weights, detect_every=1 if job.every_s else 3)
+    options = EngineOptions(job.detector, weights, job.detect_size, detect_every=1 if job.every_s else 3)
     engine, _ = build_engine(model, options)
     share = 0.5 if job.annotated else 0.95
 
@@ -156,7 +158,7 @@ def _limit_itself() -> None:
     except ImportError:  # there is no such thing on Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    os.nice(10)  # those who look at a stream come first
+    os.nice(5)  # those who look at a stream come first
 
 
 def _end_with_parent() -> None:

@@ -73,15 +73,16 @@ class StreamReader:
         model: whose classifier and detector it shares.
         fps: that the client means to send, so that the work fits between two frames.
         max_pixels: of a frame.
+        detect_size: the detector sees frames scaled down to this longer side, in pixels.
     """
 
-    def __init__(self, model: OpenModel, fps: float, max_pixels: int) -> None:
+    def __init__(self, model: OpenModel, fps: float, max_pixels: int, detect_size: int) -> None:
         start_confidence = 0.0 if model.detector.name == "haar" else 0.6  # Haar's are not on others' scale
         self.engine = Engine(
             model.trained.classifier,
             model.detector,
             LabelSmoother(SmoothingSettings(), len(model.labels)),
-            EngineSettings(model.faces.settings, model.trained.resize),
+            EngineSettings(model.faces.settings, model.trained.resize, detect_size),
             FaceTracker(TrackerSettings(start_confidence=start_confidence)),
             LivePace(fps),
         )

@@ -125,6 +125,7 @@ async def video(
             str(chosen.folder.resolve()),
             settings.detector,
             None if settings.detector_weights is None else str(settings.detector_weights.resolve()),
+            settings.detect_size,
             every if every >= SHORTEST_S else 0.0,
             annotated,
             language,

@@ -72,6 +72,7 @@ class ServeSettings:
         model: the default one: name or folder; None for the one that comes with ferkit.
         models_dir: those that may be chosen.
         detector, detector_weights: see :func:`ferkit.inference.cropping.settle_faces`.
+        detect_size: the detector sees frames of streams and films scaled down to this longer side, in pixels.
         workers: threads that read pictures and frames; None for one a core.
         log_dir: one file a day goes there.
         limits: how much it takes on.
@@ -92,6 +93,7 @@ class ServeSettings:
     models_dir: Path = Path("models")
     detector: str = "auto"
     detector_weights: Path | None = None
+    detect_size: int = 480
     workers: int | None = None
     log_dir: Path | None = None
     limits: Limits = field(default_factory=Limits)

@@ -115,7 +115,8 @@ class StreamSession:
         await self._send({"type": "ready", "model": model.name, "labels": describe_labels(model.labels)})
 
     def _reader_of(self, model: OpenModel) -> Callable[[], StreamReader]:
-        return lambda: StreamReader(model, self._fps, self._limits.max_frame_pixels)
+        max_pixels, detect_size = self._limits.max_frame_pixels, self._settings.detect_size
+        return lambda: StreamReader(model, self._fps, max_pixels, detect_size)
 
     async def _serve(self) -> None:
         answering = asyncio.create_task(self._answer_all())

@@ -1,3 +1,4 @@
+import configparser
 import json
 import os
 import re
@@ -167,3 +168,15 @@ def test_a_server_that_is_stopped_says_goodbye_and_finishes_what_it_has(models_d
         gate.open.set()
         thread.join(10)
         assert asked == [200]
+
+
+def test_every_file_of_the_page_is_packaged() -> None:
+    repository = Path(__file__).resolve().parents[2]
+    config = configparser.ConfigParser()
+    config.read(repository / "setup.cfg")
+    patterns = config["options.package_data"]["ferkit.serving"].split(",")
+    package = repository / "ferkit" / "serving"
+    packaged = {path for pattern in patterns for path in package.glob(pattern.strip())}
+    files = {path for path in (package / "static").rglob("*") if path.is_file()}
+    assert files
+    assert files <= packaged
