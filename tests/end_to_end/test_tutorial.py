@@ -100,4 +100,4 @@ def test_the_model_has_learnt_something_and_reads_photos(done: tuple[Path, dict[
     assert float(found.group(1)) > 50  # the largest class has 29 %
     with (work / "predictions.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len({row["picture"] for row in rows}) == 56
+    assert len({row["path"] for row in rows}) == 56
