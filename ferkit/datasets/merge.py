@@ -59,8 +59,9 @@ def merge(
     """
     if names is None:
         names = [dataset.name for dataset in datasets]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        used = [d.name for d in datasets if any(SOURCE not in sample.attributes for sample in d.samples)]
+        twice = next((name for name in used if used.count(name) > 1), None)
+        if twice is not None:
             raise DataError(
                 f"two of the data sets are called {twice!r}, so that their persons could not be told apart; "
                 "name the sources: --source NAME for each data set, in their order"
