@@ -210,6 +210,11 @@ class Comparison:
         """Whether a test picture, or its person, is in the training part of its repeat."""
         return any(len(split.leaking) for split in self.splits)
 
+    @property
+    def separable(self) -> bool:
+        """Whether leaking test pictures can be left out: there are some, and others remain."""
+        return self.leaking and any(len(split.leaking) < len(split.test) for split in self.splits)
+
     def contender(self, name: str) -> ContenderResult:
         """The contender called ``name``. Raises DataError if there is none."""
         for one in self.contenders:

@@ -133,7 +133,7 @@ def _contender_to_dict(comparison: Comparison, one: ContenderResult) -> dict[str
     }
     if one.failure is None:
         values["evaluation"] = comparison.evaluation(one.name).to_dict()
-        if comparison.leaking:
+        if comparison.separable:
             clean = comparison.evaluation(one.name, with_leaks=False)
             values["evaluation_without_leaks"] = clean.to_dict()
     return values

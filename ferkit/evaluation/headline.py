@@ -28,7 +28,7 @@ def headline_sentences(comparison: Comparison) -> list[str]:
     if comparison.finished:
         best = best_of(comparison)
         found += [pair.sentence for pair in comparison.pairs if best in (pair.a, pair.b)]
-        if comparison.leaking:
+        if comparison.separable:
             found.append(_memory(comparison, best))
     found += [f"{one.name} failed: {one.failure}" for one in comparison.contenders if one.failure is not None]
     for one in comparison.finished:
@@ -77,7 +77,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    leaking = comparison.leaking
+    leaking = comparison.separable
     header = ["contender", "accuracy", "95 % interval"]
     header += ["without leaks"] if leaking else []
     header += ["macro-F1", "log-loss", "ECE", "train s", "ms x1", "ms x32", "MB"]

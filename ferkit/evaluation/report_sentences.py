@@ -160,10 +160,12 @@ def _leaks(values: Values, best: Values, words: Words) -> list[str]:
         return (
             [] if best["seen_rows"] else [_sentence(note) for note in best["notes"]] or [words("say.unseen")]
         )
-    leaking = sum(split["leaking_rows"] for split in values["splits"])
+    leaking = max(split["leaking_rows"] for split in values["splits"])
     if leaking and "evaluation_without_leaks" in best:
         clean = best["evaluation_without_leaks"]["accuracy"]["value"]
         return [words("say.leaking", n=leaking, name=best["name"], clean=clean)]
+    if leaking:
+        return [words("say.all_leaking")]
     return [words("say.clean" if values["leaks"] is not None else "say.unchecked")]
 
 

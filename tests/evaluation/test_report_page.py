@@ -307,6 +307,20 @@ def test_who_saw_the_test_pictures_is_not_the_best(tmp_path: Path) -> None:
     assert "shipped was, or may have been, trained on 40 of these test images" in page.text
 
 
+def test_every_test_picture_leaks(tmp_path: Path) -> None:
+    write_comparison(made_up(n=60, leaking=60), tmp_path)
+    page, values = read(tmp_path)
+    assert page.text.count("Every test image leaks") == 2  # in short, and in its section
+    assert "evaluation_without_leaks" not in values["contenders"][0]
+
+
+def test_nothing_leaks(tmp_path: Path) -> None:
+    found = made_up(n=60, leaking=0)
+    write_comparison(Comparison(**{**vars(found), "leaks": {"sentence": "no leaks", "pairs": []}}), tmp_path)
+    page, _ = read(tmp_path)
+    assert page.text.count("The leak check found no test image") == 2
+
+
 def test_korean_needs_no_font_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
     write_comparison(made_up(n=60), tmp_path, "ko")
