@@ -43,11 +43,8 @@ class Browser:
         if clip is not None:
             options.add_argument("--use-fake-device-for-media-stream")
             options.add_argument(f"--use-file-for-fake-video-capture={clip}")
-        media = {"profile.default_content_setting_values.media_stream_camera": 2} if refuse_camera else {}
-        options.add_experimental_option(
-            "prefs",
-            {"intl.accept_languages": language, "download.default_directory": str(downloads), **media},
-        )
+        prefs = {"intl.accept_languages": language, "download.default_directory": str(downloads)}
+        options.add_experimental_option("prefs", prefs)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         service = webdriver.ChromeService(executable_path=driver)
         self.driver = webdriver.Chrome(options=options, service=service)
@@ -123,7 +120,7 @@ class Browser:
         return self.until(newest, f"a saved {suffix}")
 
     def foreign_requests(self, host: str) -> list[str]:
-        """Addresses that the page asked for on any other host since it began."""
+        """Addresses that pages asked for on any other host."""
         self._read_logs()
         return [
             url for url in self._requests
@@ -131,10 +128,15 @@ class Browser:
         ]  # fmt: skip
 
     def complaints(self) -> list[str]:
-        """What the console holds of warnings and errors since it was last asked."""
+        """Warnings and errors of the console; they are told once."""
         self._read_logs()
         complaints, self._complaints = self._complaints, []
         return complaints
+
+    def forget(self) -> None:
+        """Count requests and complaints from now on."""
+        self._read_logs()
+        self._requests, self._complaints = [], []
 
     def close(self) -> None:
         """End the browser."""

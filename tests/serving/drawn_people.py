@@ -26,7 +26,9 @@ def drawn_frames(n_frames: int, fps: float = 25.0, act_s: float = 3.0) -> Iterat
             expression = ROLES[k][int(act) % len(ROLES[k])]
             # From rest to the expression, for a while, and back: a cosine with a flat top.
             intensity = float(np.clip(1.6 * np.sin(np.pi * share), 0, 1.05))
-            face = render_face(person, expression, np.random.default_rng(SEEDS[k]), size=side, intensity=intensity)
+            face = render_face(
+                person, expression, np.random.default_rng(SEEDS[k]), size=side, intensity=intensity
+            )
             left = 20 + k * (side + 40)
             top = 120 + round(10 * np.sin(i / fps * 1.3 + k))
             _frame_in(frame, face, left, top)
@@ -37,7 +39,9 @@ def write_camera_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
     """Frames as the Motion JPEG that Chromium plays as a camera's picture."""
     with path.open("wb") as file:
         for frame in frames:
-            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+            _, jpeg = cv2.imencode(
+                ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90]
+            )
             file.write(jpeg.tobytes())
     return path
 

@@ -74,6 +74,7 @@ const checked = () => find("#purpose-options input:checked")?.value ?? null;
 
 function answer(dialog) {
   dialog.returnValue = "";
+  find(".cancel", dialog).onclick = () => dialog.close(); // no submit button, or the Enter key would press it
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });

@@ -1,21 +1,23 @@
-// Frames of a video as JPEG, as large as the line and the server can take without delay.
+// Frames of a video as JPEG, as good as the line can take without delay.
 
 const STEPS = [
-  { side: 320, quality: 0.7 },
-  { side: 400, quality: 0.75 },
-  { side: 480, quality: 0.8 },
+  { side: 320, quality: 0.5 },
+  { side: 480, quality: 0.5 },
+  { side: 640, quality: 0.5 },
+  { side: 640, quality: 0.65 },
   { side: 640, quality: 0.8 },
-  { side: 800, quality: 0.85 },
+  { side: 640, quality: 0.9 },
 ];
-const FIRST = 3;
+const FIRST = 4;
 const TOO_SLOW_MS = 120;
-const FAST_MS = 45;
-const PATIENCE = 30;
+const FAR_TOO_SLOW_MS = 400;
+const FAST_MS = 50;
+const PATIENCE = 25;
 
 export class FrameEncoder {
   #canvas = document.createElement("canvas");
   #step = FIRST;
-  #transport = null;
+  #transport_ms = null;
   #since = 0;
 
   constructor(video) {
@@ -36,12 +38,19 @@ export class FrameEncoder {
 
   /** Learn from an answer: what is not the server's own time was spent on encoding and on the line. */
   learn(delay_ms, server_ms) {
-    const transport = Math.max(0, delay_ms - server_ms);
-    this.#transport = this.#transport === null ? transport : this.#transport + 0.15 * (transport - this.#transport);
+    const transport_ms = Math.max(0, delay_ms - server_ms);
+    this.#transport_ms = this.#transport_ms === null
+      ? transport_ms
+      : this.#transport_ms + 0.15 * (transport_ms - this.#transport_ms);
     this.#since += 1;
     if (this.#since < PATIENCE) return;
-    if (this.#transport > TOO_SLOW_MS && this.#step > 0) this.#move(-1);
-    else if (this.#transport < FAST_MS && this.#step < STEPS.length - 1) this.#move(1);
+    if (this.#step > 0 && this.#transport_ms > (this.#keepsSize(-1) ? TOO_SLOW_MS : FAR_TOO_SLOW_MS)) this.#move(-1);
+    else if (this.#transport_ms < FAST_MS && this.#keepsSize(1)) this.#move(1);
+  }
+
+  /** Faces are followed in pixels, so a size is given up only for a poor line, and not taken back. */
+  #keepsSize(by) {
+    return STEPS[this.#step + by]?.side === STEPS[this.#step].side;
   }
 
   #move(by) {

@@ -17,6 +17,7 @@ export class LiveOverlay {
   #boxes = new Map();
   #drawnAt = 0;
   #turn = 0;
+  #keepFree = [];
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -41,6 +42,8 @@ export class LiveOverlay {
     this.#answer = answer;
     this.#labels = labels;
     this.#answeredAt = performance.now();
+    this.#keepFree = [...document.querySelectorAll(".stage .pill")].map((pill) => (
+      { x: pill.offsetLeft, y: pill.offsetTop, width: pill.offsetWidth, height: pill.offsetHeight }));
     this.#describe();
   }
 
@@ -53,7 +56,9 @@ export class LiveOverlay {
       const follow = calm() ? 1 : 1 - Math.exp(-(now - this.#drawnAt) / FOLLOW_MS);
       const place = fitInside(this.#answer, { width, height });
       const text = width < 480 ? 13 : 15;
-      drawFaces(context, this.#glide(follow), { place, size: { width, height }, mirror: this.mirror, labels: this.#labels, text });
+      drawFaces(context, this.#glide(follow), {
+        place, size: { width, height }, mirror: this.mirror, labels: this.#labels, text, keepFree: this.#keepFree,
+      });
       context.globalAlpha = 1;
     }
     this.#drawnAt = now;

@@ -147,6 +147,7 @@ export class Live {
     const gap = now - this.#answeredAt;
     if (this.#answer && gap < LONG_MS) this.#gap_ms = steadied(this.#gap_ms, gap);
     this.#delay = steadied(this.#delay, answer.delay_ms);
+    answer.faces.sort((a, b) => a.id - b.id); // the server's order, by size, changes all the time
     this.#answer = answer;
     this.#answeredAt = now;
     this.#overlay.show(answer, this.#labels);

@@ -20,10 +20,10 @@ export function fitInside(size, frame) {
  * @param context of a canvas; its units are CSS pixels.
  * @param faces `{n, box: [left, top, right, bottom], label, confidence}`, boxes in pixels of the picture.
  * @param place `{scale, x, y}` of the picture on the canvas, `size` of the canvas, `mirror`, `labels` of the model,
- *   `text` for the size of letters.
+ *   `text` for the size of letters, `keepFree` for `{x, y, width, height}` where no label may be.
  */
-export function drawFaces(context, faces, { place, size, mirror = false, labels, text = 15 }) {
-  const taken = [];
+export function drawFaces(context, faces, { place, size, mirror = false, labels, text = 15, keepFree = [] }) {
+  const taken = [...keepFree];
   for (const face of faces) {
     let [left, top, right, bottom] = face.box.map((v, i) => v * place.scale + (i % 2 ? place.y : place.x));
     if (mirror) [left, right] = [size.width - right, size.width - left];
@@ -68,7 +68,7 @@ function chip(context, face, { left, top, bottom }, color, { size, labels, text,
   const dot = label ? text * 0.95 : 0;
   const width = badge + dot + context.measureText(words).width + text * 1.15;
   const x = Math.max(2, Math.min(left, size.width - width - 2));
-  const y = freePlace(taken, { x, width, height }, top - height - 6, bottom + 6, size);
+  const y = freePlace(taken, { x, width, height }, top, bottom, size);
   taken.push({ x, y, width, height });
   context.fillStyle = "rgb(12 14 17 / 84%)";
   rounded(context, x, y, width, height, height * 0.32);
@@ -88,11 +88,12 @@ function chip(context, face, { left, top, bottom }, color, { size, labels, text,
   context.fillText(words, x + badge + dot + text * 0.5, y + height * 0.53);
 }
 
-/** Above the face if there is room, below it otherwise, and never over another label. */
-function freePlace(taken, { x, width, height }, above, below, size) {
+/** Above the face if there is room, below it or inside otherwise, and not over another label. */
+function freePlace(taken, { x, width, height }, top, bottom, size) {
+  const [above, below] = [top - height - 6, bottom + 6];
   const fits = (y) => y >= 2 && y + height <= size.height - 2
     && taken.every((o) => x + width < o.x || o.x + o.width < x || y + height < o.y || o.y + o.height < y);
-  return [above, below, above - height - 2, below + height + 2].find(fits) ?? Math.max(2, Math.min(above, size.height - height - 2));
+  return [above, below, top + 4, bottom - height - 4, above - height - 2, below + height + 2].find(fits) ?? Math.max(2, Math.min(above, size.height - height - 2));
 }
 
 function rounded(context, x, y, width, height, r) {

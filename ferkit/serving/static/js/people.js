@@ -13,7 +13,7 @@ const STAYS_S = 8;
 const POOR_QUALITY = 0.2;
 const DRAW_MS = 100;
 
-export const countText = (n) => t(n < 2 ? `people.count.${n}` : "people.count.n", { n });
+export const countText = (n) => t(`people.count.${n < 2 ? n : "n"}`, { n });
 
 class PersonCard {
   constructor(id, labels) {
@@ -47,6 +47,7 @@ class PersonCard {
     return this.face && this.face.quality < POOR_QUALITY ? t("people.poor") : "";
   }
 
+  /** Take in a reading; gives whether the person has come back into view. */
   show(face, now_s) {
     this.face = face;
     this.seen_s = now_s;
@@ -55,15 +56,18 @@ class PersonCard {
     this.now.textContent = this.labelText();
     this.sure.textContent = percent(face.confidence);
     this.swatch.style.setProperty("--label", labelOf(face.label, this.labels)?.color ?? "");
-    this.mark(false);
+    return this.mark(false);
   }
 
+  /** Say whether the person is out of view; gives whether that has changed. */
   mark(gone) {
+    const changed = gone !== this.gone;
     this.gone = gone;
     this.element.classList.toggle("gone", gone);
     const text = this.remarkText();
     this.remark.hidden = !text;
     if (this.remark.textContent !== text) this.remark.textContent = text;
+    return changed;
   }
 
   draw(now_s) {
@@ -89,14 +93,16 @@ export class People {
   show(faces, labels, now_s) {
     this.#n = faces.length;
     for (const face of faces) {
-      if (!this.#cards.has(face.id)) this.#add(new PersonCard(face.id, labels));
-      this.#cards.get(face.id).show(face, now_s);
+      const isNew = !this.#cards.has(face.id);
+      if (isNew) this.#cards.set(face.id, new PersonCard(face.id, labels));
+      const card = this.#cards.get(face.id);
+      if (card.show(face, now_s) || isNew) this.#place(card);
     }
     const ids = new Set(faces.map((face) => face.id));
     for (const [id, card] of this.#cards) {
       if (ids.has(id)) continue;
       // A face that is missed in a frame or two has not gone.
-      card.mark(now_s - card.seen_s > AWAY_S);
+      if (card.mark(now_s - card.seen_s > AWAY_S)) this.#place(card);
       if (now_s - card.seen_s > STAYS_S) this.#remove(card);
     }
     this.#settle();
@@ -115,9 +121,10 @@ export class People {
     this.#settle();
   }
 
-  #add(card) {
-    this.#cards.set(card.id, card);
-    const after = [...this.#cards.values()].filter((c) => c.id > card.id).sort((a, b) => a.id - b.id)[0];
+  /** Those in view first, each part in the order of the numbers. */
+  #place(card) {
+    const order = (a, b) => a.gone - b.gone || a.id - b.id;
+    const after = [...this.#cards.values()].filter((other) => order(card, other) < 0).sort(order)[0];
     this.#list.insertBefore(card.element, after?.element ?? null);
   }
 
