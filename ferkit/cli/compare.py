@@ -32,7 +32,7 @@ from ferkit.cli.options import (
     "names",
     multiple=True,
     metavar="NAME",
-    help="Who takes part; several times. See below.  [default: dummy; logistic, mlp and svm on hog and on ferkit; "
+    help="Who takes part; several times; see above.  [default: dummy; logistic, mlp and svm on hog and on ferkit; "
     "shipped]",
 )
 @click.option(
