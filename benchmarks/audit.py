@@ -1,4 +1,4 @@
-"""What an audit finds in FER2013's training part: blank pictures, copies, flipped labels, pictures without a face.
+"""What an audit finds in FER2013's training part: blank pictures, copies, flipped labels.
 
     python benchmarks/audit.py fer2013/ --labels labels.csv --embeddings cache/fer2013--onnx-… --plot audit.png
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.audit.labels import Doubts, LabelSettings, doubt
-from ferkit.audit.looks import LooksSettings, blank_rows, unusualness
+from ferkit.audit.looks import LooksSettings, blank_rows
 from ferkit.audit.run import kept_apart
 from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset
@@ -101,7 +101,12 @@ def plot(rankings: dict[str, np.ndarray], file: Path, share: float) -> None:
     for (name, hits), colour in zip(rankings.items(), COLOURS, strict=False):
         found = np.cumsum(hits)
         n = np.arange(1, len(hits) + 1)
-        left.plot(found / hits.sum(), found / n, color=colour, label=name)
+        left.plot(
+            found / hits.sum(),
+            found / n,
+            color=colour,
+            label=name.replace("arcface_", "").replace("_112_rgb255_128d", ""),
+        )
         right.plot(n / len(hits), found / hits.sum(), color=colour)
     left.axhline(share, color=MUTED, linestyle=":", label="by chance")
     right.plot([0, 1], [0, 1], color=MUTED, linestyle=":")
@@ -119,23 +124,8 @@ def plot(rankings: dict[str, np.ndarray], file: Path, share: float) -> None:
     right.set(xlim=(0, 0.5), ylim=(0, 1))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8, loc="upper right")
     figure.savefig(file, dpi=110)
-
-
-def faceless_rows(X: np.ndarray, blank: np.ndarray, seen: list[dict[str, int] | None]) -> list[str]:
-    """How many of the most unusual pictures most FER+ voters called no face."""
-    no_face = np.array([one is not None and one["NF"] >= 5 for one in seen])
-    order = [i for i in np.argsort(-unusualness(X)) if not blank[i]]
-    n = round(len(X) * LooksSettings().unusual_share)
-    known = (no_face & ~blank).sum()
-    first = no_face[order[:100]].sum()
-    return [
-        f"{known}",
-        f"{first}",
-        f"{no_face[order[:n]].sum()} of {n}",
-        f"{no_face[order[:n]].sum() / known:.0%}",
-    ]
 
 
 def main() -> None:
@@ -173,15 +163,12 @@ def main() -> None:
         agreement = disputed(changed, crowd)
         apart = kept_apart(dataset, copies)
         rankings: dict[str, np.ndarray] = {}
-        faceless: list[str] = []
         rows: list[str] = []
         for folder in arguments.embeddings:
             store = EmbeddingStore.open(folder)
             table = table_of(store, dataset)
             tap = store.settings.embedder.tap
             name = store.settings.embedder.backbone.split(":")[-1].split(".")[0] + (f", {tap}" if tap else "")
-            cells = " | ".join(faceless_rows(table.X, blank, crowd))
-            faceless.append(f"| {name} | {cells} |")
             noisy = EmbeddingTable(table.X, changed.astype(object), table.paths, table.groups, table.split)
             for head in arguments.heads:
                 doubts = doubt(
@@ -198,8 +185,6 @@ def main() -> None:
         "contradict | called wrong |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     print("\n".join(rows))
-    print("\n| features | no face by FER+ | 100 most unusual | all unusual | found |\n|---|---|---|---|---|")
-    print("\n".join(faceless))
     if arguments.plot:
         plot(rankings, arguments.plot, arguments.flips)
 

@@ -1,17 +1,12 @@
 """Pictures that no label can be read from: unreadable, blank, tiny, blurred, unlike all others, without a face."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ferkit.audit.findings import DROP, KEEP, Finding
-from ferkit.core.errors import FerkitError
-from ferkit.core.faces import Faces
-from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.survey import Survey
-from ferkit.embedder.table import EmbeddingTable
 
 REFERENCE_ROWS = 20_000
 """How many pictures the others are compared with to see how unusual they are: time grows with rows, not its square."""
@@ -30,14 +25,13 @@ class LooksSettings:
         tiny_side: pixels of the shorter side below which eyes and mouth run together.
         blurred_sharpness: share of fine structure below which a picture counts as blurred, see
             :attr:`ferkit.datasets.survey.Survey.sharpness`.
-        unusual_share: of all pictures, the share that is least like the others: a detector looks for a face in
-            these.
+        unusual_share: of all pictures, the share that is least like the others.
     """
 
     blank_contrast: float = 4.0
     tiny_side: int = 24
     blurred_sharpness: float = 0.12
-    unusual_share: float = 0.02
+    unusual_share: float = 0.01
 
 
 def blank_rows(seen: Survey, settings: LooksSettings) -> np.ndarray:
@@ -71,43 +65,47 @@ def looks_findings(dataset: Dataset, seen: Survey, settings: LooksSettings) -> l
     return findings
 
 
-def unusual_findings(
-    dataset: Dataset,
-    table: EmbeddingTable,
-    rows: np.ndarray,
-    blank: np.ndarray,
-    detect: Callable[[np.ndarray], Faces] | None,
-    settings: LooksSettings,
-    *,
-    seed: int = 0,
-    progress: Progress,
-) -> list[Finding]:
-    """Pictures that are least like all others, and those among them in which a detector finds no face.
+def faceless_findings(confidence: np.ndarray, blank: np.ndarray, unusual: np.ndarray | None) -> list[Finding]:
+    """Pictures in which a detector finds no face; the most unusual first, since hard faces look like faces.
 
     Args:
-        dataset: the pictures.
-        table: embeddings.
-        rows: the row in the data set of each embedding.
-        blank: bool, of the data set's rows.
-        detect: finds faces in uint8 RGB; None if there is no detector.
-        settings: how many are looked at.
-        seed: of the sample that pictures are compared with.
-        progress: is told of every picture that is looked at.
+        confidence: float (n,), of :func:`ferkit.audit.detection.face_confidence`.
+        blank: bool (n,), which are a finding of their own.
+        unusual: float (n,), of :func:`unusualness`, NaN where unknown; None without embeddings.
     """
-    distance = unusualness(table.X, seed)
-    n = max(1, round(len(rows) * settings.unusual_share))
-    order = [i for i in np.argsort(-distance) if not blank[rows[i]]][:n]
-    progress.start(total=len(order))
     findings = []
-    for rank, i in enumerate(order):
-        row = int(rows[i])
-        facts: dict[str, str | float] = {"distance": float(distance[i])}
-        faceless = detect is not None and not _has_face(dataset, row, detect)
-        kind, action = ("not_a_face", DROP) if faceless else ("outlier", KEEP)
-        findings.append(Finding(kind, (row,), 1 - rank / len(order), (action,), facts))  # type: ignore[arg-type]
-        progress.update(1)
-    progress.close()
+    rank = np.full(len(confidence), 0.5) if unusual is None else _rank(unusual)
+    for row in map(int, np.flatnonzero((confidence == 0) & ~blank)):
+        facts: dict[str, str | float] = {}
+        if unusual is not None and np.isfinite(unusual[row]):
+            facts["distance"] = float(unusual[row])
+        findings.append(Finding("not_a_face", (row,), float(rank[row]), (DROP,), facts))
     return findings
+
+
+def unusual_findings(unusual: np.ndarray, known: np.ndarray, settings: LooksSettings) -> list[Finding]:
+    """Pictures that are least like all others.
+
+    Args:
+        unusual: float (n,), of :func:`unusualness`, NaN where unknown.
+        known: bool (n,), pictures that are a finding already.
+        settings: how many are named.
+    """
+    n = max(1, round(np.isfinite(unusual).sum() * settings.unusual_share))
+    order = [int(row) for row in np.argsort(-np.nan_to_num(unusual)) if np.isfinite(unusual[row])][:n]
+    return [
+        Finding("outlier", (row,), 1 - rank / n, (KEEP,), {"distance": float(unusual[row])})
+        for rank, row in enumerate(order)
+        if not known[row]
+    ]
+
+
+def _rank(values: np.ndarray) -> np.ndarray:
+    """0 for the least .. 1 for the greatest; 0.5 for NaN."""
+    finite = np.flatnonzero(np.isfinite(values))
+    rank = np.full(len(values), 0.5)
+    rank[finite[np.argsort(values[finite], kind="stable")]] = np.linspace(0, 1, len(finite))
+    return rank
 
 
 def unusualness(X: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -132,19 +130,3 @@ def unusualness(X: np.ndarray, seed: int = 0) -> np.ndarray:
         gap = (part**2).sum(axis=1)[:, None] + square - 2 * part @ known.T
         distance[start : start + _BLOCK] = np.sqrt(np.maximum(np.partition(gap, nth, axis=1)[:, nth], 0))
     return distance / max(float(np.median(distance)), 1e-6)
-
-
-def _has_face(dataset: Dataset, row: int, detect: Callable[[np.ndarray], Faces]) -> bool:
-    """Whether a detector finds a face; crops are given the space around them that detectors expect."""
-    import cv2
-
-    try:
-        rgb = dataset.read(dataset.samples[row])
-    except (FerkitError, OSError):
-        return False
-    scale = 160 / max(rgb.shape[:2])
-    if scale > 1:
-        rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    edge = max(rgb.shape[:2]) // 3
-    framed = cv2.copyMakeBorder(rgb, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-    return len(detect(framed)) > 0 or len(detect(rgb)) > 0

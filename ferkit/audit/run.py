@@ -6,14 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
+from ferkit.audit.detection import face_confidence
 from ferkit.audit.drift import drift
 from ferkit.audit.findings import Audit, Drift, Finding, in_order
 from ferkit.audit.groups import copy_findings, person_findings
 from ferkit.audit.labels import LabelSettings, doubt, label_findings
-from ferkit.audit.looks import LooksSettings, blank_rows, looks_findings, unusual_findings
+from ferkit.audit.looks import (
+    LooksSettings,
+    blank_rows,
+    faceless_findings,
+    looks_findings,
+    unusual_findings,
+    unusualness,
+)
 from ferkit.core.errors import DataError, DependencyError
-from ferkit.core.faces import Faces
 from ferkit.core.progress import Progress
+from ferkit.core.protocols import FaceDetector
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.survey import Survey, survey
@@ -45,7 +53,7 @@ def audit(
     settings: AuditSettings,
     *,
     against: tuple[Dataset, Embedded | None] | None = None,
-    detect: Callable[[np.ndarray], Faces] | None = None,
+    detector: FaceDetector | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
     progress: Progress,
@@ -58,7 +66,7 @@ def audit(
         embedded: their embeddings, matched by path; None leaves out wrong labels and unusual pictures.
         settings: of all checks.
         against: another data set to compare with, and its embeddings by the same network.
-        detect: finds faces in uint8 RGB; None tells no faces from other things.
+        detector: looks for faces, see :data:`ferkit.audit.detection.LEAST_CONFIDENCE`; None does without.
         cache_dir: where what takes long is kept, so that a second run, or one after an interrupt, is quick.
         workers: threads; one a core if None.
         progress: is told how far each check is.
@@ -83,7 +91,7 @@ def audit(
     if not any(sample.split for sample in dataset.samples):
         notes.append("the data set has no split: copies and persons across parts were not looked for")
     apart = kept_apart(dataset, copies)
-    matched = None
+    matched, unusual = None, None
     if embedded is None:
         notes.append("no embeddings were given: wrong labels and unusual pictures were not looked for")
     else:
@@ -97,13 +105,20 @@ def audit(
         findings += found
         notes += note
         say("looking for unusual pictures")
-        findings += unusual_findings(
-            dataset, table, rows, blank, detect, settings.looks, seed=settings.labels.seed, progress=progress
+        unusual = np.full(len(dataset), np.nan)
+        unusual[rows] = unusualness(table.X, settings.labels.seed)
+    known = blank.copy()
+    if detector is None:
+        notes.append(
+            "no face detector is at hand: unusual pictures are not told from pictures without a face"
         )
-        if detect is None:
-            notes.append(
-                "no face detector is at hand: unusual pictures are not told from pictures without a face"
-            )
+    else:
+        say("looking for pictures without a face")
+        confidence = face_confidence(dataset, seen, detector, cache_dir, workers=workers, progress=progress)
+        findings += faceless_findings(confidence, blank, unusual)
+        known |= confidence == 0
+    if unusual is not None:
+        findings += unusual_findings(unusual, known, settings.looks)
     other = None
     if against is not None:
         other_seen = survey(against[0], cache_dir, workers=workers, progress=progress)

@@ -11,6 +11,7 @@ from ferkit.cli.options import (
     FILE,
     cache_dir_option,
     common_options,
+    detector_weights_option,
     is_quiet,
     lang_option,
     person_option,
@@ -19,13 +20,9 @@ from ferkit.cli.options import (
 from ferkit.core.tables import table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
     from ferkit.audit.run import Embedded
-    from ferkit.core.faces import Faces
     from ferkit.core.progress import Progress
+    from ferkit.core.protocols import FaceDetector
     from ferkit.datasets.dataset import Dataset
 
 
@@ -69,6 +66,7 @@ if TYPE_CHECKING:
     help="Folder of the report, or with --fix and --undo the manifest.  "
     "[default: <data>-audit/, <data>-audited.csv beside DATA]",
 )
+@detector_weights_option
 @lang_option
 @click.option(
     "--workers", type=click.IntRange(1), help="Threads that read and compare.  [default: one a core]"
@@ -124,8 +122,8 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
             named = options["against_embeddings"] or ("none" if options["embeddings"] else None)
             against = (other, _embedded(other, named, options, progress))
         found = run(
-            dataset, embedded, settings, against=against, detect=_detector(), cache_dir=options["cache_dir"],
-            workers=options["workers"], progress=progress, say=say,
+            dataset, embedded, settings, against=against, detector=_detector(options["detector_weights"]),
+            cache_dir=options["cache_dir"], workers=options["workers"], progress=progress, say=say,
         )  # fmt: skip
     out = options["out"] or data.parent / f"{data.resolve().stem}-audit"
     page, *_ = write_audit(found, out, options["lang"], options["show"])
@@ -214,10 +212,19 @@ def _embedded(
     return Embedded(embeddings, name)
 
 
-def _detector() -> "Callable[[np.ndarray], Faces]":
-    """The best detector that is at hand, told to take faces that it is not sure of."""
-    from ferkit.embedder.run import best_detector
-    from ferkit.faces.detectors import open_detector
+def _detector(weights: Path | None) -> "FaceDetector | None":
+    """YuNet, told to take faces that it is not sure of; None if it cannot be had.
 
-    name, weights = best_detector()
-    return open_detector(name, weights).detect
+    Haar's cascade is no stand-in: in tight crops it misses more faces than there are pictures without one.
+    """
+    from ferkit.audit.detection import LEAST_CONFIDENCE
+    from ferkit.embedder.run import best_detector
+    from ferkit.faces.detectors import YuNetDetector
+
+    name, file = best_detector(weights)
+    if name != "yunet" or file is None:
+        say(
+            "YuNet's weights cannot be had: pictures without a face are not looked for ('fer models fetch yunet')"
+        )
+        return None
+    return YuNetDetector(file, LEAST_CONFIDENCE)
