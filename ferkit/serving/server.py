@@ -44,13 +44,15 @@ class FerkitServer(uvicorn.Server):
         cv2.setNumThreads(1)
         listening = listen(self._settings.host, self._settings.port)
         self.port = listening.getsockname()[1]
-        complaints = FaultHandler(self._log)
-        logger = logging.getLogger("uvicorn.error")
-        logger.addHandler(complaints)
+        complaints = Complaints(self._log)
+        complaints.addFilter(
+            lambda record: not record.name.startswith("python_multipart")
+        )  # of what clients send
+        logging.getLogger().addHandler(complaints)
         try:
             super().run([listening])
         finally:
-            logger.removeHandler(complaints)
+            logging.getLogger().removeHandler(complaints)
             listening.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -110,8 +112,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-class FaultHandler(logging.Handler):
-    """Takes what Uvicorn complains of into the log of events."""
+class Complaints(logging.Handler):
+    """Takes what libraries warn of into the log of events."""
 
     def __init__(self, log: EventLog) -> None:
         super().__init__(logging.WARNING)
@@ -121,4 +123,4 @@ class FaultHandler(logging.Handler):
         text = record.getMessage().strip()
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
-        self._log.write("uvicorn", level=record.levelname, message=text)
+        self._log.write("warning", source=record.name, message=text)

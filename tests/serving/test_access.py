@@ -209,3 +209,17 @@ def test_every_answer_carries_the_page_s_policy(server: Running) -> None:
         assert "unsafe" not in policy
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_only_a_trusted_proxy_says_who_the_client_is(models_dir: Path, tmp_path: Path) -> None:
+    forwarded = {"X-Forwarded-For": "203.0.113.7", **RIGHT}
+    clients = []
+    for proxies in ((), ("127.0.0.1",)):
+        logs = tmp_path / str(len(proxies))
+        with running(models_dir, token=TOKEN, trusted_proxy=proxies, log_dir=logs) as server:
+            assert server.http.get("/v1/models", headers=forwarded).status_code == 200
+        (log,) = logs.iterdir()
+        clients += [
+            line["client"] for line in map(json.loads, log.read_text().splitlines()) if "client" in line
+        ]
+    assert clients == ["127.0.0.1", "203.0.113.7"]

@@ -286,3 +286,17 @@ def test_garbage_instead_of_http(server: Running) -> None:
             connection.sendall(noise.randbytes(500) + b"\r\n\r\n")
             assert rest_of(connection)[:12] in (b"", b"HTTP/1.1 400")
     assert server.http.get("/health").status_code == 200
+
+
+def test_answers_that_nobody_takes_are_cut(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ferkit.serving.connections.STALL_S", 0.4)
+    with running(models_dir) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.settimeout(0.5)
+        asked = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with contextlib.suppress(TimeoutError):
+            for _ in range(3000):  # 60 MB of answers
+                connection.sendall(asked)
+        assert until(lambda: len(server.server.server_state.connections) == 0, 10)
+        assert until(lambda: len(server.server.server_state.tasks) == 0, 10)
