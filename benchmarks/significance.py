@@ -97,13 +97,20 @@ def _skills(accuracy: float, alike: float, n: int, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True)
 class Rejections:
-    """In which share of comparisons the first two contenders were called different."""
+    """In which share of comparisons the first two contenders were called different.
 
+    Attributes:
+        verdict: as ``fer compare`` says it.
+        over_units: by the sign-flip test alone, which takes the trained models as they are.
+        over_images: by the same as if all pictures were independent.
+        bootstrap, macro_f1: by the paired bootstrap of accuracy and of macro-F1.
+    """
+
+    verdict: float
     over_units: float
     over_images: float
     bootstrap: float
     macro_f1: float
-    retraining: float
 
 
 def rejections(scene: Scene, repeats: int, n_resamples: int = 400) -> Rejections:
@@ -117,16 +124,10 @@ def rejections(scene: Scene, repeats: int, n_resamples: int = 400) -> Rejections
         gains, images = np.zeros((2, drawn.units.max() + 1, scene.trainings))
         np.add.at(gains, tuple(rows), gain)
         np.add.at(images, tuple(rows), 1)
-        p[i] = (
-            sign_flip_p(np.rint(np.bincount(drawn.units, gain))),
-            sign_flip_p(gain),
-            found.p[0, 1],
-            found.f1_p[0, 1],
-            retraining_p(gains, images, 0.0),
-        )
-    shares = (p < 0.05).mean(axis=0)
-    shares[np.isnan(p).all(axis=0)] = np.nan
-    return Rejections(*shares.tolist())
+        over_units = sign_flip_p(np.rint(gains.sum(axis=1)))
+        verdict = np.fmax(over_units, retraining_p(gains, images, 0.0))
+        p[i] = verdict, over_units, sign_flip_p(gain), found.p[0, 1], found.f1_p[0, 1]
+    return Rejections(*(p < 0.05).mean(axis=0).tolist())
 
 
 def any_false_alarm(contenders: int, repeats: int, corrected: bool) -> float:
@@ -205,12 +206,12 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     began = time.perf_counter()
     for title, scenes in (("called different though equal", EQUAL), ("found different", DIFFERENT)):
-        print(f"\n{title:<50}{'verdict':>9}{'images':>9}{'bootstrap':>11}{'macro-F1':>10}{'retraining':>12}")
+        print(f"\n{title:<50}{'verdict':>9}{'as is':>9}{'images':>9}{'bootstrap':>11}{'macro-F1':>10}")
         for name, scene in scenes.items():
             one = rejections(scene, repeats)
             print(
-                f"{name:<50}{one.over_units:>9.1%}{one.over_images:>9.1%}{one.bootstrap:>11.1%}"
-                f"{one.macro_f1:>10.1%}{one.retraining:>12.1%}",
+                f"{name:<50}{one.verdict:>9.1%}{one.over_units:>9.1%}{one.over_images:>9.1%}{one.bootstrap:>11.1%}"
+                f"{one.macro_f1:>10.1%}",
                 flush=True,
             )
     print(f"\n{'any of 45 pairs of 10 equal contenders':<50}{'Holm':>9}{'none':>9}")

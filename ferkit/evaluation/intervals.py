@@ -52,7 +52,7 @@ def share_interval(
     """
     value, error, n = (np.asarray(a, np.float64) for a in (value, error, n_units))
     t = t_quantile(effective, level)
-    error = _unbiased(error, n)
+    error = _unbiased(error, effective)
     inside = (value > 0) & (value < 1)
     slope = np.where(inside, value * (1 - value), 1.0)
     centre = np.log(np.where(inside, value, 0.5)) - np.log1p(-np.where(inside, value, 0.5))
@@ -73,7 +73,7 @@ def positive_interval(
     Arguments and result as of :func:`share_interval`.
     """
     value = np.asarray(value, np.float64)
-    relative = np.divide(_unbiased(error, n_units), value, out=np.zeros_like(value), where=value > 0)
+    relative = np.divide(_unbiased(error, effective), value, out=np.zeros_like(value), where=value > 0)
     factor = np.exp(t_quantile(effective) * relative)
     return value / factor, value * factor
 
@@ -102,15 +102,15 @@ def difference_interval(
     if n_units < 2:
         nothing = np.full(value.shape, np.nan)
         return nothing, nothing, nothing
-    error = np.hypot(_unbiased(error, np.array(n_units)), 1 / n_images)
+    error = np.hypot(_unbiased(error, np.array(effective)), 1 / n_images)
     reach = t_quantile(np.array(effective)) * error
     p = 2 * stdtr(max(effective - 1, 1), -np.abs(value) / error)
     return np.clip(value - reach, -1, 1), np.clip(value + reach, -1, 1), p
 
 
-def _unbiased(error: np.ndarray, n_units: np.ndarray) -> np.ndarray:
-    """Resamples of ``n`` units vary less than ``n`` other units would."""
-    error, n = np.asarray(error, np.float64), np.maximum(np.asarray(n_units, np.float64), 1)
+def _unbiased(error: np.ndarray, effective: np.ndarray) -> np.ndarray:
+    """Resamples of ``n`` persons vary less than ``n`` other persons would, the more so if some dominate."""
+    error, n = np.asarray(error, np.float64), np.maximum(np.asarray(effective, np.float64), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(error > 0, error * np.sqrt(n / (n - 1)), 0.0)
 
