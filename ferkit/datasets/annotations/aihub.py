@@ -3,6 +3,7 @@
 Three annotators marked each photo: a box, an emotion and a kind of place each.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -99,8 +100,8 @@ def _sample(path: str, record: Mapping[str, Any], problems: list[tuple[str, str]
     named = found.groupdict() if found else {}
     votes = _votes(record)
     uploader = _text(record.get("faceExp_uploader")) or named.get("emotion") or None
-    counts = count_votes(votes.emotions)
-    label = agreed_emotion(votes.emotions, uploader)
+    counts = count_votes(tuple(votes.emotions))
+    label = agreed_emotion(counts, uploader)
     box, n_agreeing = agreed_box(votes.boxes)
     problems += [(path, problem) for problem in votes.problems]
     if len(votes.boxes) > 1 and n_agreeing < len(votes.boxes):
@@ -173,9 +174,6 @@ def _text(value: Any) -> str | None:
     return unicodedata.normalize("NFC", shown).strip() or None
 
 
+@functools.cache
 def _is_known(emotion: str) -> bool:
-    return meaning_of(emotion) in _known_meanings()
-
-
-def _known_meanings() -> set[str]:
-    return set(LabelSet.named("aihub7").names) | set(LabelSet.named("ferplus").names)
+    return meaning_of(emotion) in {*LabelSet.named("aihub7").names, *LabelSet.named("ferplus").names}

@@ -1,9 +1,9 @@
 """Several annotators, one answer: boxes by their overlap, emotions by majority."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-
-import numpy as np
+from types import MappingProxyType
 
 from ferkit.core.labels import meaning_of
 from ferkit.datasets.annotations.annotated import Box
@@ -23,24 +23,27 @@ def agreed_box(boxes: Sequence[Box]) -> tuple[Box | None, int]:
     """
     if len(boxes) <= 1:
         return (boxes[0], 1) if boxes else (None, 0)
-    overlap = np.array([[_overlap(a, b) for b in boxes] for a in boxes])
+    overlap = {(a, b): _overlap(boxes[a], boxes[b]) for a, b in combinations(range(len(boxes)), 2)}
     for size in range(len(boxes), 1, -1):
         best, members = max(
-            (min(overlap[a, b] for a, b in combinations(group, 2)), group)
+            (min(overlap[pair] for pair in combinations(group, 2)), group)
             for group in combinations(range(len(boxes)), size)
         )
         if best >= MIN_OVERLAP:
-            left, top, right, bottom = np.mean([boxes[i] for i in members], axis=0).round(1).tolist()
+            left, top, right, bottom = (
+                round(sum(boxes[i][side] for i in members) / size, 1) for side in range(4)
+            )
             return (left, top, right, bottom), size
     return None, 0
 
 
-def agreed_emotion(votes: Sequence[str], uploader: str | None) -> str | None:
+def agreed_emotion(counts: Mapping[str, int], uploader: str | None) -> str | None:
     """What most annotators saw; on a tie what the uploader meant, if it is among the tied; else None.
 
-    Spellings of one emotion (``기쁨``, ``행복``, ``happy``) count together, under the one used most.
+    Args:
+        counts: what :func:`count_votes` gave; without votes the uploader's word counts.
+        uploader: the emotion that the uploader meant, if known.
     """
-    counts = count_votes(votes)
     if not counts:
         return uploader
     most = max(counts.values())
@@ -50,13 +53,17 @@ def agreed_emotion(votes: Sequence[str], uploader: str | None) -> str | None:
     return next((e for e in tied if uploader and meaning_of(e) == meaning_of(uploader)), None)
 
 
-def count_votes(votes: Sequence[str]) -> dict[str, int]:
-    """Votes by emotion, the most frequent first, then by name."""
+@functools.lru_cache(maxsize=10_000)  # a few hundred outcomes in hundreds of thousands of pictures
+def count_votes(votes: tuple[str, ...]) -> Mapping[str, int]:
+    """Votes by emotion, the most frequent first, then by name.
+
+    Spellings of one emotion (``기쁨``, ``행복``, ``happy``) count together, under the one used most.
+    """
     spellings: dict[str, list[str]] = {}
     for vote in votes:
         spellings.setdefault(meaning_of(vote), []).append(vote)
     counts = {max(sorted(set(same)), key=same.count): len(same) for same in spellings.values()}
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return MappingProxyType(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
 
 
 def votes_text(counts: Mapping[str, int]) -> str:

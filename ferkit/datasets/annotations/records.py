@@ -11,6 +11,9 @@ from ferkit.core.errors import DataError
 
 _DECODER = json.JSONDecoder()
 _GAP = re.compile(r"[\s,\[\]]*")
+_FOREIGN = re.compile("[\udc80-\udcff]")
+"""What bytes that are not UTF-8 have become."""
+
 _NEXT = re.compile(r"[,\]}\n]\s*(?=\{)")
 """Before an object of a list; one that is nested in another has a key and a colon before it."""
 
@@ -72,7 +75,7 @@ def _after_gap(text: str, position: int) -> int:
 
 
 def _decoded(text: str, value: dict[str, Any]) -> dict[str, Any]:
-    if not any("\udc80" <= c <= "\udcff" for c in text):
+    if not _FOREIGN.search(text):
         return value
     # A record is long enough to tell the encodings apart; a single syllable is not.
     return json.loads(text.encode("utf-8", "surrogateescape").decode("cp949"))
