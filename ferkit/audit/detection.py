@@ -1,19 +1,18 @@
 """Whether a detector finds a face in each picture, crops included."""
 
-import io
-import zipfile
+import functools
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ferkit.core.errors import FerkitError
-from ferkit.core.files import write_atomically
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.parallel import map_ahead
 from ferkit.core.progress import Progress
 from ferkit.core.protocols import FaceDetector
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.kept import Arrays, kept
 from ferkit.datasets.survey import Survey
 from ferkit.faces.crop import square_crop
 
@@ -59,23 +58,18 @@ def face_confidence(
             boxes = [dataset.samples[row].box for row in rows]
             key = fingerprint([_FORMAT, detector.name, seen.pixels[rows].tobytes().hex(), boxes])
             file = cache_dir / "faces" / f"{key[:32]}.npz"
-        known = None if file is None else _read(file, len(rows))
-        if known is None:
-            known = confidence = _look(dataset, rows, detector, workers, progress)
-            if file is not None:
-                content = io.BytesIO()
-                np.savez(content, confidence=confidence)
-                write_atomically(file, lambda out, content=content: out.write(content.getbuffer()))  # type: ignore[misc]
-        else:
+        look = functools.partial(_look, dataset, rows, detector, workers, progress)
+        known, was_there = kept(file, look, functools.partial(_fits, len(rows)))
+        if was_there:
             progress.update(len(rows))
-        found[rows] = known
+        found[rows] = known["confidence"]
     progress.close()
     return found
 
 
 def _look(
     dataset: Dataset, rows: np.ndarray, detector: FaceDetector, workers: int | None, progress: Progress
-) -> np.ndarray:
+) -> Arrays:
     def read(row: int) -> np.ndarray | None:
         sample = dataset.samples[row]
         try:
@@ -90,7 +84,7 @@ def _look(
             faces = detector.detect(rgb)
             found[i] = faces.confidence.max() if len(faces) else 0.0
         progress.update(1)
-    return found
+    return {"confidence": found}
 
 
 def framed(rgb: np.ndarray) -> np.ndarray:
@@ -105,10 +99,5 @@ def framed(rgb: np.ndarray) -> np.ndarray:
     return cv2.copyMakeBorder(rgb, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
 
 
-def _read(file: Path, n: int) -> np.ndarray | None:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            confidence = arrays["confidence"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
-        return None
-    return confidence if confidence.shape == (n,) else None
+def _fits(n: int, known: Arrays) -> bool:
+    return known["confidence"].shape == (n,)

@@ -1,7 +1,6 @@
 """Labels that are probably wrong: confident learning on predictions for pictures that were not trained on."""
 
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from ferkit.audit.findings import Action, Finding
 from ferkit.classifiers.fit import fit_classifier, fit_features
 from ferkit.classifiers.heads import HeadSettings, LogisticSettings, MLPSettings, build_head
 from ferkit.core.errors import DataError, DependencyError
-from ferkit.core.files import write_atomically
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.progress import Progress
+from ferkit.datasets.kept import kept
 from ferkit.datasets.split import folds
 from ferkit.embedder.table import EmbeddingTable
 
@@ -151,13 +150,13 @@ def _predictions(
             [_FORMAT, settings, table.X.shape, sums, table.paths.tolist(), y.tolist(), names.tolist()]
         )
         file = cache_dir / "predictions" / f"{key[:32]}.npz"
-    known = None if file is None else _read(file, (len(y), len(np.unique(y))))
-    if known is not None:
-        return known
-    proba = _predict(table.X, y, names, settings, progress)
-    if file is not None:
-        write_atomically(file, lambda out: np.savez(out, proba=proba))
-    return proba
+    shape = len(y), len(np.unique(y))
+    made, _ = kept(
+        file,
+        lambda: {"proba": _predict(table.X, y, names, settings, progress)},
+        lambda known: known["proba"].shape == shape and bool(np.isfinite(known["proba"]).all()),
+    )
+    return made["proba"]
 
 
 def _predict(
@@ -188,12 +187,3 @@ def _predict(
             progress.update(len(test))
     progress.close()
     return proba
-
-
-def _read(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            proba = arrays["proba"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
-        return None
-    return proba if proba.shape == shape and np.isfinite(proba).all() else None

@@ -6,12 +6,15 @@ face and with the variance of the frequencies evened out; cropped and mirrored v
 among all whole ones. Thumbnail to descriptor is linear, so that a variant costs two small matrix products.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ferkit.core.progress import Progress
+from ferkit.datasets.kept import Arrays, kept
 from ferkit.datasets.survey import SIDE
 
 ZOOMS = ((1.0, 0.5, 0.5), (0.9, 0.5, 0.5), (0.88, 0, 0), (0.88, 1, 0), (0.88, 0, 1), (0.88, 1, 1))
@@ -23,6 +26,9 @@ N_VARIANTS = 2 * len(ZOOMS)
 _FREQUENCIES = 8
 _PRIOR_ROWS = 500
 """Mean and variances are those of so many pictures of no particular kind, until more of the real ones are there."""
+
+_PART_ROWS = 8192
+"""Pictures whose partners are kept together: the most that an interrupt can lose."""
 
 _BLOCK_VALUES = 2**24
 """Similarities that are held at once: 64 MB."""
@@ -57,12 +63,13 @@ def find_candidates(
     side: np.ndarray | None,
     least_similarity: float,
     partners: int,
+    parts_dir: Path | None = None,
     *,
     progress: Progress,
 ) -> Candidates:
     """Compare each picture, in all its variants, with all others.
 
-    Memory: 0.3 kB a picture beside the thumbnails, and 64 MB. Time grows with the square of the number of pictures,
+    Memory: 0.5 kB a picture beside the thumbnails, and 64 MB. Time grows with the square of the number of pictures,
     or with the product of both parts if ``side`` is given.
 
     Args:
@@ -70,24 +77,45 @@ def find_candidates(
         side: bool (n,): only pairs with one row on each side. None for all pairs.
         least_similarity: of descriptors.
         partners: the most that are kept of each picture, the most similar ones.
+        parts_dir: folder of these very pictures and settings, in which what was found is kept meanwhile. None
+            keeps nothing.
         progress: is told of every row that was compared.
+
+    Raises:
+        FerkitError: the folder cannot be written.
     """
     space = _Space.of(thumbs)
     whole = space.describe(thumbs, 0)
     n = len(thumbs)
-    parts = [(np.arange(n), np.arange(n))]
+    halves = [(np.arange(n), np.arange(n))]
     if side is not None:
-        parts = [(np.flatnonzero(side), np.flatnonzero(~side)), (np.flatnonzero(~side), np.flatnonzero(side))]
-    progress.start(total=sum(len(queries) for queries, _ in parts))
+        halves = [
+            (np.flatnonzero(side), np.flatnonzero(~side)),
+            (np.flatnonzero(~side), np.flatnonzero(side)),
+        ]
+    progress.start(total=sum(len(queries) for queries, _ in halves))
     found = []
-    for queries, known in parts:
+    for half, (queries, known) in enumerate(halves):
         targets = np.ascontiguousarray(whole[known].T)
-        for rows in _blocks(queries, len(known)):
-            best = _best_partners(space, thumbs, rows, known, targets, least_similarity, partners)
-            found.append(best)
-            progress.update(len(rows))
+
+        def search(rows: np.ndarray, known: np.ndarray = known, targets: np.ndarray = targets) -> Arrays:
+            blocks = []
+            for block in _blocks(rows, len(known)):
+                blocks.append(
+                    _best_partners(space, thumbs, block, known, targets, least_similarity, partners)
+                )
+                progress.update(len(block))
+            return vars(_joined(blocks))
+
+        for start in range(0, len(queries), _PART_ROWS):
+            rows = queries[start : start + _PART_ROWS]
+            file = None if parts_dir is None else parts_dir / f"partners-{half}-{start:09d}.npz"
+            part, was_there = kept(file, functools.partial(search, rows), _is_candidates)
+            if was_there:
+                progress.update(len(rows))
+            found.append(Candidates(**part))
     progress.close()
-    return _each_once(found, n)
+    return _each_once(_joined(found), n)
 
 
 def _best_partners(
@@ -122,16 +150,23 @@ def _best_partners(
     return Candidates(rows[query[order]], other[order], variants[order], similarities[order])
 
 
-def _each_once(found: list[Candidates], n: int) -> Candidates:
-    a, b, variant, similarity = (
-        np.concatenate([getattr(part, name) for part in found])
-        for name in ("a", "b", "variant", "similarity")
+def _joined(parts: list[Candidates]) -> Candidates:
+    names = ("a", "b", "variant", "similarity")
+    return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _is_candidates(arrays: Arrays) -> bool:
+    return (
+        arrays.keys() == {"a", "b", "variant", "similarity"} and len({len(v) for v in arrays.values()}) == 1
     )
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    order = np.lexsort((-similarity, high, low))
+
+
+def _each_once(found: Candidates, n: int) -> Candidates:
+    low, high = np.minimum(found.a, found.b), np.maximum(found.a, found.b)
+    order = np.lexsort((-found.similarity, high, low))
     pair = (low * n + high)[order]
     order = order[np.concatenate([np.ones(min(1, len(pair)), bool), pair[1:] != pair[:-1]])]
-    return Candidates(a[order], b[order], variant[order], similarity[order])
+    return Candidates(found.a[order], found.b[order], found.variant[order], found.similarity[order])
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,28 @@
 """Pictures that are there twice: exactly, or re-encoded, cropped, mirrored, brightened, slightly turned."""
 
+import functools
 import os
-import zipfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import write_atomically
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.parallel import map_ahead
 from ferkit.core.progress import Progress
 from ferkit.datasets.alignment import likeness
 from ferkit.datasets.candidates import Candidates, find_candidates
+from ferkit.datasets.kept import Arrays, kept
 from ferkit.datasets.survey import Survey
 
 _FORMAT = 1
 _CHUNK = 512
 """Pairs that a thread compares in one go."""
+
+_PART_PAIRS = 2**15
+"""Pairs whose likeness is kept together: the most that an interrupt can lose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +109,15 @@ def find_copies(
         which = "all" if sides is None else np.packbits(sides).tobytes().hex()
         key = fingerprint([_FORMAT, settings, survey.pixels[rows].tobytes().hex(), which])
         file = cache_dir / "copies" / f"{key[:32]}.npz"
-    known = None if file is None else _read(file, len(rows))
-    if known is None:
-        known = _near(survey.thumbs[rows], sides, settings, workers, progress)
-        if file is not None:
-            pairs, likeness = known
-            write_atomically(file, lambda out: np.savez(out, near=pairs, likeness=likeness))
-    return Copies(first, rows[known[0]].reshape(-1, 2), known[1])
+    parts_dir = None if file is None else file.with_suffix("")
+    found, was_there = kept(
+        file,
+        functools.partial(_near, survey.thumbs[rows], sides, settings, parts_dir, workers, progress),
+        lambda known: _is_pairs(known, len(rows)),
+    )
+    if parts_dir is not None and not was_there:
+        shutil.rmtree(parts_dir, ignore_errors=True)  # what an interrupted search goes on from
+    return Copies(first, rows[found["near"]].reshape(-1, 2), found["likeness"])
 
 
 def first_copies(survey: Survey) -> np.ndarray:
@@ -128,42 +134,57 @@ def _near(
     thumbs: np.ndarray,
     side: np.ndarray | None,
     settings: CopySettings,
+    parts_dir: Path | None,
     workers: int | None,
     progress: Progress,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Arrays:
     """Pairs (m, 2) of positions in ``thumbs``, and their likeness."""
     if len(thumbs) < 2:
-        return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-    found = find_candidates(thumbs, side, settings.least_similarity, settings.partners, progress=progress)
-    score = _score(thumbs, found, workers, progress)
-    kept = score >= settings.threshold
-    pairs = np.sort(np.stack([found.a, found.b], axis=1)[kept], axis=1)
+        return {"near": np.zeros((0, 2), np.int64), "likeness": np.zeros(0, np.float32)}
+    found = find_candidates(
+        thumbs, side, settings.least_similarity, settings.partners, parts_dir, progress=progress
+    )
+    score = _score(thumbs, found, parts_dir, workers, progress)
+    alike = score >= settings.threshold
+    pairs = np.sort(np.stack([found.a, found.b], axis=1)[alike], axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    return pairs[order], score[kept][order]
+    return {"near": pairs[order], "likeness": score[alike][order]}
 
 
-def _score(thumbs: np.ndarray, found: Candidates, workers: int | None, progress: Progress) -> np.ndarray:
+def _score(
+    thumbs: np.ndarray, found: Candidates, parts_dir: Path | None, workers: int | None, progress: Progress
+) -> np.ndarray:
+    """float32 (m,), the likeness of each candidate pair."""
+
     def score(chunk: np.ndarray) -> np.ndarray:
         pairs = zip(found.a[chunk], found.b[chunk], found.variant[chunk], strict=True)
         return np.array([likeness(thumbs[a], thumbs[b], int(variant)) for a, b, variant in pairs], np.float32)
 
-    workers = workers or os.cpu_count() or 1
-    chunks = [np.arange(start, min(start + _CHUNK, len(found.a))) for start in range(0, len(found.a), _CHUNK)]
+    def score_part(rows: np.ndarray) -> Arrays:
+        chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+        scores = []
+        for part in map_ahead(score, chunks, workers=workers or os.cpu_count() or 1, ahead=16):
+            scores.append(part)
+            progress.update(len(part))
+        return {"score": np.concatenate(scores)}
+
     progress.start(total=len(found.a))
     scores = [np.zeros(0, np.float32)]
-    for chunk, part in zip(chunks, map_ahead(score, chunks, workers=workers, ahead=4 * workers), strict=True):
-        scores.append(part)
-        progress.update(len(chunk))
+    for start in range(0, len(found.a), _PART_PAIRS):
+        rows = np.arange(start, min(start + _PART_PAIRS, len(found.a)))
+        file = None if parts_dir is None else parts_dir / f"likeness-{start:09d}.npz"
+        part, was_there = kept(
+            file,
+            functools.partial(score_part, rows),
+            lambda known, rows=rows: len(known["score"]) == len(rows),  # type: ignore[misc]
+        )
+        if was_there:
+            progress.update(len(rows))
+        scores.append(part["score"])
     progress.close()
     return np.concatenate(scores)
 
 
-def _read(file: Path, n: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """What was found before; None if it is not there or damaged, since it can be found anew."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            near, score = arrays["near"], arrays["likeness"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
-        return None
-    whole = near.ndim == 2 and near.shape[1] == 2 and len(near) == len(score) and near.max(initial=-1) < n
-    return (near, score) if whole else None
+def _is_pairs(known: Arrays, n: int) -> bool:
+    near = known["near"]
+    return near.ndim == 2 and near.shape == (len(known["likeness"]), 2) and near.max(initial=-1) < n

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import cv2
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import write_atomically
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.parallel import map_ahead
 from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.kept import Arrays, kept
 
 SIDE = 48
 """Width and height of a thumbnail, in pixels."""
@@ -91,12 +90,9 @@ def survey(
     for start in range(0, len(dataset), _ROWS):
         samples = dataset.samples[start : start + _ROWS]
         file = None if cache_dir is None else cache_dir / "pictures" / f"{_key(dataset, samples)}.npz"
-        part = None if file is None else _read(file, len(samples))
-        if part is None:
-            part = _look(dataset, samples, workers, progress)
-            if file is not None:
-                _write(file, part)
-        else:
+        look = functools.partial(_look, dataset, samples, workers, progress)
+        part, was_there = kept(file, look, functools.partial(_fits, len(samples)))
+        if was_there:
             progress.update(len(samples))
         parts.append(part)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -169,21 +165,5 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
-def _write(file: Path, part: dict[str, np.ndarray]) -> None:
-    write_atomically(file, lambda out: np.savez(out, **part))  # type: ignore[arg-type]
-
-
-def _read(file: Path, n: int) -> dict[str, np.ndarray] | None:
-    """What :func:`_write` wrote; None if it is not there or damaged, since it can be made anew."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            part = {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
-        return None
-    return (
-        part
-        if part.keys() == {*_COLUMNS, "errors"} and all(len(column) == n for column in part.values())
-        else None
-    )
+def _fits(n: int, part: Arrays) -> bool:
+    return part.keys() == {*_COLUMNS, "errors"} and all(len(column) == n for column in part.values())

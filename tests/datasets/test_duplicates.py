@@ -7,6 +7,8 @@ import pytest
 
 from ferkit.core.errors import DataError
 from ferkit.core.progress import Progress
+from ferkit.datasets import candidates, duplicates
+from ferkit.datasets.alignment import likeness
 from ferkit.datasets.candidates import N_VARIANTS, find_candidates, variant_warp
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.load import load_dataset
@@ -133,6 +135,37 @@ def test_what_was_found_is_kept_until_a_picture_changes(tmp_path: Path):
         (0, 2),
         (1, 2),
     }
+
+
+def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache, folder = tmp_path / "cache", tmp_path / "data"
+    seen = look(folder, [picture(i) for i in range(12)] + [jpeg(picture(i), 50) for i in range(12)], cache)
+    monkeypatch.setattr(candidates, "_PART_ROWS", 10)
+    monkeypatch.setattr(duplicates, "_PART_PAIRS", 5)
+    compared: list[int] = []
+
+    def stops(a: np.ndarray, b: np.ndarray, variant: int) -> float:
+        if len(compared) == 7:
+            raise KeyboardInterrupt
+        compared.append(variant)
+        return likeness(a, b, variant)
+
+    monkeypatch.setattr(duplicates, "likeness", stops)
+    with pytest.raises(KeyboardInterrupt):
+        find_copies(seen, CopySettings(), cache_dir=cache, workers=1, progress=QUIET)
+    parts = {path.name for path in (cache / "copies").rglob("*.npz")}
+    assert parts == {*(f"partners-0-{start:09d}.npz" for start in (0, 10, 20)), "likeness-000000000.npz"}
+    done = len(compared)
+    compared.clear()
+    monkeypatch.setattr(duplicates, "likeness", lambda *pair: compared.append(0) or likeness(*pair))
+    copies = find_copies(seen, CopySettings(), cache_dir=cache, workers=1, progress=QUIET)
+    assert pairs(copies) == {(i, i + 12) for i in range(12)}
+    assert done == 7
+    again = len(compared)
+    compared.clear()
+    assert pairs(find_copies(seen, CopySettings(), workers=1, progress=QUIET)) == pairs(copies)
+    assert again == len(compared) - 5  # one part was there already
+    assert [path.suffix for path in (cache / "copies").iterdir()] == [".npz"]
 
 
 def test_a_damaged_cache_is_made_anew(tmp_path: Path):
