@@ -1,6 +1,6 @@
 """A client of the server in a few lines: a picture by HTTP, then a film's frames by WebSocket.
 
-fer serve --purpose research
+fer serve
 python examples/client.py photo.jpg talk.mp4
 """
 
@@ -12,27 +12,25 @@ import urllib.request
 import cv2
 from websockets.sync.client import connect
 
-SERVER = "127.0.0.1:8000"
+PURPOSE = "research"
 
 
-def main(photo: str, film: str) -> None:
+def main(photo: str, film: str, server: str = "127.0.0.1:8000") -> None:
     with open(photo, "rb") as file:
-        request = urllib.request.Request(
-            f"http://{SERVER}/v1/predict", file.read(), {"Content-Type": "image/jpeg"}
-        )
-    for face in json.load(urllib.request.urlopen(request))["images"][0]["faces"]:
+        asked = urllib.request.Request(f"http://{server}/v1/predict?purpose={PURPOSE}", file.read())
+    for face in json.load(urllib.request.urlopen(asked))["images"][0]["faces"]:
         print(f"{face['label']} {face['confidence']:.0%} at {face['box']}")
 
     capture = cv2.VideoCapture(film)
-    with connect(f"ws://{SERVER}/v1/stream") as stream:
-        stream.send(json.dumps({"type": "start", "fps": 10}))
-        print(json.loads(stream.recv())["model"])
+    with connect(f"ws://{server}/v1/stream") as stream:
+        stream.send(json.dumps({"type": "start", "purpose": PURPOSE, "fps": 10}))
+        print("model", json.loads(stream.recv())["model"])
         number = 0
-        while capture.grab() and (read := capture.retrieve())[0]:
+        while (read := capture.read())[0]:
             header = struct.pack("<Id", number, capture.get(cv2.CAP_PROP_POS_MSEC))
             stream.send(header + cv2.imencode(".jpg", read[1])[1].tobytes())
             answer = json.loads(stream.recv())
-            print(number, [(face["id"], face["label"]) for face in answer.get("faces", [])])
+            print(number, [(face["id"], face["label"]) for face in answer["faces"]])
             number += 1
 
 

@@ -11,6 +11,8 @@ class Problem(BaseModel):
 
 
 class Label(BaseModel):
+    """A class, with its names for people."""
+
     name: str
     en: str
     ko: str
@@ -18,6 +20,8 @@ class Label(BaseModel):
 
 
 class Model(BaseModel):
+    """A model that may be asked for."""
+
     name: str
     kind: str
     labels: list[Label]
@@ -26,11 +30,15 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
+    """All models."""
+
     default: str
     models: list[Model]
 
 
 class PurposeEntry(BaseModel):
+    """A purpose, and why it is refused."""
+
     id: str
     en: str
     ko: str
@@ -40,6 +48,8 @@ class PurposeEntry(BaseModel):
 
 
 class Info(BaseModel):
+    """What to know before asking; limits as the options of the server are called."""
+
     version: str
     purposes: list[PurposeEntry]
     limits: dict[str, int | float]
@@ -48,6 +58,8 @@ class Info(BaseModel):
 
 
 class Face(BaseModel):
+    """A face, and what it shows."""
+
     box: list[float] = Field(description="left, top, right, bottom in pixels", min_length=4, max_length=4)
     confidence: float = Field(description="probability of the label")
     quality: float = Field(description="0 cannot be read .. 1 nothing is wrong")
@@ -56,6 +68,8 @@ class Face(BaseModel):
 
 
 class Picture(BaseModel):
+    """The faces of one picture, the largest first."""
+
     name: str
     width: int | None
     height: int | None
@@ -64,12 +78,16 @@ class Picture(BaseModel):
 
 
 class Prediction(BaseModel):
+    """Pictures in the order in which they came."""
+
     model: str
     labels: list[str]
     images: list[Picture]
 
 
 class JobState(BaseModel):
+    """A film on its way."""
+
     id: str
     status: str = Field(pattern="^(queued|running|done|failed|cancelled)$")
     progress: float = Field(ge=0, le=1)

@@ -72,7 +72,7 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
     if settings.allowed_origin:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(settings.allowed_origin),
+            allow_origins=[origin.rstrip("/") for origin in settings.allowed_origin],
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Ferkit-Purpose"],
         )

@@ -20,6 +20,9 @@ FASTEST_FPS = 120
 MEMORY = 6 << 30
 """Bytes of address space; a film that needs more is no film."""
 
+LARGEST_FILE = 4 << 30
+"""Bytes of any result."""
+
 TABLE, RESULT, TIMELINE, ANNOTATED = "faces.csv", "result.json", "timeline.png", "annotated.mp4"
 
 
@@ -158,6 +161,7 @@ def _limit_itself() -> None:
     except ImportError:  # there is no such thing on Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
     os.nice(5)  # those who look at a stream come first
 
 

@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 from ferkit.cli.main import main
 from ferkit.serving.describe import api_page
 from ferkit.serving.log import EventLog
+from tests.inference.squares import moving_squares, write_film
 from tests.serving.running import TOKEN, Running, hold, picture, running, until
 
 
@@ -180,3 +181,16 @@ def test_every_file_of_the_page_is_packaged() -> None:
     files = {path for path in (package / "static").rglob("*") if path.is_file()}
     assert files
     assert files <= packaged
+
+
+def test_the_example_of_a_client_runs_as_it_is_written(server: Running, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(picture())
+    write_film(tmp_path / "talk.mp4", moving_squares(5))
+    example = Path(__file__).resolve().parents[2] / "examples" / "client.py"
+    command = [sys.executable, example, "photo.jpg", "talk.mp4", f"127.0.0.1:{server.port}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("happy")
+    assert lines[1] == "model tiny"
+    assert [line.split()[0] for line in lines[2:]] == ["0", "1", "2", "3", "4"]
