@@ -15,8 +15,17 @@ SEEDS = (2, 3, 14)
 ROLES = (("happy", "neutral", "surprise"), ("surprise", "happy", "angry"), ("neutral", "sad", "happy"))
 
 
-def drawn_frames(n_frames: int, fps: float = 25.0, act_s: float = 3.0) -> Iterator[np.ndarray]:
-    """RGB frames (H, W, 3): each person goes through three expressions, and back to the first."""
+def drawn_frames(
+    n_frames: int, fps: float = 25.0, act_s: float = 3.0, drawn_px: int = 280
+) -> Iterator[np.ndarray]:
+    """RGB frames (H, W, 3): each person goes through three expressions, and back to the first.
+
+    Args:
+        n_frames: how many.
+        fps: frames a second.
+        act_s: seconds of one expression.
+        drawn_px: size at which faces are drawn before they are enlarged; a quarter of the time with half of it.
+    """
     people = [Identity.random(np.random.default_rng(seed)) for seed in SEEDS]
     side = 280
     for i in range(n_frames):
@@ -27,8 +36,9 @@ def drawn_frames(n_frames: int, fps: float = 25.0, act_s: float = 3.0) -> Iterat
             # From rest to the expression, for a while, and back: a cosine with a flat top.
             intensity = float(np.clip(1.6 * np.sin(np.pi * share), 0, 1.05))
             face = render_face(
-                person, expression, np.random.default_rng(SEEDS[k]), size=side, intensity=intensity
+                person, expression, np.random.default_rng(SEEDS[k]), size=drawn_px, intensity=intensity
             )
+            face = cv2.resize(face, (side, side))
             left = 20 + k * (side + 40)
             top = 120 + round(10 * np.sin(i / fps * 1.3 + k))
             _frame_in(frame, face, left, top)

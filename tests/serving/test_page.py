@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def scene() -> list[np.ndarray]:
     """What the camera sees: the speaker of the shared clip, or drawn people."""
-    return list(read_frames(CLIP, 60)) if CLIP.is_file() else list(drawn_frames(12, fps=4))
+    return list(read_frames(CLIP, 60)) if CLIP.is_file() else list(drawn_frames(12, fps=4, drawn_px=120))
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,11 @@ def faces_of(scene: list[np.ndarray]) -> np.ndarray:
 
 def test_the_camera_shows_faces_in_both_languages(page: Browser, scene: list[np.ndarray]):
     page.js("""
-        window.most = 0; let waiting = 0; const send = WebSocket.prototype.send;
+        window.most = 0; const waiting = new Set(); const send = WebSocket.prototype.send;
+        const answered = ({ frame = 0 }) => waiting.forEach((n) => n <= frame && waiting.delete(n));
         WebSocket.prototype.send = function (data) {
-            if (typeof data !== "string") window.most = Math.max(window.most, ++waiting);
-            else this.addEventListener("message", (event) => { waiting -= JSON.parse(event.data).type === "result"; });
+            if (typeof data === "string") this.addEventListener("message", (event) => answered(JSON.parse(event.data)));
+            else window.most = Math.max(window.most, waiting.add(new DataView(data).getUint32(0, true)).size);
             return send.call(this, data);
         };
     """)
@@ -157,6 +158,13 @@ def test_the_camera_shows_faces_in_both_languages(page: Browser, scene: list[np.
     )
     assert page.text(".running") == "표정 인식 중"
     page.until(lambda: "초당" in page.text("#speed"), "the speed in Korean")
+
+    page.js("document.querySelector('#model').value = 'tiny'")
+    page.js("document.querySelector('#model').dispatchEvent(new Event('change'))")
+    page.until(lambda: len(page.all(".person:first-child .bars li")) == 3, "the other model's classes")
+    page.js("document.querySelector('#model').value = 'ferkit'")
+    page.js("document.querySelector('#model').dispatchEvent(new Event('change'))")
+    page.until(lambda: len(page.all(".person:first-child .bars li")) == 7, "the first model's classes")
 
     page.click("#rest")
     page.until(lambda: page.one("#resting").is_displayed(), "the countdown")
@@ -230,7 +238,7 @@ def test_pictures_and_a_film_are_read(page: Browser, photo: Path, film: Path, tm
     assert any("404" in complaint for complaint in page.complaints())  # of this very question
 
 
-def test_what_goes_wrong_is_said_in_plain_words(page: Browser, tmp_path: Path):
+def test_what_is_missing_is_said_in_plain_words(page: Browser, tmp_path: Path):
     reasons = {
         "NotAllowedError": "Allow it",
         "NotFoundError": "No camera",
@@ -248,9 +256,25 @@ def test_what_goes_wrong_is_said_in_plain_words(page: Browser, tmp_path: Path):
     page.click("#problem button")  # try again
     page.until(lambda: "https" in page.text("#problem"), "that the page is not secure")
 
-    (tmp_path / "notes.txt").write_text("no picture")
-    page.one("#file-any").send_keys(str(tmp_path / "notes.txt"))
+    bring = """
+        const data = new DataTransfer(); data.items.add(new File(["no picture"], "notes.txt", { type: "text/plain" }));
+        window.dispatchEvent(new DragEvent("dragenter", { dataTransfer: data }));
+        window.shownOnce = document.querySelector("#veil").checkVisibility();
+        window.dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+    """
+    page.js(bring)
+    assert page.js("return window.shownOnce && !document.querySelector('#veil').checkVisibility()")
     page.until(lambda: "notes.txt" in page.text("#problem"), "that it is no picture")
+    page.js("""
+        const canvas = Object.assign(document.createElement("canvas"), { width: 300, height: 200 });
+        canvas.getContext("2d").fillRect(0, 0, 100, 100);
+        canvas.toBlob((blob) => {
+            const data = new DataTransfer(); data.items.add(new File([blob], "flat.png", { type: "image/png" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, cancelable: true }));
+        });
+    """)
+    page.until(lambda: page.all(".picture"), "the picture that was pasted")
+    page.until(lambda: "No face" in page.text(".picture .status"), "that it shows nobody")
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
         file.truncate(11_000_000)

@@ -37,6 +37,7 @@ export class Live {
   #gap_ms = null;
   #delay = null;
   #streamModel = null;
+  #declared = null;
   #spokeOfSpeed = 0;
 
   constructor() {
@@ -116,7 +117,7 @@ export class Live {
   }
 
   #openStream() {
-    this.#streamModel = session.model;
+    [this.#streamModel, this.#declared] = [session.model, session.purpose];
     this.#stream.open();
   }
 
@@ -186,7 +187,10 @@ export class Live {
     find("#rest").dataset.possible = hasNeutral;
     find("#rest").title = hasNeutral ? "" : t("camera.rest.none");
     this.#enable();
-    if (this.isRunning && session.model !== this.#streamModel) {
+    if (!this.isRunning) return;
+    if (session.purpose !== this.#declared) {
+      this.#openStream(); // a purpose is declared at a stream's beginning
+    } else if (session.model !== this.#streamModel) {
       this.#streamModel = session.model;
       this.#stream.command({ type: "model", name: session.model });
     }
@@ -210,7 +214,9 @@ export class Live {
   #setState(state) {
     this.#stage.dataset.state = state;
     find("#stop").hidden = state === "idle";
-    find("#speed").hidden = state !== "running";
+    if (state === "waiting") this.#gap_ms = null;
+    find("#speed").hidden = ["idle", "starting"].includes(state);
+    find("#speed").textContent = this.#speedText();
     this.#enable();
   }
 

@@ -11,6 +11,8 @@ import { picturesCsv } from "./readings.js";
 import { savePicture, saveText } from "./save.js";
 import { chosenModel, events, labelOf, labelText, limit, session } from "./session.js";
 
+const LARGEST_SHOWN = 1600;
+
 class PictureCard {
   constructor(file, remove) {
     this.file = file;
@@ -26,15 +28,29 @@ class PictureCard {
     this.faces.setAttribute("aria-label", this.name);
     this.png = make("button", { type: "button", disabled: true, on: { click: () => this.#save() } }, icon("save"), "PNG");
     const close = make("button", { type: "button", className: "quiet round", on: { click: () => remove(this) } }, icon("close"));
-    const label = () => { close.setAttribute("aria-label", t("pictures.remove", { name: this.name })); this.png.setAttribute("aria-label", `${t("save.png")}: ${this.name}`); this.draw(); };
-    document.addEventListener("languagechange", label);
-    label();
+    this.relabel = () => {
+      close.setAttribute("aria-label", t("pictures.remove", { name: this.name }));
+      this.png.setAttribute("aria-label", `${t("save.png")}: ${this.name}`);
+      this.draw();
+    };
+    document.addEventListener("languagechange", this.relabel);
+    this.relabel();
     this.element = make("li", { className: "picture card" }, make("figure", {}, this.canvas, this.wait),
       make("div", { className: "picture-text" },
         make("div", { className: "picture-title" }, make("h3", { textContent: this.name }), close), this.status, this.faces,
         make("div", { className: "toolbar" }, this.png)));
-    new ResizeObserver(() => this.draw()).observe(this.element);
+    this.watch = new ResizeObserver(() => this.draw());
+    this.watch.observe(this.element);
     this.#open();
+  }
+
+  /** Give its memory back. */
+  close() {
+    document.removeEventListener("languagechange", this.relabel);
+    this.watch.disconnect();
+    this.image?.close();
+    this.image = null;
+    this.element.remove();
   }
 
   statusText() {
@@ -93,7 +109,7 @@ class PictureCard {
 
   async #open() {
     try {
-      this.image = await createImageBitmap(this.file, { imageOrientation: "from-image" });
+      this.image = await decode(this.file, LARGEST_SHOWN);
     } catch {
       say(this.wait, () => t("pictures.unshown"));
       return;
@@ -104,10 +120,24 @@ class PictureCard {
     this.draw();
   }
 
-  #save() {
-    const faces = this.#numbered().map((face) => ({ ...face, box: face.box.map((v) => v * this.#scale) }));
-    savePicture(this.image, { width: this.image.width, height: this.image.height }, faces, { labels: this.labels, stem: this.name.replace(/\.\w+$/, "") });
+  async #save() {
+    const image = await decode(this.file);
+    const { width, height } = image;
+    const scale = width / this.result.width;
+    const faces = this.#numbered().map((face) => ({ ...face, box: face.box.map((v) => v * scale) }));
+    await savePicture(image, { width, height }, faces, { labels: this.labels, stem: this.name.replace(/\.\w+$/, "") });
+    image.close();
   }
+}
+
+/** The picture in a file, upright; not larger than `side` pixels if given, so that many can be shown at once. */
+async function decode(file, side = Infinity) {
+  const image = await createImageBitmap(file, { imageOrientation: "from-image" });
+  const scale = side / Math.max(image.width, image.height);
+  if (scale >= 1) return image;
+  const smaller = await createImageBitmap(image, { resizeWidth: Math.round(image.width * scale), resizeHeight: Math.round(image.height * scale), resizeQuality: "medium" });
+  image.close();
+  return smaller;
 }
 
 export class Pictures {
@@ -159,14 +189,14 @@ export class Pictures {
 
   #remove(card) {
     this.#cards = this.#cards.filter((other) => other !== card);
-    card.element.remove();
+    card.close();
     this.#settle();
     (this.#cards.length ? find("#pictures-clear") : find("#pick-pictures")).focus();
   }
 
   #clear() {
+    for (const card of this.#cards) card.close();
     this.#cards = [];
-    find("#picture-list").replaceChildren();
     this.#settle();
     find("#pick-pictures").focus();
   }

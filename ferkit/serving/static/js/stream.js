@@ -89,7 +89,6 @@ export class ExpressionStream extends EventTarget {
     if (message.type === "ready") {
       this.#ready = true;
       this.#wait_s = FIRST_WAIT_S;
-      this.#onTheWay.clear();
       this.#tell("ready", message);
     } else if (message.type === "result") {
       for (const number of this.#onTheWay.keys()) if (number <= message.frame) this.#onTheWay.delete(number);

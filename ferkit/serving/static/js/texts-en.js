@@ -136,6 +136,7 @@ export default {
   "problem.no_token": "This server asks for a token.",
   "problem.prohibited_purpose": "This purpose is refused here. {reason}",
   "problem.no_purpose": "State a purpose first.",
+  "problem.no_model": "The server has no such model any more. Choose another one, or reload the page.",
   "problem.busy": "The server is busy. Try again in a moment.",
   "problem.too_many": "The server has too much to do at present. Try again in a moment.",
   "problem.fault": "Something went wrong in the server. {message}",

@@ -136,6 +136,7 @@ export default {
   "problem.no_token": "이 서버는 토큰이 필요합니다.",
   "problem.prohibited_purpose": "이 목적은 여기서 거부됩니다. {reason}",
   "problem.no_purpose": "먼저 사용 목적을 선택하세요.",
+  "problem.no_model": "서버에 이 모델이 더 이상 없습니다. 다른 모델을 선택하거나 페이지를 새로 고치세요.",
   "problem.busy": "서버가 바쁩니다. 잠시 뒤 다시 시도하세요.",
   "problem.too_many": "지금은 서버에 요청이 너무 많습니다. 잠시 뒤 다시 시도하세요.",
   "problem.fault": "서버에서 문제가 발생했습니다. {message}",
