@@ -157,7 +157,7 @@ def crop(source: Path, out: Path, **options: Any) -> None:
             f"{len(annotated.problems)} remarks on the annotations, listed in crops.csv; the first: {path}: {reason}"
         )
     all_known = options["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
-    faces, weights = _settle_faces(options, needed=not all_known)
+    faces, weights = _settle_faces(options, all_known=all_known)
     settings = CropSettings(
         faces=faces,
         use_boxes=options["use_boxes"],
@@ -197,20 +197,20 @@ def crop(source: Path, out: Path, **options: Any) -> None:
     click.echo(f"{summary.n_crops} crops of {summary.n_pictures} pictures ({done}): {summary.table}")
 
 
-def _settle_faces(options: dict[str, Any], *, needed: bool) -> "tuple[FaceSettings, Path | None]":
-    """The detector for what is known to be needed, and its weights."""
+def _settle_faces(options: dict[str, Any], *, all_known: bool) -> "tuple[FaceSettings, Path | None]":
+    """How faces are found and cut out, and the detector's weights."""
     from ferkit.core.fingerprint import file_sha256
     from ferkit.embedder.run import best_detector
     from ferkit.faces.settings import FaceSettings
     from ferkit.zoo.fetch import weights_file
 
     name, weights = options["detector"], None
-    if name == "auto" and not needed:
+    if name == "auto" and all_known:
         name = "none"
         say("faces: every box is known, no detector is asked")
     elif name == "auto":
         name, weights = best_detector(options["detector_weights"])
-        say(f"faces: detector {name}" + (" where no box is known" if options["use_boxes"] else ""))
+        say(f"faces: detector {name}, where no box is to be taken")
     elif name in ("yunet", "mediapipe"):
         entry = {"yunet": "yunet", "mediapipe": "blaze_face"}[name]
         weights = weights_file(entry, given=options["detector_weights"])
