@@ -2,7 +2,8 @@
 
     python benchmarks/serve.py --picture photo.jpg
     python benchmarks/serve.py --picture photo.jpg --clients 8 16 32 --seconds 60
-    python benchmarks/serve.py --picture photo.jpg --cycles 2000
+    python benchmarks/serve.py --picture photo.jpg --clients --cycles 2000
+    python benchmarks/serve.py --picture photo.jpg --clients --requests 1 16 -- --detector none
 
 The server runs in a process of its own, on as many cores as ``--cores`` says; so do the clients.
 """
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 from PIL import Image
@@ -126,6 +128,30 @@ async def cycles(url: str, frame: bytes, n: int) -> None:
     await asyncio.gather(*(one(i) for i in range(n)))
 
 
+async def requests(url: str, picture: bytes, n: int, seconds: float) -> float:
+    """Pictures a second that ``n`` clients get answered, each of which waits for its answer before it asks again."""
+    answered = 0
+
+    async def ask(http: httpx.AsyncClient, end_s: float) -> None:
+        nonlocal answered
+        while time.perf_counter() < end_s:
+            (await http.post("/v1/predict?purpose=research", content=picture)).raise_for_status()
+            answered += 1
+
+    async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_connections=n), timeout=60) as http:
+        end_s = time.perf_counter() + seconds
+        await asyncio.gather(*(ask(http, end_s) for _ in range(n)))
+    return answered / seconds
+
+
+def batches(url: str) -> tuple[float, float]:
+    """Faces read so far, and batches they were read in."""
+    values = dict(
+        line.rsplit(" ", 1) for line in httpx.get(f"{url}/metrics").text.splitlines() if line[0] != "#"
+    )
+    return float(values["ferkit_batch_faces_sum"]), float(values["ferkit_batch_faces_count"])
+
+
 def moving_frames(picture: Path, size_wh: tuple[int, int], n: int = 40) -> list[bytes]:
     """JPEG frames as of a camera that is moved slowly over a photo."""
     with Image.open(picture) as opened:
@@ -171,6 +197,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--size", type=int, nargs=2, default=[640, 480])
     parser.add_argument("--cycles", type=int, default=0)
+    parser.add_argument(
+        "--requests", type=int, nargs="*", default=[], help="clients that send single pictures"
+    )
     parser.add_argument("--cores", type=int, nargs="*", default=sorted(os.sched_getaffinity(0))[:2])
     parser.add_argument("options", nargs="*", help="of fer serve, after --")
     wanted = parser.parse_args()
@@ -180,11 +209,17 @@ def main() -> None:
     print(f"{width}x{height} at {wanted.fps:g}/s, {kb:.0f} kB a frame, cores {wanted.cores}")
     limits = ["--max-streams", str(4 * max(wanted.clients or [8])), "--max-connections", "1000"]
     with server(wanted.cores, [*limits, *wanted.options]) as (port, process):
-        url = f"ws://127.0.0.1:{port}/v1/stream"
-        asyncio.run(load(url, frames, 4, wanted.fps, 5))
-        print(
-            "clients  answered/s each  dropped  p50 ms  p95 ms  p99 ms  round p95  errors  memory before/after  CPU"
-        )
+        url, base = f"ws://127.0.0.1:{port}/v1/stream", f"http://127.0.0.1:{port}"
+        for n in wanted.requests:
+            before = batches(base)
+            rate = asyncio.run(requests(base, frames[0], n, wanted.seconds))
+            faces, count = np.subtract(batches(base), before)
+            print(f"{n} clients: {rate:.0f} pictures/s, {faces / count:.1f} faces a batch", flush=True)
+        if wanted.clients:
+            asyncio.run(load(url, frames, 4, wanted.fps, 5))
+            print(
+                "clients  answered/s each  dropped  p50 ms  p95 ms  p99 ms  round p95  errors  memory before/after  CPU"
+            )
         for n in wanted.clients:
             before_mb, before_s = megabytes(process), sum(process.cpu_times()[:2])
             seen = asyncio.run(load(url, frames, n, wanted.fps, wanted.seconds))

@@ -25,7 +25,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def long_film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    frames = moving_squares(50) * 40
+    frames = moving_squares(50) * 12
     return write_film(tmp_path_factory.mktemp("films") / "long.mp4", frames).read_bytes()
 
 
