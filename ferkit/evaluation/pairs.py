@@ -32,7 +32,7 @@ def pairs_of(comparison: Comparison, *, with_leaks: bool = True) -> tuple[PairTe
     first = pooled[finished[0].name]
     same_parts = all(np.array_equal(split.test, comparison.splits[0].test) for split in comparison.splits)
     ratios = [len(split.test) / max(1, len(split.train)) for split in comparison.splits]
-    return compare_pairs(
+    pairs = compare_pairs(
         first.y_true,
         {name: one.proba for name, one in pooled.items()},
         comparison.labels,
@@ -42,6 +42,8 @@ def pairs_of(comparison: Comparison, *, with_leaks: bool = True) -> tuple[PairTe
         test_per_train=0.0 if same_parts else float(np.mean(ratios)),
         seed=comparison.protocol.seed,
     )
+    seen = {one.name: int(np.isin(first.rows, one.seen).sum()) for one in finished}
+    return tuple(replace(pair, sentence=pair.sentence + _memory(pair, seen)) for pair in pairs)
 
 
 def compare_pairs(
@@ -171,6 +173,15 @@ def sentence(pair: PairTest, costs_a: Costs, costs_b: Costs, n_pairs: int) -> st
             f"as trained here, {leader} was ahead ({_p(pair.p_mcnemar)}), but by no more than another training may undo"
         )
     return "; ".join(clauses) + "."
+
+
+def _memory(pair: PairTest, seen: Mapping[str, int]) -> str:
+    """Who was trained elsewhere on what was tested here."""
+    return "".join(
+        f" Mind that {name} was trained on {seen[name]} of the tested pictures."
+        for name in (pair.a, pair.b)
+        if seen[name]
+    )
 
 
 def _numbers(

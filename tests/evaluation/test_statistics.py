@@ -205,6 +205,26 @@ def test_repeats_of_one_picture_are_no_further_evidence() -> None:
     assert many.high - many.low == pytest.approx(once.high - once.low, rel=0.1)
 
 
+def test_pairs_of_a_comparison_use_its_persons_repeats_and_what_was_seen(
+    undivided_faces: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from ferkit.evaluation.pairs import pairs_of
+    from tests.evaluation.faces import compared
+
+    found = compared(undivided_faces, tmp_path, "dummy", "logistic@hog", repeats=3, test_size=0.25)
+    (pair,) = pairs_of(found)
+    accuracy = [found.evaluation(name).figures["accuracy"].value for name in ("dummy", "logistic@hog")]
+    assert pair.difference == pytest.approx(accuracy[0] - accuracy[1])
+    assert 0 < pair.p_retraining <= 1
+    assert pair.p_adjusted == max(pair.p_mcnemar, pair.p_retraining)
+    assert pairs_of(replace(found, contenders=found.contenders[:1])) == ()
+    seen = replace(found.contenders[1], seen=found.splits[0].test[:2])
+    (warned,) = pairs_of(replace(found, contenders=(found.contenders[0], seen)))
+    assert "Mind that logistic@hog was trained on" in warned.sentence
+
+
 @pytest.mark.parametrize(
     ("y", "proba", "words"),
     [
