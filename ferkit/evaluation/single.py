@@ -78,9 +78,10 @@ def single_comparison(
     columns = sorted({column for sample in samples for column in sample.attributes})
     rows = np.arange(len(samples))
     seen, notes = _seen(artifact, dataset, scores, seed)
+    left_out: tuple[str, ...] = ()
     if scores.failures:
         path, reason = scores.failures[0]
-        notes += (
+        left_out = (
             f"left out because they cannot be read: {len(scores.failures)}; the first: {path}: {reason}",
         )
     facts = [(sample.path, sample.label, sample.group) for sample in samples]
@@ -107,6 +108,7 @@ def single_comparison(
                 notes=notes,
             ),
         ),
+        notes=left_out,
         versions={"python": platform.python_version(), **installed_versions()},
         machine={"processor": platform.machine(), "cores": str(os.cpu_count()), "system": platform.system()},
         date=datetime.date.today().isoformat(),
