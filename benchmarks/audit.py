@@ -96,7 +96,7 @@ def label_rows(doubts: Doubts, y: np.ndarray, flipped: np.ndarray, agreement: np
 
 def plot(rankings: dict[str, np.ndarray], file: Path, share: float) -> None:
     """Precision against recall, and how many of the flips the first part of the list holds."""
-    figure = canvas(10, 4.2)
+    figure = canvas(10, 4.6)
     left, right = figure.subplots(1, 2)
     for (name, hits), colour in zip(rankings.items(), COLOURS, strict=False):
         found = np.cumsum(hits)
@@ -124,7 +124,7 @@ def plot(rankings: dict[str, np.ndarray], file: Path, share: float) -> None:
     right.set(xlim=(0, 0.5), ylim=(0, 1))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=8, loc="upper right")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(file, dpi=110)
 
 
@@ -181,8 +181,8 @@ def main() -> None:
                 )
     print(
         f"{flipped.sum():,} labels flipped ({arguments.flips:.0%}):\n\n| features | head | agrees with unseen labels | "
-        "flips in the first 5 % | in the first 10 % | precision there | AP | AUC | others there that most FER+ voters "
-        "contradict | called wrong |\n|---|---|---|---|---|---|---|---|---|---|"
+        "flips in the first 5 % | in the first 10 % | precision there | AP | AUC | "
+        "others there with less than half of FER+'s votes | called wrong |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     print("\n".join(rows))
     if arguments.plot:

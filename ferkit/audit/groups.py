@@ -1,7 +1,7 @@
 """Copies of one picture, and persons on both sides of a split."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -38,12 +38,17 @@ def copy_findings(dataset: Dataset, seen: Survey, copies: Copies, blank: np.ndar
     ]
 
 
-def person_findings(dataset: Dataset) -> list[Finding]:
-    """One finding for each person who is in more than one part of a split."""
+def person_findings(dataset: Dataset, who: Sequence[str | None]) -> list[Finding]:
+    """One finding for each person who is in more than one part of a split.
+
+    Args:
+        dataset: the pictures.
+        who: (n,) who is shown; None where unknown.
+    """
     rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, sample in enumerate(dataset.samples):
-        if sample.group is not None and sample.split is not None:
-            rows_of[sample.group].append(row)
+    for row, (sample, person) in enumerate(zip(dataset.samples, who, strict=True)):
+        if person is not None and sample.split is not None:
+            rows_of[person].append(row)
     findings = []
     for person, rows in rows_of.items():
         parts = Counter(str(dataset.samples[row].split) for row in rows)

@@ -26,6 +26,7 @@ from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.survey import Survey, survey
 from ferkit.embedder.table import EmbeddingTable
+from ferkit.evaluation.identities import cluster_identities
 
 SPLITS = ("train", "val", "test")
 
@@ -53,6 +54,7 @@ def audit(
     settings: AuditSettings,
     *,
     against: tuple[Dataset, Embedded | None] | None = None,
+    identities: Embedded | None = None,
     detector: FaceDetector | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
@@ -66,6 +68,7 @@ def audit(
         embedded: their embeddings, matched by path; None leaves out wrong labels and unusual pictures.
         settings: of all checks.
         against: another data set to compare with, and its embeddings by the same network.
+        identities: embeddings by a face-recognition network, to guess who is shown where no name tells.
         detector: looks for faces, see :data:`ferkit.audit.detection.LEAST_CONFIDENCE`; None does without.
         cache_dir: where what takes long is kept, so that a second run, or one after an interrupt, is quick.
         workers: threads; one a core if None.
@@ -85,8 +88,15 @@ def audit(
     blank = blank_rows(seen, settings.looks)
     findings = looks_findings(dataset, seen, settings.looks)
     findings += copy_findings(dataset, seen, copies, blank)
-    findings += person_findings(dataset)
-    if not any(sample.group for sample in dataset.samples):
+    who = [sample.group for sample in dataset.samples]
+    if identities is not None:
+        who = _guessed(dataset, identities)
+        n_persons = len(
+            {name for name, sample in zip(who, dataset.samples, strict=True) if name and not sample.group}
+        )
+        notes.append(f"{n_persons:,} persons were guessed from {identities.name}: look before you believe it")
+    findings += person_findings(dataset, who)
+    if not any(who):
         notes.append("persons are unknown: nobody can say whether one is in two parts of the split")
     if not any(sample.split for sample in dataset.samples):
         notes.append("the data set has no split: copies and persons across parts were not looked for")
@@ -152,6 +162,15 @@ def kept_apart(dataset: Dataset, copies: Copies) -> list[str | None]:
     size = np.bincount(joined, minlength=n)
     known = np.array([sample.group is not None for sample in dataset.samples])
     return [str(group) if size[group] > 1 or known[row] else None for row, group in enumerate(joined)]
+
+
+def _guessed(dataset: Dataset, identities: Embedded) -> list[str | None]:
+    """Who is shown: the samples' own groups, and clusters of identity embeddings for the others."""
+    rows, table = _matched(dataset, identities.table)
+    guesses: list[str | None] = [None] * len(dataset)
+    for row, guess in zip(rows, cluster_identities(table.X), strict=True):
+        guesses[row] = guess
+    return [sample.group or guess for sample, guess in zip(dataset.samples, guesses, strict=True)]
 
 
 def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, EmbeddingTable]:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     help="Embeddings of DATA by 'fer embed': a folder, or a name in --cache-dir. 'none' does without.  "
     "[default: the network that comes along, computed now]",
 )
+@click.option(
+    "--identities",
+    help="Embeddings of DATA by a face-recognition network, to guess who is shown where names do not tell.",
+)
 @click.option("--against", type=DATA, help="Also say how this other data set differs.")
 @click.option("--against-embeddings", help="Its embeddings, if --embeddings was given.")
 @click.option(
@@ -121,9 +125,13 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
             other = _load(options["against"], options)
             named = options["against_embeddings"] or ("none" if options["embeddings"] else None)
             against = (other, _embedded(other, named, options, progress))
+        identities = None
+        if options["identities"] is not None:
+            identities = _embedded(dataset, options["identities"], options, progress)
         found = run(
-            dataset, embedded, settings, against=against, detector=_detector(options["detector_weights"]),
-            cache_dir=options["cache_dir"], workers=options["workers"], progress=progress, say=say,
+            dataset, embedded, settings, against=against, identities=identities,
+            detector=_detector(options["detector_weights"]), cache_dir=options["cache_dir"],
+            workers=options["workers"], progress=progress, say=say,
         )  # fmt: skip
     out = options["out"] or data.parent / f"{data.resolve().stem}-audit"
     page, *_ = write_audit(found, out, options["lang"], options["show"])

@@ -39,6 +39,6 @@ def kept(
     made = make()
     if file is not None:
         content = io.BytesIO()
-        np.savez(content, **made)
+        np.savez(content, **made)  # type: ignore[arg-type]
         write_atomically(file, lambda out: out.write(content.getbuffer()))
     return made, False

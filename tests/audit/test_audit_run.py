@@ -119,6 +119,21 @@ def test_copies_and_pictures_of_one_person_share_a_fold(dataset: Dataset):
     assert max(Counter(apart).values()) == 2
 
 
+def test_persons_are_guessed_from_identities_where_names_do_not_tell(dataset: Dataset, embedded: Embedded):
+    nameless = dataset.subset([replace(s, group=None) for s in dataset.samples])
+    table = embedded.table
+    # Each of its own, but for two that are alike across the split.
+    X = np.random.default_rng(3).normal(0, 1, (len(table), 64)).astype(np.float32)
+    rows = {path: i for i, path in enumerate(table.paths)}
+    X[rows["test/happy/p100_a.png"]] = X[rows["train/sad/p005_a.png"]] * 1.1
+    identities = Embedded(EmbeddingTable(X, table.y, table.paths, table.groups, table.split), "faces")
+    found = audit(
+        nameless, None, AuditSettings(), identities=identities, progress=QUIET, say=lambda sentence: None
+    )
+    assert paths(found, only(found, "split_person")) == ["test/happy/p100_a.png", "train/sad/p005_a.png"]
+    assert any("1 persons were guessed from faces" in note for note in found.notes)
+
+
 def test_flipped_labels_are_found_on_classes_that_overlap():
     rng = np.random.default_rng(1)
     y = rng.integers(0, 4, 2000)

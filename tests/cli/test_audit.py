@@ -37,6 +37,8 @@ def test_from_pictures_to_a_page_and_back(faces: Path, tmp_path: Path):
     assert found["page"] == str(report / "audit.html")
     assert {path.name for path in report.iterdir()} == {"audit.html", "findings.csv", "audit.json"}
 
+    assert {path.name for path in (tmp_path / "cache").iterdir()} >= {"pictures", "copies", "predictions"}
+
     blank = next(p.relative_to(faces).as_posix() for p in faces.rglob("blank.png"))
     plan = tmp_path / "plan.csv"
     plan.write_text(f"path,action\n{blank},drop\nnobody.png,drop\n", "utf-8")
