@@ -1,7 +1,7 @@
 """Giving every picture its part: train, val or test."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def assign(dataset: Dataset, settings: AssignSettings) -> Assigned:
         ):
             parts[i] = names[number]
     samples = [
-        s if s.split == part else replace(s, split=part)
+        s if s.split == part else Sample(s.path, s.label, part, s.group, s.box, s.attributes)
         for s, part in zip(dataset.samples, parts, strict=True)
     ]
     return _described(dataset.subset(samples))

@@ -89,7 +89,8 @@ def _from_source(sample: Sample, source: str) -> Sample:
     group = sample.group
     if group is not None and not group.startswith(f"{source}/"):
         group = f"{source}/{group}"
-    return replace(sample, group=group, attributes={SOURCE: source, **sample.attributes})
+    attributes = sample.attributes if SOURCE in sample.attributes else {SOURCE: source, **sample.attributes}
+    return Sample(sample.path, sample.label, sample.split, group, sample.box, attributes)
 
 
 def _once(

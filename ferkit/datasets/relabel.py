@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from ferkit.core.errors import DataError
 from ferkit.core.label_tables import LabelTables
 from ferkit.core.labels import LabelSet
-from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.dataset import Dataset, Sample
 
 Unmapped = Literal["refuse", "keep", "unlabel", "drop"]
 
@@ -73,7 +73,9 @@ def relabel(
                 continue
             if unmapped == "keep":
                 label = sample.label
-        samples.append(sample if label == sample.label else replace(sample, label=label))
+        if label != sample.label:
+            sample = Sample(sample.path, label, sample.split, sample.group, sample.box, sample.attributes)
+        samples.append(sample)
     if not samples:
         raise DataError(
             f"no class of {dataset.root} has a place in {target}; its classes are {', '.join(counts)}"
