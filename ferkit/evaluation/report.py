@@ -126,6 +126,8 @@ def write_comparison(
         read = pictures_of(comparison, pictures) if isinstance(pictures, Dataset) else pictures
         images = {} if read is None else thumbnails(_shown_rows(values), read)
         files[folder / "report.html"] = render_page(values, language, images)
+    else:  # one of an earlier report would contradict the other files
+        (folder / "report.html").unlink(missing_ok=True)
     files[folder / "report.md"] = render_markdown(values, language)
     files[folder / "report.json"] = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     _write(files)

@@ -22,7 +22,8 @@ class Cell:
         note: a further line as small.
         best: whether it is the best of its column.
         kind: a class of the style sheet.
-        dummy: whether it names a dummy, which takes no part in being the best.
+        rival: of a contender's name: whether it takes part in being the best. Always saying the same is the fastest
+            and never surprises, and who saw the test pictures before knows them: neither is an achievement.
     """
 
     text: str
@@ -33,7 +34,7 @@ class Cell:
     note: str = ""
     best: bool = False
     kind: str = ""
-    dummy: bool = False
+    rival: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ def figure_cell(figure: Values, kind: str = "percent", digits: int | None = None
 
 
 def name_cell(one: Values, words: Words) -> Cell:
-    """A contender's name, rank and kind."""
-    return Cell(one["name"], small=words(f"kind.{one['kind']}"), kind="name", dummy=one["kind"] == "dummy")
+    """A contender's name and kind, and whether it saw the test pictures before."""
+    note = words("part.saw") if one["seen_rows"] else ""
+    rival = one["kind"] != "dummy" and not one["seen_rows"]
+    return Cell(one["name"], small=words(f"kind.{one['kind']}"), note=note, kind="name", rival=rival)
 
 
 def words_of(values: Values, words: Words) -> dict[str, str]:
@@ -78,8 +81,7 @@ def whole_persons(values: Values, words: Words) -> str:
 
 def mark_best(rows: list[list[Cell]], column: int, *, least: bool = False) -> None:
     """Mark the largest, or the least, number of a column."""
-    # Always saying the same is the fastest and never surprises; it is no achievement.
-    rivals = [row for row in rows if len(row) > column and not row[0].dummy]
+    rivals = [row for row in rows if len(row) > column and row[0].rival]
     known = [row[column].value for row in rivals]
     numbers = [value for value in known if value is not None]
     if len(numbers) < 2:

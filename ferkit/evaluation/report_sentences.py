@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ferkit.evaluation.report_format import Words, amount, duration, p_value
+from ferkit.evaluation.report_format import Words, amount, duration, p_value, points
 from ferkit.evaluation.report_values import figure_rows
 
 Values = Mapping[str, Any]
@@ -50,13 +50,21 @@ def is_distinct(pair: Values) -> bool:
 
 
 def pair_sentences(values: Values, words: Words) -> list[str]:
-    """Of the best contender against each other one, as far as there are sentences in the language."""
-    if words.language != "en" or values["best"] is None:
+    """Of the best contender against each other one: the tests' own sentences, which are English, or short ones."""
+    if values["best"] is None:
         return []
     best = values["contenders"][values["best"]]["name"]
-    return [
-        pair["sentence"] for pair in values["pairs"] if best in (pair["a"], pair["b"]) and pair["sentence"]
-    ]
+    found = []
+    for pair in values["pairs"]:
+        if best not in (pair["a"], pair["b"]):
+            continue
+        if words.language == "en" and pair["sentence"]:
+            found.append(pair["sentence"])
+            continue
+        other, sign = (pair["b"], -1) if pair["a"] == best else (pair["a"], 1)
+        facts = {"difference": points(sign * pair["difference"]), "p": p_value(pair["p_adjusted"])}
+        found.append(words("say.pair_line", name=best, other=other, verdict=verdict(pair, words), **facts))
+    return found
 
 
 def tied_with(name: str, values: Values) -> list[str]:

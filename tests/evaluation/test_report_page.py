@@ -194,7 +194,10 @@ def test_the_page_holds_what_it_should(report: tuple[Path, str]) -> None:
     grids = [best["mistakes"], best["unsure"], values["hard"]["pictures"]]
     assert len(images) == sum(map(len, grids)) + 2  # and the pair that leaks
     assert all(image["alt"] for image in images)
-    expected = {"en": ("neutral", "Each contender"), "ko": ("중립", "후보별 결과")}
+    expected = {
+        "en": ("neutral", "Each contender", "head1@hog is better than head0@hog."),
+        "ko": ("중립", "후보별 결과", "head0@hog: head1@hog보다 −30.0포인트(p < 0.001), head1@hog 우세."),
+    }
     assert all(word in page.text for word in expected[language])
     assert next(attributes for tag, attributes in page.elements if tag == "html")["lang"] == language
     assert len((folder / "report.html").read_bytes()) < 400_000
@@ -251,6 +254,7 @@ def test_without_pictures_it_says_so(tmp_path: Path) -> None:
 
 
 def test_no_page_where_none_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("of an earlier report")
     files = write_comparison(made_up(n=60), tmp_path, page=False)
     assert [file.name for file in files] == ["report.md", "report.json"]
     assert not (tmp_path / "report.html").exists()
@@ -305,6 +309,9 @@ def test_who_saw_the_test_pictures_is_not_the_best(tmp_path: Path) -> None:
     page, values = read(tmp_path)
     assert values["contenders"][values["best"]]["name"] == "honest"
     assert "shipped was, or may have been, trained on 40 of these test images" in page.text
+    assert any(row[0].endswith("saw these pictures before") for row in page.rows)
+    bold = [attributes for tag, attributes in page.elements if "best" in str(attributes.get("class")).split()]
+    assert bold == []  # the only other one has no rival
 
 
 def test_every_test_picture_leaks(tmp_path: Path) -> None:
