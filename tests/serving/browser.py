@@ -110,14 +110,11 @@ class Browser:
         shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    def saved(self, suffix: str) -> Path:
-        """The newest file that the page saved with this ending."""
-
-        def newest() -> Path | None:
-            files = sorted(self.downloads.glob(f"*{suffix}"), key=lambda file: file.stat().st_mtime)
-            return files[-1] if files else None
-
-        return self.until(newest, f"a saved {suffix}")
+    def save(self, selector: str, suffix: str) -> Path:
+        """Click on what saves a file with this ending, and give the file."""
+        before = set(self.downloads.glob(f"*{suffix}"))
+        self.click(selector)
+        return self.until(lambda: set(self.downloads.glob(f"*{suffix}")) - before, f"a saved {suffix}").pop()
 
     def foreign_requests(self, host: str) -> list[str]:
         """Addresses that pages asked for on any other host."""

@@ -181,19 +181,16 @@ def test_the_camera_shows_faces_in_both_languages(page: Browser, scene: list[np.
 
 
 def check_saved_table(page: Browser) -> None:
-    page.click("#save-csv")
-    with page.saved(".csv").open(encoding="utf-8-sig", newline="") as file:
+    with page.save("#save-csv", ".csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows
     assert all({row["label"], row["raw_label"]} <= EN for row in rows)
     total = [sum(float(v) for name, v in row.items() if name.startswith("p_")) for row in rows]
     assert np.allclose(total, 1, atol=0.01)
-    page.click("#save-json")
-    saved = json.loads(page.saved(".json").read_text(encoding="utf-8"))
+    saved = json.loads(page.save("#save-json", ".json").read_text(encoding="utf-8"))
     assert saved["purpose"] == "research"
     assert len(saved["faces"]) >= len(rows)
-    page.click("#save-png")
-    picture = cv2.imread(str(page.saved(".png")))
+    picture = cv2.imread(str(page.save("#save-png", ".png")))
     assert picture.shape[:2] == tuple(
         page.js("const v = document.querySelector('#video'); return [v.videoHeight, v.videoWidth]")
     )
@@ -208,8 +205,7 @@ def test_pictures_and_a_film_are_read(page: Browser, photo: Path, film: Path, tm
     assert page.text(".picture .now") in EN
     page.click("#language")
     assert page.text(".picture .now") in KO
-    page.click("#pictures-csv")
-    with page.saved(".csv").open(encoding="utf-8-sig", newline="") as file:
+    with page.save("#pictures-csv", ".csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["picture"] for row in csv.DictReader(file)} == {photo.name}
 
     damaged = tmp_path / "broken.png"

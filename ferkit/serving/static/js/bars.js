@@ -15,18 +15,17 @@ export class Bars {
         make("span", { className: "track", attrs: { "aria-hidden": "true" } }, fill), value);
       row.style.setProperty("--label", label.color);
       this.element.append(row);
-      return { row, fill, value };
+      return { name: label.name, row, fill, value };
     });
   }
 
-  /** Show probabilities, in the order of the labels. */
-  show(values) {
-    const best = values.indexOf(Math.max(...values));
-    this.#rows.forEach(({ row, fill, value }, i) => {
+  /** Show probabilities, in the order of the labels; the label that is shown stands out. */
+  show(values, shown) {
+    this.#rows.forEach(({ name, row, fill, value }, i) => {
       fill.style.transform = `scaleX(${values[i].toFixed(3)})`;
       const text = percent(values[i]);
       if (value.textContent !== text) value.textContent = text;
-      row.classList.toggle("best", i === best);
+      row.classList.toggle("shown", name === shown);
     });
   }
 }

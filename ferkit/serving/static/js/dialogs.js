@@ -68,6 +68,7 @@ function showChoice(purpose) {
   find("#purpose-ok").disabled = !purpose?.allowed;
   box.hidden = !purpose || purpose.allowed;
   say(box, () => (box.hidden ? "" : reason(purpose)));
+  if (!box.hidden) find("#purpose-ok").scrollIntoView({ block: "nearest" }); // on a phone both are below the fold
 }
 
 const checked = () => find("#purpose-options input:checked")?.value ?? null;

@@ -9,7 +9,7 @@ const MOST_PEOPLE = 8;
 const MOST_POINTS = 1500;
 
 export class FilmResult {
-  #address;
+  #address = "";
   #people;
   #video;
   #watch;
@@ -18,12 +18,12 @@ export class FilmResult {
   /**
    * @param result the server's `result.json`.
    * @param labels of the model.
-   * @param film to show: the copy with labels, or the film itself.
+   * @param films to show: the copy with labels, and the film itself for browsers that cannot play the copy.
    */
-  constructor(result, labels, film) {
+  constructor(result, labels, films) {
     this.labels = result.labels.map((name) => labels.find((label) => label.name === name) ?? labelOf(name, []));
-    this.#address = URL.createObjectURL(film);
-    this.#video = make("video", { controls: true, playsInline: true, muted: true, src: this.#address, preload: "auto" });
+    this.#video = make("video", { controls: true, playsInline: true, muted: true, preload: "auto" });
+    this.#play(...films);
     this.#video.setAttribute("aria-label", t("film.title"));
     const last = Math.max(1, ...result.faces.map((face) => face.time_s));
     this.#range = [0, last];
@@ -53,9 +53,17 @@ export class FilmResult {
   close() {
     this.#watch.disconnect();
     for (const event of ["themechange", "languagechange"]) document.removeEventListener(event, this.redraw);
+    this.#video.onerror = null;
     this.#video.removeAttribute("src");
     this.#video.load();
     URL.revokeObjectURL(this.#address);
+  }
+
+  #play(film, ...others) {
+    URL.revokeObjectURL(this.#address);
+    this.#address = URL.createObjectURL(film);
+    this.#video.src = this.#address;
+    this.#video.onerror = others.length ? () => this.#play(...others) : null;
   }
 
   #person(person, faces) {

@@ -78,7 +78,7 @@ export class Film {
     const result = await getJson(`jobs/${job.id}/result.json`);
     const copy = "annotated.mp4" in job.links ? await getBlob(`jobs/${job.id}/annotated.mp4`) : null;
     if (signal.aborted) return;
-    this.#result = new FilmResult(result, labels, copy ?? file);
+    this.#result = new FilmResult(result, labels, copy ? [copy, file] : [file]);
     const save = make("div", { className: "save", attrs: { role: "group" } }, icon("save"),
       ...this.#files(job).map(({ name, text, label }) => this.#saveButton(job.id, file.name, name, text, label)));
     save.dataset.tLabel = "save.name";

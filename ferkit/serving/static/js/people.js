@@ -52,10 +52,11 @@ class PersonCard {
     this.face = face;
     this.seen_s = now_s;
     this.points.push({ t: now_s, values: face.probabilities, label: face.label });
-    this.bars.show(face.probabilities);
+    this.bars.show(face.probabilities, face.label);
     this.now.textContent = this.labelText();
-    this.sure.textContent = percent(face.confidence);
-    this.swatch.style.setProperty("--label", labelOf(face.label, this.labels)?.color ?? "");
+    const label = labelOf(face.label, this.labels);
+    this.sure.textContent = label ? percent(face.confidence) : "";
+    this.swatch.style.setProperty("--label", label?.color ?? "");
     return this.mark(false);
   }
 

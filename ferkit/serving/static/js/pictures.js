@@ -96,7 +96,7 @@ class PictureCard {
     const swatch = make("span", { className: "swatch", attrs: { "aria-hidden": "true" } });
     swatch.style.setProperty("--label", label.color);
     const bars = new Bars(this.labels);
-    bars.show(this.labels.map(({ name }) => face.probabilities[name] ?? 0));
+    bars.show(this.labels.map(({ name }) => face.probabilities[name] ?? 0), face.label);
     const item = make("li", { className: "face" },
       make("div", { className: "person-head" }, make("span", { className: "badge", textContent: n, attrs: { "aria-hidden": "true" } }),
         say(make("span", { className: "sr-only" }), () => t("pictures.face", { n })),
