@@ -67,6 +67,10 @@ def test_from_raw_layouts_to_a_data_set_and_out_again(
     assert {s.label for s in data.samples} == {"happy", "sad", "angry", "neutral", "uneasy"}
     assert all(s.box is not None for s in data.samples if s.attributes["source"] == "aihub")
 
+    run("sample", "split.csv", "--where", "source=aihub", "--where", "split=test", "-o", "korean_test.csv")
+    korean = load_dataset(tmp_path / "korean_test.csv").samples
+    assert korean == tuple(s for s in data.samples if (s.split, s.attributes["source"]) == ("test", "aihub"))
+
     shown = run("info", "split.csv", "--all", "--plot", "split.png")
     assert "aihub" in shown.stdout and "48x48" in shown.stdout  # noqa: PT018
     assert (tmp_path / "split.png").read_bytes().startswith(b"\x89PNG")
@@ -148,7 +152,7 @@ def test_other_files_are_not_overwritten(western: Path, tmp_path: Path):
         ("export", "western", "-o", "x.csv", "--link", "symlink"),
         ("import", "rafdb", "western", "--images", "cropped", "-o", "x.csv"),
         ("import", "cats", "western", "-o", "x.csv"),
-        ("sample", "western", "-o", "x.csv"),
+        ("sample", "western", "--where", "split", "-o", "x.csv"),
         ("split", "western", "--within", "all", "-o", "x.csv"),
     ],
 )

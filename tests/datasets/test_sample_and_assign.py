@@ -8,7 +8,7 @@ from ferkit.core.errors import DataError
 from ferkit.datasets.assign import AssignSettings, assign
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
-from ferkit.datasets.sample import draw
+from ferkit.datasets.sample import draw, where
 
 
 def people(n_persons: int, per_class: int, classes: str = "abc", source: str = "s") -> list[Sample]:
@@ -65,12 +65,23 @@ def test_the_seed_decides_what_is_drawn():
 
 def test_what_cannot_be_drawn_is_refused():
     data = dataset(*people(2, 1))
-    with pytest.raises(DataError, match="no picture of d has a 'camera'; known are split, source"):
+    with pytest.raises(DataError, match="no picture of d has a 'camera'; known are class, split, source"):
         draw(data, 5, ["camera"])
     with pytest.raises(DataError, match="at least one picture"):
         draw(data, 0)
     with pytest.raises(DataError, match="none with a label"):
         draw(dataset(Sample("x.png")), 1)
+
+
+def test_only_pictures_with_the_wanted_values_are_kept():
+    data = dataset(*people(2, 3, "abc", "s"), *people(2, 1, "abc", "t"), Sample("x.png"))
+    assert len(where(data, {"source": ["t"]})) == 6
+    assert len(where(data, {"source": ["s", "t"], "class": ["a"]})) == 8
+    assert [s.path for s in where(data, {"class": [""]}).samples] == ["x.png"]
+    with pytest.raises(DataError, match="no picture of d has source u and class a or b"):
+        where(data, {"source": ["u"], "class": ["a", "b"]})
+    with pytest.raises(DataError, match="no picture of d has a 'camera'"):
+        where(data, {"camera": ["x"]})
 
 
 def shares(data: Dataset, of: str = "split") -> dict[str, float]:

@@ -123,7 +123,9 @@ def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> N
 
 @click.command("sample")
 @data_argument
-@click.option("-n", "--per-class", type=click.IntRange(1), required=True, help="Pictures of each class.")
+@click.option("-n", "--per-class", type=click.IntRange(1), help="Pictures of each class.  [default: all]")
+@click.option("--where", "wanted", multiple=True, metavar="COLUMN=VALUE",
+              help="Only pictures with this class, split, source or other attribute; several times.")  # fmt: skip
 @click.option("--by", multiple=True, help="So many of each class and value of this column too: source, split, or an "
               "attribute such as sex; may be given several times.")  # fmt: skip
 @seed_option
@@ -137,11 +139,21 @@ def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     Examples:
         fer dataset sample both.csv --per-class 5000 --by source -o balanced.csv
         fer dataset sample fer2013/ --per-class 200 --by split -o small.csv
+        fer dataset sample both.csv --where source=aihub --where split=test -o korean_test.csv
     """
     from ferkit.datasets.sample import draw as drawn
+    from ferkit.datasets.sample import where
 
     by = options["by"]
-    done = drawn(load(data, options["person_pattern"]), options["per_class"], by, options["seed"])
+    wanted: dict[str, list[str]] = {}
+    for condition in options["wanted"]:
+        column, sign, value = condition.partition("=")
+        if not sign:
+            raise click.UsageError(f"expected COLUMN=VALUE for --where, found {condition!r}")
+        wanted.setdefault(column, []).append(value)
+    done = drawn(
+        where(load(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
+    )
     if done.n_unlabelled:
         say(f"{done.n_unlabelled:,} pictures have no label and are left out")
     if done.persons[0]:
