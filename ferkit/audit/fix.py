@@ -30,8 +30,14 @@ def default_manifest(data: Path) -> Path:
     """Where a fix of ``data`` goes: beside it, or into it if it is the manifest of an earlier fix."""
     if data.suffix.lower() == ".csv" and undo_record(data).is_file():
         return data
+    return beside(data, "-audited.csv")
+
+
+def beside(data: Path, ending: str) -> Path:
+    """A path next to a data set, called like it: ``faces-audited.csv`` for ``faces/`` and ``faces.npz``."""
     resolved = data.resolve()
-    return data.parent / f"{resolved.stem if resolved.is_file() else resolved.name}-audited.csv"
+    parent = resolved.parent if data.name in ("", "..") else data.parent
+    return parent / f"{resolved.stem if resolved.is_file() else resolved.name}{ending}"
 
 
 def undo_record(manifest: Path) -> Path:

@@ -82,7 +82,6 @@ def audit(
     notes: list[str] = []
     say("reading the pictures")
     seen = survey(dataset, cache_dir, workers=workers, progress=progress)
-    progress.close()
     say("looking for copies")
     copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers, progress=progress)
     blank = blank_rows(seen, settings.looks)
@@ -132,7 +131,6 @@ def audit(
     other = None
     if against is not None:
         other_seen = survey(against[0], cache_dir, workers=workers, progress=progress)
-        progress.close()
         other = (
             against[0],
             other_seen,

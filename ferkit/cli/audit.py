@@ -105,6 +105,7 @@ def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> Non
 
 
 def _audit(data: Path, options: dict[str, Any]) -> None:
+    from ferkit.audit.fix import beside
     from ferkit.audit.labels import LabelSettings
     from ferkit.audit.page import write_audit
     from ferkit.audit.run import AuditSettings
@@ -133,7 +134,7 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
             detector=_detector(options["detector_weights"]), cache_dir=options["cache_dir"],
             workers=options["workers"], progress=progress, say=say,
         )  # fmt: skip
-    out = options["out"] or data.parent / f"{data.resolve().stem}-audit"
+    out = options["out"] or beside(data, "-audit")
     page, *_ = write_audit(found, out, options["lang"], options["show"])
     if options["as_json"]:
         summary = {key: value for key, value in audit_values(found).items() if key != "findings"}

@@ -95,6 +95,7 @@ def survey(
         if was_there:
             progress.update(len(samples))
         parts.append(part)
+    progress.close()
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     reasons = joined.pop("errors")
     return Survey(**joined, errors={int(i): str(reasons[i]) for i in np.flatnonzero(reasons != "")})

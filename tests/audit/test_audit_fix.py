@@ -47,6 +47,12 @@ def test_a_plan_becomes_a_manifest_and_no_picture_is_touched(dataset: Dataset, d
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
 
 
+def test_results_lie_beside_the_data_however_it_is_named(data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(data)
+    assert default_manifest(Path(".")) == data.parent / "faces-audited.csv"
+    assert default_manifest(Path("train")) == Path("train-audited.csv")
+
+
 def test_a_fix_can_be_taken_back(dataset: Dataset, data: Path, plan: Path, tmp_path: Path):
     first = fix(dataset, plan, default_manifest(data))
     once = first.manifest.read_bytes()

@@ -78,6 +78,22 @@ def test_a_copy_is_found_whichever_of_three_is_the_first(tmp_path: Path):
     assert len(leaks.test_rows["exact"]) == 2
 
 
+def test_near_duplicates_leak_and_so_do_all_their_exact_copies(data: Path):
+    small = cv2.resize(face(4), (50, 50), interpolation=cv2.INTER_AREA)
+    for name in ("one", "two"):
+        write(data / "test" / "a" / f"{name}.png", small)
+    write(data / "test" / "b" / "flipped.jpg", face(7)[:, ::-1])
+    write(data / "train" / "b" / "again.png", face(7))
+    dataset, leaks = leaks_of(data)
+    near = {dataset.samples[i].path for i in leaks.test_rows["near"]}
+    assert near == {"test/a/one.png", "test/a/two.png", "test/b/flipped.jpg"}
+    given_away = {dataset.samples[i].path for i in leaks.train_rows["near"]}
+    assert given_away == {"train/a/04.png", "train/b/07.png", "train/b/again.png"}
+    assert all(pair.kind == "near" and 0.85 <= pair.score <= 1 for pair in leaks.pairs)
+    assert "3 near-duplicates" in leaks.sentence()
+    assert not leaks_of(data, LeakSettings(near=False))[1]
+
+
 def test_persons_on_both_sides_are_counted_and_named(data: Path):
     for i, split in enumerate(("train", "train", "test", "test")):
         write(data / split / "a" / f"kim_{i}.png", face(200 + i))
