@@ -43,7 +43,7 @@ class CropSummary:
         statuses: faces and pictures by what became of them, over all runs.
         table: the data set of the crops, that every command reads.
         report: every face and picture with its reason.
-        sheets: contact sheets, one a class.
+        sheets: contact sheets, one a class, and one of what was left out.
     """
 
     n_pictures: int
@@ -110,7 +110,7 @@ def crop_dataset(
             journal.add(result.record)
             progress.update(1, failures=0 if result.files else 1)
         n_removed = journal.keep_only(picture.path for picture in plan)
-        return _finish(annotated, plan, journal, len(todo), n_removed)
+        return _finish(annotated, plan, journal, source, len(todo), n_removed)
 
 
 class _Worker:
@@ -174,15 +174,22 @@ def encode(rgb: np.ndarray, settings: CropSettings) -> bytes:
 def _refuse_within_data(annotated: Annotated, root: Path, out: Path) -> None:
     """Crops among the pictures would be pictures of the next run."""
     resolved, data = out.resolve(), root.resolve()
+    folders = {sample.path.rpartition("/")[0] for sample in annotated.dataset.samples}
+    with_pictures = {Path(os.path.normpath(data / folder)) for folder in folders}
     inside = annotated.dataset.root.is_dir() and (resolved == data or data in resolved.parents)
-    if inside or any((data / sample.path).is_relative_to(resolved) for sample in annotated.dataset.samples):
+    if inside or any(folder.is_relative_to(resolved) for folder in with_pictures):
         raise DataError(
             f"expected a folder apart from the pictures, found {out} and {root}; choose one beside it"
         )
 
 
 def _finish(
-    annotated: Annotated, plan: list[PlannedPicture], journal: Journal, n_done: int, n_removed: int
+    annotated: Annotated,
+    plan: list[PlannedPicture],
+    journal: Journal,
+    source: FileSource,
+    n_done: int,
+    n_removed: int,
 ) -> CropSummary:
     table, report = write_tables(annotated, plan, journal)
     statuses = Counter(str(face.outcome.status) for r in journal.records.values() for face in r.faces)
@@ -191,7 +198,7 @@ def _finish(
         raise DataError(
             f"none of the {len(plan)} pictures gave a crop; the first: {first}; the others' reasons are in {report}"
         )
-    sheets = write_sheets(journal.out, table)
+    sheets = write_sheets(journal, table, source)
     return CropSummary(
         len(plan),
         n_done,

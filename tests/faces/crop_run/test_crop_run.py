@@ -77,13 +77,25 @@ def test_everything_is_listed_with_its_reason(photos: Path, tmp_path: Path):
 
 def test_sheets_show_each_class(photos: Path, tmp_path: Path):
     summary = crop(photos, tmp_path / "out")
-    assert [sheet.name for sheet in summary.sheets] == ["sad.jpg", "기쁨.jpg"]
+    assert [sheet.name for sheet in summary.sheets] == ["sad.jpg", "기쁨.jpg", "_left out.jpg"]
     with Image.open(summary.sheets[0]) as sheet:
         pixels = np.asarray(sheet.convert("L")).astype(int)
     tiles = [pixels[40:136, 4 + 100 * i : 100 + 100 * i] for i in range(6)]
     assert all(tile.std() > 20 for tile in tiles[:5])
     assert tiles[5].min() > 250  # five crops, room for six
     assert pixels[:40].min() < 60  # a heading
+    with Image.open(summary.sheets[2]) as sheet:
+        pixels = np.asarray(sheet.convert("L")).astype(int)
+    wall, second = (pixels[40:136, 4 + 100 * i : 100 + 100 * i] for i in range(2))
+    assert wall[48].std() < 5
+    assert abs(wall[48].mean() - 99) < 5
+    assert second.std() > 20  # the smaller one of two faces
+    assert pixels[136:152].min() < 100  # a word below
+    (photos / "train/sad/wall.png").unlink()
+    (photos / "train/sad/two.jpg").unlink()
+    again = crop(photos, tmp_path / "out")
+    assert [sheet.name for sheet in again.sheets] == ["sad.jpg", "기쁨.jpg"]
+    assert not (tmp_path / "out/contact-sheets/_left out.jpg").exists()
 
 
 @pytest.mark.parametrize(
