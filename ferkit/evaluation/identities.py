@@ -42,8 +42,8 @@ def cluster_identities(
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *_nearest(unit, least_similarity, neighbours)])
     n = len(unit)
-    known = set(map(tuple, pairs.tolist()))
-    mutual = np.array([(a, b) for a, b in known if a < b and (b, a) in known], np.int64).reshape(-1, 2)
+    there, back = pairs @ np.array([n, 1]), pairs @ np.array([1, n])
+    mutual = pairs[np.isin(there, back)]
     graph = coo_array((np.ones(len(mutual), bool), (mutual[:, 0], mutual[:, 1])), shape=(n, n))
     _, component = connected_components(graph, directed=False)
     _, first, size = np.unique(component, return_index=True, return_counts=True)
