@@ -64,7 +64,8 @@ def _classes(
     at, left = np.arange(len(classes)), np.zeros(len(classes))
     for i, value in enumerate(values):
         width = np.array([counts.get((cls, value), 0) for cls in classes], float)
-        axes.barh(at, width, left=left, color=_COLOURS[i % len(_COLOURS)], height=0.72, label=value or _NONE)
+        colour = _COLOURS[(i + 3 * (axis == 1)) % len(_COLOURS)]  # a source is no part
+        axes.barh(at, width, left=left, color=colour, height=0.72, label=value or _NONE)
         left += width
     for y, total in enumerate(left.tolist()):
         axes.text(total, y, f" {int(total):,}", va="center", fontsize=9, color=_MUTED)
