@@ -15,6 +15,9 @@ _DIMENSIONS = 64
 _NEIGHBOURS = 10
 _BLOCK = 2048
 
+_SURELY_UNUSUAL = 0.95
+"""Share of pictures that must be less unusual for one without a detected face to be dropped without a look."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LooksSettings:
@@ -66,7 +69,9 @@ def looks_findings(dataset: Dataset, seen: Survey, settings: LooksSettings) -> l
 
 
 def faceless_findings(confidence: np.ndarray, blank: np.ndarray, unusual: np.ndarray | None) -> list[Finding]:
-    """Pictures in which a detector finds no face; the most unusual first, since hard faces look like faces.
+    """Pictures in which a detector finds no face; the most unusual first, since hard faces still look like faces.
+
+    Only those are suggested to be dropped: a detector misses profiles, shut eyes and hands before the face.
 
     Args:
         confidence: float (n,), of :func:`ferkit.audit.detection.face_confidence`.
@@ -79,7 +84,8 @@ def faceless_findings(confidence: np.ndarray, blank: np.ndarray, unusual: np.nda
         facts: dict[str, str | float] = {}
         if unusual is not None and np.isfinite(unusual[row]):
             facts["distance"] = float(unusual[row])
-        findings.append(Finding("not_a_face", (row,), float(rank[row]), (DROP,), facts))
+        action = DROP if rank[row] >= _SURELY_UNUSUAL else KEEP
+        findings.append(Finding("not_a_face", (row,), float(rank[row]), (action,), facts))
     return findings
 
 

@@ -9,7 +9,7 @@ from ferkit.audit.detection import framed
 from ferkit.audit.drift import classifier_two_sample
 from ferkit.audit.findings import DROP, Action, Audit, Finding
 from ferkit.audit.labels import LabelSettings, doubt
-from ferkit.audit.looks import unusualness
+from ferkit.audit.looks import faceless_findings, unusualness
 from ferkit.audit.run import AuditSettings, Embedded, audit, kept_apart
 from ferkit.core.errors import DataError
 from ferkit.core.faces import Faces
@@ -201,6 +201,17 @@ def test_a_picture_without_a_face_is_found_and_the_look_is_kept(
         )  # fmt: skip
         assert [paths(found, finding) for finding in found.of("not_a_face")] == [[sample.path]]
         assert detector.looked == len(dataset) - 1  # all but the broken one, once
+
+
+def test_only_unusual_pictures_without_a_face_are_to_go():
+    confidence, blank = np.array([0, 0, 0, 0.3, np.nan] + [0.9] * 95), np.zeros(100, bool)
+    unusual = np.linspace(1, 2, 100)
+    unusual[0] = 9
+    findings = {f.rows[0]: f for f in faceless_findings(confidence, blank, unusual)}
+    assert {row: f.suggested[0].verb for row, f in findings.items()} == {0: "drop", 1: "keep", 2: "keep"}
+    assert findings[0].severity > findings[2].severity > findings[1].severity
+    unknown = faceless_findings(confidence, blank, None)
+    assert {f.suggested[0].verb for f in unknown} == {"keep"}
 
 
 @pytest.mark.parametrize(("size_wh", "longer"), [((48, 48), 160), ((20, 40), 160), ((900, 450), 532)])

@@ -76,6 +76,7 @@
     // In a dispute between copies the likeliest new label is that of another copy.
     const other = finding.rows.map((one) => values.rows[one].label).find((name) => name && name !== one.label);
     const relabels = values.labels.filter((name) => name !== one.label);
+    const image = values.images[row];
     const node = make("div", { class: "picture", "data-row": row });
     const tick = (action, text, extra) => {
       const box = make("input", { type: "checkbox", "data-action": action, onchange: () => {
@@ -83,11 +84,10 @@
       } });
       return make("label", { class: "tick" + (suggestion[0] === action && action !== "keep" ? " suggested" : "") }, box, text, extra);
     };
-    const image = values.images[row];
     node.append(
       image ? make("img", { src: image, alt: one.path, loading: "lazy" }) : make("span", { class: "none" }, t("word.no_picture")),
       make("div", { class: "label" }, make("span", { class: "from" }), make("span", { class: "to" })),
-      make("span", { class: "muted" }, [one.split && split(one.split), one.size].filter(Boolean).join(" · ")),
+      make("span", { class: "muted" }, [one.split && split(one.split), image && one.size].filter(Boolean).join(" · ")),
       make("span", { class: "file", title: one.path }, make("bdi", {}, one.path)),
       tick("drop", t("action.drop")),
     );
