@@ -1,6 +1,7 @@
 """Data sets written out as folders of pictures, which any other program reads."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import unicodedata
@@ -110,15 +111,18 @@ def _targets(dataset: Dataset, with_parts: bool) -> Iterator[tuple[str, str]]:
         if name.lower() in SPLIT_NAMES:
             raise DataError(f"a folder called {name!r} would be taken for a part; rename the class first")
     taken: set[str] = set()
+    last: dict[str, int] = {}
     suffix = "" if isinstance(dataset.source, FileSource) else ".png"
     for sample in dataset.samples:
         folder = "/".join(filter(None, (sample.split if with_parts else None, sample.label)))
         stem, dot, extension = (_letters(sample.path.rpartition("/")[2]) + suffix).rpartition(".")
-        for number in range(1, len(dataset) + 2):
-            name = f"{stem}{dot}{extension}" if number == 1 else f"{stem}-{number}{dot}{extension}"
-            target = f"{folder}/{name}".lstrip("/")
+        wanted = f"{folder}/{stem}".lstrip("/")
+        key = f"{wanted}.{extension}".casefold()
+        for number in itertools.count(last.get(key, 0) + 1):
+            target = f"{wanted}{dot}{extension}" if number == 1 else f"{wanted}-{number}{dot}{extension}"
             if (folded := target.casefold()) not in taken:
                 taken.add(folded)
+                last[key] = number
                 break
         yield sample.path, target
 

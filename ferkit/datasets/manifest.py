@@ -10,13 +10,13 @@ Paths are relative to the manifest where that is possible, and columns that woul
 :func:`ferkit.datasets.table.read_table` reads it.
 """
 
-import codecs
 import csv
 import io
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO, TextIO
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import write_atomically
@@ -45,10 +45,16 @@ def write_manifest(path: Path, dataset: Dataset) -> None:
     if path.is_file() and path.stat().st_size and not next(table_rows(path), [""])[0].startswith("path"):
         raise DataError(f"{path} is there and is no manifest; choose another name, or move it away")
     samples = sorted(relocated(dataset, path.parent), key=lambda sample: sample.path)
-    text = manifest_text(samples)
-    # Names of files that are not UTF-8 stay the bytes they are; the mark tells the reader what the rest is.
-    mark = b"" if text.isascii() or _is_unicode(text) else codecs.BOM_UTF8
-    write_atomically(path, lambda file: file.write(mark + text.encode("utf-8", "surrogateescape")))
+    # Names of files that are not UTF-8 stay the bytes they are; a mark tells the reader what the rest is.
+    encoding = "utf-8" if all(_is_unicode(sample.path) for sample in samples) else "utf-8-sig"
+
+    def write(file: IO[bytes]) -> None:
+        text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
+        write_rows(samples, text)
+        text.flush()
+        text.detach()
+
+    write_atomically(path, write)
 
 
 def relocated(dataset: Dataset, folder: Path) -> list[Sample]:
@@ -88,13 +94,12 @@ def at_path(sample: Sample, path: str) -> Sample:
     return Sample(path, sample.label, sample.split, sample.group, sample.box, sample.attributes)
 
 
-def manifest_text(samples: Iterable[Sample]) -> str:
-    """The CSV text of samples in their order; columns that would be empty are left out.
+def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
+    """Write samples in their order as CSV; columns that would be empty are left out.
 
     Raises:
         DataError: a path that a table would not give back, or an attribute called like a column.
     """
-    samples = list(samples)
     names = attribute_names(samples)
     reserved = {"path", "label", "split", "group", *BOX}
     if clashes := reserved & {name.lower() for name in names}:
@@ -107,8 +112,7 @@ def manifest_text(samples: Iterable[Sample]) -> str:
     )
     with_box = any(s.box is not None for s in samples) or any(set(four) <= lower for four in BOX_SPELLINGS)
     present = zip(("label", "split", "group"), (with_label, with_split, with_group), strict=True)
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
         ["path", *(meaning for meaning, there in present if there), *(BOX if with_box else ()), *names]
     )
@@ -130,7 +134,6 @@ def manifest_text(samples: Iterable[Sample]) -> str:
             row += (None,) * 4 if sample.box is None else (f"{value:.7g}" for value in sample.box)
         row += map(sample.attributes.get, names)
         writer.writerow(row)
-    return buffer.getvalue()
 
 
 def attribute_names(samples: Iterable[Sample]) -> list[str]:
@@ -151,6 +154,8 @@ def _way(start: Path, goal: Path) -> str:
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,6 +1,5 @@
 """``fer dataset import``."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +27,7 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
 @click.option(
     "--majority", is_flag=True, help="fer2013: label by most of the votes; undecided pictures are left out."
 )
-@click.option(
-    "--images", help="rafdb: aligned (default) or original; csv: folder that paths are relative to."
-)
+@click.option("--images", help="rafdb: aligned (default) or original; csv, coco: folder of the pictures.")
 @click.option("--frames", type=click.IntRange(1), default=3, show_default=True,
               help="ckplus: taken from the end of each sequence.")  # fmt: skip
 @click.option("--neutral/--no-neutral", default=True, show_default=True,
@@ -56,7 +53,7 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
     affectnet  folder with train_set/, or with training.csv, or Kaggle's
     ckplus     folder with cohn-kanade-images/ and Emotion/, CK+48, or ckextended.csv with --extract
     aihub      folder with pictures and JSON files
-    voc, coco  folder with XML files; JSON file or its folder
+    voc, coco  folder with XML files; JSON file
     folder     folder <class>/… or <part>/<class>/…
     csv        table with paths and classes, of any delimiter
 
@@ -138,12 +135,9 @@ def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -
         return read_folders(src, naming)
     if kind == "csv":
         return read_list(src, naming, Path(options["images"]) if options["images"] else None)
-    readers: dict[str, Callable[[Path], Annotated]] = {
-        "aihub": read_aihub,
-        "voc": read_voc,
-        "coco": read_coco,
-    }
-    return readers[kind](src)
+    if kind == "coco":
+        return read_coco(src, Path(options["images"]) if options["images"] else None, naming.person)
+    return read_voc(src, naming.person) if kind == "voc" else read_aihub(src)
 
 
 def _extract(src: Path, folder: Path, progress: "Progress") -> None:
