@@ -94,8 +94,11 @@ def start_camera(page: Browser) -> None:
 def painted(page: Browser) -> list[float] | None:
     """Left, top, right and bottom of what is drawn over the camera's picture, as shares of it; None for nothing."""
     return page.js("""
-        const canvas = document.querySelector("#overlay"), { width, height } = canvas;
-        const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+        const overlay = document.querySelector("#overlay"), { width, height } = overlay;
+        const copy = Object.assign(document.createElement("canvas"), { width, height });
+        const context = copy.getContext("2d", { willReadFrequently: true });
+        context.drawImage(overlay, 0, 0);
+        const pixels = context.getImageData(0, 0, width, height).data;
         let box = null;
         for (let y = 0; y < height; y += 2) for (let x = 0; x < width; x += 2) {
             if (!pixels[4 * (y * width + x) + 3]) continue;
@@ -129,7 +132,7 @@ def test_the_camera_shows_faces_in_both_languages(page: Browser, scene: list[np.
     page.click("#start")
     page.until(lambda: page.one("#purpose-dialog").is_displayed(), "the question for the purpose")
     page.click('#purpose-options input[value="hiring"]')
-    assert REASON_EN in page.text("#purpose-dialog")
+    page.until(lambda: REASON_EN in page.text("#purpose-dialog"), "the reason")
     assert not page.one("#purpose-ok").is_enabled()
     assert page.one("#stage").get_attribute("data-state") == "idle"
     page.click('#purpose-options input[value="research"]')
@@ -279,7 +282,7 @@ def test_what_is_missing_is_said_in_plain_words(page: Browser, tmp_path: Path):
     page.js("document.querySelector('#language').click()")
     page.click("#purpose-chip")
     page.click('#purpose-options input[value="education"]')
-    assert REASON_KO in page.text("#purpose-dialog")
+    page.until(lambda: REASON_KO in page.text("#purpose-dialog"), "the reason in Korean")
 
 
 def test_the_page_survives_its_server_and_asks_for_its_token(browser: Browser, models_dir: Path):
@@ -312,7 +315,7 @@ def test_everybody_can_use_it(page: Browser, photo: Path):
     page.until(lambda: page.all(".picture .face"), "faces in the picture", 40)
     page.prefer(color_scheme="light", reduced_motion="reduce")
     for (width, height), scheme, tab in product(
-        [(390, 844), (1280, 800)], ["light", "dark"], ["camera", "pictures", "film"]
+        [(320, 700), (390, 844), (1280, 800)], ["light", "dark"], ["camera", "pictures", "film"]
     ):
         page.resize(width, height)
         page.prefer(color_scheme=scheme, reduced_motion="reduce")

@@ -42,10 +42,11 @@ export function watchPurposeChip() {
   const chip = find("#purpose-chip");
   const text = () => {
     const purpose = chosenPurpose();
-    return purpose ? t("purpose.chip", { name: name(purpose) }) : t("purpose.none");
+    return purpose ? name(purpose) : t("purpose.none");
   };
   const show = () => {
     chip.classList.toggle("unset", session.purpose === null);
+    find("#purpose-chip-prefix").hidden = session.purpose === null;
     say(find("#purpose-chip-text"), text);
   };
   chip.addEventListener("click", askPurpose);

@@ -7,6 +7,7 @@ import { countText } from "./people.js";
 
 const FADE_MS = 1500;
 const FOLLOW_MS = 70;
+const BETWEEN_MS = 28;
 
 export class LiveOverlay {
   mirror = true;
@@ -48,6 +49,8 @@ export class LiveOverlay {
   }
 
   #draw(now) {
+    this.#turn = requestAnimationFrame((then) => this.#draw(then));
+    if (now - this.#drawnAt < BETWEEN_MS) return; // boxes that glide need no more, and small machines are spared
     const { context, width, height } = fitCanvas(this.#canvas);
     context.clearRect(0, 0, width, height);
     const age = now - this.#answeredAt;
@@ -62,7 +65,6 @@ export class LiveOverlay {
       context.globalAlpha = 1;
     }
     this.#drawnAt = now;
-    this.#turn = requestAnimationFrame((then) => this.#draw(then));
   }
 
   #glide(follow) {

@@ -213,7 +213,9 @@ export class Live {
 
   #setState(state) {
     this.#stage.dataset.state = state;
-    find("#stop").hidden = state === "idle";
+    const idle = state === "idle";
+    for (const id of ["#stop", "#mirror", "#rest", "#forget"]) find(id).hidden = idle;
+    find("#camera-tools").hidden = idle && this.#readings.isEmpty; // what was read may still be saved
     if (state === "waiting") this.#gap_ms = null;
     find("#speed").hidden = ["idle", "starting"].includes(state);
     find("#speed").textContent = this.#speedText();

@@ -25,7 +25,7 @@ export default {
   "model.name": "Model",
   "model.size": "{name} · {count} classes · {size} MB",
   "purpose.none": "State a purpose",
-  "purpose.chip": "Purpose: {name}",
+  "purpose.chip": "Purpose:",
   "purpose.title": "What is it for?",
   "purpose.text": "Before anything is read, say why. The purpose goes with each request to the server.",
   "purpose.ok": "Continue",

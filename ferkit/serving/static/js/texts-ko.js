@@ -25,7 +25,7 @@ export default {
   "model.name": "모델",
   "model.size": "{name} · 표정 {count}가지 · {size} MB",
   "purpose.none": "사용 목적 선택",
-  "purpose.chip": "목적: {name}",
+  "purpose.chip": "목적:",
   "purpose.title": "어떤 목적으로 사용하나요?",
   "purpose.text": "표정을 읽기 전에 목적을 밝혀 주세요. 목적은 모든 요청과 함께 서버로 전달됩니다.",
   "purpose.ok": "계속",

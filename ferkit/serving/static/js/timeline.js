@@ -72,9 +72,9 @@ function ribbon(context, run, x, floor, height, labels) {
     context.fillStyle = label?.color ?? soft;
     context.fillRect(left, floor + 1, Math.max(1, right - left - 1), 3);
     const text = label ? labelText(label) : "?";
-    if (context.measureText(text).width + 6 < right - left) {
+    if (context.measureText(text).width + 4 < right - left) {
       context.fillStyle = ink;
-      context.fillText(text, Math.max(left + 2, 2), floor + 12, right - left - 4);
+      context.fillText(text, Math.max(left + 2, 2), floor + 12, right - left - 3);
     }
   }
 }
