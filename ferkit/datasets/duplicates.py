@@ -17,7 +17,7 @@ from ferkit.datasets.candidates import Candidates, find_candidates
 from ferkit.datasets.kept import Arrays, kept
 from ferkit.datasets.survey import Survey
 
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK = 512
 """Pairs that a thread compares in one go."""
 
@@ -112,7 +112,9 @@ def find_copies(
     parts_dir = None if file is None else file.with_suffix("")
     found, was_there = kept(
         file,
-        functools.partial(_near, survey.thumbs[rows], sides, settings, parts_dir, workers, progress),
+        functools.partial(
+            _near, survey.thumbs[rows], survey.colors[rows], sides, settings, parts_dir, workers, progress
+        ),
         lambda known: _is_pairs(known, len(rows)),
     )
     if parts_dir is not None and not was_there:
@@ -132,6 +134,7 @@ def first_copies(survey: Survey) -> np.ndarray:
 
 def _near(
     thumbs: np.ndarray,
+    colors: np.ndarray,
     side: np.ndarray | None,
     settings: CopySettings,
     parts_dir: Path | None,
@@ -144,7 +147,7 @@ def _near(
     found = find_candidates(
         thumbs, side, settings.least_similarity, settings.partners, parts_dir, progress=progress
     )
-    score = _score(thumbs, found, parts_dir, workers, progress)
+    score = _score(thumbs, colors, found, parts_dir, workers, progress)
     alike = score >= settings.threshold
     pairs = np.sort(np.stack([found.a, found.b], axis=1)[alike], axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
@@ -152,13 +155,20 @@ def _near(
 
 
 def _score(
-    thumbs: np.ndarray, found: Candidates, parts_dir: Path | None, workers: int | None, progress: Progress
+    thumbs: np.ndarray,
+    colors: np.ndarray,
+    found: Candidates,
+    parts_dir: Path | None,
+    workers: int | None,
+    progress: Progress,
 ) -> np.ndarray:
     """float32 (m,), the likeness of each candidate pair."""
 
     def score(chunk: np.ndarray) -> np.ndarray:
         pairs = zip(found.a[chunk], found.b[chunk], found.variant[chunk], strict=True)
-        return np.array([likeness(thumbs[a], thumbs[b], int(variant)) for a, b, variant in pairs], np.float32)
+        return np.array(
+            [likeness(thumbs[a], thumbs[b], int(v), (colors[a], colors[b])) for a, b, v in pairs], np.float32
+        )
 
     def score_part(rows: np.ndarray) -> Arrays:
         chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]

@@ -137,6 +137,20 @@ def test_what_was_found_is_kept_until_a_picture_changes(tmp_path: Path):
     }
 
 
+def test_pictures_of_other_colors_are_no_copies_and_gray_copies_are(tmp_path: Path):
+    gray = picture(3).astype(np.float32)[..., None]
+    hue = np.linspace(-40, 40, 64, dtype=np.float32)[:, None]
+    warm = np.concatenate([gray - 45 - hue[None], gray, gray + 45 + hue[None]], axis=2)
+    cold = warm[:, :, ::-1]
+    shots = [np.clip(shot, 0, 255).astype(np.uint8) for shot in (warm, cold)]
+    pale = cv2.addWeighted(
+        shots[0], 0.5, cv2.cvtColor(cv2.cvtColor(shots[0], cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 0.5, 0
+    )
+    whole_gray = cv2.cvtColor(shots[0], cv2.COLOR_BGR2GRAY)
+    found = find_copies(look(tmp_path, [*shots, pale, whole_gray]), CopySettings(), progress=QUIET)
+    assert pairs(found) == {(0, 2), (0, 3), (2, 3), (1, 3)}
+
+
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cache, folder = tmp_path / "cache", tmp_path / "data"
     seen = look(folder, [picture(i) for i in range(12)] + [jpeg(picture(i), 50) for i in range(12)], cache)
@@ -144,11 +158,11 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(duplicates, "_PART_PAIRS", 5)
     compared: list[int] = []
 
-    def stops(a: np.ndarray, b: np.ndarray, variant: int) -> float:
+    def stops(a: np.ndarray, b: np.ndarray, variant: int, colors: tuple[np.ndarray, np.ndarray]) -> float:
         if len(compared) == 7:
             raise KeyboardInterrupt
         compared.append(variant)
-        return likeness(a, b, variant)
+        return likeness(a, b, variant, colors)
 
     monkeypatch.setattr(duplicates, "likeness", stops)
     with pytest.raises(KeyboardInterrupt):
