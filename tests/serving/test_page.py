@@ -251,8 +251,19 @@ def test_what_is_missing_is_said_in_plain_words(page: Browser, tmp_path: Path):
         if error == "NotAllowedError":
             state_purpose(page)
         page.until(lambda words=words: words in page.text("#problem"), words)
-    page.js("Object.defineProperty(window, 'isSecureContext', { value: false })")
+    page.js("""
+        navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => {
+            window.allow = () => resolve(document.createElement("canvas").captureStream());
+        });
+    """)
     page.click("#problem button")  # try again
+    page.until(lambda: "Waiting for the camera" in page.text("#speed"), "that it waits")
+    page.click("#stop")
+    page.js("window.allow()")  # too late
+    assert page.one("#start").is_displayed()
+    assert page.js("return document.querySelector('#video').srcObject") is None
+    page.js("Object.defineProperty(window, 'isSecureContext', { value: false })")
+    page.click("#start")
     page.until(lambda: "https" in page.text("#problem"), "that the page is not secure")
 
     bring = """

@@ -21,28 +21,45 @@ export class CameraProblem extends Error {
 
 export class Camera extends EventTarget {
   #stream = null;
+  #turn = 0;
 
   constructor(video) {
     super();
     this.video = video;
   }
 
-  /** Start it, or change to another one. Raises CameraProblem. */
+  /**
+   * Start it, or change to another one; gives whether it is on, since it may have been stopped while the visitor was
+   * asked. Raises CameraProblem.
+   */
   async start(deviceId = null) {
     if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) throw new CameraProblem("insecure");
     this.stop();
+    const turn = this.#turn;
     const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "user" };
+    let stream;
     try {
-      this.#stream = await navigator.mediaDevices.getUserMedia({ audio: false, video: { ...WANTED, ...which } });
+      stream = await navigator.mediaDevices.getUserMedia({ audio: false, video: { ...WANTED, ...which } });
     } catch (error) {
       throw new CameraProblem(PROBLEMS[error.name] ?? "other", error.name);
     }
+    if (turn !== this.#turn) {
+      for (const track of stream.getTracks()) track.stop();
+      return false;
+    }
+    this.#stream = stream;
     this.#track.addEventListener("ended", () => this.dispatchEvent(new Event("lost")));
-    this.video.srcObject = this.#stream;
-    await this.video.play();
+    this.video.srcObject = stream;
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (turn === this.#turn) throw new CameraProblem("other", error.name);
+    }
+    return turn === this.#turn;
   }
 
   stop() {
+    this.#turn += 1;
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
     this.#stream = null;
     this.video.srcObject = null;

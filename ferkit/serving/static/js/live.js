@@ -34,6 +34,7 @@ export class Live {
   #mirror = true;
   #resting = false;
   #wasGone = false;
+  #wanted = false;
   #gap_ms = null;
   #delay = null;
   #streamModel = null;
@@ -64,7 +65,8 @@ export class Live {
   }
 
   async start() {
-    if (this.#camera.isOn || !isReady() || !(await ensurePurpose())) return;
+    if (this.#wanted || !isReady() || !(await ensurePurpose())) return;
+    this.#wanted = true;
     clearProblem();
     this.#setState("starting");
     if (!(await this.#useCamera(null))) return;
@@ -76,6 +78,8 @@ export class Live {
   }
 
   stop() {
+    if (!this.#wanted) return;
+    this.#wanted = false;
     const hadFocus = find("#camera-tools").contains(document.activeElement);
     this.#stream.close();
     this.#camera.stop();
@@ -94,7 +98,7 @@ export class Live {
 
   async #useCamera(deviceId) {
     try {
-      await this.#camera.start(deviceId);
+      if (!(await this.#camera.start(deviceId))) return false;
     } catch (problem) {
       this.stop();
       const values = { detail: problem.detail ?? problem.message };
@@ -217,7 +221,7 @@ export class Live {
     for (const id of ["#stop", "#mirror", "#rest", "#forget"]) find(id).hidden = idle;
     find("#camera-tools").hidden = idle && this.#readings.isEmpty; // what was read may still be saved
     if (state === "waiting") this.#gap_ms = null;
-    find("#speed").hidden = ["idle", "starting"].includes(state);
+    find("#speed").hidden = idle;
     find("#speed").textContent = this.#speedText();
     this.#enable();
   }
@@ -250,6 +254,7 @@ export class Live {
   }
 
   #speedText() {
+    if (this.#stage.dataset.state === "starting") return t("camera.asking");
     if (this.#gap_ms === null) return t("camera.connecting");
     return t("camera.speed", { fps: decimals(1000 / this.#gap_ms), delay: Math.round(this.#delay) });
   }

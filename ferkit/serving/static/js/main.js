@@ -23,7 +23,7 @@ const film = new Film();
 
 tabs.addEventListener("show", ({ detail }) => {
   // A camera that nobody sees is off.
-  if (detail !== "camera" && live.isRunning) live.stop();
+  if (detail !== "camera") live.stop();
 });
 watchFiles(
   (files) => { tabs.show("pictures"); pictures.take(files); },

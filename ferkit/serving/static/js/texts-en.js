@@ -57,6 +57,7 @@ export default {
   "camera.forgotten": "Everybody forgotten, counting starts at 1",
   "camera.started": "Camera started. Expression recognition is on.",
   "camera.stopped": "Camera stopped.",
+  "camera.asking": "Waiting for the camera …",
   "camera.connecting": "Connecting …",
   "camera.back": "The server is back",
 

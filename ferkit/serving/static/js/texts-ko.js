@@ -57,6 +57,7 @@ export default {
   "camera.forgotten": "모두 잊고 1번부터 다시 셉니다",
   "camera.started": "카메라를 켰습니다. 표정 인식 중입니다.",
   "camera.stopped": "카메라를 껐습니다.",
+  "camera.asking": "카메라를 기다리는 중 …",
   "camera.connecting": "연결하는 중 …",
   "camera.back": "서버에 다시 연결되었습니다",
 
