@@ -95,7 +95,12 @@ def finetune(
                 "digest": settings["train"],
                 "class_counts": parts.train.class_counts(),
             },
-            split={"origin": parts.origin, "train_rows": len(train), "validation_rows": len(validation)},
+            split={
+                "origin": parts.origin,
+                "validated_on": options.validate_on,
+                "train_rows": len(train),
+                "validation_rows": len(validation),
+            },
             seeds={"run": recipe.seed},
             licence=_licence(recipe),
         )

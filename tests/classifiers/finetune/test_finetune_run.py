@@ -49,7 +49,7 @@ def test_a_folder_of_pictures_becomes_a_model_like_any_other(write_folder: Write
     record = read_model(model).record
     assert record.labels == ("angry", "happy")
     assert record.data["class_counts"] == {"angry": 40, "happy": 40}
-    assert record.split == {"origin": "given", "train_rows": 80, "validation_rows": 16}
+    assert record.split == {"origin": "given", "validated_on": "val", "train_rows": 80, "validation_rows": 16}
     assert record.metrics["validation"]["accuracy"] > 0.9
     classifier = load_classifier(model)
     assert isinstance(classifier, NetworkClassifier)
