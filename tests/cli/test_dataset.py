@@ -137,6 +137,25 @@ def test_fer2013_as_one_file_is_written_out_and_joined_with_its_votes(tmp_path: 
     assert data.read(data.samples[0]).shape == (48, 48, 3)
 
 
+def test_faces_of_coco_keep_the_size_that_their_file_claims(tmp_path: Path):
+    picture(tmp_path / "pictures" / "a.png", size=40)
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 40}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 20]},
+            {"id": 2, "image_id": 1, "category_id": 7, "bbox": [1, 2, 30, 30]},
+        ],
+        "categories": [{"id": 7, "name": "기쁨"}],
+    }
+    text(tmp_path / "coco.json", json.dumps(coco, ensure_ascii=False))
+    out = tmp_path / "out.csv"
+    said = run("import", "coco", tmp_path / "coco.json", "--images", tmp_path / "pictures", "-o", out).stderr
+    assert "1 more faces are marked" in said
+    (sample,) = load_dataset(out).samples
+    assert (sample.path, sample.label, sample.box) == ("pictures/a.png", "기쁨", (1, 2, 31, 32))
+    assert sample.attributes == {"source": "coco", "width": "40", "height": "40"}
+
+
 def test_other_files_are_not_overwritten(western: Path, tmp_path: Path):
     precious = text(tmp_path / "grades.csv", "name,grade\nKim,A\n")
     assert "is no manifest" in run("split", western, "-o", precious, code=1).stderr

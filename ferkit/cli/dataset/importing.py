@@ -73,8 +73,11 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
     source = options["source"] or (
         kind if kind not in ("folder", "csv", "voc", "coco") else found.dataset.name
     )
+    # The size that annotations claim tells 'fer crop' whether a photo was turned upright before it was marked.
+    sizes = {path: {"width": str(w), "height": str(h)} for path, (w, h) in found.sizes_wh.items()}
     samples = [
-        replace(sample, attributes={SOURCE: source, **sample.attributes}) for sample in found.dataset.samples
+        replace(sample, attributes={SOURCE: source, **sample.attributes, **sizes.get(sample.path, {})})
+        for sample in found.dataset.samples
     ]
     problems = options["problems_file"] or out.with_name(f"{out.stem}-problems.csv")
     if found.problems:
