@@ -113,18 +113,22 @@ def holdout(
     if not (settings.by_group and _has_groups(groups)):
         return _stratified_holdout(y, settings)
     assert groups is not None
-    _check_persons(y, groups, 2)
-    shares = (1 - settings.test_size, settings.test_size)
+    fewest = _check_persons(y, groups, 2)
+    # Few persons may not allow the wanted share; then the nearest one that gives each side a person of each class.
+    nearest = min(max(settings.test_size, 1 / fewest), 1 - 1 / fewest)
     best: tuple[float, np.ndarray] | None = None
-    for attempt in range(_ATTEMPTS):
-        test = _dealt(y, groups, shares, settings.seed + 1000 * attempt) == 1
-        if _every_class_in(y, test) and _every_class_in(y, ~test):
-            error = abs(test.mean() - settings.test_size)
-            if best is None or error < best[0]:
-                best = error, test
-            if error < 0.02:
-                break
-    if best is None:
+    for share in (settings.test_size, nearest):
+        for attempt in range(_ATTEMPTS):
+            test = _dealt(y, groups, (1 - share, share), settings.seed + 1000 * attempt) == 1
+            if _every_class_in(y, test) and _every_class_in(y, ~test):
+                error = abs(test.mean() - settings.test_size)
+                if best is None or error < best[0]:
+                    best = error, test
+                if error < 0.02:
+                    break
+        if best is not None:
+            break
+    else:
         raise DataError(
             f"no split of {_n_groups(groups)} persons puts every class on both sides; add persons of "
             f"the rare classes ({_rarest(y)}) or split without regard to persons"

@@ -32,6 +32,15 @@ def test_holdout_keeps_persons_whole_and_comes_near_the_share(share: float) -> N
     assert len(test) / len(y) == pytest.approx(share, abs=0.05)
 
 
+@pytest.mark.parametrize("n_persons", [2, 3, 4])
+def test_few_persons_are_divided_as_nearly_as_they_allow(n_persons: int) -> None:
+    y = np.array(["a", "b"] * 6 * n_persons)
+    groups = np.repeat([f"p{i}" for i in range(n_persons)], 12).astype(object)
+    train, test = holdout(y, groups, SplitSettings(test_size=0.1))
+    assert set(groups[test]).isdisjoint(groups[train])
+    assert len(test) == 12
+
+
 def test_rows_of_unknown_persons_are_spread_over_both_sides() -> None:
     y, groups = people()
     groups[::2] = None
