@@ -101,6 +101,19 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a reader must know to judge the findings; :func:`ferkit.audit.words.sentence` puts it into words.
+
+    Attributes:
+        key: of the words.
+        fields: what is filled in.
+    """
+
+    key: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Audit:
     """Everything that was found.
 
@@ -117,7 +130,7 @@ class Audit:
     survey: Survey
     findings: tuple[Finding, ...]
     drift: tuple[Drift, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     embeddings: str | None = None
 
     def of(self, kind: Kind) -> tuple[Finding, ...]:

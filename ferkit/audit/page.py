@@ -2,8 +2,7 @@
 
 import functools
 import json
-import tomllib
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ferkit.audit.findings import Audit
 from ferkit.audit.values import audit_values, findings_csv, page_values
+from ferkit.audit.words import all_words, text_of
 from ferkit.core.files import write_atomically, write_json
 from ferkit.core.fingerprint import fingerprint
 from ferkit.evaluation.gallery import thumbnails
@@ -59,13 +59,13 @@ def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:
     # What was ticked is kept by the browser for this audit alone: another one has other findings.
     values["digest"] = fingerprint([values["root"], values["shown"]])[:16]
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(_text("audit.html")).render(
+    return environment.from_string(text_of("audit.html")).render(
         language=language,
         title=f"Audit of {audit.dataset.name}",
-        css=Markup(_text("audit.css")),
-        script=Markup(_text("audit.js")),
+        css=Markup(text_of("audit.css")),
+        script=Markup(text_of("audit.js")),
         values=Markup(_inlined(values)),
-        words=Markup(_inlined(tomllib.loads(_text("words.toml")))),
+        words=Markup(_inlined(all_words())),
     )
 
 
@@ -79,8 +79,3 @@ def _face(audit: Audit, row: int) -> np.ndarray:
     sample = audit.dataset.samples[row]
     rgb = audit.dataset.read(sample)
     return rgb if sample.box is None else square_crop(rgb, np.array(sample.box, np.float32), _MARGIN)
-
-
-@functools.cache
-def _text(name: str) -> str:
-    return resources.files("ferkit.audit.templates").joinpath(name).read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ferkit.audit.detection import face_confidence
 from ferkit.audit.drift import drift
-from ferkit.audit.findings import Audit, Drift, Finding, in_order
+from ferkit.audit.findings import Audit, Drift, Finding, Note, in_order
 from ferkit.audit.groups import copy_findings, person_findings
 from ferkit.audit.labels import LabelSettings, doubt, label_findings
 from ferkit.audit.looks import (
@@ -79,7 +79,7 @@ def audit(
         DataError: the embeddings are of other pictures.
         FerkitError: the cache cannot be written.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     say("reading the pictures")
     seen = survey(dataset, cache_dir, workers=workers, progress=progress)
     say("looking for copies")
@@ -93,22 +93,20 @@ def audit(
         n_persons = len(
             {name for name, sample in zip(who, dataset.samples, strict=True) if name and not sample.group}
         )
-        notes.append(f"{n_persons:,} persons were guessed from {identities.name}: look before you believe it")
+        notes.append(Note("guessed_persons", {"n": f"{n_persons:,}", "name": identities.name}))
     findings += person_findings(dataset, who)
     if not any(who):
-        notes.append("persons are unknown: nobody can say whether one is in two parts of the split")
+        notes.append(Note("no_persons"))
     if not any(sample.split for sample in dataset.samples):
-        notes.append("the data set has no split: copies and persons across parts were not looked for")
+        notes.append(Note("no_split"))
     apart = kept_apart(dataset, copies)
     matched, unusual = None, None
     if embedded is None:
-        notes.append("no embeddings were given: wrong labels and unusual pictures were not looked for")
+        notes.append(Note("no_embeddings"))
     else:
         rows, table = matched = _matched(dataset, embedded.table)
         if len(rows) < len(dataset):
-            notes.append(
-                f"{len(dataset) - len(rows):,} pictures have no embedding and were checked without it"
-            )
+            notes.append(Note("not_embedded", {"n": f"{len(dataset) - len(rows):,}"}))
         say("looking for wrong labels")
         found, note = _wrong_labels(dataset, table, rows, apart, blank, settings.labels, cache_dir, progress)
         findings += found
@@ -118,9 +116,7 @@ def audit(
         unusual[rows] = unusualness(table.X, settings.labels.seed)
     known = blank.copy()
     if detector is None:
-        notes.append(
-            "no face detector is at hand: unusual pictures are not told from pictures without a face"
-        )
+        notes.append(Note("no_detector"))
     else:
         say("looking for pictures without a face")
         confidence = face_confidence(dataset, seen, detector, cache_dir, workers=workers, progress=progress)
@@ -198,23 +194,20 @@ def _wrong_labels(
     settings: LabelSettings,
     cache_dir: Path | None,
     progress: Progress,
-) -> tuple[list[Finding], list[str]]:
+) -> tuple[list[Finding], list[Note]]:
     usable = np.array([table.y[i] is not None and not blank[row] for i, row in enumerate(rows)])
     labels, counts = np.unique(table.y[usable].astype(str), return_counts=True)
     rare = labels[counts < 2]
     usable &= ~np.isin(table.y.astype(str), rare)
     if len(labels) - len(rare) < 2:
-        return [], ["fewer than two classes with two pictures: wrong labels were not looked for"]
+        return [], [Note("few_classes")]
     part = table if usable.all() else table[usable]
     try:
         doubts = doubt(part, [apart[row] for row in rows[usable]], settings, cache_dir, progress=progress)
     except (DependencyError, DataError) as error:
-        return [], [f"wrong labels were not looked for: {error}"]
+        return [], [Note("no_label_check", {"reason": str(error)})]
     right = float((doubts.classes[doubts.proba.argmax(axis=1)] == part.y.astype(str)).mean())
-    note = (
-        f"wrong labels rest on a {settings.head} head that agrees with {right:.0%} of the labels of pictures it has "
-        "not seen: where it is weak, it doubts right labels"
-    )
+    note = Note("label_check", {"head": settings.head, "share": f"{right:.0%}"})
     return label_findings(part, rows[usable], doubts), [note]
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ferkit.audit.findings import Audit, Finding
+from ferkit.audit.words import sentence
 from ferkit.core.labels import LabelSet
 
 _MOST_PICTURES = 12
@@ -27,7 +28,7 @@ def audit_values(audit: Audit) -> dict[str, Any]:
         "imbalance": max(labels.values()) / min(labels.values()) if labels else None,
         "embeddings": audit.embeddings,
         "counts": audit.counts(),
-        "notes": list(audit.notes),
+        "notes": [sentence(note) for note in audit.notes],
         "drift": [asdict(drift) for drift in audit.drift],
         "findings": [_finding(audit, finding) for finding in audit.findings],
     }
@@ -72,6 +73,7 @@ def page_values(audit: Audit, most: int) -> dict[str, Any]:
     names = LabelSet.of(values["classes"]) if values["classes"] else None
     return {
         **{key: value for key, value in values.items() if key != "findings"},
+        "notes": {language: [sentence(note, language) for note in audit.notes] for language in ("en", "ko")},
         "shown": shown,
         "rows": {
             row: {

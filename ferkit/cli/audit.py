@@ -111,6 +111,7 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
     from ferkit.audit.run import AuditSettings
     from ferkit.audit.run import audit as run
     from ferkit.audit.values import audit_values
+    from ferkit.audit.words import sentence
     from ferkit.core.progress import Progress
     from ferkit.datasets.duplicates import CopySettings
 
@@ -143,7 +144,7 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
     rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
     click.echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {sentence(note)}")
     click.echo(f"page: {page}")
 
 

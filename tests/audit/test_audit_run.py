@@ -11,6 +11,7 @@ from ferkit.audit.findings import DROP, Action, Audit, Finding
 from ferkit.audit.labels import LabelSettings, doubt
 from ferkit.audit.looks import faceless_findings, unusualness
 from ferkit.audit.run import AuditSettings, Embedded, audit, kept_apart
+from ferkit.audit.words import sentence
 from ferkit.core.errors import DataError
 from ferkit.core.faces import Faces
 from ferkit.core.progress import Progress
@@ -89,8 +90,8 @@ def test_useless_pictures_are_told_apart(found: Audit):
 def test_what_was_not_looked_for_is_said(dataset: Dataset):
     bare = dataset.subset([replace(s, split=None, group=None) for s in dataset.samples])
     found = audit(bare, None, AuditSettings(), progress=QUIET, say=lambda sentence: None)
-    notes = " ".join(found.notes)
-    assert all(words in notes for words in ("persons are unknown", "no split", "no embeddings"))
+    assert {note.key for note in found.notes} == {"no_persons", "no_split", "no_embeddings", "no_detector"}
+    assert "인물 정보가 없어" in sentence(found.notes[0], "ko")
     assert found.counts()["split_copy"] == found.counts()["wrong_label"] == 0
 
 
@@ -106,7 +107,7 @@ def test_embeddings_of_other_pictures_are_refused(dataset: Dataset, embedded: Em
 def test_one_class_is_said_to_be_too_few(dataset: Dataset, embedded: Embedded):
     one = dataset.subset([replace(s, label="happy") for s in dataset.samples])
     found = audit(one, embedded, AuditSettings(), progress=QUIET, say=lambda sentence: None)
-    assert any("fewer than two classes" in note for note in found.notes)
+    assert "few_classes" in {note.key for note in found.notes}
 
 
 def test_copies_and_pictures_of_one_person_share_a_fold(dataset: Dataset):
@@ -131,7 +132,7 @@ def test_persons_are_guessed_from_identities_where_names_do_not_tell(dataset: Da
         nameless, None, AuditSettings(), identities=identities, progress=QUIET, say=lambda sentence: None
     )
     assert paths(found, only(found, "split_person")) == ["test/happy/p100_a.png", "train/sad/p005_a.png"]
-    assert any("1 persons were guessed from faces" in note for note in found.notes)
+    assert "1 persons were guessed from faces" in sentence(found.notes[0])
 
 
 def test_flipped_labels_are_found_on_classes_that_overlap():

@@ -142,6 +142,7 @@
     const rows = Object.entries(values.counts).map(([kind, n]) => make("tr", { class: n ? null : "zero" },
       make("td", { class: "name" }, n ? make("a", { href: "#" + kind }, t("kind." + kind)) : t("kind." + kind)),
       cell(number(n), "num"), cell(t("short." + kind), "means")));
+    const notes = values.notes[language];
     const most = Math.max(1, ...Object.values(values.classes));
     const classes = Object.entries(values.classes).map(([name, n]) => make("tr", {},
       cell(label(name), "name"), cell(number(n), "num"), cell(percent(n / values.pictures, 1), "num"),
@@ -154,8 +155,8 @@
       values.imbalance >= 1.05 ? make("p", {}, t("text.imbalance", { ratio: values.imbalance.toFixed(1) })) : null,
       make("table", {}, make("tbody", {}, ...classes)),
       ...values.drift.flatMap(drift),
-      values.notes.length ? make("h2", {}, t("title.notes")) : null,
-      values.notes.length ? make("ul", { lang: "en" }, ...values.notes.map((note) => make("li", {}, note))) : null,
+      notes.length ? make("h2", {}, t("title.notes")) : null,
+      notes.length ? make("ul", {}, ...notes.map((note) => make("li", {}, note))) : null,
     ];
   }
 
