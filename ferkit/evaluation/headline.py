@@ -10,6 +10,9 @@ from ferkit.evaluation.cross import matrix_notes, matrix_values
 from ferkit.evaluation.metrics import Evaluation
 from ferkit.evaluation.subgroups import subgroups_of
 
+_ENOUGH_TRAININGS = 3
+"""From so many on, the tests count how much one training differs from the next."""
+
 
 def format_headline(comparison: Comparison) -> str:
     """The contenders in the order they were named, what failed, and what follows."""
@@ -30,6 +33,12 @@ def headline_sentences(comparison: Comparison) -> list[str]:
         found += [pair.sentence for pair in comparison.pairs if best in (pair.a, pair.b)]
         if comparison.separable:
             found.append(_memory(comparison, best))
+        trained = [one for one in comparison.finished if one.kind == "head" or one.costs.train_s]
+        if len(comparison.splits) < _ENOUGH_TRAININGS and len(trained) > 1:
+            found.append(
+                f"Each was trained {'once' if len(comparison.splits) == 1 else 'twice'}: the verdicts are on these "
+                f"models; for ways of training give --repeats {_ENOUGH_TRAININGS + 2}."
+            )
     found += [f"{one.name} failed: {one.failure}" for one in comparison.contenders if one.failure is not None]
     for one in comparison.finished:
         if one.kind in ("network", "peer"):  # what others trained may know more than it should

@@ -12,6 +12,9 @@ ALPHA = 0.05
 _FLAT_ECE = 0.01
 """A temperature that lowers the calibration error by less is not worth a sentence."""
 
+_SMALL_ECE = 0.05
+"""Calibration errors below it do not mislead anybody who reads a percentage."""
+
 
 def sentences(values: Values, words: Words) -> list[str]:
     """The report in short, most important first.
@@ -138,7 +141,8 @@ def _calibration(best: Values, words: Words) -> list[str]:
     plain, temperature = best["calibration"]["results"][:2]
     before, after = plain["ece"], temperature["ece"]
     if after > before - _FLAT_ECE:
-        return [words("say.calibrated", before=before)]
+        key = "say.calibrated" if before < _SMALL_ECE else "say.uncalibrated"
+        return [words(key, before=before, n=best["evaluation"]["n"])]
     key = "say.overconfident" if temperature["temperature"] > 1 else "say.underconfident"
     return [
         words(

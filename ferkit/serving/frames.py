@@ -25,6 +25,9 @@ KINDS = ("JPEG", "WEBP", "PNG")
 
 LONGEST_GAP_S = 10.0
 
+KEEP_S = 3.0
+"""A face keeps its number so long without being seen: a line may stall for a second or two."""
+
 
 @dataclass(frozen=True)
 class StreamFrame:
@@ -83,7 +86,7 @@ class StreamReader:
             model.detector,
             LabelSmoother(SmoothingSettings(), len(model.labels)),
             EngineSettings(model.faces.settings, model.trained.resize, detect_size),
-            FaceTracker(TrackerSettings(start_confidence=start_confidence)),
+            FaceTracker(TrackerSettings(start_confidence=start_confidence, keep_s=KEEP_S)),
             LivePace(fps),
         )
         self.model = model
