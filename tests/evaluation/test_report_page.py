@@ -15,7 +15,7 @@ from ferkit.core.errors import FerkitError, ImageError
 from ferkit.datasets.folder import read_folder
 from ferkit.evaluation.comparison import Comparison, ContenderResult
 from ferkit.evaluation.report import write_comparison, write_matrix_report
-from ferkit.evaluation.report_format import percent
+from ferkit.evaluation.report.format import percent
 from tests.evaluation.reports import made_up, with_pictures
 
 VOID = {"meta", "img", "br", "wbr"}

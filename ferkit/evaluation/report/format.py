@@ -101,5 +101,9 @@ class _Shown:
 
 @functools.cache
 def _tables() -> dict[str, Any]:
-    text = resources.files("ferkit.evaluation.templates").joinpath("words.toml").read_text(encoding="utf-8")
+    text = (
+        resources.files("ferkit.evaluation.report.templates")
+        .joinpath("words.toml")
+        .read_text(encoding="utf-8")
+    )
     return tomllib.loads(text)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ferkit.evaluation.report_format import Words, amount, duration, p_value, points
-from ferkit.evaluation.report_values import figure_rows
+from ferkit.evaluation.report.format import Words, amount, duration, p_value, points
+from ferkit.evaluation.report.values import figure_rows
 
 Values = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ def sentences(values: Values, words: Words) -> list[str]:
     """The report in short, most important first.
 
     Args:
-        values: of :func:`ferkit.evaluation.report_values.report_values`.
+        values: of :func:`ferkit.evaluation.report.values.report_values`.
         words: of the language.
     """
     if values["best"] is None:

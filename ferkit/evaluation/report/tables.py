@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ferkit.evaluation import report_format as fmt
-from ferkit.evaluation.report_cells import (
+from ferkit.evaluation.report import format as fmt
+from ferkit.evaluation.report.cells import (
     Cell,
     Table,
     Values,
@@ -14,9 +14,9 @@ from ferkit.evaluation.report_cells import (
     name_cell,
     unit_words,
 )
-from ferkit.evaluation.report_format import Words
-from ferkit.evaluation.report_sentences import ALPHA, is_distinct, verdict
-from ferkit.evaluation.report_values import figure_rows
+from ferkit.evaluation.report.format import Words
+from ferkit.evaluation.report.sentences import ALPHA, is_distinct, verdict
+from ferkit.evaluation.report.values import figure_rows
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "top2")
 _COSTS: dict[str, Callable[[float | None], str]] = {

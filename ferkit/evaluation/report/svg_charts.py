@@ -1,4 +1,4 @@
-"""The charts of a report as SVG, from the report's own values; see :mod:`ferkit.evaluation.svg_axes`."""
+"""The charts of a report as SVG, from the report's own values; see :mod:`ferkit.evaluation.report.svg_axes`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ferkit.core.tables import width as text_width
-from ferkit.evaluation.svg_axes import (
+from ferkit.evaluation.report.svg_axes import (
     Scale,
     colour_of,
     dot,

@@ -5,12 +5,12 @@ from importlib import metadata
 from typing import Any
 
 from ferkit.core.tables import width
-from ferkit.evaluation import report_tables as tables
-from ferkit.evaluation import report_trust as trust
-from ferkit.evaluation.report_cells import Cell, Table, unit_words, words_of
-from ferkit.evaluation.report_format import Words, percent
-from ferkit.evaluation.report_sentences import pair_sentences, sentences
-from ferkit.evaluation.report_values import figure_rows
+from ferkit.evaluation.report import tables
+from ferkit.evaluation.report import trust
+from ferkit.evaluation.report.cells import Cell, Table, unit_words, words_of
+from ferkit.evaluation.report.format import Words, percent
+from ferkit.evaluation.report.sentences import pair_sentences, sentences
+from ferkit.evaluation.report.values import figure_rows
 
 Values = Mapping[str, Any]
 
@@ -19,7 +19,7 @@ def render_markdown(values: Values, language: str = "en") -> str:
     """The text.
 
     Args:
-        values: of :func:`ferkit.evaluation.report_values.report_values`.
+        values: of :func:`ferkit.evaluation.report.values.report_values`.
         language: ``en`` or ``ko``.
     """
     words = Words(language)
@@ -68,7 +68,7 @@ def render_markdown(values: Values, language: str = "en") -> str:
 
 
 def render_matrix_markdown(values: Values, language: str = "en", notes: Sequence[str] = ()) -> str:
-    """Several data sets against each other; arguments as of :func:`ferkit.evaluation.report_html.render_matrix`."""
+    """Several data sets against each other; arguments as of :func:`ferkit.evaluation.report.html.render_matrix`."""
     words = Words(language)
     title = _escaped(words("title.matrix", name=", ".join(values["data"])))
     found = [f"## {_escaped(name)}\n\n{_table(one)}" for name, one in tables.cross_tables(values, words)]

@@ -15,9 +15,9 @@ from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Comparison
 from ferkit.evaluation.gallery import Pictures, pictures_of, thumbnails
 from ferkit.evaluation.metrics import Evaluation, Figure
-from ferkit.evaluation.report_html import render_matrix, render_page
-from ferkit.evaluation.report_markdown import render_markdown, render_matrix_markdown
-from ferkit.evaluation.report_values import report_values
+from ferkit.evaluation.report.html import render_matrix, render_page
+from ferkit.evaluation.report.markdown import render_markdown, render_matrix_markdown
+from ferkit.evaluation.report.values import report_values
 
 _NAMES = {
     "accuracy": "accuracy",

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ferkit.evaluation import report_format as fmt
-from ferkit.evaluation.report_format import Words
+from ferkit.evaluation.report import format as fmt
+from ferkit.evaluation.report.format import Words
 
 Values = Mapping[str, Any]
 

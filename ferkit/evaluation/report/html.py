@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from ferkit.evaluation import report_tables as tables
-from ferkit.evaluation import report_trust as trust
-from ferkit.evaluation import svg_charts as charts
-from ferkit.evaluation.report_cells import unit_words, words_of
-from ferkit.evaluation.report_format import Words, percent
-from ferkit.evaluation.report_sentences import dummy_accuracy, pair_sentences, sentences
-from ferkit.evaluation.report_values import figure_rows
-from ferkit.evaluation.svg_axes import colour_of
+from ferkit.evaluation.report import svg_charts as charts
+from ferkit.evaluation.report import tables
+from ferkit.evaluation.report import trust
+from ferkit.evaluation.report.cells import unit_words, words_of
+from ferkit.evaluation.report.format import Words, percent
+from ferkit.evaluation.report.sentences import dummy_accuracy, pair_sentences, sentences
+from ferkit.evaluation.report.svg_axes import colour_of
+from ferkit.evaluation.report.values import figure_rows
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,7 +30,7 @@ def render_page(values: Values, language: str = "en", images: Mapping[int, str] 
     """The page.
 
     Args:
-        values: of :func:`ferkit.evaluation.report_values.report_values`.
+        values: of :func:`ferkit.evaluation.report.values.report_values`.
         language: ``en`` or ``ko``.
         images: ``data:`` address of each row's picture, of :func:`ferkit.evaluation.gallery.thumbnails`; what is
             not there is left out.
@@ -194,4 +194,4 @@ def _breakable(name: str) -> Markup:
 
 
 def _resource(name: str) -> str:
-    return resources.files("ferkit.evaluation.templates").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("ferkit.evaluation.report.templates").joinpath(name).read_text(encoding="utf-8")

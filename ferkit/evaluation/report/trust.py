@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ferkit.evaluation import report_format as fmt
-from ferkit.evaluation.report_cells import (
+from ferkit.evaluation.report import format as fmt
+from ferkit.evaluation.report.cells import (
     Cell,
     Table,
     Values,
@@ -14,8 +14,8 @@ from ferkit.evaluation.report_cells import (
     whole_persons,
     words_of,
 )
-from ferkit.evaluation.report_format import Words
-from ferkit.evaluation.report_values import figure_rows
+from ferkit.evaluation.report.format import Words
+from ferkit.evaluation.report.values import figure_rows
 
 
 def calibration_table(values: Values, words: Words) -> Table:
