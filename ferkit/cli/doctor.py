@@ -21,6 +21,9 @@ EXTRAS = {
     "deepface": ("deepface",),
     "mediapipe": ("mediapipe",),
     "train": ("keras", "tensorflow", "tf2onnx"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
+    "audit": ("cleanlab",),
+    "parquet": ("pyarrow",),
 }
 CORE = ("numpy", "opencv-python", "onnxruntime", "onnx", "scikit-learn", "scikit-image", "skops", "pillow")
 
