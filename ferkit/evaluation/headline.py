@@ -39,6 +39,9 @@ def headline_sentences(comparison: Comparison) -> list[str]:
                 f"Each was trained {'once' if len(comparison.splits) == 1 else 'twice'}: the verdicts are on these "
                 f"models; for ways of training give --repeats {_ENOUGH_TRAININGS + 2}."
             )
+        kinds = {one.kind for one in comparison.finished if one.costs.train_s}
+        if "head" in kinds and "network" in kinds:
+            found.append("Seconds of training do not count those that a head's embeddings took.")
     found += [f"{one.name} failed: {one.failure}" for one in comparison.contenders if one.failure is not None]
     for one in comparison.finished:
         if one.kind in ("network", "peer"):  # what others trained may know more than it should

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from ferkit.evaluation.report import svg_charts as charts
-from ferkit.evaluation.report import tables
-from ferkit.evaluation.report import trust
+from ferkit.evaluation.report import tables, trust
 from ferkit.evaluation.report.cells import unit_words, words_of
 from ferkit.evaluation.report.format import Words, percent
 from ferkit.evaluation.report.sentences import dummy_accuracy, pair_sentences, sentences

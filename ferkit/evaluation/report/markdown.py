@@ -5,8 +5,7 @@ from importlib import metadata
 from typing import Any
 
 from ferkit.core.tables import width
-from ferkit.evaluation.report import tables
-from ferkit.evaluation.report import trust
+from ferkit.evaluation.report import tables, trust
 from ferkit.evaluation.report.cells import Cell, Table, unit_words, words_of
 from ferkit.evaluation.report.format import Words, percent
 from ferkit.evaluation.report.sentences import pair_sentences, sentences
