@@ -145,10 +145,21 @@ def load_classifier(
         ModelError: the folder is no model, damaged, tampered with or newer than this ferkit.
         WeightsError: the backbone's weights are missing or not the ones it was made with.
     """
-    artifact = read_model(folder)
+    return open_classifier(read_model(folder), weights=weights, threads=threads)
+
+
+def open_classifier(
+    artifact: ModelArtifact, *, weights: Path | None = None, threads: int | None = None
+) -> ExpressionClassifier:
+    """The classifier of a model that :func:`read_model` has verified; see :func:`load_classifier`.
+
+    Raises:
+        ModelError: it is of a kind that this ferkit does not know, or damaged.
+        WeightsError: the backbone's weights are missing or not the ones it was made with.
+    """
     if artifact.record.kind not in _LOADERS:
         raise ModelError(
-            f"{folder} is a model of kind {artifact.record.kind!r}, which this ferkit does not know"
+            f"{artifact.folder} is a model of kind {artifact.record.kind!r}, which this ferkit does not know"
         )
     module, function = _LOADERS[artifact.record.kind].split(":")
     classifier: ExpressionClassifier = getattr(import_module(module), function)(

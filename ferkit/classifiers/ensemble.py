@@ -6,7 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.artifact import ModelArtifact, ModelRecord, load_classifier, read_model, write_model
+from ferkit.classifiers.artifact import (
+    ModelArtifact,
+    ModelRecord,
+    load_classifier,
+    open_classifier,
+    read_model,
+    write_model,
+)
 from ferkit.core.arrays import check_crops
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
@@ -105,7 +112,7 @@ def save_ensemble(
     if rule == "weighted" and weights is None:
         weights = [_validation_weight(artifact) for artifact in artifacts]
     together = EnsembleClassifier(
-        [load_classifier(member) for member in members], weights, logits=rule == "logit-mean"
+        [open_classifier(artifact) for artifact in artifacts], weights, logits=rule == "logit-mean"
     )
     first = artifacts[0].record
     for artifact in artifacts[1:]:

@@ -15,12 +15,14 @@ from ferkit.cli.options import (
     common_options,
     detector_option,
     detector_weights_option,
+    group_split_option,
     is_quiet,
     lang_option,
     margin_option,
     models_dir_option,
     person_option,
     say,
+    test_size_option,
 )
 
 
@@ -48,19 +50,8 @@ from ferkit.cli.options import (
     show_default=True,
     help="How often the data are divided; where they have train/ and test/, how often training begins anew.",
 )
-@click.option(
-    "--test-size",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.2,
-    show_default=True,
-    help="Share held out, where the data have no train/ and test/ of their own.",
-)
-@click.option(
-    "--group-split/--no-group-split",
-    default=True,
-    show_default=True,
-    help="Keep each person on one side, where persons are known.",
-)
+@test_size_option
+@group_split_option
 @click.option(
     "--allow-leaks", is_flag=True, help="Go on where test pictures are in training too, and show both scores."
 )

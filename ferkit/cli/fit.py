@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from ferkit.cli.options import cache_dir_option, common_options, is_quiet, models_dir_option, say
+from ferkit.cli.options import (
+    cache_dir_option,
+    common_options,
+    group_split_option,
+    is_quiet,
+    models_dir_option,
+    say,
+    test_size_option,
+)
 
 
 class Layers(click.ParamType):
@@ -32,19 +40,8 @@ class Layers(click.ParamType):
 )
 @click.option("--embeddings", help="Folder of embeddings, or the start of its name.  [default: the newest]")
 @click.option("--name", help="Name of the model.  [default: that of the head]")
-@click.option(
-    "--test-size",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.2,
-    show_default=True,
-    help="Share held out, where the data have no train/ and test/ of their own.",
-)
-@click.option(
-    "--group-split/--no-group-split",
-    default=True,
-    show_default=True,
-    help="Keep each person on one side, where persons are known.",
-)
+@test_size_option
+@group_split_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--search",

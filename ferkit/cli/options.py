@@ -85,6 +85,19 @@ margin_option = click.option(
     show_default=True,
     help="Added around the face on each side, as a share of its box.",
 )
+test_size_option = click.option(
+    "--test-size",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Share held out, where the data have no train/ and test/ of their own.",
+)
+group_split_option = click.option(
+    "--group-split/--no-group-split",
+    default=True,
+    show_default=True,
+    help="Keep each person on one side, where persons are known.",
+)
 lang_option = click.option(
     "--lang",
     type=click.Choice(["en", "ko"]),

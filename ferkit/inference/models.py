@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ferkit.classifiers.artifact import RECORD, load_classifier, read_model
+from ferkit.classifiers.artifact import RECORD, open_classifier, read_model
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.protocols import ExpressionClassifier
@@ -40,8 +40,9 @@ def open_model(folder: Path, threads: int | None = None) -> TrainedModel:
         ModelError: it is no model, or damaged, or of a newer ferkit.
         WeightsError: the backbone's weights are missing.
     """
-    classifier = load_classifier(folder, threads=threads)
-    return TrainedModel(folder.name, classifier, read_model(folder).faces, classifier.resize)
+    artifact = read_model(folder)
+    classifier = open_classifier(artifact, threads=threads)
+    return TrainedModel(folder.name, classifier, artifact.faces, classifier.resize)
 
 
 def find_model(name: str, models_dir: Path) -> Path | None:

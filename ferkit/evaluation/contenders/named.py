@@ -1,6 +1,7 @@
 """Contenders by the names that users give them, on the command line or in a TOML file."""
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,9 +52,9 @@ def make_contenders(names: Sequence[str], file: Path | None = None) -> tuple[Con
         one = make_contender(entry)
         if one.name in made and made[one.name] != one:
             raise DataError(f"two contenders are called {one.name!r}; give one of them another 'name'")
-        for member in one.members if isinstance(one, EnsembleContender) else ():
-            if member not in made:
-                made[member] = make_contender(member)
+        for use in _parts(entry) if isinstance(one, EnsembleContender) else ():
+            if called(use) not in made:
+                made[called(use)] = make_contender(use)
         made[one.name] = one
     return tuple(made.values())
 
@@ -68,7 +69,7 @@ def make_contender(entry: str | Mapping[str, Any]) -> Contender:
     use = options.pop("use", None)
     if not isinstance(use, str) or not use.strip():
         raise DataError(f"expected 'use' in every contender of the file, found {dict(options)}")
-    name = str(options.pop("name", use))
+    name = str(options.pop("name", called(use)))
     kind, _, rest = use.partition(":")
     if "@" in use and use.partition("@")[0] in HEADS:
         return _head(name, use, options)
@@ -79,13 +80,18 @@ def make_contender(entry: str | Mapping[str, Any]) -> Contender:
     makers: dict[str, Callable[[], Contender]] = {
         "dummy": lambda: _plain(DummyContender, options)(name),
         "model": lambda: _plain(ModelContender, options)(name, Path(rest)),
-        "ensemble": lambda: _plain(EnsembleContender, options)(name, _members(use, rest)),
+        "ensemble": lambda: _plain(EnsembleContender, options)(name, tuple(map(called, _members(use, rest)))),
         "peer": lambda: _peer(name, rest, options),
         "python": lambda: _callable(name, rest, options),
     }
     if kind not in makers or (kind == "dummy") == bool(rest):
         raise DataError(f"no contender is called {use!r}; known: {FORMS}")
     return makers[kind]()
+
+
+def called(use: str) -> str:
+    """What a contender is called in the results: a network's file without the folders that it lies in."""
+    return re.sub(r"onnx:[^#+]*[/\\]", "onnx:", use)
 
 
 def read_contenders(file: Path) -> list[str | Mapping[str, Any]]:
@@ -138,6 +144,11 @@ def _callable(name: str, target: str, options: dict[str, Any]) -> CallableConten
         name, target, None if labels is None else tuple(labels), None if size is None else tuple(size)
     )
     return made
+
+
+def _parts(entry: str | Mapping[str, Any]) -> tuple[str, ...]:
+    use = entry if isinstance(entry, str) else entry["use"]
+    return _members(use, use.partition(":")[2])
 
 
 def _members(use: str, rest: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.artifact import RECORD, load_classifier, read_model
+from ferkit.classifiers.artifact import RECORD, open_classifier, read_model
 from ferkit.classifiers.record import ModelArtifact
 from ferkit.core.errors import ModelError
 from ferkit.core.fingerprint import file_sha256, fingerprint
@@ -38,7 +38,7 @@ class ModelContender:
     def run(self, task: Task, bench: Workbench) -> Outcome:
         """Score the test rows, and say which of them it was trained on."""
         artifact = read_model(self._found(bench))
-        classifier = load_classifier(artifact.folder)
+        classifier = open_classifier(artifact)
         proba = bench.classify_rows(task.test, classifier, artifact.faces)
         seen, notes = trained_on(artifact, task)
         return Outcome(
@@ -106,7 +106,7 @@ class FinetuneContender:
             )
         artifact = read_model(folder)
         history = history_of(artifact)
-        classifier = load_classifier(folder)
+        classifier = open_classifier(artifact)
         trained_s = sum(epoch.get("seconds", 0.0) for epoch in history)
         return Outcome(
             classifier.labels,

@@ -23,6 +23,17 @@ def test_a_head_s_name_says_backbone_and_tap():
     )
 
 
+def test_a_network_s_file_is_called_without_its_folders():
+    far = "svm@onnx:/far/away/arcface.onnx#stage4"
+    ensemble = make_contenders([f"ensemble:shipped+{far}"])
+    assert [one.name for one in ensemble] == [
+        "shipped", "svm@onnx:arcface.onnx#stage4", "ensemble:shipped+svm@onnx:arcface.onnx#stage4",
+    ]  # fmt: skip
+    assert ensemble[1].backbone.backbone == "onnx:/far/away/arcface.onnx"
+    with pytest.raises(DataError, match="two contenders are called"):
+        make_contenders([far, "svm@onnx:/near/arcface.onnx#stage4"])
+
+
 def test_a_file_gives_names_and_options(tmp_path: Path):
     file = tmp_path / "who.toml"
     file.write_text(
