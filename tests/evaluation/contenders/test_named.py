@@ -19,7 +19,7 @@ def test_nobody_named_means_the_floor_heads_on_two_embeddings_and_the_shipped_ne
 
 def test_a_head_s_name_says_backbone_and_tap():
     assert make_contender("svm@onnx:nets/a@b.onnx#add_35") == HeadContender(
-        "svm@onnx:nets/a@b.onnx#add_35", head_settings("svm"), BackboneSpec("onnx:nets/a@b.onnx", "add_35")
+        "svm@onnx:a@b.onnx#add_35", head_settings("svm"), BackboneSpec("onnx:nets/a@b.onnx", "add_35")
     )
 
 
