@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ferkit.core.progress import hidden_progress
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 DATA = click.Path(path_type=Path)
@@ -144,8 +146,6 @@ def detector_option(
 def say(message: str) -> None:
     """A remark for the user: to standard error, so that results can be piped, and to the log."""
     logging.getLogger("ferkit").info(message)
-    if not click.get_current_context().meta.get("ferkit.quiet"):
-        click.echo(message, err=True)
 
 
 def is_quiet() -> bool:
@@ -155,6 +155,28 @@ def is_quiet() -> bool:
 
 def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.meta["ferkit.quiet"] = value
+    logger = logging.getLogger("ferkit")
+    if value:
+        ctx.with_resource(hidden_progress())
+        return
+    handler = _StandardError()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+
+    def stop() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    ctx.call_on_close(stop)
+
+
+class _StandardError(logging.Handler):
+    """Prints remarks to standard error, so that results can be piped; errors are click's to print."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR and record.exc_info is None:
+            click.echo(record.getMessage(), err=True)
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:

@@ -1,18 +1,50 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a logged line now and then elsewhere."""
 
+import contextlib
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+logger = logging.getLogger(__name__)
+
 _SECONDS_BETWEEN_LINES = 10.0
+_hidden: ContextVar[bool] = ContextVar("progress_hidden", default=False)
+
+
+@contextlib.contextmanager
+def progress(doing: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator["Progress"]:
+    """Show how far a piece of work is while the block runs; call ``update`` on what it gives.
+
+    Args:
+        doing: what is being done, in a word or two.
+        total: how many there are.
+        done: how many of them were there before.
+        unit: what is counted.
+    """
+    with Progress(doing, unit, quiet=_hidden.get()) as shown:
+        shown.start(total, done)
+        yield shown
+
+
+@contextlib.contextmanager
+def hidden_progress() -> Iterator[None]:
+    """Show no progress within the block: for ``--quiet``, servers and work inside other work."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 class Progress:
-    """Shows how far, how fast, how long still, and how many failed, on standard error.
+    """Shows how far, how fast, how long still, and how many failed, on a terminal's standard error or by logging.
 
     Args:
         doing: what is being done, in a word or two.
@@ -63,11 +95,9 @@ class Progress:
         left = (self._total - self._done) / rate if rate > 0 else 0.0
         failed = f", {self._failures} failed" if self._failures else ""
         share = self._done / max(1, self._total)
-        print(
+        logger.info(
             f"{self._doing}: {self._done}/{self._total} {self._unit} ({share:.0%}), {rate:.0f}/s, "
-            f"{tqdm.format_interval(left)} left{failed}",
-            file=sys.stderr,
-            flush=True,
+            f"{tqdm.format_interval(left)} left{failed}"
         )
 
     def __enter__(self) -> "Progress":
