@@ -29,7 +29,7 @@ from ferkit.faces.process import memory_mb
 from ferkit.inference.build import EngineOptions, build_engine
 from ferkit.inference.models import open_model
 from ferkit.inference.overlay import Overlay, Status
-from ferkit.inference.sources import FilmSource
+from ferkit.inference.sources import VideoSource
 
 SIZE_WH = (640, 360)
 FPS = 30.0
@@ -38,7 +38,7 @@ FPS = 30.0
 def frames_of(film: Path, most: int = 300) -> list[np.ndarray]:
     """RGB frames of 640x360."""
     frames = []
-    for frame in FilmSource(film):
+    for frame in VideoSource(film):
         frames.append(cv2.resize(frame.rgb, SIZE_WH, interpolation=cv2.INTER_AREA))
         if len(frames) == most:
             break

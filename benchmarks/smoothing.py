@@ -26,11 +26,10 @@ from ferkit.core.tables import table
 from ferkit.datasets.folder import read_folder
 from ferkit.datasets.synthetic import EXPRESSIONS, Identity, render_face
 from ferkit.faces.crop import fit_to
-from ferkit.inference.capture import Capture
 from ferkit.inference.models import open_model
-from ferkit.inference.sinks import open_video_sink
+from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, SmoothingSettings
-from ferkit.inference.sources import FilmSource
+from ferkit.inference.sources import VideoSource
 
 FPS = 30.0
 LOOKS_PER_S = 10.0
@@ -63,14 +62,13 @@ def film_of(
     truth: np.ndarray, draw: Callable[[int], np.ndarray], rng: np.random.Generator, path: Path
 ) -> None:
     """Write the film."""
-    sink = open_video_sink(path, (SIDE, SIDE), FPS)
     look, last = np.zeros((SIDE, SIDE, 3), np.uint8), -1
-    for i, label in enumerate(truth.tolist()):
-        if label != last or i % round(FPS / LOOKS_PER_S) == 0:
-            look, last = draw(label), label
-        noise = rng.normal(0, 4, look.shape)
-        sink.write(np.clip(look + noise, 0, 255).astype(np.uint8))
-    sink.close()
+    with VideoWriter(path, FPS) as writer:
+        for i, label in enumerate(truth.tolist()):
+            if label != last or i % round(FPS / LOOKS_PER_S) == 0:
+                look, last = draw(label), label
+            noise = rng.normal(0, 4, look.shape)
+            writer.write(np.clip(look + noise, 0, 255).astype(np.uint8), i / FPS)
 
 
 def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callable[[int], np.ndarray]]:
@@ -112,7 +110,7 @@ def real_crops(
 
 def probabilities(film: Path, classifier: ExpressionClassifier) -> Iterator[tuple[float, np.ndarray]]:
     """Time and (1, k) of every frame."""
-    for frame in FilmSource(film):
+    for frame in VideoSource(film):
         yield frame.timestamp_s, classifier.predict_proba(fit_to(frame.rgb, classifier.input_size_wh)[None])
 
 
@@ -147,8 +145,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film.mp4"
         film_of(truth, draw, rng, film)
-        with Capture.of_file(film) as capture:
-            assert capture.n_frames == len(truth)
+        assert VideoSource(film).n_frames == len(truth)
         readings = list(probabilities(film, classifier))
     report(truth, readings)
 

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 from ferkit.cli.engine_options import engine_options, quiet_video_library, settled_options
-from ferkit.cli.options import FILE, FOLDER, common_options, is_quiet, lang_option, models_dir_option, say
+from ferkit.cli.options import FILE, FOLDER, common_options, lang_option, models_dir_option, say
 from ferkit.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ _PEOPLE_SHOWN = 12
     "--annotated",
     type=FILE,
     metavar="FILE.mp4",
-    help="Write a copy of the film with boxes and labels; with its sound where ffmpeg is there.",
+    help="Write a copy of the video with boxes and labels, and with its sound.",
 )
+@click.option("--frames", type=FOLDER, metavar="DIR", help="Save the frames that were looked at.")
+@click.option("--faces", type=FOLDER, metavar="DIR", help="Save the faces that were found.")
 @lang_option
 @click.option(
     "--detect-every",
@@ -49,11 +52,11 @@ _PEOPLE_SHOWN = 12
 @models_dir_option
 @common_options
 def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> None:
-    """Read the expressions in a film, over time.
+    """Read the expressions in a video, over time.
 
-    Writes faces.csv (a row for each face and moment) and summary.json into a folder. Stop at any time: the same
-    command goes on where it was. MODEL is a model's folder, or its name in --models-dir; without one the
-    network that comes with ferkit is taken.
+    FILE is a video file or an address (http://…). Writes faces.csv (a row for each face and moment) and
+    summary.json into a folder. Stop at any time: the same command goes on where it was. MODEL is a model's folder,
+    or its name in --models-dir; without one the network that comes with ferkit is taken.
 
     Reading emotions in job interviews, at work or in schools is prohibited in the European Union (AI Act,
     Article 5(1)(f)).
@@ -67,25 +70,32 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     if options["as_csv"] and options["as_json"]:
         raise click.UsageError("--csv and --json cannot go together")
     if len(model_and_film) > 2:
-        raise click.UsageError("expected one film, after the model where one is named")
+        raise click.UsageError("expected one video, after the model where one is named")
     annotated: Path | None = options["annotated"]
-    if annotated is not None and annotated.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
-        raise click.UsageError(f"--annotated expects a video file such as faces.mp4, found {annotated}")
     quiet_video_library()
+    from ferkit.core.addresses import is_address
     from ferkit.core.files import write_json
     from ferkit.core.fingerprint import file_sha256
+    from ferkit.inference.annotated_film import save_images
     from ferkit.inference.build import build_engine
     from ferkit.inference.film import analyse_film, read_rows
     from ferkit.inference.models import choose_model, default_reason, open_model
+    from ferkit.inference.sinks import VIDEO_SUFFIXES
+    from ferkit.inference.sources import load_av
     from ferkit.inference.summary import summarise
 
-    film = Path(model_and_film[-1])
-    if not film.is_file():
-        raise DataError(
-            f"expected a video file at {film}, found {'a folder' if film.is_dir() else 'nothing'}; check the path"
+    film = model_and_film[-1]
+    title = Path(urlsplit(film).path).name if is_address(film) else Path(film).name
+    load_av()
+    if not is_address(film) and not Path(film).is_file():
+        found = "a folder" if Path(film).is_dir() else "nothing"
+        raise DataError(f"expected a video file at {film}, found {found}; check the path")
+    if annotated is not None and annotated.suffix.lower() not in VIDEO_SUFFIXES:
+        raise click.UsageError(
+            f"--annotated expects a file ending in {', '.join(VIDEO_SUFFIXES)}, found {annotated}"
         )
-    if annotated is not None and annotated.resolve() == film.resolve():
-        raise click.UsageError("--annotated would write over the film itself; name another file")
+    if annotated is not None and not is_address(film) and annotated.resolve() == Path(film).resolve():
+        raise click.UsageError("--annotated would write over the video itself; name another file")
     folder = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
     if len(model_and_film) == 1:
         say(default_reason(models_dir))
@@ -94,19 +104,21 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     engine, faces = build_engine(open_model(folder), settings)
     say(faces.reason)
 
-    out = options["out"] or Path(f"{film.stem}-expressions")
-    with _FilmProgress("reading faces", is_quiet()) as progress:
-        run = analyse_film(
-            film, out, engine, [settings, file_sha256(folder / "model.json")],
-            every_s=options["every"], progress=progress.at,
-        )  # fmt: skip
+    out = options["out"] or Path(f"{Path(title).stem or 'video'}-expressions")
+    identity = [settings, file_sha256(folder / "model.json")]
+    run = analyse_film(film, out, engine, identity, every_s=options["every"])
     _remark(run)
     summary = summarise(read_rows(run.table), engine.labels)
-    write_json(out / "summary.json", {"film": film.name, "n_frames": run.n_frames, **summary.as_dict()})
+    write_json(out / "summary.json", {"film": title, "n_frames": run.n_frames, **summary.as_dict()})
     if options["plot"]:
-        _plot(run, summary, engine.labels, film, out / "timeline.png", options["lang"])
+        _plot(run, summary, engine.labels, title, out / "timeline.png", options["lang"])
     if annotated is not None:
-        _annotate(run, engine.labels, film, annotated, options["lang"])
+        _annotate(run, engine.labels, film, annotated, options["every"], options["lang"])
+    if options["frames"] or options["faces"]:
+        n_frames, n_faces = save_images(
+            film, run.table, options["every"], options["frames"], options["faces"]
+        )
+        say(f"saved: {n_frames} frames, {n_faces} faces")
     if options["as_csv"]:
         _print_csv(run.table)
     elif options["as_json"]:
@@ -116,65 +128,38 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     say(f"results: {out}")
 
 
-class _FilmProgress:
-    """Progress in frames of a film, which may not say how many it has."""
-
-    def __init__(self, doing: str, quiet: bool) -> None:
-        from ferkit.core.progress import Progress
-
-        self._progress = Progress(doing, unit="frames", quiet=quiet)
-        self._done: int | None = None
-
-    def at(self, done: int, total: int) -> None:
-        if self._done is None:
-            self._progress.start(max(total, done), done=done - 1)
-            self._done = done - 1
-        self._progress.update(done - self._done)
-        self._done = done
-
-    def __enter__(self) -> "_FilmProgress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.close()
-
-
 def _remark(run: "FilmRun") -> None:
     if run.resumed_at_s is None:
-        say(f"the film was read before with these settings; delete {run.table.parent} to read it anew")
+        say(f"the video was read before with these settings; delete {run.table.parent} to read it again")
     elif run.resumed_at_s > 0:
         say(f"went on at {run.resumed_at_s:.1f} s, where the last run ended")
     if run.broken_at_s is not None:
-        say(f"the film breaks off: nothing can be read after {run.broken_at_s:.1f} s")
+        say(f"the video breaks off: nothing can be read after {run.broken_at_s:.1f} s")
 
 
 def _plot(
-    run: "FilmRun", summary: "FilmSummary", labels: "LabelSet", film: Path, path: Path, language: str
+    run: "FilmRun", summary: "FilmSummary", labels: "LabelSet", title: str, path: Path, language: str
 ) -> None:
     from ferkit.inference.film import read_rows
     from ferkit.inference.timeline import Timeline, plot_timeline
 
-    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, film.name, language)
+    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, title, language)
     if hint:
         say(hint)
     say(f"timeline: {path}")
 
 
-def _annotate(run: "FilmRun", labels: "LabelSet", film: Path, out: Path, language: str) -> None:
+def _annotate(
+    run: "FilmRun", labels: "LabelSet", film: str, out: Path, every_s: float, language: str
+) -> None:
     from ferkit.inference.annotated_film import annotate_film
     from ferkit.inference.overlay import Overlay
-    from ferkit.inference.sinks import ffmpeg_is_there
 
     overlay = Overlay(labels, language)
     if overlay.hint:
         say(overlay.hint)
-    if not ffmpeg_is_there():
-        say(
-            "the annotated film has no sound: ffmpeg is not installed (Debian and Ubuntu: apt-get install ffmpeg)"
-        )
-    with _FilmProgress("drawing", is_quiet()) as progress:
-        annotate_film(film, run.table, out, overlay, labels, progress.at)
-    say(f"annotated film: {out}")
+    annotate_film(film, run.table, out, overlay, labels, every_s=every_s)
+    say(f"annotated video: {out}")
 
 
 def _print_csv(table: Path) -> None:

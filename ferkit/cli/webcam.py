@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--source",
     default="0",
     show_default=True,
-    help="Number of a camera, a video file, or an address (rtsp://…, http://…).",
+    help="Number or device of a camera, a video file, or an address (rtsp://…, http://…).",
 )
 @click.option("--size", type=SIZE, help="Frame size to ask the camera for: width x height.")
 @click.option("--mirror/--no-mirror", default=None, help="Show as a mirror does.  [default: for cameras]")
@@ -68,7 +68,7 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     comes with ferkit is taken.
 
     \b
-    Keys: q quit, s save a picture, r record, m next model, l English/Korean, h help.
+    Keys: q quit, s save an image, r record, m next model, l English/Korean, f full screen, h help.
 
     \b
     Examples:
@@ -80,8 +80,8 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     quiet_video_library()
     from ferkit.inference.build import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
-    from ferkit.inference.live_source import LiveSource
     from ferkit.inference.models import choose_model, default_reason, known_models, open_model
+    from ferkit.inference.sources import LiveSource, is_camera, source_name
 
     first = choose_model(model, models_dir)
     if model is None:
@@ -95,8 +95,7 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         return LoadedModel(Path(folder).name, engine)
 
     source: str = options["source"]
-    is_file = Path(source).is_file()
-    mirror = options["mirror"] if options["mirror"] is not None else not is_file
+    mirror = is_camera(source) if options["mirror"] is None else options["mirror"]
     settings = LiveSettings(
         options["lang"], mirror, options["duration"], options["out"], options["bars"], options["history"]
     )
@@ -108,7 +107,6 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         load,
         view,
         settings,
-        say,
         printer if view is None or options["as_json"] else None,
     )
     try:
@@ -116,21 +114,21 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         say("stopped")
     if live.n_frames == 0:
-        raise FerkitError(f"no picture came from {source}; check it, or try another --source")
+        raise FerkitError(f"no image came from {source_name(source)}; check it, or try another --source")
     say(f"{live.n_frames} frames")
 
 
 def _open_view(where: str, port: int) -> "View | None":
     from ferkit.inference.browser_view import BrowserView
-    from ferkit.inference.window import LiveWindow, window_problem
+    from ferkit.inference.window import LiveWindow
 
     if where == "none":
         return None
     if where == "window":
-        problem = window_problem()
-        if problem is None:
+        try:
             return LiveWindow("ferkit")
-        say(f"no window can be opened: {problem}; the browser takes its place")
+        except FerkitError as error:
+            say(f"no window can be opened: {error}; the browser takes its place")
     try:
         view = BrowserView(port)
     except OSError as error:

@@ -1,9 +1,10 @@
-"""A whole film to a table, a row for each face and moment; stopped and resumed at any time, flat in memory."""
+"""A whole video to a table, a row for each face and moment; stopped and resumed at any time, flat in memory."""
 
 import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +15,17 @@ from typing import IO, Any
 
 import numpy as np
 
+from ferkit.core.addresses import is_address
 from ferkit.core.errors import DataError
 from ferkit.core.files import exclusive_lock, write_json
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.labels import LabelSet
+from ferkit.core.progress import progress
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.sources import FilmSource
+from ferkit.inference.sources import VideoSource, source_name
+
+logger = logging.getLogger(__name__)
 
 TABLE = "faces.csv"
 RESUME = "resume.json"
@@ -46,14 +51,14 @@ _CHECKPOINT_S = 5.0
 
 @dataclass(frozen=True)
 class FilmRun:
-    """What became of a film.
+    """What became of a video.
 
     Attributes:
         table: the CSV file with all rows.
         n_frames: frames looked at, those of earlier runs included.
         n_faces: rows.
-        resumed_at_s: where in the film this run went on; 0 from the beginning, None if all was there already.
-        broken_at_s: where the film could no longer be read, None if it could to its end.
+        resumed_at_s: where in the video this run went on; 0 from the beginning, None if all was there already.
+        broken_at_s: where the video could no longer be read, None if it could to its end.
     """
 
     table: Path
@@ -79,49 +84,60 @@ class FaceRow:
 
 
 def analyse_film(
-    film: Path,
+    video: str | os.PathLike[str],
     folder: Path,
     engine: Engine,
     settings: Any,
     *,
     every_s: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> FilmRun:
-    """Read all faces of a film into ``folder/faces.csv``.
+    """Write all faces of a video into ``folder/faces.csv``.
 
-    A run with the same film and settings goes on where the last one ended, to the same result; with others the
-    table is begun anew.
+    A run with the same video and settings goes on where the last one ended, to the same result; with others the
+    table is started again.
 
     Args:
-        film: video file.
+        video: path or address.
         folder: where the table goes; made if it is not there.
         engine: fresh.
-        settings: all that the result depends on, besides the film; plain values or a dataclass.
+        settings: all that the result depends on, besides the video; plain values or a dataclass.
         every_s: seconds between the frames that are looked at; 0 for all.
-        progress: called with frames of the film that are behind, and how many it says it has (0: it does not say).
+        on_frame: called with frames of the video that are behind, and how many it says it has (0: it does not say).
 
     Raises:
-        DataError: the film cannot be read.
+        DataError: the video cannot be read.
         StoreLockedError: another process is at it.
         FerkitError: the folder cannot be written.
     """
-    identity = fingerprint([film.name, film.stat().st_size if film.is_file() else 0, every_s, settings])
-    with exclusive_lock(folder / ".lock", "analysing a film into"):
+    spec = os.fspath(video)
+    file = Path(spec)
+    size = file.stat().st_size if not is_address(spec) and file.is_file() else 0
+    identity = fingerprint([source_name(spec), size, every_s, settings])
+    with exclusive_lock(folder / ".lock", "analysing a video into"):
         start = _Checkpoint.read(folder, identity)
         if start.done:
             return FilmRun(folder / TABLE, start.n_frames, start.n_faces, None, start.broken_at_s)
         if start.engine is not None:
             engine.restore(start.engine)
-        source = FilmSource(film, every_s, start.next_frame)
-        with _open_table(folder / TABLE, start, engine.labels) as table:
+        source = VideoSource(spec, every_s, start.next_frame)
+        for remark in source.remarks:
+            logger.info("%s: %s", source.name, remark)
+        with (
+            _open_table(folder / TABLE, start, engine.labels) as table,
+            progress("analysing", source.n_frames, done=start.next_frame, unit="frames") as shown,
+        ):
             now = start
             saved_at = time.monotonic()
             for frame in source:
+                if frame.cut:
+                    engine.reset(renumber=False)
                 result = engine.process(frame.rgb, frame.timestamp_s)
                 table.write(_as_csv(rows_of(frame.index, result, engine.labels)))
+                shown.update(frame.index + 1 - now.next_frame)
                 now = now.after(frame.index + 1, frame.timestamp_s, len(result))
-                if progress is not None:
-                    progress(frame.index + 1, source.n_frames)
+                if on_frame is not None:
+                    on_frame(frame.index + 1, source.n_frames)
                 if time.monotonic() - saved_at > _CHECKPOINT_S:
                     now.save(folder, identity, table, engine)
                     saved_at = time.monotonic()

@@ -1,5 +1,6 @@
-"""The live view: frames from a source, through the engine, into a window, until somebody has seen enough."""
+"""The live view: frames from a source, through the engine, into a window, until it is closed."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,14 +10,16 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from ferkit.core.files import write_atomically
+from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
+from ferkit.inference.annotated_film import save_jpeg
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.live_source import LiveSource
 from ferkit.inference.overlay import Overlay, Status
-from ferkit.inference.sinks import Recorder
+from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.sources import Frame
+from ferkit.inference.sources import Frame, LiveSource
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_S = 2.5
 
@@ -68,7 +71,6 @@ class LiveView:
         load: opens one of them.
         view: shows the frames; None for none.
         settings: see there.
-        say: takes sentences for the user.
         on_result: is given every result, with the labels that it is about.
     """
 
@@ -79,18 +81,17 @@ class LiveView:
         load: Callable[[str], LoadedModel],
         view: View | None,
         settings: LiveSettings,
-        say: Callable[[str], None],
         on_result: Callable[[FrameResult, LabelSet], None] | None = None,
     ) -> None:
         self._source, self._models, self._load, self._view = source, models, load, view
-        self._settings, self._say, self._on_result = settings, say, on_result
+        self._settings, self._on_result = settings, on_result
         self._which = 0
         self._language = settings.language
         self._help = False
-        self._recorder: Recorder | None = None
+        self._recorder: VideoWriter | None = None
         self._message, self._message_until = "", 0.0
         self._fps: float | None = None
-        self._last_at = 0.0
+        self._last_at = self._now_s = 0.0
         self._shown: np.ndarray | None = None
         self.n_frames = 0
 
@@ -116,8 +117,11 @@ class LiveView:
                 self._view.close()
 
     def _work_on(self, frame: Frame) -> None:
+        if frame.cut:
+            self._engine.reset(renumber=False)
         result = self._engine.process(frame.rgb, frame.timestamp_s)
         self.n_frames += 1
+        self._now_s = frame.timestamp_s
         now = time.monotonic()
         if self._last_at:
             self._fps = _steadied(self._fps, 1 / max(now - self._last_at, 1e-4))
@@ -127,7 +131,11 @@ class LiveView:
         if self._view is not None:
             self._shown = self._draw(frame.rgb, result)
             if self._recorder is not None:
-                self._recorder.write(self._shown, frame.timestamp_s)
+                try:
+                    self._recorder.write(self._shown, frame.timestamp_s)
+                except FerkitError as error:  # the view goes on
+                    self._recorder = None
+                    self._tell(str(error), short="the recording failed: see the terminal")
 
     def _show_and_act(self) -> bool:
         """Show what there is and do what a key asks for; True to end."""
@@ -151,7 +159,7 @@ class LiveView:
             self._engine.labels, self._language, bars=self._settings.bars, history=self._settings.history
         )
         if self._overlay.hint:
-            self._say(self._overlay.hint)
+            logger.info(self._overlay.hint)
 
     def _draw(self, rgb: np.ndarray, result: FrameResult) -> np.ndarray:
         neutral = self._engine.neutral
@@ -188,13 +196,16 @@ class LiveView:
 
     def _snapshot(self, shown: np.ndarray) -> None:
         path = _free_path(self._settings.folder, "snapshot", ".jpg")
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
-        write_atomically(path, lambda file: file.write(np.asarray(jpeg).tobytes()))
+        save_jpeg(path, shown)
         self._tell(f"saved: {path}", short=f"saved: {path.name}")
 
     def _start_or_stop_recording(self) -> None:
         if self._recorder is None:
-            self._recorder = Recorder(_free_path(self._settings.folder, "recording", ".mp4"))
+            path = _free_path(self._settings.folder, "recording", ".mp4")
+            try:
+                self._recorder = VideoWriter(path, begin_s=self._now_s)
+            except FerkitError as error:
+                self._tell(str(error), short="no recording: see the terminal")
         else:
             self._stop_recording()
 
@@ -213,7 +224,7 @@ class LiveView:
         self._tell(f"model: {self._model.name}", short=self._model.name)
 
     def _tell(self, message: str, short: str) -> None:
-        self._say(message)
+        logger.info(message)
         self._message, self._message_until = short, time.monotonic() + MESSAGE_S
 
 
@@ -231,7 +242,12 @@ class ChangePrinter:
             label = int(result.label[i])
             if self._shown.get(track) != label:
                 name = None if label == UNSURE else labels.names[label]
-                self._write(result.timestamp_s, track, name, float(result.proba[i].max()))
+                self._write(
+                    result.timestamp_s,
+                    track,
+                    name,
+                    float(result.proba[i, label] if name else result.proba[i].max()),
+                )
         self._shown = dict(zip(ids, result.label.tolist(), strict=True))
 
 

@@ -84,7 +84,7 @@ def read_film(folder: Path) -> None:
             raise DataError(f"the film has more than {most} frames; send a shorter one")
         _tell(share, done, total)
 
-    run = analyse_film(film, folder, engine, job, every_s=job.every_s, progress=progress)
+    run = analyse_film(film, folder, engine, job, every_s=job.every_s, on_frame=progress)
     summary = summarise(read_rows(run.table), engine.labels)
     head = {
         "model": model.name,
@@ -103,25 +103,23 @@ def read_film(folder: Path) -> None:
 
         annotate_film(
             film, run.table, folder / ANNOTATED, Overlay(engine.labels, job.language), engine.labels,
-            lambda done, total: _tell(0.49, done, total, 0.5),
+            every_s=job.every_s, on_frame=lambda done, total: _tell(0.49, done, total, 0.5),
         )  # fmt: skip
 
 
 def _check(film: Path, job: FilmJob) -> None:
-    from ferkit.inference.capture import Capture
+    from ferkit.inference.sources import VideoSource
 
-    with Capture.of_file(film) as capture:
-        width, height = capture.size_wh
-        if width * height > job.max_pixels:
-            raise DataError(
-                f"the film's frames have {width}x{height} pixels; at most {job.max_pixels / 1e6:.3g} million are "
-                "taken"
-            )
-        if capture.n_frames / capture.fps > job.max_duration_s:
-            raise DataError(
-                f"the film lasts {capture.n_frames / capture.fps:.0f} s; at most {job.max_duration_s:.0f} s are "
-                "taken"
-            )
+    source = VideoSource(film)
+    width, height = source.size_wh
+    if width * height > job.max_pixels:
+        raise DataError(
+            f"the film's frames have {width}x{height} pixels; at most {job.max_pixels / 1e6:.3g} million are taken"
+        )
+    if source.duration_s > job.max_duration_s:
+        raise DataError(
+            f"the film lasts {source.duration_s:.0f} s; at most {job.max_duration_s:.0f} s are taken"
+        )
 
 
 def _write_result(path: Path, head: dict[str, Any], table: Path, names: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 """The paths of the API."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,7 +100,7 @@ async def predict(
     "/v1/video",
     status_code=202,
     summary="Read a film; gives a job",
-    responses=problems(404, 415, 503),
+    responses=problems(404, 415, 501, 503),
     openapi_extra=binary("video/mp4", "video/webm", "application/octet-stream", field="file", several=False),
 )
 async def video(
@@ -116,6 +117,10 @@ async def video(
     service = service_of(request)
     settings, limits = service.settings, service.settings.limits
     declare(request, purpose, x_ferkit_purpose)
+    if find_spec("av") is None:
+        raise Refused(
+            501, "no_video", "This server cannot read films: its operator can add that with pip install 'ferkit[video]'."
+        )
     chosen = await service.shelf.get(model)
     with service.jobs.new(client_of(request.scope)) as job:
         film = await receive_film(request, job.folder)

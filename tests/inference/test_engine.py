@@ -12,7 +12,7 @@ from ferkit.inference.build import EngineOptions, build_engine
 from ferkit.inference.engine import EngineSettings, detect_scaled
 from ferkit.inference.models import TrainedModel
 from ferkit.inference.pace import LivePace, SteadyPace
-from ferkit.inference.sources import FilmSource
+from ferkit.inference.sources import VideoSource
 from tests.inference.brightness import BrightnessClassifier
 from tests.inference.squares import SquareDetector, frame_with, new_engine
 
@@ -146,7 +146,7 @@ def test_people_who_walk_by_keep_their_numbers(shared: Path) -> None:
         TrainedModel("brightness", BrightnessClassifier(), FaceSettings.whole()), options
     )
     seen: Counter[int] = Counter()
-    for frame in FilmSource(shared / "media" / "group_1080p.mp4"):
+    for frame in VideoSource(shared / "media" / "group_1080p.mp4"):
         faces = engine.process(frame.rgb, frame.timestamp_s).faces
         assert faces.track_id is not None
         assert len(set(faces.track_id.tolist())) == len(faces)
