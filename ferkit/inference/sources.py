@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,7 @@ class OpenVideo:
     Args:
         spec: path or address.
         timeout_s: how long an address may take to answer, and to send on.
-        live: with as little delay as possible.
+        live: frames are wanted as soon as they are there.
 
     Attributes:
         fps: frames a second on average; 25 if the stream does not say.
@@ -194,7 +195,7 @@ class OpenVideo:
 
     def __init__(self, spec: str, timeout_s: float, live: bool = False) -> None:
         self._spec, self._name = spec, source_name(spec)
-        self._container = self._open(spec, timeout_s, live)
+        self._container = self._open(spec, timeout_s)
         try:
             self._stream = self._choose_stream()
         except BaseException:
@@ -217,12 +218,10 @@ class OpenVideo:
         self.clock = _Clock((container.start_time or 0) / 1e6, 1 / self.fps)
         self._broke_off = self._last_is_bad = False
 
-    def _open(self, spec: str, timeout_s: float, live: bool) -> "InputContainer":
+    def _open(self, spec: str, timeout_s: float) -> "InputContainer":
         av = load_av()
         if is_address(spec):
-            options = {"rtsp_transport": "tcp"} | (
-                {"fflags": "nobuffer", "flags": "low_delay"} if live else {}
-            )
+            options = {"rtsp_transport": "tcp"}
             try:
                 return av.open(spec, timeout=timeout_s, options=options, metadata_errors="ignore")
             except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -244,9 +243,14 @@ class OpenVideo:
             raise DataError(self._unreadable()) from None
 
     def _unreadable(self) -> str:
+        if is_address(self._spec):
+            return (
+                f"the video at {self._name} cannot be read: it is damaged or of an unknown format, or its index lies "
+                "at its end and the server sends no parts of files; download it, and give the file"
+            )
         return (
-            f"{self._name if is_address(self._spec) else self._spec} is not a video that can be read: it is damaged, "
-            "cut off, or of an unknown format; copy or download it again, or convert it to MP4 with H.264"
+            f"{self._spec} is not a video that can be read: it is damaged, cut off, or of an unknown format; copy or "
+            "download it again, or convert it to MP4 with H.264"
         )
 
     def _choose_stream(self) -> "VideoStream":
@@ -315,16 +319,21 @@ class OpenVideo:
                 if frame.pts is not None and (found := due.pop(frame.pts, None)) is not None:
                     yield *found, frame
 
-        for group in self._groups():
+        groups = self._groups()
+        for group in groups:
             shown = [packet for packet in group if not packet.is_discard]
             stamps = sorted({packet.pts for packet in shown if packet.pts is not None})
             if self._in_decoding_order is not None or any(packet.pts is None for packet in shown):
-                yield from self._counted(group, index, grid, start_index)
+                yield from self._counted(chain((group,), groups), index, grid, start_index)
                 return
             wanted = False
             for stamp in stamps:
                 timestamp_s, cut = self.clock.time_s(self._seconds(stamp))
-                was_cut |= cut
+                if cut:  # the same stamps come again, so those before must be out of the way
+                    yield from emerging(None)
+                    self._decoder.flush_buffers()
+                    due.clear()
+                    was_cut = True
                 if grid.wants(timestamp_s) and index >= start_index:
                     due[stamp], wanted, was_cut = (index, timestamp_s, was_cut), True, False
                 index += 1
@@ -355,11 +364,11 @@ class OpenVideo:
         yield from emerging(None)
 
     def _counted(
-        self, group: "list[Packet]", index: int, grid: _Grid, start_index: int
+        self, groups: "Iterator[list[Packet]]", index: int, grid: _Grid, start_index: int
     ) -> "Iterator[tuple[int, float, bool, VideoFrame]]":
         """As :meth:`frames`, for packets that do not say when their frames are shown: everything is decoded."""
         self._decoder.skip_frame = "DEFAULT"
-        for packet in (*group, *self._packets(), None):
+        for packet in chain(chain.from_iterable(groups), (None,)):
             for frame in self._decode(packet):
                 timestamp_s, cut = self.clock.time_s(self._seconds(self._stamp(frame)))
                 if grid.wants(timestamp_s) and index >= start_index:

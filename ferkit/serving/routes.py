@@ -119,7 +119,9 @@ async def video(
     declare(request, purpose, x_ferkit_purpose)
     if find_spec("av") is None:
         raise Refused(
-            501, "no_video", "This server cannot read films: its operator can add that with pip install 'ferkit[video]'."
+            501,
+            "no_video",
+            "This server cannot read films: its operator can add that with pip install 'ferkit[video]'.",
         )
     chosen = await service.shelf.get(model)
     with service.jobs.new(client_of(request.scope)) as job:
