@@ -1,5 +1,6 @@
 """A window on the screen, by pygame: OpenCV's would bring a second FFmpeg and a second window system with it."""
 
+import locale
 import os
 import sys
 from collections import deque
@@ -35,7 +36,11 @@ class LiveWindow:
         if self._screen is None:
             size_wh = _comfortable(rgb.shape[1], rgb.shape[0])
             self._screen = pygame.display.set_mode(size_wh, pygame.RESIZABLE)
+            # Xlib knows no C.UTF-8, common in containers, and would give a name that other programs cannot read.
+            kept = locale.setlocale(locale.LC_CTYPE)
+            locale.setlocale(locale.LC_CTYPE, "C")
             pygame.display.set_caption(self._title)
+            locale.setlocale(locale.LC_CTYPE, kept)
         self._shown = rgb
         width, height = self._screen.get_size()
         scale = min(width / rgb.shape[1], height / rgb.shape[0])
@@ -104,6 +109,9 @@ def _open_display() -> Any:
         pygame.display.init()
     except pygame.error as error:
         raise FerkitError(f"the display cannot be used ({error})") from None
+    if pygame.display.get_driver() == "offscreen" and not os.environ.get("SDL_VIDEODRIVER"):
+        pygame.display.quit()
+        raise FerkitError("the display cannot be used (no program answers there)")
     return pygame
 
 

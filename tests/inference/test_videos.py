@@ -141,7 +141,8 @@ def test_variable_frame_rate_keeps_its_own_times(ffmpeg: FFmpeg) -> None:
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "mov", "flv", "webm", "avi", "gif", "mpg", "frag.mp4"])
 def test_every_kind_of_file_is_read_to_its_end(ffmpeg: FFmpeg, kind: str) -> None:
     codec = {
-        "webm": ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"), "avi": ("-c:v", "mpeg4", "-bf", "2"), "gif": (), "mpg": ("-c:v", "mpeg2video"),
+        "webm": ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"),
+        "avi": ("-c:v", "mpeg4", "-bf", "2"), "gif": (), "mpg": ("-c:v", "mpeg2video"),
         "frag.mp4": ("-c:v", "libx264", "-movflags", "frag_keyframe+empty_moov"),
     }.get(kind, ("-c:v", "libx264"))  # fmt: skip
     source = VideoSource(ffmpeg(*moving_image(), *codec, f"whole.{kind}"))

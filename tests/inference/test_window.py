@@ -86,21 +86,24 @@ def until(condition):
     raise SystemExit("nothing happened")
 
 def xdotool(*arguments):
-    return subprocess.run(["xdotool", *arguments], capture_output=True, text=True, check=True).stdout.split()
+    done = subprocess.run(["xdotool", *arguments], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.split()
 
-found = xdotool("search", "--name", "^ferkit$")[-1]
-xdotool("windowsize", found, "900", "300")
+def found():
+    return xdotool("search", "--name", "^ferkit$")[-1]
+
+xdotool("windowsize", found(), "900", "300")
 until(lambda key: window._screen.get_size() == (900, 300))
 window.show(frame.rgb)
 import pygame
 pixels = pygame.surfarray.array3d(window._screen)
 left = (900 - 400) // 2
 assert not pixels[: left - 2].any() and pixels[left + 2 : 650 - 2].any()  # as large as fits, in the middle
-xdotool("key", "--window", found, "f")
+xdotool("key", "--window", found(), "f")
 until(lambda key: window._full)
-xdotool("key", "--window", found, "Escape")
+xdotool("key", "--window", found(), "Escape")
 until(lambda key: not window._full)
-xdotool("key", "--window", found, "s")
+xdotool("key", "--window", found(), "s")
 assert until(bool) == "s"
 pygame.event.post(pygame.event.Event(pygame.QUIT))
 assert until(bool) == "q"
