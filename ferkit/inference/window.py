@@ -34,13 +34,7 @@ class LiveWindow:
         """Show an image, uint8 (H, W, 3), as large as fits into the window."""
         pygame = self._pygame
         if self._screen is None:
-            size_wh = _comfortable(rgb.shape[1], rgb.shape[0])
-            self._screen = pygame.display.set_mode(size_wh, pygame.RESIZABLE)
-            # Xlib knows no C.UTF-8, common in containers, and would give a name that other programs cannot read.
-            kept = locale.setlocale(locale.LC_CTYPE)
-            locale.setlocale(locale.LC_CTYPE, "C")
-            pygame.display.set_caption(self._title)
-            locale.setlocale(locale.LC_CTYPE, kept)
+            self._open_screen(_comfortable(rgb.shape[1], rgb.shape[0]), pygame.RESIZABLE)
         self._shown = rgb
         width, height = self._screen.get_size()
         scale = min(width / rgb.shape[1], height / rgb.shape[0])
@@ -84,8 +78,16 @@ class LiveWindow:
         self._full = full
         assert self._shown is not None
         size_wh = (0, 0) if full else _comfortable(self._shown.shape[1], self._shown.shape[0])
-        self._screen = pygame.display.set_mode(size_wh, pygame.FULLSCREEN if full else pygame.RESIZABLE)
+        self._open_screen(size_wh, pygame.FULLSCREEN if full else pygame.RESIZABLE)
         self.show(self._shown)
+
+    def _open_screen(self, size_wh: tuple[int, int], flags: int) -> None:
+        self._screen = self._pygame.display.set_mode(size_wh, flags)
+        # Xlib knows no C.UTF-8, common in containers, and would give a name that other programs cannot read.
+        kept = locale.setlocale(locale.LC_CTYPE)
+        locale.setlocale(locale.LC_CTYPE, "C")
+        self._pygame.display.set_caption(self._title)
+        locale.setlocale(locale.LC_CTYPE, kept)
 
     def close(self) -> None:
         """Take the window away."""
