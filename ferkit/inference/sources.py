@@ -1,4 +1,4 @@
-"""Where frames come from: video files and addresses by PyAV, cameras by OpenCV.
+"""Open what frames come from: cameras, addresses, videos and images.
 
 Frames are upright, have square pixels, and carry the time at which a player shows them.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
+
 
 _AHEAD = 4
 """Frames that are decoded ahead of those that are worked on."""

@@ -10,31 +10,31 @@ import pytest
 
 from ferkit.core.errors import DataError
 from ferkit.inference.sources import Frame, LiveSource, VideoSource, to_rgb
-from tests.inference.squares import frame_with, moving_squares, write_film
+from tests.inference.squares import frame_with, moving_squares, write_video
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_film(tmp_path_factory.mktemp("films") / "영화.mp4", moving_squares(50))
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("films") / "영화.mp4", moving_squares(50))
 
 
-def test_a_film_gives_every_frame_in_order(film: Path) -> None:
-    frames = list(VideoSource(film))
+def test_a_video_gives_every_frame_in_order(video: Path) -> None:
+    frames = list(VideoSource(video))
     assert [frame.index for frame in frames] == list(range(50))
     assert [frame.timestamp_s for frame in frames] == pytest.approx([i / 25 for i in range(50)], abs=0.002)
     assert frames[0].rgb.shape == (240, 320, 3)
     assert frames[0].rgb[50, 40].mean() > 180  # the bright square
 
 
-def test_a_frame_every_so_often_from_anywhere(film: Path) -> None:
-    assert [frame.index for frame in VideoSource(film, every_s=0.5)] == [0, 13, 25, 38]
-    assert [frame.index for frame in VideoSource(film, every_s=0.5, start_index=14)] == [25, 38]
-    assert [frame.index for frame in VideoSource(film, every_s=0.01)] == list(range(50))
+def test_a_frame_every_so_often_from_anywhere(video: Path) -> None:
+    assert [frame.index for frame in VideoSource(video, every_s=0.5)] == [0, 13, 25, 38]
+    assert [frame.index for frame in VideoSource(video, every_s=0.5, start_index=14)] == [25, 38]
+    assert [frame.index for frame in VideoSource(video, every_s=0.01)] == list(range(50))
 
 
-def test_leaving_early_stops_the_reader(film: Path) -> None:
+def test_leaving_early_stops_the_reader(video: Path) -> None:
     before = threading.active_count()
-    for frame in VideoSource(film):
+    for frame in VideoSource(video):
         if frame.index == 3:
             break
     deadline = time.monotonic() + 2
@@ -44,9 +44,9 @@ def test_leaving_early_stops_the_reader(film: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "found nothing"), (b"", "is empty"), (b"no film" * 99, "damaged, cut off")]
+    ("content", "words"), [(None, "found nothing"), (b"", "is empty"), (b"no video" * 99, "damaged, cut off")]
 )
-def test_what_is_no_film_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "film.mp4"
     if content is not None:
         path.write_bytes(content)
@@ -54,9 +54,9 @@ def test_what_is_no_film_is_refused(tmp_path: Path, content: bytes | None, words
         VideoSource(path)
 
 
-def test_a_film_without_its_index_is_refused(film: Path, tmp_path: Path) -> None:
+def test_a_video_without_its_index_is_refused(video: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with pytest.raises(DataError, match="damaged, cut off"):
         VideoSource(cut)
 
@@ -72,10 +72,10 @@ def test_every_pixel_format_becomes_rgb(frame: np.ndarray) -> None:
     assert (rgb == 90).all()
 
 
-def test_a_live_file_plays_at_its_own_speed_and_slow_work_skips_frames(film: Path) -> None:
+def test_a_live_file_plays_at_its_own_speed_and_slow_work_skips_frames(video: Path) -> None:
     began = time.monotonic()
     seen = []
-    for frame in LiveSource(str(film)):
+    for frame in LiveSource(str(video)):
         seen.append(frame.timestamp_s)
         time.sleep(0.2)
     assert time.monotonic() - began == pytest.approx(2.1, abs=0.6)
@@ -156,5 +156,5 @@ def test_an_address_that_hangs_ends_in_time(silent_server: str) -> None:
 
 
 def test_large_frames_pass(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "4k.mp4", [frame_with((1000, 900, 200), size_wh=(3840, 2160))] * 2)
-    assert [frame.rgb.shape for frame in VideoSource(film)] == [(2160, 3840, 3)] * 2
+    video = write_video(tmp_path / "4k.mp4", [frame_with((1000, 900, 200), size_wh=(3840, 2160))] * 2)
+    assert [frame.rgb.shape for frame in VideoSource(video)] == [(2160, 3840, 3)] * 2

@@ -18,10 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ferkit.core.errors import DataError
-from ferkit.inference.annotated_film import annotate_film
-from ferkit.inference.film import analyse_film, read_rows
 from ferkit.inference.overlay import Overlay
 from ferkit.inference.sources import LiveSource, VideoSource
+from ferkit.inference.video import analyse_video, annotate_video, read_rows
 from tests.inference.brightness import LABELS
 from tests.inference.squares import new_engine
 
@@ -85,8 +84,8 @@ def flash_and_beep_s(video: Path) -> tuple[float, float]:
 
 
 def annotated(video: Path | str, out: Path, every_s: float = 0.0) -> Path:
-    run = analyse_film(video, out.parent / f"{out.stem}-table", new_engine(), {}, every_s=every_s)
-    annotate_film(video, run.table, out, Overlay(LABELS), LABELS, every_s=every_s)
+    run = analyse_video(video, out.parent / f"{out.stem}-table", new_engine(), {}, every_s=every_s)
+    annotate_video(video, run.table, out, Overlay(LABELS), LABELS, every_s=every_s)
     return out
 
 
@@ -106,7 +105,7 @@ def test_pixels_are_square(ffmpeg: FFmpeg, aspect: str, width: int) -> None:
 
 
 @pytest.mark.parametrize(("turn", "corner"), [(90, (-1, 0)), (180, (-1, -1)), (270, (0, -1)), (0, (0, 0))])
-def test_what_was_filmed_on_its_side_stands_upright(
+def test_what_was_videoed_on_its_side_stands_upright(
     ffmpeg: FFmpeg, tmp_path: Path, turn: int, corner: tuple[int, int]
 ) -> None:
     plain = ffmpeg(*corner_video(), "-c:v", "libx264", "plain.mp4")
@@ -183,7 +182,7 @@ def test_whole_videos_are_not_called_broken(ffmpeg: FFmpeg, flash: Path) -> None
         assert source.broken_at_s is None, video.name
 
 
-def test_a_picture_that_starts_late_has_the_players_times(ffmpeg: FFmpeg, flash: Path) -> None:
+def test_a_image_that_starts_late_has_the_players_times(ffmpeg: FFmpeg, flash: Path) -> None:
     late = ffmpeg(
         "-i", flash, "-itsoffset", "2", "-i", flash, "-map", "1:v", "-map", "0:a", "-c", "copy", "late.mp4"
     )
@@ -218,7 +217,7 @@ def test_annotated_copies_are_in_step_with_their_sound(
     assert len(times_of(out)) == len(times_of(video))
 
 
-def test_sound_goes_on_after_the_picture_and_odd_sizes_are_kept(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+def test_sound_goes_on_after_the_image_and_odd_sizes_are_kept(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     video = ffmpeg(
         *moving_image("321x241", 1),
         "-f",
@@ -374,7 +373,7 @@ def test_a_video_that_changes_its_size_is_followed_afresh(ffmpeg: FFmpeg, tmp_pa
     both = tmp_path / "sizes.ts"
     both.write_bytes(small.read_bytes() + large.read_bytes())
     assert {frame.rgb.shape for frame in VideoSource(both)} == {(120, 160, 3), (240, 320, 3)}
-    rows = list(read_rows(analyse_film(both, tmp_path, new_engine(), {}).table))
+    rows = list(read_rows(analyse_video(both, tmp_path, new_engine(), {}).table))
     assert {(row.face, row.xyxy[0] > 100) for row in rows} == {(1, False), (2, True)}
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ferkit.core.errors import FerkitError
-from ferkit.inference.window import LiveWindow, _letter
-from tests.inference.squares import moving_squares, write_film
+from ferkit.inference.live import LiveWindow, _letter
+from tests.inference.squares import moving_squares, write_video
 
 
 def test_where_no_window_can_be_opened_the_reason_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ window.close()
 def test_a_real_window_shows_a_video_is_resized_and_closed(
     display: str, tmp_path: Path, first: str, second: str
 ) -> None:
-    video = write_film(tmp_path / "video.mp4", moving_squares(30))
+    video = write_video(tmp_path / "video.mp4", moving_squares(30))
     script = SHOW.format(first=first, second=second)
     done = subprocess.run(
         [sys.executable, "-c", script, video], env={**os.environ, "DISPLAY": display}, capture_output=True, text=True,
