@@ -38,6 +38,11 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_video(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(40)))
 
 
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_video(tmp_path_factory.mktemp("films") / "long.mp4", moving_squares(40) * 20))
+
+
 def watch(
     video: str, keys: dict[int, str], folder: Path, **settings: object
 ) -> tuple[LiveView, KeyedView, list[str]]:
@@ -59,11 +64,11 @@ def watch(
 
 
 def test_keys_save_record_change_and_quit(
-    video: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    long_video: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "ferkit")
     keys = {3: "s", 5: "r", 12: "m", 14: "h", 18: "r", 20: "s", 22: "q"}
-    _, view, loaded = watch(video, keys, tmp_path)
+    _, view, loaded = watch(long_video, keys, tmp_path)
     assert len(view.frames) == 22
     assert view.closed
     assert loaded == ["first", "second"]
