@@ -238,7 +238,7 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
         raise DataError(f"expected a video file at {video}, found {found}; check the path")
     if annotated is not None and annotated.suffix.lower() not in VIDEO_SUFFIXES:
         raise click.UsageError(
-            f"--annotated expects a file ending in {', '.join(VIDEO_SUFFIXES)}, found {annotated}"
+            f"--annotated expects a video file ({', '.join(VIDEO_SUFFIXES)}), found {annotated}"
         )
     if annotated is not None and not is_address(video) and annotated.resolve() == Path(video).resolve():
         raise click.UsageError("--annotated would write over the video itself; name another file")
