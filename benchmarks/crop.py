@@ -19,7 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.progress import Progress
 from ferkit.core.protocols import FaceDetector
 from ferkit.core.tables import table
 from ferkit.datasets.annotations.annotated import Annotated
@@ -27,9 +26,9 @@ from ferkit.datasets.annotations.load import read_annotated
 from ferkit.datasets.images import decode_image
 from ferkit.datasets.synthetic.aihub import write_aihub_layout
 from ferkit.faces.crop_run.run import crop_dataset
-from ferkit.faces.crop_run.settings import CropSettings
+from ferkit.faces.crop_run.settings import CropRunSettings
+from ferkit.faces.cropping import CropSettings
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
-from ferkit.faces.settings import FaceSettings
 
 SIZE_WH = (4000, 3000)
 
@@ -122,9 +121,8 @@ def naive(photos: list[Path], out: Path, largest: Largest) -> int:
 
 
 def ours(annotated: Annotated, out: Path, detector: str, weights: Path | None, workers: int | None) -> int:
-    settings = CropSettings(faces=FaceSettings(detector, None, align=False, margin=0.0, faceless="skip"))
-    progress = Progress("cropping", quiet=True)
-    return crop_dataset(annotated, out, settings, weights=weights, workers=workers, progress=progress).n_crops
+    settings = CropRunSettings(faces=CropSettings(detector, None, align=False, margin=0.0, no_face="skip"))
+    return crop_dataset(annotated, out, settings, weights=weights, workers=workers).n_crops
 
 
 def main() -> None:

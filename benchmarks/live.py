@@ -24,10 +24,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ferkit.classifiers.model import load_model
 from ferkit.core.tables import table
 from ferkit.faces.process import memory_mb
 from ferkit.inference.build import EngineOptions, build_engine
-from ferkit.inference.models import open_model
 from ferkit.inference.overlay import Overlay, Status
 from ferkit.inference.sources import FilmSource
 
@@ -52,7 +52,7 @@ def ours(
     rows = []
     for film in films:
         frames = frames_of(film)
-        opened = open_model(model)
+        opened = load_model(model)
         engine, faces = build_engine(
             opened, EngineOptions(detector_weights=weights, detect_every=detect_every, fps=FPS)
         )
@@ -80,7 +80,7 @@ def ours(
 def memory(film: Path, model: Path, weights: Path | None, n_frames: int) -> None:
     """Megabytes after 1,000 frames and after all."""
     frames = frames_of(film)
-    opened = open_model(model)
+    opened = load_model(model)
     engine, _ = build_engine(opened, EngineOptions(detector_weights=weights, detect_every=5))
     overlay = Overlay(opened.labels)
     for n in range(1, n_frames + 1):

@@ -18,7 +18,7 @@ import transfer
 import zoo
 from ship import part
 
-from ferkit.classifiers.artifact import load_classifier, read_model, write_model
+from ferkit.classifiers.model import load_classifier, read_model, write_model
 from ferkit.core.fingerprint import file_sha256
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.evaluation.metrics import Evaluation, evaluate

@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ferkit.classifiers.model import choose_model
 from ferkit.core.protocols import ExpressionClassifier
 from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas, finish, plain
-from ferkit.inference.models import choose_model, open_model
 
 STEPS: dict[str, tuple[str, tuple[float, ...]]] = {
     "blur": ("standard deviation of the blur, pixels of 48", (0, 0.5, 1, 1.5, 2, 3)),
@@ -120,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     crops, y = part(arguments.data, "test")
     chosen = np.random.default_rng(0).permutation(len(crops))[: arguments.images]
-    classifier = open_model(choose_model(arguments.model, Path("models"))).classifier
+    classifier = choose_model(arguments.model, Path("models"))
     curves = measure(classifier, crops[chosen], y[chosen])
     print(markdown(curves))
     if arguments.plot:

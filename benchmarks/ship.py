@@ -21,7 +21,6 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 
-from ferkit.classifiers.artifact import read_model
 from ferkit.classifiers.finetune.network import (
     NETWORK_KERAS,
     NETWORK_ONNX,
@@ -32,6 +31,7 @@ from ferkit.classifiers.finetune.network import (
 from ferkit.classifiers.finetune.two_outputs import EMBEDDING, LastLayer, Light, with_embedding
 from ferkit.classifiers.fit import FittedHead, fit_head
 from ferkit.classifiers.heads import head_settings
+from ferkit.classifiers.model import read_model
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.load import load_dataset
 from ferkit.evaluation.metrics import evaluate

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ferkit.classifiers.model import load_model
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.protocols import ExpressionClassifier
 from ferkit.core.tables import table
@@ -27,7 +28,6 @@ from ferkit.datasets.folder import read_folder
 from ferkit.datasets.synthetic import EXPRESSIONS, Identity, render_face
 from ferkit.faces.crop import fit_to
 from ferkit.inference.capture import Capture
-from ferkit.inference.models import open_model
 from ferkit.inference.sinks import open_video_sink
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, SmoothingSettings
 from ferkit.inference.sources import FilmSource
@@ -79,7 +79,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     from ferkit.classifiers.fit import fit_head
     from ferkit.classifiers.heads import LogisticSettings
     from ferkit.embedder.backbones import open_embedder
-    from ferkit.faces.settings import FaceSettings
+    from ferkit.faces.cropping import CropSettings
 
     embedder = open_embedder("raw")
     people = [Identity.random(rng) for _ in range(20)]
@@ -88,7 +88,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     X = embedder.embed(np.stack([fit_to(crop, embedder.input_size_wh) for crop in crops]))
     head = fit_head(X, y, LogisticSettings())
     labels = LabelSet.of(head.classes)
-    classifier = EmbeddingClassifier(embedder, head, head.dim, labels, FaceSettings.whole())
+    classifier = EmbeddingClassifier(embedder, head, head.dim, labels, CropSettings.whole())
     person = Identity.random(rng)
     return classifier, lambda k: render_face(person, labels.names[k], rng, size=SIDE, intensity=0.6)
 
@@ -139,7 +139,7 @@ def main() -> None:
         parser.error("--model and --crops go together")
     rng = np.random.default_rng(options.seed)
     if options.model:
-        classifier = open_model(options.model).classifier
+        classifier = load_model(options.model)
         draw = real_crops(options.crops, classifier, rng)
     else:
         classifier, draw = drawn_faces(rng)

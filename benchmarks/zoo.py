@@ -66,7 +66,7 @@ def accuracy(
 
 def shipped(crops: np.ndarray, y: np.ndarray, seconds: float) -> Row:
     """The network of this package, as ``fer predict`` calls it: uint8 crops in, probabilities out."""
-    from ferkit.classifiers.artifact import load_classifier
+    from ferkit.classifiers.model import load_classifier
     from ferkit.zoo.shipped import NETWORK_ONNX, shipped_folder
 
     classifier = load_classifier(shipped_folder())

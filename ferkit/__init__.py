@@ -12,7 +12,7 @@ _PUBLIC = {
     "FerkitError": "ferkit.core.errors",
     "LabelSet": "ferkit.core.labels",
     "Sample": "ferkit.datasets.dataset",
-    "load_classifier": "ferkit.classifiers.artifact",
+    "load_classifier": "ferkit.classifiers.model",
     "load_dataset": "ferkit.datasets.load",
     "load_embedder": "ferkit.embedder.backbones",
     "open_embedder": "ferkit.embedder.backbones",

@@ -207,14 +207,14 @@ def _embedded(
         store = EmbeddingStore.open(find_embeddings(options["cache_dir"], named))
     else:
         from ferkit.embedder.backbones import open_embedder
-        from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+        from ferkit.embedder.run import StoreOptions, embed_dataset
+        from ferkit.faces.cropping import Cropping
 
         store_options = StoreOptions(options["cache_dir"])
         store, _ = embed_dataset(
-            dataset, open_embedder("ferkit"), CropOptions(faceless="whole"), store_options,
-            workers=options["workers"], progress=progress, say=say,
+            dataset, open_embedder("ferkit"), Cropping.ask(no_face="whole"), store_options,
+            workers=options["workers"],
         )  # fmt: skip
-        progress.close()
     # Half precision is enough for taps, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
     tap = store.settings.embedder.tap
@@ -228,7 +228,7 @@ def _detector(weights: Path | None) -> "FaceDetector | None":
     Haar's cascade is no stand-in: in tight crops it misses more faces than there are pictures without one.
     """
     from ferkit.audit.detection import LEAST_CONFIDENCE
-    from ferkit.embedder.run import best_detector
+    from ferkit.faces.cropping import best_detector
     from ferkit.faces.detectors import YuNetDetector
 
     name, file = best_detector(weights)

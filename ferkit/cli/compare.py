@@ -126,7 +126,6 @@ def compare(data: tuple[Path, ...], **options: Any) -> None:
         crop=_crop_options(options),
         batch_size=options["batch_size"],
         workers=options["workers"],
-        quiet=is_quiet(),
     )
     if options["matrix"]:
         _matrix(read, contenders, protocol, bench, options["lang"], options["as_json"])
@@ -201,8 +200,8 @@ def _read(path: Path, options: dict[str, Any]) -> Any:
 
 
 def _crop_options(options: dict[str, Any]) -> Any:
-    from ferkit.embedder.run import CropOptions
+    from ferkit.faces.cropping import Cropping
 
-    return CropOptions(
-        options["detector"], options["detector_weights"], margin=options["margin"], faceless="whole"
+    return Cropping.ask(
+        options["detector"], options["detector_weights"], margin=options["margin"], no_face="whole"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ferkit.cli.options import FOLDER, common_options, is_quiet, say
+from ferkit.cli.options import FOLDER, common_options
 from ferkit.core.tables import table
 
 
@@ -26,11 +26,9 @@ def demo(out: Path, images: int, persons: int, seed: int) -> None:
     Draws labelled faces, embeds them, fits a dummy, logistic, mlp and svm head, measures them on persons that they
     never saw, and leaves models, reports and plots. The faces are drawings: the figures say nothing about photographs.
     """
-    from ferkit.core.progress import Progress
     from ferkit.evaluation.demo import DemoSettings, run_demo
 
-    with Progress("embedding", quiet=is_quiet()) as progress:
-        rows = run_demo(out, DemoSettings(images, persons, seed), progress=progress, say=say)
+    rows = run_demo(out, DemoSettings(images, persons, seed))
     cells = []
     for row in rows:
         figures = row.evaluation.figures

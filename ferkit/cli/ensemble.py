@@ -35,16 +35,14 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
         fer ensemble vgg compact --rule logit-mean --name both
     """
     from ferkit.classifiers.ensemble import save_ensemble
-    from ferkit.inference.models import choose_model
+    from ferkit.classifiers.model import choose_model
 
-    artifact = save_ensemble(
+    made = save_ensemble(
         models_dir / options["name"],
-        [choose_model(member, models_dir) for member in members],
+        [choose_model(member, models_dir).folder for member in members],
         rule=options["rule"],
         weights=options["weights"] or None,
         overwrite=options["overwrite"],
     )
-    weights = artifact.record.parts["weights"]
-    click.echo(
-        f"{artifact.folder}: " + ", ".join(f"{m} {w:.2f}" for m, w in zip(members, weights, strict=True))
-    )
+    weights = made.record.parts["weights"]
+    click.echo(f"{made.folder}: " + ", ".join(f"{m} {w:.2f}" for m, w in zip(members, weights, strict=True)))

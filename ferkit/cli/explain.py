@@ -53,17 +53,14 @@ def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) 
         raise click.UsageError("expected one photo, after the model where one is named")
     import numpy as np
 
+    from ferkit.classifiers.model import choose_model
     from ferkit.core.files import write_atomically
     from ferkit.inference.explanation import draw_explanation
-    from ferkit.inference.models import choose_model, default_reason, open_model
 
     photo = Path(model_and_photo[-1])
     if not photo.is_file():
         raise DataError(f"expected a picture at {photo}, found {'a folder' if photo.is_dir() else 'nothing'}")
-    folder = choose_model(model_and_photo[0] if len(model_and_photo) == 2 else None, models_dir)
-    if len(model_and_photo) == 1:
-        say(default_reason(models_dir))
-    model = open_model(folder)
+    model = choose_model(model_and_photo[0] if len(model_and_photo) == 2 else None, models_dir)
     crop = _crop(photo, model, options)
     target = None if options["target"] is None else _position(options["target"], model.labels)
     explanation = _explain(model, crop, target, options["method"])
@@ -87,22 +84,18 @@ def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) 
 def _crop(photo: Path, model: Any, options: dict[str, Any]) -> Any:
     from ferkit.core.errors import ImageError
     from ferkit.datasets.images import decode_image
-    from ferkit.inference.cropping import settle_faces
-    from ferkit.inference.pictures import PictureCropper
+    from ferkit.faces.cropping import cropping_as_trained
 
     detector = "none" if options["crops"] else options["detector"]
-    faces = settle_faces(model.faces, detector, options["detector_weights"])
+    faces = cropping_as_trained(model.crops, detector, options["detector_weights"])
     say(faces.reason)
-    cropper = PictureCropper(
-        faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
-    )
     try:
-        xyxy, crops, _ = cropper.cut(decode_image(photo.read_bytes()))
+        crops = faces.cropper(model).cut(decode_image(photo.read_bytes())).rgb
     except ImageError as error:
         raise DataError(f"{photo}: {error}") from None
-    if options["face"] > len(xyxy):
-        hint = "; if it is a cropped face, add --crops" if len(xyxy) == 0 else ""
-        raise DataError(f"expected face {options['face']} in {photo}, found {len(xyxy)}{hint}")
+    if options["face"] > len(crops):
+        hint = "; if it is a cropped face, add --crops" if len(crops) == 0 else ""
+        raise DataError(f"expected face {options['face']} in {photo}, found {len(crops)}{hint}")
     return crops[options["face"] - 1]
 
 
@@ -120,7 +113,7 @@ def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
     from ferkit.inference.explanation import Explanation
     from ferkit.inference.gradcam import grad_cam
 
-    proba = model.classifier.predict_proba(crop[None])[0]
+    proba = model.predict_proba(crop[None])[0]
     target = int(proba.argmax()) if target is None else target
     is_network = hasattr(model.classifier, "onnx")
     if method == "gradcam" and not is_network:
@@ -129,7 +122,7 @@ def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
         )
     maps = {}
     if method in ("auto", "occlusion"):
-        maps["occlusion"] = occlusion_map(model.classifier, crop, target)
+        maps["occlusion"] = occlusion_map(model, crop, target)
     if method == "gradcam" or (method == "auto" and is_network):
         maps["gradcam"] = grad_cam(model.classifier, crop, target)
     return Explanation(crop, proba, target, maps)

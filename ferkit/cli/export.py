@@ -36,10 +36,10 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
         fer export aihub --format tflite-int8 --data data/
     """
     from ferkit.classifiers.finetune.conversion import SUFFIXES, calibration_crops, convert_model
+    from ferkit.classifiers.model import choose_model
     from ferkit.datasets.load import load_dataset
-    from ferkit.inference.models import choose_model
 
-    folder = choose_model(model, models_dir)
+    folder = choose_model(model, models_dir).folder
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['fmt']] or '-saved-model'}")
     dataset = load_dataset(options["data"]) if options["data"] else None
     calibration = None if dataset is None else (lambda n, size_wh: calibration_crops(dataset, n, size_wh))

@@ -14,7 +14,6 @@ from ferkit.cli.options import (
     common_options,
     detector_option,
     detector_weights_option,
-    is_quiet,
     margin_option,
     models_dir_option,
     person_option,
@@ -177,7 +176,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
     from ferkit.datasets.folder import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
     from ferkit.datasets.split import SplitSettings
-    from ferkit.embedder.run import CropOptions
+    from ferkit.faces.cropping import Cropping
 
     changes = {_SETTINGS[key]: options[key] for key in _SETTINGS if options[key] is not None}
     recipe = load_recipe(options["recipe"], changes | dict(map(parse_change, options["settings"])))
@@ -188,10 +187,10 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
         + ", ".join(f"{k} {n}" for k, n in counts.items())
     )
     name = options["name"] or Path(options["recipe"]).stem
-    artifact = finetune(
+    made = finetune(
         dataset,
         recipe,
-        CropOptions(options["detector"], options["detector_weights"], margin=options["margin"]),
+        Cropping.ask(options["detector"], options["detector_weights"], margin=options["margin"]),
         RunOptions(
             model=models_dir / name,
             work=cache_dir / "finetune" / name,
@@ -205,17 +204,14 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
             restart=options["restart"],
             overwrite=options["overwrite"],
             tensorboard=options["tensorboard"],
-            quiet=is_quiet(),
         ),
-        say=say,
-        say_epoch=(lambda line: None) if is_quiet() else None,
     )
-    figures = artifact.record.metrics["validation"]
+    figures = made.record.metrics["validation"]
     if options["as_json"]:
-        click.echo(json.dumps({"model": str(artifact.folder), **figures}, ensure_ascii=False))
+        click.echo(json.dumps({"model": str(made.folder), **figures}, ensure_ascii=False))
         return
     click.echo(
-        f"{artifact.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
+        f"{made.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
         f"{figures['macro_f1']:.1%} "
         f"on {figures['images']} pictures (epoch {figures['epoch']})"
     )

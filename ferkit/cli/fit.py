@@ -100,7 +100,7 @@ def fit(cache_dir: Path, models_dir: Path, **options: Any) -> None:
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
     say(f"embeddings: {folder}")
-    table = load_labelled(store, say)
+    table = load_labelled(store)
     settings = head_settings(options["head"], **_hyper_parameters(options))
     split_settings = SplitSettings(
         test_size=options["test_size"], seed=options["seed"], by_group=options["group_split"]

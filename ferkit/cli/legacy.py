@@ -46,7 +46,7 @@ def import_head(
     from ferkit.core.errors import ModelError
     from ferkit.core.labels import LabelSet, known_label_sets
     from ferkit.embedder.backbones import open_embedder
-    from ferkit.faces.settings import FaceSettings
+    from ferkit.faces.cropping import CropSettings
 
     names: tuple[str, ...] | None = None
     if labels is not None:
@@ -66,7 +66,7 @@ def import_head(
         X,
         embedder_settings=embedder.settings,
         embedder_fingerprint=embedder.fingerprint,
-        faces=FaceSettings.whole() if detector == "none" else FaceSettings(detector),
+        faces=CropSettings.whole() if detector == "none" else CropSettings(detector),
         weights=embedder.weights_path,
         licence=embedder.licence,
     )

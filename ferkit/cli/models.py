@@ -22,21 +22,23 @@ def models() -> None:
 @models_dir_option
 def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
-    from ferkit.classifiers.artifact import list_artifacts
+    from ferkit.classifiers.model import list_models as listed_models
     from ferkit.zoo.fetch import list_weights, weights_dir
-    from ferkit.zoo.shipped import SHIPPED, shipped_folder
+    from ferkit.zoo.shipped import SHIPPED
 
-    shipped = [artifact for artifact in list_artifacts(shipped_folder().parent) if artifact.name == SHIPPED]
-    weights, trained = list_weights(), shipped + list_artifacts(models_dir)
+    weights, listed = list_weights(), listed_models(models_dir)
+    trained = [entry.model for entry in listed if entry.model is not None]
+    broken = [entry for entry in listed if entry.model is None]
     if as_json:
         known = [
             {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known}
             for w in weights
         ]
-        own = [
+        own: list[dict[str, object]] = [
             {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
             for a in trained
         ]
+        own += [{"name": entry.name, "broken": entry.problem} for entry in broken]
         click.echo(json.dumps({"weights": known, "models": own}, ensure_ascii=False, indent=1))
         return
     rows = [
@@ -56,6 +58,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     )
     click.echo("")
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
+    models += [(entry.name, "broken", entry.problem or "", "") for entry in broken]
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
     click.echo(f"{SHIPPED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 

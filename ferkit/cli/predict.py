@@ -27,9 +27,9 @@ from ferkit.core.errors import DataError
 from ferkit.core.tables import table
 
 if TYPE_CHECKING:
+    from ferkit.classifiers.model import Model
+    from ferkit.classifiers.predict import ImageFaces
     from ferkit.core.labels import LabelSet
-    from ferkit.inference.models import TrainedModel
-    from ferkit.inference.pictures import PictureFaces
 
 ROWS_AT_ONCE = 500
 """Rows of a table that are aligned together, so that a large folder shows results while it is read."""
@@ -68,20 +68,17 @@ def predict(model_and_paths: tuple[Path, ...], models_dir: Path, **options: Any)
     if options["crops"] and options["detector"] not in ("auto", "none"):
         raise click.UsageError("--crops and --detector cannot go together: crops are taken whole")
 
+    from ferkit.classifiers.predict import list_images, predict_images
     from ferkit.core.progress import Progress
-    from ferkit.inference.cropping import settle_faces
-    from ferkit.inference.pictures import PictureCropper, list_pictures, read_expressions
+    from ferkit.faces.cropping import cropping_as_trained
 
     model, paths = _open_model(list(model_and_paths), models_dir)
     detector = "none" if options["crops"] else options["detector"]
-    faces = settle_faces(model.faces, detector, options["detector_weights"])
+    faces = cropping_as_trained(model.crops, detector, options["detector_weights"])
     say(faces.reason)
-    pictures = list_pictures(paths)
-    cropper = PictureCropper(
-        faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
-    )
-    results = read_expressions(
-        pictures, model.classifier, cropper, batch_size=options["batch_size"], workers=options["workers"]
+    pictures = list_images(paths)
+    results = predict_images(
+        pictures, model, faces.cropper(model), batch_size=options["batch_size"], workers=options["workers"]
     )
     tally = _Tally()
     with Progress("predicting", quiet=is_quiet() or len(pictures) == 1) as progress:
@@ -120,8 +117,8 @@ class _Tally:
             raise DataError(f"no picture could be read: not {path} ({reason}){others}")
 
 
-def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel", list[Path]]:
-    from ferkit.inference.models import choose_model, default_reason, find_model, open_model
+def _open_model(arguments: list[Path], models_dir: Path) -> tuple["Model", list[Path]]:
+    from ferkit.classifiers.model import choose_model, find_model
 
     folder = find_model(str(arguments[0]), models_dir)
     if folder is not None:
@@ -133,13 +130,10 @@ def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel"
             f"{_shown(arguments[0])} is neither a picture, nor a folder, nor a model in {models_dir}; "
             "check the path"
         )
-    else:
-        folder = choose_model(None, models_dir)
-        say(default_reason(models_dir))
-    return open_model(folder), arguments
+    return choose_model(None if folder is None else str(folder), models_dir), arguments
 
 
-def _counted(results: Iterable["PictureFaces"], tally: _Tally, progress: Any) -> Iterator["PictureFaces"]:
+def _counted(results: Iterable["ImageFaces"], tally: _Tally, progress: Any) -> Iterator["ImageFaces"]:
     for result in results:
         progress.update(1, failures=int(result.error is not None))
         if result.error is not None:
@@ -151,8 +145,8 @@ def _counted(results: Iterable["PictureFaces"], tally: _Tally, progress: Any) ->
 
 
 def _annotated(
-    results: Iterable["PictureFaces"], folder: Path, labels: "LabelSet", language: str
-) -> Iterator["PictureFaces"]:
+    results: Iterable["ImageFaces"], folder: Path, labels: "LabelSet", language: str
+) -> Iterator["ImageFaces"]:
     from ferkit.inference.annotated_copies import AnnotatedCopies
 
     copies = AnnotatedCopies(folder, labels, language)
@@ -165,7 +159,7 @@ def _annotated(
     say(f"annotated copies: {folder}")
 
 
-def _print_table(results: Iterable["PictureFaces"], labels: "LabelSet", language: str) -> None:
+def _print_table(results: Iterable["ImageFaces"], labels: "LabelSet", language: str) -> None:
     names = labels.display(language)
     rows = (row for result in results for row in _table_rows(result, names))
     header = ("picture", "face", "expression", "sure", "or else")
@@ -173,7 +167,7 @@ def _print_table(results: Iterable["PictureFaces"], labels: "LabelSet", language
         click.echo(table(header, block, right=[3]))
 
 
-def _table_rows(result: "PictureFaces", names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _table_rows(result: "ImageFaces", names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if result.error is not None:
         yield _shown(result.path), "", "unreadable", "", ""
     elif len(result) == 0:
@@ -190,7 +184,7 @@ def _place(xyxy: Any) -> str:
     return f"{x1 - x0}x{y1 - y0} at {x0},{y0}"
 
 
-def _print_json(results: Iterable["PictureFaces"], labels: "LabelSet", language: str) -> None:
+def _print_json(results: Iterable["ImageFaces"], labels: "LabelSet", language: str) -> None:
     # Piece by piece, so that a large folder needs no memory; the whole is one valid document.
     click.echo(f'{{"labels": {json.dumps(labels.names, ensure_ascii=False)}, "pictures": [', nl=False)
     for i, result in enumerate(results):
@@ -201,7 +195,7 @@ def _print_json(results: Iterable["PictureFaces"], labels: "LabelSet", language:
     click.echo("\n]}")
 
 
-def _as_dict(result: "PictureFaces", labels: "LabelSet", language: str) -> dict[str, Any]:
+def _as_dict(result: "ImageFaces", labels: "LabelSet", language: str) -> dict[str, Any]:
     names, shown = labels.names, labels.display(language)
     faces = []
     for box, proba in zip(result.xyxy, result.proba, strict=True):
@@ -216,7 +210,7 @@ def _as_dict(result: "PictureFaces", labels: "LabelSet", language: str) -> dict[
     return {"path": _shown(result.path), "error": result.error, "faces": faces}
 
 
-def _print_csv(results: Iterable["PictureFaces"], labels: "LabelSet", language: str) -> None:
+def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: str) -> None:
     names = labels.names
     fixed = ["path", "face", "left", "top", "right", "bottom", "label", "confidence"]
     _echo_csv([*fixed, *(f"p_{name}" for name in names), "error"])

@@ -72,11 +72,11 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     if annotated is not None and annotated.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
         raise click.UsageError(f"--annotated expects a video file such as faces.mp4, found {annotated}")
     quiet_video_library()
+    from ferkit.classifiers.model import choose_model
     from ferkit.core.files import write_json
     from ferkit.core.fingerprint import file_sha256
     from ferkit.inference.build import build_engine
     from ferkit.inference.film import analyse_film, read_rows
-    from ferkit.inference.models import choose_model, default_reason, open_model
     from ferkit.inference.summary import summarise
 
     film = Path(model_and_film[-1])
@@ -86,18 +86,16 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
         )
     if annotated is not None and annotated.resolve() == film.resolve():
         raise click.UsageError("--annotated would write over the film itself; name another file")
-    folder = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
-    if len(model_and_film) == 1:
-        say(default_reason(models_dir))
+    model = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
     detect_every = options["detect_every"] or (1 if options["every"] else 3)
     settings = settled_options(options, detect_every=detect_every)
-    engine, faces = build_engine(open_model(folder), settings)
+    engine, faces = build_engine(model, settings)
     say(faces.reason)
 
     out = options["out"] or Path(f"{film.stem}-expressions")
     with _FilmProgress("reading faces", is_quiet()) as progress:
         run = analyse_film(
-            film, out, engine, [settings, file_sha256(folder / "model.json")],
+            film, out, engine, [settings, file_sha256(model.folder / "model.json")],
             every_s=options["every"], progress=progress.at,
         )  # fmt: skip
     _remark(run)

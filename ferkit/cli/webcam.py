@@ -78,19 +78,17 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         fer webcam --source talk.mp4 --view none --json
     """
     quiet_video_library()
+    from ferkit.classifiers.model import choose_model, list_models, read_model
     from ferkit.inference.build import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
     from ferkit.inference.live_source import LiveSource
-    from ferkit.inference.models import choose_model, default_reason, known_models, open_model
 
-    first = choose_model(model, models_dir)
-    if model is None:
-        say(default_reason(models_dir))
+    first = choose_model(model, models_dir).folder
     engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
     view = _open_view(options["where"], options["port"])
 
     def load(folder: str) -> LoadedModel:
-        engine, faces = build_engine(open_model(Path(folder)), engine_settings)
+        engine, faces = build_engine(read_model(Path(folder)), engine_settings)
         say(faces.reason)
         return LoadedModel(Path(folder).name, engine)
 
@@ -101,7 +99,8 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         options["lang"], mirror, options["duration"], options["out"], options["bars"], options["history"]
     )
     printer = ChangePrinter(_print_json if options["as_json"] else _print_line)
-    others = [str(folder) for folder in known_models(models_dir) if folder.resolve() != first.resolve()]
+    listed = [entry.folder for entry in list_models(models_dir, verify=False) if entry.model is not None]
+    others = [str(folder) for folder in listed if folder.resolve() != first.resolve()]
     live = LiveView(
         LiveSource(source, options["size"]),
         [str(first), *others],

@@ -3,13 +3,16 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
 
 
 def canonical_json(settings: Any) -> str:
     """JSON of a settings dataclass or of plain containers, the same text for the same values."""
-    return json.dumps(_plain(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(plain(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def fingerprint(settings: Any) -> str:
@@ -30,7 +33,7 @@ def file_sha256(path: Path) -> str:
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     """Dotted names of the values in which two settings differ, sorted."""
-    a, b = _plain(a), _plain(b)
+    a, b = plain(a), plain(b)
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return [] if a == b else [prefix.rstrip(".")]
     return sorted(
@@ -40,13 +43,32 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Settings as the plain values that are hashed and kept on disk: dataclasses become dictionaries, tuples lists.
+
+    A field with ``key`` in its metadata has that name there, so that renaming it changes no digest; one with ``late``,
+    which came after digests were made without it, is left out while it has its default.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
+        return {
+            field.metadata.get("key", field.name): plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not field.metadata.get("late") or getattr(value, field.name) != field.default
+        }
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     return value
+
+
+def from_plain(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """The settings that :func:`plain` made ``values`` from, one level deep.
+
+    Raises:
+        TypeError: a value is missing or unknown, as in files of a newer ferkit.
+    """
+    names = {field.metadata.get("key", field.name): field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{names.get(key, key): value for key, value in values.items()})

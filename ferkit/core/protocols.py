@@ -26,6 +26,11 @@ class Embedder(Protocol):
     input_size_wh: tuple[int, int]
     fingerprint: str
 
+    @property
+    def resize(self) -> str:
+        """How crops of another size become the input: ``stretch`` or ``letterbox``."""
+        ...
+
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, height, width, 3) of the embedder's input size."""
         ...
@@ -34,10 +39,20 @@ class Embedder(Protocol):
 class ExpressionClassifier(Protocol):
     """What both paths end in: an embedding with a head, or a fine-tuned network."""
 
-    labels: LabelSet
-    input_size_wh: tuple[int, int]
-    resize: str
-    """How pictures and boxes are fitted to that size: ``stretch`` or ``letterbox``."""
+    @property
+    def labels(self) -> LabelSet:
+        """The classes, in the order of the probabilities."""
+        ...
+
+    @property
+    def input_size_wh(self) -> tuple[int, int]:
+        """Of the crops, in pixels."""
+        ...
+
+    @property
+    def resize(self) -> str:
+        """How pictures and boxes are fitted to that size: ``stretch`` or ``letterbox``."""
+        ...
 
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, k), rows sum to 1, columns in the order of ``labels.names``.

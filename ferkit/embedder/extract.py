@@ -1,25 +1,21 @@
 """The extraction loop: pictures in, rows of a store out; stopped at any time, it goes on where it was."""
 
 import contextlib
-import functools
 import hashlib
-import itertools
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
-from ferkit.core.errors import DataError
-from ferkit.core.parallel import map_ahead
-from ferkit.core.progress import Progress
+from ferkit.core.progress import Progress, progress
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.embedder.backbones import Embedder
 from ferkit.embedder.rows import Row
 from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropper import FaceCropper
-from ferkit.faces.settings import Box
+from ferkit.faces.cropping import CropKind, FaceCropper
+from ferkit.faces.reading import ImageCrops, apply_network, read_crops
 
 _COARSEST_CLOCK_NS = 2 * 10**9
 """File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
@@ -34,6 +30,7 @@ class ExtractionSummary:
         n_kept: pictures whose embedding was there already.
         n_failed_before: pictures that an earlier run could not embed, and that have not changed since.
         n_deleted: pictures that are in the store but no longer in the data set.
+        n_whole: pictures of this run that were taken whole for want of a face.
         failures: path and reason of the pictures of this run that could not be embedded.
         seconds: that the run took.
     """
@@ -42,17 +39,9 @@ class ExtractionSummary:
     n_kept: int = 0
     n_failed_before: int = 0
     n_deleted: int = 0
+    n_whole: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A sample read and cropped, or the reason why not, and when its file was opened."""
-
-    row: Row
-    crop: np.ndarray | None
-    read_ns: int
 
 
 def extract(
@@ -61,8 +50,8 @@ def extract(
     cropper: FaceCropper,
     store: EmbeddingStore,
     *,
+    crops: CropKind = "crops",
     workers: int | None = None,
-    progress: Progress,
 ) -> ExtractionSummary:
     """Embed all pictures of ``dataset`` that ``store`` does not hold yet.
 
@@ -75,16 +64,15 @@ def extract(
         embedder: the network.
         cropper: takes out the faces, in the embedder's input size.
         store: made with the settings of both; the caller holds its :meth:`~EmbeddingStore.writing`.
+        crops: what the cropper makes of the pictures, for the heads that will be fitted.
         workers: threads that read and crop; one a core if None.
-        progress: is told of every batch.
 
     Raises:
         StoreError: the store is damaged, or mirrors another data set.
         FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
     """
     started = time.monotonic()
-    workers = workers or os.cpu_count() or 1
-    view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence)
+    view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence, crops)
     store.write_view(view)
     known = store.rows()
     todo = missing(dataset, store)
@@ -95,12 +83,11 @@ def extract(
     summary = ExtractionSummary(
         n_kept=len(there) - n_failed, n_failed_before=n_failed, n_deleted=len(view.deleted)
     )
-    progress.start(total=len(dataset), done=len(there))
-    load = functools.partial(_load, dataset, cropper)
-    loaded = map_ahead(load, todo, workers=workers, ahead=max(2 * store.batch_size, 4 * workers))
-    with contextlib.closing(loaded):
-        for n_rows in _lengths(len(todo), store.rows_per_shard):
-            rows, X, read_ns = _embed_shard(n_rows, loaded, embedder, store, summary, progress)
+    images = read_crops(dataset.source, todo, cropper, batch_size=store.batch_size, workers=workers)
+    with contextlib.closing(images), progress("embedding", len(dataset), done=len(there)) as shown:
+        for first in range(0, len(todo), store.rows_per_shard):
+            n_rows = min(store.rows_per_shard, len(todo) - first)
+            rows, X, read_ns = _embed_shard(n_rows, images, embedder, cropper, store, summary, shown)
             store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
     summary.seconds = time.monotonic() - started
     return summary
@@ -144,71 +131,47 @@ def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
 
 def _embed_shard(
     n_rows: int,
-    loaded: Iterator[_Loaded],
+    images: Generator[ImageCrops, None, None],
     embedder: Embedder,
+    cropper: FaceCropper,
     store: EmbeddingStore,
     summary: ExtractionSummary,
-    progress: Progress,
+    shown: Progress,
 ) -> tuple[list[Row], np.ndarray, int]:
     """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first picture was read."""
     rows: list[Row] = []
-    blocks = []
+    X = np.full((n_rows, embedder.dim), np.nan, np.float32)
     read_ns = time.time_ns()
-    for size in _lengths(n_rows, store.batch_size):
-        batch = list(itertools.islice(loaded, size))
-        block = np.full((size, embedder.dim), np.nan, np.float32)
-        crops = {i: item.crop for i, item in enumerate(batch) if item.crop is not None}
-        if crops:
-            block[list(crops)] = embedder.embed(np.stack(list(crops.values())))
-        rows += [
-            _checked(item, vector, store.settings.dtype) for item, vector in zip(batch, block, strict=True)
-        ]
-        blocks.append(block)
-        read_ns = min(read_ns, *(item.read_ns for item in batch))
-        failed = [(row.path, row.error) for row in rows[-size:] if row.error is not None]
-        summary.failures += failed
-        summary.n_done += size - len(failed)
-        progress.update(size, failures=len(failed))
-    X = np.concatenate(blocks)
-    X[[row.error is not None for row in rows]] = np.nan
+    embedded = apply_network(islice(images, n_rows), embedder.embed, embedder.dim, store.batch_size)
+    for i, (image, vector) in enumerate(embedded):
+        row = _row(image, vector, cropper, store.settings.dtype)
+        rows.append(row)
+        read_ns = min(read_ns, image.read_ns)
+        if row.error is None:
+            X[i] = vector[0]
+            summary.n_done += 1
+            summary.n_whole += image.found.whole and cropper.settings.detector != "none"
+        else:
+            summary.failures.append((row.path, row.error))
+        shown.update(1, failures=row.error is not None)
     return rows, X, read_ns
 
 
-def _load(dataset: Dataset, cropper: FaceCropper, sample: Sample) -> _Loaded:
-    """Never raises for what one picture can have: the reason becomes part of its row."""
-    size, digest, read_ns = -1, None, time.time_ns()
-    given = cropper.settings.box_for(sample.box)
-    try:
-        content = dataset.source.read(sample.path)
-        size, digest = len(content), _digest(content)
-        crop = cropper.largest(dataset.source.decode(content), sample.box)
-        return _Loaded(_row(sample, size, digest, crop.xyxy), crop.rgb, read_ns)
-    except DataError as error:
-        return _Loaded(_row(sample, size, digest, given, str(error)), None, read_ns)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-        return _Loaded(_row(sample, size, digest, given, reason), None, read_ns)
-
-
-def _checked(item: _Loaded, vector: np.ndarray, dtype: str) -> Row:
-    """The row, with a reason if its vector is no embedding: networks that look for a face may not find one."""
-    with np.errstate(over="ignore"):
-        stored = vector.astype(dtype)
-    if item.crop is None or np.isfinite(stored).all():
-        return item.row
-    row = item.row
-    reason = "the embedder found no face, or gave NaN" if np.isnan(vector).any() else f"too large for {dtype}"
-    return Row(row.path, row.label, row.split, row.group, row.size, row.sha256, row.box, reason)
-
-
-def _row(sample: Sample, size: int, digest: str | None, box: Box | None, error: str | None = None) -> Row:
-    return Row(sample.path, sample.label, sample.split, sample.group, size, digest, box, error)
-
-
-def _lengths(total: int, size: int) -> Iterator[int]:
-    """Lengths of consecutive ranges of at most ``size`` that make up ``total``."""
-    for start in range(0, total, size):
-        yield min(size, total - start)
+def _row(image: ImageCrops, vector: np.ndarray, cropper: FaceCropper, dtype: str) -> Row:
+    """The row, with a reason if its vector (1 or 0, dim) is no embedding: some networks look for a face themselves."""
+    sample, error = image.sample, image.error
+    box = cropper.settings.box_for(sample.box)
+    if error is None:
+        box = None
+        if not image.found.whole:
+            x0, y0, x1, y1 = (round(float(value), 1) for value in image.found.xyxy[0])
+            box = (x0, y0, x1, y1)
+        with np.errstate(over="ignore"):
+            stored = vector.astype(dtype)
+        if not np.isfinite(stored).all():
+            no_face = np.isnan(vector).any()
+            error = "the embedder found no face, or gave NaN" if no_face else f"too large for {dtype}"
+    return Row(sample.path, sample.label, sample.split, sample.group, image.size, image.sha256, box, error)
 
 
 def _digest(content: bytes) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ferkit.core.errors import DataError, SettingsMismatchError
-from ferkit.faces.settings import FaceSettings
+from ferkit.core.fingerprint import from_plain
+from ferkit.faces.cropping import CropSettings
 
 FORMAT = 1
 """Of the store; a later one is refused."""
@@ -82,14 +83,17 @@ class StoreSettings:
     """What every number in a store depends on; its digest is the store's fingerprint."""
 
     embedder: EmbedderSettings
-    faces: FaceSettings
+    faces: CropSettings
     dtype: Literal["float32", "float16"] = "float32"
     format: int = FORMAT
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "StoreSettings":
         """The settings that ``asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
-        embedder, faces = EmbedderSettings.from_dict(values["embedder"]), FaceSettings(**values["faces"])
+        embedder, faces = (
+            EmbedderSettings.from_dict(values["embedder"]),
+            from_plain(CropSettings, values["faces"]),
+        )
         return StoreSettings(embedder, faces, values["dtype"], values["format"])
 
 

@@ -27,7 +27,7 @@ from ferkit.core.errors import (
     StoreError,
 )
 from ferkit.core.files import exclusive_lock, write_json
-from ferkit.core.fingerprint import differing_keys, fingerprint
+from ferkit.core.fingerprint import differing_keys, fingerprint, plain
 from ferkit.datasets.dataset import Sample
 from ferkit.embedder.rows import Row, ShardFiles
 from ferkit.embedder.settings import FORMAT, StoreSettings
@@ -47,6 +47,7 @@ class View:
         licence: of these weights.
         deleted: paths in the store that the data set no longer has.
         relabelled: label, split and group of the paths for which they changed since they were embedded.
+        crops: what was embedded of the pictures, see :data:`ferkit.faces.cropping.CropKind`; None in version 0.1.
     """
 
     root: str
@@ -55,6 +56,7 @@ class View:
     licence: str = "unknown"
     deleted: list[str] = field(default_factory=list)
     relabelled: dict[str, list[str | None]] = field(default_factory=dict)
+    crops: str | None = None
 
 
 class EmbeddingStore:
@@ -89,7 +91,7 @@ class EmbeddingStore:
             manifest = {
                 "format": FORMAT,
                 "fingerprint": digest,
-                "settings": asdict(settings),
+                "settings": plain(settings),
                 "dim": dim,
                 "rows_per_shard": rows_per_shard,
                 "batch_size": batch_size,
@@ -232,8 +234,9 @@ class EmbeddingStore:
         chosen = [shards[s][0][i] for _, s, i in kept]
         known = [view.relabelled.get(row.path, (row.label, row.split, row.group)) for row in chosen]
         label, split, group = zip(*known, strict=True)
-        paths = tuple(row.path for row in chosen)
-        return EmbeddingTable(X, *(np.array(column, object) for column in (label, paths, group, split)))
+        paths, sha256 = tuple(row.path for row in chosen), tuple(row.sha256 for row in chosen)
+        columns = (label, paths, group, split, sha256)
+        return EmbeddingTable(X, *(np.array(column, object) for column in columns))
 
     def failures(self) -> list[Row]:
         """Rows of pictures that are still there and have no embedding, sorted by path."""
@@ -254,7 +257,12 @@ class EmbeddingStore:
         return damaged
 
     def mirrored(
-        self, samples: tuple[Sample, ...], root: Path, weights: Path | None = None, licence: str = "unknown"
+        self,
+        samples: tuple[Sample, ...],
+        root: Path,
+        weights: Path | None = None,
+        licence: str = "unknown",
+        crops: str | None = None,
     ) -> View:
         """The view that shows exactly ``samples``.
 
@@ -276,7 +284,7 @@ class EmbeddingStore:
         }
         weights_file = None if weights is None else str(weights.resolve())
         deleted = sorted(rows.keys() - listed.keys())
-        return View(here, len(samples), weights_file, licence, deleted, relabelled)
+        return View(here, len(samples), weights_file, licence, deleted, relabelled, crops)
 
 
 def _positive(value: Any) -> int:

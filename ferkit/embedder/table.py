@@ -1,6 +1,6 @@
 """Embeddings as a table: what heads are fitted on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -15,6 +15,7 @@ class EmbeddingTable:
         X: (n, dim) float32 or float16, finite.
         y: (n,) str objects, class names; None where unknown.
         paths, groups, split: (n,) str objects; None where unknown.
+        sha256: (n,) str objects, digests of the images' contents; None where they were not kept.
     """
 
     X: np.ndarray
@@ -22,15 +23,15 @@ class EmbeddingTable:
     paths: np.ndarray
     groups: np.ndarray
     split: np.ndarray
+    sha256: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
         """The rows at ``index``, a mask or positions."""
-        return EmbeddingTable(
-            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index]
-        )
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return EmbeddingTable(**{n: None if c is None else c[index] for n, c in columns.items()})
 
     def labelled(self) -> "EmbeddingTable":
         """The rows that have a label.

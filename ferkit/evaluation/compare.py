@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ferkit.classifiers.record import installed_versions
+from ferkit.classifiers.model import installed_versions
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import exclusive_lock
 from ferkit.evaluation.cells import CellCache, Finished
@@ -60,7 +60,7 @@ def compare(
         say(f"note: {note}")
     splits, leaks = check_leaks(pictures, splits, protocol, options, say)
     with exclusive_lock(options.out / ".lock", "comparing into"):
-        bench = Workbench(pictures, options, say)
+        bench = Workbench(pictures, options)
         results = _run_all(pictures, contenders, splits, bench, say)
     comparison = Comparison(
         name=pictures.name,

@@ -1,6 +1,6 @@
 """``fer demo`` as one function: the whole way on faces that it draws itself."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,17 +8,19 @@ import numpy as np
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.files import write_atomically
-from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.folder import read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.datasets.synthetic import write_dataset
 from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+from ferkit.embedder.run import StoreOptions, embed_dataset
 from ferkit.evaluation.holdout import fit_held_out, save_fit
 from ferkit.evaluation.metrics import Evaluation
 from ferkit.evaluation.overview import plot_overview
 from ferkit.evaluation.report import write_report
+from ferkit.faces.cropping import Cropping
+
+logger = logging.getLogger(__name__)
 
 HEADS = ("dummy", "logistic", "mlp", "svm")
 DRAWN_PERSON = r"^(p\d+)_"
@@ -49,23 +51,19 @@ class DemoRow:
     seconds: float
 
 
-def run_demo(
-    folder: Path, settings: DemoSettings, *, progress: Progress, say: Callable[[str], None]
-) -> list[DemoRow]:
+def run_demo(folder: Path, settings: DemoSettings) -> list[DemoRow]:
     """Draw faces, embed them, fit the heads, evaluate them on unseen persons, save models, reports and an overview.
 
     Args:
         folder: where everything goes: ``faces/``, ``cache/``, ``models/``, ``report/``, ``demo.png``.
         settings: how much.
-        progress: of the embedding.
-        say: takes sentences for the user.
 
     Raises:
         DataError: ``folder`` holds drawn faces of an interrupted run; the message says what to do.
     """
     faces = folder / "faces"
     if not (faces / "test").is_dir():
-        say(
+        logger.info(
             f"drawing {7 * settings.n_per_class} faces of {settings.n_persons} persons: synthetic, not photographs"
         )
         write_dataset(
@@ -74,12 +72,11 @@ def run_demo(
     dataset = read_folder(faces, DRAWN_PERSON)
     embedder = open_embedder("ferkit")
     options = StoreOptions(root=folder / "cache")
-    store, _ = embed_dataset(dataset, embedder, CropOptions("none"), options, progress=progress, say=say)
-    progress.close()
+    store, _ = embed_dataset(dataset, embedder, Cropping.ask("none"), options)
     table = store.load().labelled()
     rows = []
     for kind in HEADS:
-        say(f"fitting {kind}")
+        logger.info(f"fitting {kind}")
         fitted = fit_held_out(
             table, head_settings(kind, seed=settings.seed), SplitSettings(seed=settings.seed)
         )

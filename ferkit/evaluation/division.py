@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.progress import Progress
+from ferkit.core.progress import progress
 from ferkit.datasets.split import SplitSettings, make_split
 from ferkit.evaluation.contenders.workbench import BenchOptions
 from ferkit.evaluation.leaks import LeakSettings, find_leaks
@@ -95,7 +95,7 @@ def check_leaks(
         if same:
             checked.append(replace(split, leaking=same[0].leaking))
             continue
-        with Progress("looking for leaks", quiet=options.quiet) as progress:
+        with progress("looking for leaks", len(pictures)) as shown:
             leaks = find_leaks(
                 pictures.dataset,
                 split.train,
@@ -103,7 +103,7 @@ def check_leaks(
                 settings,
                 cache_dir=options.cache_dir,
                 workers=options.workers,
-                progress=progress,
+                progress=shown,
             )
         if leaks:
             say(f"leaks: {leaks.sentence()}")

@@ -1,18 +1,16 @@
 """A classifier on the pictures of a data set."""
 
-import itertools
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
-from ferkit.core.errors import DataError, ImageError
+from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
-from ferkit.core.parallel import map_ahead
-from ferkit.core.progress import Progress
+from ferkit.core.progress import progress
 from ferkit.core.protocols import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.cropping import FaceCropper
+from ferkit.faces.reading import apply_network, read_crops
 
 
 @dataclass(frozen=True)
@@ -47,41 +45,30 @@ def score(
     *,
     batch_size: int = 32,
     workers: int | None = None,
-    progress: Progress,
 ) -> Scores:
     """Probabilities of every picture, the largest face of each.
 
     Raises:
         DataError: no picture could be read.
     """
-    workers = workers or os.cpu_count() or 1
-
-    def load(sample: Sample) -> tuple[Sample, np.ndarray | None, str]:
-        try:
-            return sample, cropper.largest(dataset.read(sample), sample.box).rgb, ""
-        except ImageError as error:
-            return sample, None, str(error)
-        except OSError as error:
-            return sample, None, f"cannot be read: {error.strerror or error}"
-
-    progress.start(len(dataset))
     samples: list[Sample] = []
-    parts: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     failures: list[tuple[str, str]] = []
-    loaded = map_ahead(load, dataset.samples, workers=workers, ahead=max(2 * batch_size, 4 * workers))
-    while batch := list(itertools.islice(loaded, batch_size)):
-        crops = [crop for _, crop, _ in batch if crop is not None]
-        failed = [(sample.path, reason) for sample, crop, reason in batch if crop is None]
-        if crops:
-            parts.append(classifier.predict_proba(np.stack(crops)))
-            samples += [sample for sample, crop, _ in batch if crop is not None]
-        failures += failed
-        progress.update(len(batch), failures=len(failed))
-    if not parts:
+    images = read_crops(dataset.source, dataset.samples, cropper, batch_size=batch_size, workers=workers)
+    scored = apply_network(images, classifier.predict_proba, len(classifier.labels), batch_size)
+    with progress("evaluating", len(dataset)) as shown:
+        for image, proba in scored:
+            if image.error is None:
+                samples.append(image.sample)
+                rows.append(proba)
+            else:
+                failures.append((image.sample.path, image.error))
+            shown.update(1, failures=image.error is not None)
+    if not rows:
         raise DataError(
             f"none of the {len(dataset)} pictures could be read; the first: {': '.join(failures[0])}"
         )
-    return Scores(tuple(samples), np.concatenate(parts), tuple(failures))
+    return Scores(tuple(samples), np.concatenate(rows), tuple(failures))
 
 
 def labelled_part(dataset: Dataset, split: str = "auto") -> Dataset:

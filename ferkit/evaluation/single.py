@@ -4,16 +4,13 @@ import datetime
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.artifact import read_model
-from ferkit.classifiers.record import ModelArtifact, installed_versions
-from ferkit.core.errors import DataError, ImageError
+from ferkit.classifiers.model import Model, installed_versions
+from ferkit.core.errors import DataError
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.labels import LabelSet
-from ferkit.core.protocols import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Cell, Comparison, ContenderResult, Costs, Kind
 from ferkit.evaluation.contenders.contender import Task
@@ -23,7 +20,8 @@ from ferkit.evaluation.costs import milliseconds
 from ferkit.evaluation.pictures import Pictures
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
 from ferkit.evaluation.score import Scores
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.cropping import FaceCropper
+from ferkit.faces.reading import some_crops
 
 _KINDS: dict[str, Kind] = {"embedding": "head", "network": "network", "ensemble": "ensemble"}
 
@@ -44,9 +42,7 @@ def check_columns(dataset: Dataset, by: Sequence[str]) -> None:
 
 
 def single_comparison(
-    name: str,
-    folder: Path,
-    labels: LabelSet,
+    model: Model,
     dataset: Dataset,
     scores: Scores,
     y_true: np.ndarray,
@@ -60,24 +56,18 @@ def single_comparison(
     Its ``seen`` rows are those that its record says it was, or may have been, trained on.
 
     Args:
-        name: of the model.
-        folder: where it lies.
-        labels: its classes.
+        model: that was tested.
         dataset: all pictures of the data set, also those that were not tested.
         scores: of the pictures that were tested.
         y_true: (m,) their class names, in the words of the model where it knows them.
         by: columns whose groups are compared.
         seed: of the bootstrap.
         costs: what predicting takes; see :func:`timed`.
-
-    Raises:
-        ModelError: the folder is no model.
     """
-    artifact = read_model(folder)
     samples = scores.samples
     columns = sorted({column for sample in samples for column in sample.attributes})
     rows = np.arange(len(samples))
-    seen, notes = _seen(artifact, dataset, scores, seed)
+    seen, notes = _seen(model, dataset, scores, seed)
     left_out: tuple[str, ...] = ()
     if scores.failures:
         path, reason = scores.failures[0]
@@ -87,7 +77,7 @@ def single_comparison(
     facts = [(sample.path, sample.label, sample.group) for sample in samples]
     return Comparison(
         name=dataset.name,
-        labels=labels,
+        labels=model.labels,
         y=np.asarray(y_true, object),
         paths=np.array([sample.path for sample in samples], object),
         groups=scores.groups,
@@ -101,9 +91,9 @@ def single_comparison(
         splits=(SplitRows(seed, "given", np.zeros(0, np.int64), rows),),
         contenders=(
             ContenderResult(
-                name,
-                _KINDS.get(artifact.kind, "network"),
-                (Cell(0, scores.proba, costs or Costs(size_mb=size_mb_of(artifact)), history_of(artifact)),),
+                model.name,
+                _KINDS.get(model.kind, "network"),
+                (Cell(0, scores.proba, costs or Costs(size_mb=size_mb_of(model)), history_of(model)),),
                 seen=seen,
                 notes=notes,
             ),
@@ -115,36 +105,20 @@ def single_comparison(
     )
 
 
-def timed(folder: Path, classifier: ExpressionClassifier, cropper: FaceCropper, dataset: Dataset) -> Costs:
-    """Milliseconds a picture on some of the data, and the size of the model's files.
-
-    Raises:
-        ModelError: the folder is no model.
-    """
-    crops: list[np.ndarray] = []
-    for sample in dataset.samples:
-        try:
-            crop = cropper.largest(dataset.read(sample), sample.box).rgb
-        except (ImageError, OSError):
-            continue
-        if crop is not None:
-            crops.append(crop)
-        if len(crops) == N_TIMED:
-            break
-    size = size_mb_of(read_model(folder))
+def timed(model: Model, cropper: FaceCropper, dataset: Dataset) -> Costs:
+    """Milliseconds an image on some of the data, and the size of the model's files."""
+    crops = [image.found.rgb for image in some_crops(dataset.source, dataset.samples, cropper, N_TIMED)]
     if not crops:
-        return Costs(size_mb=size)
-    batch = np.stack([crops[i % len(crops)] for i in range(N_TIMED)])
+        return Costs(size_mb=size_mb_of(model))
+    batch = np.resize(np.concatenate(crops), (N_TIMED, *crops[0].shape[1:]))
     return Costs(
-        ms_batch1=milliseconds(classifier.predict_proba, batch[:1]),
-        ms_batch32=milliseconds(classifier.predict_proba, batch),
-        size_mb=size,
+        ms_batch1=milliseconds(model.predict_proba, batch[:1]),
+        ms_batch32=milliseconds(model.predict_proba, batch),
+        size_mb=size_mb_of(model),
     )
 
 
-def _seen(
-    artifact: ModelArtifact, dataset: Dataset, scores: Scores, seed: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _seen(model: Model, dataset: Dataset, scores: Scores, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Rows of the scores that the model was trained on, and what to say of it."""
     labelled = [sample for sample in dataset.samples if sample.label is not None]
     whole = dataset.subset(labelled)
@@ -163,6 +137,6 @@ def _seen(
     )
     others = np.setdiff1d(np.arange(len(whole)), tested)
     task = Task(pictures, others, tested, seed, "given" if given else "drawn")
-    seen, notes = trained_on(artifact, task)
+    seen, notes = trained_on(model, task)
     place = {row: i for i, row in enumerate(tested)}
     return np.array([place[row] for row in seen], np.int64), notes

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ferkit.classifiers.predict import ImageFaces
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically
 from ferkit.core.fonts import HINT, open_font
@@ -12,7 +13,6 @@ from ferkit.core.labels import LabelSet
 from ferkit.datasets.images import decode_image
 from ferkit.inference.annotate import draw_picture, enlarged, text_size
 from ferkit.inference.colors import label_colors
-from ferkit.inference.pictures import PictureFaces
 from ferkit.inference.text import TextPainter
 
 
@@ -38,7 +38,7 @@ class AnnotatedCopies:
         self._painters: dict[int, TextPainter] = {}
         self._written: set[str] = set()
 
-    def write(self, result: PictureFaces) -> Path:
+    def write(self, result: ImageFaces) -> Path:
         """Write the copy of one picture, called like it; two of one name are numbered.
 
         Raises:

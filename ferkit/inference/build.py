@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ferkit.classifiers.model import Model
 from ferkit.core.faces import Faces
 from ferkit.core.protocols import Embedder, FaceDetector
 from ferkit.embedder.backbones import open_embedder
 from ferkit.faces.crop import crop_faces
+from ferkit.faces.cropping import Cropping, cropping_as_trained
 from ferkit.faces.deepface_detector import PREFIX
 from ferkit.faces.process import ProcessDetector
 from ferkit.faces.tracking import FaceTracker, TrackerSettings
-from ferkit.inference.cropping import FaceFinding, settle_faces
 from ferkit.inference.engine import Engine, EngineSettings, Pace
-from ferkit.inference.models import TrainedModel
 from ferkit.inference.neutral import NeutralCalibration
 from ferkit.inference.pace import LivePace, SteadyPace
 from ferkit.inference.smoothing import LabelSmoother, SmoothingSettings
@@ -29,7 +29,7 @@ class EngineOptions:
     """What a user may choose.
 
     Attributes:
-        detector, detector_weights: see :func:`ferkit.inference.cropping.settle_faces`.
+        detector, detector_weights: see :func:`ferkit.faces.cropping.cropping_as_trained`.
         detect_side: longer side of the frame that the detector sees, in pixels.
         detect_every: frames from one detection to the next; None lets the machine's speed decide.
         fps: with ``detect_every`` None, the frame rate that should hold.
@@ -49,7 +49,7 @@ class EngineOptions:
     reidentify: str | None = None
 
 
-def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, FaceFinding]:
+def build_engine(model: Model, options: EngineOptions) -> tuple[Engine, Cropping]:
     """Put the parts together.
 
     Args:
@@ -63,11 +63,11 @@ def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, F
         WeightsError, DependencyError: a detector or backbone cannot be had.
         DataError: a neutral calibration of a model that has no such class, or no such backbone.
     """
-    faces = settle_faces(model.faces, options.detector, options.detector_weights)
+    faces = cropping_as_trained(model.crops, options.detector, options.detector_weights)
     every = options.detect_every
     pace: Pace = LivePace(options.fps) if every is None else SteadyPace(every)
     engine = Engine(
-        model.classifier,
+        model,
         open_tracking_detector(faces),
         LabelSmoother(options.smoothing, len(model.labels)),
         EngineSettings(faces.settings, model.resize, options.detect_side),
@@ -79,7 +79,7 @@ def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, F
     return engine, faces
 
 
-def open_tracking_detector(faces: FaceFinding) -> FaceDetector:
+def open_tracking_detector(faces: Cropping) -> FaceDetector:
     """The detector, telling of doubtful faces too; MediaPipe and DeepFace's in processes of their own.
 
     Raises:
@@ -88,7 +88,7 @@ def open_tracking_detector(faces: FaceFinding) -> FaceDetector:
     name, weights = faces.settings.detector, faces.weights
     if name in ("mediapipe", "mtcnn") or name.startswith(PREFIX):
         return ProcessDetector(name, weights, DOUBTFUL_CONFIDENCE)
-    return faces.open(DOUBTFUL_CONFIDENCE)
+    return faces.open_detector(DOUBTFUL_CONFIDENCE)
 
 
 def describer(recogniser: Embedder) -> Callable[[np.ndarray, Faces], np.ndarray]:

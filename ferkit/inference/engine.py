@@ -17,9 +17,9 @@ from ferkit.core.faces import Faces
 from ferkit.core.labels import LabelSet
 from ferkit.core.protocols import ExpressionClassifier, FaceDetector
 from ferkit.faces.crop import crop_faces, fit_to
+from ferkit.faces.cropping import CropSettings
 from ferkit.faces.looks import looks_of
 from ferkit.faces.quality import face_quality
-from ferkit.faces.settings import FaceSettings
 from ferkit.faces.tracking import FaceTracker, without_doubles
 from ferkit.inference.neutral import NeutralCalibration
 from ferkit.inference.pace import Effort, SteadyPace
@@ -70,7 +70,7 @@ class EngineSettings:
         detect_side: detection sees the frame scaled down to this many pixels of its longer side.
     """
 
-    faces: FaceSettings
+    faces: CropSettings
     resize: str = "stretch"
     detect_side: int = 480
 

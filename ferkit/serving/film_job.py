@@ -33,7 +33,7 @@ class FilmJob:
     Attributes:
         film: name of the file in the job's folder.
         model: the model's folder.
-        detector, detector_weights: see :func:`ferkit.inference.cropping.settle_faces`.
+        detector, detector_weights: see :func:`ferkit.faces.cropping.cropping_as_trained`.
         detect_size: the detector sees frames scaled down to this longer side, in pixels.
         every_s: seconds between the frames that are looked at; 0 for all.
         annotated: whether to draw into a copy.
@@ -67,13 +67,13 @@ def read_film(folder: Path) -> None:
     film = folder / job.film
     _check(film, job)
     most = int(FASTEST_FPS * job.max_duration_s)
+    from ferkit.classifiers.model import read_model
     from ferkit.inference.build import EngineOptions, build_engine
     from ferkit.inference.film import analyse_film, read_rows
-    from ferkit.inference.models import open_model
     from ferkit.inference.summary import summarise
     from ferkit.inference.timeline import Timeline, plot_timeline
 
-    model = open_model(Path(job.model), threads=1)
+    model = read_model(Path(job.model), threads=1)
     weights = None if job.detector_weights is None else Path(job.detector_weights)
     options = EngineOptions(job.detector, weights, job.detect_size, detect_every=1 if job.every_s else 3)
     engine, _ = build_engine(model, options)

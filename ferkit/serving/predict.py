@@ -115,7 +115,7 @@ class Predictor:
 
     def _batcher(self, model: OpenModel) -> "_Batcher":
         if model not in self._batchers:
-            self._batchers[model] = _Batcher(model.trained.classifier, self._workers, self._metrics)
+            self._batchers[model] = _Batcher(model.model, self._workers, self._metrics)
         return self._batchers[model]
 
 
@@ -181,6 +181,6 @@ def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: 
 
 def _cut(model: OpenModel, content: bytes, max_pixels: int) -> _Cut:
     rgb = read_picture(content, max_pixels)
-    xyxy, crops, _ = model.cropper.cut(rgb)
-    faces = Faces(xyxy, np.ones(len(xyxy), np.float32))
-    return _Cut((rgb.shape[1], rgb.shape[0]), xyxy, crops, face_quality(crops, faces))
+    found = model.cropper.cut(rgb)
+    faces = Faces(found.xyxy, np.ones(len(found.xyxy), np.float32))
+    return _Cut((rgb.shape[1], rgb.shape[0]), found.xyxy, found.rgb, face_quality(found.rgb, faces))

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ferkit.cli.main import main
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.cropping import CropSettings
 from ferkit.inference import annotated_copies
 from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
 
@@ -141,7 +141,7 @@ def test_photographs_give_a_row_for_each_face(models_dir: Path, shared: Path) ->
 
 @pytest.mark.shared
 def test_a_model_trained_with_a_detector_uses_it(tmp_path: Path, shared: Path) -> None:
-    write_tiny_model(tmp_path / "models" / "haar", FaceSettings("haar", None, align=False))
+    write_tiny_model(tmp_path / "models" / "haar", CropSettings("haar", None, align=False))
     result = run(tmp_path / "models", "haar", shared / "media" / "couple.jpg")
     assert "as in training: haar" in result.stderr
     assert "1 of " in result.stdout

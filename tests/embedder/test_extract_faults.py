@@ -16,15 +16,13 @@ from small_runs import SHARD, Counting, contents, embed, write_picture, write_pi
 
 from ferkit.core import files
 from ferkit.core.errors import FerkitError, StoreDamagedError, StoreError, StoreLockedError
-from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset, Sample, Stamp
 from ferkit.datasets.load import load_dataset
 from ferkit.embedder.backbones import open_embedder
 from ferkit.embedder.extract import extract
 from ferkit.embedder.settings import StoreSettings
 from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropper import FaceCropper
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.cropping import CropSettings, FaceCropper
 
 
 def test_a_repair_makes_the_damaged_shards_anew_and_nothing_else(tmp_path: Path):
@@ -201,13 +199,13 @@ def test_no_more_pictures_are_read_ahead_than_the_bound(tmp_path: Path):
     store = EmbeddingStore.create(
         tmp_path,
         "counted",
-        StoreSettings(embedder.settings, FaceSettings.whole()),
+        StoreSettings(embedder.settings, CropSettings.whole()),
         dim=embedder.dim,
         rows_per_shard=50,
         batch_size=batch,
     )
-    cropper = FaceCropper(FaceSettings.whole(), lambda: None, embedder.input_size_wh, embedder.resize)
-    extract(dataset, embedder, cropper, store, workers=workers, progress=Progress("", quiet=True))
+    cropper = FaceCropper(CropSettings.whole(), lambda: None, embedder.input_size_wh, embedder.resize)
+    extract(dataset, embedder, cropper, store, workers=workers)
     assert embedder.n == source.read_count == 300
     assert batch <= most <= max(2 * batch, 4 * workers) + batch
 

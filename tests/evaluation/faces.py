@@ -5,12 +5,12 @@ from pathlib import Path
 
 from ferkit.core.progress import Progress
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.run import CropOptions
 from ferkit.evaluation.compare import compare
 from ferkit.evaluation.comparison import Comparison, ProtocolSettings
 from ferkit.evaluation.contenders.named import make_contenders
 from ferkit.evaluation.contenders.workbench import BenchOptions
 from ferkit.evaluation.pictures import ReadDataset, gather, read_pictures
+from ferkit.faces.cropping import Cropping
 
 PERSON = r"^(p\d+)_"
 QUIET = Progress("", quiet=True)
@@ -18,9 +18,7 @@ QUIET = Progress("", quiet=True)
 
 def bench(folder: Path) -> BenchOptions:
     """Everything below one folder, pictures taken whole."""
-    return BenchOptions(
-        folder / "cache", folder / "out", folder / "models", CropOptions("none"), timing_s=0, quiet=True
-    )
+    return BenchOptions(folder / "cache", folder / "out", folder / "models", Cropping.ask("none"), timing_s=0)
 
 
 def read(root: Path, folder: Path, person: str = PERSON) -> ReadDataset:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferkit.classifiers.artifact import load_classifier, read_model
 from ferkit.classifiers.finetune.recipes import load_recipe
 from ferkit.classifiers.finetune.settings import RecipeSettings, from_mapping
+from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.core.errors import SettingsMismatchError
 from ferkit.core.fingerprint import file_sha256
 from ferkit.core.labels import LabelSet
@@ -146,16 +146,16 @@ def test_it_is_as_accurate_as_its_card_says(shared: Path) -> None:
 
 @pytest.mark.shared
 def test_smiles_in_a_photograph_are_happy(shared: Path) -> None:
+    from ferkit.classifiers.model import read_model
     from ferkit.faces.crop import crop_faces
+    from ferkit.faces.cropping import cropping_as_trained
     from ferkit.faces.detectors import open_detector
-    from ferkit.inference.cropping import settle_faces
-    from ferkit.inference.models import open_model
 
-    model = open_model(shipped_folder())
+    model = read_model(shipped_folder())
     weights = shared / "models" / "face_detection_yunet_640.onnx"
     rgb = np.asarray(Image.open(shared / "media" / "selfie-many-people.jpg").convert("RGB"))
     faces = open_detector("yunet", weights).detect(rgb).largest_first()[:3]
-    settings = settle_faces(model.faces, "yunet", weights).settings
+    settings = cropping_as_trained(model.crops, "yunet", weights).settings
     found = crop_faces(
         rgb, faces, (48, 48), align=settings.align, margin=settings.margin, resize=model.resize
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.artifact import read_model
 from ferkit.classifiers.finetune.network import NETWORK_KERAS, NETWORK_ONNX
+from ferkit.classifiers.model import read_model
 from ferkit.core.errors import ModelError
 from ferkit.core.files import write_atomically
 from ferkit.datasets.dataset import Dataset
@@ -48,15 +48,15 @@ def convert_model(
         ModelError: the model has no network, the target exists, or the format does not reproduce the network.
         DependencyError: a package that the format needs is not installed.
     """
-    artifact = read_model(model)
+    found = read_model(model)
     if fmt not in FORMATS:
         raise ModelError(f"expected one of {', '.join(FORMATS)} as format, found {fmt!r}")
-    if NETWORK_KERAS not in artifact.files:
-        raise ModelError(f"{model} is of kind {artifact.record.kind} and has no Keras network to convert")
+    if NETWORK_KERAS not in found.files:
+        raise ModelError(f"{model} is of kind {found.kind} and has no Keras network to convert")
     if target.exists():
         raise ModelError(f"{target} exists; choose another place or remove it")
     if fmt in ("onnx", "keras"):
-        content = artifact.file(NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS).read_bytes()
+        content = found.file(NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS).read_bytes()
         write_atomically(target, lambda file: file.write(content))
         return target
 
@@ -67,7 +67,7 @@ def convert_model(
 
     from ferkit.classifiers.finetune import export
 
-    network = keras.saving.load_model(artifact.file(NETWORK_KERAS), compile=False)
+    network = keras.saving.load_model(found.file(NETWORK_KERAS), compile=False)
     if fmt == "saved-model":
         export.to_saved_model(network, target)
         return target
@@ -80,7 +80,7 @@ def convert_model(
             raise ModelError(
                 "tflite-int8 needs pictures to find its ranges by; give --data with some of the training's"
             )
-        width, height = artifact.record.input_size_wh
+        width, height = found.record.input_size_wh
         content = export.to_tflite(
             network, calibration(CALIBRATION_IMAGES, (width, height)).astype(np.float32)
         )

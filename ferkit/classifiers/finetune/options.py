@@ -25,7 +25,6 @@ class RunOptions:
         restart: drop the checkpoint of an earlier run.
         overwrite: replace a finished model of the same name.
         tensorboard: write logs for TensorBoard too.
-        quiet: no live progress.
     """
 
     model: Path
@@ -40,4 +39,3 @@ class RunOptions:
     restart: bool = False
     overwrite: bool = False
     tensorboard: bool = False
-    quiet: bool = False

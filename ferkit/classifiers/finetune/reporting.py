@@ -1,7 +1,7 @@
 """What a run tells while it goes on: files of figures, logs for TensorBoard, a live line."""
 
-import sys
-from collections.abc import Callable
+import contextlib
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,9 @@ from ferkit.classifiers.finetune.history import (
     write_csv,
 )
 from ferkit.core.errors import DependencyError
+from ferkit.core.progress import Progress, progress
+
+logger = logging.getLogger(__name__)
 
 
 class Logs(keras.callbacks.Callback):
@@ -59,48 +62,30 @@ class TensorBoardLog(keras.callbacks.Callback):
 
 
 class LiveLine(keras.callbacks.Callback):
-    """One line on a terminal, renewed as the run goes on; one line an epoch elsewhere."""
+    """Shows how far an epoch is, and logs one line when it ends."""
 
-    def __init__(self, run: Run, say: Callable[[str], object] | None = None) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
-        self._run, self._say = run, say
-        self._bar: Any = None
+        self._run = run
         self._total = sum(stage.epochs for stage in run.recipe.stages)
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._say is None and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self.params["steps"], unit=" steps", dynamic_ncols=True, leave=False)
+        self._open = contextlib.ExitStack()
+        self._shown: Progress | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.reset()
-            self._bar.set_description_str(f"epoch {len(self._run.history) + 1}/{self._total}", refresh=False)
+        doing = f"epoch {len(self._run.history) + 1}/{self._total}"
+        self._shown = self._open.enter_context(progress(doing, self.params["steps"], unit="steps"))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.update(batch + 1 - self._bar.n)
+        if self._shown is not None:
+            self._shown.update(1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._run.stopped_by_nan or not self._run.history:
-            return
-        line = describe_epoch(self._run.history, self._run.recipe.monitor, self._total)
-        if self._bar is not None:
-            self._bar.set_postfix_str(line.partition(": ")[2])
-        elif self._say is not None:
-            self._say(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        self._open.close()
+        if self._run.history and not self._run.stopped_by_nan:
+            logger.info(describe_epoch(self._run.history, self._run.recipe.monitor, self._total))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-            if self._run.history:
-                print(
-                    describe_epoch(self._run.history, self._run.recipe.monitor, self._total), file=sys.stderr
-                )
+        self._open.close()
 
 
 def describe_epoch(history: list[EpochRecord], monitor: str, total: int) -> str:

@@ -1,49 +1,43 @@
 """``fer finetune`` as one function: pictures in, a trained and exported model folder out."""
 
 import hashlib
-from collections.abc import Callable
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.artifact import ModelArtifact, ModelRecord, load_classifier
 from ferkit.classifiers.finetune.network import NETWORK_KERAS, NETWORK_ONNX, save_network_model
 from ferkit.classifiers.finetune.options import RunOptions
 from ferkit.classifiers.finetune.parts import Parts, check_classes, divide
 from ferkit.classifiers.finetune.pixels import Pixels, load_pixels
 from ferkit.classifiers.finetune.settings import RecipeSettings
+from ferkit.classifiers.model import Model, ModelRecord, read_model
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock
-from ferkit.core.fingerprint import file_sha256
+from ferkit.core.fingerprint import file_sha256, plain
 from ferkit.core.labels import LabelSet
-from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset
-from ferkit.embedder.run import CropOptions, settle_cropping
-from ferkit.faces.cropper import FaceCropper
-from ferkit.faces.detectors import open_detector
+from ferkit.faces.cropping import Cropping, FaceCropper, resolve_cropping
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(
     dataset: Dataset,
     recipe: RecipeSettings,
-    crop: CropOptions,
+    asked: Cropping,
     options: RunOptions,
-    *,
-    say: Callable[[str], object],
-    say_epoch: Callable[[str], object] | None = None,
-) -> ModelArtifact:
+) -> Model:
     """Train as the recipe says, going on where an interrupted run stopped, and write the best epoch as a
     model.
 
     Args:
         dataset: labelled pictures.
         recipe: what to do.
-        crop: how faces are taken out of them.
+        asked: how faces are taken out of them.
         options: where to, and what else.
-        say: takes sentences for the user.
-        say_epoch: takes one line an epoch; by default a live line on standard error.
 
     Raises:
         DataError: the pictures cannot be learnt from; the message says why.
@@ -61,24 +55,19 @@ def finetune(
 
     parts = divide(dataset, options)
     height, width, _ = input_shape(recipe.network)
-    cropping = settle_cropping(parts.train, crop)
-    say(cropping.reason)
-    cropper = FaceCropper(
-        cropping.settings,
-        lambda: open_detector(cropping.settings.detector, cropping.weights),
-        (width, height),
-        "stretch",
-    )
+    cropping = resolve_cropping(parts.train, asked)
+    logger.info(cropping.reason)
+    cropper = FaceCropper(cropping.settings, cropping.open_detector, (width, height), "stretch")
     with exclusive_lock(options.work / "lock", "training in"):
         if options.restart:
             clear(options.work)
-        train = _pixels(parts.train, "train", parts.labels, cropper, recipe, options, say)
-        validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options, say)
+        train = _pixels(parts.train, "train", parts.labels, cropper, recipe, options)
+        validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options)
         check_classes(train.y, validation.y, parts.labels)
         settings = {
             "recipe": asdict(recipe),
             "labels": list(parts.labels.names),
-            "faces": asdict(cropping.settings),
+            "faces": plain(cropping.settings),
             "train": digest(train),
             "validation": digest(validation),
             "votes": _sha256(options.votes),
@@ -89,7 +78,8 @@ def finetune(
             kind="network",
             labels=parts.labels.names,
             input_size_wh=(width, height),
-            faces=asdict(cropping.settings),
+            faces=plain(cropping.settings),
+            crops=cropping.kind,
             data={
                 "name": dataset.name,
                 "digest": settings["train"],
@@ -104,9 +94,7 @@ def finetune(
             seeds={"run": recipe.seed},
             licence=_licence(recipe),
         )
-        return train_and_save(
-            train, targets, validation, recipe, record, options, settings, say=say, say_epoch=say_epoch
-        )
+        return train_and_save(train, targets, validation, recipe, record, options, settings)
 
 
 def train_and_save(
@@ -117,10 +105,7 @@ def train_and_save(
     record: ModelRecord,
     options: RunOptions,
     settings: dict[str, Any],
-    *,
-    say: Callable[[str], object],
-    say_epoch: Callable[[str], object] | None = None,
-) -> ModelArtifact:
+) -> Model:
     """The part after the pictures are read; see :func:`finetune`."""
     import keras
 
@@ -132,14 +117,15 @@ def train_and_save(
     k = len(record.labels)
     keras.utils.set_random_seed(recipe.seed)
     core = build_core(recipe.network, k, recipe.precision)
-    say(f"network: {recipe.network.backbone}, {core.count_params():,} weights, on {keras.backend.backend()}")
+    logger.info(
+        f"network: {recipe.network.backbone}, {core.count_params():,} weights, on {keras.backend.backend()}"
+    )
     result = run_recipe(
         core,
         recipe,
         TrainingData(train, targets, validation),
         options.work,
         settings,
-        say=say_epoch,
         tensorboard=options.tensorboard,
     )
     network = whole_network(core, recipe.network, k)
@@ -193,22 +179,20 @@ def _pixels(
     cropper: FaceCropper,
     recipe: RecipeSettings,
     options: RunOptions,
-    say: Callable[[str], object],
 ) -> Pixels:
-    with Progress(f"reading {part}", quiet=options.quiet) as progress:
-        pixels = load_pixels(
-            dataset,
-            labels.names,
-            cropper,
-            recipe.network.color,
-            cache=options.cache,
-            cache_file=options.work / f"{part}.npy",
-            progress=progress,
-        )
+    pixels = load_pixels(
+        dataset,
+        labels.names,
+        cropper,
+        recipe.network.color,
+        cache=options.cache,
+        cache_file=options.work / f"{part}.npy",
+        doing=f"reading {part}",
+    )
     for path, reason in pixels.failures[:5]:
-        say(f"  left out: {path}: {reason}")
+        logger.info(f"  left out: {path}: {reason}")
     if len(pixels.failures) > 5:
-        say(f"  … and {len(pixels.failures) - 5} more")
+        logger.info(f"  … and {len(pixels.failures) - 5} more")
     return pixels
 
 
@@ -220,7 +204,7 @@ def _targets(
     soft = read_votes(options.votes, train.paths, parts.labels) if options.votes else None
     teacher = None
     if options.teacher is not None:
-        teacher = teacher_opinion(load_classifier(options.teacher), train.images, parts.labels)
+        teacher = teacher_opinion(read_model(options.teacher).classifier, train.images, parts.labels)
     return training_targets(train.y, len(parts.labels), recipe.loss, soft, teacher)
 
 

@@ -1,6 +1,5 @@
 """The recipe: stage after stage, resumable after every epoch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,6 @@ def train(
     folder: Path,
     settings: dict[str, Any],
     *,
-    say: Callable[[str], object] | None = None,
     tensorboard: bool = False,
 ) -> TrainingResult:
     """Train ``core`` in place, going on where ``folder`` holds a checkpoint.
@@ -71,7 +69,6 @@ def train(
         data: what with.
         folder: of the run's files.
         settings: all that a checkpoint must agree in.
-        say: takes one line an epoch; by default a live line on standard error.
         tensorboard: also write logs for TensorBoard into ``folder/tensorboard``.
 
     Raises:
@@ -114,7 +111,7 @@ def train(
             batches,
             stage.epochs,
             done,
-            _callbacks(run, core, data, batches, say, tensorboard),
+            _callbacks(run, core, data, batches, tensorboard),
             recipe,
         )
         if run.stopped_by_nan:
@@ -186,7 +183,6 @@ def _callbacks(
     core: keras.Model,
     data: TrainingData,
     batches: TrainingBatches,
-    say: Callable[[str], object] | None,
     tensorboard: bool,
 ) -> list[keras.callbacks.Callback]:
     found = [
@@ -196,7 +192,7 @@ def _callbacks(
         callbacks.Checkpointing(run),
         callbacks.EarlyStopping(run),
         reporting.Logs(run),
-        reporting.LiveLine(run, say),
+        reporting.LiveLine(run),
     ]
     if tensorboard:
         found.append(reporting.TensorBoardLog(run))

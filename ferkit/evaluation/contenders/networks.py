@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.artifact import RECORD, open_classifier, read_model
-from ferkit.classifiers.record import ModelArtifact
+from ferkit.classifiers.model import RECORD, Model, read_model
 from ferkit.core.errors import ModelError
 from ferkit.core.fingerprint import file_sha256, fingerprint
 from ferkit.datasets.split import SplitSettings
@@ -37,17 +36,16 @@ class ModelContender:
 
     def run(self, task: Task, bench: Workbench) -> Outcome:
         """Score the test rows, and say which of them it was trained on."""
-        artifact = read_model(self._found(bench))
-        classifier = open_classifier(artifact)
-        proba = bench.classify_rows(task.test, classifier, artifact.faces)
-        seen, notes = trained_on(artifact, task)
+        model = read_model(self._found(bench))
+        proba = bench.classify_rows(task.test, model)
+        seen, notes = trained_on(model, task)
         return Outcome(
-            classifier.labels,
+            model.labels,
             proba,
-            predict=classifier.predict_proba,
-            size_wh=classifier.input_size_wh,
-            size_mb=size_mb_of(artifact),
-            history=history_of(artifact),
+            predict=model.predict_proba,
+            size_wh=model.input_size_wh,
+            size_mb=size_mb_of(model),
+            history=history_of(model),
             seen=seen,
             notes=notes,
         )
@@ -93,29 +91,25 @@ class FinetuneContender:
             finetune(
                 pictures.dataset.subset(training),
                 recipe,
-                bench.crop_options(int(pictures.source[task.train[0]])),
+                bench.croppings[pictures.source[task.train[0]]],
                 RunOptions(
                     model=folder,
                     work=bench.options.out / "networks" / f"{key}-work",
                     labels=pictures.labels,
                     holdout=SplitSettings(test_size=0.1, seed=task.seed),
-                    quiet=bench.options.quiet,
                 ),
-                say=bench.say,
-                say_epoch=(lambda line: None) if bench.options.quiet else None,
             )
-        artifact = read_model(folder)
-        history = history_of(artifact)
-        classifier = open_classifier(artifact)
+        model = read_model(folder)
+        history = history_of(model)
         trained_s = sum(epoch.get("seconds", 0.0) for epoch in history)
         return Outcome(
-            classifier.labels,
-            bench.classify_rows(task.test, classifier, artifact.faces),
+            model.labels,
+            bench.classify_rows(task.test, model),
             # Of a run that was interrupted, the epochs' own seconds are all that is known.
             train_s=trained_s or time.monotonic() - started,
-            predict=classifier.predict_proba,
-            size_wh=classifier.input_size_wh,
-            size_mb=size_mb_of(artifact),
+            predict=model.predict_proba,
+            size_wh=model.input_size_wh,
+            size_mb=size_mb_of(model),
             history=history,
             notes=(f"best of {len(history)} epochs, chosen on a tenth of the training rows",),
         )
@@ -156,22 +150,22 @@ class EnsembleContender:
         return Outcome(task.pictures.labels, proba, costs=dataclasses.replace(cells[0].costs, **costs))
 
 
-def size_mb_of(artifact: ModelArtifact) -> float:
+def size_mb_of(model: Model) -> float:
     """Of the files that predicting needs: the graphs, and the backbone's weights."""
-    needed = [artifact.folder / name for name in artifact.files if name.endswith((".onnx", ".skops"))]
+    needed = [model.folder / name for name in model.files if name.endswith((".onnx", ".skops"))]
     if any(path.name == "head.onnx" for path in needed):
         needed = [path for path in needed if path.name != "head.skops"]
-    embedder = artifact.record.parts.get("embedder")
+    embedder = model.record.parts.get("embedder")
     if embedder and embedder.get("weights"):
         needed.append(Path(embedder["weights"]))
     return sum(path.stat().st_size for path in needed if path.is_file()) / 1e6
 
 
-def history_of(artifact: ModelArtifact) -> tuple[dict[str, float], ...]:
+def history_of(model: Model) -> tuple[dict[str, float], ...]:
     """The learning curve that training left in the folder."""
-    if "history.csv" not in artifact.files:
+    if "history.csv" not in model.files:
         return ()
-    text = artifact.file("history.csv").read_text(encoding="utf-8")
+    text = model.file("history.csv").read_text(encoding="utf-8")
     rows = [
         {name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(io.StringIO(text))
     ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ferkit.classifiers.record import ModelArtifact
+from ferkit.classifiers.model import Model
 from ferkit.core.errors import FerkitError
 from ferkit.core.fingerprint import fingerprint
 from ferkit.datasets.dataset import Sample
@@ -12,7 +12,7 @@ from ferkit.evaluation.contenders.contender import Task
 _NOTHING = np.zeros(0, np.int64)
 
 
-def trained_on(artifact: ModelArtifact, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
+def trained_on(model: Model, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
     """What a model's record says of the test rows.
 
     A record names its data by digest and class counts, not picture by picture: where the data are the same but the
@@ -21,11 +21,11 @@ def trained_on(artifact: ModelArtifact, task: Task) -> tuple[np.ndarray, tuple[s
     Returns:
         Row numbers of test pictures that it was, or may have been, trained on; and what to tell the reader.
     """
-    record = artifact.record
+    record = model.record
     if not record.data:
         return _NOTHING, ("its record does not say what it was trained on",)
     notes: list[str] = []
-    seen = _of_embeddings(artifact, task) if record.kind == "embedding" else _of_network(artifact, task)
+    seen = _of_embeddings(model, task) if record.kind == "embedding" else _of_network(model, task)
     if len(seen):
         notes.append(
             f"was, or may have been, trained on {len(seen)} of the {len(task.test)} test pictures: its figures are "
@@ -35,19 +35,19 @@ def trained_on(artifact: ModelArtifact, task: Task) -> tuple[np.ndarray, tuple[s
     own_test = record.split.get("origin") == "given" and validated == len(task.test)
     # Parts val and test are often of one size; older records do not say which of the two it was.
     own_test = own_test and record.split.get("validated_on", "test") == "test"
-    if task.origin == "given" and own_test and not len(seen) and _same_data(artifact, task):
+    if task.origin == "given" and own_test and not len(seen) and _same_data(model, task):
         notes.append("its best epoch was chosen on these test pictures: its figures are a little too good")
     return seen, tuple(notes)
 
 
-def _of_embeddings(artifact: ModelArtifact, task: Task) -> np.ndarray:
+def _of_embeddings(model: Model, task: Task) -> np.ndarray:
     """A head's record has the digest of all rows and how they were divided: that division can be made again."""
     for part, name in zip(task.pictures.parts, task.pictures.names, strict=True):
         samples = [sample for sample in part.samples if sample.label is not None]
         rows = [[sample.path, sample.label, sample.split] for sample in samples]
-        if fingerprint(rows) != artifact.record.data.get("digest"):
+        if fingerprint(rows) != model.record.data.get("digest"):
             continue
-        trained = {samples[i].path for i in _training_rows(artifact, samples)}
+        trained = {samples[i].path for i in _training_rows(model, samples)}
         number = task.pictures.names.index(name)
         hit = [
             row
@@ -58,8 +58,8 @@ def _of_embeddings(artifact: ModelArtifact, task: Task) -> np.ndarray:
     return _NOTHING
 
 
-def _training_rows(artifact: ModelArtifact, samples: list[Sample]) -> np.ndarray:
-    values = artifact.record.split.get("settings")
+def _training_rows(model: Model, samples: list[Sample]) -> np.ndarray:
+    values = model.record.split.get("settings")
     settings = None if values is None else SplitSettings(**values)
     y, groups, split = (
         np.array([getattr(sample, name) for sample in samples], object)
@@ -71,20 +71,20 @@ def _training_rows(artifact: ModelArtifact, samples: list[Sample]) -> np.ndarray
         return np.arange(len(samples))
 
 
-def _of_network(artifact: ModelArtifact, task: Task) -> np.ndarray:
-    if not _same_data(artifact, task):
+def _of_network(model: Model, task: Task) -> np.ndarray:
+    if not _same_data(model, task):
         return _NOTHING
     # The data's own training part holds no test row; any other division may hold all of them.
-    if task.origin in ("given", "cross") and artifact.record.split.get("origin") in ("given", "drawn"):
+    if task.origin in ("given", "cross") and model.record.split.get("origin") in ("given", "drawn"):
         of_train = [s for s in task.pictures.dataset.samples if s.split in ("train", "val")]
-        if of_train and sum(artifact.record.data.get("class_counts", {}).values()) <= len(of_train):
+        if of_train and sum(model.record.data.get("class_counts", {}).values()) <= len(of_train):
             return _NOTHING
     return task.test
 
 
-def _same_data(artifact: ModelArtifact, task: Task) -> bool:
+def _same_data(model: Model, task: Task) -> bool:
     """Whether a data set of the record's name and with at least its pictures of each class takes part."""
-    data = artifact.record.data
+    data = model.record.data
     counts = data.get("class_counts", {})
     for part in task.pictures.parts:
         here = part.class_counts()

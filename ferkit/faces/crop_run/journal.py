@@ -10,9 +10,9 @@ from typing import Any
 
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError
 from ferkit.core.files import exclusive_lock, why_not_written, write_atomically, write_json
-from ferkit.core.fingerprint import differing_keys
+from ferkit.core.fingerprint import differing_keys, plain
 from ferkit.faces.crop_run.outcome import Outcome, Status
-from ferkit.faces.crop_run.settings import CropSettings
+from ferkit.faces.crop_run.settings import CropRunSettings
 
 FOLDER = ".crop"
 """Within the output folder; readers of folders pass over names that begin with a dot."""
@@ -154,7 +154,9 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(out: Path, settings: CropSettings, source: Path, *, redo: bool = False) -> Iterator[Journal]:
+def open_journal(
+    out: Path, settings: CropRunSettings, source: Path, *, redo: bool = False
+) -> Iterator[Journal]:
     """The journal of ``out``, which nobody else writes to meanwhile.
 
     Args:
@@ -174,7 +176,7 @@ def open_journal(out: Path, settings: CropSettings, source: Path, *, redo: bool 
             f"expected a new or empty folder, or one that 'fer crop' made, found other files in {out}; choose another"
         )
     with exclusive_lock(folder / "lock", "cropping into"):
-        described = {"version": VERSION, "source": str(source.resolve()), **asdict(settings)}
+        described = {"version": VERSION, "source": str(source.resolve()), **plain(settings)}
         journal = Journal(out)
         try:
             journal._load()

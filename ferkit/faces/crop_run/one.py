@@ -8,8 +8,8 @@ from ferkit.core.faces import Faces
 from ferkit.faces.crop import fit_to
 from ferkit.faces.crop_run.outcome import Cut, Outcome, Status
 from ferkit.faces.crop_run.picture import Box, Picture, coarsest
-from ferkit.faces.crop_run.settings import CropSettings
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.crop_run.settings import CropRunSettings
+from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.quality import sharpness
 from ferkit.faces.tracking import box_overlap
 
@@ -52,7 +52,7 @@ class _Candidate:
         return Cut(replace(self.outcome, status=status, reason=reason))
 
 
-def crop_picture(content: bytes, marks: Marks, cropper: FaceCropper, settings: CropSettings) -> list[Cut]:
+def crop_picture(content: bytes, marks: Marks, cropper: FaceCropper, settings: CropRunSettings) -> list[Cut]:
     """All faces of a picture with what becomes of them, crops first; one entry at least.
 
     Args:
@@ -80,7 +80,9 @@ def crop_picture(content: bytes, marks: Marks, cropper: FaceCropper, settings: C
     return crops + left_out
 
 
-def _marked(picture: Picture, marks: Marks, settings: CropSettings, left_out: list[Cut]) -> list[_Candidate]:
+def _marked(
+    picture: Picture, marks: Marks, settings: CropRunSettings, left_out: list[Cut]
+) -> list[_Candidate]:
     """Known boxes, turned upright with their picture and cut off at its borders."""
     width, height = picture.size_wh
     candidates = []
@@ -111,7 +113,7 @@ def _is_stored(box: Box, picture: Picture, claimed_wh: tuple[int, int] | None, f
     return fits(picture.stored_wh) and not fits(picture.size_wh)
 
 
-def _found(picture: Picture, cropper: FaceCropper, settings: CropSettings) -> list[_Candidate]:
+def _found(picture: Picture, cropper: FaceCropper, settings: CropRunSettings) -> list[_Candidate]:
     """Faces that the detector finds, the largest first."""
     if settings.faces.detector == "none":
         return []
@@ -131,7 +133,7 @@ def _found(picture: Picture, cropper: FaceCropper, settings: CropSettings) -> li
 
 
 def _large_and_sure(
-    candidates: list[_Candidate], settings: CropSettings, left_out: list[Cut]
+    candidates: list[_Candidate], settings: CropRunSettings, left_out: list[Cut]
 ) -> list[_Candidate]:
     kept = []
     for candidate in candidates:
@@ -148,7 +150,7 @@ def _large_and_sure(
     return kept
 
 
-def _choose(candidates: list[_Candidate], settings: CropSettings, left_out: list[Cut]) -> list[_Candidate]:
+def _choose(candidates: list[_Candidate], settings: CropRunSettings, left_out: list[Cut]) -> list[_Candidate]:
     if settings.which == "all" or len(candidates) <= 1:
         return candidates
     if settings.which == "skip":
@@ -160,7 +162,7 @@ def _choose(candidates: list[_Candidate], settings: CropSettings, left_out: list
     return candidates[:1]
 
 
-def _cut(picture: Picture, candidate: _Candidate, cropper: FaceCropper, settings: CropSettings) -> Cut:
+def _cut(picture: Picture, candidate: _Candidate, cropper: FaceCropper, settings: CropRunSettings) -> Cut:
     outcome, points = candidate.outcome, candidate.keypoints
     if settings.faces.align and points is None:
         points = _points_of_marked(picture, candidate.box, cropper)
@@ -207,7 +209,7 @@ def _without_face(picture: Picture, cropper: FaceCropper) -> Cut:
     reason = (
         "its box is not known, and no detector was asked" if name == "none" else f"no face found by {name}"
     )
-    if cropper.settings.faceless == "skip":
+    if cropper.settings.no_face == "skip":
         return Cut(Outcome(Status.FACELESS, reason))
     rgb = picture.at(coarsest(min(picture.size_wh), max(cropper.size_wh)))
     crop = fit_to(rgb, cropper.size_wh, cropper.resize)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError, ImageError
 from ferkit.core.parallel import map_ahead
-from ferkit.core.progress import Progress
+from ferkit.core.progress import progress
 from ferkit.core.protocols import FaceDetector
 from ferkit.datasets.annotations.annotated import Annotated
 from ferkit.datasets.files import FileSource
@@ -21,10 +21,10 @@ from ferkit.faces.crop_run.journal import FaceRecord, Journal, PictureRecord, op
 from ferkit.faces.crop_run.one import crop_picture
 from ferkit.faces.crop_run.outcome import Outcome, Status
 from ferkit.faces.crop_run.plan import PlannedPicture, plan_crops
-from ferkit.faces.crop_run.settings import CropSettings
+from ferkit.faces.crop_run.settings import CropRunSettings
 from ferkit.faces.crop_run.sheets import write_sheets
 from ferkit.faces.crop_run.tables import write_tables
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.detectors import YuNetDetector, open_detector
 
 _USUAL_SCORE = 0.6
@@ -65,12 +65,11 @@ class _Result:
 def crop_dataset(
     annotated: Annotated,
     out: Path,
-    settings: CropSettings,
+    settings: CropRunSettings,
     *,
     weights: Path | None = None,
     workers: int | None = None,
     redo: bool = False,
-    progress: Progress,
 ) -> CropSummary:
     """Crop what is missing in ``out``. Killed at any moment and run again, it gives the same files.
 
@@ -81,7 +80,6 @@ def crop_dataset(
         weights: the detector's file, where it needs one.
         workers: threads; one a core if None.
         redo: throw away what was made with other settings.
-        progress: is told of every picture.
 
     Raises:
         DataError: the pictures lie in no files of their own, ``out`` holds something else or is part of the data, or
@@ -102,13 +100,13 @@ def crop_dataset(
     worker = _Worker(settings, source, FaceCropper(settings.faces, opener, settings.size_wh, "stretch"))
     with open_journal(out, settings, annotated.dataset.root, redo=redo) as journal:
         todo = [picture for picture in plan if not journal.is_current(picture.path, worker.key(picture))]
-        progress.start(len(plan), done=len(plan) - len(todo))
         workers = workers or os.cpu_count() or 1
-        for result in map_ahead(worker, todo, workers=workers, ahead=4 * workers):
-            for output, content in result.files:
-                journal.write_crop(output, content)
-            journal.add(result.record)
-            progress.update(1, failures=0 if result.files else 1)
+        with progress("cropping", len(plan), done=len(plan) - len(todo)) as shown:
+            for result in map_ahead(worker, todo, workers=workers, ahead=4 * workers):
+                for output, content in result.files:
+                    journal.write_crop(output, content)
+                journal.add(result.record)
+                shown.update(1, failures=0 if result.files else 1)
         n_removed = journal.keep_only(picture.path for picture in plan)
         return _finish(annotated, plan, journal, source, len(todo), n_removed)
 
@@ -116,7 +114,7 @@ def crop_dataset(
 class _Worker:
     """What one thread does with one picture; nothing is written here."""
 
-    def __init__(self, settings: CropSettings, source: FileSource, cropper: FaceCropper) -> None:
+    def __init__(self, settings: CropRunSettings, source: FileSource, cropper: FaceCropper) -> None:
         self._settings, self._source, self._cropper = settings, source, cropper
 
     def __call__(self, picture: PlannedPicture) -> _Result:
@@ -151,7 +149,7 @@ class _Worker:
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
-def _open_detector(settings: CropSettings, weights: Path | None) -> FaceDetector:
+def _open_detector(settings: CropRunSettings, weights: Path | None) -> FaceDetector:
     name, least = settings.faces.detector, settings.min_score
     if name == "yunet" and weights is not None:
         # It scales down by itself, by default further than was asked for.
@@ -159,7 +157,7 @@ def _open_detector(settings: CropSettings, weights: Path | None) -> FaceDetector
     return open_detector(name, weights, None if least is None else min(_USUAL_SCORE, least))
 
 
-def encode(rgb: np.ndarray, settings: CropSettings) -> bytes:
+def encode(rgb: np.ndarray, settings: CropRunSettings) -> bytes:
     """The file's bytes of a crop, uint8 RGB (h, w, 3)."""
     pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY if settings.gray else cv2.COLOR_RGB2BGR)
     quality = {

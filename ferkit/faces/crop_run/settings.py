@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ferkit.core.errors import DataError
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.cropping import CropSettings
 
 FORMATS = ("jpg", "png", "webp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropSettings:
+class CropRunSettings:
     """How crops are made. What was cropped with some settings is only gone on with under the same.
 
     Attributes:
@@ -33,7 +33,7 @@ class CropSettings:
         DataError: a value out of range.
     """
 
-    faces: FaceSettings
+    faces: CropSettings
     use_boxes: bool = True
     box_frame: Literal["auto", "upright", "stored"] = "auto"
     which: Literal["largest", "all", "skip"] = "largest"

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from ferkit.classifiers.artifact import ModelRecord, load_classifier
 from ferkit.classifiers.finetune import export
 from ferkit.classifiers.finetune.assembly import build_core, whole_network
 from ferkit.classifiers.finetune.conversion import FORMATS, calibration_crops, convert_model
 from ferkit.classifiers.finetune.network import NetworkClassifier, save_network_model
 from ferkit.classifiers.finetune.settings import NetworkSettings
+from ferkit.classifiers.model import ModelRecord, load_classifier
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.load import load_dataset

@@ -28,6 +28,7 @@ from ferkit.classifiers.finetune.targets import training_targets
 from ferkit.classifiers.finetune.train import TrainingData, TrainingResult, train
 from ferkit.core.errors import FerkitError, SettingsMismatchError, TrainingError
 from tests.classifiers.finetune.corners import make_pixels
+from tests.classifiers.finetune.heard import heard
 
 RECIPE = RecipeSettings(
     network=NetworkSettings(backbone="plain", input_size_wh=(24, 24), dropout=0.2),
@@ -56,7 +57,8 @@ def run(
     pixels = make_pixels(72)
     data = TrainingData(pixels, training_targets(pixels.y, 3, recipe.loss), make_pixels(30, seed=1))
     core = build_core(recipe.network, 3, recipe.precision)
-    return train(core, recipe, data, folder, {"recipe": asdict(recipe)}, say=say, **options)
+    with heard(say):
+        return train(core, recipe, data, folder, {"recipe": asdict(recipe)}, **options)
 
 
 def losses(result: TrainingResult) -> np.ndarray:

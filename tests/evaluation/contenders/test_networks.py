@@ -8,10 +8,11 @@ from ferkit.classifiers.heads import head_settings
 from ferkit.datasets.folder import read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+from ferkit.embedder.run import StoreOptions, embed_dataset
 from ferkit.evaluation.headline import best_of, format_headline
 from ferkit.evaluation.holdout import fit_held_out, save_fit
-from tests.evaluation.faces import PERSON, QUIET, compared
+from ferkit.faces.cropping import Cropping
+from tests.evaluation.faces import PERSON, compared
 
 
 def fitted(root: Path, folder: Path, seed: int = 0) -> Path:
@@ -20,10 +21,8 @@ def fitted(root: Path, folder: Path, seed: int = 0) -> Path:
     store, _ = embed_dataset(
         read_folder(root, PERSON),
         open_embedder("raw"),
-        CropOptions("none"),
+        Cropping.ask("none"),
         options,
-        progress=QUIET,
-        say=lambda _: None,
     )
     table = store.load().labelled()
     result = fit_held_out(table, head_settings("logistic"), SplitSettings(seed=seed))

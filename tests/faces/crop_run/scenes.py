@@ -12,11 +12,11 @@ from ferkit.datasets.synthetic.expressions import sample_units
 from ferkit.datasets.synthetic.face import paint_face
 from ferkit.datasets.synthetic.identity import Identity
 from ferkit.faces.crop_run.run import CropSummary, crop_dataset
-from ferkit.faces.crop_run.settings import CropSettings
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.crop_run.settings import CropRunSettings
+from ferkit.faces.cropping import CropSettings
 
-HAAR = FaceSettings("haar", None, align=False, margin=0.1, faceless="skip")
-MARKED = FaceSettings("none", None, align=False, margin=0.1, faceless="skip")
+HAAR = CropSettings("haar", None, align=False, margin=0.1, no_face="skip")
+MARKED = CropSettings("none", None, align=False, margin=0.1, no_face="skip")
 
 
 def scene(
@@ -44,10 +44,10 @@ def save(path: Path, rgb: np.ndarray, **how: object) -> Path:
 
 
 def crop(
-    source: Path | Annotated, out: Path, faces: FaceSettings = HAAR, *, redo: bool = False, **values
+    source: Path | Annotated, out: Path, faces: CropSettings = HAAR, *, redo: bool = False, **values
 ) -> CropSummary:
     annotated = source if isinstance(source, Annotated) else read_annotated(source)
-    settings = CropSettings(faces=faces, **{"size_wh": (64, 64), **values})
+    settings = CropRunSettings(faces=faces, **{"size_wh": (64, 64), **values})
     return crop_dataset(
         annotated, out, settings, workers=2, redo=redo, progress=Progress("cropping", quiet=True)
     )

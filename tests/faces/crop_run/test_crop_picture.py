@@ -16,10 +16,9 @@ from ferkit.datasets.images import decode_image
 from ferkit.faces.crop_run.one import Marks, crop_picture
 from ferkit.faces.crop_run.outcome import Cut
 from ferkit.faces.crop_run.picture import Picture, coarsest
-from ferkit.faces.crop_run.settings import CropSettings
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.crop_run.settings import CropRunSettings
+from ferkit.faces.cropping import CropSettings, FaceCropper
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
-from ferkit.faces.settings import FaceSettings
 
 TWO = ((90, 110), (230, 120))
 
@@ -43,12 +42,12 @@ def stored(rgb: np.ndarray, kind: str = "JPEG", orientation: int = 1) -> bytes:
 
 def cut(
     content: bytes,
-    faces: FaceSettings = HAAR,
+    faces: CropSettings = HAAR,
     boxes: tuple = (),
     claimed_wh: tuple[int, int] | None = None,
     **values,
 ) -> list[Cut]:
-    settings = CropSettings(faces=faces, **{"size_wh": (64, 64), **values})
+    settings = CropRunSettings(faces=faces, **{"size_wh": (64, 64), **values})
     cropper = FaceCropper(faces, HaarDetector, settings.size_wh, "stretch")
     return crop_picture(content, Marks(boxes, claimed_wh), cropper, settings)
 
@@ -183,7 +182,7 @@ def test_pictures_without_a_face():
     empty = stored(np.full((100, 200, 3), 130, np.uint8))
     (skipped,) = cut(empty)
     assert (str(skipped.outcome.status), skipped.outcome.reason) == ("faceless", "no face found by haar")
-    (whole,) = cut(empty, replace(HAAR, faceless="whole"))
+    (whole,) = cut(empty, replace(HAAR, no_face="whole"))
     assert str(whole.outcome.status) == "whole"
     assert whole.rgb is not None
     assert whole.rgb.shape == (64, 64, 3)
@@ -220,7 +219,7 @@ def test_points_turn_faces_upright_also_where_the_box_is_known(shared: Path):
     photo = decode_image((shared / "media" / "img29.jpg").read_bytes())
     turn = cv2.getRotationMatrix2D((285, 262), 25, 1)
     content = stored(cv2.warpAffine(photo, turn, photo.shape[1::-1], borderMode=cv2.BORDER_REPLICATE))
-    settings = CropSettings(faces=FaceSettings("yunet", "x", align=True, margin=0.1), size_wh=(112, 112))
+    settings = CropRunSettings(faces=CropSettings("yunet", "x", align=True, margin=0.1), size_wh=(112, 112))
     weights = shared / "models" / "face_detection_yunet_640.onnx"
     detector = YuNetDetector(weights)
     cropper = FaceCropper(settings.faces, lambda: detector, settings.size_wh, "stretch")
