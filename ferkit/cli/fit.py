@@ -1,7 +1,6 @@
 """``fer fit``."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from ferkit.cli.options import (
     cache_dir_option,
     common_options,
     group_split_option,
-    is_quiet,
     models_dir_option,
     say,
     test_size_option,
@@ -107,7 +105,7 @@ def fit(cache_dir: Path, models_dir: Path, **options: Any) -> None:
     )
     n, jobs = options["search"], options["jobs"]
     search = SearchSettings(n_candidates=n, n_jobs=jobs, seed=options["seed"]) if n else None
-    fitted = fit_held_out(table, settings, split_settings, search=search, progress=_Status(is_quiet()))
+    fitted = fit_held_out(table, settings, split_settings, search=search)
     for note in fitted.head.notes:
         say(note)
     target = models_dir / (options["name"] or options["head"])
@@ -149,14 +147,3 @@ def _how(split: Any, n_persons: int | None) -> str:
     if n_persons is None:
         return "drawn; persons are not known, see --person-pattern of fer embed"
     return "drawn, persons kept apart" if split.settings.by_group else "drawn without regard to persons"
-
-
-class _Status:
-    """The line that fitting rewrites while it works, on a terminal only."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._shows = sys.stderr.isatty() and not quiet
-
-    def __call__(self, doing: str, done: int, total: int) -> None:
-        if self._shows:
-            click.echo(f"\r\033[K{doing}: {done}/{total}", err=True, nl=done >= total)

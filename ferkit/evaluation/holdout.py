@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.embedding import save_embedding_model
-from ferkit.classifiers.fit import FittedHead, Progress, fit_head
+from ferkit.classifiers.fit import FittedHead, fit_head
 from ferkit.classifiers.heads import HeadSettings
 from ferkit.classifiers.model import Model
 from ferkit.classifiers.search import SearchSettings, search_head
@@ -38,7 +38,6 @@ def fit_held_out(
     split_settings: SplitSettings,
     *,
     search: SearchSettings | None = None,
-    progress: Progress | None = None,
 ) -> HeldOutFit:
     """Fit on the training part of ``table`` and evaluate on its test part.
 
@@ -47,7 +46,6 @@ def fit_held_out(
         settings: of the head; what a search starts from.
         split_settings: how the parts are drawn, where the data set does not give them.
         search: choose hyper-parameters by cross-validation within the training part first.
-        progress: told how far fitting is.
 
     Raises:
         DataError: the data cannot be split or fitted.
@@ -55,9 +53,9 @@ def fit_held_out(
     split = make_split(table.y, table.groups, table.split, split_settings)
     X, y, groups = table.X[split.train], table.y[split.train], table.groups[split.train]
     if search is None:
-        head = fit_head(X, y, settings, groups, progress)
+        head = fit_head(X, y, settings, groups)
     else:
-        head = search_head(X, y, settings, search, groups, progress)
+        head = search_head(X, y, settings, search, groups)
     proba = head.predict_proba(table.X[split.test])
     labels = LabelSet.of(head.classes)
     evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)

@@ -106,7 +106,7 @@ def test_auto_takes_the_boxes_and_crops_without_one_whole(tmp_path: Path):
     mixed = load_dataset(manifest(tmp_path / "b", n=4, crops=3))
     cropping = resolve_cropping(mixed, Cropping.ask(margin=0.0))
     assert cropping.settings == CropSettings("given", None, align=False, margin=0.0, no_face="whole")
-    assert "4 of 7 pictures have one, the others are taken whole" in cropping.reason
+    assert "4 of 7 images have one, the others are taken whole" in cropping.reason
     store, summary = embed(tmp_path / "b" / "faces.csv", tmp_path / "cache", crop=Cropping.ask(margin=0.0))
     assert summary.failures == []
     assert np.array_equal(store.load().X, open_embedder("raw").embed(np.stack([noise(i) for i in range(7)])))
@@ -121,7 +121,7 @@ def test_auto_looks_for_faces_itself_where_photos_have_no_box(tmp_path: Path, sh
     ]
     cropping = resolve_cropping(data.subset([*data.samples, *photos]), Cropping.ask())
     assert cropping.settings.detector == "haar"
-    assert "only 1 of 4 pictures have a box, so that none is used" in cropping.reason
+    assert "only 1 of 4 images have a box, so that none is used" in cropping.reason
 
 
 def test_data_without_boxes_cannot_give_them(tmp_path: Path):

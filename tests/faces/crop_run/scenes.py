@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ferkit.core.progress import Progress
 from ferkit.datasets.annotations.annotated import Annotated
 from ferkit.datasets.annotations.load import read_annotated
 from ferkit.datasets.synthetic.expressions import sample_units
@@ -48,9 +47,7 @@ def crop(
 ) -> CropSummary:
     annotated = source if isinstance(source, Annotated) else read_annotated(source)
     settings = CropRunSettings(faces=faces, **{"size_wh": (64, 64), **values})
-    return crop_dataset(
-        annotated, out, settings, workers=2, redo=redo, progress=Progress("cropping", quiet=True)
-    )
+    return crop_dataset(annotated, out, settings, workers=2, redo=redo)
 
 
 def report(out: Path) -> list[dict[str, str]]:
