@@ -144,7 +144,6 @@ _SETTINGS = {
     show_default=True,
     help="Average with the mirrored picture when predicting.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write logs for TensorBoard too.")
 @click.option(
     "--restart", is_flag=True, help="Begin anew where an interrupted run of this name would be continued."
 )
@@ -203,7 +202,6 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
             flip=options["flip"],
             restart=options["restart"],
             overwrite=options["overwrite"],
-            tensorboard=options["tensorboard"],
         ),
     )
     figures = made.record.metrics["validation"]

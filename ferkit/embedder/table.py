@@ -1,6 +1,7 @@
 """Embeddings as a table: what heads are fitted on."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class EmbeddingTable:
 
     def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
         """The rows at ``index``, a mask or positions."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return EmbeddingTable(**{n: None if c is None else c[index] for n, c in columns.items()})
 
     def labelled(self) -> "EmbeddingTable":

@@ -62,7 +62,7 @@ def test_whole_images_are_read_whole_without_being_told(work: Path) -> None:
         "--out",
         "r",
     )
-    assert json.loads(printed)["figures"]["accuracy"]["value"] > 0.9
+    assert json.loads(printed)["accuracy"]["value"] > 0.9
     assert "whole, as in training" in remarks
     _, remarks = run(work, "explain", "wp", "photos/left/0.jpg", "--out", "why.png", "--models-dir", "models")
     assert "whole, as in training" in remarks

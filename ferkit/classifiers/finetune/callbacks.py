@@ -16,12 +16,14 @@ import numpy as np
 from ferkit.classifiers.finetune import checkpoint
 from ferkit.classifiers.finetune.backend import devices_sharing
 from ferkit.classifiers.finetune.batches import TrainingBatches
+from ferkit.classifiers.finetune.curves import plot_curves
 from ferkit.classifiers.finetune.history import (
     EpochRecord,
     best_record,
     is_finished,
     learning_rate,
     of_stage,
+    write_csv,
 )
 from ferkit.classifiers.finetune.pixels import Pixels
 from ferkit.classifiers.finetune.settings import RecipeSettings, StageSettings
@@ -60,12 +62,20 @@ class Run:
         return of_stage(self.history, self.stage)
 
 
-class EpochStart(keras.callbacks.Callback):
+class RunCallback(keras.callbacks.Callback):
+    """A callback that sees the run's record."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+
+class EpochStart(RunCallback):
     """Sets the order of the images and the learning rate."""
 
     def __init__(self, run: Run, batches: TrainingBatches) -> None:
-        super().__init__()
-        self._run, self._batches = run, batches
+        super().__init__(run)
+        self._batches = batches
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._batches.start_epoch(len(self._run.history))
@@ -73,36 +83,30 @@ class EpochStart(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = rate
 
 
-class NanStop(keras.callbacks.Callback):
+class NanStop(RunCallback):
     """Ends the training when the loss is not a number; what was kept before stays."""
 
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-        self._looked = 0.0
+    _looked = 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
             self._looked = time.monotonic()
-            self._look(logs)
+            self.on_epoch_end(0, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._look(logs)
-
-    def _look(self, logs: dict[str, Any] | None) -> None:
         if logs and not math.isfinite(float(logs["loss"])):
             self._run.stopped_by_nan = True
             self.model.stop_training = True
 
 
-class Validation(keras.callbacks.Callback):
+class Validation(RunCallback):
     """Measures the validation images, never augmented, with the averaged weights where there are such; keeps
     the best.
     """
 
     def __init__(self, run: Run, core: keras.Model, pixels: Pixels, batches: TrainingBatches) -> None:
-        super().__init__()
-        self._run, self._core, self._pixels, self._batches = run, core, pixels, batches
+        super().__init__(run)
+        self._core, self._pixels, self._batches = core, pixels, batches
         self._began = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -145,37 +149,25 @@ class Validation(keras.callbacks.Callback):
             self._core.set_weights(current)
 
 
-class EarlyStopping(keras.callbacks.Callback):
-    """Ends the stage when the record says so."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if is_finished(self._run.stage_settings, self._run.stage_history, self._run.recipe.monitor):
-            self.model.stop_training = True
-
-
-class Checkpointing(keras.callbacks.Callback):
-    """Saves everything that the next epoch depends on."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
+class EpochEnd(RunCallback):
+    """Saves everything that the next epoch depends on, then the figures for people; ends a stage that is finished."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         run = self._run
-        if run.stopped_by_nan:
-            return
-        state = checkpoint.Checkpoint(
-            settings=run.settings,
-            history=tuple(run.history),
-            stage=run.stage,
-            variables=arrays(self.model.variables),
-            optimizer=arrays(self.model.optimizer.variables),
-        )
-        checkpoint.save_checkpoint(run.folder, state)
+        if not run.stopped_by_nan:
+            state = checkpoint.Checkpoint(
+                settings=run.settings,
+                history=tuple(run.history),
+                stage=run.stage,
+                variables=arrays(self.model.variables),
+                optimizer=arrays(self.model.optimizer.variables),
+            )
+            checkpoint.save_checkpoint(run.folder, state)
+        if is_finished(run.stage_settings, run.stage_history, run.recipe.monitor):
+            self.model.stop_training = True
+        if run.history:
+            write_csv(run.folder / "history.csv", run.history)
+            plot_curves(run.folder / "curves.png", run.history, run.recipe.monitor)
 
 
 def predict_log_probabilities(core: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:

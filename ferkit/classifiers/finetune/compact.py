@@ -18,26 +18,26 @@ FEATURES = 4 * WIDTH
 def compact(input_shape: tuple[int, int, int]) -> keras.Model:
     """Maps of (H/8, W/8, 192) from images (H, W, C) of about -2..2; 0.65 million weights."""
     images = keras.Input(input_shape)
-    x = _convolution(images, WIDTH, "stem", kernel=5, strides=2)
+    x = convolution(images, WIDTH, "stem", kernel=5, strides=2)
     x = _residual(x, WIDTH, "stage1")
     for i, width in enumerate((2 * WIDTH, FEATURES), start=2):
         x = layers.MaxPooling2D(2, padding="same", name=f"stage{i}_pool")(x)
-        x = _convolution(x, width, f"stage{i}_widen")
+        x = convolution(x, width, f"stage{i}_widen")
         x = _residual(x, width, f"stage{i}")
     return keras.Model(images, x, name="backbone")
 
 
-def _convolution(x: Any, width: int, name: str, kernel: int = 3, strides: int = 1) -> Any:
+def _residual(x: Any, width: int, name: str) -> Any:
+    y = convolution(x, width, name, relu=False)
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+def convolution(
+    x: Any, width: int, name: str, kernel: int = 3, strides: int = 1, *, relu: bool = True
+) -> Any:
+    """Convolution, batch normalisation and, as a rule, ReLU."""
     x = layers.Conv2D(
         width, kernel, strides, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
     x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _residual(x: Any, width: int, name: str) -> Any:
-    y = layers.Conv2D(
-        width, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )(x)
-    y = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(y)
-    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x

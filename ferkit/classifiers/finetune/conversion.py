@@ -72,7 +72,7 @@ def convert_model(
         export.to_saved_model(network, target)
         return target
     if fmt == "h5":
-        content = export.to_h5(network)
+        content = export.to_keras(network, ".h5")
     elif fmt == "tflite":
         content = export.to_tflite(network)
     else:

@@ -16,8 +16,8 @@ TOLERANCE = 1e-4
 """Largest difference of a probability that counts as rounding, for float formats."""
 
 
-def to_keras(network: keras.Model) -> bytes:
-    """The ``.keras`` file of a network, read back and compared.
+def to_keras(network: keras.Model, suffix: str = ".keras") -> bytes:
+    """The ``.keras`` file of a network, or the older ``.h5``, which TensorFlow 2 reads; read back and compared.
 
     Raises:
         ModelError: what was read back gives other probabilities.
@@ -26,16 +26,7 @@ def to_keras(network: keras.Model) -> bytes:
     def run(path: Path, images: np.ndarray) -> np.ndarray:
         return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
 
-    return _exported(network, "network.keras", lambda path: network.save(path), run)
-
-
-def to_h5(network: keras.Model) -> bytes:
-    """The older ``.h5`` file, which TensorFlow 2 reads. Raises like :func:`to_keras`."""
-
-    def run(path: Path, images: np.ndarray) -> np.ndarray:
-        return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
-
-    return _exported(network, "network.h5", lambda path: network.save(path), run)
+    return _exported(network, f"network{suffix}", lambda path: network.save(path), run)
 
 
 def to_onnx(network: keras.Model) -> bytes:

@@ -24,7 +24,6 @@ class RunOptions:
         flip: average with the mirrored image when predicting.
         restart: drop the checkpoint of an earlier run.
         overwrite: replace a finished model of the same name.
-        tensorboard: write logs for TensorBoard too.
     """
 
     model: Path
@@ -38,4 +37,3 @@ class RunOptions:
     flip: bool = False
     restart: bool = False
     overwrite: bool = False
-    tensorboard: bool = False

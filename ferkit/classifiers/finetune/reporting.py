@@ -1,72 +1,21 @@
-"""What a run tells while it goes on: files of figures, logs for TensorBoard, a live line."""
+"""What a run tells while it goes on: how far it is, and a line an epoch."""
 
 import contextlib
 import logging
-from dataclasses import asdict
 from typing import Any
 
-import keras
-
-from ferkit.classifiers.finetune.callbacks import Run
-from ferkit.classifiers.finetune.curves import plot_curves
-from ferkit.classifiers.finetune.history import (
-    EpochRecord,
-    best_record,
-    write_csv,
-)
-from ferkit.core.errors import DependencyError
+from ferkit.classifiers.finetune.callbacks import Run, RunCallback
+from ferkit.classifiers.finetune.history import EpochRecord, best_record
 from ferkit.core.progress import Progress, progress
 
 logger = logging.getLogger(__name__)
 
 
-class Logs(keras.callbacks.Callback):
-    """Writes ``history.csv`` and ``curves.png``."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._run.history:
-            write_csv(self._run.folder / "history.csv", self._run.history)
-            plot_curves(self._run.folder / "curves.png", self._run.history, self._run.recipe.monitor)
-
-
-class TensorBoardLog(keras.callbacks.Callback):
-    """Writes the record's rows for TensorBoard."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-        self._writer: Any = None
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise DependencyError(
-                "logs for TensorBoard need tensorboardX: pip install tensorboardX"
-            ) from None
-        self._writer = SummaryWriter(str(self._run.folder / "tensorboard"))
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._run.history:
-            return
-        for name, value in asdict(self._run.history[-1]).items():
-            if name not in ("epoch", "stage"):
-                self._writer.add_scalar(name, value, self._run.history[-1].epoch)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._writer.close()
-
-
-class LiveLine(keras.callbacks.Callback):
+class LiveLine(RunCallback):
     """Shows how far an epoch is, and logs one line when it ends."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
+        super().__init__(run)
         self._total = sum(stage.epochs for stage in run.recipe.stages)
         self._open = contextlib.ExitStack()
         self._shown: Progress | None = None

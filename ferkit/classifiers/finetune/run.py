@@ -126,7 +126,6 @@ def train_and_save(
         TrainingData(train, targets, validation),
         options.work,
         settings,
-        tensorboard=options.tensorboard,
     )
     network = whole_network(core, recipe.network, k)
     files = {NETWORK_ONNX: to_onnx(network), NETWORK_KERAS: to_keras(network)}
@@ -156,7 +155,7 @@ def train_and_save(
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run left in its work folder; logs for TensorBoard stay."""
+    """Remove what a run left in its work folder."""
     from ferkit.classifiers.finetune.checkpoint import BEST, CHECKPOINT
 
     for name in (CHECKPOINT, BEST, "history.csv", "curves.png", "train.npy", "validation.npy"):

@@ -58,8 +58,6 @@ def train(
     data: TrainingData,
     folder: Path,
     settings: dict[str, Any],
-    *,
-    tensorboard: bool = False,
 ) -> TrainingResult:
     """Train ``core`` in place, going on where ``folder`` holds a checkpoint.
 
@@ -69,7 +67,6 @@ def train(
         data: what with.
         folder: of the run's files.
         settings: all that a checkpoint must agree in.
-        tensorboard: also write logs for TensorBoard into ``folder/tensorboard``.
 
     Raises:
         SettingsMismatchError: the checkpoint was made with other settings.
@@ -106,14 +103,14 @@ def train(
         if done and saved is not None:
             _restore(objective.variables, saved.variables)
             _restore(objective.optimizer.variables, saved.optimizer)
-        _fit(
-            objective,
-            batches,
-            stage.epochs,
-            done,
-            _callbacks(run, core, data, batches, tensorboard),
-            recipe,
-        )
+        around = [
+            callbacks.EpochStart(run, batches),
+            callbacks.NanStop(run),
+            callbacks.Validation(run, core, data.validation, batches),
+            callbacks.EpochEnd(run),
+            reporting.LiveLine(run),
+        ]
+        _fit(objective, batches, stage.epochs, done, around, recipe.batch_size)
         if run.stopped_by_nan:
             break
     best = best_record(run.history, recipe.monitor)
@@ -178,39 +175,16 @@ def optimizer_of(settings: OptimizerSettings, rate: float) -> keras.optimizers.O
     return optimizer
 
 
-def _callbacks(
-    run: callbacks.Run,
-    core: keras.Model,
-    data: TrainingData,
-    batches: TrainingBatches,
-    tensorboard: bool,
-) -> list[keras.callbacks.Callback]:
-    found = [
-        callbacks.EpochStart(run, batches),
-        callbacks.NanStop(run),
-        callbacks.Validation(run, core, data.validation, batches),
-        callbacks.Checkpointing(run),
-        callbacks.EarlyStopping(run),
-        reporting.Logs(run),
-        reporting.LiveLine(run),
-    ]
-    if tensorboard:
-        found.append(reporting.TensorBoardLog(run))
-    return found
-
-
 def _fit(
     objective: Objective,
     batches: TrainingBatches,
     epochs: int,
     done: int,
-    with_callbacks: list[keras.callbacks.Callback],
-    recipe: RecipeSettings,
+    around: list[keras.callbacks.Callback],
+    batch_size: int,
 ) -> None:
     try:
-        objective.fit(
-            batches, epochs=epochs, initial_epoch=done, callbacks=with_callbacks, verbose=0, shuffle=False
-        )
+        objective.fit(batches, epochs=epochs, initial_epoch=done, callbacks=around, verbose=0, shuffle=False)
     except Exception as error:
         # MemoryError, or what the backends call it: ResourceExhaustedError, XlaRuntimeError,
         # OutOfMemoryError.
@@ -218,7 +192,7 @@ def _fit(
             word in str(error) for word in ("OOM", "RESOURCE_EXHAUSTED", "out of memory")
         ):
             raise TrainingError(
-                f"the memory is too small for batches of {recipe.batch_size}; use a smaller --batch-size or "
+                f"the memory is too small for batches of {batch_size}; use a smaller --batch-size or "
                 "--input-size, or --cache disk"
             ) from None
         raise

@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from ferkit.classifiers.finetune.compact import convolution
+
 WIDTHS = (64, 128, 256, 512)
 FEATURES = WIDTHS[-1]
 
@@ -16,11 +18,6 @@ def vgg48(input_shape: tuple[int, int, int]) -> keras.Model:
     images = x = keras.Input(input_shape)
     for block, width in enumerate(WIDTHS, start=1):
         for i in (1, 2):
-            name = f"block{block}_{i}"
-            x = layers.Conv2D(
-                width, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-            )(x)
-            x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
-            x = layers.ReLU(name=f"{name}_relu")(x)
+            x = convolution(x, width, f"block{block}_{i}")
         x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
     return keras.Model(images, x, name="backbone")
