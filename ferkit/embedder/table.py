@@ -1,7 +1,6 @@
 """Embeddings as a table: what heads are fitted on."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,8 +30,10 @@ class EmbeddingTable:
 
     def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
         """The rows at ``index``, a mask or positions."""
-        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return EmbeddingTable(**{n: None if c is None else c[index] for n, c in columns.items()})
+        sha256 = None if self.sha256 is None else self.sha256[index]
+        return EmbeddingTable(
+            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index], sha256
+        )
 
     def labelled(self) -> "EmbeddingTable":
         """The rows that have a label.

@@ -52,10 +52,7 @@ def fit_held_out(
     """
     split = make_split(table.y, table.groups, table.split, split_settings)
     X, y, groups = table.X[split.train], table.y[split.train], table.groups[split.train]
-    if search is None:
-        head = fit_head(X, y, settings, groups)
-    else:
-        head = search_head(X, y, settings, search, groups)
+    head = fit_head(X, y, settings, groups) if search is None else search_head(X, y, settings, search, groups)
     proba = head.predict_proba(table.X[split.test])
     labels = LabelSet.of(head.classes)
     evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)
