@@ -11,7 +11,7 @@ from ferkit.core.arrays import check_crops
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.protocols import ExpressionClassifier
-from ferkit.faces.crop import fit_to
+from ferkit.embedder.preprocess import resize_crops
 
 RULES = ("mean", "weighted", "logit-mean")
 _SMALLEST = 1e-7  # below it a logarithm would let one member overrule all others
@@ -71,7 +71,9 @@ class EnsembleClassifier:
         check_crops(crops, self.input_size_wh)
         total = np.zeros((len(crops), len(self.labels)))
         for member, weight, columns in zip(self.members, self.weights, self._columns, strict=True):
-            proba = member.predict_proba(_fitted(crops, member.input_size_wh))[:, columns].astype(np.float64)
+            proba = member.predict_proba(resize_crops(crops, member.input_size_wh))[:, columns].astype(
+                np.float64
+            )
             total += weight * (np.log(np.maximum(proba, _SMALLEST)) if self.logits else proba)
         if self.logits:
             total = np.exp(total - total.max(axis=1, keepdims=True))
@@ -157,12 +159,6 @@ def load_ensemble(
         for name in parts["members"]
     ]
     return EnsembleClassifier(members, parts["weights"], logits=parts["rule"] == "logit-mean")
-
-
-def _fitted(crops: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    if crops.shape[2:0:-1] == size_wh or not len(crops):
-        return crops if len(crops) else np.zeros((0, size_wh[1], size_wh[0], 3), np.uint8)
-    return np.stack([fit_to(crop, size_wh) for crop in crops])
 
 
 def _validation_weight(model: Model) -> float:

@@ -453,6 +453,9 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
             f"{path} lacks a part ({lacks}), or has one that this ferkit does not know; make the model anew, or "
             "update ferkit"
         ) from None
+    outside = [name for name in digests if ".." in Path(name).parts or Path(name).is_absolute()]
+    if outside:
+        raise ModelError(f"the model {folder} points outside itself ({outside[0]}); do not use it")
     needed = _NEEDED.get(record.kind, set())
     if needed and needed.isdisjoint(digests):
         raise ModelError(f"the model {folder} has no {' or '.join(sorted(needed))}; make the model anew")
@@ -462,8 +465,6 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
 def _verify(folder: Path, digests: Mapping[str, str], digest_of: Callable[[Path], str] = file_sha256) -> None:
     for name, sha256 in digests.items():
         path = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
         if not path.is_file():
             raise ModelError(
                 f"the model {folder} is damaged: {name} is missing; make it anew or take a copy of it"

@@ -35,12 +35,11 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
         fer export aihub --format tflite
         fer export aihub --format tflite-int8 --data data/
     """
-    from ferkit.classifiers.finetune.conversion import SUFFIXES, calibration_crops, convert_model
+    from ferkit.classifiers.finetune.conversion import SUFFIXES, convert_model
     from ferkit.classifiers.model import choose_model
     from ferkit.datasets.load import load_dataset
 
     folder = choose_model(model, models_dir).folder
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['fmt']] or '-saved-model'}")
     dataset = load_dataset(options["data"]) if options["data"] else None
-    calibration = None if dataset is None else (lambda n, size_wh: calibration_crops(dataset, n, size_wh))
-    click.echo(convert_model(folder, options["fmt"], target, calibration=calibration))
+    click.echo(convert_model(folder, options["fmt"], target, dataset))

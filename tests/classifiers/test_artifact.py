@@ -70,7 +70,7 @@ def test_a_loaded_model_says_what_the_fitted_head_said(
     assert isinstance(classifier, EmbeddingClassifier)
     assert classifier.labels.names == ("happy", "sad", "놀람")
     assert (classifier.input_size_wh, classifier.resize) == ((64, 64), "stretch")
-    assert classifier.faces.margin == 0.3
+    assert read_model(tmp_path / "m").crops.settings.margin == 0.3
     proba = classifier.predict_proba(crops)
     assert proba.dtype == np.float32
     assert np.abs(proba - head.predict_proba(X)).max() < 1e-5

@@ -1,6 +1,5 @@
 """``fer export``: a trained model in another format, or its ONNX file alone."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ from ferkit.classifiers.model import read_model
 from ferkit.core.errors import ModelError
 from ferkit.core.files import write_atomically
 from ferkit.datasets.dataset import Dataset
+from ferkit.faces.cropping import cropping_as_trained
+from ferkit.faces.reading import some_crops
 
 FORMATS = ("onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8")
 SUFFIXES = {
@@ -27,8 +28,7 @@ def convert_model(
     model: Path,
     fmt: str,
     target: Path,
-    *,
-    calibration: Callable[[int, tuple[int, int]], np.ndarray] | None = None,
+    dataset: Dataset | None = None,
 ) -> Path:
     """Write the network of ``model`` to ``target``.
 
@@ -38,8 +38,7 @@ def convert_model(
         model: folder of a model that ``fer finetune`` made.
         fmt: one of :data:`FORMATS`.
         target: file, or folder for ``saved-model``, to make.
-        calibration: for ``tflite-int8``: gives up to so many uint8 RGB crops (n, H, W, 3) of the given size
-            (width, height), such as the training saw.
+        dataset: for ``tflite-int8``: images such as the training saw, cropped as they were there.
 
     Returns:
         ``target``.
@@ -76,25 +75,16 @@ def convert_model(
     elif fmt == "tflite":
         content = export.to_tflite(network)
     else:
-        if calibration is None:
+        if dataset is None:
             raise ModelError(
-                "tflite-int8 needs pictures to find its ranges by; give --data with some of the training's"
+                "tflite-int8 needs images to find its ranges by; give --data with some of the training's"
             )
-        width, height = found.record.input_size_wh
-        content = export.to_tflite(
-            network, calibration(CALIBRATION_IMAGES, (width, height)).astype(np.float32)
-        )
+        spread = np.unique(np.linspace(0, len(dataset) - 1, CALIBRATION_IMAGES).astype(int))
+        cropper = cropping_as_trained(found.crops, dataset=dataset).cropper(found)
+        images = some_crops(dataset.source, (dataset.samples[i] for i in spread), cropper, CALIBRATION_IMAGES)
+        if not images:
+            raise ModelError(f"none of the images of {dataset.root} can be read")
+        crops = np.concatenate([image.found.rgb for image in images])
+        content = export.to_tflite(network, crops.astype(np.float32))
     write_atomically(target, lambda file: file.write(content))
     return target
-
-
-def calibration_crops(dataset: Dataset, n: int, size_wh: tuple[int, int]) -> np.ndarray:
-    """Up to ``n`` pictures, spread evenly over the data set, as uint8 crops (m, H, W, 3).
-
-    Raises:
-        DataError: one of them cannot be read.
-    """
-    from ferkit.faces.crop import fit_to
-
-    index = np.unique(np.linspace(0, len(dataset) - 1, n).astype(int))
-    return np.stack([fit_to(dataset.read(dataset.samples[i]), size_wh) for i in index])

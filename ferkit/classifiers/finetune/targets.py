@@ -12,7 +12,7 @@ from ferkit.classifiers.finetune.settings import LossSettings
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.protocols import ExpressionClassifier
-from ferkit.faces.crop import fit_to
+from ferkit.embedder.preprocess import resize_crops
 
 TEACHER_BATCH = 64
 
@@ -63,12 +63,8 @@ def teacher_opinion(teacher: ExpressionClassifier, images: np.ndarray, labels: L
     order = [teacher.labels.names.index(name) for name in labels.names]
     proba = np.empty((len(images), len(labels)), np.float32)
     for start in range(0, len(images), TEACHER_BATCH):
-        crops = np.stack(
-            [
-                fit_to(np.repeat(i, 3 // i.shape[2], axis=2), teacher.input_size_wh)
-                for i in images[start : start + TEACHER_BATCH]
-            ]
-        )
+        batch = images[start : start + TEACHER_BATCH]
+        crops = resize_crops(np.repeat(batch, 3 // batch.shape[3], axis=3), teacher.input_size_wh)
         both = teacher.predict_proba(crops) + teacher.predict_proba(np.ascontiguousarray(crops[:, :, ::-1]))
         proba[start : start + TEACHER_BATCH] = both[:, order] / 2
     return proba
