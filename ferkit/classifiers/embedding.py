@@ -85,7 +85,6 @@ def save_embedding_model(
     embedder_fingerprint: str,
     faces: CropSettings,
     crops: str | None = None,
-    asked: dict[str, Any] | None = None,
     weights: Path | None = None,
     licence: str = "unknown",
     data: dict[str, Any] | None = None,
@@ -103,7 +102,6 @@ def save_embedding_model(
         embedder_fingerprint: of the backbone.
         faces: how faces were taken out of the pictures.
         crops: what they were trained on.
-        asked: for the record: what the head was fitted on and how, so that doing it again can be recognised.
         weights: where the backbone's file is now; kept as a hint.
         licence: of the backbone's weights.
         data, split, metrics: for the record, see :class:`ferkit.classifiers.model.ModelRecord`.
@@ -144,7 +142,6 @@ def save_embedding_model(
                 "notes": notes,
                 "seconds": round(head.seconds, 3),
             },
-            "asked": asked,
         },
         data=data or {},
         split=split or {},

@@ -234,9 +234,8 @@ class EmbeddingStore:
         chosen = [shards[s][0][i] for _, s, i in kept]
         known = [view.relabelled.get(row.path, (row.label, row.split, row.group)) for row in chosen]
         label, split, group = zip(*known, strict=True)
-        paths, sha256 = tuple(row.path for row in chosen), tuple(row.sha256 for row in chosen)
-        columns = (label, paths, group, split, sha256)
-        return EmbeddingTable(X, *(np.array(column, object) for column in columns))
+        paths = tuple(row.path for row in chosen)
+        return EmbeddingTable(X, *(np.array(column, object) for column in (label, paths, group, split)))
 
     def failures(self) -> list[Row]:
         """Rows of pictures that are still there and have no embedding, sorted by path."""

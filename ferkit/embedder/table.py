@@ -15,7 +15,6 @@ class EmbeddingTable:
         X: (n, dim) float32 or float16, finite.
         y: (n,) str objects, class names; None where unknown.
         paths, groups, split: (n,) str objects; None where unknown.
-        sha256: (n,) str objects, digests of the images' contents; None where they were not kept.
     """
 
     X: np.ndarray
@@ -23,16 +22,14 @@ class EmbeddingTable:
     paths: np.ndarray
     groups: np.ndarray
     split: np.ndarray
-    sha256: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
         """The rows at ``index``, a mask or positions."""
-        sha256 = None if self.sha256 is None else self.sha256[index]
         return EmbeddingTable(
-            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index], sha256
+            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index]
         )
 
     def labelled(self) -> "EmbeddingTable":

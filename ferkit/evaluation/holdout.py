@@ -1,9 +1,8 @@
 """``fer fit`` as one function: fit a head on one part of the embeddings, measure it on the other, save it."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from ferkit.classifiers.fit import FittedHead, fit_head
 from ferkit.classifiers.heads import HeadSettings
 from ferkit.classifiers.model import Model
 from ferkit.classifiers.search import SearchSettings, search_head
-from ferkit.core.fingerprint import fingerprint, plain
+from ferkit.core.fingerprint import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.split import Split, SplitSettings, make_split
 from ferkit.embedder.store import EmbeddingStore
@@ -24,12 +23,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HeldOutFit:
-    """A head, how it did on rows that it never saw, and what was asked for."""
+    """A head, and how it did on rows that it never saw."""
 
     head: FittedHead
     split: Split
     evaluation: Evaluation
-    asked: dict[str, Any]
 
 
 def fit_held_out(
@@ -56,7 +54,7 @@ def fit_held_out(
     proba = head.predict_proba(table.X[split.test])
     labels = LabelSet.of(head.classes)
     evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)
-    return HeldOutFit(head, split, evaluation, _asked(table, settings, split_settings, search))
+    return HeldOutFit(head, split, evaluation)
 
 
 def save_fit(
@@ -70,6 +68,7 @@ def save_fit(
     view = store.view()
     settings = store.settings
     names, counts = np.unique(table.y.astype(str), return_counts=True)
+    rows = list(zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True))
     return save_embedding_model(
         folder,
         fitted.head,
@@ -78,57 +77,18 @@ def save_fit(
         embedder_fingerprint=fingerprint(settings.embedder),
         faces=settings.faces,
         crops=view.crops if view is not None else None,
-        asked=fitted.asked,
         weights=Path(view.weights) if view is not None and view.weights else None,
         licence=view.licence if view is not None else "unknown",
         data={
             "embeddings": store.folder.name,
             "root": view.root if view is not None else "",
-            "digest": rows_digest(table),
+            "digest": fingerprint(rows),
             "classes": {str(name): int(n) for name, n in zip(names, counts, strict=True)},
         },
         split=fitted.split.describe(),
         metrics=fitted.evaluation.to_dict(),
         overwrite=overwrite,
     )
-
-
-def is_unchanged(
-    model: Model,
-    store: EmbeddingStore,
-    table: EmbeddingTable,
-    settings: HeadSettings,
-    split_settings: SplitSettings,
-    search: SearchSettings | None = None,
-) -> bool:
-    """Whether fitting with these settings would make a model anew that is there."""
-    record, parts = model.record, model.record.parts
-    if model.kind != "embedding" or parts["embedder"]["fingerprint"] != fingerprint(store.settings.embedder):
-        return False
-    if record.faces != plain(store.settings.faces) or record.data.get("digest") != rows_digest(table):
-        return False
-    if parts.get("asked") is not None:
-        return bool(parts["asked"] == plain(_asked(table, settings, split_settings, search)))
-    # Version 0.1 kept what it used, but neither whether that was searched for nor the images' digests.
-    same_split = record.split.get("settings") in (None, plain(split_settings))
-    return search is None and same_split and parts["head"]["settings"] == settings.to_dict()
-
-
-def rows_digest(table: EmbeddingTable) -> str:
-    """Of what each row is called, shows and is for."""
-    rows = zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True)
-    return fingerprint(list(rows))
-
-
-def _asked(
-    table: EmbeddingTable, settings: HeadSettings, split: SplitSettings, search: SearchSettings | None
-) -> dict[str, Any]:
-    return {
-        "content": None if table.sha256 is None else fingerprint(table.sha256.tolist()),
-        "head": settings.to_dict(),
-        "split": asdict(split),
-        "search": None if search is None else asdict(search),
-    }
 
 
 def load_labelled(store: EmbeddingStore) -> EmbeddingTable:
