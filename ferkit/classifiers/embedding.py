@@ -11,7 +11,7 @@ from ferkit.classifiers.model import Model, ModelRecord, write_model
 from ferkit.classifiers.onnx_head import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.core.arrays import check_features
 from ferkit.core.errors import ModelError
-from ferkit.core.fingerprint import plain
+from ferkit.core.fingerprint import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.embedder.backbones import Embedder, load_embedder
 from ferkit.embedder.settings import EmbedderSettings, Resize
@@ -128,11 +128,11 @@ def save_embedding_model(
         kind="embedding",
         labels=head.classes,
         input_size_wh=embedder_settings.input_size_wh,
-        faces=plain(faces),
+        faces=settings_dict(faces),
         crops=crops or "",
         parts={
             "embedder": {
-                "settings": plain(embedder_settings),
+                "settings": settings_dict(embedder_settings),
                 "fingerprint": embedder_fingerprint,
                 "weights": None if weights is None else str(weights.resolve()),
             },

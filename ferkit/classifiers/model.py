@@ -22,7 +22,7 @@ import numpy as np
 
 from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import write_json
-from ferkit.core.fingerprint import file_sha256, fingerprint, from_plain
+from ferkit.core.fingerprint import file_sha256, fingerprint, settings_from
 from ferkit.core.labels import LabelSet
 from ferkit.core.protocols import ExpressionClassifier
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
@@ -108,7 +108,7 @@ class ModelRecord:
             raise TypeError(f"input_size_wh is {record.input_size_wh}")
         if record.crops and record.crops not in get_args(CropKind):
             raise TypeError(f"crops is {record.crops!r}")
-        LabelSet.of(record.labels), from_plain(CropSettings, record.faces)
+        LabelSet.of(record.labels), settings_from(CropSettings, record.faces)
         return record
 
 
@@ -155,7 +155,7 @@ class Model:
     @property
     def crops(self) -> Cropping:
         """What it was trained on: whole images, ready-made crops, or faces that a detector found."""
-        settings = from_plain(CropSettings, self.record.faces)
+        settings = settings_from(CropSettings, self.record.faces)
         kind = self.record.crops or ("crops" if settings.detector == "none" else "detected")
         return Cropping(settings, kind=kind)  # type: ignore[arg-type]
 

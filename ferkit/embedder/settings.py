@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ferkit.core.errors import DataError, SettingsMismatchError
-from ferkit.core.fingerprint import from_plain
+from ferkit.core.fingerprint import settings_from
 from ferkit.faces.cropping import CropSettings
 
 FORMAT = 1
@@ -92,7 +92,7 @@ class StoreSettings:
         """The settings that ``asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
         embedder, faces = (
             EmbedderSettings.from_dict(values["embedder"]),
-            from_plain(CropSettings, values["faces"]),
+            settings_from(CropSettings, values["faces"]),
         )
         return StoreSettings(embedder, faces, values["dtype"], values["format"])
 

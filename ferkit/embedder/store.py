@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from ferkit.core.errors import (
     StoreError,
 )
 from ferkit.core.files import exclusive_lock, write_json
-from ferkit.core.fingerprint import differing_keys, fingerprint, plain
+from ferkit.core.fingerprint import LATER, differing_keys, fingerprint, settings_dict
 from ferkit.datasets.dataset import Sample
 from ferkit.embedder.rows import Row, ShardFiles
 from ferkit.embedder.settings import FORMAT, StoreSettings
@@ -56,7 +56,7 @@ class View:
     licence: str = "unknown"
     deleted: list[str] = field(default_factory=list)
     relabelled: dict[str, list[str | None]] = field(default_factory=dict)
-    crops: str | None = None
+    crops: str | None = field(default=None, metadata=LATER)
 
 
 class EmbeddingStore:
@@ -91,7 +91,7 @@ class EmbeddingStore:
             manifest = {
                 "format": FORMAT,
                 "fingerprint": digest,
-                "settings": plain(settings),
+                "settings": settings_dict(settings),
                 "dim": dim,
                 "rows_per_shard": rows_per_shard,
                 "batch_size": batch_size,
@@ -173,7 +173,7 @@ class EmbeddingStore:
 
     def write_view(self, view: View) -> None:
         """Say which data set the store mirrors now. Raises FerkitError if it cannot be written."""
-        write_json(self.folder / "view.json", asdict(view))
+        write_json(self.folder / "view.json", settings_dict(view))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from ferkit.classifiers.finetune.settings import RecipeSettings
 from ferkit.classifiers.model import Model, ModelRecord, read_model
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock
-from ferkit.core.fingerprint import file_sha256, plain
+from ferkit.core.fingerprint import file_sha256, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.dataset import Dataset
 from ferkit.faces.cropping import Cropping, FaceCropper, resolve_cropping
@@ -67,7 +67,7 @@ def finetune(
         settings = {
             "recipe": asdict(recipe),
             "labels": list(parts.labels.names),
-            "faces": plain(cropping.settings),
+            "faces": settings_dict(cropping.settings),
             "train": digest(train),
             "validation": digest(validation),
             "votes": _sha256(options.votes),
@@ -78,7 +78,7 @@ def finetune(
             kind="network",
             labels=parts.labels.names,
             input_size_wh=(width, height),
-            faces=plain(cropping.settings),
+            faces=settings_dict(cropping.settings),
             crops=cropping.kind,
             data={
                 "name": dataset.name,

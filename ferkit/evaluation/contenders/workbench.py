@@ -9,7 +9,7 @@ import numpy as np
 
 from ferkit.classifiers.model import Model
 from ferkit.core.errors import DataError, StoreError
-from ferkit.core.fingerprint import fingerprint, plain
+from ferkit.core.fingerprint import fingerprint, settings_dict
 from ferkit.core.progress import progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.embedder.backbones import Embedder, open_embedder
@@ -76,7 +76,7 @@ class Workbench:
 
     def faces(self) -> list[dict[str, Any]]:
         """How faces are taken out of each data set, as JSON values."""
-        return [plain(cropping.settings) for cropping in self.croppings]
+        return [settings_dict(cropping.settings) for cropping in self.croppings]
 
     def embedder(self, spec: BackboneSpec) -> Embedder:
         """The open backbone; the last one is kept.

@@ -10,7 +10,7 @@ from typing import Any
 
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError
 from ferkit.core.files import exclusive_lock, why_not_written, write_atomically, write_json
-from ferkit.core.fingerprint import differing_keys, plain
+from ferkit.core.fingerprint import differing_keys, settings_dict
 from ferkit.faces.crop_run.outcome import Outcome, Status
 from ferkit.faces.crop_run.settings import CropRunSettings
 
@@ -176,7 +176,7 @@ def open_journal(
             f"expected a new or empty folder, or one that 'fer crop' made, found other files in {out}; choose another"
         )
     with exclusive_lock(folder / "lock", "cropping into"):
-        described = {"version": VERSION, "source": str(source.resolve()), **plain(settings)}
+        described = {"version": VERSION, "source": str(source.resolve()), **settings_dict(settings)}
         journal = Journal(out)
         try:
             journal._load()
