@@ -1,5 +1,6 @@
 """Decoded crops, once for all epochs: in memory where they fit, in a mapped file otherwise."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from ferkit.core.progress import progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import read_crops
+
+logger = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.5
 """Part of the free memory that decoded images may take; the network needs the rest."""
@@ -72,6 +75,7 @@ def load_pixels(
     y: list[int] = []
     paths: list[str] = []
     failures: list[tuple[str, str]] = []
+    n_whole = 0
     with progress(doing, len(dataset)) as shown:
         for image in read_crops(dataset.source, dataset.samples, cropper):
             if image.error is not None:
@@ -82,7 +86,10 @@ def load_pixels(
                 images[len(paths)] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None] if gray else rgb
                 y.append(number[image.sample.label or ""])
                 paths.append(image.sample.path)
+                n_whole += image.found.whole and cropper.settings.detector != "none"
             shown.update(1, failures=image.error is not None)
+    if n_whole:
+        logger.info(f"{n_whole} images without a face were taken whole")
     if not paths:
         raise DataError(
             f"none of the {len(dataset)} images of {dataset.root} could be read; first: {failures[0][1]}"
