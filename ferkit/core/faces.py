@@ -44,6 +44,13 @@ class Faces:
         track_id = None if self.track_id is None else self.track_id[index]
         return Faces(self.xyxy[index], self.confidence[index], keypoints, track_id)
 
+    def scaled(self, factor_xy: np.ndarray) -> "Faces":
+        """The same faces in an image that is so many times as wide and high."""
+        factor_xy = np.asarray(factor_xy, np.float32)
+        keypoints = None if self.keypoints is None else (self.keypoints * factor_xy).astype(np.float32)
+        xyxy = (self.xyxy * np.tile(factor_xy, 2)).astype(np.float32)
+        return Faces(xyxy, self.confidence, keypoints, self.track_id)
+
     @staticmethod
     def none() -> "Faces":
         """A picture without faces."""

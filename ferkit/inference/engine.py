@@ -6,7 +6,7 @@ Which parts do the work is passed in: a detector, a classifier, a tracker, a smo
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import cv2
@@ -262,9 +262,7 @@ def detect_scaled(detector: FaceDetector, rgb: np.ndarray, side: int) -> Faces:
         return detector.detect(rgb)
     size_wh = max(1, round(width * scale)), max(1, round(height * scale))
     found = detector.detect(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA))
-    back = np.array([width / size_wh[0], height / size_wh[1]], np.float32)
-    points = None if found.keypoints is None else found.keypoints * back
-    return replace(found, xyxy=found.xyxy * np.tile(back, 2), keypoints=points)
+    return found.scaled(np.array([width / size_wh[0], height / size_wh[1]]))
 
 
 def _inside(faces: Faces, rgb: np.ndarray) -> Faces:

@@ -120,7 +120,7 @@ def _found(picture: Picture, cropper: FaceCropper, settings: CropRunSettings) ->
     # Decoding takes nearly as long for a quarter of the size as for half of it: better once, fine enough for the crop.
     expected = _USUAL_SHARE * min(picture.size_wh) * (1 + 2 * settings.faces.margin)
     rgb = picture.within(settings.detect_size, coarsest(expected, max(settings.size_wh)))
-    faces = _scaled(cropper.faces(rgb), _size_wh(rgb), picture.size_wh)
+    faces = cropper.faces(rgb).scaled(_ratio(picture.size_wh, rgb.shape[1::-1]))
     candidates = []
     for i in range(len(faces)):
         left, top, right, bottom = (round(float(value), 1) for value in faces.xyxy[i])
@@ -177,7 +177,7 @@ def _cut(picture: Picture, candidate: _Candidate, cropper: FaceCropper, settings
         np.ones(1, np.float32),
         None if points is None else points[None],
     )
-    crop = cropper.crops(rgb, _scaled(face, picture.size_wh, _size_wh(rgb)))[0]
+    crop = cropper.crops(rgb, face.scaled(_ratio(rgb.shape[1::-1], picture.size_wh)))[0]
     outcome = replace(outcome, sharpness=round(sharpness(crop), 4))
     if outcome.sharpness is not None and outcome.sharpness < settings.min_sharpness:
         reason = f"its sharpness {outcome.sharpness:.2f} is below {settings.min_sharpness:g}"
@@ -216,12 +216,5 @@ def _without_face(picture: Picture, cropper: FaceCropper) -> Cut:
     return Cut(Outcome(Status.WHOLE, reason, sharpness=round(sharpness(crop), 4)), crop)
 
 
-def _scaled(faces: Faces, from_wh: tuple[int, int], to_wh: tuple[int, int]) -> Faces:
-    """The same faces in a picture of another size."""
-    factor = np.array(to_wh, np.float32) / np.array(from_wh, np.float32)
-    points = None if faces.keypoints is None else (faces.keypoints * factor).astype(np.float32)
-    return Faces((faces.xyxy * np.tile(factor, 2)).astype(np.float32), faces.confidence, points)
-
-
-def _size_wh(rgb: np.ndarray) -> tuple[int, int]:
-    return rgb.shape[1], rgb.shape[0]
+def _ratio(to_wh: tuple[int, ...], from_wh: tuple[int, ...]) -> np.ndarray:
+    return np.array(to_wh, np.float32) / np.array(from_wh, np.float32)
