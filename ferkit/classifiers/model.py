@@ -108,7 +108,8 @@ class ModelRecord:
             raise TypeError(f"input_size_wh is {record.input_size_wh}")
         if record.crops and record.crops not in get_args(CropKind):
             raise TypeError(f"crops is {record.crops!r}")
-        LabelSet.of(record.labels), settings_from(CropSettings, record.faces)
+        LabelSet.of(record.labels)
+        settings_from(CropSettings, record.faces)
         return record
 
 
