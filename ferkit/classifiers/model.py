@@ -330,7 +330,8 @@ def newest_model(models_dir: Path) -> Model | None:
         entry.model for entry in list_models(models_dir, verify=False) if entry.folder != shipped_folder()
     ]
     models = [model for model in listed if model is not None and not model.is_dummy]
-    for model in sorted(models, key=lambda model: model.record.created, reverse=True):
+    made = {model: (model.record.created, model.folder.stat().st_mtime_ns) for model in models}
+    for model in sorted(models, key=made.__getitem__, reverse=True):
         with contextlib.suppress(ModelError, OSError):
             return read_model(model.folder)
     return None

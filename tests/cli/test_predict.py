@@ -47,11 +47,15 @@ def test_a_model_reads_a_folder_into_an_aligned_table(models_dir: Path, crops: P
     assert "model:" not in result.stderr
 
 
-def test_without_a_name_the_shipped_network_is_taken(models_dir: Path, crops: Path, tmp_path: Path) -> None:
+def test_without_a_name_the_newest_model_is_taken_or_the_one_that_comes_with_ferkit(
+    models_dir: Path, crops: Path, tmp_path: Path
+) -> None:
     result = run(models_dir, crops, "--crops", "--json")
+    assert f"model: tiny, the newest in {models_dir}" in result.stderr
+    assert result.stdout == run(models_dir, "tiny", crops, "--crops", "--json").stdout
+    result = run(tmp_path / "none", crops, "--crops", "--json")
     assert len(json.loads(result.stdout)["labels"]) == 7
     assert "model: ferkit, which comes with ferkit" in result.stderr
-    assert "older, tiny" in result.stderr
     by_name = run(tmp_path / "none", "ferkit", crops, "--crops", "--json")
     assert by_name.stdout == result.stdout
     assert "model:" not in by_name.stderr
