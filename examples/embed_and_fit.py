@@ -14,9 +14,9 @@ from ferkit import load_classifier, load_dataset, open_embedder
 from ferkit.classifiers.heads import head_settings
 from ferkit.datasets.split import SplitSettings
 from ferkit.datasets.synthetic import write_dataset
-from ferkit.embedder.run import StoreOptions, embed_dataset
-from ferkit.evaluation.holdout import fit_held_out, save_fit
-from ferkit.evaluation.report import format_report
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
+from ferkit.evaluation.report.page import format_report
 from ferkit.faces.cropping import Cropping
 
 

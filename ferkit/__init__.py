@@ -14,8 +14,8 @@ _PUBLIC = {
     "Sample": "ferkit.datasets.dataset",
     "load_classifier": "ferkit.classifiers.model",
     "load_dataset": "ferkit.datasets.load",
-    "load_embedder": "ferkit.embedder.backbones",
-    "open_embedder": "ferkit.embedder.backbones",
+    "load_embedder": "ferkit.embedder.embedders",
+    "open_embedder": "ferkit.embedder.embedders",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

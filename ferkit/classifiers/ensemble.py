@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ferkit.classifiers.model import RECORD, Model, ModelRecord, read_model, write_model
-from ferkit.core.arrays import check_crops
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
-from ferkit.core.protocols import ExpressionClassifier
-from ferkit.embedder.preprocess import resize_crops
+from ferkit.core.types import ExpressionClassifier, check_crops
+from ferkit.embedder.settings import resize_crops
 
 RULES = ("mean", "weighted", "logit-mean")
 _SMALLEST = 1e-7  # below it a logarithm would let one member overrule all others

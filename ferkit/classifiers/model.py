@@ -1,4 +1,4 @@
-"""A model: its folder, what that says of it, and what it answers.
+"""Keep models as folders: record, files and handle.
 
 A folder is written whole or not at all, and verified before anything in it is used. ``models/<name>/model.json`` says
 what the model is and has the SHA-256 of every other file, and of itself. Nothing in a folder is ever unpickled.
@@ -21,12 +21,11 @@ from typing import Any, get_args
 import numpy as np
 
 from ferkit.core.errors import FerkitError, ModelError
-from ferkit.core.files import write_json
-from ferkit.core.fingerprint import file_sha256, fingerprint, settings_from
+from ferkit.core.files import file_sha256, fingerprint, settings_from, write_json
 from ferkit.core.labels import LabelSet
-from ferkit.core.protocols import ExpressionClassifier
+from ferkit.core.types import ExpressionClassifier
+from ferkit.core.weights import BUNDLED, bundled_folder
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
-from ferkit.zoo.shipped import SHIPPED, shipped_folder
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +35,8 @@ RECORD = "model.json"
 _PACKAGES = ("ferkit", "numpy", "scikit-learn", "skops", "onnxruntime", "keras", "tensorflow")
 
 _LOADERS = {
-    "embedding": "ferkit.classifiers.embedding:load_embedding_classifier",
-    "network": "ferkit.classifiers.finetune.network:load_network_classifier",
+    "embedding": "ferkit.classifiers.embedding_model:load_embedding_classifier",
+    "network": "ferkit.classifiers.finetune.network_model:load_network_classifier",
     "ensemble": "ferkit.classifiers.ensemble:load_ensemble",
 }
 """Who opens which kind of model: ``module:function``, called with the model and the options of :func:`load_model`."""
@@ -117,7 +116,7 @@ class ModelRecord:
 class Model:
     """A model folder. What answers is opened when it is first asked.
 
-    Is an :class:`ferkit.core.protocols.ExpressionClassifier` itself.
+    Is an :class:`ferkit.core.types.ExpressionClassifier` itself.
 
     Attributes:
         folder: where it lies.
@@ -189,7 +188,7 @@ class Model:
 
     @property
     def resize(self) -> str:
-        """How crops of another size are fitted, see :func:`ferkit.faces.crop.fit_to`."""
+        """How crops of another size are fitted, see :func:`ferkit.faces.cropping.fit_to`."""
         return self.classifier.resize
 
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
@@ -305,7 +304,7 @@ def list_models(models_dir: Path, *, verify: bool = True) -> list[ListedModel]:
         verify: compare their files' digests too, which takes time once for each file.
     """
     listed = []
-    for folder in (shipped_folder(), *sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))):
+    for folder in (bundled_folder(), *sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))):
         try:
             record, digests = _read_record(folder)
             if verify:
@@ -321,13 +320,13 @@ def find_model(name: str, models_dir: Path) -> Path | None:
     for folder in (Path(name), models_dir / name):
         if (folder / RECORD).is_file():
             return folder
-    return shipped_folder() if name == SHIPPED else None
+    return bundled_folder() if name == BUNDLED else None
 
 
 def newest_model(models_dir: Path) -> Model | None:
     """The model in ``models_dir`` that was made last, without dummies and broken ones; None if there is none."""
     listed = [
-        entry.model for entry in list_models(models_dir, verify=False) if entry.folder != shipped_folder()
+        entry.model for entry in list_models(models_dir, verify=False) if entry.folder != bundled_folder()
     ]
     models = [model for model in listed if model is not None and not model.is_dummy]
     made = {model: (model.record.created, model.folder.stat().st_mtime_ns) for model in models}
@@ -347,7 +346,7 @@ def choose_model(name: str | None, models_dir: Path, *, threads: int | None = No
     """
     if name is None:
         newest = newest_model(models_dir)
-        folder = shipped_folder() if newest is None else newest.folder
+        folder = bundled_folder() if newest is None else newest.folder
         which = "which comes with ferkit" if newest is None else f"the newest in {models_dir}"
         logger.info(f"model: {folder.name}, {which}; name another to take that")
         return read_model(folder, threads=threads)

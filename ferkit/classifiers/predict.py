@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.protocols import ExpressionClassifier
-from ferkit.datasets.dataset import ImageSource, Sample
-from ferkit.datasets.files import FileSource, picture_paths
+from ferkit.core.types import ExpressionClassifier
+from ferkit.datasets.dataset import FileSource, ImageSource, Sample, image_paths
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops
 
@@ -45,7 +44,7 @@ def list_images(paths: Iterable[Path]) -> list[Path]:
     images: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = [path / image for image in picture_paths(path)]
+            found = [path / image for image in image_paths(path)]
             if not found:
                 raise DataError(f"expected images in the folder {path}, found none")
             images += found

@@ -9,11 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.fit import FittedHead, fit_classifier, fit_features, fit_head
-from ferkit.classifiers.heads import HeadSettings, SVMSettings, build_head
-from ferkit.core.arrays import check_features
+from ferkit.classifiers.heads import (
+    FittedHead,
+    HeadSettings,
+    SVMSettings,
+    build_head,
+    fit_classifier,
+    fit_features,
+    fit_head,
+)
+from ferkit.core.console import hidden_progress, progress
 from ferkit.core.errors import DataError
-from ferkit.core.progress import hidden_progress, progress
+from ferkit.core.types import check_features
 from ferkit.datasets.split import folds
 
 _GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -80,7 +87,7 @@ def search_head(
     """Fit a head with the best settings that :func:`compare_settings` finds, on all rows.
 
     Raises:
-        DataError: as :func:`ferkit.classifiers.fit.fit_head`.
+        DataError: as :func:`ferkit.classifiers.heads.fit_head`.
     """
     start = time.monotonic()
     candidates = compare_settings(X, y, settings, search, groups)

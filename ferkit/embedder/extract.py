@@ -1,21 +1,26 @@
-"""The extraction loop: pictures in, rows of a store out; stopped at any time, it goes on where it was."""
+"""The extraction loop: images in, rows of a store out; stopped at any time, it goes on where it was."""
 
 import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ferkit.core.progress import Progress, progress
+from ferkit.core.console import Progress, progress
+from ferkit.core.errors import DataError, StoreDamagedError
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.embedder.backbones import Embedder
-from ferkit.embedder.rows import Row
-from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropping import CropKind, FaceCropper
-from ferkit.faces.reading import ImageCrops, apply_network, read_crops
+from ferkit.embedder.embedders import Embedder
+from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
+from ferkit.embedder.settings import StoreSettings
+from ferkit.embedder.store import EmbeddingStore, Row
+from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
+from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
 
 _COARSEST_CLOCK_NS = 2 * 10**9
 """File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
@@ -26,12 +31,12 @@ class ExtractionSummary:
     """What a run did.
 
     Attributes:
-        n_done: pictures embedded in this run.
-        n_kept: pictures whose embedding was there already.
-        n_failed_before: pictures that an earlier run could not embed, and that have not changed since.
-        n_deleted: pictures that are in the store but no longer in the data set.
-        n_whole: pictures of this run that were taken whole for want of a face.
-        failures: path and reason of the pictures of this run that could not be embedded.
+        n_done: images embedded in this run.
+        n_kept: images whose embedding was there already.
+        n_failed_before: images that an earlier run could not embed, and that have not changed since.
+        n_deleted: images that are in the store but no longer in the data set.
+        n_whole: images of this run that were taken whole for want of a face.
+        failures: path and reason of the images of this run that could not be embedded.
         seconds: that the run took.
     """
 
@@ -53,18 +58,18 @@ def extract(
     crops: CropKind = "crops",
     workers: int | None = None,
 ) -> ExtractionSummary:
-    """Embed all pictures of ``dataset`` that ``store`` does not hold yet.
+    """Embed all images of ``dataset`` that ``store`` does not hold yet.
 
-    Pictures are read, decoded and cropped by threads a few batches ahead; the network runs here. Every shard is a
-    fixed range of the sorted pictures, and every batch a fixed range of a shard: an interrupted and resumed run
+    Images are read, decoded and cropped by threads a few batches ahead; the network runs here. Every shard is a
+    fixed range of the sorted images, and every batch a fixed range of a shard: an interrupted and resumed run
     writes the same bytes as an undisturbed one.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         embedder: the network.
         cropper: takes out the faces, in the embedder's input size.
         store: made with the settings of both; the caller holds its :meth:`~EmbeddingStore.writing`.
-        crops: what the cropper makes of the pictures, for the heads that will be fitted.
+        crops: what the cropper makes of the images, for the heads that will be fitted.
         workers: threads that read and crop; one a core if None.
 
     Raises:
@@ -138,7 +143,7 @@ def _embed_shard(
     summary: ExtractionSummary,
     shown: Progress,
 ) -> tuple[list[Row], np.ndarray, int]:
-    """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first picture was read."""
+    """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first image was read."""
     rows: list[Row] = []
     X = np.full((n_rows, embedder.dim), np.nan, np.float32)
     read_ns = time.time_ns()
@@ -176,3 +181,95 @@ def _row(image: ImageCrops, vector: np.ndarray, cropper: FaceCropper, dtype: str
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Where and how embeddings are kept.
+
+    Attributes:
+        root: folder of all stores.
+        name: of the data set in the store's name; None takes the data set's own.
+        dtype: ``float16`` halves the disk and keeps three digits.
+        batch_size: images a run of the network.
+        rows_per_shard: images a shard, the most that an interrupt can lose.
+        repair: delete damaged shards and make them anew.
+    """
+
+    root: Path = Path("cache")
+    name: str | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int = 32
+    rows_per_shard: int = 1024
+    repair: bool = False
+
+
+def embed_dataset(
+    dataset: Dataset,
+    embedder: Embedder,
+    asked: Cropping,
+    options: StoreOptions,
+    *,
+    workers: int | None = None,
+) -> tuple[EmbeddingStore, ExtractionSummary]:
+    """Embed what is missing, into the store that these settings belong to.
+
+    Args:
+        dataset: the images.
+        embedder: the network.
+        asked: how faces are taken out.
+        options: where the embeddings go.
+        workers: threads that read and crop; one a core if None.
+
+    Raises:
+        FerkitError: see :func:`ferkit.embedder.extract.extract`; also for weights that are missing.
+    """
+    cropping = resolve_cropping(dataset, asked)
+    if cropping is not asked:
+        logger.info(cropping.reason)
+    store = EmbeddingStore.create(
+        options.root,
+        options.name or dataset.name,
+        StoreSettings(embedder.settings, cropping.settings, options.dtype),
+        dim=embedder.dim,
+        rows_per_shard=options.rows_per_shard,
+        batch_size=options.batch_size,
+    )
+    logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
+    with store.writing():
+        for shard, reason in store.verify():
+            if not options.repair:
+                raise StoreDamagedError(reason)
+            logger.info(f"{shard.npy.name} is damaged and made anew")
+            shard.remove()
+        summary = extract(
+            dataset, embedder, cropping.cropper(embedder), store, crops=cropping.kind, workers=workers
+        )
+    if summary.n_whole:
+        logger.info(f"{summary.n_whole} images without a face were taken whole")
+    return store, summary
+
+
+def search_layer(
+    dataset: Dataset, embedder: Embedder, asked: Cropping, *, seed: int, threads: int | None = None
+) -> list[LayerScore]:
+    """What ``--tap auto`` finds on the labelled images of the training part: every tap, the best first.
+
+    Raises:
+        DataError: too few labelled images that can be read, or a backbone without inner layers.
+    """
+    candidates = [s for s in dataset.samples if s.label is not None and s.split in (None, "train")]
+    order = np.random.default_rng(seed).permutation(len(candidates))
+    cropper = resolve_cropping(dataset, asked).cropper(embedder)
+    chosen = some_crops(dataset.source, (candidates[i] for i in order), cropper, SAMPLE)
+    if not chosen:
+        raise DataError(
+            f"expected labelled images in {dataset.root} to try taps on, found none that can be read"
+        )
+    crops = np.concatenate([image.found.rgb for image in chosen])
+    groups = [image.sample.group or image.sample.path for image in chosen]
+    labels = [str(image.sample.label) for image in chosen]
+    return find_best_layer(embedder, crops, labels, groups, seed=seed, threads=threads)

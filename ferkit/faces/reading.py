@@ -11,8 +11,8 @@ from itertools import islice
 
 import numpy as np
 
+from ferkit.core.console import map_ahead
 from ferkit.core.errors import DataError
-from ferkit.core.parallel import map_ahead
 from ferkit.datasets.dataset import ImageSource, Sample
 from ferkit.faces.cropping import Crops, FaceCropper
 

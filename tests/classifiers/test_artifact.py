@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferkit.classifiers.embedding import EmbeddingClassifier, check_fingerprint, load_head
-from ferkit.classifiers.fit import FittedHead, fit_head
-from ferkit.classifiers.heads import DummySettings, LogisticSettings, MLPSettings, SVMSettings
+from ferkit.classifiers.embedding_model import EmbeddingClassifier, check_fingerprint, load_head
+from ferkit.classifiers.heads import (
+    DummySettings,
+    FittedHead,
+    LogisticSettings,
+    MLPSettings,
+    SVMSettings,
+    fit_head,
+)
 from ferkit.classifiers.model import (
     Model,
     choose_model,
@@ -25,8 +31,8 @@ from ferkit.classifiers.model import (
     write_model,
 )
 from ferkit.core.errors import FerkitError, ModelError
-from ferkit.core.fingerprint import file_sha256, fingerprint
-from ferkit.embedder.backbones import Embedder
+from ferkit.core.files import file_sha256, fingerprint
+from ferkit.embedder.embedders import Embedder
 from ferkit.faces.cropping import CropSettings
 
 Save = Callable[..., Model]
@@ -134,7 +140,7 @@ def test_a_head_of_another_backbone_is_refused_even_with_mended_digests(tmp_path
     other = fit_head(
         rng.normal(size=(40, 9)).astype(np.float32), np.array(["a", "b"] * 20), LogisticSettings()
     )
-    from ferkit.classifiers.onnx_head import head_to_onnx
+    from ferkit.classifiers.head_onnx import head_to_onnx
 
     save(tmp_path / "m")
     replace_file(tmp_path / "m", "head.onnx", head_to_onnx(other.pipeline, rng.normal(size=(5, 9))))

@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 from small_runs import contents, embed
 
-from ferkit.classifiers.finetune.pixels import load_pixels
+from ferkit.classifiers.finetune.data import load_pixels
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.manifest import write_manifest
-from ferkit.embedder.backbones import open_embedder
+from ferkit.datasets.tables import write_manifest
+from ferkit.embedder.embedders import open_embedder
 from ferkit.faces.cropping import Cropping, CropSettings, FaceCropper, cropping_as_trained, resolve_cropping
 
 BOX = (100.0, 60.0, 164.0, 124.0)
@@ -37,12 +36,12 @@ def manifest(root: Path, n: int = 6, crops: int = 0) -> Path:
     (root / "사진").mkdir(parents=True)
     for i in range(n + crops):
         name = f"사진/{i:02d}_기쁨.png"
-        picture = noise(i)
+        image = noise(i)
         if i < n:
             photo = np.full((240, 320, 3), 90, np.uint8)
-            photo[60:124, 100:164] = picture
-            picture = photo
-        Image.fromarray(picture).save(root / name)
+            photo[60:124, 100:164] = image
+            image = photo
+        Image.fromarray(image).save(root / name)
         box = BOX if i < n else None
         samples.append(Sample(name, ("기쁨", "슬픔")[i % 2], None, f"p{i // 2}", box, {"source": "test"}))
     write_manifest(root / "faces.csv", Dataset("faces", root, tuple(samples), FileSource(root)))
@@ -50,7 +49,7 @@ def manifest(root: Path, n: int = 6, crops: int = 0) -> Path:
 
 
 def with_boxes(path: Path, **boxes: tuple[float, float, float, float] | None) -> None:
-    """Give pictures, by their number, another box."""
+    """Give images, by their number, another box."""
     data = load_dataset(path)
     samples = [
         replace(s, box=boxes[f"_{s.path[3:5]}"]) if f"_{s.path[3:5]}" in boxes else s for s in data.samples
@@ -69,7 +68,7 @@ def test_what_is_embedded_is_what_the_box_holds(tmp_path: Path):
     assert store.settings.faces == CropSettings("given", None, align=False, margin=0.0, no_face="skip")
 
 
-def test_a_picture_whose_box_moved_is_embedded_again_and_no_other(tmp_path: Path):
+def test_a_image_whose_box_moved_is_embedded_again_and_no_other(tmp_path: Path):
     path = manifest(tmp_path)
     store, _ = embed(path, tmp_path / "cache", crop=GIVEN)
     before = contents(store.folder)
@@ -90,7 +89,7 @@ def test_no_box_and_a_box_outside_are_failures_until_they_are_mended(tmp_path: P
     _, summary = embed(path, tmp_path / "cache", crop=GIVEN)
     reasons = dict(summary.failures)
     assert reasons["사진/01_기쁨.png"] == "the data set has no box for it"
-    assert "inside the 320x240 picture" in reasons["사진/02_기쁨.png"]
+    assert "inside the 320x240 image" in reasons["사진/02_기쁨.png"]
     _, again = embed(path, tmp_path / "cache", crop=GIVEN)
     assert (again.n_done, again.n_failed_before, again.failures) == (0, 2, [])
     with_boxes(path, _01=BOX, _02=BOX)
@@ -145,7 +144,7 @@ def test_other_settings_do_not_look_at_boxes(tmp_path: Path):
     assert embed(path, tmp_path / "cache")[1].n_kept == 6
 
 
-def test_live_pictures_have_no_boxes_so_a_detector_takes_over():
+def test_live_images_have_no_boxes_so_a_detector_takes_over():
     trained = CropSettings("given", None, align=False, margin=0.2, no_face="skip")
     found = cropping_as_trained(Cropping(trained))
     assert found.settings == CropSettings("haar", None, align=False, margin=0.2, no_face="skip")

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_runs import embed, write_pictures
+from small_runs import embed, write_images
 
 from ferkit.core.errors import WeightsError
-from ferkit.core.fingerprint import file_sha256
+from ferkit.core.files import file_sha256
 from ferkit.datasets.load import load_dataset
 from ferkit.faces.cropping import Cropping, CropSettings, resolve_cropping
 
@@ -26,7 +26,7 @@ def photos(root: Path, shared: Path) -> Path:
 
 
 def test_small_crops_are_taken_whole_without_any_weights(tmp_path: Path):
-    cropping = resolve_cropping(load_dataset(write_pictures(tmp_path / "data", 3)), Cropping.ask())
+    cropping = resolve_cropping(load_dataset(write_images(tmp_path / "data", 3)), Cropping.ask())
     assert cropping.settings == CropSettings.whole()
     assert "taken whole" in cropping.reason
 
@@ -44,7 +44,7 @@ def test_photos_get_haar_where_no_weights_are_and_yunet_where_they_are(tmp_path:
 
 
 def test_what_was_asked_for_is_never_exchanged(tmp_path: Path):
-    data = load_dataset(write_pictures(tmp_path / "data", 3))
+    data = load_dataset(write_images(tmp_path / "data", 3))
     assert (
         resolve_cropping(data, Cropping.ask("none", align=True, margin=0.5)).settings == CropSettings.whole()
     )

@@ -45,7 +45,7 @@ def test_whole_images_are_read_whole_without_being_told(work: Path) -> None:
     model = read_model(work / "models" / "wp")
     assert (model.crops.kind, model.crops.settings.detector) == ("whole", "none")
     printed, remarks = run(work, "predict", "wp", "photos/left", "--json", "--models-dir", "models")
-    faces = [picture["faces"] for picture in json.loads(printed)["pictures"]]
+    faces = [image["faces"] for image in json.loads(printed)["pictures"]]
     assert [face["label"] for (face,) in faces].count("left") >= 19
     assert "whole, as in training" in remarks
     printed, remarks = run(
@@ -69,7 +69,7 @@ def test_whole_images_are_read_whole_without_being_told(work: Path) -> None:
 
 
 def test_a_frame_is_one_result(work: Path) -> None:
-    from ferkit.inference.build import EngineOptions, build_engine
+    from ferkit.inference.engine import EngineOptions, build_engine
 
     engine, cropping = build_engine(read_model(work / "models" / "wp"), EngineOptions())
     result = engine.process(np.asarray(Image.open(work / "photos" / "right" / "0.jpg")), 0.0)

@@ -47,7 +47,7 @@ def test_photos_are_not_taken_whole_but_the_crops_out_of_them_are(
         assert kind == "crops", seen
 
 
-def test_large_pictures_without_faces_are_not_taken_whole_but_small_ones_are(tmp_path: Path):
+def test_large_images_without_faces_are_not_taken_whole_but_small_ones_are(tmp_path: Path):
     for side, expected in ((600, "whole"), (64, "crops")):
         folder = tmp_path / str(side)
         folder.mkdir()
@@ -57,7 +57,7 @@ def test_large_pictures_without_faces_are_not_taken_whole_but_small_ones_are(tmp
         assert f"0 of 1 images looked at, which are {side} px" in seen
 
 
-def test_unreadable_pictures_do_not_decide(tmp_path: Path):
+def test_unreadable_images_do_not_decide(tmp_path: Path):
     (tmp_path / "a.jpg").write_text("dear diary")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "gone")
     kind, seen = look_at(load_dataset(tmp_path), open_detector("haar"))
@@ -83,5 +83,5 @@ def test_no_more_than_a_sample_is_looked_at(tmp_path: Path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (20_000, 2)])
-def test_thin_pictures_have_no_face(shape: tuple[int, int]):
+def test_thin_images_have_no_face(shape: tuple[int, int]):
     assert face_share(np.zeros((*shape, 3), np.uint8), open_detector("haar")) == 0.0

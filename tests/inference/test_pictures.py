@@ -6,13 +6,13 @@ from PIL import Image
 
 from ferkit.classifiers.predict import list_images, predict_images
 from ferkit.core.errors import DataError
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
 from ferkit.faces.cropping import CropSettings, FaceCropper
 from tests.inference.brightness import BrightnessClassifier
 
 
 class CornerDetector:
-    """Finds a face in every corner that is bright, as large as a quarter of the picture."""
+    """Finds a face in every corner that is bright, as large as a quarter of the image."""
 
     name = "corner"
 
@@ -46,7 +46,7 @@ def detecting_cropper(**changes: object) -> FaceCropper:
     return FaceCropper(settings, CornerDetector, (24, 24), "stretch", **changes)  # type: ignore[arg-type]
 
 
-def test_whole_pictures_come_back_in_order(tmp_path: Path) -> None:
+def test_whole_images_come_back_in_order(tmp_path: Path) -> None:
     levels = [0, 255, 128] * 15
     paths = [save(tmp_path / f"{i}.png", gray(level)) for i, level in enumerate(levels)]
     classifier = BrightnessClassifier()
@@ -75,10 +75,10 @@ def test_a_crowd_is_classified_in_batches(tmp_path: Path) -> None:
     assert max(classifier.batches) <= 3
 
 
-def test_unreadable_pictures_say_why_and_do_not_stop_the_others(tmp_path: Path) -> None:
+def test_unreadable_images_say_why_and_do_not_stop_the_others(tmp_path: Path) -> None:
     good = save(tmp_path / "good.png", gray(255))
     text = tmp_path / "text.jpg"
-    text.write_text("no picture")
+    text.write_text("no image")
     cut = tmp_path / "cut.png"
     cut.write_bytes(good.read_bytes()[:60])
     empty = tmp_path / "empty.jpg"
@@ -87,7 +87,7 @@ def test_unreadable_pictures_say_why_and_do_not_stop_the_others(tmp_path: Path) 
     results = list(predict_images(paths, BrightnessClassifier(), whole_cropper()))
     assert [len(result) for result in results] == [0, 1, 0, 0, 0, 0]
     reasons = [result.error or "" for result in results]
-    assert "not a picture" in reasons[0]
+    assert "not an image" in reasons[0]
     assert "empty" in reasons[3]
     assert reasons[4:] == [
         "cannot be read: No such file or directory",

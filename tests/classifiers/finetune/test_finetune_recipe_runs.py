@@ -1,4 +1,4 @@
-"""Every recipe, an epoch long, on a few small pictures: what is exported agrees with what was trained."""
+"""Every recipe, an epoch long, on a few small images: what is exported agrees with what was trained."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,10 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from ferkit.classifiers.finetune.options import RunOptions
-from ferkit.classifiers.finetune.recipes import load_recipe, recipe_names
+from ferkit.classifiers.finetune.recipe import RunOptions, StageSettings, load_recipe, recipe_names
 from ferkit.classifiers.finetune.run import finetune
-from ferkit.classifiers.finetune.settings import StageSettings
 from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.datasets.load import load_dataset
 from ferkit.faces.cropping import Cropping

@@ -1,0 +1,193 @@
+"""What candidates share: embeddings made once for all heads, and crops of the same images."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferkit.classifiers.model import Model
+from ferkit.core.console import progress
+from ferkit.core.errors import DataError, StoreError
+from ferkit.core.files import fingerprint, settings_dict
+from ferkit.core.types import Predict
+from ferkit.datasets.dataset import Dataset
+from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.embedder.store import EmbeddingStore
+from ferkit.evaluation.cost import TIMING_S
+from ferkit.evaluation.protocol import EvaluationData
+from ferkit.faces.cropping import Cropping, CropSettings, FaceCropper, resolve_cropping
+from ferkit.faces.reading import apply_network, read_crops
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Where things are kept, and how faces are taken out of images.
+
+    Attributes:
+        cache_dir: folder of all embeddings, shared with ``fer embed``.
+        out: folder of the comparison, where its cells and networks go.
+        models_dir: where models are looked for by name.
+        crop: how faces are taken out; images in which none is found are taken whole, so that all candidates are
+            measured on the same images.
+        batch_size: images a run of a network.
+        workers: threads that read images; one a core if None.
+        timing_s: how long each batch size of a candidate is timed.
+    """
+
+    cache_dir: Path = Path("cache")
+    out: Path = Path("comparison")
+    models_dir: Path = Path("models")
+    crop: Cropping = field(default_factory=lambda: Cropping.ask(no_face="whole"))
+    batch_size: int = 32
+    workers: int | None = None
+    timing_s: float = TIMING_S
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone as it was named: ``ferkit``, ``onnx:FILE``; a tap within it; how a spatial tap is averaged."""
+
+    backbone: str
+    tap: str | None = None
+    pool_hw: tuple[int, int] | None = None
+
+
+class SharedInputs:
+    """Embeddings and crops of the images, made when they are asked for.
+
+    Args:
+        images: the rows.
+        options: where things are.
+    """
+
+    def __init__(self, images: EvaluationData, options: CompareOptions) -> None:
+        self.images = images
+        self.options = options
+        self.croppings = tuple(resolve_cropping(part, options.crop) for part in images.parts)
+        for name, cropping in zip(images.names, self.croppings, strict=True):
+            logger.info(f"{name}: {cropping.reason}")
+        self._embedder: tuple[BackboneSpec, Embedder] | None = None
+        self._table: tuple[BackboneSpec, np.ndarray] | None = None
+
+    def faces(self) -> list[dict[str, Any]]:
+        """How faces are taken out of each data set, as JSON values."""
+        return [settings_dict(cropping.settings) for cropping in self.croppings]
+
+    def embedder(self, spec: BackboneSpec) -> Embedder:
+        """The open backbone; the last one is kept.
+
+        Raises:
+            WeightsError: its weights are missing.
+            DataError: there is no such backbone or tap.
+        """
+        if self._embedder is None or self._embedder[0] != spec:
+            self._embedder = None
+            self._embedder = spec, open_embedder(spec.backbone, tap=spec.tap, pool_hw=spec.pool_hw)
+        return self._embedder[1]
+
+    def embeddings(self, spec: BackboneSpec) -> np.ndarray:
+        """float (n, dim) of all rows, NaN where there is none; the last backbone's are kept.
+
+        Raises:
+            FerkitError: see :func:`ferkit.embedder.extract.embed_dataset`.
+        """
+        if self._table is not None and self._table[0] == spec:
+            return self._table[1]
+        self._table = None  # taps are large: let go of the last ones first
+        embedder = self.embedder(spec)
+        X: np.ndarray | None = None
+        for i, part in enumerate(self.images.parts):
+            store = self._store(self.images.names[i], part, self.croppings[i], embedder)
+            table = store.load("float16" if store.dim > 2_000 else "float32")
+            if X is None:
+                X = np.full((len(self.images), store.dim), np.nan, table.X.dtype)
+            at = {path: row for row, path in enumerate(table.paths)}
+            mine = np.flatnonzero(self.images.source == i)
+            found = np.array([at.get(self.images.own_paths[row], -1) for row in mine])
+            X[mine[found >= 0]] = table.X[found[found >= 0]]
+        assert X is not None
+        self._table = spec, X
+        return X
+
+    def predict_rows(
+        self,
+        rows: np.ndarray,
+        size_wh: tuple[int, int],
+        resize: str,
+        trained: Cropping | None,
+        predict: Predict,
+    ) -> np.ndarray:
+        """float32 (len(rows), k) of ``predict`` on the crops of ``rows``.
+
+        Args:
+            rows: row numbers.
+            size_wh, resize: how crops are made.
+            trained: what a model was trained on, which counts where the images are not crops yet.
+            predict: crops to probabilities.
+        """
+        source, samples = self.images.dataset.source, self.images.dataset.samples
+        size, found = self.options.batch_size, {}
+        with progress("scoring", len(rows)) as shown:
+            for i, cropper in enumerate(self._croppers(size_wh, resize, trained)):
+                mine = [int(row) for row in rows if self.images.source[row] == i]
+                images = read_crops(
+                    source,
+                    (samples[row] for row in mine),
+                    cropper,
+                    batch_size=size,
+                    workers=self.options.workers,
+                )
+                scored = apply_network(images, predict, len(self.images.labels), size)
+                for row, (image, proba) in zip(mine, scored, strict=True):
+                    if image.error is not None:
+                        raise DataError(
+                            f"{image.sample.path} was readable before and is not now: {image.error}"
+                        )
+                    found[row] = np.asarray(proba[0], np.float32)
+                    shown.update(1)
+        return np.stack([found[int(row)] for row in rows])
+
+    def classify_rows(self, rows: np.ndarray, model: Model) -> np.ndarray:
+        """:meth:`predict_rows` of a model."""
+        return self.predict_rows(rows, model.input_size_wh, model.resize, model.crops, model.predict_proba)
+
+    def some_crops(self, rows: np.ndarray, size_wh: tuple[int, int], n: int = 32) -> np.ndarray:
+        """uint8 RGB (n, h, w, 3): real crops for timing, repeated where there are fewer rows."""
+        croppers = self._croppers(size_wh, "stretch", None)
+        dataset = self.images.dataset
+        samples = {row: dataset.samples[row] for row in rows[:n]}
+        crops = {
+            row: croppers[self.images.source[row]].largest(dataset.read(sample), sample.box).rgb[0]
+            for row, sample in samples.items()
+        }
+        return np.stack([crops[row] for row in np.resize(rows[:n], n)])
+
+    def _croppers(self, size_wh: tuple[int, int], resize: str, trained: Cropping | None) -> list[FaceCropper]:
+        """One a data set: images that are crops already are taken whole whatever a model was trained on."""
+        croppers = []
+        for cropping in self.croppings:
+            settings = cropping.settings
+            if trained is not None and trained.kind == "whole":
+                settings = CropSettings.whole()
+            elif trained is not None and "none" not in (trained.settings.detector, settings.detector):
+                align = trained.settings.align and settings.detector != "given"
+                settings = replace(settings, align=align, margin=trained.settings.margin)
+            croppers.append(FaceCropper(settings, cropping.open_detector, size_wh, resize))
+        return croppers
+
+    def _store(self, name: str, part: Dataset, crop: Cropping, embedder: Embedder) -> EmbeddingStore:
+        options = StoreOptions(self.options.cache_dir, name, batch_size=self.options.batch_size)
+        try:
+            return embed_dataset(part, embedder, crop, options, workers=self.options.workers)[0]
+        except StoreError as error:
+            if type(error) is not StoreError:
+                raise
+            # Another data set of this name is in the cache: this one is called after its place too.
+            own = f"{name}-{fingerprint(str(part.root.resolve()))[:6]}"
+            options = replace(options, name=own)
+            return embed_dataset(part, embedder, crop, options, workers=self.options.workers)[0]
