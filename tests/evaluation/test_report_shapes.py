@@ -9,17 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ferkit.core.labels import LabelSet
-from ferkit.evaluation.comparison import (
-    Cell,
-    Comparison,
-    ContenderResult,
-    DataUsed,
-    ProtocolSettings,
-    SplitRows,
-)
+from ferkit.evaluation.comparison import CandidateResult, Comparison, RepeatResult
 from ferkit.evaluation.metrics import evaluate
-from ferkit.evaluation.pairs import pairs_of
-from ferkit.evaluation.report import format_report, write_comparison, write_report
+from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
+from ferkit.evaluation.report.page import format_report, write_comparison, write_report
+from ferkit.evaluation.significance import pairs_of
 
 NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -57,10 +51,10 @@ def shapes(draw: st.DrawFn) -> tuple[Comparison, int]:
     )  # fmt: skip
     kinds = draw(st.lists(st.sampled_from(["sure", "even", "drawn", "right"]), min_size=1, max_size=3))
     candidates = tuple(
-        ContenderResult(
+        CandidateResult(
             f"{kind}{i}",
             "head",
-            tuple(Cell(r, _proba(kind, truth[split.test], k, rng)) for r, split in enumerate(splits)),
+            tuple(RepeatResult(r, _proba(kind, truth[split.test], k, rng)) for r, split in enumerate(splits)),
         )
         for i, kind in enumerate(kinds)
     )
@@ -75,7 +69,7 @@ def shapes(draw: st.DrawFn) -> tuple[Comparison, int]:
         attributes={"sex": rng.choice(np.array(["female", "male", None], object), n)},
         protocol=ProtocolSettings(repeats=repeats, by=("sex",)),
         splits=splits,
-        contenders=candidates,
+        candidates=candidates,
     )
     return comparison, k
 
@@ -123,7 +117,7 @@ def test_a_report_is_written_whatever_the_shape_of_the_data(
 @given(shapes())
 def test_two_candidates_are_compared_whatever_the_shape(shape: tuple[Comparison, int]) -> None:
     comparison = comparable(shape[0])
-    n = len(comparison.contenders)
+    n = len(comparison.candidates)
     pairs = pairs_of(comparison)
     assert len(pairs) == n * (n - 1) // 2
     assert all(pair.sentence.endswith(".") for pair in pairs)
@@ -133,7 +127,7 @@ def test_two_candidates_are_compared_whatever_the_shape(shape: tuple[Comparison,
 @given(shapes())
 def test_text_and_plots_are_written_whatever_the_shape(tmp_path: Path, shape: tuple[Comparison, int]) -> None:
     comparison, k = shape
-    pooled = comparison.pooled(comparison.contenders[0].name)
+    pooled = comparison.pooled(comparison.candidates[0].name)
     found = evaluate(pooled.y_true, pooled.proba, comparison.labels, pooled.units, n_resamples=20)
     assert "accuracy" in format_report(found, "ko")
     assert all(path.stat().st_size for path in write_report(found, tmp_path))
@@ -148,7 +142,7 @@ def test_what_few_classes_do_not_allow_is_said(tmp_path: Path, present: int) -> 
         "two", LabelSet(NAMES), np.array(NAMES, object)[truth], np.array([f"{i}.png" for i in range(30)], object),
         np.full(30, None, object), np.zeros(30, np.int64), (DataUsed("two", "two", "test", 30, "0" * 64),), {},
         ProtocolSettings(), (SplitRows(0, "given", np.zeros(0, np.int64), np.arange(30)),),
-        (ContenderResult("ferkit", "network", (Cell(0, proba),)),),
+        (CandidateResult("ferkit", "network", (RepeatResult(0, proba),)),),
     )  # fmt: skip
     write_comparison(comparison, tmp_path)
     one = json.loads((tmp_path / "report.json").read_text("utf-8"))["contenders"][0]
