@@ -3,8 +3,8 @@
 A correction is fitted on four fifths of the rows and judged on the fifth, five times over, with whole persons on one
 side, so that no row is judged by a correction that saw it or its person.
 
-Split conformal prediction (Vovk et al., 2005): a threshold is found on some rows, and the promise is checked on others. It
-holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
+Split conformal prediction (Vovk et al., 2005): a threshold is found on some rows, the promise is checked on others.
+It holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
 pay for the others.
 """
 

@@ -97,7 +97,7 @@ def comparable(comparison: Comparison) -> Comparison:
 def test_a_report_is_written_whatever_the_shape_of_the_data(
     tmp_path: Path, shape: tuple[Comparison, int]
 ) -> None:
-    comparison, k = shape
+    comparison, _ = shape
     write_comparison(comparison, tmp_path)
     values = json.loads((tmp_path / "report.json").read_text("utf-8"))
     page, text = (tmp_path / "report.html").read_text("utf-8"), (tmp_path / "report.md").read_text("utf-8")
@@ -126,7 +126,7 @@ def test_two_candidates_are_compared_whatever_the_shape(shape: tuple[Comparison,
 @settings(FAST, max_examples=3)
 @given(shapes())
 def test_text_and_plots_are_written_whatever_the_shape(tmp_path: Path, shape: tuple[Comparison, int]) -> None:
-    comparison, k = shape
+    comparison, _ = shape
     pooled = comparison.pooled(comparison.candidates[0].name)
     found = evaluate(pooled.y_true, pooled.proba, comparison.labels, pooled.units, n_resamples=20)
     assert "accuracy" in format_report(found, "ko")
