@@ -193,7 +193,7 @@ async def video(
         request.state.note["model"] = chosen.name
         what = VideoJob(
             video.name,
-            str(chosen.folder.resolve()),
+            str(chosen.model.folder.resolve()),
             settings.detector,
             None if settings.detector_weights is None else str(settings.detector_weights.resolve()),
             settings.detect_size,
