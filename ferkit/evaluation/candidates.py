@@ -336,7 +336,9 @@ class ModelCandidate:
     def _found(self, bench: SharedInputs) -> Path:
         folder = find_model(str(self.folder), bench.options.models_dir)
         if folder is None:
-            raise ModelError(f"no model is at {self.folder} or in {bench.options.models_dir}; correct the name")
+            raise ModelError(
+                f"no model is at {self.folder} or in {bench.options.models_dir}; correct the name"
+            )
         return folder
 
 
