@@ -7,8 +7,8 @@ from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
 from ferkit.faces.drawing import TextPainter
 from ferkit.inference import overlay as overlay_module
-from ferkit.inference.engine import FrameResult
-from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+from ferkit.inference.engine import Engine, FrameResult
+from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
 from ferkit.inference.overlay import History, Overlay, Status, mirrored
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import LiveSource, VideoSource
@@ -49,9 +49,9 @@ def watch(
 ) -> tuple[LiveView, KeyedView, list[str]]:
     view, loaded = KeyedView(keys), []
 
-    def load(name: str) -> LoadedModel:
+    def load(name: str) -> Engine:
         loaded.append(name)
-        return LoadedModel(name, new_engine())
+        return new_engine()
 
     live = LiveView(
         LiveSource(video),
