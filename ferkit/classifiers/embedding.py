@@ -13,6 +13,7 @@ from ferkit.classifiers.onnx_head import NotConvertibleError, OnnxHead, head_to_
 from ferkit.classifiers.record import ModelArtifact, ModelRecord
 from ferkit.core.arrays import check_features
 from ferkit.core.errors import ModelError
+from ferkit.core.fingerprint import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.embedder.backbones import Embedder, load_embedder
 from ferkit.embedder.settings import EmbedderSettings, Resize
@@ -133,7 +134,7 @@ def save_embedding_model(
         faces=dataclasses.asdict(faces),
         parts={
             "embedder": {
-                "settings": dataclasses.asdict(embedder_settings),
+                "settings": settings_dict(embedder_settings),
                 "fingerprint": embedder_fingerprint,
                 "weights": None if weights is None else str(weights.resolve()),
             },

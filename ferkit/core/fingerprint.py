@@ -6,6 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+LATER = {"later": True}
+"""Metadata of a settings field that came after 0.1: at its default it is left out, so that digests stay."""
+
+
+def settings_dict(settings: Any) -> dict[str, Any]:
+    """The fields of a settings dataclass, nested ones too, as they are written and hashed; see :data:`LATER`."""
+    return {
+        field.name: settings_dict(value) if dataclasses.is_dataclass(value) else value
+        for field in dataclasses.fields(settings)
+        if (value := getattr(settings, field.name)) != field.default or field.metadata != LATER
+    }
+
 
 def canonical_json(settings: Any) -> str:
     """JSON of a settings dataclass or of plain containers, the same text for the same values."""
@@ -42,7 +54,7 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
+        value = settings_dict(value)
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -2,6 +2,7 @@
 
 import functools
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError, SettingsMismatchError, WeightsError
 from ferkit.core.fingerprint import file_sha256
+from ferkit.embedder.engines import Engine, requested_engines
 from ferkit.embedder.graph import load_graph
 from ferkit.embedder.hog import HogEmbedder
 from ferkit.embedder.landmarks import LandmarkEmbedder
@@ -89,6 +91,7 @@ def open_embedder(
     pool_hw: tuple[int, int] | None = None,
     options: InputOptions | None = None,
     threads: int | None = None,
+    engines: Sequence[Engine] | None = None,
 ) -> Embedder:
     """Open a backbone.
 
@@ -99,6 +102,8 @@ def open_embedder(
         pool_hw: rows and columns that a spatial tap is averaged to; None for at most 7x7.
         options: the input of an ``onnx:`` network.
         threads: how many work on one batch; None takes every core.
+        engines: to try, the best first, see :func:`ferkit.embedder.engines.resolve_engines`; None for what the
+            command line asked for, or ONNX Runtime in float32.
 
     Raises:
         DataError: no such backbone or tap, or options that it does not take.
@@ -121,7 +126,7 @@ def open_embedder(
             licence = entry_of(backbone.weights).licence
     digest = None if path is None else file_sha256(path)
     settings = replace(settings, weights_sha256=digest, tap=tap, pool_hw=pool_hw)
-    return _open(settings, path, licence, threads)
+    return _open(settings, path, licence, threads, requested_engines() if engines is None else engines)
 
 
 def load_embedder(
@@ -159,9 +164,15 @@ def load_embedder(
     return _open(settings, path, licence, threads)
 
 
-def _open(settings: EmbedderSettings, path: Path | None, licence: str, threads: int | None) -> Embedder:
+def _open(
+    settings: EmbedderSettings,
+    path: Path | None,
+    licence: str,
+    threads: int | None,
+    engines: Sequence[Engine] | None = None,
+) -> Embedder:
     if path is not None and settings.backbone not in _MEDIAPIPE:
-        return open_network(path, settings, licence, threads)
+        return open_network(path, settings, licence, threads, engines)
     if settings.tap is not None or settings.pool_hw is not None:
         raise DataError(f"{settings.backbone} is no network to look into; leave --tap and --pool out")
     return HogEmbedder(settings) if path is None else LandmarkEmbedder(settings, path, licence)

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ferkit.core.errors import DataError, SettingsMismatchError
+from ferkit.core.fingerprint import LATER
 from ferkit.faces.settings import FaceSettings
 
 FORMAT = 1
@@ -17,7 +18,8 @@ Resize = Literal["stretch", "letterbox"]
 
 @dataclass(frozen=True)
 class EmbedderSettings:
-    """Everything that changes a number of an embedding; plain values, so that ``dataclasses.asdict`` is JSON.
+    """Everything that changes a number of an embedding; plain values, see
+    :func:`ferkit.core.fingerprint.settings_dict`.
 
     Attributes:
         backbone: a name of the registry (``arcface``), or ``onnx:<file name>`` for anybody's network.
@@ -31,6 +33,8 @@ class EmbedderSettings:
         l2_normalize: whether the embedding is divided by its length.
         tap: name of the tensor that the embedding is taken from; None for the network's own output.
         pool_hw: rows and columns that a spatial tap is averaged to; None without one.
+        engine, precision: see :class:`ferkit.embedder.engines.Engine`.
+        quantized_sha256: of the int8 network that was made of the weights; None in other precisions.
 
     Raises:
         DataError: a value outside what is said above.
@@ -46,6 +50,9 @@ class EmbedderSettings:
     l2_normalize: bool = False
     tap: str | None = None
     pool_hw: tuple[int, int] | None = None
+    engine: str = field(default="onnxruntime", metadata=LATER)
+    precision: str = field(default="float32", metadata=LATER)
+    quantized_sha256: str | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("scale", "offset"):
@@ -60,7 +67,7 @@ class EmbedderSettings:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "EmbedderSettings":
-        """The settings that ``dataclasses.asdict`` made ``values`` from, also after a way through JSON.
+        """The settings that :func:`~ferkit.core.fingerprint.settings_dict` made ``values`` from, also after JSON.
 
         Raises:
             SettingsMismatchError: a setting is missing or unknown, as in files of a newer ferkit.
@@ -88,7 +95,7 @@ class StoreSettings:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "StoreSettings":
-        """The settings that ``asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
+        """The settings that ``settings_dict`` made ``values`` from. Raises KeyError or TypeError for others."""
         embedder, faces = EmbedderSettings.from_dict(values["embedder"]), FaceSettings(**values["faces"])
         return StoreSettings(embedder, faces, values["dtype"], values["format"])
 

@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from ferkit.core.errors import (
     StoreError,
 )
 from ferkit.core.files import exclusive_lock, write_json
-from ferkit.core.fingerprint import differing_keys, fingerprint
+from ferkit.core.fingerprint import LATER, differing_keys, fingerprint, settings_dict
 from ferkit.datasets.dataset import Sample
 from ferkit.embedder.rows import Row, ShardFiles
 from ferkit.embedder.settings import FORMAT, StoreSettings
@@ -47,6 +47,7 @@ class View:
         licence: of these weights.
         deleted: paths in the store that the data set no longer has.
         relabelled: label, split and group of the paths for which they changed since they were embedded.
+        cosine: of some embeddings with those of ONNX Runtime in float32, where another engine or precision made them.
     """
 
     root: str
@@ -55,6 +56,7 @@ class View:
     licence: str = "unknown"
     deleted: list[str] = field(default_factory=list)
     relabelled: dict[str, list[str | None]] = field(default_factory=dict)
+    cosine: float | None = field(default=None, metadata=LATER)
 
 
 class EmbeddingStore:
@@ -89,7 +91,7 @@ class EmbeddingStore:
             manifest = {
                 "format": FORMAT,
                 "fingerprint": digest,
-                "settings": asdict(settings),
+                "settings": settings_dict(settings),
                 "dim": dim,
                 "rows_per_shard": rows_per_shard,
                 "batch_size": batch_size,
@@ -171,7 +173,7 @@ class EmbeddingStore:
 
     def write_view(self, view: View) -> None:
         """Say which data set the store mirrors now. Raises FerkitError if it cannot be written."""
-        write_json(self.folder / "view.json", asdict(view))
+        write_json(self.folder / "view.json", settings_dict(view))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -276,7 +278,8 @@ class EmbeddingStore:
         }
         weights_file = None if weights is None else str(weights.resolve())
         deleted = sorted(rows.keys() - listed.keys())
-        return View(here, len(samples), weights_file, licence, deleted, relabelled)
+        cosine = None if before is None else before.cosine
+        return View(here, len(samples), weights_file, licence, deleted, relabelled, cosine)
 
 
 def _positive(value: Any) -> int:

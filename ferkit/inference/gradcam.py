@@ -1,12 +1,13 @@
 """Grad-CAM (Selvaraju et al., ICCV 2017) for ONNX networks, without the framework that trained them."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ferkit.core.arrays import check_crops
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
+from ferkit.embedder.engines import Session, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -98,12 +99,8 @@ def run_part(part: "onnx.ModelProto", inputs: dict[str, np.ndarray]) -> np.ndarr
     return _session(part).run(None, inputs)[0]
 
 
-def _session(part: "onnx.ModelProto") -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
+def _session(part: "onnx.ModelProto") -> Session:
+    return open_session(part.SerializeToString(), "a part of the network", error=ModelError)
 
 
 def _log_probability(values: np.ndarray, target: int) -> float:

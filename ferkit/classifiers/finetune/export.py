@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from ferkit.core.errors import DependencyError, ModelError
+from ferkit.embedder.engines import open_session
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that counts as rounding, for float formats."""
@@ -57,10 +58,8 @@ def to_onnx(network: keras.Model) -> bytes:
             ) from None
 
     def run(path: Path, images: np.ndarray) -> np.ndarray:
-        import onnxruntime as ort
-
-        session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-        return session.run(None, {session.get_inputs()[0].name: images})[0]
+        session = open_session(path.read_bytes(), path.name, error=ModelError)
+        return session.run(None, {session.inputs[0].name: images})[0]
 
     return _exported(network, "network.onnx", write, run)
 

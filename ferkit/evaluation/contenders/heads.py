@@ -11,6 +11,7 @@ import numpy as np
 from ferkit.classifiers.fit import FittedHead, fit_head
 from ferkit.classifiers.heads import HeadSettings
 from ferkit.classifiers.onnx_head import NotConvertibleError, OnnxHead, head_to_onnx
+from ferkit.core.fingerprint import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import Costs, Kind
 from ferkit.evaluation.contenders.contender import Outcome, Predict, Task
@@ -52,7 +53,7 @@ class HeadContender:
         return {
             "kind": self.kind,
             "head": self.head.to_dict(),
-            "embedder": dataclasses.asdict(embedder.settings),
+            "embedder": settings_dict(embedder.settings),
             "faces": bench.faces(),
         }
 

@@ -14,6 +14,7 @@ import numpy as np
 from ferkit.core.errors import DependencyError, FerkitError, WeightsError
 from ferkit.core.fingerprint import file_sha256
 from ferkit.core.labels import LabelSet
+from ferkit.embedder.engines import open_session
 from ferkit.evaluation.comparison import Kind
 from ferkit.evaluation.contenders.contender import Outcome, Task
 from ferkit.evaluation.contenders.fer_network import FerNetwork, find_network
@@ -80,8 +81,8 @@ class DeepFaceContender:
 
         file = self._file()
         load_graph(file)  # says in a sentence when it is no network
-        session = _open(file)
-        (entry,) = session.get_inputs()
+        session = open_session(file, file.name)
+        (entry,) = session.inputs
 
         def predict(crops: np.ndarray) -> np.ndarray:
             gray = [cv2.cvtColor(fit_to(crop, (224, 224), "letterbox"), cv2.COLOR_RGB2GRAY) for crop in crops]
@@ -193,11 +194,3 @@ class CallableContender:
             getattr(function, "input_size_wh", (112, 112)) if self.size_wh is None else self.size_wh
         )
         return int(width), int(height)
-
-
-def _open(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
