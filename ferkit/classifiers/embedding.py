@@ -1,6 +1,7 @@
 """The embedding path as a classifier: an open backbone and a fitted head."""
 
 import dataclasses
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from ferkit.core.errors import ModelError
 from ferkit.core.fingerprint import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.embedder.backbones import Embedder, load_embedder
+from ferkit.embedder.engines import Engine
 from ferkit.embedder.settings import EmbedderSettings, Resize
 from ferkit.faces.settings import FaceSettings
+
+logger = logging.getLogger(__name__)
 
 HEAD_SKOPS = "head.skops"
 HEAD_ONNX = "head.onnx"
@@ -91,6 +95,7 @@ def save_embedding_model(
     faces: FaceSettings,
     weights: Path | None = None,
     licence: str = "unknown",
+    cosine: float | None = None,
     data: dict[str, Any] | None = None,
     split: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
@@ -107,6 +112,7 @@ def save_embedding_model(
         faces: how faces were taken out of the pictures.
         weights: where the backbone's file is now; kept as a hint.
         licence: of the backbone's weights.
+        cosine: of the embeddings with those in float32, where another engine or precision made them.
         data, split, metrics: for the record, see :class:`ferkit.classifiers.artifact.ModelRecord`.
         overwrite: replace a model that is there.
 
@@ -137,6 +143,7 @@ def save_embedding_model(
                 "settings": settings_dict(embedder_settings),
                 "fingerprint": embedder_fingerprint,
                 "weights": None if weights is None else str(weights.resolve()),
+                **({} if cosine is None else {"cosine": round(cosine, 6)}),
             },
             "head": {
                 "settings": head.settings.to_dict(),
@@ -169,6 +176,13 @@ def load_embedding_classifier(
         weights = Path(hint)
     embedder = load_embedder(settings, weights=weights, threads=threads)
     check_fingerprint(artifact, embedder.fingerprint)
+    engine = getattr(embedder, "engine", None)
+    if engine is not None and (engine.name, engine.precision) != (settings.engine, settings.precision):
+        cosine = artifact.record.parts["embedder"].get("cosine", "unknown")
+        logger.info(
+            "%s was fitted on embeddings by %s; %s gives others, cosine with float32 %s",
+            artifact.folder.name, Engine(settings.engine, settings.precision), engine, cosine,
+        )  # fmt: skip
     head, dim = open_head(artifact)
     return EmbeddingClassifier(
         embedder, head, dim, artifact.labels, artifact.faces, f"the head of {artifact.folder}"

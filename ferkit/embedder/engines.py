@@ -144,6 +144,19 @@ def resolve_engines(device: str = "auto", precision: str = "float32", *, many: b
     return engines
 
 
+def resolve_stored(made_by: Engine, device: str | None, precision: str | None) -> list[Engine] | None:
+    """What to go on with where ``made_by`` has made embeddings already; None where the user wants another.
+
+    Raises:
+        DependencyError: it is not here.
+    """
+    own = _device(made_by)
+    wanted = (device or "auto").partition(":")[0], precision or "auto"
+    if wanted[0] not in ("auto", own) or wanted[1] not in ("auto", made_by.precision):
+        return None
+    return resolve_engines(own if device in (None, "auto") else device, made_by.precision)
+
+
 def precisions_of(engine: Engine) -> tuple[str, ...]:
     """The precisions that an engine runs here, the fastest that costs next to nothing first."""
     if engine.name == "openvino":
@@ -287,15 +300,12 @@ class _OnnxRuntimeSession:
 
 class _OpenVinoSession:
     def __init__(self, model: Path | bytes, engine: Engine, threads: int | None) -> None:
-        import platformdirs
-
         core = _openvino_core()
         network = core.read_model(model)
         settings = {
             "INFERENCE_PRECISION_HINT": _hint(engine),
             "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch
             "INFERENCE_NUM_THREADS": threads or 0,
-            "CACHE_DIR": str(Path(platformdirs.user_cache_dir("ferkit", appauthor=False)) / "openvino"),
         }
         self._network = core.compile_model(network, "CPU", settings)
         self._local = threading.local()

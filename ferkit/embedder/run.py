@@ -3,17 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.core.errors import DataError, ImageError, StoreDamagedError, WeightsError
+from ferkit.core.errors import DataError, DependencyError, ImageError, StoreDamagedError, WeightsError
 from ferkit.core.fingerprint import file_sha256
 from ferkit.core.progress import Progress
 from ferkit.core.protocols import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset
-from ferkit.embedder.backbones import Embedder
+from ferkit.embedder.backbones import Embedder, open_embedder
+from ferkit.embedder.engines import Engine, resolve_engines, resolve_stored
 from ferkit.embedder.extract import ExtractionSummary, extract
+from ferkit.embedder.find import stores_of
 from ferkit.embedder.settings import StoreSettings
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.embedder.tap_search import SAMPLE, TapScore, find_best_tap
@@ -72,6 +74,44 @@ class Cropping:
     reason: str
 
 
+def open_for_store(
+    spec: str,
+    name: str,
+    root: Path,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    **arguments: Any,
+) -> Embedder:
+    """A backbone for the embeddings of a data set, run by what made those that there are.
+
+    Args:
+        spec: see :func:`ferkit.embedder.backbones.open_embedder`.
+        name: of the data set in the store's name.
+        root: folder of all stores.
+        device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes those of the embeddings
+            that there are; for the first ones the best device, and float32.
+        arguments: of :func:`ferkit.embedder.backbones.open_embedder`.
+
+    Raises:
+        DependencyError: what is asked for, or made the embeddings, is not here.
+        FerkitError: see :func:`ferkit.embedder.backbones.open_embedder`.
+    """
+    engines = resolve_engines(device or "auto", precision or "float32", many=True)
+    embedder = open_embedder(spec, engines=engines, **arguments)
+    for folder, made_by in stores_of(root, name, embedder.settings):
+        try:
+            stored = resolve_stored(made_by, device, precision)
+        except DependencyError as error:
+            raise DependencyError(
+                f"{folder} was made by {made_by}: {error}; or name another --precision to embed anew"
+            ) from None
+        if stored is not None:
+            same = made_by == Engine(embedder.settings.engine, embedder.settings.precision)
+            return embedder if same else open_embedder(spec, engines=stored, **arguments)
+    return embedder
+
+
 def embed_dataset(
     dataset: Dataset,
     embedder: Embedder,
@@ -114,7 +154,11 @@ def embed_dataset(
             say(f"{shard.npy.name} is damaged and made anew")
             shard.remove()
         cropper = open_cropper(cropping, embedder)
-        return store, extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
+        summary = extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
+        view, cosine = store.view(), getattr(embedder, "cosine", None)
+        if view is not None and cosine is not None:
+            store.write_view(replace(view, cosine=cosine))
+        return store, summary
 
 
 def settle_cropping(dataset: Dataset, options: CropOptions) -> Cropping:
