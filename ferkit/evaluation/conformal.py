@@ -1,13 +1,13 @@
 """Sets of expressions that hold the true one as often as promised, whatever the classifier.
 
-Split conformal prediction by MAPIE: a threshold is found on some rows, and the promise is checked on others. It
-holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
-pay for the others.
+Split conformal prediction, the sets of MAPIE: a threshold is found on some rows, and the promise is checked on
+others. It holds on average over images like those, not for each class by itself; the per-class coverage shows which
+classes pay for the others.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ferkit.evaluation.metrics import Figure
 
 METHODS = ("lac", "aps")
 LEVELS = (0.9, 0.95)
+_TINY = 1e-8
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,6 @@ def prediction_sets(
     Raises:
         DataError: shapes or values that do not fit, too few rows for a level, or ``aps`` with two classes.
     """
-    from mapie.classification import SplitConformalClassifier
-
     truth, proba = check_probabilities(truth, proba)
     _, new = check_probabilities(np.zeros(len(new), int), new)
     k, least = proba.shape[1], int(np.ceil(max(levels) / (1 - max(levels)) - 1e-9))
@@ -88,14 +87,22 @@ def prediction_sets(
             f"sets that hold the truth in {max(levels):.0%} need at least {least} labelled images to find the "
             f"threshold on, found {len(truth)}"
         )
-    sets = SplitConformalClassifier(
-        _given_probabilities(k), list(levels), conformity_score=method, prefit=True, random_state=seed
-    )
-    with warnings.catch_warnings():  # it warns of classes without rows, which do no harm to the promise
-        warnings.simplefilter("ignore", UserWarning)
-        sets.conformalize(proba, truth)
-        last = {"include_last_label": "randomized"} if method == "aps" else {}
-        return sets.predict_set(new, conformity_score_params=last)[1]
+    rows, cumulated = np.arange(len(truth)), _cumulated(proba)
+    if method == "lac":
+        scores, of_new = 1 - proba[rows, truth], 1 - new
+    else:
+        u = np.random.RandomState(seed).uniform(size=len(truth))
+        scores, of_new = cumulated[rows, truth] - u * proba[rows, truth], _cumulated(new)
+    sets = np.empty((*new.shape, len(levels)), bool)
+    for i, level in enumerate(levels):
+        # The place of the threshold among n scores that makes the promise hold; in decimals, as levels are written.
+        place = np.ceil((len(scores) + 1) * (1 - float(1 - Decimal(str(level)))))
+        threshold = np.sort(scores)[int(place) - 1]
+        if method == "lac":
+            sets[..., i] = of_new - threshold <= _TINY
+        else:
+            sets[..., i] = _adaptive_sets(new, of_new, threshold, seed)
+    return sets
 
 
 def judge_conformal(
@@ -163,22 +170,20 @@ def _means(covered: np.ndarray, size: np.ndarray, units: np.ndarray) -> tuple[Fi
     return figures[0], figures[1]
 
 
-def _given_probabilities(k: int) -> Any:
-    """A fitted classifier whose features are its probabilities."""
-    from sklearn.base import BaseEstimator, ClassifierMixin
+def _cumulated(proba: np.ndarray) -> np.ndarray:
+    """For each class its probability and that of all that are more probable, (n, k)."""
+    order = np.argsort(proba, axis=1)[:, ::-1]
+    summed = np.cumsum(np.take_along_axis(proba, order, axis=1), axis=1)
+    return np.take_along_axis(summed, np.argsort(order, axis=1), axis=1)
 
-    class GivenProbabilities(ClassifierMixin, BaseEstimator):
-        """Passes on what it is given."""
 
-        classes_ = np.arange(k)
-
-        def predict_proba(self, X: np.ndarray) -> np.ndarray:
-            return X
-
-        def predict(self, X: np.ndarray) -> np.ndarray:
-            return X.argmax(axis=1)
-
-        def fit(self, X: np.ndarray, y: np.ndarray) -> "GivenProbabilities":
-            return self
-
-    return GivenProbabilities()
+def _adaptive_sets(proba: np.ndarray, cumulated: np.ndarray, threshold: float, seed: int) -> np.ndarray:
+    """The most probable classes up to the threshold, bool (n, k); the last one by chance, as far as it goes over."""
+    rows = np.arange(len(proba))
+    last = np.where(cumulated - threshold >= -_TINY, cumulated, np.inf).argmin(axis=1)
+    least = np.where(proba > _TINY, proba, np.inf).min(axis=1)
+    of_last = np.where(proba[rows, last] > _TINY, proba[rows, last], least)
+    sets = proba - of_last[:, None] >= -_TINY
+    over = (cumulated[rows, last] - threshold) / of_last
+    sets[rows, last] = over - np.random.RandomState(seed).uniform(size=len(proba)) <= _TINY
+    return sets
