@@ -8,6 +8,7 @@ import numpy as np
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.files import write_atomically
+from ferkit.core.fonts import can_plot
 from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.folder import read_folder
@@ -87,6 +88,8 @@ def run_demo(
         rows.append(DemoRow(kind, fitted.evaluation, fitted.head.seconds))
     best = max(rows, key=lambda row: row.evaluation.figures["accuracy"].value)
     write_report(best.evaluation, folder / "report")
+    if not can_plot("demo.png is"):
+        return rows
     figure = plot_overview(
         "ferkit on faces that it drew itself",
         [(row.name, row.evaluation) for row in rows],

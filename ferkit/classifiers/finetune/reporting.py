@@ -15,19 +15,22 @@ from ferkit.classifiers.finetune.history import (
     write_csv,
 )
 from ferkit.core.errors import DependencyError
+from ferkit.core.fonts import can_plot
 
 
 class Logs(keras.callbacks.Callback):
-    """Writes ``history.csv`` and ``curves.png``."""
+    """Writes ``history.csv`` and, with Matplotlib, ``curves.png``."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
+        self._plots = can_plot("curves.png is")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._run.history:
             write_csv(self._run.folder / "history.csv", self._run.history)
-            plot_curves(self._run.folder / "curves.png", self._run.history, self._run.recipe.monitor)
+            if self._plots:
+                plot_curves(self._run.folder / "curves.png", self._run.history, self._run.recipe.monitor)
 
 
 class TensorBoardLog(keras.callbacks.Callback):

@@ -31,9 +31,12 @@ def info(data: Path, as_json: bool, **options: Any) -> None:
         fer dataset info both.csv --all --plot both.png
     """
     from ferkit.core.files import write_atomically
+    from ferkit.core.fonts import require_plots
     from ferkit.core.progress import Progress
     from ferkit.datasets.describe import describe
 
+    if options["plot"]:
+        require_plots()
     dataset = load(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:
         found = describe(
