@@ -13,6 +13,7 @@ import json
 import logging
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -267,7 +268,8 @@ class _OnnxRuntimeSession:
         options.intra_op_num_threads = threads or 0
         # Threads that wait must not burn the time of those that read and crop the next batch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a provider that does not start: raised below
             providers, wanted = self._providers(engine, stack)
             self._session = onnxruntime.InferenceSession(
                 str(model) if isinstance(model, Path) else model, options, providers, enable_fallback=0
