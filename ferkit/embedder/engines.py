@@ -11,7 +11,6 @@ import functools
 import importlib.util
 import json
 import logging
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,10 +167,13 @@ def precisions_of(engine: Engine) -> tuple[str, ...]:
 
 @functools.cache
 def has_bfloat16() -> bool:
-    """Whether OpenVINO is installed, and the processor multiplies in bfloat16."""
-    if importlib.util.find_spec("openvino") is None:
-        return False
-    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether the processor multiplies in bfloat16, as far as OpenVINO or the system says."""
+    if importlib.util.find_spec("openvino") is not None:
+        return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
 
 
 _requested: tuple[str, str | None] = ("auto", None)
@@ -268,9 +270,10 @@ class _OnnxRuntimeSession:
         options.intra_op_num_threads = threads or 0
         # Threads that wait must not burn the time of those that read and crop the next batch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        onnxruntime.set_default_logger_severity(4)
+        providers, wanted = self._providers(engine)
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a provider that does not start: raised below
-            providers, wanted = self._providers(engine, stack)
             self._session = onnxruntime.InferenceSession(
                 str(model) if isinstance(model, Path) else model, options, providers, enable_fallback=0
             )
@@ -281,18 +284,15 @@ class _OnnxRuntimeSession:
         self.outputs = tuple(_tensor(t.name, t.shape) for t in self._session.get_outputs())
 
     @staticmethod
-    def _providers(engine: Engine, stack: contextlib.ExitStack) -> tuple[list[Any], str]:
+    def _providers(engine: Engine) -> tuple[list[Any], str]:
         cpu = "CPUExecutionProvider"
         if engine.name == "onnxruntime":
             return [cpu], cpu
         if engine.name != "openvino":
             options = {} if engine.name == "coreml" else {"device_id": str(engine.index)}
             return [(PROVIDERS[engine.name], options), cpu], PROVIDERS[engine.name]
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "openvino.json").write_text(
-            json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": _hint(engine)}}), encoding="utf-8"
-        )
-        options = {"device_type": "CPU", "load_config": str(folder / "openvino.json")}
+        config = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": _hint(engine)}})
+        options = {"device_type": "CPU", "load_config": config}
         return [(_OPENVINO_PROVIDER, options), cpu], _OPENVINO_PROVIDER
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
