@@ -40,7 +40,7 @@ ENGINES = {
 
 def speed(
     folder: Path,
-    n_images: int,
+    images: int,
     batch_size: int,
     rounds: int,
     mobilefacenet: Path | None,
@@ -51,16 +51,16 @@ def speed(
 
     weights = arcface_resnet34(folder / ".deepface" / "weights" / "arcface_weights.onnx")
     write_dataset(
-        folder / "faces", n_per_class=-(-n_images // 7), n_persons=20, size=112, seed=0, splits={"train": 1.0}
+        folder / "faces", n_per_class=-(-images // 7), n_persons=20, size=112, seed=0, splits={"train": 1.0}
     )
     dataset = load_dataset(folder / "faces")
-    dataset = dataset.subset(dataset.samples[:n_images])
+    dataset = dataset.subset(dataset.samples[:images])
     files = [str(dataset.root / sample.path) for sample in dataset.samples]
     crops = np.stack([dataset.read(sample) for sample in dataset.samples])
     os.environ |= {"DEEPFACE_HOME": str(folder), "DEEPFACE_BACKEND_ENGINE": "onnx"}
     from deepface import DeepFace
 
-    few = files[: max(16, n_images // 8)]
+    few = files[: max(16, images // 8)]
     common = {"model_name": "ArcFace", "enforce_detection": False}
     ways: dict[str, tuple[Callable[[int], object], int]] = {
         "DeepFace.represent one by one, skip": (
@@ -72,8 +72,8 @@ def speed(
     here = {name: engine for name, engine in ENGINES.items() if name.startswith("ONNX") or _is_here(engine)}
     for name, engine in here.items():
         embedder = open_embedder("arcface", weights=weights, engines=[engine])
-        ways[f"bare network, {name}"] = _bare(embedder, crops, batch_size), n_images
-        ways[f"fer embed, {name}"] = _loop(embedder, dataset, folder / name, batch_size), n_images
+        ways[f"bare network, {name}"] = _bare(embedder, crops, batch_size), images
+        ways[f"fer embed, {name}"] = _loop(embedder, dataset, folder / name, batch_size), images
     for name, engine in here.items():
         shipped = open_embedder("ferkit", engines=[engine])
         many = np.resize(crops[:, ::2, ::2], (2048, 56, 56, 3))[:, :48, :48]
@@ -81,9 +81,7 @@ def speed(
     rates = _by_turns(ways, rounds, clock)
     middle = {name: statistics.median(values) for name, values in rates.items()}
     best = max(middle[name] for name in theirs)
-    print(
-        f"{n_images} PNG files of 112x112, ArcFace ResNet-34, batch {batch_size}, median of {rounds} rounds"
-    )
+    print(f"{images} PNG files of 112x112, ArcFace ResNet-34, batch {batch_size}, median of {rounds} rounds")
     for name, values in rates.items():
         over = "" if name.startswith("bundled") else f"   {middle[name] / best:5.2f}x the best DeepFace way"
         print(f"  {name:50s} {middle[name]:8.1f} images/s{over}   ({min(values):.1f} to {max(values):.1f})")
@@ -200,8 +198,8 @@ def main() -> None:
     sub.add_argument("--images", type=int, default=256)
     sub.add_argument("--batch-size", type=int, default=16)
     sub.add_argument("--rounds", type=int, default=3)
-    sub.add_argument("--busy", action="store_true",
-                     help="on a busy machine: count the processor's time; start it on one core (taskset -c 0)")  # fmt: skip
+    busy = "on a busy machine: count the processor's time; start it on one core (taskset -c 0)"
+    sub.add_argument("--busy", action="store_true", help=busy)
     sub.add_argument("--mobilefacenet", type=Path, help="its ONNX file, for the cosines")
     sub = commands.add_parser("memory")
     sub.add_argument("data", type=Path)
@@ -219,8 +217,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         if command == "speed":
-            speed(Path(folder), arguments["images"], arguments["batch_size"], arguments["rounds"],
-                  arguments["mobilefacenet"], time.process_time if arguments["busy"] else time.perf_counter)  # fmt: skip
+            clock = time.process_time if arguments.pop("busy") else time.perf_counter
+            speed(Path(folder), clock=clock, **arguments)
         else:
             memory(Path(folder), arguments["data"], arguments["backbone"], tuple(arguments["sizes"]))
 

@@ -1,12 +1,29 @@
 """Work done ahead by threads, in order and within bounds."""
 
+import contextlib
+import functools
+import math
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@functools.cache
+def n_cores() -> int:
+    """How many processor cores this process may use: those of the machine, as far as affinity and cgroup allow."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # cgroup v2; elsewhere there is no such file, or it says "max"
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        n = min(n, math.ceil(int(quota) / int(period)))
+    return max(n, 1)
 
 
 def map_ahead(

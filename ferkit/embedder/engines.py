@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import json
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ferkit.core.errors import DependencyError, FerkitError, WeightsError
+from ferkit.core.parallel import n_cores
 
 logger = logging.getLogger(__name__)
 
@@ -267,7 +269,7 @@ class _OnnxRuntimeSession:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what matters is raised
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or _allowed_threads()
         # Threads that wait must not burn the time of those that read and crop the next batch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         onnxruntime.set_default_logger_severity(4)
@@ -307,7 +309,7 @@ class _OpenVinoSession:
         settings = {
             "INFERENCE_PRECISION_HINT": _hint(engine),
             "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch
-            "INFERENCE_NUM_THREADS": threads or 0,
+            "INFERENCE_NUM_THREADS": threads or _allowed_threads(),
         }
         self._network = core.compile_model(network, "CPU", settings)
         self._local = threading.local()
@@ -330,6 +332,11 @@ def _openvino_core() -> Any:
     import openvino
 
     return openvino.Core()
+
+
+def _allowed_threads() -> int:
+    """0, which lets an engine choose, unless this process may use a part of the machine only."""
+    return 0 if n_cores() >= (os.cpu_count() or 1) else n_cores()
 
 
 def _device(engine: Engine) -> str:
