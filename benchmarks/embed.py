@@ -1,7 +1,7 @@
 """How fast and how large ``fer embed`` is, against the bare network and against DeepFace, in one run.
 
     python benchmarks/embed.py speed                # the loop against the raw session, and against DeepFace
-    python benchmarks/embed.py memory data/         # peak memory at 2,000 and at 30,000 pictures
+    python benchmarks/embed.py memory data/         # peak memory at 2,000 and at 30,000 images
     python benchmarks/embed.py startup photo.jpg    # fer --help, and fer predict on one photo
 
 Without --weights the network is DeepFace's ArcFace ResNet-34 with random weights: as fast as the real one.
@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.core.progress import Progress, hidden_progress
+from ferkit.core.console import Progress, hidden_progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.synthetic import write_dataset
-from ferkit.embedder.backbones import Embedder, open_embedder
+from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.embedder.engines import CPU, Engine, available_devices, cosines, precisions_of
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.faces.cropping import CropOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -134,12 +135,12 @@ def _cosines(crops: np.ndarray, mobilefacenet: Path | None, here: dict[str, Engi
 
 
 def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> None:
-    """Peak resident memory of a ``fer embed`` process over more and more pictures."""
+    """Peak resident memory of a ``fer embed`` process over more and more images."""
     dataset = load_dataset(data)
     print(f"peak memory of 'fer embed --backbone {Path(backbone).name}'")
     for n in sizes:
         if n > len(dataset):
-            print(f"  {n} pictures: {data} has only {len(dataset)}")
+            print(f"  {n} images: {data} has only {len(dataset)}")
             continue
         table = folder / f"first{n}.csv"
         rows = [f"{(dataset.root / s.path).resolve()},{s.label}" for s in dataset.samples[:n]]
@@ -161,7 +162,7 @@ def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> N
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         note = "" if peak > before else " at most (an earlier process was larger)"
         print(
-            f"  {n:6d} pictures: {peak / 1024:6.0f} MB{note}, {n / (time.perf_counter() - start):.0f} images/s"
+            f"  {n:6d} images: {peak / 1024:6.0f} MB{note}, {n / (time.perf_counter() - start):.0f} images/s"
         )
 
 

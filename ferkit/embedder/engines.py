@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ferkit.core.console import n_cores
 from ferkit.core.errors import DependencyError, FerkitError, WeightsError
-from ferkit.core.parallel import n_cores
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from networks import small_network
 
+from ferkit.core.console import Progress, hidden_progress
 from ferkit.core.errors import DataError, DependencyError, WeightsError
-from ferkit.core.fingerprint import fingerprint, settings_dict
-from ferkit.core.progress import Progress, hidden_progress
+from ferkit.core.files import fingerprint, settings_dict
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.synthetic import write_dataset
 from ferkit.embedder import engines
-from ferkit.embedder.backbones import load_embedder, open_embedder
+from ferkit.embedder.embedders import load_embedder, open_embedder
 from ferkit.embedder.engines import (
     CPU,
     Engine,
@@ -27,9 +27,10 @@ from ferkit.embedder.engines import (
     requested_engines,
     resolve_engines,
 )
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset, open_for_store
+from ferkit.embedder.extract import StoreOptions, embed_dataset, open_for_store
 from ferkit.embedder.settings import EmbedderSettings
 from ferkit.embedder.store import EmbeddingStore
+from ferkit.faces.cropping import CropOptions
 
 needs_openvino = pytest.mark.skipif(
     "openvino" not in available_devices(), reason="needs the extra 'openvino'"
@@ -139,7 +140,7 @@ def test_openvino_gives_what_onnx_runtime_gives_from_any_thread(network: Path, c
 def test_a_precision_that_is_too_coarse_is_refused(
     network: Path, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ferkit.embedder.network.LEAST_COSINE", 1.1)
+    monkeypatch.setattr("ferkit.embedder.onnx_network.LEAST_COSINE", 1.1)
     with pytest.raises(DataError, match=r"at least 1.1 .* take --precision float32"):
         open_embedder(f"onnx:{network}", engines=[FLOAT32]).embed(crops)
 

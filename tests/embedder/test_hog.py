@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.embedder.backbones import open_embedder
+from ferkit.embedder.embedders import open_embedder
 
 
 def crops() -> np.ndarray:
