@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.core.console import Progress, hidden_progress
+from ferkit.core.console import hidden_progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.synthetic import write_dataset
 from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.embedder.engines import CPU, Engine, available_devices, cosines, precisions_of
 from ferkit.embedder.extract import StoreOptions, embed_dataset
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -103,10 +103,8 @@ def _bare(embedder: Embedder, crops: np.ndarray, batch_size: int) -> Callable[[i
 def _loop(embedder: Embedder, dataset: Dataset, folder: Path, batch_size: int) -> Callable[[int], object]:
     def run(i: int) -> None:
         options = StoreOptions(root=folder / f"cache{i}", batch_size=batch_size)
-        with hidden_progress(), Progress("") as progress:
-            embed_dataset(
-                dataset, embedder, CropOptions("none"), options, progress=progress, say=lambda _: None
-            )
+        with hidden_progress():
+            embed_dataset(dataset, embedder, Cropping.ask("none"), options)
 
     return run
 

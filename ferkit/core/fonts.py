@@ -69,8 +69,9 @@ def require_plots() -> None:
         )
 
 
+@functools.cache
 def can_plot(what: str) -> bool:
-    """Whether plots can be drawn; if not, one sentence says that ``what`` is left out."""
+    """Whether plots can be drawn; if not, one sentence says once that ``what`` is left out."""
     try:
         require_plots()
     except DependencyError as error:

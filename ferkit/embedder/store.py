@@ -207,6 +207,7 @@ class Snapshot:
         licence: of these weights.
         deleted: paths in the store that the data set no longer has.
         relabelled: label, split and group of the paths for which they changed since they were embedded.
+        crops: what was embedded of the images, see :data:`ferkit.faces.cropping.CropKind`; None in version 0.1.
         cosine: of some embeddings with those of ONNX Runtime in float32, where another engine or precision made them.
     """
 
@@ -216,6 +217,7 @@ class Snapshot:
     licence: str = "unknown"
     deleted: list[str] = field(default_factory=list)
     relabelled: dict[str, list[str | None]] = field(default_factory=dict)
+    crops: str | None = field(default=None, metadata=LATER)
     cosine: float | None = field(default=None, metadata=LATER)
 
 
@@ -416,7 +418,12 @@ class EmbeddingStore:
         return damaged
 
     def mirrored(
-        self, samples: tuple[Sample, ...], root: Path, weights: Path | None = None, licence: str = "unknown"
+        self,
+        samples: tuple[Sample, ...],
+        root: Path,
+        weights: Path | None = None,
+        licence: str = "unknown",
+        crops: str | None = None,
     ) -> Snapshot:
         """The view that shows exactly ``samples``.
 
@@ -439,7 +446,7 @@ class EmbeddingStore:
         weights_file = None if weights is None else str(weights.resolve())
         deleted = sorted(rows.keys() - listed.keys())
         cosine = None if before is None else before.cosine
-        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled, cosine)
+        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled, crops, cosine)
 
 
 def _positive(value: Any) -> int:

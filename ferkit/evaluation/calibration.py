@@ -3,14 +3,13 @@
 A correction is fitted on four fifths of the rows and judged on the fifth, five times over, with whole persons on one
 side, so that no row is judged by a correction that saw it or its person.
 
-Split conformal prediction, the sets of MAPIE: a threshold is found on some rows, and the promise is checked on
-others. It holds on average over images like those, not for each class by itself; the per-class coverage shows which
-classes pay for the others.
+Split conformal prediction (Vovk et al., 2005): a threshold is found on some rows, the promise is checked on others.
+It holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
+pay for the others.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -373,7 +372,7 @@ def prediction_sets(
     levels: Sequence[float] = LEVELS,
     seed: int = 0,
 ) -> np.ndarray:
-    """Which classes are in the set of each new row, bool (m, k, len(levels)).
+    """Say which classes are in the set of each new row, bool (m, k, len(levels)).
 
     Args:
         truth: int (n,), column of the true class of the rows to find the thresholds on.
@@ -396,22 +395,20 @@ def prediction_sets(
             f"sets that hold the truth in {max(levels):.0%} need at least {least} labelled images to find the "
             f"threshold on, found {len(truth)}"
         )
-    rows, cumulated = np.arange(len(truth)), _cumulated(proba)
-    if method == "lac":
-        scores, of_new = 1 - proba[rows, truth], 1 - new
-    else:
-        u = np.random.RandomState(seed).uniform(size=len(truth))
-        scores, of_new = cumulated[rows, truth] - u * proba[rows, truth], _cumulated(new)
-    sets = np.empty((*new.shape, len(levels)), bool)
-    for i, level in enumerate(levels):
-        # The place of the threshold among n scores that makes the promise hold; in decimals, as levels are written.
-        place = np.ceil((len(scores) + 1) * (1 - float(1 - Decimal(str(level)))))
-        threshold = np.sort(scores)[int(place) - 1]
-        if method == "lac":
-            sets[..., i] = of_new - threshold <= _CONFORMAL_TINY
-        else:
-            sets[..., i] = _adaptive_sets(new, of_new, threshold, seed)
-    return sets
+    rng = np.random.default_rng(seed)
+    strange = (lambda p: 1 - p) if method == "lac" else (lambda p: _mass_before(p, rng.random((len(p), 1))))
+    of_truth = np.sort(strange(proba)[np.arange(len(truth)), truth])
+    ranks = [min(len(truth), int(np.ceil((len(truth) + 1) * level - 1e-9))) for level in levels]
+    return strange(new)[..., None] <= of_truth[np.array(ranks) - 1]
+
+
+def _mass_before(proba: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Sum the probabilities of the likelier classes, and ``share`` (n, 1) of each class's own, (n, k)."""
+    order = np.argsort(-proba, axis=1, kind="stable")
+    falling = np.take_along_axis(proba, order, axis=1)
+    mass = np.empty_like(proba)
+    np.put_along_axis(mass, order, falling.cumsum(axis=1) - falling + share * falling, axis=1)
+    return mass
 
 
 def judge_conformal(
@@ -477,22 +474,3 @@ def _means(covered: np.ndarray, size: np.ndarray, units: np.ndarray) -> tuple[Fi
         low, high = interval(mean, np.array([error]), np.array([n_units]), effective_units(images))
         figures.append(Figure(float(mean[0]), float(low[0]), float(high[0])))
     return figures[0], figures[1]
-
-
-def _cumulated(proba: np.ndarray) -> np.ndarray:
-    """For each class its probability and that of all that are more probable, (n, k)."""
-    order = np.argsort(proba, axis=1)[:, ::-1]
-    summed = np.cumsum(np.take_along_axis(proba, order, axis=1), axis=1)
-    return np.take_along_axis(summed, np.argsort(order, axis=1), axis=1)
-
-
-def _adaptive_sets(proba: np.ndarray, cumulated: np.ndarray, threshold: float, seed: int) -> np.ndarray:
-    """The most probable classes up to the threshold, bool (n, k); the last one by chance, as far as it goes over."""
-    rows = np.arange(len(proba))
-    last = np.where(cumulated - threshold >= -_CONFORMAL_TINY, cumulated, np.inf).argmin(axis=1)
-    least = np.where(proba > _CONFORMAL_TINY, proba, np.inf).min(axis=1)
-    of_last = np.where(proba[rows, last] > _CONFORMAL_TINY, proba[rows, last], least)
-    sets = proba - of_last[:, None] >= -_CONFORMAL_TINY
-    over = (cumulated[rows, last] - threshold) / of_last
-    sets[rows, last] = over - np.random.RandomState(seed).uniform(size=len(proba)) <= _CONFORMAL_TINY
-    return sets
