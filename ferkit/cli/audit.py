@@ -14,6 +14,7 @@ from ferkit.cli.options import (
     detector_weights_option,
     is_quiet,
     lang_option,
+    load_data,
     person_option,
     say,
 )
@@ -185,10 +186,8 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _load(data: Path, options: dict[str, Any]) -> "Dataset":
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
 
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     say(f"{len(dataset):,} pictures in {data}")
     return dataset
 

@@ -18,6 +18,7 @@ from ferkit.cli.options import (
     group_split_option,
     is_quiet,
     lang_option,
+    load_data,
     margin_option,
     models_dir_option,
     person_option,
@@ -191,11 +192,9 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
 
 def _read(path: Path, options: dict[str, Any]) -> Any:
     from ferkit.core.progress import Progress
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.evaluation.pictures import read_pictures
 
-    dataset = load_dataset(path, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(path, options["person_pattern"])
     with Progress(f"reading {dataset.name}", quiet=is_quiet()) as progress:
         return read_pictures(dataset, options["cache_dir"], workers=options["workers"], progress=progress)
 

@@ -16,6 +16,7 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     is_quiet,
+    load_data,
     margin_option,
     person_option,
     say,
@@ -106,12 +107,11 @@ def embed(data: Path, **options: Any) -> None:
         fer embed labels.csv --detector yunet --margin 0.2
     """
     from ferkit.core.progress import Progress
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
+    from ferkit.datasets.files import left_out_counts
     from ferkit.embedder.backbones import InputOptions, open_embedder
     from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
 
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     counts = dataset.class_counts()
     say(
         f"{len(dataset)} images in {data}, {len(counts)} classes: "
@@ -153,7 +153,16 @@ def embed(data: Path, **options: Any) -> None:
             f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
         )
     if options["as_json"]:
-        click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {
+                    "store": str(store.folder),
+                    **asdict(summary),
+                    "left_out": left_out_counts(dataset.left_out),
+                },
+                ensure_ascii=False,
+            )
+        )
         return
     for path, reason in summary.failures[:10]:
         say(f"  failed: {path}: {reason}")

@@ -14,6 +14,7 @@ from ferkit.cli.options import (
     detector_weights_option,
     is_quiet,
     lang_option,
+    load_data,
     models_dir_option,
     person_option,
     say,
@@ -63,8 +64,6 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         fer eval ferkit aihub/ --by sex --by age
     """
     from ferkit.core.progress import Progress
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.embedder.run import CropOptions, open_cropper, settle_cropping
     from ferkit.evaluation.metrics import evaluate as measure
     from ferkit.evaluation.report import format_report, write_comparison, write_report
@@ -74,7 +73,7 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
 
     folder = choose_model(model, models_dir)
     trained = open_model(folder)
-    whole = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    whole = load_data(data, options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
     say(f"{len(dataset)} labelled images of {data}")

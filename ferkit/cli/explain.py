@@ -86,6 +86,7 @@ def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) 
 
 def _crop(photo: Path, model: Any, options: dict[str, Any]) -> Any:
     from ferkit.core.errors import ImageError
+    from ferkit.core.files import read_regular
     from ferkit.datasets.images import decode_image
     from ferkit.inference.cropping import settle_faces
     from ferkit.inference.pictures import PictureCropper
@@ -97,7 +98,7 @@ def _crop(photo: Path, model: Any, options: dict[str, Any]) -> Any:
         faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
     )
     try:
-        xyxy, crops, _ = cropper.cut(decode_image(photo.read_bytes()))
+        xyxy, crops, _ = cropper.cut(decode_image(read_regular(photo)))
     except ImageError as error:
         raise DataError(f"{photo}: {error}") from None
     if options["face"] > len(xyxy):

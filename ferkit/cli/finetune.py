@@ -15,6 +15,7 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     is_quiet,
+    load_data,
     margin_option,
     models_dir_option,
     person_option,
@@ -174,14 +175,12 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
     from ferkit.classifiers.finetune.recipes import load_recipe, parse_change
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.datasets.split import SplitSettings
     from ferkit.embedder.run import CropOptions
 
     changes = {_SETTINGS[key]: options[key] for key in _SETTINGS if options[key] is not None}
     recipe = load_recipe(options["recipe"], changes | dict(map(parse_change, options["settings"])))
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     counts = dataset.class_counts()
     say(
         f"{len(dataset)} images in {data}, {len(counts)} classes: "

@@ -4,7 +4,9 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +40,36 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise
     except OSError as error:
         raise FerkitError(why_not_written(path, error)) from error
+
+
+def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """Read a file, or its first ``most`` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, device or socket: reading one may never end.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON; bytes are UTF-8, file names that are not pass through. Raises ValueError, however deep it is."""
+    text = content.decode("utf-8-sig", "surrogateescape") if isinstance(content, bytes) else content
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_toml(content: str | bytes) -> dict[str, Any]:
+    """Parse TOML; bytes are UTF-8. Raises ValueError, however deep it is."""
+    text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:

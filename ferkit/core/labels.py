@@ -120,3 +120,11 @@ def known_label_sets() -> tuple[str, ...]:
 def meaning_of(label: str) -> str:
     """The common word for a spelling: ``happiness``, ``기쁨`` and ``Happy`` are all ``happy``; others stay."""
     return LabelTables.built_in().meaning_of(label)
+
+
+def same_meaning(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Names of classes that mean the same, side by side: ``{"happy": ("happy", "기쁨")}``."""
+    by_meaning: dict[str, list[str]] = {}
+    for name in names:
+        by_meaning.setdefault(meaning_of(name), []).append(name)
+    return {meaning: tuple(same) for meaning, same in by_meaning.items() if len(same) > 1}

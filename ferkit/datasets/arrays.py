@@ -1,17 +1,21 @@
 """Pictures in arrays: ``.npz`` files and whatever decodes into memory as a whole."""
 
+import os
+import stat
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.dataset import Dataset, Sample, Stamp
-from ferkit.datasets.folder import split_of
+from ferkit.datasets.files import class_name
+from ferkit.datasets.folder import is_missing, split_of
 
 _IMAGES = ("images", "x", "X", "data")
 _LABELS = ("labels", "y", "Y", "target")
@@ -54,7 +58,7 @@ def read_npz(path: Path) -> Dataset:
     Raises:
         DataError: not such a file.
     """
-    arrays = _load(path)
+    arrays, left_out = _load(path)
     samples: list[Sample] = []
     parts: list[np.ndarray] = []
     for split, images, labels in _pairs(arrays, path):
@@ -66,25 +70,58 @@ def read_npz(path: Path) -> Dataset:
         groups = _names(arrays, "groups", n, path) if split is None else None
         for i, label in enumerate(known_labels):
             own_split = split if splits is None else split_of(splits[i], path)
-            group = None if groups is None else groups[i] or None
+            group = None if groups is None or is_missing(groups[i]) else groups[i]
             samples.append(Sample(f"{own_split or 'all'}/{len(samples):06d}", label, own_split, group))
     if len({part.shape[1:] for part in parts}) != 1:
         raise DataError(
             f"expected pictures of one size in {path}, found {[part.shape[1:] for part in parts]}"
         )
     index = {sample.path: i for i, sample in enumerate(samples)}
-    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.concatenate(parts), index))
+    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.concatenate(parts), index), left_out)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path) -> tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]:
+    """The arrays by name, and the members that are none."""
+    left_out = []
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array, not an archive of named ones")
-        with file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
-        raise DataError(f"expected an .npz file of plain arrays at {path}: {error}") from None
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("not a regular file")
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    if not _is_array(file, member.filename, member.file_size):
+                        left_out.append((member.filename, "not an array"))
+        foreign = {name.removesuffix(".npy") for name, _ in left_out}
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if key not in foreign}, tuple(left_out)
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"expected an .npz file of plain arrays at {path}: {reason}") from None
+
+
+def _is_array(file: IO[bytes], name: str, size: int) -> bool:
+    """Whether it is one; ValueError where it holds less than its header claims, or more than there is memory."""
+    if file.read(6) != np.lib.format.MAGIC_PREFIX:
+        return False
+    version = tuple(file.read(2))
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    claimed = dtype.itemsize
+    for length in shape:  # Python's numbers do not overflow
+        claimed *= int(length)
+    if claimed > size - file.tell() and not dtype.hasobject:
+        raise ValueError(f"its member {name} claims {claimed:,} bytes and has {size - file.tell():,}")
+    if hasattr(os, "sysconf") and claimed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise ValueError(f"its member {name} has {claimed:,} bytes, more than there is memory")
+    return True
 
 
 def _pairs(
@@ -133,19 +170,21 @@ def _labels(labels: np.ndarray, n: int, names: list[str] | None, path: Path) -> 
         )
     values = labels.reshape(-1)
     if not np.issubdtype(values.dtype, np.number):
-        return [text or None for text in _texts(values)]
-    with np.errstate(invalid="ignore"):  # NaN becomes some number, and differs from it
+        return [None if is_missing(text) else class_name(text) for text in _texts(values)]
+    unknown = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(n, bool)
+    values = np.where(unknown, 0, values)
+    with np.errstate(invalid="ignore"):  # infinity becomes some number, and differs from it
         numbers = values.astype(np.int64)
     if not np.array_equal(numbers, values):
         raise DataError(
             f"expected names or whole numbers as labels in {path}, found {values.dtype} with other values"
         )
     if names is None:
-        return [str(number) for number in numbers]
+        return [None if nan else str(number) for number, nan in zip(numbers, unknown, strict=True)]
     if n and not 0 <= numbers.min() <= numbers.max() < len(names):
         found = f"{numbers.min()}..{numbers.max()}"
         raise DataError(f"expected labels 0..{len(names) - 1} for the class_names of {path}, found {found}")
-    return [names[number] for number in numbers]
+    return [None if nan else names[number] for number, nan in zip(numbers, unknown, strict=True)]
 
 
 def _names(arrays: dict[str, np.ndarray], key: str, n: int | None, path: Path) -> list[str] | None:

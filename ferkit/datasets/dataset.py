@@ -1,5 +1,6 @@
 """Samples and where their pixels come from."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Dataset:
         root: the folder or file it was read from.
         samples: sorted by path, paths distinct.
         source: gives the pixels.
+        left_out: path and reason of each file or row that was found and not taken; what follows a colon in a reason
+            is detail.
 
     Raises:
         DataError: no samples, or two of one path.
@@ -74,11 +77,13 @@ class Dataset:
     root: Path
     samples: tuple[Sample, ...]
     source: ImageSource
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.samples:
+            why = f" but {': '.join(self.left_out[0])}" if self.left_out else ""
             raise DataError(
-                f"expected pictures in {self.root}, found none; see 'fer embed --help' for the layouts"
+                f"expected pictures in {self.root}, found none{why}; see 'fer embed --help' for the layouts"
             )
         object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.path)))
         for a, b in zip(self.samples, self.samples[1:], strict=False):
@@ -89,6 +94,31 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @functools.cached_property
+    def paths(self) -> np.ndarray:
+        """Paths of all samples, (n,) of str."""
+        return self._column("path")
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Classes of all samples, (n,) of str or None."""
+        return self._column("label")
+
+    @functools.cached_property
+    def splits(self) -> np.ndarray:
+        """Parts of all samples, (n,) of ``train``, ``val``, ``test`` or None."""
+        return self._column("split")
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """Persons of all samples, (n,) of str or None."""
+        return self._column("group")
+
+    def _column(self, name: str) -> np.ndarray:
+        column = np.empty(len(self.samples), object)
+        column[:] = [getattr(sample, name) for sample in self.samples]
+        return column
 
     def read(self, sample: Sample) -> np.ndarray:
         """uint8 RGB (H, W, 3).

@@ -14,7 +14,7 @@ from ferkit.core.parallel import map_ahead
 from ferkit.core.progress import Progress
 from ferkit.datasets.arrays import ArraySource
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
+from ferkit.datasets.files import FileSource, left_out_counts
 from ferkit.datasets.images import ImageHeader, read_header
 from ferkit.datasets.manifest import SOURCE, attribute_names
 
@@ -97,6 +97,7 @@ class Description:
         n_boxes: pictures with the box of a face.
         attributes: by name.
         headers: sizes and colours.
+        left_out: files or rows that were found and not taken, by reason.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Description:
     n_boxes: int
     attributes: Mapping[str, Values]
     headers: Headers
+    left_out: Mapping[str, int]
 
     def by(self, *axes: int) -> dict[tuple[str, ...], int]:
         """Pictures by some of class (0), source (1) and part (2), sorted."""
@@ -129,6 +131,7 @@ class Description:
             "counts": rows,
             "persons": vars(self.persons),
             "n_boxes": self.n_boxes,
+            "left_out": dict(self.left_out),
             "attributes": {name: vars(values) for name, values in self.attributes.items()},
             "headers": {
                 "n": headers.n,
@@ -163,6 +166,7 @@ def describe(
         sum(sample.box is not None for sample in dataset.samples),
         {name: _values(dataset, name) for name in names},
         _headers(dataset, everything, workers, progress),
+        left_out_counts(dataset.left_out),
     )
 
 
@@ -243,6 +247,6 @@ def header_of(dataset: Dataset, sample: Sample) -> ImageHeader:
         gray = source.images.ndim == 3 or source.images.shape[3] == 1
         return ImageHeader((width, height), (width, height), 1, "array", "L" if gray else "RGB")
     if isinstance(source, FileSource):
-        with (source.root / sample.path).open("rb") as file:
+        with source.file(sample.path).open("rb") as file:
             return read_header(file)
     return read_header(source.read(sample.path))

@@ -15,6 +15,7 @@ from ferkit.core.errors import DataError, DependencyError, ImageError
 from ferkit.core.files import write_atomically
 from ferkit.core.parallel import map_ahead
 from ferkit.core.progress import Progress
+from ferkit.datasets.arrays import ArraySource
 from ferkit.datasets.columns import BOX
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
@@ -168,7 +169,7 @@ def _row(sample: Sample, names: list[str]) -> dict[str, Any]:
 
 
 def _file(dataset: Dataset, sample: Sample) -> bytes:
-    if isinstance(dataset.source, FileSource):
+    if not isinstance(dataset.source, ArraySource):
         return dataset.source.read(sample.path)
     done, content = cv2.imencode(".png", dataset.read(sample)[..., ::-1])
     if not done:

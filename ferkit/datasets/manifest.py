@@ -20,7 +20,7 @@ from typing import IO, TextIO
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import write_atomically
-from ferkit.datasets.columns import BOX, BOX_SPELLINGS, MEANINGS
+from ferkit.datasets.columns import BOX, BOX_SPELLINGS, MEANINGS, is_unknown, plain
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
 from ferkit.datasets.table import table_rows
@@ -68,7 +68,7 @@ def relocated(dataset: Dataset, folder: Path) -> list[Sample]:
     """
     if not isinstance(dataset.source, FileSource):
         raise DataError(
-            f"the pictures of {dataset.root} lie inside that one file, and a manifest refers to files; "
+            f"the pictures of {dataset.root} lie inside that one file, and a manifest refers to files of their own; "
             f"write them out first: fer dataset export {dataset.root} -o FOLDER"
         )
     root = dataset.source.root
@@ -104,10 +104,12 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
     reserved = {"path", "label", "split", "group", *BOX}
     if clashes := reserved & {name.lower() for name in names}:
         raise DataError(f"expected other names for attributes than {sorted(clashes)}; rename them")
-    lower = {name.lower() for name in names}
+    lower = {plain(name) for name in names}
     # A column is also written where an attribute would be taken for it, as 'subject' would be for a missing group.
     with_label, with_split, with_group = (
-        any(getattr(sample, meaning) for sample in samples) or not lower.isdisjoint(MEANINGS[meaning])
+        any(getattr(sample, meaning) for sample in samples)
+        or not lower.isdisjoint(MEANINGS[meaning])
+        or (meaning == "label" and any(map(is_unknown, names)))
         for meaning in ("label", "split", "group")
     )
     with_box = any(s.box is not None for s in samples) or any(set(four) <= lower for four in BOX_SPELLINGS)

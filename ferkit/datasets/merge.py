@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ferkit.core.errors import DataError
-from ferkit.core.labels import meaning_of
+from ferkit.core.labels import meaning_of, same_meaning
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
 from ferkit.datasets.manifest import SOURCE, relocated
@@ -81,7 +81,7 @@ def merge(
             "decide with --conflict first, last or drop"
         )
     merged = Dataset(folder.resolve().name, folder, tuple(samples), FileSource(folder))
-    return Merged(merged, n_same, tuple(conflicts), tuple(lookalikes), _spellings(merged))
+    return Merged(merged, n_same, tuple(conflicts), tuple(lookalikes), same_meaning(merged.class_counts()))
 
 
 def _from_source(sample: Sample, source: str) -> Sample:
@@ -133,10 +133,3 @@ def _is_same(a: Sample, b: Sample, folder: Path) -> bool:
         return os.path.samefile(folder / a.path, folder / b.path)
     except OSError:
         return False
-
-
-def _spellings(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    by_meaning: dict[str, list[str]] = {}
-    for name in dataset.class_counts():
-        by_meaning.setdefault(meaning_of(name), []).append(name)
-    return {meaning: tuple(names) for meaning, names in by_meaning.items() if len(names) > 1}

@@ -32,7 +32,7 @@ class Relabelled:
 
 def relabel(
     dataset: Dataset,
-    target: str,
+    target: str | None = None,
     *,
     tables: LabelTables | None = None,
     language: str | None = None,
@@ -42,7 +42,7 @@ def relabel(
 
     Args:
         dataset: with class names in any spelling and language that the tables know.
-        target: name of a label set.
+        target: name of a label set; None gives classes that mean the same the spelling that most images have.
         tables: label sets and maps; those that come along by default.
         language: ``en`` or ``ko`` spells the classes so; None as the set does.
         unmapped: what becomes of pictures whose class has no place in the target.
@@ -51,10 +51,14 @@ def relabel(
         DataError: no such set, nothing left, or classes without a place and ``unmapped`` is ``refuse``.
     """
     tables = tables or LabelTables.built_in()
-    labels = LabelSet.named(target, tables)
     counts = dataset.class_counts()
     if not counts:
         raise DataError(f"expected labelled pictures in {dataset.root}, found none with a label")
+    if target is None:
+        most = {tables.meaning_of(name): name for name in sorted(counts, key=lambda name: counts[name])}
+        labels = LabelSet(tuple(sorted(most.values())))
+    else:
+        labels = LabelSet.named(target, tables)
     mapping = LabelSet(tuple(counts)).map_to(labels, tables)
     spelled = labels.names if language is None else labels.display(language, tables)
     new = {name: spelled[i] if i >= 0 else None for name, i in zip(counts, mapping.index, strict=True)}

@@ -1,8 +1,15 @@
-"""CSV tables: ``path,label[,split][,group][,box][,attributes]``, and FER2013's own with its pixels inside."""
+"""Tables: ``path,label[,split][,group][,box][,attributes]`` in any usual form, and FER2013's with its pixels inside."""
 
 import codecs
+import contextlib
 import csv
-from collections.abc import Iterator
+import itertools
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -10,84 +17,212 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.arrays import ArraySource
-from ferkit.datasets.columns import Columns
+from ferkit.datasets.columns import MEANINGS, CheckBox, Columns, is_unknown, plain
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
-from ferkit.datasets.folder import split_of
+from ferkit.datasets.folder import split_named, split_of
+from ferkit.datasets.images import HEIF_SUFFIXES, SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt", ".lst"})
+"""File names that count as tables, in lower case."""
 
 _BLOCK = 1 << 20
+_LOOKED_AT = 20
+"""Lines that tell the delimiter."""
 
 _FER2013_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
-"""What 0..6 mean in fer2013.csv: not the alphabet's order, which folders of the same pictures have. The table of CK+
+"""What 0..6 mean in fer2013.csv: not the alphabet's order, which folders of the same images have. The table of CK+
 that has the same form has 7 too."""
 
 
-def read_table(path: Path) -> Dataset:
-    """Read a CSV file (UTF-8 or EUC-KR; with or without header) or FER2013's ``emotion,pixels,Usage``.
+@dataclass(frozen=True)
+class TableRows:
+    """What the rows of a table say.
 
-    Paths are relative to the CSV file, or absolute. Columns called left, top, right and bottom are the face's box
-    in pixels, and what has no meaning of its own becomes an attribute. Without a header the columns are path and
-    label. The data set that :func:`ferkit.datasets.manifest.write_manifest` wrote comes back as it was.
+    Attributes:
+        columns: what was read as what.
+        samples: one a row, several of an image allowed.
+        left_out: path and reason of the rows that cannot be used.
+    """
+
+    columns: Columns
+    samples: list[Sample]
+    left_out: list[tuple[str, str]]
+
+
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Dataset:
+    """Read a table (UTF-8, UTF-16, CP949; any delimiter; a header or none) or FER2013's ``emotion,pixels,Usage``.
+
+    Paths are relative to the table, or absolute. Columns are known by their usual names, also in Korean; left, top,
+    right and bottom are the face's box in pixels, and what has no meaning of its own becomes an attribute. Without a
+    header the columns are path, label and split. Rows that cannot be used are left out and listed; of several rows of
+    one image that with the largest box counts, or else the first. The data set that
+    :func:`ferkit.datasets.manifest.write_manifest` wrote comes back as it was.
+
+    Args:
+        path: the table.
+        columns: name of the column by meaning, where a table calls them something else.
 
     Raises:
-        DataError: not a readable table, or the columns are not there.
+        DataError: not a readable table, columns that are not there or that nobody knows, or no row that can be used.
     """
-    rows = table_rows(path)
-    header = next(rows, [])
-    names = [cell.strip().lower() for cell in header]
+    header = next(table_rows(path), [])
+    names = [plain(cell) for cell in header]
     if {"emotion", "pixels"} <= set(names):
-        return _read_fer2013(path, rows, names)
-    columns, first = Columns.of(header, path), 2
-    if columns is None:
-        if "label" in names or len(names) < 2:
-            raise DataError(
-                f"expected a column 'path' (and 'label', 'split', 'group') in {path}, found {names or 'nothing'}"
-            )
-        columns, first = Columns(path, 0, 1), 1
-        rows = table_rows(path)  # the first line is data
-
-    samples = []
-    for number, row in enumerate(rows, first):
-        if not any(row):
-            continue
-        try:
-            samples.append(columns.sample(row))
-        except DataError as error:
-            raise DataError(
-                f"row {number} of {path}: {error}; correct it, or let 'fer dataset import csv' leave such rows out"
-            ) from None
-    return Dataset(path.stem, path, tuple(samples), FileSource(path.parent))
+        return _read_fer2013(path, names)
+    rows = parse_table(path, columns)
+    by_path: dict[str, Sample] = {}
+    for sample in rows.samples:
+        before = by_path.setdefault(sample.path, sample)
+        if before is not sample:
+            rows.left_out.append((sample.path, "another row of the same image"))
+            if _area(sample) > _area(before):
+                by_path[sample.path] = sample
+    if not by_path and rows.left_out:
+        first = ": ".join(rows.left_out[0])
+        raise DataError(f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}")
+    return Dataset(path.stem, path, tuple(by_path.values()), FileSource(path.parent), tuple(rows.left_out))
 
 
-def _read_fer2013(path: Path, rows: Iterator[list[str]], header: list[str]) -> Dataset:
+def parse_table(
+    path: Path,
+    named: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    box: CheckBox | None = None,
+) -> TableRows:
+    """Read a table of images row by row.
+
+    Args:
+        path: the table.
+        named: name of the column by meaning, see :meth:`Columns.from_header`.
+        folder: that paths are relative to; None takes that of the table.
+        box: see :meth:`Columns.sample`.
+
+    Raises:
+        DataError: not a readable table, or columns that are not there or that nobody knows.
+    """
+    first = next(table_rows(path), [])
+    columns, has_header = _columns(first, path, named, path.parent if folder is None else folder)
+    while True:
+        rows = table_rows(path)
+        numbered = enumerate(rows, 1)
+        if has_header:
+            next(numbered, None)
+        samples: list[Sample] = []
+        left_out: list[tuple[str, str]] = []
+        for number, row in numbered:
+            if not any(row):
+                continue
+            try:
+                samples.append(columns.sample(row, box))
+            except DataError as error:
+                shown = row[columns.path].strip() if columns.path < len(row) else ""
+                sign = ", " if ": " in str(error) else ": "
+                left_out.append((shown or path.name, f"{error}{sign}row {number}"))
+        if columns.split is None or samples or not left_out or (named or {}).get("split"):
+            break
+        if has_header and plain(first[columns.split]) in ("split", "usage"):
+            break
+        logger.info("the column %r of %s names no parts and is kept as it is", first[columns.split], path)
+        rest = ((first[columns.split].strip(), columns.split),) if has_header else ()
+        columns = replace(columns, split=None, attributes=(*columns.attributes, *rest))
+    if unknown := [name for name, _ in columns.attributes if is_unknown(name)]:
+        logger.info(
+            "columns of %s that are kept as attributes: %s (--columns split=NAME,group=NAME gives them a meaning)",
+            path, ", ".join(unknown),
+        )  # fmt: skip
+    return TableRows(columns, samples, left_out)
+
+
+def table_columns(path: Path, named: Mapping[str, str] | None = None) -> Columns:
+    """What the columns of a table are. Raises DataError, see :func:`parse_table`."""
+    return _columns(next(table_rows(path), []), path, named, path.parent)[0]
+
+
+def _columns(
+    first: Sequence[str], path: Path, named: Mapping[str, str] | None, folder: Path
+) -> tuple[Columns, bool]:
+    """The columns by the first row, and whether it is a header: whether it names columns, or holds no image."""
+    words = {word for words in MEANINGS.values() for word in words}
+    names = [plain(cell) for cell in first]
+    images = [i for i, cell in enumerate(first) if _may_be_image(cell, folder)]
+    if not images or names[0] in words or (images[0] > 0 and not words.isdisjoint(names)):
+        return Columns.from_header(first, path, named), True
+    if named:
+        numbers = [str(i) for i in range(1, len(first) + 1)]
+        return replace(Columns.from_header(numbers, path, named), attributes=()), False
+    others = [i for i in range(len(first)) if i > images[0]] or [
+        i for i in range(len(first)) if i != images[0]
+    ]
+    split = next((i for i in others[1:] if split_named(first[i])), None)
+    if unread := [
+        i + 1 for i in range(len(first)) if i not in (images[0], others[0] if others else -1, split)
+    ]:
+        logger.info("%s has no header, and its column %s is not read; --columns path=1,label=2,group=3 names columns "
+                    "by number", path, ", ".join(map(str, unread)))  # fmt: skip
+    return Columns(path, images[0], others[0] if others else None, split), False
+
+
+def _may_be_image(cell: str, folder: Path) -> bool:
+    name = cell.strip().replace("\\", "/")
+    if _is_image_name(name):
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        return bool(name) and (folder / name).is_file()
+    return False
+
+
+def _is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES | HEIF_SUFFIXES
+
+
+def _area(sample: Sample) -> float:
+    return 0.0 if sample.box is None else (sample.box[2] - sample.box[0]) * (sample.box[3] - sample.box[1])
+
+
+def _read_fer2013(path: Path, header: list[str]) -> Dataset:
     emotion, pixels = header.index("emotion"), header.index("pixels")
     usage = header.index("usage") if "usage" in header else None
     names = dict(enumerate(_FER2013_EMOTIONS))
-    samples, images = [], []
-    for number, row in enumerate(row for row in rows if any(row)):
+    samples, images, left_out = [], [], []
+    for number, row in enumerate(row for row in itertools.islice(table_rows(path), 1, None) if any(row)):
         try:
             label = names[int(row[emotion])]
             image = np.array(row[pixels].split(), np.uint8).reshape(48, 48)
-        except (ValueError, LookupError, OverflowError) as error:
-            raise DataError(
-                f"expected an emotion 0..7 and 48x48 pixels in row {number + 1} of {path}: {error}"
-            ) from None
-        split = split_of(row[usage], path) if usage is not None and usage < len(row) else None
+            split = split_of(row[usage], path) if usage is not None and usage < len(row) else None
+        except (DataError, ValueError, LookupError, OverflowError) as error:
+            reason = f"expected an emotion 0..7, 48x48 pixels and a usage: {error}, row {number + 1}"
+            left_out.append((path.name, reason))
+            continue
         samples.append(Sample(f"{split or 'all'}/{number:06d}", label, split))
         images.append(image)
     if not images:
-        raise DataError(f"expected pictures in {path}, found only a header")
+        why = (
+            f"found none that can be used; the first, {': '.join(left_out[0])}"
+            if left_out
+            else "found only a header"
+        )
+        raise DataError(f"expected pictures in {path}, {why}")
     stored = {sample.path: i for i, sample in enumerate(samples)}
-    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.stack(images), stored))
+    source = ArraySource(path, np.stack(images), stored)
+    return Dataset(path.stem, path, tuple(samples), source, tuple(left_out))
 
 
-def table_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    """The rows of a CSV file in UTF-8 or EUC-KR, the header too; the file may be larger than the memory.
+def table_rows(path: Path, delimiter: str | None = None) -> Iterator[list[str]]:
+    """The rows of a table in UTF-8, UTF-16 or CP949, the header too; the file may be larger than the memory.
+
+    Args:
+        path: the table.
+        delimiter: None finds out.
 
     Raises:
         DataError: it cannot be read, or is no such file.
     """
     try:
+        if not path.is_file() and path.exists():
+            raise DataError(f"expected a table, found what is not a regular file at {path}")
         encoding = _encoding(path)
         # newline="" leaves the ends of lines to the CSV reader: a quoted name may hold one.
         file = path.open(encoding=encoding, errors=_errors(encoding), newline="")
@@ -97,14 +232,17 @@ def table_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
 
 
 def _encoding(path: Path) -> str:
-    """Of ``utf-8-sig`` (the file says so itself), ``utf-8`` and ``cp949`` the first that the whole file is in."""
+    """Of ``utf-8-sig`` and ``utf-16`` (the file says so itself), ``utf-8`` and ``cp949`` the one that it is in."""
     decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8", "cp949")}
     # cp949 contains EUC-KR, what Korean Excel writes.
     with path.open("rb") as file:
-        marked = file.read(3) == codecs.BOM_UTF8
-        file.seek(0)
+        block = file.read(_BLOCK)
+        if block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        if b"\0" in block and (wide := _unmarked_utf16(block)) is not None:
+            return wide
+        marked = block.startswith(codecs.BOM_UTF8)
         while decoders:
-            block = file.read(_BLOCK)
             if b"\0" in block:
                 raise DataError(f"expected a CSV table, found binary data in {path}")
             for name, decoder in list(decoders.items()):
@@ -114,26 +252,94 @@ def _encoding(path: Path) -> str:
                     del decoders[name]
             if not block:
                 break
+            block = file.read(_BLOCK)
     if marked:
         return "utf-8-sig"
     if not decoders:
-        raise DataError(f"expected {path} in UTF-8 or EUC-KR, found neither; save it as 'CSV UTF-8'")
+        raise DataError(
+            f"expected {path} in UTF-8, UTF-16 or CP949, found none of these; save it as 'CSV UTF-8'"
+        )
     return next(iter(decoders))
+
+
+def _unmarked_utf16(block: bytes) -> str | None:
+    """The order of bytes in which there are most signs that tables have; None where a zero stays."""
+    signs = {}
+    for encoding in ("utf-16-le", "utf-16-be"):
+        text = block[: len(block) // 2 * 2].decode(encoding, "replace")
+        signs[encoding] = 0 if "\0" in text else sum(map(text.count, ",;\t|\r\n./"))
+    best = max(signs, key=signs.__getitem__)
+    return best if signs[best] else None
 
 
 def _errors(encoding: str) -> str:
     # What is no UTF-8 in a file that says it is are names of files, kept as the bytes they are.
-    return "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    return (
+        "surrogateescape"
+        if encoding == "utf-8-sig"
+        else "replace"
+        if encoding.startswith("utf-16")
+        else "strict"
+    )
 
 
-def _parsed(file: TextIO, path: Path, delimiter: str) -> Iterator[list[str]]:
+def _parsed(file: TextIO, path: Path, delimiter: str | None) -> Iterator[list[str]]:
     with file:
-        reader = csv.reader(file, delimiter=delimiter)
         try:
-            yield from reader
-        except csv.Error as error:
-            raise DataError(
-                f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}"
-            ) from None
+            head = list(itertools.islice(file, _LOOKED_AT))
+            if any("\0" in line for line in head):
+                raise DataError(f"expected a CSV table, found binary data in {path}")
+            if head and (named := re.fullmatch(r"sep=(.)\s*", head[0])):  # what Excel writes and reads
+                delimiter = delimiter or named[1]
+                del head[0]
+            yield from _rows(itertools.chain(head, file), delimiter or _delimiter(head, path.suffix.lower()))
         except OSError as error:
             raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
+
+
+def _rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
+    """Parse rows; where quotes do not match, the line is taken by itself."""
+    read: list[str] = []
+    again: deque[str] = deque()
+
+    def kept() -> Iterator[str]:
+        while line := again.popleft() if again else next(lines, ""):
+            read.append(line)
+            yield line
+
+    while True:
+        try:
+            for row in csv.reader(
+                kept(), delimiter=delimiter, strict=True, skipinitialspace=delimiter == " "
+            ):
+                read.clear()
+                yield row
+            return
+        except csv.Error:
+            matched = read[0].count('"') % 2 == 0
+            try:
+                if matched:
+                    yield next(csv.reader(read[:1], delimiter=delimiter))
+                else:
+                    row = next(csv.reader(read[:1], delimiter=delimiter, quoting=csv.QUOTE_NONE))
+                    yield [cell.strip('"') for cell in row]
+            except csv.Error as error:
+                yield ["", f"{error}: {read[0][:40]!r}"]
+            again.extendleft(reversed(read[1:]))
+            read.clear()
+
+
+def _delimiter(lines: list[str], suffix: str) -> str:
+    """The sign that all lines have equally often and that makes cells of names or images, or else the first one."""
+    plain_lines = [re.sub(r'"[^"]*"', "", line) for line in lines if line.strip()]
+    counts = {sign: [line.count(sign) for line in plain_lines] for sign in "\t;,|"}
+    if suffix in (".txt", ".lst"):
+        counts[" "] = [line.strip().count(" ") for line in plain_lines]
+    even = [sign for sign, found in counts.items() if found and min(found) == max(found) > 0]
+    if even:
+        return max(even, key=lambda sign: any(map(_says_something, lines[0].split(sign))))
+    return max(counts, key=lambda sign: (counts[sign][:1] or [0], sign == ","))
+
+
+def _says_something(cell: str) -> bool:
+    return _is_image_name(cell.strip('" \n\r')) or any(plain(cell) in names for names in MEANINGS.values())

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.core.errors import DataError, ImageError
+from ferkit.core.errors import ImageError
 from ferkit.core.faces import Faces
+from ferkit.core.files import read_regular
 from ferkit.core.protocols import ExpressionClassifier, FaceDetector
-from ferkit.datasets.files import picture_paths
 from ferkit.datasets.images import decode_image
+from ferkit.datasets.load import find_paths, list_source
 from ferkit.faces.auto import FILLED, SMALL_SIDE, face_share
 from ferkit.faces.crop import crop_faces, fit_to
 from ferkit.faces.settings import FaceSettings
@@ -105,20 +106,14 @@ class PictureCropper:
 
 
 def list_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The pictures meant by ``paths``: files as they are, and all pictures below folders, sorted.
+    """The images meant by ``paths``: files as they are, all images below folders, and what fits a pattern, sorted.
 
     Raises:
-        DataError: a folder cannot be listed, or there is nothing in it.
+        DataError: a folder cannot be listed, or there is nothing in it, or a pattern fits nothing.
     """
     pictures: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = [path / picture for picture in picture_paths(path)]
-            if not found:
-                raise DataError(f"expected pictures in the folder {path}, found none")
-            pictures += found
-        else:
-            pictures.append(path)
+    for path in (found for given in paths for found in find_paths(given)):
+        pictures += [path / image for image in list_source(path).paths] if path.is_dir() else [path]
     return pictures
 
 
@@ -177,7 +172,7 @@ def _cut_ahead(paths: Iterable[Path], cropper: PictureCropper, workers: int) -> 
 
 def _cut_one(path: Path, cropper: PictureCropper) -> _Cut:
     try:
-        xyxy, crops, whole = cropper.cut(decode_image(path.read_bytes()))
+        xyxy, crops, whole = cropper.cut(decode_image(read_regular(path)))
         return _Cut(path, xyxy, crops, whole)
     except ImageError as error:
         reason = str(error)

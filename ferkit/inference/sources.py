@@ -13,9 +13,10 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from ferkit.core.errors import DataError, ImageError
-from ferkit.datasets.files import picture_paths
+from ferkit.core.errors import ImageError
+from ferkit.core.files import read_regular
 from ferkit.datasets.images import decode_image
+from ferkit.datasets.load import list_source
 from ferkit.inference.capture import Capture
 
 _AHEAD = 4
@@ -134,9 +135,7 @@ class PictureSource:
     def __init__(self, folder: Path, fps: float = 10.0) -> None:
         self.name = folder.name
         self._folder, self.fps = folder, fps
-        self._paths = list(picture_paths(folder))
-        if not self._paths:
-            raise DataError(f"expected pictures in the folder {folder}, found none")
+        self._paths = list_source(folder).paths
         self.n_frames = len(self._paths)
         self._stopped = False
 
@@ -145,7 +144,7 @@ class PictureSource:
             if self._stopped:
                 return
             try:
-                rgb = decode_image((self._folder / path).read_bytes())
+                rgb = decode_image(read_regular(self._folder / path))
             except (ImageError, OSError):
                 continue
             yield Frame(index, index / self.fps, rgb)

@@ -178,7 +178,7 @@ def test_failures_are_rows_with_a_reason(tmp_path: Path):
     assert "empty" in reasons["sad/empty.png"]
     assert "damaged" in reasons["sad/0000.bmp"]
     assert "cannot be read: No such file" in reasons["sad/lost.jpg"]
-    assert "no regular file" in reasons["sad/endless.jpg"]
+    assert "not a regular file" in reasons["sad/endless.jpg"]
     assert {row.path: row.error for row in store.failures()} == reasons
     assert summary.n_done == len(store.load()) == 3
     stored = np.load(store.folder / "shard-00000.npy")

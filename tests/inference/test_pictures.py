@@ -91,7 +91,7 @@ def test_unreadable_pictures_say_why_and_do_not_stop_the_others(tmp_path: Path) 
     reasons = [result.error or "" for result in results]
     assert "not a picture" in reasons[0]
     assert "empty" in reasons[3]
-    assert reasons[4:] == ["no such file or directory", "is a directory"]
+    assert reasons[4:] == ["no such file or directory", "not a regular file"]
 
 
 def test_no_face_is_no_error(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ferkit.cli.dataset.shared import data_argument, json_option, load, say_list
-from ferkit.cli.options import FILE, common_options, is_quiet, person_option, say
+from ferkit.cli.dataset.shared import data_argument, json_option, say_list
+from ferkit.cli.options import FILE, common_options, is_quiet, load_data, person_option, say
 from ferkit.core.tables import table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def info(data: Path, as_json: bool, **options: Any) -> None:
     from ferkit.core.progress import Progress
     from ferkit.datasets.describe import describe
 
-    dataset = load(data, options["person_pattern"])
+    dataset = load_data(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:
         found = describe(
             dataset, everything=options["everything"], workers=options["workers"], progress=progress

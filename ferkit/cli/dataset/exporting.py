@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from ferkit.cli.dataset.shared import data_argument, json_option, load, say_list
-from ferkit.cli.options import SIZE, common_options, is_quiet, person_option, say
+from ferkit.cli.dataset.shared import data_argument, json_option, say_list
+from ferkit.cli.options import SIZE, common_options, is_quiet, load_data, person_option, say
 
 
 @click.command()
@@ -46,7 +46,7 @@ def export(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     from ferkit.datasets.export_arrays import export_npz, export_parquet
     from ferkit.datasets.manifest import write_manifest
 
-    dataset = load(data, options["person_pattern"])
+    dataset = load_data(data, options["person_pattern"])
     suffix = out.suffix.lower()
     _check_options(suffix, options)
     failures: tuple[tuple[str, str], ...] = ()

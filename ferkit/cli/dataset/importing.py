@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.dataset.shared import finish, say_list, step_options
-from ferkit.cli.options import DATA, FILE, FOLDER, is_quiet, say
+from ferkit.cli.options import DATA, FILE, FOLDER, given_columns, is_quiet, say
 from ferkit.core.tables import table
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
               help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
 @click.option("--class", "classes", multiple=True, metavar="NUMBER=NAME",
               help="folder, csv: what a number stands for; several times.")  # fmt: skip
-@click.option("--path-column", help="csv: column with the paths.")
-@click.option("--label-column", help="csv: column with the classes.")
-@click.option("--split-column", help="csv: column with train, val or test.")
-@click.option("--group-column", help="csv: column with the persons.")
 @click.option("--problems", "problems_file", type=FILE,
               help="List of what could not be used.  [default: <out>-problems.csv]")  # fmt: skip
 @step_options
@@ -62,7 +58,7 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
         fer dataset import rafdb basic/ -o rafdb.csv
         fer dataset import fer2013 fer2013.csv --extract fer2013/ --votes fer2013new.csv -o fer2013-plus.csv
         fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
-        fer dataset import csv list.csv --label-column mood --class 0=happy --class 1=sad -o list.manifest.csv
+        fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
     from ferkit.core.files import write_atomically
     from ferkit.core.progress import Progress
@@ -116,11 +112,7 @@ def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -
             options["source"] = options["source"] or "ckplus"
     naming = Naming(
         classes=_classes(options["classes"]),
-        columns={
-            meaning: options[f"{meaning}_column"]
-            for meaning in ("path", "label", "split", "group")
-            if options[f"{meaning}_column"]
-        },
+        columns=given_columns(),
         person=options["person_pattern"] or AIHUB_PERSON,
     )
     if kind == "fer2013":

@@ -33,14 +33,6 @@ def step_options(command: F) -> F:
     return out(json_option(person_option(common_options(command))))
 
 
-def load(path: Path, person_pattern: str | None) -> "Dataset":
-    """The data set that a user names."""
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
-
-    return load_dataset(path, person_pattern or AIHUB_PERSON)
-
-
 def finish(
     out: Path, dataset: "Dataset", summary: Mapping[str, Any], lines: Sequence[str], as_json: bool
 ) -> None:

@@ -5,15 +5,15 @@ from typing import Any
 
 import click
 
-from ferkit.cli.dataset.shared import data_argument, finish, load, say_list, seed_option, step_options
-from ferkit.cli.options import DATA, FILE, say
+from ferkit.cli.dataset.shared import data_argument, finish, say_list, seed_option, step_options
+from ferkit.cli.options import DATA, FILE, load_data, say
 from ferkit.core.tables import table
 
 
 @click.command("map")
 @data_argument
 @click.option("--to", "target", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of "
-              "your own file. May be left out where that file has one set.")  # fmt: skip
+              "your own file (the only one by default). Without both, spellings of a class become one.")  # fmt: skip
 @click.option("--map", "own", type=FILE, help="TOML file with words, sets and maps of your own.")
 @click.option(
     "--unmapped",
@@ -30,6 +30,7 @@ def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     \b
     Examples:
         fer dataset map aihub.csv --to aihub5 -o aihub5.csv
+        fer dataset map faces/ -o one_spelling.csv
         fer dataset map fer2013/ --to aihub5 --unmapped drop -o western5.csv
         fer dataset map faces.csv --map my_labels.toml --to mood3 -o mood.csv
 
@@ -48,12 +49,12 @@ def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     built_in = LabelTables.built_in()
     tables = LabelTables.read(options["own"]) if options["own"] else built_in
     target = options["target"]
-    if target is None:
+    if target is None and options["own"]:
         mine = [name for name in tables.sets if name not in built_in.sets]
         if len(mine) != 1:
             raise click.UsageError(f"give the label set with --to; known are {', '.join(tables.sets)}")
         target = mine[0]
-    dataset = load(data, options["person_pattern"])
+    dataset = load_data(data, options["person_pattern"])
     done = relabelled(dataset, target, tables=tables, language=options["lang"], unmapped=options["unmapped"])
     rows = [(old, new, f"{n:,}") for (old, new), n in done.changes.items()]
     rows += [(old, f"({options['unmapped']})", f"{n:,}") for old, n in done.unmapped.items()]
@@ -91,7 +92,7 @@ def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> N
     """
     from ferkit.datasets.merge import merge as merged
 
-    datasets = [load(path, options["person_pattern"]) for path in data]
+    datasets = [load_data(path, options["person_pattern"]) for path in data]
     done = merged(datasets, out.parent, options["sources"] or None, options["conflict"])
     if done.n_same:
         say(f"{done.n_same:,} pictures are in several of the data sets, and are taken once")
@@ -152,7 +153,7 @@ def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
             raise click.UsageError(f"expected COLUMN=VALUE for --where, found {condition!r}")
         wanted.setdefault(column, []).append(value)
     done = drawn(
-        where(load(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
+        where(load_data(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
     )
     if done.n_unlabelled:
         say(f"{done.n_unlabelled:,} pictures have no label and are left out")
@@ -215,7 +216,7 @@ def assign(data: Path, out: Path, as_json: bool, person_pattern: str | None, **o
     from ferkit.datasets.assign import assign as assigned
 
     settings = AssignSettings(**options)
-    done = assigned(load(data, person_pattern), settings)
+    done = assigned(load_data(data, person_pattern), settings)
     if not any(done.persons.values()):
         say("persons are not known: pictures of one person may be in several parts; see --person-pattern")
     elif not settings.by_group or done.shared_persons:

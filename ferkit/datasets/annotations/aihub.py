@@ -18,6 +18,7 @@ from ferkit.datasets.annotations.consensus import agreed_box, agreed_emotion, co
 from ferkit.datasets.annotations.join import PictureIndex, files_below
 from ferkit.datasets.annotations.records import BrokenRecord, read_records
 from ferkit.datasets.dataset import Sample
+from ferkit.datasets.files import composed
 from ferkit.datasets.folder import SPLIT_NAMES
 
 ANNOTATORS = ("annot_A", "annot_B", "annot_C")
@@ -57,6 +58,7 @@ def read_aihub(root: Path) -> Annotated:
     pictures = PictureIndex(root)
     files = files_below(root, ".json")
     problems = [(path, "it is still packed; unpack it") for path in files_below(root, ".zip")]
+    problems += pictures.left_out
     if not files or not pictures.paths:
         missing = "pictures" if files else "JSON files"
         packed = "; unpack the .zip files first" if problems else ""
@@ -160,7 +162,7 @@ def _box(value: Any) -> Box:
 def _split_of(path: str) -> str | None:
     """Of the outermost folder that names one, as a word: ``1.Training``, ``[원천]EMOIMG_기쁨_TRAIN_01``."""
     for folder in path.split("/")[:-1]:
-        for word in re.findall("[a-z]+", folder.lower()):
+        for word in re.findall(r"[^\W\d_]+", composed(folder).casefold()):
             if word in SPLIT_NAMES:
                 return SPLIT_NAMES[word]
     return None

@@ -30,7 +30,7 @@ def read_coco(file: Path, pictures: Path | None = None, person_pattern: str = AI
     root = pictures or file.parent
     content = _read(file)
     index = PictureIndex(root)
-    problems: list[tuple[str, str]] = []
+    problems = index.left_out
     categories = {
         entry.get("id"): unicodedata.normalize("NFC", str(entry.get("name", "")).strip())
         for entry in content["categories"]

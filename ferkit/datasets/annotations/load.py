@@ -1,25 +1,30 @@
 """Annotated pictures of any kind, by looking at what is there."""
 
 import codecs
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.annotations.aihub import ANNOTATORS, read_aihub
-from ferkit.datasets.annotations.annotated import Annotated
-from ferkit.datasets.annotations.boxes import read_boxes
+from ferkit.datasets.annotations.annotated import Annotated, annotated, checked_box
 from ferkit.datasets.annotations.coco import read_coco
 from ferkit.datasets.annotations.join import files_below
 from ferkit.datasets.annotations.voc import read_voc
-from ferkit.datasets.columns import Columns
 from ferkit.datasets.folder import AIHUB_PERSON
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.table import table_rows
+from ferkit.datasets.table import TABLE_SUFFIXES, parse_table, table_columns
 
 KINDS = ("auto", "aihub", "voc", "coco", "csv", "none")
 
 
 def read_annotated(
-    path: Path, kind: str = "auto", pictures: Path | None = None, person_pattern: str = AIHUB_PERSON
+    path: Path,
+    kind: str = "auto",
+    pictures: Path | None = None,
+    person_pattern: str = AIHUB_PERSON,
+    columns: Mapping[str, str] | None = None,
 ) -> Annotated:
     """Read pictures with whatever is known of the faces in them.
 
@@ -30,12 +35,13 @@ def read_annotated(
             files that name AI Hub's annotators for AI Hub's.
         pictures: for COCO, the folder of the pictures.
         person_pattern: finds the person in a file name.
+        columns: for tables, name of the column by meaning.
 
     Raises:
         DataError: nothing there, or nothing that is understood.
     """
     if kind == "auto":
-        kind = _kind_of(path)
+        kind = _kind_of(path, columns)
     if kind == "coco":
         return read_coco(path, pictures, person_pattern)
     if kind == "aihub":
@@ -43,22 +49,51 @@ def read_annotated(
     if kind == "voc":
         return read_voc(path, person_pattern)
     if kind == "csv":
-        return read_boxes(path)
+        return read_boxes(path, columns)
     if kind == "none":
-        return Annotated(load_dataset(path, person_pattern))
+        dataset = load_dataset(path, person_pattern, columns)
+        return Annotated(dataset, dataset.left_out)
     raise DataError(f"expected a kind of annotations out of {', '.join(KINDS)}, found {kind!r}")
 
 
-def _kind_of(path: Path) -> str:
+def read_boxes(table: Path, columns: Mapping[str, str] | None = None) -> Annotated:
+    """Read a table with a path, a box and perhaps label, split, group and more in each row, several rows an image.
+
+    A box is four columns: ``left, top, right, bottom`` (also ``xmin, ymin, xmax, ymax``; ``x0, y0, x1, y1``; ``minX,
+    minY, maxX, maxY``), or a corner and a size (``x, y, width, height``). Next to corners, ``width`` and ``height`` are
+    the image's. Paths are relative to the table, or absolute. Rows without a box are images whose face has yet to be
+    found.
+
+    Raises:
+        DataError: not a readable table, or the columns are not there.
+    """
+    rows = parse_table(table, columns, box=checked_box)
+    if rows.columns.box is None:
+        found = ", ".join(name for name, _ in rows.columns.attributes)
+        raise DataError(
+            f"expected four columns of a box in {table} (left, top, right, bottom, or x, y, width, height), "
+            f"found {found or 'none'}"
+        )
+    faces, sizes_wh = [], {}
+    for sample in rows.samples:
+        rest = dict(sample.attributes)
+        size = [rest.pop(name, "") for name in ("width", "height")]
+        if all(cell.isdecimal() and int(cell) for cell in size):
+            sizes_wh[sample.path] = int(size[0]), int(size[1])
+        faces.append(replace(sample, attributes=rest))
+    return annotated(table, table.parent, faces, rows.left_out, sizes_wh)
+
+
+def _kind_of(path: Path, columns: Mapping[str, str] | None) -> str:
     if path.is_dir():
         if any(_is_aihub(path / file) for file in files_below(path, ".json")[:20]):
             return "aihub"
         return "voc" if files_below(path, ".xml") else "none"
     if path.suffix.lower() == ".json":
         return "coco"
-    if path.suffix.lower() == ".csv" and path.is_file():
-        columns = Columns.of(next(table_rows(path), []), path)
-        return "csv" if columns is not None and columns.box is not None else "none"
+    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
+        with contextlib.suppress(DataError):  # load_dataset says what is wrong with it
+            return "none" if table_columns(path, columns).box is None else "csv"
     return "none"
 
 

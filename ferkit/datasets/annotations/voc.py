@@ -33,7 +33,7 @@ def read_voc(root: Path, person_pattern: str = AIHUB_PERSON) -> Annotated:
     if not files:
         raise DataError(f"expected VOC's XML files below {root}, found none")
     faces: list[Sample] = []
-    problems: list[tuple[str, str]] = []
+    problems = pictures.left_out
     sizes_wh: dict[str, tuple[int, int]] = {}
     read: dict[str, str] = {}
     for file in files:

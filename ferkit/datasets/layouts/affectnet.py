@@ -48,7 +48,7 @@ def read_affectnet(root: Path, progress: Progress | None = None) -> Annotated:
         DataError: nothing of these forms.
     """
     pictures = PictureIndex(root)
-    problems: list[tuple[str, str]] = []
+    problems = pictures.left_out
     arrays = files_below(root, "_exp.npy")
     tables = {path: header for path in files_below(root, ".csv") if (header := _header(root / path))}
     if arrays:

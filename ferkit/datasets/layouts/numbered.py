@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from ferkit.core.labels import meaning_of
-from ferkit.datasets.folder import SPLIT_NAMES
+from ferkit.datasets.folder import split_named
 
 _NUMBER = re.compile(r"\d+")
 
@@ -28,9 +28,4 @@ def class_of(text: str, names: Mapping[int, str]) -> str | None:
 
 def split_in(path: PurePosixPath) -> str | None:
     """``train``, ``val`` or ``test`` after a folder on the way: ``train``, ``val_set``, ``Training``."""
-    for part in reversed(path.parent.parts):
-        word = part.lower().replace("-", "_")
-        split = SPLIT_NAMES.get(word) or SPLIT_NAMES.get(word.split("_")[0])
-        if split:
-            return split
-    return None
+    return next((split for part in reversed(path.parent.parts) if (split := split_named(part))), None)

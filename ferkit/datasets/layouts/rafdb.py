@@ -32,7 +32,7 @@ def read_rafdb(root: Path, images: str = "aligned") -> Annotated:
         DataError: nothing of this form.
     """
     pictures = PictureIndex(root)
-    problems: list[tuple[str, str]] = []
+    problems = pictures.left_out
     lists = [path for path in files_below(root, ".txt") if path.rpartition("/")[2] == _LIST]
     tables = [path for path in files_below(root, ".csv") if path.endswith("_labels.csv")]
     if lists:

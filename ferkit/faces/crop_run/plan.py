@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from ferkit.datasets.annotations.annotated import Annotated
 from ferkit.datasets.dataset import Sample
-from ferkit.datasets.folder import SPLIT_NAMES
+from ferkit.datasets.folder import split_named
 from ferkit.faces.crop_run.one import Marks
 
 SHEETS = "contact-sheets"
@@ -100,8 +100,8 @@ def _place(sample: Sample) -> tuple[PurePosixPath, str]:
     path = PurePosixPath(sample.path)
     above = path.parts[:-1]
     name = path.name.replace("\\", "_")
-    split, *rest = above if above and above[0].lower() in SPLIT_NAMES else ("", *above)
-    named_split = SPLIT_NAMES.get(split.lower())
+    split, *rest = above if above and split_named(above[0]) else ("", *above)
+    named_split = split_named(split)
     in_class = bool(rest) and unicodedata.normalize("NFC", rest[0]) == sample.label
     if in_class and named_split == sample.split and ".." not in above:
         return path.parent, name
