@@ -1,7 +1,6 @@
 """Mending a data set: a plan becomes a manifest, and can be taken back. Pictures are never touched."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any
 
 from ferkit.audit.plan import Applied, follow, read_plan
 from ferkit.core.errors import DataError, FerkitError
-from ferkit.core.files import exclusive_lock, write_atomically, write_json
+from ferkit.core.files import exclusive_lock, parse_json, read_regular, write_atomically, write_json
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.manifest import write_manifest
 
@@ -137,7 +136,7 @@ def _steps(record: Path) -> list[dict[str, Any]]:
     if not record.exists():
         return []
     try:
-        values = json.loads(record.read_bytes().decode("utf-8", "surrogateescape"))
+        values = parse_json(read_regular(record))
         steps = values["steps"]
         whole = values["format"] <= _FORMAT and all(
             {"before", "after_sha256"} <= step.keys() for step in steps

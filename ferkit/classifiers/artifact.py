@@ -16,7 +16,7 @@ from typing import Any
 
 from ferkit.classifiers.record import ModelArtifact, ModelRecord
 from ferkit.core.errors import FerkitError, ModelError
-from ferkit.core.files import write_json
+from ferkit.core.files import parse_json, read_regular, write_json
 from ferkit.core.fingerprint import file_sha256, fingerprint
 from ferkit.core.protocols import ExpressionClassifier
 
@@ -114,7 +114,7 @@ def _read_record(folder: Path) -> tuple[ModelArtifact, dict[str, str]]:
             f"expected a model in {folder}, found {found}; 'fer fit' and 'fer finetune' make models"
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_regular(path))
     except (ValueError, OSError) as error:
         raise ModelError(
             f"{path} cannot be read: {error}; make the model anew or take a copy of it"

@@ -1,5 +1,6 @@
 """The embedding path as a classifier: an open backbone and a fitted head."""
 
+import contextlib
 import dataclasses
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from ferkit.classifiers.fit import FittedHead
 from ferkit.classifiers.onnx_head import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.record import ModelArtifact, ModelRecord
 from ferkit.core.arrays import check_features
-from ferkit.core.errors import ModelError
+from ferkit.core.errors import ModelError, SettingsMismatchError, WeightsError
 from ferkit.core.labels import LabelSet
 from ferkit.embedder.backbones import Embedder, load_embedder
 from ferkit.embedder.settings import EmbedderSettings, Resize
@@ -163,15 +164,35 @@ def load_embedding_classifier(
         WeightsError: the backbone's weights are missing or not the ones it was made with.
     """
     settings = embedder_settings_of(artifact)
-    hint = artifact.record.parts["embedder"].get("weights")
-    if weights is None and hint is not None and Path(hint).is_file():
-        weights = Path(hint)
-    embedder = load_embedder(settings, weights=weights, threads=threads)
+    embedder = _open_backbone(artifact, settings, weights, threads)
     check_fingerprint(artifact, embedder.fingerprint)
     head, dim = open_head(artifact)
     return EmbeddingClassifier(
         embedder, head, dim, artifact.labels, artifact.faces, f"the head of {artifact.folder}"
     )
+
+
+def _open_backbone(
+    artifact: ModelArtifact, settings: EmbedderSettings, weights: Path | None, threads: int | None
+) -> Embedder:
+    """The backbone, its file being known by its digest: where it was, or a copy next to ``model.json``."""
+    hint = artifact.record.parts["embedder"].get("weights")
+    known = [Path(hint)] if hint is not None else []
+    known += [path for path in sorted(artifact.folder.glob("*.onnx")) if path.name != HEAD_ONNX]
+    for path in known if weights is None else []:
+        if path.is_file():
+            with contextlib.suppress(SettingsMismatchError):
+                return load_embedder(settings, weights=path, threads=threads)
+    try:
+        return load_embedder(settings, weights=weights, threads=threads)
+    except (WeightsError, SettingsMismatchError) as error:
+        if weights is not None or not settings.backbone.startswith("onnx:"):
+            raise
+        raise WeightsError(
+            f"the network {settings.backbone} that {artifact.folder} was fitted on is not where it was "
+            f"({hint or 'unknown'}): {error}; or put a copy of it, with SHA-256 {settings.weights_sha256}, next to "
+            f"{artifact.folder / 'model.json'}, under any name that ends in .onnx"
+        ) from None
 
 
 def embedder_settings_of(artifact: ModelArtifact) -> EmbedderSettings:

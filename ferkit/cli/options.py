@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import tomllib
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ferkit.core.files import parse_toml, read_regular
 from ferkit.core.progress import hidden_progress
 
 if TYPE_CHECKING:
@@ -213,10 +213,10 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_regular(path))
     except OSError as error:
-        raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise click.BadParameter(f"{path} is no TOML file: {error}") from None
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     options = {key: value for key, value in values.items() if key not in tables}

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import stat
-import tempfile
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,21 +18,23 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Create or replace ``path`` with what ``write`` puts into the open binary file it is given.
 
     The content goes to a temporary file beside ``path``, is flushed to the disk and moved into place, so that
-    a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part.
+    a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part. What a killed process left is
+    taken over by the next one.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        file, temporary = _open_temporary(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            _keep_default_mode(temporary)
-            os.replace(temporary, path)
+                if os.name == "nt":  # pragma: no cover - what is open cannot be moved there
+                    file.close()
+                os.replace(temporary, path)
             _sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -40,6 +42,39 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise
     except OSError as error:
         raise FerkitError(why_not_written(path, error)) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that killed processes left in ``folder``; those that are being written stay."""
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError), leftover.open("rb") as file:
+            _lock(file)
+            leftover.unlink()
+
+
+def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
+    """A temporary file next to ``path``, locked while it is open: always of one name, but if somebody writes there."""
+    shared = path.with_name(f".{path.name}.tmp")
+    own = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    for temporary in (shared, own) if os.name == "posix" else (own,):
+        try:
+            file = os.fdopen(os.open(temporary, flags, 0o666), "w+b")
+        except OSError:
+            if temporary is own:
+                raise
+            continue
+        try:
+            _lock(file)
+            # Who held the lock before may have moved the file into place meanwhile.
+            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(temporary))
+        except OSError:
+            is_ours = False
+        if is_ours or temporary is own:
+            file.truncate(0)
+            return file, temporary
+        file.close()
+    raise AssertionError("the last name is always taken")
 
 
 def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
@@ -116,13 +151,6 @@ def _lock(file: IO[bytes]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _keep_default_mode(path: str) -> None:
-    # mkstemp creates files that only their owner may read; results are meant to be shared like any other file.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
 
 
 def _sync_directory(folder: Path) -> None:

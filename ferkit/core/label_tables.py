@@ -1,7 +1,6 @@
 """The data behind label sets: words for expressions, the sets of known data sets, and maps between them."""
 
 import functools
-import tomllib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import parse_toml, read_regular
 
 LANGUAGES = ("en", "ko")
 
@@ -35,7 +35,7 @@ class LabelTables:
     def built_in() -> "LabelTables":
         """The tables that come along."""
         text = resources.files("ferkit.core").joinpath("label_sets.toml").read_text(encoding="utf-8")
-        return LabelTables({}, {}, {}, {}).extended(tomllib.loads(text), Path("label_sets.toml"))
+        return LabelTables({}, {}, {}, {}).extended(parse_toml(text), Path("label_sets.toml"))
 
     @staticmethod
     def read(path: Path) -> "LabelTables":
@@ -45,10 +45,10 @@ class LabelTables:
             DataError: no such file, no TOML, or tables of another form.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            values = parse_toml(read_regular(path))
         except OSError as error:
-            raise DataError(f"the label file {path} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"the label file {path} cannot be read: {error.strerror or error}") from None
+        except ValueError as error:
             raise DataError(f"expected a TOML file in UTF-8 at {path}: {error}") from None
         return LabelTables.built_in().extended(values, path)
 

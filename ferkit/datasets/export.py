@@ -12,7 +12,7 @@ from typing import Literal
 from PIL import Image
 
 from ferkit.core.errors import DataError, FerkitError, ImageError
-from ferkit.core.files import why_not_written
+from ferkit.core.files import remove_leftovers, why_not_written
 from ferkit.core.parallel import map_ahead
 from ferkit.core.progress import Progress
 from ferkit.datasets.arrays import ArraySource
@@ -205,5 +205,6 @@ def _writing(target: Path) -> Iterator[Path]:
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
     except OSError as error:
         raise FerkitError(why_not_written(folder, error)) from error

@@ -145,12 +145,12 @@ def list_folder(root: Path) -> Listing:
             except OSError:
                 is_file = False
             reason: str | None
-            if is_file and os.path.splitext(name)[1].lower() in SUFFIXES:
-                reason = None
-            elif is_file:
-                reason = why_no_image(name, functools.partial(read_regular, entry.path, HEAD_BYTES))
+            if not is_file and os.path.exists(entry):
+                reason = "not a regular file"
+            elif os.path.splitext(name)[1].lower() in SUFFIXES:
+                reason = None  # also of a link that leads nowhere: an image that cannot be read
             else:
-                reason = "not a regular file" if os.path.exists(entry) else "link that leads nowhere"
+                reason = why_no_image(name, functools.partial(read_regular, entry.path, HEAD_BYTES))
             if reason is None:
                 paths.append(prefix + name)
             else:

@@ -34,7 +34,7 @@ def kept(
                 arrays = {name: archive[name] for name in archive.files}
             if fits(arrays):
                 return arrays, True
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile):
             pass  # it is not there, or cannot be read: it is made anew
     made = make()
     if file is not None:

@@ -1,16 +1,17 @@
 """What a store knows of each row, and how a shard is written and read."""
 
+import contextlib
 import hashlib
 import io
 import json
-import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ferkit.core.errors import StoreDamagedError
-from ferkit.core.files import write_atomically
+from ferkit.core.files import parse_json, write_atomically, write_json
 from ferkit.datasets.dataset import Sample
 
 DAMAGE_REMEDY = "run 'fer embed' with --repair to make it anew; all other shards stay"
@@ -45,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The two files of a shard; the ``.json`` is written last and says that the ``.npy`` is complete."""
+    """The files of a shard; the ``.json`` is written last and says that the ``.npy`` is complete."""
 
     folder: Path
     number: int
@@ -60,8 +61,13 @@ class ShardFiles:
         """A line with the digests of the ``.npy`` and of what follows: one :class:`Row` a row, a line each."""
         return self.folder / f"shard-{self.number:05d}.json"
 
+    @property
+    def time(self) -> Path:
+        """When the first image of the shard was read, so that a copy of the store knows it too."""
+        return self.folder / f"time-{self.number:05d}.json"
+
     def write(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
-        """Write both files; ``started_ns`` is when the first picture was read.
+        """Write all files; ``started_ns`` is when the first picture was read.
 
         Raises:
             FerkitError: the disk is full or the folder cannot be written.
@@ -78,9 +84,30 @@ class ShardFiles:
             "rows_sha256": hashlib.sha256(body).hexdigest(),
         }
         head = f'{json.dumps(digests)[:-1]}, "rows": [\n'.encode()
-        write_atomically(self.json, lambda file: file.write(head + body))
         # A picture that changes while the shard is made must look younger than the shard.
-        os.utime(self.json, ns=(started_ns, started_ns))
+        self._write_time(digests["rows_sha256"], started_ns)
+        write_atomically(self.json, lambda file: file.write(head + body))
+
+    def read_ns(self) -> int | None:
+        """When the first image was read, or all of them were compared again; None if that is not known for sure."""
+        try:
+            known = parse_json(self.time.read_bytes())
+            read_ns, is_of_this = known["read_ns"], known["rows_sha256"] == self._rows_sha256()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return read_ns if is_of_this and isinstance(read_ns, int) and read_ns <= time.time_ns() else None
+
+    def compared(self, read_ns: int) -> None:
+        """Remember that the content of all images was compared at ``read_ns``. Raises FerkitError if it cannot."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            self._write_time(self._rows_sha256(), read_ns)
+
+    def _write_time(self, rows_sha256: str, read_ns: int) -> None:
+        write_json(self.time, {"rows_sha256": rows_sha256, "read_ns": read_ns})
+
+    def _rows_sha256(self) -> str:
+        with self.json.open("rb") as file:
+            return str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
 
     def read_rows(self) -> list[Row]:
         """The rows.
@@ -108,14 +135,15 @@ class ShardFiles:
         return rows, X
 
     def remove(self) -> None:
-        """Delete both files, the commit mark first."""
+        """Delete all files, the commit mark first."""
         self.json.unlink(missing_ok=True)
+        self.time.unlink(missing_ok=True)
         self.npy.unlink(missing_ok=True)
 
     def _parsed(self) -> tuple[str, list[Row]]:
         try:
             content = self.json.read_bytes()
-            values = json.loads(content.decode("utf-8", "surrogateescape"))
+            values = parse_json(content)
             body = content[content.index(b"\n") + 1 :]
             whole = values["rows_sha256"] == hashlib.sha256(body).hexdigest()
             rows = [

@@ -105,6 +105,7 @@ def embed_dataset(
         dim=embedder.dim,
         rows_per_shard=options.rows_per_shard,
         batch_size=options.batch_size,
+        repair=options.repair,
     )
     say(f"embeddings: {store.folder} ({store.dim} numbers each)")
     with store.writing():

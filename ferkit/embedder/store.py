@@ -5,13 +5,14 @@ A store is a folder ``<dataset>--<backbone>--<fp8>/``:
     manifest.json      the settings that every number in it depends on, and their digest
     shard-00000.npy    embeddings of a fixed range of the sorted pictures, float32 or float16
     shard-00000.json   what each row is; written last, so that a shard is whole or absent
+    time-00000.json    when its images were read, which decides whether one may have changed since
     view.json          which data set the store mirrors now: what was deleted from it or got another label since
 
 Rows are never changed: a picture that changed gets a new row in a new shard, and the newest row counts.
 """
 
 import contextlib
-import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -26,14 +27,20 @@ from ferkit.core.errors import (
     StoreDamagedError,
     StoreError,
 )
-from ferkit.core.files import exclusive_lock, write_json
+from ferkit.core.files import exclusive_lock, parse_json, remove_leftovers, write_json
 from ferkit.core.fingerprint import differing_keys, fingerprint
 from ferkit.datasets.dataset import Sample
 from ferkit.embedder.rows import Row, ShardFiles
 from ferkit.embedder.settings import FORMAT, StoreSettings
 from ferkit.embedder.table import EmbeddingTable
 
-_ALTERED = "was altered after it was written; delete the folder and embed anew"
+_REPAIR = (
+    "'fer embed' with --repair and the settings it was made with writes it anew, without them the embeddings in its "
+    "folder are lost"
+)
+_ALTERED = f"was altered after it was written; {_REPAIR}"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,24 @@ class EmbeddingStore:
 
     @staticmethod
     def create(
-        root: Path, dataset: str, settings: StoreSettings, *, dim: int, rows_per_shard: int, batch_size: int
+        root: Path,
+        dataset: str,
+        settings: StoreSettings,
+        *,
+        dim: int,
+        rows_per_shard: int,
+        batch_size: int,
+        repair: bool = False,
     ) -> "EmbeddingStore":
         """The store of ``dataset`` with these settings below ``root``; opened if it is there already.
+
+        Args:
+            root: folder of all stores.
+            dataset: the name's first part.
+            settings: what every number depends on; their digest is the name's last part.
+            dim: numbers an embedding.
+            rows_per_shard, batch_size: of a new store.
+            repair: write a damaged manifest anew, as these settings give its digest.
 
         Raises:
             StoreError: the folder is not what it should be.
@@ -84,21 +106,32 @@ class EmbeddingStore:
         digest = fingerprint(settings)
         backbone = Path(settings.embedder.backbone.replace(":", "-")).stem
         folder = root / f"{dataset}--{backbone}--{digest[:8]}"
+        manifest = {
+            "format": FORMAT,
+            "fingerprint": digest,
+            "settings": asdict(settings),
+            "dim": dim,
+            "rows_per_shard": rows_per_shard,
+            "batch_size": batch_size,
+        }
         # A folder that cannot be entered counts as absent, which Path.exists does not allow.
         if not os.path.exists(folder / "manifest.json"):
-            manifest = {
-                "format": FORMAT,
-                "fingerprint": digest,
-                "settings": asdict(settings),
-                "dim": dim,
-                "rows_per_shard": rows_per_shard,
-                "batch_size": batch_size,
-            }
             write_json(folder / "manifest.json", manifest)
-        store = EmbeddingStore.open(folder, settings)
-        if store.dim != dim:
-            raise StoreDamagedError(f"{folder / 'manifest.json'} {_ALTERED}")
-        return store
+        try:
+            store = EmbeddingStore.open(folder, settings)
+            if store.dim != dim:
+                raise StoreDamagedError(f"{folder / 'manifest.json'} {_ALTERED}")
+            return store
+        except StoreDamagedError as error:
+            if not repair:
+                raise
+            logger.warning("%s; it is written anew", str(error).partition(";")[0])
+        store = EmbeddingStore(folder, settings, manifest)
+        if len(shards := store.shards()) > 1:  # all but the last of a run are full
+            with contextlib.suppress(StoreDamagedError):
+                manifest["rows_per_shard"] = max(1, *(len(shard.read_rows()) for shard in shards[:2]))
+        write_json(folder / "manifest.json", manifest)
+        return EmbeddingStore.open(folder, settings)
 
     @staticmethod
     def open(folder: Path, settings: StoreSettings | None = None) -> "EmbeddingStore":
@@ -115,15 +148,13 @@ class EmbeddingStore:
         """
         path = folder / "manifest.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = parse_json(path.read_bytes())
         except FileNotFoundError:
             raise StoreError(
                 f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'"
             ) from None
         except (OSError, ValueError) as error:
-            raise StoreDamagedError(
-                f"{path} cannot be read ({error}); delete the folder and embed anew"
-            ) from None
+            raise StoreDamagedError(f"{path} cannot be read ({error}); {_REPAIR}") from None
         try:
             if manifest["format"] > FORMAT:
                 newer = f"{folder} has format {manifest['format']}, this ferkit knows {FORMAT}"
@@ -160,7 +191,7 @@ class EmbeddingStore:
         if not path.exists():
             return None
         try:
-            view = View(**json.loads(path.read_bytes().decode("utf-8", "surrogateescape")))
+            view = View(**parse_json(path.read_bytes()))
             if not (isinstance(view.deleted, list) and isinstance(view.relabelled, dict)):
                 raise TypeError("it is not what was written")
             return view
@@ -181,8 +212,7 @@ class EmbeddingStore:
             StoreLockedError: another process is writing.
         """
         with exclusive_lock(self.folder / ".lock", "writing to"):
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(self.folder)
             yield
 
     def append(self, rows: list[Row], X: np.ndarray, started_ns: int, *, fill_gaps: bool = True) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import write_atomically, write_json
+from ferkit.core.files import parse_json, read_regular, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import (
     Cell,
@@ -62,7 +62,7 @@ def load_comparison(folder: Path) -> Comparison:
     """
     path = folder / JSON_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_regular(path))
         if values["format"] > FORMAT:
             raise DataError(
                 f"{path} has format {values['format']}, this ferkit reads {FORMAT}; update ferkit"

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from networks import small_network
 
 from ferkit.classifiers.artifact import (
     ModelArtifact,
@@ -19,12 +21,17 @@ from ferkit.classifiers.artifact import (
     read_model,
     write_model,
 )
-from ferkit.classifiers.embedding import EmbeddingClassifier, check_fingerprint, load_head
+from ferkit.classifiers.embedding import (
+    EmbeddingClassifier,
+    check_fingerprint,
+    load_head,
+    save_embedding_model,
+)
 from ferkit.classifiers.fit import FittedHead, fit_head
 from ferkit.classifiers.heads import DummySettings, LogisticSettings, MLPSettings, SVMSettings
-from ferkit.core.errors import FerkitError, ModelError
+from ferkit.core.errors import FerkitError, ModelError, WeightsError
 from ferkit.core.fingerprint import file_sha256, fingerprint
-from ferkit.embedder.backbones import Embedder
+from ferkit.embedder.backbones import Embedder, open_embedder
 from ferkit.faces.settings import FaceSettings
 
 Save = Callable[..., ModelArtifact]
@@ -272,3 +279,27 @@ def test_list_leaves_out_what_cannot_be_read_and_warns(tmp_path: Path, save: Sav
     with pytest.warns(UserWarning, match="update ferkit"):
         assert [a.name for a in list_artifacts(tmp_path)] == ["a"]
     assert list_artifacts(tmp_path / "absent") == []
+
+
+def test_a_moved_network_is_found_by_its_digest_next_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = small_network(tmp_path / "net.onnx")
+    embedder = open_embedder(f"onnx:{network}")
+    crops = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+    X = embedder.embed(np.stack([cv2.resize(crop, embedder.input_size_wh) for crop in crops]))
+    save_embedding_model(
+        tmp_path / "m", fit_head(X, np.array(["a", "b"] * 15), LogisticSettings()), X,
+        embedder_settings=embedder.settings, embedder_fingerprint=embedder.fingerprint,
+        faces=FaceSettings.whole(), weights=network,
+    )  # fmt: skip
+    expected = load_classifier(tmp_path / "m").predict_proba_of_embeddings(X)
+    content = network.read_bytes()
+    network.unlink()
+    with pytest.raises(WeightsError, match=r"put a copy of it, with SHA-256 [0-9a-f]{64}, next to") as error:
+        load_classifier(tmp_path / "m")
+    assert "--weights" not in str(error.value)
+    small_network(tmp_path / "m" / "another.onnx", dim=5)
+    (tmp_path / "m" / "of any name.onnx").write_bytes(content)
+    assert np.array_equal(load_classifier(tmp_path / "m").predict_proba_of_embeddings(X), expected)

@@ -127,8 +127,11 @@ def test_pipes_sockets_devices_and_broken_links_are_named_and_passed_over(tmp_pa
         finally:
             os.chdir(here)
         data = load_dataset(tmp_path)
-    assert data.paths.tolist() == ["happy/a.png"]
-    assert left_out_counts(data.left_out) == {"not a regular file": 4, "link that leads nowhere": 2}
+    assert left_out_counts(data.left_out) == {"not a regular file": 4}
+    assert data.paths.tolist() == ["happy/a.png", "happy/gone.png", "happy/round.jpg"]
+    for broken in data.samples[1:]:
+        with pytest.raises(OSError, match=r"No such file|symbolic links"):
+            data.read(broken)
     for special in ("fifo.jpg", "zero.png"):
         with pytest.raises(DataError, match="not a regular file"):
             load_dataset(tmp_path / "happy" / special)

@@ -1,12 +1,12 @@
 """COCO: one JSON file with pictures, boxes and categories."""
 
-import json
 import re
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import parse_json, read_regular
 from ferkit.datasets.annotations.annotated import Annotated, annotated, checked_box
 from ferkit.datasets.annotations.join import PictureIndex
 from ferkit.datasets.dataset import Sample
@@ -66,9 +66,9 @@ def read_coco(file: Path, pictures: Path | None = None, person_pattern: str = AI
 
 def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        content = parse_json(read_regular(file))
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise DataError(f"{file} is no JSON file: {error}") from None
     parts = {}

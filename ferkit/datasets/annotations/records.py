@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import read_regular
 
 _DECODER = json.JSONDecoder()
 _GAP = re.compile(r"[\s,\[\]]*")
@@ -36,15 +37,15 @@ def read_records(path: Path) -> Iterator[dict[str, Any] | BrokenRecord]:
         DataError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
-        raise DataError(f"it cannot be read: {error.strerror}") from error
+        raise DataError(f"it cannot be read: {error.strerror or error}") from error
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         content = content.decode("utf-16", "replace").encode()
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         values = json.loads(content.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         yield from _salvage(content.decode("utf-8", "surrogateescape"))
         return
     for number, value in enumerate(values if isinstance(values, list) else [values], 1):

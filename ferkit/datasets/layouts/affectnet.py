@@ -114,7 +114,7 @@ def _annotation_of(picture: str) -> str:
 def _value(path: Path) -> object:
     try:
         array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"it is no array: {error}") from None
     if array.size != 1:
         raise DataError(f"expected one value, found {array.shape}")

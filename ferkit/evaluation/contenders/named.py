@@ -2,13 +2,13 @@
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ferkit.classifiers.heads import HEADS, head_settings
 from ferkit.core.errors import DataError
+from ferkit.core.files import parse_toml, read_regular
 from ferkit.evaluation.contenders.contender import Contender
 from ferkit.evaluation.contenders.heads import DummyContender, HeadContender
 from ferkit.evaluation.contenders.networks import EnsembleContender, FinetuneContender, ModelContender
@@ -101,10 +101,10 @@ def read_contenders(file: Path) -> list[str | Mapping[str, Any]]:
         DataError: it cannot be read, or has no list ``contenders``.
     """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = parse_toml(read_regular(file))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{file} is no TOML file: {error}") from None
     entries = values.get("contenders")
     if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ferkit.classifiers.finetune.settings import RecipeSettings, from_mapping
 from ferkit.core.errors import TrainingError
+from ferkit.core.files import parse_toml
 
 
 def recipe_names() -> list[str]:
@@ -64,8 +65,8 @@ def _read(name: str) -> dict[str, Any]:
             raise TrainingError(
                 f"no recipe is called {name!r}; known: {', '.join(recipe_names())}, or a .toml file"
             )
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        return parse_toml(text)
+    except (ValueError, OSError) as error:
         raise TrainingError(f"the recipe {name} cannot be read: {error}") from None
 
 
