@@ -17,8 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import Stamp
-from ferkit.datasets.files import Listing, composed, is_hidden
+from ferkit.datasets.dataset import Listing, Stamp, composed, is_hidden
 from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image
 
 _COMPRESSED: dict[str, Any] = {

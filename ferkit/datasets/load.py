@@ -10,11 +10,16 @@ from pathlib import Path
 from ferkit.core.errors import DataError
 from ferkit.core.labels import same_meaning
 from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive
-from ferkit.datasets.arrays import read_npz
-from ferkit.datasets.dataset import Dataset
-from ferkit.datasets.files import Listing, left_out_line, list_folder
-from ferkit.datasets.folder import AIHUB_PERSON, labelled_by_folders, read_folder
-from ferkit.datasets.table import TABLE_SUFFIXES, read_table
+from ferkit.datasets.dataset import (
+    AIHUB_PERSON,
+    Dataset,
+    Listing,
+    labelled_by_folders,
+    left_out_line,
+    list_folder,
+    read_folder,
+)
+from ferkit.datasets.tables import TABLE_SUFFIXES, read_npz, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ def list_source(path: Path) -> Listing:
     if listing.left_out:
         logger.warning("%s", left_out_line(listing.left_out))
     if not listing.paths:
-        raise DataError(f"expected pictures in {path}, found none")
+        raise DataError(f"expected images in {path}, found none")
     return listing
 
 

@@ -16,17 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, ImageError
-from ferkit.core.progress import Progress
 from ferkit.datasets import archives, images
 from ferkit.datasets.archives import ArchiveSource
-from ferkit.datasets.columns import parse_columns
+from ferkit.datasets.dataset import (
+    FileSource,
+    left_out_counts,
+    left_out_line,
+    list_folder,
+    read_folder,
+    split_named,
+)
+from ferkit.datasets.edit import relabel
 from ferkit.datasets.export import export_folder
-from ferkit.datasets.files import FileSource, left_out_counts, left_out_line, list_folder
-from ferkit.datasets.folder import read_folder, split_named
 from ferkit.datasets.images import decode_image, kind_of
 from ferkit.datasets.load import find_paths, load_dataset
-from ferkit.datasets.relabel import relabel
+from ferkit.datasets.tables import parse_columns
 
 FORMS = {".jpg": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".webp": "WEBP", ".gif": "GIF",
          ".jp2": "JPEG2000", ".avif": "AVIF"}  # fmt: skip
