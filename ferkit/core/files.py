@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import stat
@@ -18,6 +19,9 @@ from typing import IO, Any
 import numpy as np
 
 from ferkit.core.errors import FerkitError, StoreLockedError
+
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+"""What a lock says that somebody else holds."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -63,7 +67,7 @@ def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
     shared = path.with_name(f".{path.name}.tmp")
     own = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    for temporary in (shared, own) if os.name == "posix" else (own,):
+    for temporary in itertools.chain([shared] if os.name == "posix" else [], itertools.repeat(own)):
         try:
             file = os.fdopen(os.open(temporary, flags, 0o666), "w+b")
         except OSError:
@@ -72,15 +76,17 @@ def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
             continue
         try:
             _lock(file)
-            # Who held the lock before may have moved the file into place meanwhile.
-            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(temporary))
-        except OSError:
-            is_ours = False
-        if is_ours or temporary is own:
-            file.truncate(0)
-            return file, temporary
+        except OSError as error:
+            if error.errno in _HELD:
+                file.close()
+                continue
+        # Who held the lock before may have moved the file into place meanwhile, or deleted it.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(temporary)):
+                file.truncate(0)
+                return file, temporary
         file.close()
-    raise AssertionError("the last name is always taken")
+    raise AssertionError("the names never end")
 
 
 def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
@@ -140,7 +146,7 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
         try:
             _lock(file)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            if error.errno not in _HELD:
                 raise FerkitError(why_not_written(path, error)) from error
             raise StoreLockedError(
                 f"another process is {doing} {path.parent}; wait until it has finished, or stop it"

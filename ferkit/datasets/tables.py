@@ -47,7 +47,7 @@ from ferkit.datasets.dataset import (
 from ferkit.datasets.images import HEIF_SUFFIXES, SUFFIXES
 
 _NAMES = {
-    "path": "path file filename filepath image imagepath imagefile imagename img imgpath imgname photo image pth "
+    "path": "path file filename filepath image imagepath imagefile imagename img imgpath imgname photo picture pth "
     "subdirectoryfilepath 경로 파일 파일명 파일이름 파일경로 이미지 이미지경로 이미지명 이미지파일 사진 사진경로 "
     "사진파일",
     "label": "label labels emotion emotions expression expressions facialexpression class classname category target "
