@@ -6,14 +6,14 @@ WORKDIR /src
 COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
 COPY ferkit ferkit
 RUN python -m venv /opt/ferkit \
- && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[serve]" \
+ && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[serve,video]" \
  && /opt/ferkit/bin/python -c "import cv2, ferkit.serving.app" \
  && FER_WEIGHTS_DIR=/opt/ferkit/weights /opt/ferkit/bin/fer models fetch yunet
 
 FROM python:3.12-slim
-# ffmpeg: annotated films with sound that browsers play. fonts-nanum: Korean names in pictures.
+# fonts-nanum: Korean names in images.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ffmpeg fonts-nanum \
+ && apt-get install -y --no-install-recommends fonts-nanum \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --create-home --home-dir /home/ferkit ferkit \
  && mkdir /models

@@ -100,4 +100,4 @@ def test_the_sets_are_those_of_mapie(case: int) -> None:
         lac, aps = (np.unpackbits(file[f"{m}{case}"])[: 60 * k * 2].reshape(60, k, 2) for m in ("lac", "aps"))
     assert np.array_equal(prediction_sets(truth, proba, new, method="lac"), lac)
     ours = prediction_sets(truth, proba, new, method="aps")  # draws other random numbers
-    assert ours.sum(axis=1).mean(axis=0) == pytest.approx(aps.sum(axis=1).mean(axis=0), abs=0.3)
+    assert ours.sum(axis=1).mean(axis=0) == pytest.approx(aps.sum(axis=1).mean(axis=0), abs=0.6)
