@@ -23,6 +23,7 @@ from ferkit.core.errors import DataError, FerkitError
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
+    from ferkit.inference.engine import Engine
     from ferkit.inference.live import View
     from ferkit.inference.video import PersonSummary, VideoRun, VideoSummary
 
@@ -93,17 +94,17 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     quiet_video_library()
     from ferkit.classifiers.model import choose_model, list_models, read_model
     from ferkit.inference.engine import build_engine
-    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
     from ferkit.inference.sources import LiveSource, is_camera, source_name
 
     first = choose_model(model, models_dir).folder
     engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
     view = _open_view(options["where"], options["port"])
 
-    def load(folder: str) -> LoadedModel:
+    def load(folder: str) -> "Engine":
         engine, faces = build_engine(read_model(Path(folder)), engine_settings)
         say(faces.reason)
-        return LoadedModel(Path(folder).name, engine)
+        return engine
 
     source: str = options["source"]
     mirror = is_camera(source) if options["mirror"] is None else options["mirror"]
