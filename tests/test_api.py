@@ -189,7 +189,9 @@ def test_from_images_to_a_model_and_back(faces: Path, tmp_path: Path, monkeypatc
     opened = ferkit.load_model("logistic")
     crops = np.stack([data.read(sample) for sample in data.samples[:3]])
     assert np.allclose(opened.predict_proba(crops), model.predict_proba(crops))
-    assert [len(image.faces) for image in opened.predict(sorted(faces.rglob("happy"))[0], detector="none")][:1] == [1]
+    assert [len(image.faces) for image in opened.predict(sorted(faces.rglob("happy"))[0], detector="none")][
+        :1
+    ] == [1]
     assert saved.labels.names == opened.labels.names
     report = ferkit.evaluate(opened, data)
     assert "logistic" in report.summary()

@@ -656,7 +656,9 @@ FORMS = (
 )
 
 
-def parse_candidates(names: Sequence[str | Mapping[str, Any]], file: Path | None = None) -> tuple[Candidate, ...]:
+def parse_candidates(
+    names: Sequence[str | Mapping[str, Any]], file: Path | None = None
+) -> tuple[Candidate, ...]:
     """The candidates called ``names``, and those of a file; members of ensembles take part themselves too.
 
     Args:
