@@ -5,20 +5,21 @@ import hashlib
 import logging
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ferkit.core.console import Progress, progress
-from ferkit.core.errors import DataError, StoreDamagedError
+from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.embedder.embedders import Embedder
+from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.engines import Engine, resolve_engines, resolve_stored
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
 from ferkit.embedder.settings import StoreSettings
-from ferkit.embedder.store import EmbeddingStore, Row
+from ferkit.embedder.store import EmbeddingStore, Row, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
 
@@ -101,13 +102,17 @@ def extract(
 def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
     """Samples that are new, or whose content or given box changed, in the order of the data set.
 
-    Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else
-    if its digest is the same. What could not be read and still cannot is not tried again: a run that was
-    interrupted would shift all its shards by it.
+    Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else,
+    also where the store does not say when that was, if its digest is the same. What could not be read and still
+    cannot is not tried again: a run that was interrupted would shift all its shards by it.
     """
-    known = {}
+    known: dict[str, tuple[Row, int]] = {}
+    started_ns, undated = time.time_ns(), []
     for shard in store.shards():
-        made_ns = shard.json.stat().st_mtime_ns
+        made_ns = shard.read_ns()
+        if made_ns is None:
+            undated.append(shard)
+            made_ns = -1
         known.update({row.path: (row, made_ns) for row in shard.read_rows()})
     faces = store.settings.faces
 
@@ -118,7 +123,10 @@ def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
         has_moved = faces.detector == "given" and row.box != faces.box_for(sample.box)
         return has_moved or _changed(dataset, sample, row, made_ns)
 
-    return [sample for sample in dataset.samples if is_missing(sample)]
+    found = [sample for sample in dataset.samples if is_missing(sample)]
+    for shard in undated:  # all its images have just been compared by their digests
+        shard.compared(started_ns - _COARSEST_CLOCK_NS)
+    return found
 
 
 def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
@@ -207,6 +215,44 @@ class StoreOptions:
     repair: bool = False
 
 
+def open_for_store(
+    spec: str,
+    name: str,
+    root: Path,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    **arguments: Any,
+) -> Embedder:
+    """A backbone for the embeddings of a data set, run by what made those that there are.
+
+    Args:
+        spec: see :func:`ferkit.embedder.embedders.open_embedder`.
+        name: of the data set in the store's name.
+        root: folder of all stores.
+        device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes those of the embeddings
+            that there are; for the first ones the best device, and float32.
+        arguments: of :func:`ferkit.embedder.embedders.open_embedder`.
+
+    Raises:
+        DependencyError: what is asked for, or made the embeddings, is not here.
+        FerkitError: see :func:`ferkit.embedder.embedders.open_embedder`.
+    """
+    engines = resolve_engines(device or "auto", precision or "float32", many=True)
+    embedder = open_embedder(spec, engines=engines, **arguments)
+    for folder, made_by in stores_of(root, name, embedder.settings):
+        try:
+            stored = resolve_stored(made_by, device, precision)
+        except DependencyError as error:
+            raise DependencyError(
+                f"{folder} was made by {made_by}: {error}; or name another --precision to embed anew"
+            ) from None
+        if stored is not None:
+            same = made_by == Engine(embedder.settings.engine, embedder.settings.precision)
+            return embedder if same else open_embedder(spec, engines=stored, **arguments)
+    return embedder
+
+
 def embed_dataset(
     dataset: Dataset,
     embedder: Embedder,
@@ -237,6 +283,7 @@ def embed_dataset(
         dim=embedder.dim,
         rows_per_shard=options.rows_per_shard,
         batch_size=options.batch_size,
+        repair=options.repair,
     )
     logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
     with store.writing():
@@ -248,6 +295,9 @@ def embed_dataset(
         summary = extract(
             dataset, embedder, cropping.cropper(embedder), store, crops=cropping.kind, workers=workers
         )
+        view, cosine = store.view(), getattr(embedder, "cosine", None)
+        if view is not None and cosine is not None:
+            store.write_view(replace(view, cosine=cosine))
     if summary.n_whole:
         logger.info(f"{summary.n_whole} images without a face were taken whole")
     return store, summary
