@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.core.console import Progress
 from ferkit.core.weights import bundled_folder
 from ferkit.datasets.image_stats import image_stats
 from ferkit.datasets.leakage import pixel_keys
 from ferkit.datasets.load import load_dataset
 
 if __name__ == "__main__":
-    with Progress("reading") as progress:
-        stats = image_stats(load_dataset(Path(sys.argv[1])), progress=progress)
+    stats = image_stats(load_dataset(Path(sys.argv[1])))
     np.save(bundled_folder().parent / "fer2013-train.npy", np.unique(pixel_keys(stats)))

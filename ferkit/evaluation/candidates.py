@@ -19,7 +19,7 @@ import numpy as np
 
 from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
-from ferkit.classifiers.model import RECORD, Model, read_model
+from ferkit.classifiers.model import RECORD, Model, find_model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
 from ferkit.core.files import file_sha256, fingerprint
 from ferkit.core.labels import LabelSet
@@ -320,6 +320,8 @@ class ModelCandidate:
         model = read_model(self._found(bench))
         proba = bench.classify_rows(task.test, model)
         seen, notes = trained_on(model, task)
+        if model.crops.kind == "whole":
+            notes += ("it was given whole images, as in its training",)
         return CandidateOutput(
             model.labels,
             proba,
@@ -332,10 +334,12 @@ class ModelCandidate:
         )
 
     def _found(self, bench: SharedInputs) -> Path:
-        for folder in (self.folder, bench.options.models_dir / self.folder):
-            if (folder / RECORD).is_file():
-                return folder
-        raise ModelError(f"no model is at {self.folder} or in {bench.options.models_dir}; correct the name")
+        folder = find_model(str(self.folder), bench.options.models_dir)
+        if folder is None:
+            raise ModelError(
+                f"no model is at {self.folder} or in {bench.options.models_dir}; correct the name"
+            )
+        return folder
 
 
 @dataclass(frozen=True)
