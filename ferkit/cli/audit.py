@@ -13,6 +13,7 @@ from ferkit.cli.options import (
     common_options,
     detector_weights_option,
     lang_option,
+    load_data,
     person_option,
     say,
 )
@@ -180,10 +181,8 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _load(data: Path, options: dict[str, Any]) -> "Dataset":
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
 
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     say(f"{len(dataset):,} images in {data}")
     return dataset
 

@@ -18,6 +18,7 @@ from ferkit.cli.options import (
     detector_weights_option,
     group_split_option,
     lang_option,
+    load_data,
     margin_option,
     models_dir_option,
     person_option,
@@ -69,8 +70,6 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         fer eval ferkit aihub/ --by sex --by age
     """
     from ferkit.classifiers.model import choose_model
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.evaluation.evaluate_model import (
         check_columns,
         copies_of_training,
@@ -85,7 +84,7 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     from ferkit.faces.cropping import cropping_as_trained
 
     trained = choose_model(model, models_dir)
-    whole = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    whole = load_data(data, options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
     say(f"{len(dataset)} labelled images of {data}")
@@ -281,11 +280,9 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
 
 
 def _read(path: Path, options: dict[str, Any]) -> Any:
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.evaluation.protocol import read_labelled
 
-    dataset = load_dataset(path, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(path, options["person_pattern"])
     return read_labelled(dataset, options["cache_dir"], workers=options["workers"])
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
 from ferkit.classifiers.model import RECORD, Model, find_model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
-from ferkit.core.files import file_sha256, fingerprint
+from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Predict
 from ferkit.core.weights import BUNDLED, bundled_folder
@@ -252,7 +251,7 @@ class HeadCandidate:
         settings = dataclasses.replace(self.head, seed=task.seed)
         _import_what_fits(settings)
         fitted = fit_head(X[train], images.y[train], settings, images.groups[train])
-        labels = LabelSet.of(fitted.classes)
+        labels = LabelSet.from_names(fitted.classes)
         proba = np.empty((len(test), len(labels)), np.float32)
         proba[test] = fitted.predict_proba(X[task.test[test]])
         columns = [images.labels.names.index(name) for name in labels.names]
@@ -580,7 +579,7 @@ class CallableCandidate:
         """Call it on the crops of the test rows."""
         function = self._open()
         names, size_wh = self._labels(function), self._size(function)
-        labels = task.images.labels if names is None else LabelSet.of(names)
+        labels = task.images.labels if names is None else LabelSet.from_names(names)
 
         def predict(crops: np.ndarray) -> np.ndarray:
             try:
@@ -657,7 +656,9 @@ FORMS = (
 )
 
 
-def parse_candidates(names: Sequence[str], file: Path | None = None) -> tuple[Candidate, ...]:
+def parse_candidates(
+    names: Sequence[str | Mapping[str, Any]], file: Path | None = None
+) -> tuple[Candidate, ...]:
     """The candidates called ``names``, and those of a file; members of ensembles take part themselves too.
 
     Args:
@@ -725,10 +726,10 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
         DataError: it cannot be read, or has no list ``candidates``.
     """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = parse_toml(read_regular(file))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{file} is no TOML file: {error}") from None
     entries = values.get("candidates", values.get("contenders"))  # as version 0.1 called them
     if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):
