@@ -46,7 +46,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
                 "name": a.name,
                 "kind": a.kind,
                 "labels": list(a.labels.names),
-                "metrics": a.metrics,
+                "metrics": a.report,
                 "trained_on": a.trained_on,
             }
             for a in trained
@@ -70,9 +70,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
         f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch"
     )
     click.echo("")
-    models = [
-        (a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics), a.trained_on) for a in trained
-    ]
+    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.report), a.trained_on) for a in trained]
     models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
     click.echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
     click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
