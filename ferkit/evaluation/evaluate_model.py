@@ -261,6 +261,7 @@ def save_fit(
         crops=view.crops if view is not None else None,
         weights=Path(view.weights) if view is not None and view.weights else None,
         licence=view.licence if view is not None else "unknown",
+        cosine=view.cosine if view is not None else None,
         data={
             "embeddings": store.folder.name,
             "root": view.root if view is not None else "",
