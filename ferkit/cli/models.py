@@ -132,6 +132,8 @@ def _accuracy(metrics: dict) -> str:
 EXTRAS = {
     "deepface": ("deepface",),
     "mediapipe": ("mediapipe",),
+    "openvino": ("openvino",),
+    "plots": ("matplotlib",),
     "train": ("keras", "tensorflow", "tf2onnx"),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
     "audit": ("cleanlab",),
@@ -139,7 +141,13 @@ EXTRAS = {
     "video": ("av",),
     "window": ("pygame-ce",),
 }
-CORE = ("numpy", "opencv-python", "onnxruntime", "onnx", "scikit-learn", "scikit-image", "skops", "pillow")
+CORE = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skops", "pillow")
+_OPENCV = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 
 
 @dataclass(frozen=True)
@@ -183,9 +191,7 @@ def _python() -> list[Finding]:
 def _packages() -> list[Finding]:
     findings = []
     for name in CORE:
-        version = _version(name)
-        if version is None and name == "opencv-python":
-            version = _version("opencv-python-headless") or _version("opencv-contrib-python")
+        version = _version(name) or _version(f"{name}-gpu")
         missing = "pip install --force-reinstall ferkit"
         findings.append(
             Finding(name, "ok" if version else "wrong", version or "missing", "" if version else missing)
@@ -209,14 +215,16 @@ def _opencv() -> list[Finding]:
             "install libGL (Debian: apt-get install libgl1 libglib2.0-0), or pip install --force-reinstall "
         )
         return [Finding("OpenCV", "wrong", last, remedy + "--no-deps 'opencv-python-headless<5'")]
+    wheels = [name for name in _OPENCV if _version(name)]
+    several = f", of {len(wheels)} wheels over one cv2: {', '.join(wheels)}" if len(wheels) > 1 else ""
     version, haar, yunet = done.stdout.split()
     right = haar == yunet == "True"
     return [
         Finding(
             "OpenCV",
             "ok" if right else "wrong",
-            f"{version} loads" + ("" if right else ", but has no face detectors"),
-            "" if right else "pip install 'opencv-python>=4.10,<5'",
+            f"{version} loads" + ("" if right else ", but has no face detectors") + several,
+            "" if right else "pip install --force-reinstall --no-deps 'opencv-python-headless>=4.10,<5'",
         )
     ]
 
@@ -224,10 +232,16 @@ def _opencv() -> list[Finding]:
 def _onnxruntime() -> list[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
         return []
-    import onnxruntime
+    from ferkit.embedder.engines import Engine, available_devices, precisions_of
 
-    providers = [p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()]
-    return [Finding("ONNX Runtime", "ok", f"runs on {', '.join(providers)}")]
+    found = f"networks run on {', '.join(available_devices())}"
+    if "openvino" in available_devices():
+        found += f" (openvino in {', '.join(precisions_of(Engine('openvino')))})"
+    wheels = [name for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino") if _version(name)]
+    if len(wheels) > 1:
+        remedy = "they hide one another: pip uninstall all of them, then pip install the one that you want"
+        return [Finding("engines", "wrong", f"{' and '.join(wheels)} are both there; {found}", remedy)]
+    return [Finding("engines", "ok", found)]
 
 
 def _display() -> list[Finding]:

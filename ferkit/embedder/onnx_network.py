@@ -451,10 +451,10 @@ class NetworkEmbedder:
             reference, self._reference = self._reference(), None
             self.cosine = float(cosines(features, self._features(crops, reference)).mean())
             logger.info("%s; cosine with ONNX Runtime in float32 %.5f", self.engine, self.cosine)
-            if self.cosine < LEAST_COSINE and self.engine.precision != "int8":
+            if self.cosine < LEAST_COSINE:
                 raise DataError(
                     f"expected embeddings by {self.engine} with a cosine of at least {LEAST_COSINE} with those in "
-                    f"float32, found {self.cosine:.5f}; take --precision float32"
+                    f"float32, found {self.cosine:.5f}; take float32"
                 )
         return features
 
