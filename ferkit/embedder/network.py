@@ -1,6 +1,7 @@
 """Embeddings by an ONNX network, a batch at a time."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ferkit.core.fingerprint import fingerprint
 from ferkit.embedder.graph import cut, input_names, load_graph, split_prelu
 from ferkit.embedder.preprocess import network_input, resize_crops
 from ferkit.embedder.settings import EmbedderSettings
-from ferkit.embedder.taps import find_tap
+from ferkit.embedder.taps import JOIN, LARGEST_JOINED_POOL, find_layers
 
 if TYPE_CHECKING:
     import onnx
@@ -41,7 +42,12 @@ class NetworkEmbedder:
     """An ONNX network as embedder; made by :func:`open_network`."""
 
     def __init__(
-        self, settings: EmbedderSettings, runner: "BatchRunner", weights_path: Path, licence: str
+        self,
+        settings: EmbedderSettings,
+        runner: "BatchRunner",
+        pools: Sequence[tuple[int, int] | None],
+        weights_path: Path,
+        licence: str,
     ) -> None:
         self.settings = settings
         self.name = settings.backbone
@@ -50,7 +56,7 @@ class NetworkEmbedder:
         self.fingerprint = fingerprint(settings)
         self.weights_path: Path | None = weights_path
         self.licence = licence
-        self._runner = runner
+        self._runner, self._pools = runner, pools
         blank = np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)
         self.dim = self._features(blank).shape[1]
 
@@ -64,7 +70,9 @@ class NetworkEmbedder:
         return self._features(crops) if len(crops) else np.empty((0, self.dim), np.float32)
 
     def _features(self, crops: np.ndarray) -> np.ndarray:
-        features = pool_features(self._runner.run(crops)[0], self.settings.pool_hw)
+        outputs = zip(self._runner.run(crops), self._pools, strict=False)  # others than the first are not its own
+        layers = [pool_features(output, pool_hw) for output, pool_hw in outputs]
+        features = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
         return l2_normalized(features) if self.settings.l2_normalize else features
 
 
@@ -106,8 +114,8 @@ def open_network(
 
     Args:
         path: the file.
-        settings: what is put in and taken out; ``tap`` may be the name of a stage, and its ``pool_hw`` None:
-            the embedder's own settings then say which tensor and pooling that is.
+        settings: what is put in and taken out; ``tap`` may be the name of a stage, or of several joined by +, and
+            its ``pool_hw`` None: the embedder's own settings then say which tensors and pooling that is.
         licence: of the weights, for model cards.
         threads: how many work on one batch; None takes every core.
 
@@ -118,18 +126,28 @@ def open_network(
     model = load_graph(path)
     network_format = input_format(model)
     _check_fits(settings, network_format, path)
-    changed = False
+    changed, pools = False, [settings.pool_hw]
     if settings.tap == "last":
         settings = dataclasses.replace(settings, tap=None)
     if settings.tap is not None:
-        tap = find_tap(model, settings.input_size_wh, settings.tap)
-        pool_hw = settings.pool_hw or tap.default_pool_hw
-        settings = dataclasses.replace(settings, tap=tap.tensor, pool_hw=pool_hw)
-        cut(model, [tap.tensor], [tap.tensor] if tap.channels_last else [])
+        layers = find_layers(model, settings.input_size_wh, settings.tap)
+        if len(layers) == 1:
+            pools = [settings.pool_hw or layers[0].default_pool_hw]
+            settings = dataclasses.replace(settings, tap=layers[0].tensor, pool_hw=pools[0])
+        else:
+            largest = settings.pool_hw or (LARGEST_JOINED_POOL, LARGEST_JOINED_POOL)
+            pools = [layer.fitting_pool_hw(largest) for layer in layers]
+            tensors = JOIN.join(layer.tensor for layer in layers)
+            settings = dataclasses.replace(settings, tap=tensors, pool_hw=largest)
+        cut(
+            model,
+            [layer.tensor for layer in layers],
+            [layer.tensor for layer in layers if layer.channels_last],
+        )
         changed = True
     changed |= split_prelu(model) > 0
     session = open_session(model.SerializeToString() if changed else path, path.name, threads)
-    return NetworkEmbedder(settings, BatchRunner(session, network_format, settings), path, licence)
+    return NetworkEmbedder(settings, BatchRunner(session, network_format, settings), pools, path, licence)
 
 
 def open_session(model: Path | bytes, name: str, threads: int | None = None) -> Any:

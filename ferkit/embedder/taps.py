@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 LARGEST_POOL = 7
 """Maps are averaged to at most this many rows and columns unless another size is asked for."""
 
+JOIN = "+"
+"""Between the names of layers that make up one embedding, laid out one behind the other."""
+
+LARGEST_JOINED_POOL = 4
+"""The same where several layers are joined, which adds up."""
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -41,7 +47,13 @@ class Tap:
         """Rows and columns that the maps are averaged to if nobody says otherwise; None for vectors."""
         if len(self.shape) != 3:
             return None
-        return min(self.shape[1], LARGEST_POOL), min(self.shape[2], LARGEST_POOL)
+        return self.fitting_pool_hw((LARGEST_POOL, LARGEST_POOL))
+
+    def fitting_pool_hw(self, pool_hw: tuple[int, int]) -> tuple[int, int] | None:
+        """``pool_hw``, or as much of it as the maps have; None for vectors."""
+        if len(self.shape) != 3:
+            return None
+        return min(self.shape[1], pool_hw[0]), min(self.shape[2], pool_hw[1])
 
 
 def list_taps(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> list[Tap]:
@@ -80,6 +92,20 @@ def find_tap(model: "onnx.ModelProto", input_size_wh: tuple[int, int], name: str
         known = ", ".join(f"{tap.name} ({tap.tensor})" for tap in taps)
         raise DataError(f"expected a tap or tensor of the network, found {name!r}; taps: {known}")
     return layout.tap(name, name)
+
+
+def find_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int], names: str) -> list[Tap]:
+    """The layers that ``names`` joins: one, as :func:`find_tap` takes it, or several with + between them.
+
+    Raises:
+        DataError: one of them does not exist, cannot be an embedding, or is named twice.
+    """
+    if JOIN not in names or names in _Layout(model, input_size_wh).shapes:
+        return [find_tap(model, input_size_wh, names)]
+    layers = [find_tap(model, input_size_wh, name.strip()) for name in names.split(JOIN)]
+    if len({layer.tensor for layer in layers}) < len(layers):
+        raise DataError(f"expected different layers joined by {JOIN}, found {names!r}; name each once")
+    return layers
 
 
 _KEEPS_VALUES = frozenset(
