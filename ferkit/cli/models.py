@@ -24,9 +24,9 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
     from ferkit.classifiers.artifact import list_artifacts
     from ferkit.zoo.fetch import list_weights, weights_dir
-    from ferkit.zoo.shipped import SHIPPED, shipped_folder
+    from ferkit.zoo.shipped import BUNDLED, shipped_folder
 
-    shipped = [artifact for artifact in list_artifacts(shipped_folder().parent) if artifact.name == SHIPPED]
+    shipped = [artifact for artifact in list_artifacts(shipped_folder().parent) if artifact.name in BUNDLED]
     weights, trained = list_weights(), shipped + list_artifacts(models_dir)
     if as_json:
         known = [
@@ -57,7 +57,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     click.echo("")
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
-    click.echo(f"{SHIPPED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
+    click.echo(f"{' and '.join(BUNDLED)} come with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
 
 @models.command()

@@ -8,7 +8,7 @@ from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.protocols import ExpressionClassifier
 from ferkit.faces.settings import FaceSettings
-from ferkit.zoo.shipped import SHIPPED, shipped_folder
+from ferkit.zoo.shipped import BUNDLED, SHIPPED, shipped_folder
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ def open_model(folder: Path, threads: int | None = None) -> TrainedModel:
 
 
 def find_model(name: str, models_dir: Path) -> Path | None:
-    """The model folder called ``name``: the folder itself, one in ``models_dir``, or the shipped one; or None."""
+    """The model folder called ``name``: itself, one in ``models_dir``, or one that comes along; or None."""
     for folder in (Path(name), models_dir / name):
         if (folder / RECORD).is_file():
             return folder
-    return shipped_folder() if name == SHIPPED else None
+    return shipped_folder(name) if name in BUNDLED else None
 
 
 def known_models(models_dir: Path) -> list[Path]:
-    """The model folders in ``models_dir``, by name, and the shipped one."""
+    """The model folders in ``models_dir``, by name, and those that come with the package."""
     trained = [file.parent for file in models_dir.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")]
-    return [*sorted(trained), shipped_folder()]
+    return [*sorted(trained), *map(shipped_folder, BUNDLED)]
 
 
 def choose_model(name: str | None, models_dir: Path) -> Path:
@@ -72,13 +72,13 @@ def choose_model(name: str | None, models_dir: Path) -> Path:
         known = ", ".join(folder.name for folder in known_models(models_dir))
         raise ModelError(
             f"no model is called {name!r}; expected a folder with {RECORD}, or one of {known} "
-            f"(those in {models_dir}, and the one that comes with ferkit)"
+            f"(those in {models_dir}, and the two that come with ferkit)"
         )
     return folder
 
 
 def default_reason(models_dir: Path) -> str:
     """The sentence that says which model is used when none was named, and what others there are."""
-    trained = ", ".join(folder.name for folder in known_models(models_dir)[:-1])
+    trained = ", ".join(folder.name for folder in known_models(models_dir)[: -len(BUNDLED)])
     others = f" (in {models_dir}: {trained})" if trained else ""
     return f"model: {SHIPPED}, which comes with ferkit; to take another, name it first{others}"

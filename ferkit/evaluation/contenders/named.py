@@ -14,7 +14,7 @@ from ferkit.evaluation.contenders.heads import DummyContender, HeadContender
 from ferkit.evaluation.contenders.networks import EnsembleContender, FinetuneContender, ModelContender
 from ferkit.evaluation.contenders.peers import CallableContender, DeepFaceContender, FerContender
 from ferkit.evaluation.contenders.workbench import BackboneSpec
-from ferkit.zoo.shipped import SHIPPED, shipped_folder
+from ferkit.zoo.shipped import BUNDLED, SHIPPED, shipped_folder
 
 DEFAULT = (
     "dummy",
@@ -79,7 +79,9 @@ def make_contender(entry: str | Mapping[str, Any]) -> Contender:
         return FinetuneContender(name, rest, _flat(options))
     makers: dict[str, Callable[[], Contender]] = {
         "dummy": lambda: _plain(DummyContender, options)(name),
-        "model": lambda: _plain(ModelContender, options)(name, Path(rest)),
+        "model": lambda: _plain(ModelContender, options)(
+            name, shipped_folder(rest) if rest in BUNDLED else Path(rest)
+        ),
         "ensemble": lambda: _plain(EnsembleContender, options)(name, tuple(map(called, _members(use, rest)))),
         "peer": lambda: _peer(name, rest, options),
         "python": lambda: _callable(name, rest, options),
