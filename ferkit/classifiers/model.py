@@ -20,7 +20,7 @@ from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import file_sha256, fingerprint, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
-from ferkit.core.weights import BUNDLED, bundled_folder
+from ferkit.core.weights import BUNDLED, EDITIONS, bundled_folder
 from ferkit.faces.cropping import FaceSettings
 
 _PACKAGES = ("ferkit", "numpy", "scikit-learn", "skops", "onnxruntime", "keras", "tensorflow")
@@ -365,13 +365,13 @@ def find_model(name: str, models_dir: Path) -> Path | None:
     for folder in (Path(name), models_dir / name):
         if (folder / RECORD).is_file():
             return folder
-    return bundled_folder(name) if name in BUNDLED else None
+    return bundled_folder(name) if name in EDITIONS else None
 
 
 def known_models(models_dir: Path) -> list[Path]:
     """The model folders in ``models_dir``, by name, and those that come with the package."""
     trained = [file.parent for file in models_dir.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")]
-    return [*sorted(trained), *map(bundled_folder, BUNDLED)]
+    return [*sorted(trained), *map(bundled_folder, EDITIONS)]
 
 
 def choose_model(name: str | None, models_dir: Path) -> Path:
@@ -394,6 +394,6 @@ def choose_model(name: str | None, models_dir: Path) -> Path:
 
 def default_reason(models_dir: Path) -> str:
     """The sentence that says which model is used when none was named, and what others there are."""
-    trained = ", ".join(folder.name for folder in known_models(models_dir)[: -len(BUNDLED)])
+    trained = ", ".join(folder.name for folder in known_models(models_dir)[: -len(EDITIONS)])
     others = f" (in {models_dir}: {trained})" if trained else ""
     return f"model: {BUNDLED}, which comes with ferkit; to take another, name it first{others}"

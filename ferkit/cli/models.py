@@ -31,9 +31,9 @@ def models() -> None:
 def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
     from ferkit.classifiers.model import list_artifacts
-    from ferkit.core.weights import BUNDLED, bundled_folder, list_weights, weights_dir
+    from ferkit.core.weights import EDITIONS, bundled_folder, list_weights, weights_dir
 
-    shipped = [artifact for artifact in list_artifacts(bundled_folder().parent) if artifact.name in BUNDLED]
+    shipped = [artifact for artifact in list_artifacts(bundled_folder().parent) if artifact.name in EDITIONS]
     weights, trained = list_weights(), shipped + list_artifacts(models_dir)
     if as_json:
         known = [
@@ -65,7 +65,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
     click.echo(
-        f"{' and '.join(BUNDLED)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
+        f"{' and '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
     )
 
 

@@ -1,6 +1,6 @@
-"""Find weights: which there are, where they lie, where they come from, and the network that comes with ferkit.
+"""Find weights: which there are, where they lie, where they come from, and the networks that come with ferkit.
 
-They were trained here, on FER2013 alone; ``MODEL_CARD.md`` in each folder says how, and how good it is.
+Those were trained here, on FER2013 alone; ``MODEL_CARD.md`` in each folder says how, and how good it is.
 
 A hash that the publisher names is always checked. For the others the first use is trusted: the hash is kept
 in ``<file>.sha256`` and checked from then on. That notices later damage or exchange, not a wrong first file.
@@ -31,7 +31,7 @@ BUNDLED = "ferkit"
 SECOND_EDITION = "ferkit2"
 """The same of the second, which was made for other people's images: cameras, loose boxes, few pixels."""
 
-BUNDLED = (BUNDLED, SECOND_EDITION)
+EDITIONS = (BUNDLED, SECOND_EDITION)
 """Both; what was made with one goes on with that one."""
 
 NETWORK_ONNX = "network.onnx"
@@ -39,13 +39,13 @@ NETWORK_KERAS = "network.keras"
 
 
 def bundled_folder(name: str = BUNDLED) -> Path:
-    """The model folder of one of :data:`BUNDLED`; it is only read."""
-    return Path(__file__).parent / name
+    """The model folder of one of :data:`EDITIONS`; it is only read."""
+    return Path(__file__).parent / "bundled" / name
 
 
 @functools.cache
 def bundled_record(name: str = BUNDLED) -> dict[str, Any]:
-    """What the ``model.json`` of one of :data:`BUNDLED` says."""
+    """What the ``model.json`` of one of :data:`EDITIONS` says."""
     record: dict[str, Any] = json.loads((bundled_folder(name) / "model.json").read_text(encoding="utf-8"))
     return record
 
@@ -80,12 +80,12 @@ class WeightsEntry:
 @functools.cache
 def known_weights() -> dict[str, WeightsEntry]:
     """Every entry by its name: the networks that come along, then the table in its order."""
-    text = resources.files("ferkit.core.weights").joinpath("weights.toml").read_text(encoding="utf-8")
+    text = resources.files("ferkit.core").joinpath("weights.toml").read_text(encoding="utf-8")
     fetched = {
         name: WeightsEntry(name, **{**row, "urls": tuple(row["urls"])})
         for name, row in tomllib.loads(text).items()
     }
-    return {**{name: _bundled(name) for name in BUNDLED}, **fetched}
+    return {**{name: _bundled(name) for name in EDITIONS}, **fetched}
 
 
 _ABOUT = {

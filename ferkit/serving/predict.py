@@ -22,7 +22,7 @@ from ferkit.classifiers.predict import ImageCropper
 from ferkit.core.errors import FerkitError, ImageError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier, FaceDetector, Faces
-from ferkit.core.weights import BUNDLED, bundled_folder
+from ferkit.core.weights import EDITIONS, bundled_folder
 from ferkit.datasets.images import decode_image
 from ferkit.faces.cropping import ResolvedDetector, resolve_faces
 from ferkit.faces.drawing import label_colors
@@ -187,7 +187,7 @@ class ModelCache:
         self._open.clear()
 
     def _known(self) -> dict[str, ModelArtifact]:
-        shipped = [a for a in list_artifacts(bundled_folder().parent) if a.name in BUNDLED]
+        shipped = [a for a in list_artifacts(bundled_folder().parent) if a.name in EDITIONS]
         default = [a for a in list_artifacts(self._default_folder.parent) if a.name == self.default]
         return {a.name: a for a in (*shipped, *list_artifacts(self._settings.models_dir), *default)}
 
