@@ -90,7 +90,7 @@ def run(shipped: Shipped, crops: np.ndarray) -> list[tuple[torch.Tensor, torch.T
 
 
 def shrink(model: onnx.ModelProto) -> None:
-    """Keep large weights as float16, the projection as int8 with a scale for each number, in place."""
+    """Keep large weights as float16, the projection as int8 with a scale for each of its inputs, in place."""
     casts = []
     for tensor in list(model.graph.initializer):
         size = int(np.prod(tensor.dims))
@@ -98,8 +98,8 @@ def shrink(model: onnx.ModelProto) -> None:
             continue
         name, values = tensor.name, numpy_helper.to_array(tensor)
         if size == max(int(np.prod(t.dims)) for t in model.graph.initializer):
-            axis = tensor.dims.index(NUMBERS) if NUMBERS in tensor.dims else 0
-            scale = np.abs(values).max(axis=1 - axis, keepdims=True) / 127
+            axis = list(tensor.dims).index(NUMBERS)
+            scale = np.abs(values).max(axis=axis, keepdims=True) / 127
             whole = np.rint(values / scale).astype(np.int8)
             tensor.CopyFrom(numpy_helper.from_array(whole, f"{name}/int8"))
             model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}/scale"))
@@ -160,17 +160,18 @@ def main() -> None:
     train = read(arguments.data, "train").x.cpu().numpy()
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:CROPS])
     shipped.project = fit_projection(shipped, train[rows])
-    target = arguments.state / "network.onnx"
+    target, whole = arguments.state / "network.onnx", arguments.state / "network.part"
     torch.onnx.export(
-        shipped, (torch.zeros(2, 48, 48, 3),), str(target), input_names=["images"],
+        shipped, (torch.zeros(2, 48, 48, 3),), str(whole), input_names=["images"],
         output_names=["embedding", "probabilities"], dynamic_axes={"images": {0: "n"}, "embedding": {0: "n"},
         "probabilities": {0: "n"}}, opset_version=17, dynamo=False,
     )  # fmt: skip
-    model = onnx.load(target)
+    model = onnx.load(whole)
     shrink(model)
     describe(model, best)
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, target)
+    onnx.save(model, whole)
+    whole.replace(target)
     print(f"{target}: {best}, {target.stat().st_size / 1e6:.2f} MB")
 
 

@@ -41,9 +41,9 @@ def main() -> None:
     proba = NetworkClassifier(content, labels).predict_proba(crops)
     evaluation = evaluate(y, proba, labels)
     record = ModelRecord(
-        "network",
-        labels.names,
-        (48, 48),
+        kind="network",
+        labels=labels.names,
+        input_size_wh=(48, 48),
         faces={"detector": "none", "detector_sha256": None, "align": False, "margin": 0.0, "faceless": "whole"},
         parts={"edition": facts["version"], "student": facts["student"]},
         data={"name": "fer2013", "class_counts": dict(sorted(_counts(dataset).items()))},

@@ -20,7 +20,7 @@ from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import file_sha256, fingerprint, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
-from ferkit.core.weights import BUNDLED, EDITIONS, bundled_folder
+from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
 from ferkit.faces.cropping import FaceSettings
 
 _PACKAGES = ("ferkit", "numpy", "scikit-learn", "skops", "onnxruntime", "keras", "tensorflow")
@@ -381,7 +381,7 @@ def choose_model(name: str | None, models_dir: Path) -> Path:
         ModelError: there is no such model.
     """
     if name is None:
-        return bundled_folder()
+        return bundled_folder(DEFAULT_EDITION)
     folder = find_model(name, models_dir)
     if folder is None:
         known = ", ".join(folder.name for folder in known_models(models_dir))
@@ -396,4 +396,4 @@ def default_reason(models_dir: Path) -> str:
     """The sentence that says which model is used when none was named, and what others there are."""
     trained = ", ".join(folder.name for folder in known_models(models_dir)[: -len(EDITIONS)])
     others = f" (in {models_dir}: {trained})" if trained else ""
-    return f"model: {BUNDLED}, which comes with ferkit; to take another, name it first{others}"
+    return f"model: {DEFAULT_EDITION}, which comes with ferkit; to take another, name it first{others}"

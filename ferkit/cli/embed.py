@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     "--backbone",
     default="ferkit",
     show_default=True,
-    help="Network: ferkit (comes along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
+    help="Network: ferkit or ferkit2 (come along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
     "See 'fer models list'.",
 )
 @click.option(

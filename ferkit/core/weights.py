@@ -34,6 +34,9 @@ SECOND_EDITION = "ferkit2"
 EDITIONS = (BUNDLED, SECOND_EDITION)
 """Both; what was made with one goes on with that one."""
 
+DEFAULT_EDITION = BUNDLED
+"""The one that is taken when none is named."""
+
 NETWORK_ONNX = "network.onnx"
 NETWORK_KERAS = "network.keras"
 
