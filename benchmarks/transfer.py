@@ -147,6 +147,7 @@ def proxies(data: Path) -> tuple[dict[str, np.ndarray], dict[str, Proxy], np.nda
     """Images uint8 RGB by set, the label sets, and who is drawn on each drawing."""
     with (data / "labels.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["path"].startswith("test/")]
+    rows.sort(key=lambda row: row["path"])
     gray = np.stack([cv2.imread(str(data / row["path"]), cv2.IMREAD_GRAYSCALE) for row in rows])
     words = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
     votes = np.array([[float(row[f"ferplus_{word}"] or 0) for word in words] for row in rows])
