@@ -15,7 +15,7 @@ from ferkit.cli.options import (
     common_options,
     detector_option,
     detector_weights_option,
-    is_quiet,
+    load_data,
     margin_option,
     person_option,
     say,
@@ -26,7 +26,7 @@ from ferkit.core.errors import DataError
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
     from ferkit.embedder.embedders import Embedder
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
 
 @click.command()
@@ -106,15 +106,13 @@ def embed(data: Path, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
-    from ferkit.core.console import Progress
     from ferkit.core.weights import SECOND_EDITION
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
+    from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     counts = dataset.class_counts()
     say(
         f"{len(dataset)} images in {data}, {len(counts)} classes: "
@@ -123,12 +121,12 @@ def embed(data: Path, **options: Any) -> None:
 
     if options["backbone"] == SECOND_EDITION:
         _say_what_the_first_has(options["cache_dir"], options["name"] or dataset.name)
-    crop = CropOptions(
+    crop = Cropping.ask(
         options["detector"],
         options["detector_weights"],
-        options["align"],
-        options["margin"],
-        options["faceless"],
+        align=options["align"],
+        margin=options["margin"],
+        no_face=options["faceless"],
     )
     pool = options["pool"]
     backbone = {
@@ -148,17 +146,23 @@ def embed(data: Path, **options: Any) -> None:
         options["cache_dir"], options["name"], options["dtype"], options["batch_size"], options["shard_size"],
         options["repair"],
     )  # fmt: skip
-    with Progress("embedding", quiet=is_quiet()) as progress:
-        store, summary = embed_dataset(
-            dataset, embedder, crop, store_options, workers=options["workers"], progress=progress, say=say
-        )
+    store, summary = embed_dataset(dataset, embedder, crop, store_options, workers=options["workers"])
     if not summary.n_done + summary.n_kept:
         row = store.failures()[0]
         raise DataError(
             f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
         )
     if options["as_json"]:
-        click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {
+                    "store": str(store.folder),
+                    **asdict(summary),
+                    "left_out": left_out_counts(dataset.left_out),
+                },
+                ensure_ascii=False,
+            )
+        )
         return
     for path, reason in summary.failures[:10]:
         say(f"  failed: {path}: {reason}")
@@ -186,7 +190,7 @@ def _say_what_the_first_has(cache_dir: Path, name: str) -> None:
 
 
 def _best_tap(
-    dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None
+    dataset: "Dataset", embedder: "Embedder", crop: "Cropping", seed: int, threads: int | None
 ) -> str:
     from ferkit.embedder.extract import search_layer
 

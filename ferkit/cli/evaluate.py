@@ -16,8 +16,8 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     group_split_option,
-    is_quiet,
     lang_option,
+    load_data,
     margin_option,
     models_dir_option,
     person_option,
@@ -68,10 +68,7 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         fer eval mlp other_faces.csv --lang ko --out report/
         fer eval ferkit aihub/ --by sex --by age
     """
-    from ferkit.classifiers.model import choose_model, open_model
-    from ferkit.core.console import Progress
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
+    from ferkit.classifiers.model import choose_model
     from ferkit.evaluation.evaluate_model import (
         check_columns,
         evaluate_model,
@@ -82,26 +79,17 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     )
     from ferkit.evaluation.metrics import evaluate as measure
     from ferkit.evaluation.report.page import format_report, write_comparison, write_report
-    from ferkit.faces.cropping import CropOptions, open_cropper, resolve_cropping
+    from ferkit.faces.cropping import cropping_as_trained
 
-    folder = choose_model(model, models_dir)
-    trained = open_model(folder)
-    whole = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    trained = choose_model(model, models_dir)
+    whole = load_data(data, options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
     say(f"{len(dataset)} labelled images of {data}")
-    faces, detector = trained.faces, options["detector"]
-    if detector == "auto" and faces.detector not in ("none", "given"):
-        detector = faces.detector
-    asked = CropOptions(detector, options["detector_weights"], faces.align, faces.margin, faces.faceless)
-    cropping = resolve_cropping(dataset, asked)
+    cropping = cropping_as_trained(trained.crops, options["detector"], options["detector_weights"], dataset)
     say(cropping.reason)
-    cropper = open_cropper(cropping, trained.classifier)
-    with Progress("evaluating", quiet=is_quiet()) as progress:
-        scores = score(
-            dataset, trained.classifier, cropper,
-            batch_size=options["batch_size"], workers=options["workers"], progress=progress,
-        )  # fmt: skip
+    cropper = cropping.cropper(trained)
+    scores = score(dataset, trained, cropper, batch_size=options["batch_size"], workers=options["workers"])
     y_true, changed = in_words_of(trained.labels, scores.y_true)
     if changed:
         say("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
@@ -109,12 +97,12 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         say(f"  failed: {path}: {reason}")
     evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, options["seed"])
     found = evaluate_model(
-        trained.name, folder, trained.labels, whole, scores, y_true,
-        by=options["by"], seed=options["seed"], costs=timed(folder, trained.classifier, cropper, dataset),
+        trained, whole, scores, y_true,
+        by=options["by"], seed=options["seed"], costs=timed(trained, cropper, dataset),
     )  # fmt: skip
     for note in found.candidates[0].notes:
         say(f"note: {note}")
-    out = options["out"] or folder / f"eval-{dataset.name}"
+    out = options["out"] or trained.folder / f"eval-{dataset.name}"
     write_report(evaluation, out, options["lang"])
     files = write_comparison(found, out, options["lang"], dataset, page=not options["no_html"])
     if options["as_json"]:
@@ -227,7 +215,6 @@ def compare(data: tuple[Path, ...], **options: Any) -> None:
         crop=_crop_options(options),
         batch_size=options["batch_size"],
         workers=options["workers"],
-        quiet=is_quiet(),
     )
     if options["matrix"]:
         _matrix(read, candidates, protocol, bench, options["lang"], options["as_json"])
@@ -244,10 +231,10 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
 
     if len(read) == 1:
         images = build_evaluation_data(read)
-        found = run(images, candidates, protocol, bench, say=say)
+        found = run(images, candidates, protocol, bench)
     else:
         images = cross_data(*read)
-        found = compare_across(images, candidates, protocol, bench, say=say)
+        found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
     click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found))
     say(f"report: {bench.out / 'report.html'}")
@@ -260,9 +247,7 @@ def _matrix(
     from ferkit.evaluation.report.page import write_matrix_report
     from ferkit.evaluation.summary import format_matrix
 
-    matrix = compare_matrix(
-        read, candidates, protocol, bench, keep=partial(_keep, language=language), say=say
-    )
+    matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
     click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
@@ -291,19 +276,15 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
 
 
 def _read(path: Path, options: dict[str, Any]) -> Any:
-    from ferkit.core.console import Progress
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.evaluation.protocol import read_labelled
 
-    dataset = load_dataset(path, options["person_pattern"] or AIHUB_PERSON)
-    with Progress(f"reading {dataset.name}", quiet=is_quiet()) as progress:
-        return read_labelled(dataset, options["cache_dir"], workers=options["workers"], progress=progress)
+    dataset = load_data(path, options["person_pattern"])
+    return read_labelled(dataset, options["cache_dir"], workers=options["workers"])
 
 
 def _crop_options(options: dict[str, Any]) -> Any:
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
-    return CropOptions(
-        options["detector"], options["detector_weights"], margin=options["margin"], faceless="whole"
+    return Cropping.ask(
+        options["detector"], options["detector_weights"], margin=options["margin"], no_face="whole"
     )

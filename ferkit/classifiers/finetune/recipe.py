@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DependencyError, TrainingError
+from ferkit.core.files import parse_toml
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.split import SplitSettings
 
@@ -164,21 +165,10 @@ class AugmentationSettings:
     cutmix_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "shift",
-            "zoom",
-            "brightness",
-            "contrast",
-            "hue",
-            "saturation",
-            "erase",
-            "randaugment_magnitude",
-        ):
-            _check_range(name, getattr(self, name), 0, 1)
-        for name in ("mixup_probability", "cutmix_probability"):
-            _check_range(name, getattr(self, name), 0, 1)
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            _check_range(name, getattr(self, name), 1e-3, 1)
+        for f in dataclasses.fields(self):
+            if f.name not in ("flip", "rotate", "noise", "randaugment"):
+                least = 1e-3 if f.name.endswith("_alpha") else 0
+                _check_range(f.name, getattr(self, f.name), least, 1)
         if self.mixup_probability + self.cutmix_probability > 1:
             raise TrainingError("expected mixup_probability and cutmix_probability to add up to at most 1")
 
@@ -329,8 +319,6 @@ class RunOptions:
         flip: average with the mirrored image when predicting.
         restart: drop the checkpoint of an earlier run.
         overwrite: replace a finished model of the same name.
-        tensorboard: write logs for TensorBoard too.
-        quiet: no live progress.
     """
 
     model: Path
@@ -344,8 +332,6 @@ class RunOptions:
     flip: bool = False
     restart: bool = False
     overwrite: bool = False
-    tensorboard: bool = False
-    quiet: bool = False
 
 
 def recipe_names() -> list[str]:
@@ -398,8 +384,8 @@ def _read(name: str) -> dict[str, Any]:
             raise TrainingError(
                 f"no recipe is called {name!r}; known: {', '.join(recipe_names())}, or a .toml file"
             )
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        return parse_toml(text)
+    except (ValueError, OSError) as error:
         raise TrainingError(f"the recipe {name} cannot be read: {error}") from None
 
 
