@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.classifiers.model import load_classifier, open_model, read_model
+from ferkit.classifiers.model import choose_model, load_classifier, read_model
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.weights import (
@@ -36,13 +36,13 @@ def test_it_is_a_whole_and_small_model_folder_beside_the_first() -> None:
     assert {NETWORK_ONNX, "MODEL_CARD.md"} <= set(artifact.files)
     assert (artifact.folder / NETWORK_ONNX).stat().st_size <= LARGEST_MB * 1e6
     assert "FER2013" in artifact.record.licence
-    first = read_model(bundled_folder(BUNDLED)).metrics
-    assert artifact.metrics["accuracy"]["value"] > first["accuracy"]["value"] + 0.03
-    assert artifact.metrics["ece"]["value"] <= 0.03
+    first = read_model(bundled_folder(BUNDLED)).record.metrics
+    assert artifact.record.metrics["accuracy"]["value"] > first["accuracy"]["value"] + 0.03
+    assert artifact.record.metrics["ece"]["value"] <= 0.03
     assert list(known_weights())[:2] == list(EDITIONS)
     assert {verify(name).hash_known for name in EDITIONS} == {"published"}
     card = (artifact.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert f"{artifact.metrics['accuracy']['value']:.1%}" in card
+    assert f"{artifact.record.metrics['accuracy']['value']:.1%}" in card
 
 
 def test_the_graph_says_what_it_is() -> None:
@@ -71,13 +71,7 @@ def test_classifier_and_embedder_are_its_two_outputs(crops: np.ndarray) -> None:
     assert proba.sum(axis=1) == pytest.approx(np.ones(len(crops)), abs=1e-5)
     assert (load_embedder(embedder.settings).embed(crops) == embedder.embed(crops)).all()
     with pytest.raises(ModelError, match="no model is called 'ferkit3'"):
-        open_named("ferkit3")
-
-
-def open_named(name: str) -> object:
-    from ferkit.classifiers.model import choose_model
-
-    return open_model(choose_model(name, Path("models")))
+        choose_model("ferkit3", Path("models"))
 
 
 def test_light_hardly_matters_and_batches_do_not(crops: np.ndarray) -> None:
@@ -85,7 +79,7 @@ def test_light_hardly_matters_and_batches_do_not(crops: np.ndarray) -> None:
     proba = classifier.predict_proba(crops)
     assert classifier.predict_proba((crops * 0.4 + 10).astype(np.uint8)) == pytest.approx(proba, abs=0.05)
     assert classifier.predict_proba(crops[:1]) == pytest.approx(proba[:1], abs=1e-5)
-    assert open_named(SECOND_EDITION).name == SECOND_EDITION  # type: ignore[attr-defined]
+    assert choose_model(SECOND_EDITION, Path("models")).name == SECOND_EDITION
 
 
 @pytest.mark.parametrize(
