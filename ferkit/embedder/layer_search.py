@@ -10,6 +10,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.embedder.embedders import Embedder
+from ferkit.embedder.engines import open_session
 from ferkit.embedder.onnx_network import (
     JOIN,
     LARGEST_JOINED_POOL,
@@ -17,11 +18,11 @@ from ferkit.embedder.onnx_network import (
     Layer,
     NetworkEmbedder,
     cut,
+    engines_of,
     input_format,
     list_layers,
     load_graph,
     open_network,
-    open_session,
     pool_features,
     split_prelu,
 )
@@ -161,7 +162,9 @@ def _all_features(
     network_format = input_format(model)
     cut(model, [tap.tensor for tap in taps], [tap.tensor for tap in taps if tap.channels_last])
     split_prelu(model)
-    session = open_session(model.SerializeToString(), embedder.name, threads)
+    session = open_session(
+        model.SerializeToString(), embedder.name, engines_of(embedder.settings), threads=threads
+    )
     runner = BatchRunner(session, network_format, embedder.settings)
     joined_pool_hw = LARGEST_JOINED_POOL, LARGEST_JOINED_POOL
     pools = [tap.default_pool_hw for tap in taps] + [tap.fitting_pool_hw(joined_pool_hw) for tap in taps]
