@@ -173,7 +173,7 @@ class Model:
         data, n = self.record.data, self.record.split.get("train_rows")
         name = str(data.get("name") or Path(str(data.get("root", ""))).stem or "not known")
         backbone = self.record.parts.get("embedder", {}).get("settings", {}).get("backbone")
-        more = "; its backbone: training part of FER2013" if backbone == BUNDLED else ""
+        more = "; its backbone: training part of FER2013" if backbone in EDITIONS else ""
         return (f"{name} ({n:,} images)" if n else name) + more
 
     @functools.cached_property
