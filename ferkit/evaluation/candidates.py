@@ -20,12 +20,13 @@ from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
 from ferkit.classifiers.model import RECORD, Model, find_model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
-from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular
+from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Predict
 from ferkit.core.weights import BUNDLED, bundled_folder
 from ferkit.datasets.dataset import Sample
 from ferkit.datasets.split import SplitSettings, make_split
+from ferkit.embedder.engines import open_session
 from ferkit.evaluation.comparison import Costs, Kind, RepeatResult
 from ferkit.evaluation.fer_network import FerNetwork, find_network
 from ferkit.evaluation.protocol import EvaluationData
@@ -237,7 +238,7 @@ class HeadCandidate:
         return {
             "kind": self.kind,
             "head": self.head.to_dict(),
-            "embedder": dataclasses.asdict(embedder.settings),
+            "embedder": settings_dict(embedder.settings),
             "faces": bench.faces(),
         }
 
@@ -516,8 +517,8 @@ class DeepFaceCandidate:
 
         file = self._file()
         load_graph(file)  # says in a sentence when it is no network
-        session = _open(file)
-        (entry,) = session.get_inputs()
+        session = open_session(file, file.name)
+        (entry,) = session.inputs
 
         def predict(crops: np.ndarray) -> np.ndarray:
             gray = [cv2.cvtColor(fit_to(crop, (224, 224), "letterbox"), cv2.COLOR_RGB2GRAY) for crop in crops]
@@ -629,14 +630,6 @@ class CallableCandidate:
             getattr(function, "input_size_wh", (112, 112)) if self.size_wh is None else self.size_wh
         )
         return int(width), int(height)
-
-
-def _open(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 DEFAULT = (
