@@ -31,7 +31,7 @@ def models() -> None:
 def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
     from ferkit.classifiers.model import list_models as listed_models
-    from ferkit.core.weights import BUNDLED, list_weights, weights_dir
+    from ferkit.core.weights import EDITIONS, list_weights, weights_dir
 
     weights, listed = list_weights(), listed_models(models_dir)
     trained = [entry.model for entry in listed if entry.model is not None]
@@ -42,7 +42,13 @@ def list_models(models_dir: Path, as_json: bool) -> None:
             for w in weights
         ]
         own: list[dict[str, object]] = [
-            {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
+            {
+                "name": a.name,
+                "kind": a.kind,
+                "labels": list(a.labels.names),
+                "metrics": a.report,
+                "trained_on": a.trained_on,
+            }
             for a in trained
         ]
         own += [{"name": entry.name, "broken": entry.problem} for entry in broken]
@@ -64,10 +70,12 @@ def list_models(models_dir: Path, as_json: bool) -> None:
         f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch"
     )
     click.echo("")
-    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
-    models += [(entry.name, "broken", entry.problem or "", "") for entry in broken]
-    click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
-    click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
+    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.report), a.trained_on) for a in trained]
+    models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
+    click.echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
+    click.echo(
+        f"{' and '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
+    )
 
 
 @models.command()

@@ -35,8 +35,9 @@ class EmbedderSettings:
         resize: how a crop of another size becomes the input: ``stretch`` fills it, ``letterbox`` keeps the
             proportions and pads with black.
         l2_normalize: whether the embedding is divided by its length.
-        tap: name of the tensor that the embedding is taken from; None for the network's own output.
-        pool_hw: rows and columns that a spatial tap is averaged to; None without one.
+        tap: name of the tensor that the embedding is taken from, or of several with + between; None for the network's
+            own output.
+        pool_hw: rows and columns that a spatial tap is averaged to, of several at most; None without one.
         engine, precision: see :class:`ferkit.embedder.engines.Engine`.
 
     Raises:
