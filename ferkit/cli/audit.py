@@ -1,22 +1,25 @@
 """``fer audit``."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ferkit.cli.options import (
-    DATA,
+    DETECTOR_WEIGHTS,
     FILE,
-    cache_dir_option,
-    common_options,
-    detector_weights_option,
+    PATH,
+    SEED,
+    WORKERS,
+    command,
     is_quiet,
-    lang_option,
-    person_option,
-    say,
+    open_dataset,
+    option,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.tables import table
 
 if TYPE_CHECKING:
@@ -25,67 +28,51 @@ if TYPE_CHECKING:
     from ferkit.core.protocols import FaceDetector
     from ferkit.datasets.dataset import Dataset
 
+logger = logging.getLogger(__name__)
 
-@click.command()
-@click.argument("data", type=DATA)
-@click.option(
+
+@command(
+    settings=(
+        Fields("ferkit.audit.labels:LabelSettings", "head"),
+        Fields("ferkit.datasets.duplicates:CopySettings", "threshold"),
+        Setting("show", int, 100, "findings of each kind on the page; the table has all"),
+        Setting("against_embeddings", str | None, None, "embeddings of --against, if --embeddings was given"),
+        DETECTOR_WEIGHTS,
+        WORKERS,
+        SEED,
+    )
+)
+@click.argument("data", type=PATH)
+@option(
     "-e",
     "--embeddings",
+    group="Data",
     help="Embeddings of DATA by 'fer embed': a folder, or a name in --cache-dir. 'none' does without.  "
     "[default: the network that comes along, computed now]",
 )
-@click.option(
+@option(
     "--identities",
+    group="Data",
     help="Embeddings of DATA by a face-recognition network, to guess who is shown where names do not tell.",
 )
-@click.option("--against", type=DATA, help="Also say how this other data set differs.")
-@click.option("--against-embeddings", help="Its embeddings, if --embeddings was given.")
-@click.option(
-    "--head",
-    type=click.Choice(["logistic", "mlp"]),
-    default="logistic",
-    show_default=True,
-    help="What wrong labels are found with.",
-)
-@click.option(
-    "--likeness",
-    type=click.FloatRange(0.5, 1),
-    default=0.85,
-    show_default=True,
-    help="From where on two pictures are copies, laid over each other.",
-)
-@click.option(
-    "--show",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="Findings of each kind on the page; the table has all.",
-)
-@click.option("--fix", "plan", type=FILE, help="Apply a plan that was saved from the page, to a manifest.")
-@click.option("--undo", "take_back", is_flag=True, help="Take back the last --fix.")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
+@option("--against", type=PATH, group="Data", help="Also say how this other data set differs.")
+@shared("person_pattern")
+@option("--fix", type=FILE, group="Mending", help="Apply a plan that was saved from the page, to a manifest.")
+@option("--undo", is_flag=True, group="Mending", help="Take back the last --fix.")
+@shared(
+    "out",
     help="Folder of the report, or with --fix and --undo the manifest.  "
     "[default: <data>-audit/, <data>-audited.csv beside DATA]",
 )
-@detector_weights_option
-@lang_option
-@click.option(
-    "--workers", type=click.IntRange(1), help="Threads that read and compare.  [default: one a core]"
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds and whatever is drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found, or done, as JSON.")
-@person_option
-@cache_dir_option
-@common_options
-def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> None:
-    """Find copies, leaks, wrong labels and useless pictures; mend what you tick.
+@shared("lang")
+@shared("json", help="Print what was found, or done, as JSON.")
+@shared("cache_dir")
+def audit(data: Path, fix: Path | None, undo: bool, settings: Chosen, **options: Any) -> None:
+    """Find copies, leaks, wrong labels and useless images; mend what you tick.
 
-    DATA is as for 'fer embed'. Writes a page audit.html with the pictures, findings.csv and audit.json. Tick in the
+    DATA is as for 'fer embed'. Writes a page audit.html with the images, findings.csv and audit.json. Tick in the
     page what should be done, save the plan, and give it to --fix: that writes a manifest which leaves out, relabels
-    and groups; pictures are never changed or deleted.
+    and groups; images are never changed or deleted.
 
     \b
     Examples:
@@ -94,17 +81,17 @@ def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> Non
         fer audit data/ --fix plan.csv
         fer audit data/ --undo
     """
-    if plan is not None and take_back:
+    if fix is not None and undo:
         raise click.UsageError("--fix and --undo exclude each other")
-    if take_back:
-        _undo(data, options["out"], options["as_json"])
-    elif plan is not None:
-        _fix(data, plan, options)
+    if undo:
+        _undo(data, options["out"], options["json"])
+    elif fix is not None:
+        _fix(data, fix, options)
     else:
-        _audit(data, options)
+        _audit(data, options, settings)
 
 
-def _audit(data: Path, options: dict[str, Any]) -> None:
+def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
     from ferkit.audit.fix import beside
     from ferkit.audit.labels import LabelSettings
     from ferkit.audit.page import write_audit
@@ -115,29 +102,33 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
     from ferkit.core.progress import Progress
     from ferkit.datasets.duplicates import CopySettings
 
-    dataset = _load(data, options)
+    dataset = open_dataset(data, options["person_pattern"])
     settings = AuditSettings(
-        copies=CopySettings(threshold=options["likeness"]),
-        labels=LabelSettings(head=options["head"], seed=options["seed"]),
+        copies=CopySettings(**chosen.of(CopySettings)),
+        labels=LabelSettings(seed=chosen["seed"], **chosen.of(LabelSettings)),
     )
     with Progress("auditing", quiet=is_quiet()) as progress:
-        embedded = _embedded(dataset, options["embeddings"], options, progress)
+        embedded = _embedded(
+            dataset, options["embeddings"], options["cache_dir"], chosen["workers"], progress
+        )
         against = None
         if options["against"] is not None:
-            other = _load(options["against"], options)
-            named = options["against_embeddings"] or ("none" if options["embeddings"] else None)
-            against = (other, _embedded(other, named, options, progress))
+            other = open_dataset(options["against"], options["person_pattern"])
+            named = chosen["against_embeddings"] or ("none" if options["embeddings"] else None)
+            against = (other, _embedded(other, named, options["cache_dir"], chosen["workers"], progress))
         identities = None
         if options["identities"] is not None:
-            identities = _embedded(dataset, options["identities"], options, progress)
+            identities = _embedded(
+                dataset, options["identities"], options["cache_dir"], chosen["workers"], progress
+            )
         found = run(
             dataset, embedded, settings, against=against, identities=identities,
-            detector=_detector(options["detector_weights"]), cache_dir=options["cache_dir"],
-            workers=options["workers"], progress=progress, say=say,
+            detector=_detector(chosen["detector_weights"]), cache_dir=options["cache_dir"],
+            workers=chosen["workers"], progress=progress, say=logger.info,
         )  # fmt: skip
     out = options["out"] or beside(data, "-audit")
-    page, *_ = write_audit(found, out, options["lang"], options["show"])
-    if options["as_json"]:
+    page, *_ = write_audit(found, out, options["lang"], chosen["show"])
+    if options["json"]:
         summary = {key: value for key, value in audit_values(found).items() if key != "findings"}
         click.echo(json.dumps({**summary, "page": str(page)}, ensure_ascii=False))
         return
@@ -151,10 +142,10 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
 def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
     from ferkit.audit.fix import default_manifest, fix
 
-    dataset = _load(data, options)
+    dataset = open_dataset(data, options["person_pattern"])
     done = fix(dataset, plan, options["out"] or default_manifest(data))
     applied = done.applied
-    if options["as_json"]:
+    if options["json"]:
         refused = [{"line": r.line.number, "path": r.line.path, "reason": r.reason} for r in applied.refused]
         counts = {action: applied.count(action) for action in ("drop", "relabel", "same-person", "keep")}
         click.echo(
@@ -165,11 +156,11 @@ def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
         click.echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
     click.echo(
         f"{applied.count('drop')} dropped, {applied.count('relabel')} relabelled, "
-        f"{applied.count('same-person')} grouped, {applied.count('keep')} kept as they are, "
-        f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} pictures)"
+        f"{applied.count('same-person')} grouped, {applied.count('keep')} kept unchanged, "
+        f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} images)"
     )
     again = f" --out {options['out']}" if options["out"] else ""
-    say(f"to take it back: fer audit {data} --undo{again}")
+    logger.info(f"to take it back: fer audit {data} --undo{again}")
 
 
 def _undo(data: Path, out: Path | None, as_json: bool) -> None:
@@ -184,19 +175,10 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
         click.echo("\n".join(messages))
 
 
-def _load(data: Path, options: dict[str, Any]) -> "Dataset":
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
-
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
-    say(f"{len(dataset):,} pictures in {data}")
-    return dataset
-
-
 def _embedded(
-    dataset: "Dataset", named: str | None, options: dict[str, Any], progress: "Progress"
+    dataset: "Dataset", named: str | None, cache_dir: Path, workers: int | None, progress: "Progress"
 ) -> "Embedded | None":
-    """Embeddings by name, or computed now with the shipped network."""
+    """Embeddings by name, or computed now with the network that comes along."""
     from ferkit.audit.run import Embedded
     from ferkit.embedder.find import find_embeddings
     from ferkit.embedder.store import EmbeddingStore
@@ -204,18 +186,18 @@ def _embedded(
     if named == "none":
         return None
     if named is not None:
-        store = EmbeddingStore.open(find_embeddings(options["cache_dir"], named))
+        store = EmbeddingStore.open(find_embeddings(cache_dir, named))
     else:
         from ferkit.embedder.backbones import open_embedder
         from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
 
-        store_options = StoreOptions(options["cache_dir"])
+        store_options = StoreOptions(cache_dir)
         store, _ = embed_dataset(
             dataset, open_embedder("ferkit"), CropOptions(faceless="whole"), store_options,
-            workers=options["workers"], progress=progress, say=say,
+            workers=workers, progress=progress, say=logger.info,
         )  # fmt: skip
         progress.close()
-    # Half precision is enough for taps, and the widest of them fit into memory only so.
+    # Half precision is enough for inner layers, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
     tap = store.settings.embedder.tap
     name = store.settings.embedder.backbone + (f" ({tap})" if tap else "")
@@ -225,7 +207,7 @@ def _embedded(
 def _detector(weights: Path | None) -> "FaceDetector | None":
     """YuNet, told to take faces that it is not sure of; None if it cannot be had.
 
-    Haar's cascade is no stand-in: in tight crops it misses more faces than there are pictures without one.
+    Haar's cascade is no stand-in: in tight crops it misses more faces than there are images without one.
     """
     from ferkit.audit.detection import LEAST_CONFIDENCE
     from ferkit.embedder.run import best_detector
@@ -233,8 +215,8 @@ def _detector(weights: Path | None) -> "FaceDetector | None":
 
     name, file = best_detector(weights)
     if name != "yunet" or file is None:
-        say(
-            "YuNet's weights cannot be had: pictures without a face are not looked for ('fer models fetch yunet')"
+        logger.info(
+            "YuNet's weights cannot be had: images without a face are not looked for ('fer models fetch yunet')"
         )
         return None
     return YuNetDetector(file, LEAST_CONFIDENCE)

@@ -1,6 +1,7 @@
 """``fer crop``."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,126 +9,89 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.options import (
-    DATA,
+    DETECTOR_WEIGHTS,
     FOLDER,
+    PATH,
     SIZE,
-    DetectorType,
-    common_options,
-    detector_weights_option,
+    WORKERS,
+    command,
     is_quiet,
-    margin_option,
-    person_option,
-    say,
+    option,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields
 
 if TYPE_CHECKING:
     from ferkit.faces.settings import FaceSettings
 
+logger = logging.getLogger(__name__)
 
-@click.command()
-@click.argument("source", type=DATA, metavar="SRC")
+
+@command(
+    settings=(
+        DETECTOR_WEIGHTS,
+        Fields("ferkit.faces.crop_run.settings:CropSettings", "use_boxes", "box_frame", "detect_size", "min_size",
+               "min_score", "min_sharpness", "gray", "format", "quality"),
+        WORKERS,
+    )
+)  # fmt: skip
+@click.argument("source", type=PATH, metavar="SRC")
 @click.argument("out", type=FOLDER)
-@click.option(
+@option(
     "-a",
     "--annotations",
     type=click.Choice(["auto", "aihub", "voc", "coco", "csv", "none"]),
     default="auto",
     show_default=True,
+    group="Data",
     help="Kind of boxes that SRC holds; 'auto' looks, 'none' takes SRC for an ordinary folder or table.",
 )
-@click.option("--pictures", type=FOLDER, help="For COCO: the folder of the pictures.  [default: that of SRC]")
-@click.option(
-    "-d",
-    "--detector",
-    type=DetectorType(),
-    default="auto",
-    show_default=True,
-    help="Finds faces where no box is known; 'auto' is YuNet, or Haar where YuNet's weights cannot be had; "
-    "'none' cuts out known boxes only.",
+@option(
+    "--images", type=FOLDER, group="Data", help="For COCO: the folder of the images.  [default: that of SRC]"
 )
-@detector_weights_option
-@click.option(
-    "--detect-size",
-    type=click.IntRange(64),
-    default=640,
-    show_default=True,
-    help="The detector sees pictures scaled down to this longer side; more finds smaller faces, slower.",
+@shared("person_pattern")
+@shared(
+    "detector",
+    help="Finds faces where no box is known; 'auto' is YuNet, or Haar where YuNet's weights cannot be "
+    "had; 'none' cuts out known boxes only.",
 )
-@click.option(
-    "--use-boxes/--ignore-boxes", default=True, show_default=True, help="Prefer known boxes to a detector."
-)
-@click.option(
-    "--box-frame",
-    type=click.Choice(["auto", "upright", "stored"]),
-    default="auto",
-    show_default=True,
-    help="Known boxes are in the picture as seen, or in its pixels before the EXIF rotation.",
-)
-@click.option(
-    "-s", "--size", type=SIZE, default="224", show_default=True, help="Of the crops: 224, or width x height."
-)
-@margin_option
-@click.option(
-    "--align/--no-align",
-    default=False,
-    show_default=True,
-    help="Turn faces upright by eyes, nose and mouth; else crops are squares around the box.",
-)
-@click.option("--gray/--colour", default=False, show_default=True, help="One channel or three.")
-@click.option(
-    "-f",
-    "--format",
-    "format_",
-    type=click.Choice(["jpg", "png", "webp"]),
-    default="jpg",
-    show_default=True,
-    help="Of the crops' files.",
-)
-@click.option(
-    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp files."
-)
-@click.option(
+@option(
     "--faces",
     type=click.Choice(["largest", "all", "skip"]),
     default="largest",
     show_default=True,
-    help="Of several faces take the largest or all, or skip the picture.",
+    group="Faces",
+    help="Of several faces take the largest or all, or skip the image.",
 )
-@click.option(
-    "--faceless",
-    type=click.Choice(["skip", "whole"]),
-    default="skip",
+@shared("no_face", help="Leave images without a face out, or take them whole.")
+@option(
+    "-s",
+    "--size",
+    type=SIZE,
+    default="224",
     show_default=True,
-    help="Leave pictures without a face out, or take them whole.",
+    group="Crops",
+    help="Of the crops: 224, or width x height.",
 )
-@click.option(
-    "--min-size",
-    type=click.FloatRange(0),
-    default=24,
+@shared("margin", group="Crops")
+@option(
+    "--align/--no-align",
+    default=False,
     show_default=True,
-    help="Leave out faces with a shorter side of fewer pixels.",
+    group="Crops",
+    help="Turn faces upright by eyes, nose and mouth; else crops are squares around the box.",
 )
-@click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    help="Leave out faces that the detector is less sure of.  [default: the detector's own limit]",
+@option(
+    "--redo",
+    is_flag=True,
+    group="Output",
+    help="Throw away what OUT holds of other settings, and begin again.",
 )
-@click.option(
-    "--min-sharpness",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Leave out crops that are more blurred: 0 takes all, 0.3 leaves out what is hard to read.",
-)
-@click.option("--redo", is_flag=True, help="Throw away what OUT holds of other settings, and begin anew.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@person_option
-@common_options
-def crop(source: Path, out: Path, **options: Any) -> None:
-    """Cut faces out of pictures; stop and resume at any time.
+@shared("json")
+def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
+    """Cut faces out of images; stop and resume at any time.
 
-    SRC is a folder of pictures (data/<emotion>/*.jpg, also with train/ and test/ above), AI Hub's folders with their
+    SRC is a folder of images (data/<emotion>/*.jpg, also with train/ and test/ above), AI Hub's folders with their
     JSON files, a folder with VOC's XML files, COCO's JSON file, or a CSV table, with or without boxes.
 
     OUT keeps classes, splits and file names. OUT/labels.csv is the data set of the crops, OUT/crops.csv lists every
@@ -137,8 +101,8 @@ def crop(source: Path, out: Path, **options: Any) -> None:
     Examples:
         fer crop photos/ faces/
         fer crop aihub/ faces/ --size 224 --margin 0.2
-        fer crop photos/ faces/ --detector yunet --align --size 112 --format png
-        fer crop boxes.csv faces/ --gray --size 48 --faces all
+        fer crop photos/ faces/ --detector yunet --align --size 112 --set format=png
+        fer crop boxes.csv faces/ --size 48 --faces all --set gray=true
     """
     from ferkit.core.progress import Progress
     from ferkit.datasets.annotations.load import read_annotated
@@ -147,57 +111,44 @@ def crop(source: Path, out: Path, **options: Any) -> None:
     from ferkit.faces.crop_run.settings import CropSettings
 
     pattern = options["person_pattern"] or AIHUB_PERSON
-    annotated = read_annotated(source, options["annotations"], options["pictures"], pattern)
+    annotated = read_annotated(source, options["annotations"], options["images"], pattern)
     n_boxes = sum(sample.box is not None for sample in annotated.dataset.samples)
     counts = ", ".join(f"{name} {n}" for name, n in annotated.dataset.class_counts().items())
-    say(f"{len(annotated.dataset)} pictures in {source}, {n_boxes} with a box: {counts or 'no labels'}")
+    logger.info(f"{len(annotated.dataset)} images in {source}, {n_boxes} with a box: {counts or 'no labels'}")
     if annotated.problems:
         path, reason = annotated.problems[0]
-        say(
+        logger.info(
             f"{len(annotated.problems)} remarks on the annotations, listed in crops.csv; the first: {path}: {reason}"
         )
-    all_known = options["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
-    faces, weights = _settle_faces(options, all_known=all_known)
-    settings = CropSettings(
-        faces=faces,
-        use_boxes=options["use_boxes"],
-        box_frame=options["box_frame"],
-        which=options["faces"],
-        detect_size=options["detect_size"],
-        min_size=options["min_size"],
-        min_score=options["min_score"],
-        min_sharpness=options["min_sharpness"],
-        size_wh=options["size"],
-        gray=options["gray"],
-        format=options["format_"],
-        quality=options["quality"],
-    )
-    with Progress("cropping", "pictures", quiet=is_quiet()) as progress:
+    all_known = settings["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
+    faces, weights = _resolve_faces(options, settings["detector_weights"], all_known=all_known)
+    with Progress("cropping", "images", quiet=is_quiet()) as progress:
         summary = crop_dataset(
             annotated,
             out,
-            settings,
+            CropSettings(
+                faces=faces, which=options["faces"], size_wh=options["size"], **settings.of(CropSettings)
+            ),
             weights=weights,
-            workers=options["workers"],
+            workers=settings["workers"],
             redo=options["redo"],
             progress=progress,
         )
-    if options["as_json"]:
+    if options["json"]:
         click.echo(json.dumps(asdict(summary), ensure_ascii=False, default=str))
         return
     left_out = {k: n for k, n in summary.statuses.items() if k not in ("cropped", "whole")}
     if left_out:
-        say(
-            "left out: "
-            + ", ".join(f"{n} {status}" for status, n in left_out.items())
-            + f"; see {summary.report}"
-        )
+        listed = ", ".join(f"{n} {status}" for status, n in left_out.items())
+        logger.info(f"left out: {listed}; see {summary.report}")
     removed = f", {summary.n_removed} of old removed" if summary.n_removed else ""
     done = f"{summary.n_done} read now{removed}"
-    click.echo(f"{summary.n_crops} crops of {summary.n_pictures} pictures ({done}): {summary.table}")
+    click.echo(f"{summary.n_crops} crops of {summary.n_pictures} images ({done}): {summary.table}")
 
 
-def _settle_faces(options: dict[str, Any], *, all_known: bool) -> "tuple[FaceSettings, Path | None]":
+def _resolve_faces(
+    options: dict[str, Any], given: Path | None, *, all_known: bool
+) -> "tuple[FaceSettings, Path | None]":
     """How faces are found and cut out, and the detector's weights."""
     from ferkit.core.fingerprint import file_sha256
     from ferkit.embedder.run import best_detector
@@ -207,14 +158,13 @@ def _settle_faces(options: dict[str, Any], *, all_known: bool) -> "tuple[FaceSet
     name, weights = options["detector"], None
     if name == "auto" and all_known:
         name = "none"
-        say("faces: every box is known, no detector is asked")
+        logger.info("faces: every box is known, no detector is asked")
     elif name == "auto":
-        name, weights = best_detector(options["detector_weights"])
-        say(f"faces: detector {name}, where no box is to be taken")
+        name, weights = best_detector(given)
+        logger.info(f"faces: detector {name}, where no box is to be taken")
     elif name in ("yunet", "mediapipe"):
-        entry = {"yunet": "yunet", "mediapipe": "blaze_face"}[name]
-        weights = weights_file(entry, given=options["detector_weights"])
-    elif options["detector_weights"] is not None:
-        raise click.UsageError(f"the detector {name} takes no weights; leave --detector-weights out")
+        weights = weights_file({"yunet": "yunet", "mediapipe": "blaze_face"}[name], given=given)
+    elif given is not None:
+        raise click.UsageError(f"the detector {name} takes no weights; leave detector_weights out")
     digest = None if weights is None else file_sha256(weights)
-    return FaceSettings(name, digest, options["align"], options["margin"], options["faceless"]), weights
+    return FaceSettings(name, digest, options["align"], options["margin"], options["no_face"]), weights

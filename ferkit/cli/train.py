@@ -1,0 +1,431 @@
+"""Train and export: ``fer fit``, ``fer finetune``, ``fer ensemble``, ``fer export`` and ``fer import``."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ferkit.cli.options import (
+    FILE,
+    PATH,
+    WordType,
+    command,
+    is_quiet,
+    open_dataset,
+    option,
+    pick_model,
+    shared,
+)
+from ferkit.cli.settings import Chosen, Fields, Setting
+
+logger = logging.getLogger(__name__)
+
+_HEADS = "ferkit.classifiers.heads"
+_class_weights = option(
+    "--class-weights",
+    is_flag=False,
+    flag_value="balanced",
+    metavar="[balanced|none]",
+    group="Training",
+    help="Weigh rare classes more.",
+)
+
+
+@command(
+    settings=(
+        Fields(f"{_HEADS}:HeadSettings", "pca", "calibration", "seed"),
+        Setting("C", float | None, None, "inverse penalty of logistic (0.01) and svm (3.0)"),
+        Fields(
+            f"{_HEADS}:MLPSettings",
+            "hidden",
+            "alpha",
+            "learning_rate",
+            "batch_size",
+            "max_epochs",
+            "patience",
+        ),
+        Fields(f"{_HEADS}:SVMSettings", "gamma", "exact_rows", "landmarks"),
+        Fields(f"{_HEADS}:LogisticSettings", "max_iter"),
+        Fields("ferkit.datasets.split:SplitSettings", "test_size", "by_group"),
+        Fields("ferkit.classifiers.search:SearchSettings", "n_jobs", "k", "rows"),
+    )
+)
+@option(
+    "--head",
+    type=click.Choice(["mlp", "svm", "logistic", "dummy"]),
+    default="mlp",
+    show_default=True,
+    group="Training",
+    help="What is fitted.",
+)
+@option(
+    "--embeddings",
+    group="Training",
+    help="Folder of embeddings, or the start of its name.  [default: the newest]",
+)
+@option(
+    "--search",
+    type=click.IntRange(1),
+    metavar="N",
+    group="Training",
+    help="Try N settings by cross-validation within the training part, and take the best.",
+)
+@_class_weights
+@shared("name", help="Name of the model.  [default: that of the head]")
+@shared("overwrite", "json", "cache_dir", "models_dir")
+def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> None:
+    """Fit a head on embeddings: mlp, svm, logistic or dummy.
+
+    Trains on train/ and measures on test/ where the data have them, or else holds out a fifth: stratified by class,
+    and by person where persons are known. The model goes to models/NAME, and is what 'fer predict' and 'fer webcam'
+    take from then on. The same data and settings again leave it unchanged.
+
+    \b
+    Examples:
+        fer fit --head mlp
+        fer fit --head svm --search 20 --name svm-tuned
+        fer fit --head logistic --class-weights --set C=0.1 --embeddings data--arcface
+    """
+    from ferkit.classifiers.heads import HEADS, HeadSettings, head_settings
+    from ferkit.classifiers.search import SearchSettings
+    from ferkit.datasets.split import SplitSettings
+    from ferkit.embedder.find import find_embeddings
+    from ferkit.embedder.store import EmbeddingStore
+    from ferkit.evaluation.holdout import fit_held_out, fit_request, is_fitted, load_labelled, save_fit
+    from ferkit.evaluation.report import format_report
+
+    folder = find_embeddings(cache_dir, options["embeddings"])
+    store = EmbeddingStore.open(folder)
+    logger.info(f"embeddings: {folder}")
+    table = load_labelled(store, logger.info)
+    seed = settings["seed"]
+    values = {key: value for key, value in settings.given.items() if key == "C"}
+    kinds: list[type] = [HeadSettings, *HEADS.values()]
+    for kind in kinds:
+        values |= settings.of(kind)
+    head = head_settings(options["head"], **values, balanced=_balanced(options["class_weights"]) or False)
+    split = SplitSettings(seed=seed, **settings.of(SplitSettings))
+    n = options["search"]
+    search = SearchSettings(n_candidates=n, seed=seed, **settings.of(SearchSettings)) if n else None
+    target = models_dir / (options["name"] or options["head"])
+    request = fit_request(table, store, head, split, search)
+    if target.exists() and not options["overwrite"] and is_fitted(target, request):
+        _print_unchanged(target, options["json"])
+        return
+    fitted = fit_held_out(table, head, split, search=search, progress=_Status(is_quiet()))
+    for note in fitted.head.notes:
+        logger.info(note)
+    save_fit(target, fitted, store, table, request=request, overwrite=True)
+    if options["json"]:
+        click.echo(json.dumps({"model": str(target), **fitted.evaluation.to_dict()}, ensure_ascii=False))
+        return
+    how = _how(fitted.split, fitted.evaluation.n_groups)
+    logger.info(
+        f"trained on {len(fitted.split.train)}, measured on {len(fitted.split.test)} ({how}), "
+        f"{fitted.head.seconds:.1f} s"
+    )
+    click.echo(format_report(fitted.evaluation))
+    click.echo(f"model: {target}")
+
+
+def _print_unchanged(folder: Path, as_json: bool) -> None:
+    from ferkit.classifiers.artifact import read_model
+
+    metrics = read_model(folder).metrics
+    if as_json:
+        click.echo(json.dumps({"model": str(folder), "unchanged": True, **metrics}, ensure_ascii=False))
+    else:
+        click.echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
+
+
+def _balanced(words: str | None) -> bool | None:
+    if words not in (None, "balanced", "none"):
+        raise click.BadParameter(f"expected balanced or none for --class-weights, found {words!r}")
+    return None if words is None else words == "balanced"
+
+
+def _how(split: Any, n_persons: int | None) -> str:
+    if split.origin == "given":
+        both = f"; {len(split.shared_groups)} persons are on both sides!" if split.shared_groups else ""
+        return f"the data's own test part{both}"
+    if n_persons is None:
+        return "drawn; persons are not known, see --person-pattern of fer embed"
+    return "drawn, persons kept apart" if split.settings.by_group else "drawn without regard to persons"
+
+
+class _Status:
+    """The line that fitting rewrites while it works, on a terminal only."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._shows = sys.stderr.isatty() and not quiet
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        if self._shows:
+            click.echo(f"\r\033[K{doing}: {done}/{total}", err=True, nl=done >= total)
+
+
+_RECIPE = "ferkit.classifiers.finetune.settings"
+
+
+@command(
+    rest=True,
+    settings=(
+        Fields(
+            "ferkit.classifiers.finetune.options:RunOptions",
+            "validate_on",
+            "votes",
+            "teacher",
+            "cache",
+            "flip",
+            "tensorboard",
+        ),
+        Setting("val_size", float, 0.1, "share of train/ that is held out where there is no val/"),
+        Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin"),
+        Fields(
+            f"{_RECIPE}:RecipeSettings",
+            "monitor",
+            "precision",
+            "seed",
+            "network",
+            "augmentation",
+            "sampling",
+            "loss",
+            "optimizer",
+            listed=True,
+        ),
+        Fields(f"{_RECIPE}:StageSettings", under="stages.NUMBER.", listed=True),
+    ),
+)
+@click.argument("data", type=PATH)
+@option(
+    "-r",
+    "--recipe",
+    default="quick",
+    show_default=True,
+    group="Training",
+    help="aihub, fer2013, ferkit, ferkit-second, interview, quick, teasing, vgg, vgg-transfer, or a TOML file.",
+)
+@option(
+    "-b",
+    "--backbone",
+    type=WordType("backbone"),
+    group="Training",
+    help="ferkit (with its weights), small_resnet, vgg48, baseline_cnn, efficientnet-b0 (-b1, -b2, -v2-b0), "
+    "mobilenet-v3-large (-small), resnet50-v2, or a .keras or .h5 file.",
+)
+@option(
+    "--weights", group="Training", help="imagenet, none, ferkit, or the .keras or .h5 file of an earlier run."
+)
+@option("--epochs", type=int, group="Training", help="Of the last stage.")
+@option("--batch-size", type=int, group="Training", help="Images a step.")
+@_class_weights
+@option(
+    "--labels",
+    group="Training",
+    help="Classes and their order, as a known set: fer2013, aihub5, …  [default: the folders']",
+)
+@shared("data_detector")
+@shared("person_pattern", rare=True)
+@shared("name", help="Name of the model.  [default: that of the recipe]")
+@option(
+    "--restart",
+    is_flag=True,
+    group="Output",
+    help="Begin again where an interrupted run of this name would be continued.",
+)
+@shared("overwrite", "json", "cache_dir", "models_dir")
+def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> None:
+    """Train a network on faces, in stages; stop and resume at any time.
+
+    DATA is what 'fer embed' takes. The best epoch becomes models/NAME, which predicts with ONNX Runtime
+    alone. Run the same command again to go on after an interrupt. Checkpoint, curves.png and history.csv of
+    a run that is not finished lie in the cache folder, in finetune/NAME.
+
+    \b
+    Examples:
+        fer finetune data/
+        fer finetune data/ --backbone ferkit
+        fer finetune data/ --recipe aihub --labels aihub5 --batch-size 32
+        fer finetune data/ --set augmentation.rotate=20 --set stages.last.mix=false
+        fer finetune other/ --recipe vgg-transfer --weights models/vgg/network.keras
+    """
+    from ferkit.classifiers.finetune.options import RunOptions
+    from ferkit.classifiers.finetune.recipes import load_recipe, parse_change
+    from ferkit.classifiers.finetune.run import finetune
+    from ferkit.core.labels import LabelSet
+    from ferkit.datasets.split import SplitSettings
+    from ferkit.embedder.run import CropOptions
+
+    changes = {
+        "network.backbone": options["backbone"],
+        "network.weights": options["weights"],
+        "stages.last.epochs": options["epochs"],
+        "loss.class_weights": _balanced(options["class_weights"]),
+        "batch_size": options["batch_size"],
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    for key, value in settings.rest.items():
+        changes[key] = parse_change(f"{key}={value}")[1] if isinstance(value, str) else value
+    recipe = load_recipe(options["recipe"], changes)
+    dataset = open_dataset(data, options["person_pattern"])
+    name = options["name"] or Path(options["recipe"]).stem
+    artifact = finetune(
+        dataset,
+        recipe,
+        CropOptions(options["detector"], **settings.of(CropOptions)),
+        RunOptions(
+            model=models_dir / name,
+            work=cache_dir / "finetune" / name,
+            labels=LabelSet.named(options["labels"]) if options["labels"] else None,
+            holdout=SplitSettings(test_size=settings["val_size"], seed=recipe.seed),
+            restart=options["restart"],
+            overwrite=options["overwrite"],
+            quiet=is_quiet(),
+            **settings.of(RunOptions),
+        ),
+        say=logger.info,
+        say_epoch=(lambda line: None) if is_quiet() else None,
+    )
+    figures = artifact.record.metrics["validation"]
+    if options["json"]:
+        click.echo(json.dumps({"model": str(artifact.folder), **figures}, ensure_ascii=False))
+        return
+    click.echo(
+        f"{artifact.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
+        f"{figures['macro_f1']:.1%} on {figures['images']} images (epoch {figures['epoch']})"
+    )
+
+
+@command()
+@click.argument("members", nargs=-1, required=True)
+@shared("name", default="ensemble")
+@option(
+    "--rule",
+    type=click.Choice(["mean", "weighted", "logit-mean"]),
+    default="mean",
+    show_default=True,
+    help="Mean of the probabilities, weighted by validation accuracy, or of their logarithms.",
+)
+@option("--weight", type=float, multiple=True, help="For weighted: one a model, in their order.")
+@shared("overwrite", "models_dir")
+def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None:
+    """Join several models into one that averages them.
+
+    The ensemble contains copies of its MEMBERS (names in the models folder, or folders), and is used,
+    measured and taken as a teacher like any other model.
+
+    \b
+    Example:
+        fer ensemble vgg mlp --rule logit-mean --name both
+    """
+    from ferkit.classifiers.ensemble import save_ensemble
+
+    artifact = save_ensemble(
+        models_dir / options["name"],
+        [pick_model(member, models_dir) for member in members],
+        rule=options["rule"],
+        weights=options["weight"] or None,
+        overwrite=options["overwrite"],
+    )
+    weights = artifact.record.parts["weights"]
+    listed = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(members, weights, strict=True))
+    click.echo(f"{artifact.folder}: {listed}")
+
+
+@command()
+@click.argument("model")
+@option(
+    "-f",
+    "--format",
+    default="onnx",
+    show_default=True,
+    help="What to write.",
+    type=click.Choice(["onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8"]),
+)
+@option(
+    "-o", "--output", type=PATH, help="File or folder to make.  [default: MODEL with the format's ending]"
+)
+@option("--data", type=PATH, help="For tflite-int8: images to find the ranges of its numbers by.")
+@shared("models_dir")
+def export(model: str, models_dir: Path, **options: Any) -> None:
+    """Write a fine-tuned network in another format.
+
+    MODEL is a name in the models folder, or a folder. Every format takes RGB crops of 0..255 as float32
+    (n, H, W, 3) and gives probabilities; it is compared with the network before it is written.
+
+    \b
+    Examples:
+        fer export aihub --format tflite
+        fer export aihub --format tflite-int8 --data data/
+    """
+    from ferkit.classifiers.finetune.conversion import SUFFIXES, calibration_crops, convert_model
+
+    folder = pick_model(model, models_dir)
+    target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['format']] or '-saved-model'}")
+    dataset = open_dataset(options["data"], None) if options["data"] else None
+    calibration = None if dataset is None else (lambda n, size_wh: calibration_crops(dataset, n, size_wh))
+    click.echo(convert_model(folder, options["format"], target, calibration=calibration))
+
+
+@command("import")
+@click.argument("file", type=FILE)
+@option("--trust", is_flag=True, help="You know who made FILE: opening it runs code that is in it.")
+@option("--labels", help="Classes in the order of the head's numbers: a label set (aihub7), or a,b,c.")
+@shared("backbone", default="arcface", help="What the head's embeddings are made by.")
+@option("--weights", type=FILE, group="Network", help="Take this file as the backbone's weights.")
+@shared("layer", help="Where the embeddings are taken from, if not from the end.")
+@shared(
+    "detector",
+    type=click.Choice(["none", "haar", "yunet"]),
+    default="none",
+    help="How faces were cropped for the head; 'none': it was trained on crops.",
+)
+@shared("name", help="Name of the model.  [default: that of FILE]")
+@shared("models_dir")
+def import_head(file: Path, models_dir: Path, **options: Any) -> None:
+    """Take in a scikit-learn head from a pickle or joblib file.
+
+    The head of an earlier project becomes a model folder like any other, which opens without running code of others.
+
+    \b
+    Examples:
+        fer import emotion_mlp.pkl --trust --labels 기쁨,당황,분노,불안,상처,슬픔,중립
+        fer import head.joblib --trust --backbone facenet512 --labels aihub4
+    """
+    import numpy as np
+
+    from ferkit.classifiers.embedding import save_embedding_model
+    from ferkit.classifiers.legacy import import_joblib_head
+    from ferkit.core.errors import ModelError
+    from ferkit.core.labels import LabelSet, known_label_sets
+    from ferkit.embedder.backbones import open_embedder
+    from ferkit.faces.settings import FaceSettings
+
+    labels, names = options["labels"], None
+    if labels is not None:
+        known = labels in known_label_sets()
+        names = LabelSet.named(labels).names if known else tuple(part.strip() for part in labels.split(","))
+    head = import_joblib_head(file, trust=options["trust"], labels=names)
+    embedder = open_embedder(options["backbone"], weights=options["weights"], tap=options["layer"])
+    if embedder.dim != head.dim:
+        raise ModelError(
+            f"the head takes {head.dim} numbers, {options['backbone']} gives {embedder.dim}; "
+            "name its --backbone (and --layer)"
+        )
+    # Only to compare the head's two forms, so any numbers of the right size will do.
+    X = np.random.default_rng(0).normal(size=(256, head.dim)).astype(np.float32)
+    model = save_embedding_model(
+        models_dir / (options["name"] or file.stem),
+        head,
+        X,
+        embedder_settings=embedder.settings,
+        embedder_fingerprint=embedder.fingerprint,
+        faces=FaceSettings.whole() if options["detector"] == "none" else FaceSettings(options["detector"]),
+        weights=embedder.weights_path,
+        licence=embedder.licence,
+    )
+    logger.info(f"classes: {', '.join(head.classes)}")
+    click.echo(f"model: {model.folder}")
