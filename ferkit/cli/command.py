@@ -14,7 +14,7 @@ from typing import Any, Literal, get_origin
 import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
-from ferkit.cli.spellings import new_name
+from ferkit.core.spellings import new_name
 
 logger = logging.getLogger(__name__)
 

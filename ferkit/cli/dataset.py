@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ferkit.cli.command import Command
-from ferkit.cli.options import FILE, FOLDER, PATH, SIZE, WORKERS, is_quiet, option, shared
-from ferkit.cli.options import open_dataset as load
+from ferkit.cli.options import FILE, FOLDER, PATH, SIZE, WORKERS, is_quiet, load, option, shared
 from ferkit.cli.settings import Chosen
 from ferkit.core.progress import Progress
 from ferkit.core.tables import table

@@ -70,14 +70,12 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     from ferkit.evaluation.single import check_columns, single_comparison, timed
     from ferkit.inference.models import open_model
 
-    folder, data = model_and_rest(options["model"], words, models_dir)
-    if len(data) != 1:
-        raise click.UsageError(f"expected one DATA to measure {folder} on, found {', '.join(data) or 'none'}")
+    folder, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
     trained = open_model(folder)
-    whole = open_dataset(Path(data[0]), options["person_pattern"])
+    whole = open_dataset(Path(data), options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
-    logger.info(f"{len(dataset)} labelled images of {data[0]}")
+    logger.info(f"{len(dataset)} labelled images of {data}")
     faces, detector = trained.faces, options["detector"]
     if detector == "auto" and faces.detector not in ("none", "given"):
         detector = faces.detector

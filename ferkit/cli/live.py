@@ -47,7 +47,8 @@ def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) ->
     from ferkit.inference.smoothing import SmoothingSettings
 
     smoothing = SmoothingSettings(options["smooth"], **settings.of(SmoothingSettings))
-    return EngineOptions(options["detector"], smoothing=smoothing, **{**values, **settings.of(EngineOptions)})
+    chosen = settings.of(EngineOptions) | {k: v for k, v in values.items() if k not in settings.given}
+    return EngineOptions(options["detector"], smoothing=smoothing, **chosen)
 
 
 @command(
@@ -261,10 +262,8 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
     from ferkit.inference.models import open_model
     from ferkit.inference.summary import summarise
 
-    folder, named = model_and_rest(options["model"], words, models_dir)
-    if len(named) != 1:
-        raise click.UsageError("expected one video, after the model where one is named")
-    film = Path(named[0])
+    folder, (film_name,) = model_and_rest(options["model"], words, models_dir, of="video")
+    film = Path(film_name)
     if not film.is_file():
         raise DataError(
             f"expected a video file at {film}, found {'a folder' if film.is_dir() else 'nothing'}; check the path"

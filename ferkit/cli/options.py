@@ -10,7 +10,7 @@ import click
 
 from ferkit.cli.command import Command, Option
 from ferkit.cli.settings import Setting
-from ferkit.cli.spellings import new_words
+from ferkit.core.spellings import new_words
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
@@ -197,12 +197,17 @@ DETECTOR_WEIGHTS = Setting("detector_weights", Path | None, None, "take this fil
 SEED = Setting("seed", int, 0, "of everything random")
 
 
-def open_dataset(path: Path, person_pattern: str | None) -> "Dataset":
-    """The data set that a user names; one line says what it holds."""
+def load(path: Path, person_pattern: str | None) -> "Dataset":
+    """The data set that a user names."""
     from ferkit.datasets.folder import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
 
-    dataset = load_dataset(path, person_pattern or AIHUB_PERSON)
+    return load_dataset(path, person_pattern or AIHUB_PERSON)
+
+
+def open_dataset(path: Path, person_pattern: str | None) -> "Dataset":
+    """The data set that a user names; one line says what it holds."""
+    dataset = load(path, person_pattern)
     counts = dataset.class_counts()
     listed = ", ".join(f"{name} {n}" for name, n in counts.items())
     logger.info(f"{len(dataset)} images in {path}, {len(counts)} classes: {listed or 'no labels'}")
@@ -245,18 +250,28 @@ def pick_model(name: str | None, models_dir: Path) -> Path:
     return bundled
 
 
-def model_and_rest(given: str | None, words: Sequence[str], models_dir: Path) -> tuple[Path, list[str]]:
+def model_and_rest(
+    given: str | None, words: Sequence[str], models_dir: Path, of: str | None = None
+) -> tuple[Path, list[str]]:
     """The model, named by ``--model`` or by the first of the arguments, and the other arguments.
+
+    Args:
+        given: what ``--model`` says.
+        words: the arguments.
+        models_dir: where models are looked for by name.
+        of: what the one other argument is; None for any number of them.
 
     Raises:
         ModelError: there is no such model.
+        click.UsageError: there is not just one other argument.
     """
     from ferkit.inference.models import find_model
 
-    folder = find_model(words[0], models_dir) if given is None else None
-    if folder is not None:
-        return folder, list(words[1:])
-    return pick_model(given, models_dir), list(words)
+    named = given is None and (len(words) == 2 if of else find_model(words[0], models_dir) is not None)
+    rest = list(words[1:] if named else words)
+    if of is not None and len(rest) != 1:
+        raise click.UsageError(f"expected one {of}, after the model where one is named")
+    return pick_model(words[0] if named else given, models_dir), rest
 
 
 def is_quiet() -> bool:

@@ -165,7 +165,7 @@ class _Images:
         self._shown[path] = "standard input" if word == "-" else word
         try:
             if word == "-":
-                content = click.get_binary_stream("stdin").read(self._limits.max_bytes + 1)
+                content = sys.stdin.buffer.read(self._limits.max_bytes + 1)
             else:
                 content = fetch_image(word, self._limits)
         except ImageError as error:
@@ -357,10 +357,8 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     from ferkit.inference.explanation import draw_explanation
     from ferkit.inference.models import open_model
 
-    folder, images = model_and_rest(options["model"], words, models_dir)
-    if len(images) != 1:
-        raise click.UsageError(f"expected one image, found {', '.join(images) or 'none'}")
-    path = Path(images[0])
+    folder, (name,) = model_and_rest(options["model"], words, models_dir, of="image")
+    path = Path(name)
     if not path.is_file():
         raise DataError(f"expected an image at {path}, found {'a folder' if path.is_dir() else 'nothing'}")
     model = open_model(folder)

@@ -11,6 +11,7 @@ import click
 from ferkit.cli.options import (
     FILE,
     PATH,
+    SIZE,
     WordType,
     command,
     is_quiet,
@@ -268,7 +269,9 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     for key, value in settings.rest.items():
-        changes[key] = parse_change(f"{key}={value}")[1] if isinstance(value, str) else value
+        read = parse_change(f"{key}={value}")[1] if isinstance(value, str) else value
+        size = key.endswith("_wh") and not isinstance(read, list)
+        changes[key] = SIZE.convert(str(read), None, None) if size else read
     recipe = load_recipe(options["recipe"], changes)
     dataset = open_dataset(data, options["person_pattern"])
     name = options["name"] or Path(options["recipe"]).stem

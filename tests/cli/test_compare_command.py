@@ -86,7 +86,7 @@ def test_wrong_usage_is_said(arguments: list[str], says: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("nobody", "no contender is called 'nobody'"), ("x@hog", "known: dummy")]
+    ("name", "says"), [("nobody", "no candidate is called 'nobody'"), ("x@hog", "known: dummy")]
 )
 def test_an_unknown_contender_is_said_before_anything_is_read(name: str, says: str):
     assert says in run("nowhere", "-c", name, code=1)

@@ -26,8 +26,8 @@ def aihub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_boxes_are_taken_where_they_are_known(aihub: Path, tmp_path: Path):
     result = run(aihub, tmp_path / "out", "--size", 48, "--gray", "--format", "png")
     assert result.exit_code == 0
-    assert result.stdout == f"13 crops of 13 pictures (13 read now): {tmp_path / 'out' / 'labels.csv'}\n"
-    assert "13 pictures" in result.stderr
+    assert result.stdout == f"13 crops of 13 images (13 read now): {tmp_path / 'out' / 'labels.csv'}\n"
+    assert "13 images" in result.stderr
     assert "1 remarks on the annotations" in result.stderr
     assert "every box is known, no detector is asked" in result.stderr
     dataset = load_dataset(tmp_path / "out" / "labels.csv")

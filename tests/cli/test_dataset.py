@@ -97,10 +97,8 @@ def test_a_map_of_ones_own_and_the_problems_of_a_list(western: Path, tmp_path: P
         tmp_path / "list.csv",
         "-o",
         out,
-        "--path-column",
-        "Picture",
-        "--label-column",
-        "Mood",
+        "--columns",
+        "path=Picture,label=Mood",
     )
     said = run(*arguments, "--class", "0=기쁨", "--class", "1=슬픔").stderr
     assert "1 problems" in said

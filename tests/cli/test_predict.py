@@ -47,14 +47,19 @@ def test_a_model_reads_a_folder_into_an_aligned_table(models_dir: Path, crops: P
     assert "model:" not in result.stderr
 
 
-def test_without_a_name_the_shipped_network_is_taken(models_dir: Path, crops: Path, tmp_path: Path) -> None:
+def test_without_a_name_the_newest_is_taken_or_the_one_that_comes_along(
+    models_dir: Path, crops: Path, tmp_path: Path
+) -> None:
     result = run(models_dir, crops, "--crops", "--json")
-    assert len(json.loads(result.stdout)["labels"]) == 7
-    assert "model: ferkit, which comes with ferkit; to take another, name it first" in result.stderr
-    assert "older, tiny" in result.stderr
-    by_name = run(tmp_path / "none", "ferkit", crops, "--crops", "--json")
-    assert by_name.stdout == result.stdout
-    assert "model:" not in by_name.stderr
+    assert len(json.loads(result.stdout)["labels"]) == 3
+    assert f"model: {models_dir / 'tiny'}, the newest in {models_dir}" in result.stderr
+    bundled = run(tmp_path / "none", crops, "--crops", "--json")
+    assert len(json.loads(bundled.stdout)["labels"]) == 7
+    assert "model: ferkit, which comes along" in bundled.stderr
+    for named in (["--model", "ferkit", crops], ["ferkit", crops]):
+        by_name = run(models_dir, *named, "--crops", "--json")
+        assert by_name.stdout == bundled.stdout
+        assert "model:" not in by_name.stderr
 
 
 def test_korean_names_and_a_named_model(models_dir: Path, crops: Path) -> None:
@@ -102,9 +107,10 @@ def test_without_a_korean_font_copies_are_english_and_it_says_so(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["nowhere.jpg"], 1, "neither a picture, nor a folder, nor a model"),
-        (["tiny"], 2, "expected pictures after the model"),
-        (["tiny", "nowhere.jpg", "--crops"], 1, "no picture could be read"),
+        (["nowhere.jpg"], 1, "neither an image, nor a folder, nor a model"),
+        (["tiny"], 2, "expected images after the model"),
+        (["tiny", "nowhere.jpg", "else.jpg", "--crops"], 1, "no image could be read"),
+        (["tiny", "nowhere*.jpg"], 1, "no file is called like nowhere*.jpg"),
         (["tiny", "x.jpg", "--csv", "--json"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--crops", "--detector", "haar"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--detector", "yunet", "--detector-weights", "none.onnx"], 1, "none.onnx"),
@@ -124,7 +130,7 @@ def test_one_unreadable_among_many_is_counted(models_dir: Path, crops: Path) -> 
     result = run(models_dir, "tiny", crops, "--crops")
     assert result.exit_code == 0
     assert "broken.jpg: the content is not a picture" in result.stderr
-    assert "3 of 4 pictures read" in result.stderr
+    assert "3 of 4 images read" in result.stderr
 
 
 @pytest.mark.shared

@@ -69,7 +69,7 @@ def test_wrong_usage_is_one_clear_sentence(models_dir: Path, film: Path, tmp_pat
         ((text, "--out", tmp_path / "a", "--detector", "none"), 1, "not a video that can be read"),
         ((film, "--csv", "--json"), 2, "cannot go together"),
         ((film, "--annotated", "faces.txt"), 2, "expects a video file"),
-        ((film, "--annotated", film), 2, "write over the film itself"),
+        ((film, "--annotated", film), 2, "write over the video itself"),
         ((film, "--half-life", "-1"), 1, "expected half_life_s above 0"),
     ):
         result = run(models_dir, *arguments)

@@ -13,7 +13,7 @@ from ferkit.classifiers.finetune.network import NETWORK_KERAS, NETWORK_ONNX, sav
 from ferkit.classifiers.finetune.options import RunOptions
 from ferkit.classifiers.finetune.parts import Parts, check_classes, divide
 from ferkit.classifiers.finetune.pixels import Pixels, load_pixels
-from ferkit.classifiers.finetune.settings import RecipeSettings
+from ferkit.classifiers.finetune.settings import RecipeSettings, recipe_values
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock
 from ferkit.core.fingerprint import file_sha256
@@ -76,7 +76,7 @@ def finetune(
         validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options, say)
         check_classes(train.y, validation.y, parts.labels)
         settings = {
-            "recipe": asdict(recipe),
+            "recipe": recipe_values(recipe),
             "labels": list(parts.labels.names),
             "faces": asdict(cropping.settings),
             "train": digest(train),
@@ -155,7 +155,7 @@ def train_and_save(
     }
     record = replace(
         record,
-        parts={"recipe": asdict(recipe), "epochs": len(result.history)},
+        parts={"recipe": recipe_values(recipe), "epochs": len(result.history)},
         metrics={"validation": validation_figures},
     )
     artifact = save_network_model(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ferkit.core.errors import TrainingError
+from ferkit.core.spellings import WORDS
 
 COLORS = ("gray", "rgb")
 OUTPUTS = ("softmax", "sigmoid")
@@ -47,7 +48,7 @@ class NetworkSettings:
         output: ``softmax``, or for two classes ``sigmoid``: one unit, the probability of the second class.
     """
 
-    backbone: str = "compact"
+    backbone: str = "small_resnet"
     weights: str = "none"
     input_size_wh: tuple[int, int] = (0, 0)
     color: str = "gray"
@@ -56,6 +57,7 @@ class NetworkSettings:
     output: str = "softmax"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "backbone", WORDS["backbone"].get(self.backbone, self.backbone))
         _check_choice("color", self.color, COLORS)
         _check_choice("output", self.output, OUTPUTS)
         _check_range("dropout", self.dropout, 0, 0.95)
@@ -267,6 +269,14 @@ class RecipeSettings:
         _check_range("seed", self.seed, 0, 2**31 - 1)
         if not any(stage.epochs for stage in self.stages):
             raise TrainingError("expected at least one stage with at least one epoch, found none")
+
+
+def recipe_values(recipe: RecipeSettings) -> dict[str, Any]:
+    """Return a recipe as plain values, as it is written down and hashed: backbones under their names of 0.1."""
+    values = dataclasses.asdict(recipe)
+    on_disk = {new: old for old, new in WORDS["backbone"].items()}
+    values["network"]["backbone"] = on_disk.get(recipe.network.backbone, recipe.network.backbone)
+    return values
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], where: str = "") -> Any:

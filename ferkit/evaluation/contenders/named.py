@@ -1,6 +1,7 @@
 """Contenders by the names that users give them, on the command line or in a TOML file."""
 
 import dataclasses
+import logging
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from ferkit.classifiers.heads import HEADS, head_settings
 from ferkit.core.errors import DataError
+from ferkit.core.spellings import new_words
 from ferkit.evaluation.contenders.contender import Contender
 from ferkit.evaluation.contenders.heads import DummyContender, HeadContender
 from ferkit.evaluation.contenders.networks import EnsembleContender, FinetuneContender, ModelContender
@@ -16,10 +18,12 @@ from ferkit.evaluation.contenders.peers import CallableContender, DeepFaceConten
 from ferkit.evaluation.contenders.workbench import BackboneSpec
 from ferkit.zoo.shipped import SHIPPED, shipped_folder
 
+logger = logging.getLogger(__name__)
+
 DEFAULT = (
     "dummy",
     *(f"{head}@{backbone}" for backbone in ("hog", SHIPPED) for head in ("logistic", "mlp", "svm")),
-    "shipped",
+    SHIPPED,
 )
 """What takes part when nobody is named: the floor, three heads on gradients and on the shipped network's embedding,
 and that network itself."""
@@ -28,7 +32,7 @@ _ALSO = {"hog": "raw"}
 """Other names of backbones: what ``raw`` computes are histograms of oriented gradients."""
 
 FORMS = (
-    "dummy, HEAD@BACKBONE, HEAD@BACKBONE#TAP, HEAD@onnx:FILE#TAP, shipped, model:FOLDER, finetune:RECIPE, "
+    "dummy, HEAD@BACKBONE, HEAD@BACKBONE#LAYER, HEAD@onnx:FILE#LAYER, ferkit, model:FOLDER, finetune:RECIPE, "
     "ensemble:A+B, peer:fer, peer:deepface, python:MODULE:FUNCTION"
 )
 
@@ -38,7 +42,7 @@ def make_contenders(names: Sequence[str], file: Path | None = None) -> tuple[Con
 
     Args:
         names: as in :data:`FORMS`; with ``file`` None and no name, :data:`DEFAULT`.
-        file: TOML with ``contenders``, a list of names and of tables. A table has ``use``, a name as above; may have
+        file: TOML with ``candidates``, a list of names and of tables. A table has ``use``, a name as above; may have
             ``name``, what it is called in the results; and further options: those of the head (``C``, ``alpha`` …)
             and ``pool`` (rows and columns) for heads, dotted changes of the recipe for ``finetune``, ``labels`` and
             ``input_size`` for ``python``.
@@ -51,7 +55,7 @@ def make_contenders(names: Sequence[str], file: Path | None = None) -> tuple[Con
     for entry in entries or DEFAULT:
         one = make_contender(entry)
         if one.name in made and made[one.name] != one:
-            raise DataError(f"two contenders are called {one.name!r}; give one of them another 'name'")
+            raise DataError(f"two candidates are called {one.name!r}; give one of them another 'name'")
         for use in _parts(entry) if isinstance(one, EnsembleContender) else ():
             if called(use) not in made:
                 made[called(use)] = make_contender(use)
@@ -68,12 +72,13 @@ def make_contender(entry: str | Mapping[str, Any]) -> Contender:
     options = {"use": entry} if isinstance(entry, str) else dict(entry)
     use = options.pop("use", None)
     if not isinstance(use, str) or not use.strip():
-        raise DataError(f"expected 'use' in every contender of the file, found {dict(options)}")
+        raise DataError(f"expected 'use' in every candidate of the file, found {dict(options)}")
+    use = new_words("candidate", use)
     name = str(options.pop("name", called(use)))
     kind, _, rest = use.partition(":")
     if "@" in use and use.partition("@")[0] in HEADS:
         return _head(name, use, options)
-    if use == "shipped":
+    if use == SHIPPED:
         return _plain(ModelContender, options)(name, shipped_folder())
     if kind == "finetune" and rest:
         return FinetuneContender(name, rest, _flat(options))
@@ -85,20 +90,20 @@ def make_contender(entry: str | Mapping[str, Any]) -> Contender:
         "python": lambda: _callable(name, rest, options),
     }
     if kind not in makers or (kind == "dummy") == bool(rest):
-        raise DataError(f"no contender is called {use!r}; known: {FORMS}")
+        raise DataError(f"no candidate is called {use!r}; known: {FORMS}")
     return makers[kind]()
 
 
 def called(use: str) -> str:
     """What a contender is called in the results: a network's file without the folders that it lies in."""
-    return re.sub(r"onnx:[^#+]*[/\\]", "onnx:", use)
+    return re.sub(r"onnx:[^#+]*[/\\]", "onnx:", new_words("candidate", use))
 
 
 def read_contenders(file: Path) -> list[str | Mapping[str, Any]]:
     """The entries of a TOML file.
 
     Raises:
-        DataError: it cannot be read, or has no list ``contenders``.
+        DataError: it cannot be read, or has no list ``candidates``.
     """
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -106,10 +111,12 @@ def read_contenders(file: Path) -> list[str | Mapping[str, Any]]:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is no TOML file: {error}") from None
-    entries = values.get("contenders")
+    if "contenders" in values:
+        logger.info(f"{file}: contenders is now candidates")
+    entries = values.get("candidates", values.get("contenders"))
     if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise DataError(
-            f"expected in {file} a list: contenders = ['dummy', {{use = 'svm@hog', C = 10}}], found "
+            f"expected in {file} a list: candidates = ['dummy', {{use = 'svm@hog', C = 10}}], found "
             f"{', '.join(values) or 'nothing'}"
         )
     return entries
@@ -148,13 +155,13 @@ def _callable(name: str, target: str, options: dict[str, Any]) -> CallableConten
 
 def _parts(entry: str | Mapping[str, Any]) -> tuple[str, ...]:
     use = entry if isinstance(entry, str) else entry["use"]
-    return _members(use, use.partition(":")[2])
+    return _members(new_words("candidate", use), new_words("candidate", use).partition(":")[2])
 
 
 def _members(use: str, rest: str) -> tuple[str, ...]:
     members = tuple(part.strip() for part in rest.split("+"))
     if len(set(members)) < 2 or not all(members):
-        raise DataError(f"expected at least two contenders, as in ensemble:shipped+svm@hog, found {use!r}")
+        raise DataError(f"expected at least two candidates, as in ensemble:ferkit+svm@hog, found {use!r}")
     return members
 
 
@@ -165,7 +172,7 @@ def _plain(maker: Any, options: Mapping[str, Any]) -> Any:
             ", ".join(f.name for f in dataclasses.fields(maker) if f.name in ("labels", "input_size"))
             or "none"
         )
-        raise DataError(f"a contender of this kind has no option {', '.join(options)}; it has {known}")
+        raise DataError(f"a candidate of this kind has no option {', '.join(options)}; it has {known}")
     return maker
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.artifact import RECORD, open_classifier, read_model
+from ferkit.classifiers.finetune.settings import recipe_values
 from ferkit.classifiers.record import ModelArtifact
 from ferkit.core.errors import ModelError
 from ferkit.core.fingerprint import file_sha256, fingerprint
@@ -70,7 +71,7 @@ class FinetuneContender:
 
     def settings(self, bench: Workbench) -> Mapping[str, Any] | None:
         """The whole recipe."""
-        return {"kind": "finetune", "recipe": dataclasses.asdict(self._recipe(0)), "faces": bench.faces()}
+        return {"kind": "finetune", "recipe": recipe_values(self._recipe(0)), "faces": bench.faces()}
 
     def run(self, task: Task, bench: Workbench) -> Outcome:
         """Train, choosing the epoch on some of the training rows, and score the test rows."""
@@ -79,7 +80,7 @@ class FinetuneContender:
 
         pictures = task.pictures
         recipe = self._recipe(task.seed)
-        key = fingerprint([dataclasses.asdict(recipe), pictures.digest(task.train), bench.faces()])[:12]
+        key = fingerprint([recipe_values(recipe), pictures.digest(task.train), bench.faces()])[:12]
         folder = bench.options.out / "networks" / key
         started = time.monotonic()
         if not (folder / RECORD).is_file():
