@@ -31,39 +31,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@command(
-    settings=(
-        Fields("ferkit.audit.labels:LabelSettings", "head"),
-        Fields("ferkit.datasets.duplicates:CopySettings", "threshold"),
-        Setting("show", int, 100, "findings of each kind on the page; the table has all"),
-        Setting("against_embeddings", str | None, None, "embeddings of --against, if --embeddings was given"),
-        DETECTOR_WEIGHTS,
-        WORKERS,
-        SEED,
-    )
-)
+@command(settings=(
+    Fields("ferkit.audit.labels:LabelSettings", "head"),
+    Fields("ferkit.datasets.duplicates:CopySettings", "threshold"),
+    Setting("show", int, 100, "findings of each kind on the page; the table has all"),
+    Setting("against_embeddings", str | None, None,
+            "embeddings of --against, if --embeddings was given"),
+    DETECTOR_WEIGHTS, WORKERS, SEED,
+))  # fmt: skip
 @click.argument("data", type=PATH)
-@option(
-    "-e",
-    "--embeddings",
-    group="Data",
-    help="Embeddings of DATA by 'fer embed': a folder, or a name in --cache-dir. 'none' does without.  "
-    "[default: the network that comes along, computed now]",
-)
-@option(
-    "--identities",
-    group="Data",
-    help="Embeddings of DATA by a face-recognition network, to guess who is shown where names do not tell.",
-)
+@option("-e", "--embeddings", group="Data", help="Embeddings of DATA by 'fer embed': a folder, or a name "
+        "in --cache-dir. 'none' does without.  [default: the network that comes along, computed now]")  # fmt: skip
+@option("--identities", group="Data", help="Embeddings of DATA by a face-recognition network, to guess "
+        "who is shown where names do not tell.")  # fmt: skip
 @option("--against", type=PATH, group="Data", help="Also say how this other data set differs.")
 @shared("person_pattern")
-@option("--fix", type=FILE, group="Mending", help="Apply a plan that was saved from the page, to a manifest.")
+@option("--fix", type=FILE, group="Mending",
+        help="Apply a plan that was saved from the page, to a manifest.")  # fmt: skip
 @option("--undo", is_flag=True, group="Mending", help="Take back the last --fix.")
-@shared(
-    "out",
-    help="Folder of the report, or with --fix and --undo the manifest.  "
-    "[default: <data>-audit/, <data>-audited.csv beside DATA]",
-)
+@shared("out", help="Folder of the report, or with --fix and --undo the manifest.  [default: "
+        "<data>-audit/, <data>-audited.csv beside DATA]")  # fmt: skip
 @shared("lang")
 @shared("json", help="Print what was found, or done, as JSON.")
 @shared("cache_dir")

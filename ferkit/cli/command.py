@@ -30,7 +30,8 @@ class Option(click.Option):
     """
 
     def __init__(self, *args: Any, group: str = "Options", rare: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        shown = kwargs.get("default") is not None
+        super().__init__(*args, **{"show_default": shown, **kwargs})
         self.group, self.rare = group, rare
 
 

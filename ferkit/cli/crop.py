@@ -27,66 +27,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@command(
-    settings=(
-        DETECTOR_WEIGHTS,
-        Fields("ferkit.faces.crop_run.settings:CropSettings", "use_boxes", "box_frame", "detect_size", "min_size",
-               "min_score", "min_sharpness", "gray", "format", "quality"),
-        WORKERS,
-    )
-)  # fmt: skip
+@command(settings=(
+    DETECTOR_WEIGHTS,
+    Fields("ferkit.faces.crop_run.settings:CropSettings", "use_boxes", "box_frame", "detect_size",
+           "min_size", "min_score", "min_sharpness", "gray", "format", "quality"),
+    WORKERS,
+))  # fmt: skip
 @click.argument("source", type=PATH, metavar="SRC")
 @click.argument("out", type=FOLDER)
-@option(
-    "-a",
-    "--annotations",
-    type=click.Choice(["auto", "aihub", "voc", "coco", "csv", "none"]),
-    default="auto",
-    show_default=True,
-    group="Data",
-    help="Kind of boxes that SRC holds; 'auto' looks, 'none' takes SRC for an ordinary folder or table.",
-)
-@option(
-    "--images", type=FOLDER, group="Data", help="For COCO: the folder of the images.  [default: that of SRC]"
-)
+@option("-a", "--annotations", type=click.Choice(["auto", "aihub", "voc", "coco", "csv", "none"]),
+        default="auto", group="Data", help="Kind of boxes that SRC holds; 'auto' looks, 'none' takes SRC "
+        "for an ordinary folder or table.")  # fmt: skip
+@option("--images", type=FOLDER, group="Data",
+        help="For COCO: the folder of the images.  [default: that of SRC]")  # fmt: skip
 @shared("person_pattern")
-@shared(
-    "detector",
-    help="Finds faces where no box is known; 'auto' is YuNet, or Haar where YuNet's weights cannot be "
-    "had; 'none' cuts out known boxes only.",
-)
-@option(
-    "--faces",
-    type=click.Choice(["largest", "all", "skip"]),
-    default="largest",
-    show_default=True,
-    group="Faces",
-    help="Of several faces take the largest or all, or skip the image.",
-)
+@shared("detector", help="Finds faces where no box is known; 'auto' is YuNet, or Haar where YuNet's "
+        "weights cannot be had; 'none' cuts out known boxes only.")  # fmt: skip
+@option("--faces", type=click.Choice(["largest", "all", "skip"]), default="largest", group="Faces",
+        help="Of several faces take the largest or all, or skip the image.")  # fmt: skip
 @shared("no_face", help="Leave images without a face out, or take them whole.")
-@option(
-    "-s",
-    "--size",
-    type=SIZE,
-    default="224",
-    show_default=True,
-    group="Crops",
-    help="Of the crops: 224, or width x height.",
-)
+@option("-s", "--size", type=SIZE, default="224", group="Crops",
+        help="Of the crops: 224, or width x height.")  # fmt: skip
 @shared("margin", group="Crops")
-@option(
-    "--align/--no-align",
-    default=False,
-    show_default=True,
-    group="Crops",
-    help="Turn faces upright by eyes, nose and mouth; else crops are squares around the box.",
-)
-@option(
-    "--redo",
-    is_flag=True,
-    group="Output",
-    help="Throw away what OUT holds of other settings, and begin again.",
-)
+@option("--align/--no-align", default=False, group="Crops",
+        help="Turn faces upright by eyes, nose and mouth; else crops are squares around the box.")  # fmt: skip
+@option("--redo", is_flag=True, group="Output",
+        help="Throw away what OUT holds of other settings, and begin again.")  # fmt: skip
 @shared("json")
 def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
     """Cut faces out of images; stop and resume at any time.

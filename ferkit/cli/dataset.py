@@ -78,7 +78,9 @@ def log_list(heading: str, entries: Sequence[str]) -> None:
         logger.info(f"  … and {len(entries) - LISTED:,} more")
 
 
-@dataset.command(cls=Command, settings=(WORKERS,))
+@dataset.command(cls=Command, settings=(
+    WORKERS,
+))  # fmt: skip
 @data_argument
 @option("--all", is_flag=True, help="Look at the header of every file, not of 1,000.")
 @option("--plot", type=FILE, group="Output", help="Also draw it, as .png, .svg or .pdf.")
@@ -182,41 +184,20 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("src", type=PATH)
 @option("--source", help="What the images have as source.  [default: KIND, or the name of SRC]")
-@option(
-    "--extract", type=FOLDER, help="fer2013, ckplus as one CSV file: write the images into this folder first."
-)
+@option("--extract", type=FOLDER,
+        help="fer2013, ckplus as one CSV file: write the images into this folder first.")  # fmt: skip
 @option("--votes", type=FILE, help="fer2013: votes of FER+, fer2013new.csv or a table with paths.")
-@option(
-    "--majority", is_flag=True, help="fer2013: label by most of the votes; undecided images are left out."
-)
+@option("--majority", is_flag=True,
+        help="fer2013: label by most of the votes; undecided images are left out.")  # fmt: skip
 @option("--images", help="rafdb: aligned (default) or original; csv, coco: folder of the images.")
-@option(
-    "--frames",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    rare=True,
-    help="ckplus: taken from the end of each sequence.",
-)
-@option(
-    "--neutral/--no-neutral",
-    default=True,
-    show_default=True,
-    rare=True,
-    help="ckplus: take the first frame of each sequence as neutral.",
-)
-@option(
-    "--class",
-    multiple=True,
-    metavar="NUMBER=NAME",
-    help="folder, csv: what a number stands for; several times.",
-)
-@option(
-    "--columns",
-    multiple=True,
-    metavar="MEANING=COLUMN,…",
-    help="csv: columns with path, label, split or group: path=file,label=mood.",
-)
+@option("--frames", type=click.IntRange(1), default=3, rare=True,
+        help="ckplus: taken from the end of each sequence.")  # fmt: skip
+@option("--neutral/--no-neutral", default=True, rare=True,
+        help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
+@option("--class", multiple=True, metavar="NUMBER=NAME",
+        help="folder, csv: what a number stands for; several times.")  # fmt: skip
+@option("--columns", multiple=True, metavar="MEANING=COLUMN,…",
+        help="csv: columns with path, label, split or group: path=file,label=mood.")  # fmt: skip
 @option("--problems", type=FILE, help="List of what could not be used.  [default: <out>-problems.csv]")
 @step_options
 def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
@@ -358,16 +339,11 @@ def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
 
 @dataset.command("map", cls=Command)
 @data_argument
-@option("--to", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of "
-              "your own file. May be left out where that file has one set.")  # fmt: skip
+@option("--to", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of your "
+        "own file. May be left out where that file has one set.")  # fmt: skip
 @option("--map", type=FILE, help="TOML file with words, sets and maps of your own.")
-@option(
-    "--unmapped",
-    type=click.Choice(["refuse", "keep", "unlabel", "drop"]),
-    default="refuse",
-    show_default=True,
-    help="What becomes of images whose class has no place in the target.",
-)
+@option("--unmapped", type=click.Choice(["refuse", "keep", "unlabel", "drop"]), default="refuse",
+        help="What becomes of images whose class has no place in the target.")  # fmt: skip
 @option("--lang", type=click.Choice(["en", "ko"]), help="Spell the classes in English or Korean.")
 @step_options
 def map_(data: Path, out: Path, **options: Any) -> None:
@@ -420,15 +396,10 @@ def map_(data: Path, out: Path, **options: Any) -> None:
 
 @dataset.command("merge", cls=Command)
 @click.argument("data", nargs=-1, required=True, type=PATH)
-@option("--source", multiple=True, help="What the images of each DATA have as source; once for "
-              "each, in their order.  [default: names of files and folders]")  # fmt: skip
-@option(
-    "--conflict",
-    type=click.Choice(["refuse", "first", "last", "drop"]),
-    default="refuse",
-    show_default=True,
-    help="What becomes of a image that is in several data sets with different labels.",
-)
+@option("--source", multiple=True, help="What the images of each DATA have as source; once for each, in "
+        "their order.  [default: names of files and folders]")  # fmt: skip
+@option("--conflict", type=click.Choice(["refuse", "first", "last", "drop"]), default="refuse",
+        help="What becomes of a image that is in several data sets with different labels.")  # fmt: skip
 @step_options
 def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Put data sets together, with a column that says where each image is from.
@@ -476,9 +447,9 @@ def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
 @data_argument
 @option("-n", "--per-class", type=click.IntRange(1), help="Pictures of each class.  [default: all]")
 @option("--where", multiple=True, metavar="COLUMN=VALUE",
-              help="Only images with this class, split, source or other attribute; several times.")  # fmt: skip
-@option("--by", multiple=True, help="So many of each class and value of this column too: source, split, or an "
-              "attribute such as sex; may be given several times.")  # fmt: skip
+        help="Only images with this class, split, source or other attribute; several times.")  # fmt: skip
+@option("--by", multiple=True, help="So many of each class and value of this column too: source, split, "
+        "or an attribute such as sex; may be given several times.")  # fmt: skip
 @shared("seed")
 @step_options
 def sample(data: Path, out: Path, **options: Any) -> None:
@@ -537,16 +508,16 @@ def sample(data: Path, out: Path, **options: Any) -> None:
 
 @dataset.command("split", cls=Command)
 @data_argument
-@option("--val", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of validation.")
-@option("--test", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Share of the test part.")
-@option("--by", multiple=True, help="Keep this column in proportion too: source, or an attribute; may be given "
-              "several times.")  # fmt: skip
-@option("--group/--no-group", default=True, show_default=True,
-              help="Keep all images of a person in one part, where persons are known.")  # fmt: skip
+@option("--val", type=click.FloatRange(0, 1), default=0.0, help="Share of validation.")
+@option("--test", type=click.FloatRange(0, 1), default=0.2, help="Share of the test part.")
+@option("--by", multiple=True,
+        help="Keep this column in proportion too: source, or an attribute; may be given several times.")  # fmt: skip
+@option("--group/--no-group", default=True,
+        help="Keep all images of a person in one part, where persons are known.")  # fmt: skip
 @option("--within", type=click.Choice(["train", "val", "test"]),
-              help="Divide only what is in this part now; the rest stays.")  # fmt: skip
+        help="Divide only what is in this part now; the rest stays.")  # fmt: skip
 @option("--test-source", multiple=True,
-              help="All images of this source are the test part; may be given several times.")  # fmt: skip
+        help="All images of this source are the test part; may be given several times.")  # fmt: skip
 @shared("seed")
 @step_options
 def split(data: Path, out: Path, **options: Any) -> None:
@@ -592,19 +563,10 @@ def split(data: Path, out: Path, **options: Any) -> None:
 @dataset.command(cls=Command)
 @data_argument
 @shared("out", required=True, help="A folder, or a file that ends in .csv, .npz or .parquet.")
-@option(
-    "--link",
-    type=click.Choice(["copy", "hardlink", "symlink"]),
-    default="copy",
-    show_default=True,
-    help="Folders: how images get there; links take no space.",
-)
-@option(
-    "--parts/--no-parts",
-    default=True,
-    show_default=True,
-    help="Folders: train, val and test above those of the classes.",
-)
+@option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
+        help="Folders: how images get there; links take no space.")  # fmt: skip
+@option("--parts/--no-parts", default=True,
+        help="Folders: train, val and test above those of the classes.")  # fmt: skip
 @option("--size", type=SIZE, help=".npz: resize all images to width x height.")
 @option("--gray", is_flag=True, help=".npz: one channel instead of three.")
 @option("--images", is_flag=True, help=".parquet: take the images' files along.")

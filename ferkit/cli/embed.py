@@ -21,26 +21,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@command(
-    settings=(
-        Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "align"),
-        Fields("ferkit.embedder.run:StoreOptions", "dtype", "batch_size", "rows_per_shard"),
-        Setting("pool", tuple[int, int] | None, None,
-                "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
-        Fields("ferkit.embedder.backbones:InputOptions", "input_size=size_wh", "channels", "scale", "offset"),
-        WORKERS,
-        Setting("threads", int | None, None, "threads of the network; one a core if not given"),
-        SEED,
-    )
-)  # fmt: skip
+@command(settings=(
+    Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "align"),
+    Fields("ferkit.embedder.run:StoreOptions", "dtype", "batch_size", "rows_per_shard"),
+    Setting("pool", tuple[int, int] | None, None,
+            "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
+    Fields("ferkit.embedder.backbones:InputOptions", "input_size=size_wh", "channels", "scale",
+           "offset"),
+    WORKERS, Setting("threads", int | None, None, "threads of the network; one a core if not given"),
+    SEED,
+))  # fmt: skip
 @click.argument("data", type=PATH)
 @shared("backbone")
-@option(
-    "--weights",
-    type=FILE,
-    group="Network",
-    help="Take this file as the network's weights instead of fetching them.",
-)
+@option("--weights", type=FILE, group="Network",
+        help="Take this file as the network's weights instead of fetching them.")  # fmt: skip
 @shared("layer", "data_detector", "margin", "no_face", "person_pattern")
 @option("--repair", is_flag=True, group="Output", help="Make damaged shards again.")
 @shared("name", help="Name of the embeddings.  [default: that of DATA]")

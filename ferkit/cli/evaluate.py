@@ -28,23 +28,15 @@ from ferkit.cli.settings import Chosen, Fields, Setting
 logger = logging.getLogger(__name__)
 
 
-@command(
-    "eval",
-    settings=(
-        DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, SEED,
-        Setting("page", bool, True, "also write report.html, the page for people"),
-    ),
-)  # fmt: skip
+@command("eval", settings=(
+    DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, SEED,
+    Setting("page", bool, True, "also write report.html, the page for people"),
+))  # fmt: skip
 @click.argument("words", metavar="[MODEL] DATA", nargs=-1, required=True)
 @shared("model")
-@option(
-    "--split",
-    type=click.Choice(["auto", "train", "val", "test", "all"]),
-    default="auto",
-    show_default=True,
-    group="Data",
-    help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.",
-)
+@option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto",
+        group="Data",
+        help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.")  # fmt: skip
 @shared("by", "person_pattern", "data_detector")
 @shared("out", help="Folder for the report.  [default: <model>/eval-<data>]")
 @shared("lang", "json", "models_dir")
@@ -113,45 +105,21 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     click.echo(f"report: {files[0]}")
 
 
-@command(
-    settings=(
-        Fields("ferkit.evaluation.protocol:ProtocolSettings", "test_size", "by_group", "seed"),
-        Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin", faceless="whole"),
-        BATCH_SIZE,
-        WORKERS,
-    )
-)
+@command(settings=(
+    Fields("ferkit.evaluation.protocol:ProtocolSettings", "test_size", "by_group", "seed"),
+    Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin", faceless="whole"),
+    BATCH_SIZE, WORKERS,
+))  # fmt: skip
 @click.argument("data", type=PATH, nargs=-1)
-@option(
-    "-c",
-    "--candidate",
-    type=WordType("candidate"),
-    multiple=True,
-    metavar="NAME",
-    group="Candidates",
-    help="Who takes part; several times; see above.  [default: dummy; logistic, mlp and svm on hog and on "
-    "ferkit; ferkit]",
-)
-@option(
-    "--candidates",
-    type=FILE,
-    group="Candidates",
-    help="TOML file with a list 'candidates' of names, or of tables with 'use', 'name' and options.",
-)
-@option(
-    "--repeats",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    group="Data",
-    help="How often the data are divided; where they have train/ and test/, how often training begins again.",
-)
-@option(
-    "--allow-leaks",
-    is_flag=True,
-    group="Data",
-    help="Go on where test images are in training too, and show both scores.",
-)
+@option("-c", "--candidate", type=WordType("candidate"), multiple=True, metavar="NAME",
+        group="Candidates", help="Who takes part; several times; see above.  [default: dummy; logistic, "
+        "mlp and svm on hog and on ferkit; ferkit]")  # fmt: skip
+@option("--candidates", type=FILE, group="Candidates",
+        help="TOML file with a list 'candidates' of names, or of tables with 'use', 'name' and options.")  # fmt: skip
+@option("--repeats", type=click.IntRange(1), default=1, group="Data", help="How often the data are "
+        "divided; where they have train/ and test/, how often training begins again.")  # fmt: skip
+@option("--allow-leaks", is_flag=True, group="Data",
+        help="Go on where test images are in training too, and show both scores.")  # fmt: skip
 @option("--train", type=PATH, group="Data", help="Train on these data, and test on those of --test.")
 @option("--test", type=PATH, group="Data", help="Test on these data.")
 @option("--matrix", is_flag=True, group="Data", help="Train on each DATA, test on each.")

@@ -51,63 +51,31 @@ def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) ->
     return EngineOptions(options["detector"], smoothing=smoothing, **chosen)
 
 
-@command(
-    settings=(
-        Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every", "fps",
-               "reidentify", detect_every=None),
-        _SMOOTHING,
-        Fields("ferkit.inference.live:LiveSettings", "bars", "history"),
-        Setting("size", tuple[int, int] | None, None, "frame size to ask the camera for, width x height"),
-        Setting("port", int, 0, "of the browser view; 0 takes a free one"),
-    )
-)  # fmt: skip
+@command(settings=(
+    Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every",
+           "fps", "reidentify", detect_every=None),
+    _SMOOTHING, Fields("ferkit.inference.live:LiveSettings", "bars", "history"),
+    Setting("size", tuple[int, int] | None, None, "frame size to ask the camera for, width x height"),
+    Setting("port", int, 0, "of the browser view; 0 takes a free one"),
+))  # fmt: skip
 @click.argument("model_argument", metavar="[MODEL]", required=False)
 @shared("model")
-@option(
-    "-s",
-    "--source",
-    default="0",
-    show_default=True,
-    group="Reading",
-    help="Number of a camera, a video file, or an address (rtsp://…, http://…).",
-)
+@option("-s", "--source", default="0", group="Reading",
+        help="Number of a camera, a video file, or an address (rtsp://…, http://…).")  # fmt: skip
 @shared("detector", group="Reading")
 @_smooth
-@option(
-    "--calibrate-neutral",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    group="Reading",
-    help="Look at a resting face for so long, then remove its bias.",
-)
-@option(
-    "--view",
-    type=click.Choice(["window", "browser", "none"]),
-    default="window",
-    show_default=True,
-    group="View",
-    help="Where to look at it; a browser if no window can be opened. With 'none' every change of a label is "
-    "printed.",
-)
-@option(
-    "--mirror/--no-mirror", default=None, group="View", help="Show as a mirror does.  [default: for cameras]"
-)
-@option(
-    "--duration",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    group="View",
-    help="End by itself.",
-)
+@option("--calibrate-neutral", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
+        help="Look at a resting face for so long, then remove its bias.")  # fmt: skip
+@option("--view", type=click.Choice(["window", "browser", "none"]), default="window", group="View",
+        help="Where to look at it; a browser if no window can be opened. With 'none' every change of a "
+        "label is printed.")  # fmt: skip
+@option("--mirror/--no-mirror", default=None, group="View",
+        help="Show as a mirror does.  [default: for cameras]")  # fmt: skip
+@option("--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS", group="View",
+        help="End by itself.")  # fmt: skip
 @shared("lang", group="View")
-@shared(
-    "out",
-    type=FOLDER,
-    default=Path(),
-    show_default=False,
-    help="Folder for snapshots and recordings.  [default: here]",
-)
+@shared("out", type=FOLDER, default=Path(), show_default=False,
+        help="Folder for snapshots and recordings.  [default: here]")  # fmt: skip
 @shared("json", help="Print every change of a label as a line of JSON.")
 @shared("models_dir")
 def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **options: Any) -> None:
@@ -202,36 +170,24 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
     click.echo(json.dumps(values, ensure_ascii=False))
 
 
-@command(
-    settings=(
-        Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every", "neutral_s",
-               "reidentify", detect_every=None),
-        _SMOOTHING,
-    )
-)  # fmt: skip
+@command(settings=(
+    Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every",
+           "neutral_s", "reidentify", detect_every=None),
+    _SMOOTHING,
+))  # fmt: skip
 @click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True)
 @shared("model")
-@option(
-    "--every",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    group="Reading",
-    help="Look at a frame every so often.  [default: every frame]",
-)
+@option("--every", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
+        help="Look at a frame every so often.  [default: every frame]")  # fmt: skip
 @shared("detector", group="Reading")
 @_smooth
 @shared("out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]")
-@option("--csv", is_flag=True, group="Output", help="Print the table as CSV: a row for each face and moment.")
+@option("--csv", is_flag=True, group="Output",
+        help="Print the table as CSV: a row for each face and moment.")  # fmt: skip
 @shared("json", help="Print summary and table as JSON.")
 @option("--plot", is_flag=True, group="Output", help="Draw a timeline.")
-@option(
-    "--annotated",
-    type=FILE,
-    metavar="FILE.mp4",
-    group="Output",
-    help="Write a copy of the video with boxes and labels; with its sound where ffmpeg is there.",
-)
+@option("--annotated", type=FILE, metavar="FILE.mp4", group="Output",
+        help="Write a copy of the video with boxes and labels; with its sound where ffmpeg is there.")  # fmt: skip
 @shared("lang", "models_dir")
 def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Read the expressions in a video, over time.

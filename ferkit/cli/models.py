@@ -295,7 +295,9 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
 )  # fmt: skip
 
 
-@command(settings=(Fields("ferkit.evaluation.demo:DemoSettings"),))
+@command(settings=(
+    Fields("ferkit.evaluation.demo:DemoSettings"),
+))  # fmt: skip
 @shared("out", type=FOLDER, default=Path("demo"), help="Folder for everything it makes.")
 def demo(out: Path, settings: Chosen) -> None:
     """Run all steps on data it makes itself, offline.

@@ -92,80 +92,36 @@ _AUTO_DATA = (
     "has some, or else looks at some images first."
 )
 
-_SHARED: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
-    "model": (
-        ["--model"],
-        {"metavar": "NAME", "help": "The model, by its folder or its name in --models-dir."},
-    ),
-    "detector": (["-d", "--detector"], {"type": DetectorType(), "default": "auto", "help": _AUTO_MODEL}),
-    "data_detector": (
-        ["-d", "--detector"],
-        {"type": DetectorType(True), "default": "auto", "help": _AUTO_DATA},
-    ),
-    "margin": (
-        ["--margin"],
-        {
-            "type": click.FloatRange(0, 2),
-            "default": 0.1,
-            "help": "Added around the face on each side, as a share of its box.",
-        },
-    ),
-    "no_face": (
-        ["--no-face"],
-        {
-            "type": click.Choice(["skip", "whole"]),
-            "default": "skip",
-            "help": "An image without a face is listed as failed, or taken whole.",
-        },
-    ),
-    "crops": (["--crops"], {"is_flag": True, "help": "The images are cropped faces: take them whole."}),
-    "lang": (
-        ["--lang"],
-        {"type": click.Choice(["en", "ko"]), "default": "en", "help": "Language of the expressions' names."},
-    ),
-    "by": (
-        ["--by"],
-        {
-            "multiple": True,
-            "metavar": "COLUMN",
-            "help": "Also compare the groups of a column; several times.",
-        },
-    ),
-    "backbone": (
-        ["-b", "--backbone"],
-        {
-            "type": WordType("backbone"),
-            "default": "ferkit",
-            "help": "Network: ferkit (comes along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
-            "See 'fer models list'.",
-        },
-    ),
-    "layer": (
-        ["--layer"],
-        {"help": "Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto' to try."},
-    ),
-    "name": (["--name"], {"help": "Name of the model."}),
-    "overwrite": (["--overwrite"], {"is_flag": True, "help": "Replace a model of this name."}),
-    "out": (["-o", "--out"], {"type": PATH, "help": "Folder for the results."}),
-    "json": (["--json"], {"is_flag": True, "help": "Print the result as JSON."}),
-    "seed": (["--seed"], {"type": int, "default": 0, "help": "The same seed gives the same result."}),
-    "person_pattern": (
-        ["--person-pattern"],
-        {
-            "metavar": "REGEX",
-            "help": "Regular expression whose first group finds the person in a file name, so that nobody is in "
-            "train and test at once. AI Hub's names are understood without it.",
-        },
-    ),
-    "cache_dir": (
-        ["--cache-dir"],
-        {"type": FOLDER, "default": Path("cache"), "help": "Folder of all embeddings.", "rare": True},
-    ),
-    "models_dir": (
-        ["--models-dir"],
-        {"type": FOLDER, "default": Path("models"), "help": "Folder of trained models.", "rare": True},
-    ),
-}
+_SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "model": (("--model",), {"metavar": "NAME", "help": "The model, by its folder or its name in --models-dir."}),
+    "detector": (("-d", "--detector"), {"type": DetectorType(), "default": "auto", "help": _AUTO_MODEL}),
+    "data_detector": (("-d", "--detector"), {"type": DetectorType(True), "default": "auto", "help": _AUTO_DATA}),
+    "margin": (("--margin",), {"type": click.FloatRange(0, 2), "default": 0.1,
+               "help": "Added around the face on each side, as a share of its box."}),
+    "no_face": (("--no-face",), {"type": click.Choice(["skip", "whole"]), "default": "skip",
+                "help": "An image without a face is listed as failed, or taken whole."}),
+    "crops": (("--crops",), {"is_flag": True, "help": "The images are cropped faces: take them whole."}),
+    "lang": (("--lang",), {"type": click.Choice(["en", "ko"]), "default": "en",
+             "help": "Language of the expressions' names."}),
+    "by": (("--by",), {"multiple": True, "metavar": "COLUMN",
+           "help": "Also compare the groups of a column; several times."}),
+    "backbone": (("-b", "--backbone"), {"type": WordType("backbone"), "default": "ferkit",
+                 "help": "Network: ferkit (comes along), arcface, facenet512, …, mediapipe-landmarks, raw, or "
+                 "onnx:FILE. See 'fer models list'."}),
+    "layer": (("--layer",), {"help": "Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto'."}),
+    "name": (("--name",), {"help": "Name of the model."}),
+    "overwrite": (("--overwrite",), {"is_flag": True, "help": "Replace a model of this name."}),
+    "out": (("-o", "--out"), {"type": PATH, "help": "Folder for the results."}),
+    "json": (("--json",), {"is_flag": True, "help": "Print the result as JSON."}),
+    "seed": (("--seed",), {"type": int, "default": 0, "help": "The same seed gives the same result."}),
+    "person_pattern": (("--person-pattern",), {"metavar": "REGEX",
+                       "help": "Regular expression whose first group finds the person in a file name, so that nobody "
+                       "is in train and test at once. AI Hub's names are understood without it."}),
+    "cache_dir": (("--cache-dir",), {"type": FOLDER, "default": Path("cache"), "rare": True,
+                  "help": "Folder of all embeddings."}),
+    "models_dir": (("--models-dir",), {"type": FOLDER, "default": Path("models"), "rare": True,
+                   "help": "Folder of trained models."}),
+}  # fmt: skip
 """The options that several commands have: how they are spelled, and what they are."""
 
 _GROUPS = {
@@ -184,7 +140,7 @@ def shared(*names: str, **changes: Any) -> Callable[[F], F]:
         for name in reversed(names):
             spelled, values = _SHARED[name]
             group = next((heading for heading, members in _GROUPS.items() if name in members), "Options")
-            values = {"group": group, "show_default": "default" in values, **values, **changes}
+            values = {"group": group, **values, **changes}
             wrapped = option(*spelled, **values)(wrapped)
         return wrapped
 

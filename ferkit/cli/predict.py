@@ -48,14 +48,15 @@ _PRIVATE_HOSTS = Setting(
 )
 
 
-@command(settings=(DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, _PRIVATE_HOSTS))
+@command(settings=(
+    DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, _PRIVATE_HOSTS,
+))  # fmt: skip
 @click.argument("words", metavar="[MODEL] IMAGE...", nargs=-1, required=True)
 @shared("model", "crops", "detector", "lang")
 @shared("json", help="Print JSON, with all probabilities.")
 @option("--csv", is_flag=True, group="Output", help="Print CSV, with all probabilities.")
-@option(
-    "--annotated", type=FOLDER, group="Output", help="Write copies with boxes and labels into this folder."
-)
+@option("--annotated", type=FOLDER, group="Output",
+        help="Write copies with boxes and labels into this folder.")  # fmt: skip
 @shared("models_dir")
 def predict(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Read the expressions in images.
@@ -323,17 +324,14 @@ def _text(path: Path | str) -> str:
     return unicodedata.normalize("NFC", os.fsencode(path).decode(sys.getfilesystemencoding(), "replace"))
 
 
-@command(settings=(DETECTOR_WEIGHTS,))
+@command(settings=(
+    DETECTOR_WEIGHTS,
+))  # fmt: skip
 @click.argument("words", metavar="[MODEL] IMAGE", nargs=-1, required=True)
 @shared("model")
-@option(
-    "--method",
-    type=click.Choice(["auto", "occlusion", "gradcam"]),
-    default="auto",
-    show_default=True,
-    help="Occlusion works for every model, Grad-CAM for networks; 'auto' shows what there is.",
-)
-@option("--face", type=click.IntRange(1), default=1, show_default=True, help="Which face, the largest first.")
+@option("--method", type=click.Choice(["auto", "occlusion", "gradcam"]), default="auto",
+        help="Occlusion works for every model, Grad-CAM for networks; 'auto' shows what there is.")  # fmt: skip
+@option("--face", type=click.IntRange(1), default=1, help="Which face, the largest first.")
 @option("--target", help="Expression to explain.  [default: the one that was read]")
 @shared("crops", "detector")
 @shared("out", type=FILE, help="PNG to write.  [default: IMAGE's name + '-explained.png', here]")

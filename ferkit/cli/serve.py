@@ -15,76 +15,34 @@ from ferkit.serving.purposes import BY_ID, PURPOSES
 logger = logging.getLogger(__name__)
 
 
-@command(
-    settings=(
-        Fields(
-            "ferkit.serving.settings:ServeSettings", "detector", "detector_weights", "detect_size", "workers"
-        ),
-        Fields("ferkit.serving.settings:Limits"),
-    )
-)
+@command(settings=(
+    Fields("ferkit.serving.settings:ServeSettings", "detector", "detector_weights", "detect_size",
+           "workers" ),
+    Fields("ferkit.serving.settings:Limits"),
+))  # fmt: skip
 @click.argument("model_argument", metavar="[MODEL]", required=False)
 @shared("model")
-@option("--host", default="127.0.0.1", show_default=True, group="Network", help="Address to listen on.")
-@option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    group="Network",
-    help="Port to listen on; 0 takes any that is free.",
-)
-@option(
-    "--token",
-    metavar="TEXT",
-    group="Access",
-    help="What clients must show; needed wherever others can reach the server. Better set in the environment or "
-    "in .env, as FER_SERVE_TOKEN: other users see command lines.",
-)
-@option(
-    "--purpose",
-    type=click.Choice(list(BY_ID)),
-    metavar="PURPOSE",
-    group="Access",
-    help="What expressions are read for where a request does not say so.  [default: each request must]",
-)
-@option(
-    "--allow-purpose",
-    type=click.Choice([purpose.id for purpose in PURPOSES if purpose.prohibited]),
-    multiple=True,
-    metavar="PURPOSE",
-    group="Access",
-    help="Allow a purpose that the European Union prohibits, where its law does not hold.",
-)
-@option(
-    "--allowed-host",
-    metavar="NAME",
-    multiple=True,
-    group="Network",
-    help="Another name under which the server is called.",
-)
-@option(
-    "--allowed-origin",
-    metavar="https://NAME",
-    multiple=True,
-    group="Network",
-    help="Another site whose pages may use the server.",
-)
-@option(
-    "--trusted-proxy",
-    metavar="ADDRESS",
-    multiple=True,
-    group="Network",
-    help="A proxy in front of the server, whose X-Forwarded-For is believed.",
-)
+@option("--host", default="127.0.0.1", group="Network", help="Address to listen on.")
+@option("--port", type=click.IntRange(0, 65535), default=8000, group="Network",
+        help="Port to listen on; 0 takes any that is free.")  # fmt: skip
+@option("--token", metavar="TEXT", group="Access", help="What clients must show; needed wherever others "
+        "can reach the server. Better set in the environment or in .env, as FER_SERVE_TOKEN: other users "
+        "see command lines.")  # fmt: skip
+@option("--purpose", type=click.Choice(list(BY_ID)), metavar="PURPOSE", group="Access",
+        help="What expressions are read for where a request does not say so.  [default: each request "
+        "must]")  # fmt: skip
+@option("--allow-purpose", type=click.Choice([purpose.id for purpose in PURPOSES if purpose.prohibited]),
+        multiple=True, metavar="PURPOSE", group="Access",
+        help="Allow a purpose that the European Union prohibits, where its law does not hold.")  # fmt: skip
+@option("--allowed-host", metavar="NAME", multiple=True, group="Network",
+        help="Another name under which the server is called.")  # fmt: skip
+@option("--allowed-origin", metavar="https://NAME", multiple=True, group="Network",
+        help="Another site whose pages may use the server.")  # fmt: skip
+@option("--trusted-proxy", metavar="ADDRESS", multiple=True, group="Network",
+        help="A proxy in front of the server, whose X-Forwarded-For is believed.")  # fmt: skip
 @shared("models_dir")
-@option(
-    "--log-dir",
-    type=FOLDER,
-    rare=True,
-    group="Every command",
-    help="Write one file a day into this folder, a JSON object for each request.",
-)
+@option("--log-dir", type=FOLDER, rare=True, group="Every command",
+        help="Write one file a day into this folder, a JSON object for each request.")  # fmt: skip
 def serve(
     model_argument: str | None, model: str | None, models_dir: Path, settings: Chosen, **options: Any
 ) -> None:

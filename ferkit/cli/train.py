@@ -35,45 +35,22 @@ _class_weights = option(
 )
 
 
-@command(
-    settings=(
-        Fields(f"{_HEADS}:HeadSettings", "pca", "calibration", "seed"),
-        Setting("C", float | None, None, "inverse penalty of logistic (0.01) and svm (3.0)"),
-        Fields(
-            f"{_HEADS}:MLPSettings",
-            "hidden",
-            "alpha",
-            "learning_rate",
-            "batch_size",
-            "max_epochs",
-            "patience",
-        ),
-        Fields(f"{_HEADS}:SVMSettings", "gamma", "exact_rows", "landmarks"),
-        Fields(f"{_HEADS}:LogisticSettings", "max_iter"),
-        Fields("ferkit.datasets.split:SplitSettings", "test_size", "by_group"),
-        Fields("ferkit.classifiers.search:SearchSettings", "n_jobs", "k", "rows"),
-    )
-)
-@option(
-    "--head",
-    type=click.Choice(["mlp", "svm", "logistic", "dummy"]),
-    default="mlp",
-    show_default=True,
-    group="Training",
-    help="What is fitted.",
-)
-@option(
-    "--embeddings",
-    group="Training",
-    help="Folder of embeddings, or the start of its name.  [default: the newest]",
-)
-@option(
-    "--search",
-    type=click.IntRange(1),
-    metavar="N",
-    group="Training",
-    help="Try N settings by cross-validation within the training part, and take the best.",
-)
+@command(settings=(
+    Fields(f"{_HEADS}:HeadSettings", "pca", "calibration", "seed"),
+    Setting("C", float | None, None, "inverse penalty of logistic (0.01) and svm (3.0)"),
+    Fields(f"{_HEADS}:MLPSettings", "hidden", "alpha", "learning_rate", "batch_size", "max_epochs",
+           "patience"),
+    Fields(f"{_HEADS}:SVMSettings", "gamma", "exact_rows", "landmarks"),
+    Fields(f"{_HEADS}:LogisticSettings", "max_iter"),
+    Fields("ferkit.datasets.split:SplitSettings", "test_size", "by_group"),
+    Fields("ferkit.classifiers.search:SearchSettings", "n_jobs", "k", "rows"),
+))  # fmt: skip
+@option("--head", type=click.Choice(["mlp", "svm", "logistic", "dummy"]), default="mlp", group="Training",
+        help="What is fitted.")  # fmt: skip
+@option("--embeddings", group="Training",
+        help="Folder of embeddings, or the start of its name.  [default: the newest]")  # fmt: skip
+@option("--search", type=click.IntRange(1), metavar="N", group="Training",
+        help="Try N settings by cross-validation within the training part, and take the best.")  # fmt: skip
 @_class_weights
 @shared("name", help="Name of the model.  [default: that of the head]")
 @shared("overwrite", "json", "cache_dir", "models_dir")
@@ -171,72 +148,33 @@ class _Status:
 _RECIPE = "ferkit.classifiers.finetune.settings"
 
 
-@command(
-    rest=True,
-    settings=(
-        Fields(
-            "ferkit.classifiers.finetune.options:RunOptions",
-            "validate_on",
-            "votes",
-            "teacher",
-            "cache",
-            "flip",
-            "tensorboard",
-        ),
-        Setting("val_size", float, 0.1, "share of train/ that is held out where there is no val/"),
-        Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin"),
-        Fields(
-            f"{_RECIPE}:RecipeSettings",
-            "monitor",
-            "precision",
-            "seed",
-            "network",
-            "augmentation",
-            "sampling",
-            "loss",
-            "optimizer",
-            listed=True,
-        ),
-        Fields(f"{_RECIPE}:StageSettings", under="stages.NUMBER.", listed=True),
-    ),
-)
+@command(rest=True, settings=(
+    Fields("ferkit.classifiers.finetune.options:RunOptions", "validate_on", "votes", "teacher", "cache",
+           "flip", "tensorboard"),
+    Setting("val_size", float, 0.1, "share of train/ that is held out where there is no val/"),
+    Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin"),
+    Fields(f"{_RECIPE}:RecipeSettings", "monitor", "precision", "seed", "network", "augmentation",
+           "sampling", "loss", "optimizer", listed=True),
+    Fields(f"{_RECIPE}:StageSettings", under="stages.NUMBER.", listed=True),
+))  # fmt: skip
 @click.argument("data", type=PATH)
-@option(
-    "-r",
-    "--recipe",
-    default="quick",
-    show_default=True,
-    group="Training",
-    help="aihub, fer2013, ferkit, ferkit-second, interview, quick, teasing, vgg, vgg-transfer, or a TOML file.",
-)
-@option(
-    "-b",
-    "--backbone",
-    type=WordType("backbone"),
-    group="Training",
-    help="ferkit (with its weights), small_resnet, vgg48, baseline_cnn, efficientnet-b0 (-b1, -b2, -v2-b0), "
-    "mobilenet-v3-large (-small), resnet50-v2, or a .keras or .h5 file.",
-)
-@option(
-    "--weights", group="Training", help="imagenet, none, ferkit, or the .keras or .h5 file of an earlier run."
-)
+@option("-r", "--recipe", default="quick", group="Training", help="aihub, fer2013, ferkit, ferkit-second, "
+        "interview, quick, teasing, vgg, vgg-transfer, or a TOML file.")  # fmt: skip
+@option("-b", "--backbone", type=WordType("backbone"), group="Training",
+        help="ferkit (with its weights), small_resnet, vgg48, baseline_cnn, efficientnet-b0 (-b1, -b2, "
+        "-v2-b0), mobilenet-v3-large (-small), resnet50-v2, or a .keras or .h5 file.")  # fmt: skip
+@option("--weights", group="Training",
+        help="imagenet, none, ferkit, or the .keras or .h5 file of an earlier run.")  # fmt: skip
 @option("--epochs", type=int, group="Training", help="Of the last stage.")
 @option("--batch-size", type=int, group="Training", help="Images a step.")
 @_class_weights
-@option(
-    "--labels",
-    group="Training",
-    help="Classes and their order, as a known set: fer2013, aihub5, …  [default: the folders']",
-)
+@option("--labels", group="Training",
+        help="Classes and their order, as a known set: fer2013, aihub5, …  [default: the folders']")  # fmt: skip
 @shared("data_detector")
 @shared("person_pattern", rare=True)
 @shared("name", help="Name of the model.  [default: that of the recipe]")
-@option(
-    "--restart",
-    is_flag=True,
-    group="Output",
-    help="Begin again where an interrupted run of this name would be continued.",
-)
+@option("--restart", rare=True, is_flag=True, group="Output",
+        help="Begin again where an interrupted run of this name would be continued.")  # fmt: skip
 @shared("overwrite", "json", "cache_dir", "models_dir")
 def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Train a network on faces, in stages; stop and resume at any time.
@@ -305,13 +243,8 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
 @command()
 @click.argument("members", nargs=-1, required=True)
 @shared("name", default="ensemble")
-@option(
-    "--rule",
-    type=click.Choice(["mean", "weighted", "logit-mean"]),
-    default="mean",
-    show_default=True,
-    help="Mean of the probabilities, weighted by validation accuracy, or of their logarithms.",
-)
+@option("--rule", type=click.Choice(["mean", "weighted", "logit-mean"]), default="mean",
+        help="Mean of the probabilities, weighted by validation accuracy, or of their logarithms.")  # fmt: skip
 @option("--weight", type=float, multiple=True, help="For weighted: one a model, in their order.")
 @shared("overwrite", "models_dir")
 def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None:
@@ -340,17 +273,10 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
 
 @command()
 @click.argument("model")
-@option(
-    "-f",
-    "--format",
-    default="onnx",
-    show_default=True,
-    help="What to write.",
-    type=click.Choice(["onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8"]),
-)
-@option(
-    "-o", "--output", type=PATH, help="File or folder to make.  [default: MODEL with the format's ending]"
-)
+@option("-f", "--format", default="onnx", help="What to write.",
+        type=click.Choice(["onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8"]))  # fmt: skip
+@option("-o", "--output", type=PATH,
+        help="File or folder to make.  [default: MODEL with the format's ending]")  # fmt: skip
 @option("--data", type=PATH, help="For tflite-int8: images to find the ranges of its numbers by.")
 @shared("models_dir")
 def export(model: str, models_dir: Path, **options: Any) -> None:
@@ -380,12 +306,8 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
 @shared("backbone", default="arcface", help="What the head's embeddings are made by.")
 @option("--weights", type=FILE, group="Network", help="Take this file as the backbone's weights.")
 @shared("layer", help="Where the embeddings are taken from, if not from the end.")
-@shared(
-    "detector",
-    type=click.Choice(["none", "haar", "yunet"]),
-    default="none",
-    help="How faces were cropped for the head; 'none': it was trained on crops.",
-)
+@shared("detector", type=click.Choice(["none", "haar", "yunet"]), default="none",
+        help="How faces were cropped for the head; 'none': it was trained on crops.")  # fmt: skip
 @shared("name", help="Name of the model.  [default: that of FILE]")
 @shared("models_dir")
 def import_head(file: Path, models_dir: Path, **options: Any) -> None:
