@@ -59,12 +59,23 @@ def code_lines(path: Path) -> int:
     text = path.read_text(encoding="utf-8")
     left_out: set[int] = set()
     for node in ast.walk(ast.parse(text)):
-        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1) if isinstance(node, ast.stmt) else range(0)
+        lines = (
+            range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            if isinstance(node, ast.stmt)
+            else range(0)
+        )
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if is_text and isinstance(node.value.value, str) or isinstance(node, (ast.Import, ast.ImportFrom)):  # type: ignore[attr-defined]
+        if (is_text and isinstance(node.value.value, str)) or isinstance(node, (ast.Import, ast.ImportFrom)):  # type: ignore[attr-defined]
             left_out |= set(lines)
     used: set[int] = set()
-    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    nothing = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in nothing:
             used |= set(range(token.start[0], token.end[0] + 1))
@@ -97,7 +108,10 @@ def visible(command: click.Command, context: click.Context) -> list[str]:
 
 def cycle() -> list[str]:
     """The modules that are in a circle, or need one that is; imports inside functions count too."""
-    files = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path for path in modules()}
+    files = {
+        path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path
+        for path in modules()
+    }
     needs = {}
     for name, path in files.items():
         found = set()
@@ -151,7 +165,9 @@ def test_a_help_text_shows_few_options(name: str, command: click.Command, contex
     [(name, command) for name, command, _ in commands() if isinstance(command, Command)],
     ids=lambda value: str(value)[:40],
 )
-def test_every_option_is_called_by_its_own_name_and_every_setting_is_explained(name: str, command: Command) -> None:
+def test_every_option_is_called_by_its_own_name_and_every_setting_is_explained(
+    name: str, command: Command
+) -> None:
     for param in command.params:
         if isinstance(param, click.Option):
             own = max(param.opts, key=len).lstrip("-").replace("-", "_")
