@@ -20,19 +20,19 @@ from ferkit.cli.options import (
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
-from ferkit.core.tables import table
+from ferkit.core.console import table
 
 if TYPE_CHECKING:
     from ferkit.audit.run import Embedded
-    from ferkit.core.progress import Progress
-    from ferkit.core.protocols import FaceDetector
+    from ferkit.core.console import Progress
+    from ferkit.core.types import FaceDetector
     from ferkit.datasets.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
 
 @command(settings=(
-    Fields("ferkit.audit.labels:LabelSettings", "head"),
+    Fields("ferkit.audit.checks:LabelSettings", "head"),
     Fields("ferkit.datasets.duplicates:CopySettings", "threshold"),
     Setting("show", int, 100, "findings of each kind on the page; the table has all"),
     Setting("against_embeddings", str | None, None,
@@ -79,14 +79,13 @@ def audit(data: Path, fix: Path | None, undo: bool, settings: Chosen, **options:
 
 
 def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
-    from ferkit.audit.fix import beside
-    from ferkit.audit.labels import LabelSettings
-    from ferkit.audit.page import write_audit
+    from ferkit.audit.checks import LabelSettings
+    from ferkit.audit.findings import findings_text
+    from ferkit.audit.page import audit_values, write_audit
+    from ferkit.audit.plan import beside
     from ferkit.audit.run import AuditSettings
     from ferkit.audit.run import audit as run
-    from ferkit.audit.values import audit_values
-    from ferkit.audit.words import sentence
-    from ferkit.core.progress import Progress
+    from ferkit.core.console import Progress
     from ferkit.datasets.duplicates import CopySettings
 
     dataset = open_dataset(data, options["person_pattern"])
@@ -122,12 +121,12 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
     rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
     click.echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
     for note in found.notes:
-        click.echo(f"note: {sentence(note)}")
+        click.echo(f"note: {findings_text(note)}")
     click.echo(f"page: {page}")
 
 
 def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
-    from ferkit.audit.fix import default_manifest, fix
+    from ferkit.audit.plan import default_manifest, fix
 
     dataset = open_dataset(data, options["person_pattern"])
     done = fix(dataset, plan, options["out"] or default_manifest(data))
@@ -151,7 +150,7 @@ def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
 
 
 def _undo(data: Path, out: Path | None, as_json: bool) -> None:
-    from ferkit.audit.fix import default_manifest, undo
+    from ferkit.audit.plan import default_manifest, undo
 
     manifest = out or default_manifest(data)
     messages: list[str] = []
@@ -167,16 +166,16 @@ def _embedded(
 ) -> "Embedded | None":
     """Embeddings by name, or computed now with the network that comes along."""
     from ferkit.audit.run import Embedded
-    from ferkit.embedder.find import find_embeddings
-    from ferkit.embedder.store import EmbeddingStore
+    from ferkit.embedder.store import EmbeddingStore, find_embeddings
 
     if named == "none":
         return None
     if named is not None:
         store = EmbeddingStore.open(find_embeddings(cache_dir, named))
     else:
-        from ferkit.embedder.backbones import open_embedder
-        from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+        from ferkit.embedder.embedders import open_embedder
+        from ferkit.embedder.extract import StoreOptions, embed_dataset
+        from ferkit.faces.cropping import CropOptions
 
         store_options = StoreOptions(cache_dir)
         store, _ = embed_dataset(
@@ -196,8 +195,8 @@ def _detector(weights: Path | None) -> "FaceDetector | None":
 
     Haar's cascade is no stand-in: in tight crops it misses more faces than there are images without one.
     """
-    from ferkit.audit.detection import LEAST_CONFIDENCE
-    from ferkit.embedder.run import best_detector
+    from ferkit.audit.checks import LEAST_CONFIDENCE
+    from ferkit.faces.cropping import best_detector
     from ferkit.faces.detectors import YuNetDetector
 
     name, file = best_detector(weights)

@@ -300,7 +300,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
 
 def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    from ferkit.core.progress import hidden_progress
+    from ferkit.core.console import hidden_progress
 
     root = ctx.find_root()  # a context whose words are wrong is never closed
     ctx.meta["ferkit.quiet"] = value

@@ -22,14 +22,14 @@ from ferkit.cli.options import (
 from ferkit.cli.settings import Chosen, Fields
 
 if TYPE_CHECKING:
-    from ferkit.faces.settings import FaceSettings
+    from ferkit.faces.cropping import FaceSettings
 
 logger = logging.getLogger(__name__)
 
 
 @command(settings=(
     DETECTOR_WEIGHTS,
-    Fields("ferkit.faces.crop_run.settings:CropSettings", "use_boxes", "box_frame", "detect_size",
+    Fields("ferkit.faces.crop_image:CropSettings", "use_boxes", "box_frame", "detect_size",
            "min_size", "min_score", "min_sharpness", "gray", "format", "quality"),
     WORKERS,
 ))  # fmt: skip
@@ -70,11 +70,11 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
         fer crop photos/ faces/ --detector yunet --align --size 112 --set format=png
         fer crop boxes.csv faces/ --size 48 --faces all --set gray=true
     """
-    from ferkit.core.progress import Progress
-    from ferkit.datasets.annotations.load import read_annotated
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.faces.crop_run.run import crop_dataset
-    from ferkit.faces.crop_run.settings import CropSettings
+    from ferkit.core.console import Progress
+    from ferkit.datasets.dataset import AIHUB_PERSON
+    from ferkit.datasets.formats.load import read_annotated
+    from ferkit.faces.crop_dataset import crop_dataset
+    from ferkit.faces.crop_image import CropSettings
 
     pattern = options["person_pattern"] or AIHUB_PERSON
     annotated = read_annotated(source, options["annotations"], options["images"], pattern)
@@ -109,17 +109,16 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
         logger.info(f"left out: {listed}; see {summary.report}")
     removed = f", {summary.n_removed} of old removed" if summary.n_removed else ""
     done = f"{summary.n_done} read now{removed}"
-    click.echo(f"{summary.n_crops} crops of {summary.n_pictures} images ({done}): {summary.table}")
+    click.echo(f"{summary.n_crops} crops of {summary.n_images} images ({done}): {summary.table}")
 
 
 def _resolve_faces(
     options: dict[str, Any], given: Path | None, *, all_known: bool
 ) -> "tuple[FaceSettings, Path | None]":
     """How faces are found and cut out, and the detector's weights."""
-    from ferkit.core.fingerprint import file_sha256
-    from ferkit.embedder.run import best_detector
-    from ferkit.faces.settings import FaceSettings
-    from ferkit.zoo.fetch import weights_file
+    from ferkit.core.files import file_sha256
+    from ferkit.core.weights import weights_file
+    from ferkit.faces.cropping import FaceSettings, best_detector
 
     name, weights = options["detector"], None
     if name == "auto" and all_known:

@@ -14,13 +14,13 @@ import click
 from ferkit.cli.command import Command
 from ferkit.cli.options import FILE, FOLDER, PATH, SIZE, WORKERS, is_quiet, load, option, shared
 from ferkit.cli.settings import Chosen
-from ferkit.core.progress import Progress
-from ferkit.core.tables import table
+from ferkit.core.console import Progress, table
 
 if TYPE_CHECKING:
-    from ferkit.datasets.annotations.annotated import Annotated
     from ferkit.datasets.dataset import Dataset
-    from ferkit.datasets.describe import Description, Values
+    from ferkit.datasets.formats.annotated import Annotated
+    from ferkit.datasets.summary import Summary, Values
+
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def finish(
     out: Path, dataset: "Dataset", summary: Mapping[str, Any], lines: Sequence[str], as_json: bool
 ) -> None:
     """Write the manifest and print what was done."""
-    from ferkit.datasets.manifest import write_manifest
+    from ferkit.datasets.tables import write_manifest
 
     write_manifest(out, dataset)
     if as_json:
@@ -94,15 +94,15 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         fer dataset info both.csv --all --plot both.png
     """
     from ferkit.core.files import write_atomically
-    from ferkit.datasets.describe import describe
+    from ferkit.datasets.summary import summarize
 
     found_in = load(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:
-        found = describe(found_in, everything=options["all"], workers=settings["workers"], progress=progress)
+        found = summarize(found_in, everything=options["all"], workers=settings["workers"], progress=progress)
     if options["plot"]:
-        from ferkit.datasets.describe_plot import plot_description
+        from ferkit.datasets.summary import plot_summary
 
-        figure, path = plot_description(found), options["plot"]
+        figure, path = plot_summary(found), options["plot"]
         write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lstrip(".") or "png"))
         logger.info(f"plot: {path}")
     if options["json"]:
@@ -111,7 +111,7 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
     _print_summary(found)
 
 
-def _print_summary(found: "Description") -> None:
+def _print_summary(found: "Summary") -> None:
     click.echo(f"{found.name}: {found.n:,} images")
     click.echo("")
     columns = [axis for axis in (1, 2) if len(found.by(axis)) > 1 or (axis == 2 and ("",) not in found.by(2))]
@@ -134,7 +134,7 @@ def _print_summary(found: "Description") -> None:
         log_list(f"{len(listed):,} cannot be read:", listed)
 
 
-def _sentences(found: "Description") -> list[str]:
+def _sentences(found: "Summary") -> list[str]:
     persons, headers = found.persons, found.headers
     if persons.n:
         lines = [
@@ -224,7 +224,7 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
         fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
     from ferkit.core.files import write_atomically
-    from ferkit.datasets.manifest import SOURCE
+    from ferkit.datasets.tables import SOURCE
 
     with Progress("importing", quiet=is_quiet()) as progress:
         found = _read(kind, src, options, progress)
@@ -258,15 +258,14 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
 
 
 def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -> "Annotated":
-    from ferkit.datasets.annotations.aihub import read_aihub
-    from ferkit.datasets.annotations.coco import read_coco
-    from ferkit.datasets.annotations.voc import read_voc
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.datasets.layouts.affectnet import read_affectnet
-    from ferkit.datasets.layouts.ckplus import read_ckplus
-    from ferkit.datasets.layouts.fer2013 import read_fer2013
-    from ferkit.datasets.layouts.folders import Naming, read_folders, read_list
-    from ferkit.datasets.layouts.rafdb import read_rafdb
+    from ferkit.datasets.dataset import AIHUB_PERSON
+    from ferkit.datasets.formats.affectnet import read_affectnet
+    from ferkit.datasets.formats.aihub import read_aihub
+    from ferkit.datasets.formats.ckplus import read_ckplus
+    from ferkit.datasets.formats.coco_voc import read_coco, read_voc
+    from ferkit.datasets.formats.fer2013 import read_fer2013
+    from ferkit.datasets.formats.folders import Naming, read_folders, read_list
+    from ferkit.datasets.formats.rafdb import read_rafdb
 
     if kind in ("fer2013", "ckplus") and src.is_file() and options["extract"]:
         _extract(src, options["extract"], progress)
@@ -364,8 +363,8 @@ def map_(data: Path, out: Path, **options: Any) -> None:
         bad = ["angry", "sad", "fear", "disgust"]
         other = ["neutral", "surprise"]
     """
-    from ferkit.core.label_tables import LabelTables
-    from ferkit.datasets.relabel import relabel as relabelled
+    from ferkit.core.labels import LabelTables
+    from ferkit.datasets.edit import relabel as relabelled
 
     built_in = LabelTables.built_in()
     tables = LabelTables.read(options["map"]) if options["map"] else built_in
@@ -399,7 +398,7 @@ def map_(data: Path, out: Path, **options: Any) -> None:
 @option("--source", multiple=True, help="What the images of each DATA have as source; once for each, in "
         "their order.  [default: names of files and folders]")  # fmt: skip
 @option("--conflict", type=click.Choice(["refuse", "first", "last", "drop"]), default="refuse",
-        help="What becomes of a image that is in several data sets with different labels.")  # fmt: skip
+        help="What becomes of an image that is in several data sets with different labels.")  # fmt: skip
 @step_options
 def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Put data sets together, with a column that says where each image is from.
@@ -411,7 +410,7 @@ def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
         fer dataset merge fer2013.csv aihub.csv -o both.csv
         fer dataset merge a/ b/ --source seoul --source busan -o both.csv
     """
-    from ferkit.datasets.merge import merge as merged
+    from ferkit.datasets.edit import merge as merged
 
     datasets = [load(path, options["person_pattern"]) for path in data]
     done = merged(datasets, out.parent, options["source"] or None, options["conflict"])
@@ -445,7 +444,7 @@ def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
 
 @dataset.command("sample", cls=Command)
 @data_argument
-@option("-n", "--per-class", type=click.IntRange(1), help="Pictures of each class.  [default: all]")
+@option("-n", "--per-class", type=click.IntRange(1), help="Images of each class.  [default: all]")
 @option("--where", multiple=True, metavar="COLUMN=VALUE",
         help="Only images with this class, split, source or other attribute; several times.")  # fmt: skip
 @option("--by", multiple=True, help="So many of each class and value of this column too: source, split, "
@@ -463,8 +462,8 @@ def sample(data: Path, out: Path, **options: Any) -> None:
         fer dataset sample fer2013/ --per-class 200 --by split -o small.csv
         fer dataset sample both.csv --where source=aihub --where split=test -o korean_test.csv
     """
-    from ferkit.datasets.sample import draw as drawn
-    from ferkit.datasets.sample import where
+    from ferkit.datasets.edit import draw as drawn
+    from ferkit.datasets.edit import where
 
     by = options["by"]
     wanted: dict[str, list[str]] = {}
@@ -529,10 +528,10 @@ def split(data: Path, out: Path, **options: Any) -> None:
         fer dataset split fer2013/ --within train --val 0.1 --test 0 -o split.csv
         fer dataset split both.csv --test-source aihub --val 0.1 --test 0 -o cross.csv
     """
-    from ferkit.datasets.assign import PARTS, AssignSettings
-    from ferkit.datasets.assign import assign as assigned
+    from ferkit.datasets.edit import PARTS, SplitSettings
+    from ferkit.datasets.edit import split_dataset as assigned
 
-    settings = AssignSettings(
+    settings = SplitSettings(
         val=options["val"],
         test=options["test"],
         by=options["by"],
@@ -583,9 +582,8 @@ def export(data: Path, out: Path, **options: Any) -> None:
         fer dataset export faces.csv -o faces.npz --size 48 --gray
         fer dataset export faces.csv -o faces.parquet --images
     """
-    from ferkit.datasets.export import export_folder
-    from ferkit.datasets.export_arrays import export_npz, export_parquet
-    from ferkit.datasets.manifest import write_manifest
+    from ferkit.datasets.export import export_folder, export_npz, export_parquet
+    from ferkit.datasets.tables import write_manifest
 
     found = load(data, options["person_pattern"])
     suffix = out.suffix.lower()

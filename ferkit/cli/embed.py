@@ -10,23 +10,23 @@ import click
 
 from ferkit.cli.options import FILE, PATH, SEED, WORKERS, command, is_quiet, open_dataset, option, shared
 from ferkit.cli.settings import Chosen, Fields, Setting
+from ferkit.core.console import table
 from ferkit.core.errors import DataError
-from ferkit.core.tables import table
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
-    from ferkit.embedder.backbones import Embedder
-    from ferkit.embedder.run import CropOptions
+    from ferkit.embedder.embedders import Embedder
+    from ferkit.faces.cropping import CropOptions
 
 logger = logging.getLogger(__name__)
 
 
 @command(settings=(
-    Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "align"),
-    Fields("ferkit.embedder.run:StoreOptions", "dtype", "batch_size", "rows_per_shard"),
+    Fields("ferkit.embedder.extract:CropOptions", "detector_weights=weights", "align"),
+    Fields("ferkit.embedder.extract:StoreOptions", "dtype", "batch_size", "rows_per_shard"),
     Setting("pool", tuple[int, int] | None, None,
             "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
-    Fields("ferkit.embedder.backbones:InputOptions", "input_size=size_wh", "channels", "scale",
+    Fields("ferkit.embedder.embedders:InputOptions", "input_size=size_wh", "channels", "scale",
            "offset"),
     WORKERS, Setting("threads", int | None, None, "threads of the network; one a core if not given"),
     SEED,
@@ -51,9 +51,10 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
-    from ferkit.core.progress import Progress
-    from ferkit.embedder.backbones import InputOptions, open_embedder
-    from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+    from ferkit.core.console import Progress
+    from ferkit.embedder.embedders import InputOptions, open_embedder
+    from ferkit.embedder.extract import StoreOptions, embed_dataset
+    from ferkit.faces.cropping import CropOptions
 
     dataset = open_dataset(data, options["person_pattern"])
     crop = CropOptions(
@@ -103,10 +104,10 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
 def _best_layer(
     dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None
 ) -> str:
-    from ferkit.embedder.run import search_tap
+    from ferkit.embedder.extract import search_layer
 
     logger.info("trying the inner layers on a sample …")
-    ranking = search_tap(dataset, embedder, crop, seed=seed, threads=threads)
+    ranking = search_layer(dataset, embedder, crop, seed=seed, threads=threads)
     rows = [
         (
             found.tap.name,

@@ -54,13 +54,19 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         fer eval mlp other_faces.csv --lang ko --out report/
         fer eval ferkit aihub/ --by sex --by age
     """
-    from ferkit.core.progress import Progress
-    from ferkit.embedder.run import CropOptions, open_cropper, settle_cropping
+    from ferkit.classifiers.model import open_model
+    from ferkit.core.console import Progress
+    from ferkit.evaluation.evaluate_model import (
+        check_columns,
+        evaluate_model,
+        in_words_of,
+        labelled_part,
+        score,
+        timed,
+    )
     from ferkit.evaluation.metrics import evaluate as measure
-    from ferkit.evaluation.report import format_report, write_comparison, write_report
-    from ferkit.evaluation.score import in_words_of, labelled_part, score
-    from ferkit.evaluation.single import check_columns, single_comparison, timed
-    from ferkit.inference.models import open_model
+    from ferkit.evaluation.report.page import format_report, write_comparison, write_report
+    from ferkit.faces.cropping import CropOptions, open_cropper, resolve_cropping
 
     folder, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
     trained = open_model(folder)
@@ -72,7 +78,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     if detector == "auto" and faces.detector not in ("none", "given"):
         detector = faces.detector
     asked = CropOptions(detector, settings["detector_weights"], faces.align, faces.margin, faces.faceless)
-    cropping = settle_cropping(dataset, asked)
+    cropping = resolve_cropping(dataset, asked)
     logger.info(cropping.reason)
     cropper = open_cropper(cropping, trained.classifier)
     with Progress("evaluating", quiet=is_quiet()) as progress:
@@ -86,11 +92,11 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     for path, reason in scores.failures[:10]:
         logger.info(f"  failed: {path}: {reason}")
     evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, settings["seed"])
-    found = single_comparison(
+    found = evaluate_model(
         trained.name, folder, trained.labels, whole, scores, y_true,
         by=options["by"], seed=settings["seed"], costs=timed(folder, trained.classifier, cropper, dataset),
     )  # fmt: skip
-    for note in found.contenders[0].notes:
+    for note in found.candidates[0].notes:
         logger.info(f"note: {note}")
     out = options["out"] or folder / f"eval-{dataset.name}"
     write_report(evaluation, out, options["lang"])
@@ -107,7 +113,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
 
 @command(settings=(
     Fields("ferkit.evaluation.protocol:ProtocolSettings", "test_size", "by_group", "seed"),
-    Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin", faceless="whole"),
+    Fields("ferkit.embedder.extract:CropOptions", "detector_weights=weights", "margin", faceless="whole"),
     BATCH_SIZE, WORKERS,
 ))  # fmt: skip
 @click.argument("data", type=PATH, nargs=-1)
@@ -156,14 +162,14 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         fer compare --train western/ --test korean/ -c ferkit -c svm@ferkit
         fer compare --matrix western/ korean/ -c svm@ferkit
     """
-    from ferkit.embedder.run import CropOptions
-    from ferkit.evaluation.contenders.named import make_contenders
-    from ferkit.evaluation.contenders.workbench import BenchOptions
+    from ferkit.evaluation.candidates import parse_candidates
     from ferkit.evaluation.protocol import ProtocolSettings
+    from ferkit.evaluation.shared_inputs import CompareOptions
+    from ferkit.faces.cropping import CropOptions
 
     train, test = options["train"], options["test"]
     _check_usage(data, train, test, options["matrix"])
-    candidates = make_contenders(options["candidate"], options["candidates"])
+    candidates = parse_candidates(options["candidate"], options["candidates"])
     protocol = ProtocolSettings(
         repeats=options["repeats"],
         allow_leaks=options["allow_leaks"],
@@ -172,7 +178,7 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
     )
     read = [_read(path, options, settings["workers"]) for path in (data or (train, test))]
     names = [one.dataset.name for one in read]
-    bench = BenchOptions(
+    bench = CompareOptions(
         cache_dir=options["cache_dir"],
         out=options["out"] or Path("comparison") / ("+" if options["matrix"] else "--").join(names),
         models_dir=options["models_dir"],
@@ -187,28 +193,28 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
 
 def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool) -> None:
     from ferkit.evaluation.compare import compare as run
-    from ferkit.evaluation.comparison_file import to_dict
-    from ferkit.evaluation.cross import compare_across, cross_pictures
-    from ferkit.evaluation.headline import format_headline
-    from ferkit.evaluation.pictures import gather
+    from ferkit.evaluation.compare import compare_across, cross_data
+    from ferkit.evaluation.comparison import to_dict
+    from ferkit.evaluation.protocol import build_evaluation_data
+    from ferkit.evaluation.summary import format_summary
 
     if len(read) == 1:
-        images = gather(read)
+        images = build_evaluation_data(read)
         found = run(images, candidates, protocol, bench, say=logger.info)
     else:
-        images = cross_pictures(*read)
+        images = cross_data(*read)
         found = compare_across(images, candidates, protocol, bench, say=logger.info)
     _keep(found, images, bench.out, language)
-    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_headline(found))
+    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found))
     logger.info(f"report: {bench.out / 'report.html'}")
 
 
 def _matrix(
     read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool
 ) -> None:
-    from ferkit.evaluation.cross import compare_matrix, matrix_notes, matrix_values
-    from ferkit.evaluation.headline import format_matrix
-    from ferkit.evaluation.report import write_matrix_report
+    from ferkit.evaluation.compare import compare_matrix, matrix_notes, matrix_values
+    from ferkit.evaluation.report.page import write_matrix_report
+    from ferkit.evaluation.summary import format_matrix
 
     matrix = compare_matrix(
         read, candidates, protocol, bench, keep=partial(_keep, language=language), say=logger.info
@@ -221,8 +227,8 @@ def _matrix(
 
 def _keep(found: Any, images: Any, folder: Path, language: str) -> None:
     """Write the comparison, to be read again by programs; and the report, for people."""
-    from ferkit.evaluation.comparison_file import save_comparison
-    from ferkit.evaluation.report import write_comparison
+    from ferkit.evaluation.comparison import save_comparison
+    from ferkit.evaluation.report.page import write_comparison
 
     save_comparison(found, folder)
     logger.info("writing the report")
@@ -241,9 +247,9 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
 
 
 def _read(path: Path, options: dict[str, Any], workers: int | None) -> Any:
-    from ferkit.core.progress import Progress
-    from ferkit.evaluation.pictures import read_pictures
+    from ferkit.core.console import Progress
+    from ferkit.evaluation.protocol import read_labelled
 
     dataset = open_dataset(path, options["person_pattern"])
     with Progress(f"reading {dataset.name}", quiet=is_quiet()) as progress:
-        return read_pictures(dataset, options["cache_dir"], workers=workers, progress=progress)
+        return read_labelled(dataset, options["cache_dir"], workers=workers, progress=progress)

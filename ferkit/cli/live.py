@@ -23,10 +23,10 @@ from ferkit.core.errors import DataError, FerkitError
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
-    from ferkit.inference.build import EngineOptions
-    from ferkit.inference.film import FilmRun
+    from ferkit.inference.engine import EngineOptions
     from ferkit.inference.live import View
-    from ferkit.inference.summary import FilmSummary, PersonSummary
+    from ferkit.inference.video import PersonSummary, VideoRun, VideoSummary
+
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _SMOOTHING = Fields(
 
 
 def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) -> "EngineOptions":
-    from ferkit.inference.build import EngineOptions
+    from ferkit.inference.engine import EngineOptions
     from ferkit.inference.smoothing import SmoothingSettings
 
     smoothing = SmoothingSettings(options["smooth"], **settings.of(SmoothingSettings))
@@ -52,7 +52,7 @@ def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) ->
 
 
 @command(settings=(
-    Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every",
+    Fields("ferkit.inference.engine:EngineOptions", "detector_weights", "detect_side", "detect_every",
            "fps", "reidentify", detect_every=None),
     _SMOOTHING, Fields("ferkit.inference.live:LiveSettings", "bars", "history"),
     Setting("size", tuple[int, int] | None, None, "frame size to ask the camera for, width x height"),
@@ -95,10 +95,10 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
         fer webcam --source talk.mp4 --view none --json
     """
     quiet_video_library()
-    from ferkit.inference.build import build_engine
+    from ferkit.classifiers.model import known_models, open_model
+    from ferkit.inference.engine import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
-    from ferkit.inference.live_source import LiveSource
-    from ferkit.inference.models import known_models, open_model
+    from ferkit.inference.sources import LiveSource
 
     first = pick_model(options["model"] or model_argument, models_dir)
     engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
@@ -136,7 +136,7 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
 
 def _open_view(where: str, port: int) -> "View | None":
     from ferkit.inference.browser_view import BrowserView
-    from ferkit.inference.window import LiveWindow, window_problem
+    from ferkit.inference.live import LiveWindow, window_problem
 
     if where == "none":
         return None
@@ -171,7 +171,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
 
 
 @command(settings=(
-    Fields("ferkit.inference.build:EngineOptions", "detector_weights", "detect_side", "detect_every",
+    Fields("ferkit.inference.engine:EngineOptions", "detector_weights", "detect_side", "detect_every",
            "neutral_s", "reidentify", detect_every=None),
     _SMOOTHING,
 ))  # fmt: skip
@@ -211,38 +211,36 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
     if annotated is not None and annotated.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
         raise click.UsageError(f"--annotated expects a video file such as faces.mp4, found {annotated}")
     quiet_video_library()
-    from ferkit.core.files import write_json
-    from ferkit.core.fingerprint import file_sha256
-    from ferkit.inference.build import build_engine
-    from ferkit.inference.film import analyse_film, read_rows
-    from ferkit.inference.models import open_model
-    from ferkit.inference.summary import summarise
+    from ferkit.classifiers.model import open_model
+    from ferkit.core.files import file_sha256, write_json
+    from ferkit.inference.engine import build_engine
+    from ferkit.inference.video import analyse_video, read_rows, summarise
 
-    folder, (film_name,) = model_and_rest(options["model"], words, models_dir, of="video")
-    film = Path(film_name)
-    if not film.is_file():
+    folder, (video_name,) = model_and_rest(options["model"], words, models_dir, of="video")
+    video = Path(video_name)
+    if not video.is_file():
         raise DataError(
-            f"expected a video file at {film}, found {'a folder' if film.is_dir() else 'nothing'}; check the path"
+            f"expected a video file at {video}, found {'a folder' if video.is_dir() else 'nothing'}; check the path"
         )
-    if annotated is not None and annotated.resolve() == film.resolve():
+    if annotated is not None and annotated.resolve() == video.resolve():
         raise click.UsageError("--annotated would write over the video itself; name another file")
     engine_settings = _engine_options(options, settings, detect_every=1 if options["every"] else 3)
     engine, faces = build_engine(open_model(folder), engine_settings)
     logger.info(faces.reason)
 
-    out = options["out"] or Path(f"{film.stem}-expressions")
+    out = options["out"] or Path(f"{video.stem}-expressions")
     with _VideoProgress("reading faces", is_quiet()) as progress:
-        run = analyse_film(
-            film, out, engine, [engine_settings, file_sha256(folder / "model.json")],
+        run = analyse_video(
+            video, out, engine, [engine_settings, file_sha256(folder / "model.json")],
             every_s=options["every"], progress=progress.at,
         )  # fmt: skip
     _remark(run)
     summary = summarise(read_rows(run.table), engine.labels)
-    write_json(out / "summary.json", {"film": film.name, "n_frames": run.n_frames, **summary.as_dict()})
+    write_json(out / "summary.json", {"film": video.name, "n_frames": run.n_frames, **summary.as_dict()})
     if options["plot"]:
-        _plot(run, summary, engine.labels, film, out / "timeline.png", options["lang"])
+        _plot(run, summary, engine.labels, video, out / "timeline.png", options["lang"])
     if annotated is not None:
-        _annotate(run, engine.labels, film, annotated, options["lang"])
+        _annotate(run, engine.labels, video, annotated, options["lang"])
     if options["csv"]:
         _print_csv(run.table)
     elif options["json"]:
@@ -256,7 +254,7 @@ class _VideoProgress:
     """Progress in frames of a video, which may not say how many it has."""
 
     def __init__(self, doing: str, quiet: bool) -> None:
-        from ferkit.core.progress import Progress
+        from ferkit.core.console import Progress
 
         self._progress = Progress(doing, unit="frames", quiet=quiet)
         self._done: int | None = None
@@ -276,7 +274,7 @@ class _VideoProgress:
         self._progress.close()
 
 
-def _remark(run: "FilmRun") -> None:
+def _remark(run: "VideoRun") -> None:
     if run.resumed_at_s is None:
         logger.info(
             f"the video was read before with these settings; delete {run.table.parent} to read it again"
@@ -288,21 +286,20 @@ def _remark(run: "FilmRun") -> None:
 
 
 def _plot(
-    run: "FilmRun", summary: "FilmSummary", labels: "LabelSet", film: Path, path: Path, language: str
+    run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", video: Path, path: Path, language: str
 ) -> None:
-    from ferkit.inference.film import read_rows
-    from ferkit.inference.timeline import Timeline, plot_timeline
+    from ferkit.inference.video import Timeline, plot_timeline, read_rows
 
-    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, film.name, language)
+    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, video.name, language)
     if hint:
         logger.info(hint)
     logger.info(f"timeline: {path}")
 
 
-def _annotate(run: "FilmRun", labels: "LabelSet", film: Path, out: Path, language: str) -> None:
-    from ferkit.inference.annotated_film import annotate_film
+def _annotate(run: "VideoRun", labels: "LabelSet", video: Path, out: Path, language: str) -> None:
     from ferkit.inference.overlay import Overlay
     from ferkit.inference.sinks import ffmpeg_is_there
+    from ferkit.inference.video import annotate_video
 
     overlay = Overlay(labels, language)
     if overlay.hint:
@@ -312,7 +309,7 @@ def _annotate(run: "FilmRun", labels: "LabelSet", film: Path, out: Path, languag
             "the annotated video has no sound: ffmpeg is not installed (Debian and Ubuntu: apt-get install ffmpeg)"
         )
     with _VideoProgress("drawing", is_quiet()) as progress:
-        annotate_film(film, run.table, out, overlay, labels, progress.at)
+        annotate_video(video, run.table, out, overlay, labels, progress.at)
     logger.info(f"annotated video: {out}")
 
 
@@ -322,8 +319,8 @@ def _print_csv(table: Path) -> None:
             click.echo(line, nl=False)
 
 
-def _print_json(run: "FilmRun", summary: "FilmSummary", labels: "LabelSet") -> None:
-    from ferkit.inference.film import read_rows
+def _print_json(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet") -> None:
+    from ferkit.inference.video import read_rows
 
     head = {"labels": labels.names, "n_frames": run.n_frames, "summary": summary.as_dict()}
     click.echo(json.dumps(head, ensure_ascii=False)[:-1] + ', "faces": [', nl=False)
@@ -342,9 +339,9 @@ def _print_json(run: "FilmRun", summary: "FilmSummary", labels: "LabelSet") -> N
     click.echo("\n]}")
 
 
-def _print_summary(run: "FilmRun", summary: "FilmSummary", labels: "LabelSet", language: str) -> None:
-    from ferkit.core.tables import table
-    from ferkit.inference.film import UNSURE_NAME
+def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", language: str) -> None:
+    from ferkit.core.console import table
+    from ferkit.inference.video import UNSURE_NAME
 
     if not summary.people:
         click.echo(f"no face in {run.n_frames} frames")

@@ -19,9 +19,8 @@ import click
 from ferkit.cli.command import Command
 from ferkit.cli.options import FOLDER, command, is_quiet, shared
 from ferkit.cli.settings import Chosen, Fields
+from ferkit.core.console import Progress, table
 from ferkit.core.errors import WeightsError
-from ferkit.core.progress import Progress
-from ferkit.core.tables import table
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +35,10 @@ def models() -> None:
 @shared("models_dir")
 def list_models(models_dir: Path, **options: Any) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
-    from ferkit.classifiers.artifact import list_artifacts
-    from ferkit.zoo.fetch import list_weights, weights_dir
-    from ferkit.zoo.shipped import SHIPPED, shipped_folder
+    from ferkit.classifiers.model import list_artifacts
+    from ferkit.core.weights import BUNDLED, bundled_folder, list_weights, weights_dir
 
-    shipped = [artifact for artifact in list_artifacts(shipped_folder().parent) if artifact.name == SHIPPED]
+    shipped = [artifact for artifact in list_artifacts(bundled_folder().parent) if artifact.name == BUNDLED]
     weights, trained = list_weights(), shipped + list_artifacts(models_dir)
     if options["json"]:
         known = [
@@ -71,14 +69,14 @@ def list_models(models_dir: Path, **options: Any) -> None:
     click.echo("")
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
-    click.echo(f"{SHIPPED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
+    click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
 
 @models.command(cls=Command)
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch weights, so that they are there when there is no network."""
-    from ferkit.zoo.fetch import weights_file
+    from ferkit.core.weights import weights_file
 
     for name in names:
         with Progress(f"fetching {name}", unit="bytes") as progress:
@@ -90,8 +88,8 @@ def fetch(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the SHA-256 of weights; without names, of all that are here."""
-    from ferkit.zoo.fetch import list_weights
-    from ferkit.zoo.fetch import verify as verify_weights
+    from ferkit.core.weights import list_weights
+    from ferkit.core.weights import verify as verify_weights
 
     damaged = []
     for name in names or [w.entry.name for w in list_weights() if w.present]:
@@ -251,7 +249,7 @@ def _korean_font() -> list[Finding]:
 
 
 def _weights() -> list[Finding]:
-    from ferkit.zoo.fetch import list_weights, weights_dir
+    from ferkit.core.weights import list_weights, weights_dir
 
     here = [w.entry.name for w in list_weights() if w.present]
     findings = [Finding("weights", "ok" if here else "optional", ", ".join(here) or "none fetched yet")]
@@ -305,7 +303,7 @@ def demo(out: Path, settings: Chosen) -> None:
     Draws labelled faces, embeds them, fits a dummy, logistic, mlp and svm head, measures them on persons that they
     never saw, and leaves models, reports and plots. The faces are drawings: the figures say nothing about photographs.
     """
-    from ferkit.core.progress import Progress
+    from ferkit.core.console import Progress
     from ferkit.evaluation.demo import DemoSettings, run_demo
 
     with Progress("embedding", quiet=is_quiet()) as progress:

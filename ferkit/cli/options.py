@@ -15,6 +15,7 @@ from ferkit.core.spellings import new_words
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
 
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ SEED = Setting("seed", int, 0, "of everything random")
 
 def load(path: Path, person_pattern: str | None) -> "Dataset":
     """The data set that a user names."""
-    from ferkit.datasets.folder import AIHUB_PERSON
+    from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
 
     return load_dataset(path, person_pattern or AIHUB_PERSON)
@@ -179,9 +180,8 @@ def pick_model(name: str | None, models_dir: Path) -> Path:
     Raises:
         ModelError: there is no such model.
     """
-    from ferkit.classifiers.artifact import read_model
+    from ferkit.classifiers.model import choose_model, known_models, read_model
     from ferkit.core.errors import FerkitError
-    from ferkit.inference.models import choose_model, known_models
 
     if name is not None:
         return choose_model(name, models_dir)
@@ -221,7 +221,7 @@ def model_and_rest(
         ModelError: there is no such model.
         click.UsageError: there is not just one other argument.
     """
-    from ferkit.inference.models import find_model
+    from ferkit.classifiers.model import find_model
 
     named = given is None and (len(words) == 2 if of else find_model(words[0], models_dir) is not None)
     rest = list(words[1:] if named else words)

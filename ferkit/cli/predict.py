@@ -30,12 +30,13 @@ from ferkit.cli.options import (
     shared,
 )
 from ferkit.cli.settings import Chosen, Setting
+from ferkit.core.console import table
 from ferkit.core.errors import DataError
-from ferkit.core.tables import table
 
 if TYPE_CHECKING:
+    from ferkit.classifiers.predict import ImageFaces
     from ferkit.core.labels import LabelSet
-    from ferkit.inference.pictures import PictureFaces
+
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +79,10 @@ def predict(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     if options["crops"] and options["detector"] not in ("auto", "none"):
         raise click.UsageError("--crops and --detector cannot go together: crops are taken whole")
 
-    from ferkit.core.progress import Progress
-    from ferkit.inference.cropping import settle_faces
-    from ferkit.inference.models import open_model
-    from ferkit.inference.pictures import PictureCropper, read_expressions
+    from ferkit.classifiers.model import open_model
+    from ferkit.classifiers.predict import ImageCropper, read_expressions
+    from ferkit.core.console import Progress
+    from ferkit.faces.cropping import resolve_faces
 
     folder, named = model_and_rest(options["model"], words, models_dir)
     if not named:
@@ -90,9 +91,9 @@ def predict(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     with tempfile.TemporaryDirectory(prefix="ferkit-") as kept:
         images = _Images(named, Path(kept), settings["private_hosts"], models_dir)
         detector = "none" if options["crops"] else options["detector"]
-        faces = settle_faces(model.faces, detector, settings["detector_weights"])
+        faces = resolve_faces(model.faces, detector, settings["detector_weights"])
         logger.info(faces.reason)
-        cropper = PictureCropper(
+        cropper = ImageCropper(
             faces.settings,
             faces.open,
             model.classifier.input_size_wh,
@@ -131,8 +132,8 @@ class _Images:
     """
 
     def __init__(self, words: Sequence[str], folder: Path, private_hosts: bool, models_dir: Path) -> None:
+        from ferkit.classifiers.predict import list_images
         from ferkit.datasets.remote import FetchLimits, is_address
-        from ferkit.inference.pictures import list_pictures
 
         self.paths: list[Path] = []
         self._shown: dict[Path, str] = {}
@@ -148,13 +149,13 @@ class _Images:
                 found = sorted(glob.glob(word, recursive=True))
                 if not found:
                     raise DataError(f"no file is called like {word}")
-                self.paths += list_pictures(map(Path, found))
+                self.paths += list_images(map(Path, found))
             elif not Path(word).exists() and len(words) == 1:
                 raise DataError(
                     f"{_text(word)} is neither an image, nor a folder, nor a model in {models_dir}; check the path"
                 )
             else:
-                self.paths += list_pictures([Path(word)])
+                self.paths += list_images([Path(word)])
 
     def _keep(self, word: str) -> None:
         from ferkit.core.errors import ImageError
@@ -175,7 +176,7 @@ class _Images:
             path.parent.mkdir()
             path.write_bytes(content)
 
-    def explained(self, results: Iterable["PictureFaces"]) -> Iterator["PictureFaces"]:
+    def explained(self, results: Iterable["ImageFaces"]) -> Iterator["ImageFaces"]:
         """The results, with the true reason where one could not be had."""
         for result in results:
             reason = self._errors.get(result.path)
@@ -218,8 +219,8 @@ class _Tally:
 
 
 def _counted(
-    results: Iterable["PictureFaces"], tally: _Tally, progress: Any, images: _Images
-) -> Iterator["PictureFaces"]:
+    results: Iterable["ImageFaces"], tally: _Tally, progress: Any, images: _Images
+) -> Iterator["ImageFaces"]:
     for result in results:
         progress.update(1, failures=int(result.error is not None))
         if result.error is not None:
@@ -231,8 +232,8 @@ def _counted(
 
 
 def _annotated(
-    results: Iterable["PictureFaces"], folder: Path, labels: "LabelSet", language: str
-) -> Iterator["PictureFaces"]:
+    results: Iterable["ImageFaces"], folder: Path, labels: "LabelSet", language: str
+) -> Iterator["ImageFaces"]:
     from ferkit.inference.annotated_copies import AnnotatedCopies
 
     copies = AnnotatedCopies(folder, labels, language)
@@ -245,9 +246,7 @@ def _annotated(
     logger.info(f"annotated copies: {folder}")
 
 
-def _print_table(
-    results: Iterable["PictureFaces"], labels: "LabelSet", language: str, images: _Images
-) -> None:
+def _print_table(results: Iterable["ImageFaces"], labels: "LabelSet", language: str, images: _Images) -> None:
     names = labels.display(language)
     rows = (row for result in results for row in _table_rows(result, images.shown(result.path), names))
     header = ("image", "face", "expression", "sure", "or else")
@@ -255,7 +254,7 @@ def _print_table(
         click.echo(table(header, block, right=[3]))
 
 
-def _table_rows(result: "PictureFaces", shown: str, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _table_rows(result: "ImageFaces", shown: str, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if result.error is not None:
         yield shown, "", "unreadable", "", ""
     elif len(result) == 0:
@@ -272,9 +271,7 @@ def _place(xyxy: Any) -> str:
     return f"{x1 - x0}x{y1 - y0} at {x0},{y0}"
 
 
-def _print_json(
-    results: Iterable["PictureFaces"], labels: "LabelSet", language: str, images: _Images
-) -> None:
+def _print_json(results: Iterable["ImageFaces"], labels: "LabelSet", language: str, images: _Images) -> None:
     # Piece by piece, so that a large folder needs no memory; the whole is one valid document.
     click.echo(f'{{"labels": {json.dumps(labels.names, ensure_ascii=False)}, "pictures": [', nl=False)
     for i, result in enumerate(results):
@@ -283,7 +280,7 @@ def _print_json(
     click.echo("\n]}")
 
 
-def _as_dict(result: "PictureFaces", labels: "LabelSet", language: str) -> dict[str, Any]:
+def _as_dict(result: "ImageFaces", labels: "LabelSet", language: str) -> dict[str, Any]:
     names, shown = labels.names, labels.display(language)
     faces = []
     for box, proba in zip(result.xyxy, result.proba, strict=True):
@@ -298,7 +295,7 @@ def _as_dict(result: "PictureFaces", labels: "LabelSet", language: str) -> dict[
     return {"error": result.error, "faces": faces}
 
 
-def _print_csv(results: Iterable["PictureFaces"], labels: "LabelSet", language: str, images: _Images) -> None:
+def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: str, images: _Images) -> None:
     names = labels.names
     fixed = ["path", "face", "left", "top", "right", "bottom", "label", "confidence"]
     _echo_csv([*fixed, *(f"p_{name}" for name in names), "error"])
@@ -351,9 +348,9 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     import numpy as np
     from PIL import Image
 
+    from ferkit.classifiers.model import open_model
     from ferkit.core.files import write_atomically
-    from ferkit.inference.explanation import draw_explanation
-    from ferkit.inference.models import open_model
+    from ferkit.inference.explain import draw_explanation
 
     folder, (name,) = model_and_rest(options["model"], words, models_dir, of="image")
     path = Path(name)
@@ -375,14 +372,14 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
 
 
 def _crop(path: Path, model: Any, options: dict[str, Any], weights: Path | None) -> Any:
+    from ferkit.classifiers.predict import ImageCropper
     from ferkit.core.errors import ImageError
     from ferkit.datasets.images import decode_image
-    from ferkit.inference.cropping import settle_faces
-    from ferkit.inference.pictures import PictureCropper
+    from ferkit.faces.cropping import resolve_faces
 
-    faces = settle_faces(model.faces, "none" if options["crops"] else options["detector"], weights)
+    faces = resolve_faces(model.faces, "none" if options["crops"] else options["detector"], weights)
     logger.info(faces.reason)
-    cropper = PictureCropper(
+    cropper = ImageCropper(
         faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
     )
     try:
@@ -405,9 +402,7 @@ def _position(name: str, labels: Any) -> int:
 
 
 def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
-    from ferkit.inference.explain import occlusion_map
-    from ferkit.inference.explanation import Explanation
-    from ferkit.inference.gradcam import grad_cam
+    from ferkit.inference.explain import Explanation, grad_cam, occlusion_map
 
     proba = model.classifier.predict_proba(crop[None])[0]
     target = int(proba.argmax()) if target is None else target

@@ -10,7 +10,7 @@ import click
 from ferkit.cli.options import FOLDER, command, is_quiet, option, pick_model, shared
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.errors import DependencyError
-from ferkit.serving.purposes import BY_ID, PURPOSES
+from ferkit.serving.api import BY_ID, PURPOSES
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def serve(
         fer serve mlp --port 9000 --purpose research
         FER_SERVE_TOKEN=… fer serve --host 0.0.0.0 --allowed-host faces.example.org
     """
-    # A program of our own: these are ours to set, before the libraries read them. Each picture has one thread.
+    # A program of our own: these are ours to set, before the libraries read them. Each image has one thread.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:

@@ -70,10 +70,9 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     from ferkit.classifiers.heads import HEADS, HeadSettings, head_settings
     from ferkit.classifiers.search import SearchSettings
     from ferkit.datasets.split import SplitSettings
-    from ferkit.embedder.find import find_embeddings
-    from ferkit.embedder.store import EmbeddingStore
-    from ferkit.evaluation.holdout import fit_held_out, fit_request, is_fitted, load_labelled, save_fit
-    from ferkit.evaluation.report import format_report
+    from ferkit.embedder.store import EmbeddingStore, find_embeddings
+    from ferkit.evaluation.evaluate_model import fit_held_out, fit_request, is_fitted, load_labelled, save_fit
+    from ferkit.evaluation.report.page import format_report
 
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
@@ -110,7 +109,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
 
 
 def _print_unchanged(folder: Path, as_json: bool) -> None:
-    from ferkit.classifiers.artifact import read_model
+    from ferkit.classifiers.model import read_model
 
     metrics = read_model(folder).metrics
     if as_json:
@@ -145,14 +144,14 @@ class _Status:
             click.echo(f"\r\033[K{doing}: {done}/{total}", err=True, nl=done >= total)
 
 
-_RECIPE = "ferkit.classifiers.finetune.settings"
+_RECIPE = "ferkit.classifiers.finetune.recipe"
 
 
 @command(rest=True, settings=(
-    Fields("ferkit.classifiers.finetune.options:RunOptions", "validate_on", "votes", "teacher", "cache",
+    Fields("ferkit.classifiers.finetune.recipe:RunOptions", "validate_on", "votes", "teacher", "cache",
            "flip", "tensorboard"),
     Setting("val_size", float, 0.1, "share of train/ that is held out where there is no val/"),
-    Fields("ferkit.embedder.run:CropOptions", "detector_weights=weights", "margin"),
+    Fields("ferkit.embedder.extract:CropOptions", "detector_weights=weights", "margin"),
     Fields(f"{_RECIPE}:RecipeSettings", "monitor", "precision", "seed", "network", "augmentation",
            "sampling", "loss", "optimizer", listed=True),
     Fields(f"{_RECIPE}:StageSettings", under="stages.NUMBER.", listed=True),
@@ -191,12 +190,11 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
         fer finetune data/ --set augmentation.rotate=20 --set stages.last.mix=false
         fer finetune other/ --recipe vgg-transfer --weights models/vgg/network.keras
     """
-    from ferkit.classifiers.finetune.options import RunOptions
-    from ferkit.classifiers.finetune.recipes import load_recipe, parse_change
+    from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe, parse_change
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.split import SplitSettings
-    from ferkit.embedder.run import CropOptions
+    from ferkit.faces.cropping import CropOptions
 
     changes = {
         "network.backbone": options["backbone"],
@@ -290,7 +288,7 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
         fer export aihub --format tflite
         fer export aihub --format tflite-int8 --data data/
     """
-    from ferkit.classifiers.finetune.conversion import SUFFIXES, calibration_crops, convert_model
+    from ferkit.classifiers.finetune.export import SUFFIXES, calibration_crops, convert_model
 
     folder = pick_model(model, models_dir)
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['format']] or '-saved-model'}")
@@ -322,12 +320,12 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
     """
     import numpy as np
 
-    from ferkit.classifiers.embedding import save_embedding_model
-    from ferkit.classifiers.legacy import import_joblib_head
+    from ferkit.classifiers.embedding_model import save_embedding_model
+    from ferkit.classifiers.import_sklearn import import_joblib_head
     from ferkit.core.errors import ModelError
     from ferkit.core.labels import LabelSet, known_label_sets
-    from ferkit.embedder.backbones import open_embedder
-    from ferkit.faces.settings import FaceSettings
+    from ferkit.embedder.embedders import open_embedder
+    from ferkit.faces.cropping import FaceSettings
 
     labels, names = options["labels"], None
     if labels is not None:

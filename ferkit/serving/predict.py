@@ -1,23 +1,275 @@
-"""Pictures to expressions, in batches that form across requests."""
+"""Images to expressions, in batches that form across requests."""
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from PIL import Image
 
-from ferkit.core.faces import Faces
-from ferkit.core.protocols import ExpressionClassifier
+from ferkit.classifiers.model import ModelArtifact, TrainedModel, choose_model, list_artifacts, open_model
+from ferkit.classifiers.predict import ImageCropper
+from ferkit.core.errors import FerkitError, ImageError
+from ferkit.core.labels import LabelSet
+from ferkit.core.types import ExpressionClassifier, FaceDetector, Faces
+from ferkit.core.weights import BUNDLED, bundled_folder
+from ferkit.datasets.images import decode_image
+from ferkit.faces.cropping import ResolvedDetector, resolve_faces
+from ferkit.faces.drawing import label_colors
 from ferkit.faces.quality import face_quality
-from ferkit.serving.errors import Refused
-from ferkit.serving.metrics import Metrics
-from ferkit.serving.pictures import read_picture
-from ferkit.serving.shelf import OpenModel
-from ferkit.serving.workers import Workers
+from ferkit.inference.engine import open_tracking_detector
+from ferkit.serving.api import ApiError
+from ferkit.serving.monitoring import Metrics
+from ferkit.serving.settings import ServeSettings
+
+Taken = TypeVar("Taken")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """Runs work in threads, so that the event loop stays free.
+
+    Args:
+        n: threads; None for one a core.
+    """
+
+    def __init__(self, n: int | None = None) -> None:
+        self.n = n or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.n, thread_name_prefix="ferkit")
+        self._free = asyncio.Semaphore(self.n)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """What ``work`` gives."""
+        return await self.run_latest(lambda: None, lambda _: work())
+
+    async def run_latest(self, take: Callable[[], Taken], work: Callable[[Taken], Result]) -> Result:
+        """What ``work`` gives for what ``take`` gives at the moment when a thread is free, in the event loop.
+
+        So work that waited long is done on what is newest by then.
+        """
+        await self._free.acquire()
+        try:
+            future = self._pool.submit(work, take())
+        except BaseException:
+            self._free.release()
+            raise
+        loop = asyncio.get_running_loop()
+
+        def done(_: "Future[Result]") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._free.release)
+
+        # When the thread is done, not when nobody waits for it any more: only then is it free.
+        future.add_done_callback(done)
+        return await asyncio.wrap_future(future)
+
+    async def close(self) -> None:
+        """Drop what has not begun, and wait for the rest, which is short."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+
+MAX_OPEN = 4
+"""Models that are held open; of more, the one used longest ago is closed."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenModel:
+    """A model ready for use by many threads.
+
+    Attributes:
+        trained: the classifier, with how its faces were cut out.
+        folder: where it lies.
+        faces: how faces are found for it.
+        cropper: cuts faces out of images.
+        detector: for streams; tells of doubtful faces too.
+    """
+
+    trained: TrainedModel
+    folder: Path
+    faces: ResolvedDetector
+    cropper: ImageCropper
+    detector: "ThreadsDetector"
+
+    @property
+    def name(self) -> str:
+        return self.trained.name
+
+    @property
+    def labels(self) -> LabelSet:
+        return self.trained.labels
+
+
+class ThreadsDetector:
+    """One detector a thread, opened when the thread first asks: detectors serve one thread at a time."""
+
+    def __init__(self, name: str, open_detector: Callable[[], FaceDetector]) -> None:
+        self.name = name
+        self._open = open_detector
+        self._own = threading.local()
+        self._opened: list[FaceDetector] = []
+
+    def detect(self, rgb: np.ndarray) -> Faces:
+        """Faces of ``rgb``, uint8 (H, W, 3)."""
+        if not hasattr(self._own, "detector"):
+            self._own.detector = self._open()
+            self._opened.append(self._own.detector)
+        return self._own.detector.detect(rgb)
+
+    def close(self) -> None:
+        """End those that run in processes of their own."""
+        for detector in self._opened:
+            getattr(detector, "close", lambda: None)()
+        self._opened.clear()
+
+
+class ModelCache:
+    """Gives models by name.
+
+    Args:
+        settings: which folder, which default, which detector.
+        workers: open models.
+
+    Raises:
+        FerkitError: the default model cannot be opened.
+    """
+
+    def __init__(self, settings: ServeSettings, workers: Workers) -> None:
+        self._settings, self._workers = settings, workers
+        self._default_folder = choose_model(settings.model, settings.models_dir)
+        self.default = self._default_folder.resolve().name
+        default = self._open_folder(self._default_folder)
+        self._open: OrderedDict[str, OpenModel] = OrderedDict({self.default: default})
+        self._opening = asyncio.Lock()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each model as the API tells of it."""
+        return [
+            {
+                "name": name,
+                "kind": artifact.kind,
+                "labels": describe_labels(artifact.labels),
+                "size_mb": round(sum(artifact.file(file).stat().st_size for file in artifact.files) / 1e6, 1),
+                "licence": artifact.record.licence,
+            }
+            for name, artifact in self._known().items()
+        ]
+
+    async def get(self, name: str | None) -> OpenModel:
+        """The model called ``name``, or the default.
+
+        Raises:
+            Refused: there is none (404), or it cannot be opened (503).
+        """
+        name = name or self.default
+        if name not in self._open:
+            async with self._opening:
+                if name not in self._open:
+                    self._open[name] = await self._workers.run(lambda: self._load(name))
+                    if len(self._open) > MAX_OPEN:
+                        self._open.popitem(last=False)  # whoever uses it still has it
+        self._open.move_to_end(name)
+        return self._open[name]
+
+    def close(self) -> None:
+        """End detectors that run in processes of their own."""
+        for model in self._open.values():
+            model.detector.close()
+        self._open.clear()
+
+    def _known(self) -> dict[str, ModelArtifact]:
+        shipped = [a for a in list_artifacts(bundled_folder().parent) if a.name == BUNDLED]
+        default = [a for a in list_artifacts(self._default_folder.parent) if a.name == self.default]
+        return {a.name: a for a in (*shipped, *list_artifacts(self._settings.models_dir), *default)}
+
+    def _load(self, name: str) -> OpenModel:
+        # By the list, never by the path: a name comes from outside.
+        artifact = self._known().get(name)
+        if artifact is None:
+            raise ApiError(404, "no_model", "No model has that name; GET /v1/models lists those there are.")
+        try:
+            return self._open_folder(artifact.folder)
+        except FerkitError as error:
+            reason = str(error).replace(str(artifact.folder), name)  # where it lies is nobody's business
+            raise ApiError(503, "model_unusable", f"The model {name} cannot be opened: {reason}") from error
+
+    def _open_folder(self, folder: Path) -> OpenModel:
+        trained = open_model(folder, threads=1)
+        faces = resolve_faces(trained.faces, self._settings.detector, self._settings.detector_weights)
+        cropper = ImageCropper(
+            faces.settings, faces.open, trained.classifier.input_size_wh, trained.resize, faces.look_first
+        )
+        detector = ThreadsDetector(faces.settings.detector, lambda: open_tracking_detector(faces))
+        return OpenModel(trained, folder, faces, cropper, detector)
+
+
+def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
+    """The classes with their names for people and their colours."""
+    return [
+        {"name": name, "en": en, "ko": ko, "color": "#{:02x}{:02x}{:02x}".format(*color)}
+        for name, en, ko, color in zip(
+            labels.names, labels.display("en"), labels.display("ko"), label_colors(labels), strict=True
+        )
+    ]
+
+
+KINDS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+}
+
+MAX_SCANS = 100
+"""A progressive JPEG repeats the work on all its pixels with each scan; encoders write about ten."""
+
+
+def image_kind(content: bytes) -> str | None:
+    """What the first bytes say that it is; None for anything that is not taken."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    return next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
+
+
+def read_image(content: bytes, max_pixels: int) -> np.ndarray:
+    """Decode an image, uint8 RGB (H, W, 3).
+
+    Raises:
+        Refused: no image of a known kind (415), too many pixels (413), or damaged (422).
+    """
+    kind = image_kind(content)
+    if kind is None:
+        raise ApiError(415, "unknown_kind", "Expected a JPEG, PNG, WebP, GIF or BMP image.")
+    try:
+        with Image.open(io.BytesIO(content), formats=[kind]) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise ApiError(413, "too_many_pixels", _too_many(max_pixels)) from None
+    except Exception:  # Pillow's readers raise whatever a damaged file leads them into
+        raise ApiError(422, "damaged", "The image is damaged: its header cannot be read.") from None
+    if width * height > max_pixels:
+        raise ApiError(413, "too_many_pixels", f"{width}x{height} pixels: {_too_many(max_pixels)}")
+    if kind == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
+        raise ApiError(422, "damaged", "The image is damaged: a JPEG of more than a hundred scans.")
+    try:
+        return decode_image(content)
+    except ImageError as error:
+        raise ApiError(422, "damaged", f"The image cannot be read: {error}.") from None
+
+
+def _too_many(max_pixels: int) -> str:
+    return f"at most {max_pixels / 1e6:.3g} million pixels are taken; send a smaller image."
+
 
 BATCH = 32
 
@@ -26,7 +278,7 @@ _Asked: TypeAlias = "list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]"
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture as it came.
+    """An image as it came.
 
     Attributes:
         name: of the file, as the client calls it.
@@ -46,7 +298,7 @@ class _Cut:
 
 
 class Predictor:
-    """Reads pictures.
+    """Reads images.
 
     Args:
         workers: decode, crop and classify.
@@ -67,8 +319,8 @@ class Predictor:
             Refused: there is none (503).
         """
         if self.n_waiting >= self._max_waiting:
-            raise Refused(
-                503, "busy", "Too many pictures are waiting; try again in a moment.", retry_after_s=1
+            raise ApiError(
+                503, "busy", "Too many images are waiting; try again in a moment.", retry_after_s=1
             )
         self.n_waiting += 1
         try:
@@ -79,10 +331,10 @@ class Predictor:
     async def predict(
         self, model: OpenModel, uploads: Sequence[Upload], max_pixels: int
     ) -> list[dict[str, Any]]:
-        """What is in each picture, as the API says it.
+        """What is in each image, as the API says it.
 
         Raises:
-            Refused: no picture could be read; for the first one's reason.
+            Refused: no image could be read; for the first one's reason.
         """
         found = await asyncio.gather(*(self._one(model, u, max_pixels) for u in uploads))
         refused = [refusal for _, refusal in found if refusal is not None]
@@ -92,7 +344,7 @@ class Predictor:
 
     async def _one(
         self, model: OpenModel, upload: Upload, max_pixels: int
-    ) -> tuple[dict[str, Any], Refused | None]:
+    ) -> tuple[dict[str, Any], ApiError | None]:
         entry: dict[str, Any] = {
             "name": upload.name,
             "width": None,
@@ -102,7 +354,7 @@ class Predictor:
         }
         try:
             cut = await self._workers.run(lambda: _cut(model, upload.content, max_pixels))
-        except Refused as refusal:
+        except ApiError as refusal:
             return {**entry, "error": refusal.message}, refusal
         entry["width"], entry["height"] = cut.size_wh
         if len(cut.crops):
@@ -180,7 +432,7 @@ def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: 
 
 
 def _cut(model: OpenModel, content: bytes, max_pixels: int) -> _Cut:
-    rgb = read_picture(content, max_pixels)
+    rgb = read_image(content, max_pixels)
     xyxy, crops, _ = model.cropper.cut(rgb)
     faces = Faces(xyxy, np.ones(len(xyxy), np.float32))
     return _Cut((rgb.shape[1], rgb.shape[0]), xyxy, crops, face_quality(crops, faces))

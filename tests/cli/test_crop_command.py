@@ -8,7 +8,7 @@ from PIL import Image
 
 from ferkit.cli import main as fer
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.synthetic.aihub import write_aihub_layout
+from ferkit.datasets.synthetic_aihub import write_aihub_layout
 
 
 def run(*arguments: object) -> Result:
@@ -32,7 +32,7 @@ def test_boxes_are_taken_where_they_are_known(aihub: Path, tmp_path: Path):
     assert "every box is known, no detector is asked" in result.stderr
     dataset = load_dataset(tmp_path / "out" / "labels.csv")
     assert dataset.read(dataset.samples[0]).shape == (48, 48, 3)
-    assert "there is no picture of this name" in (tmp_path / "out" / "crops.csv").read_text(encoding="utf-8")
+    assert "there is no image of this name" in (tmp_path / "out" / "crops.csv").read_text(encoding="utf-8")
 
 
 def test_a_detector_is_asked_where_they_are_ignored(aihub: Path, tmp_path: Path):
