@@ -738,7 +738,7 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is no TOML file: {error}") from None
     if "contenders" in values:
-        logger.info(f"{file}: candidates is now candidates")
+        logger.info(f"{file}: contenders is now candidates")
     entries = values.get("candidates", values.get("contenders"))
     if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise DataError(
