@@ -20,16 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.model import open_model
+from ferkit.classifiers.model import load_model
 from ferkit.core.console import table
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import read_folder
 from ferkit.datasets.synthetic import EXPRESSIONS, Identity, render_face
 from ferkit.faces.cropping import fit_to
-from ferkit.inference.sinks import open_video_sink
+from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, SmoothingSettings
-from ferkit.inference.sources import Capture, VideoSource
+from ferkit.inference.sources import VideoSource
 
 FPS = 30.0
 LOOKS_PER_S = 10.0
@@ -62,14 +62,13 @@ def video_of(
     truth: np.ndarray, draw: Callable[[int], np.ndarray], rng: np.random.Generator, path: Path
 ) -> None:
     """Write the video."""
-    sink = open_video_sink(path, (SIDE, SIDE), FPS)
     look, last = np.zeros((SIDE, SIDE, 3), np.uint8), -1
-    for i, label in enumerate(truth.tolist()):
-        if label != last or i % round(FPS / LOOKS_PER_S) == 0:
-            look, last = draw(label), label
-        noise = rng.normal(0, 4, look.shape)
-        sink.write(np.clip(look + noise, 0, 255).astype(np.uint8))
-    sink.close()
+    with VideoWriter(path, FPS) as writer:
+        for i, label in enumerate(truth.tolist()):
+            if label != last or i % round(FPS / LOOKS_PER_S) == 0:
+                look, last = draw(label), label
+            noise = rng.normal(0, 4, look.shape)
+            writer.write(np.clip(look + noise, 0, 255).astype(np.uint8), i / FPS)
 
 
 def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callable[[int], np.ndarray]]:
@@ -77,7 +76,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     from ferkit.classifiers.embedding_model import EmbeddingClassifier
     from ferkit.classifiers.heads import LogisticSettings, fit_head
     from ferkit.embedder.embedders import open_embedder
-    from ferkit.faces.cropping import FaceSettings
+    from ferkit.faces.cropping import CropSettings
 
     embedder = open_embedder("raw")
     people = [Identity.random(rng) for _ in range(20)]
@@ -86,7 +85,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     X = embedder.embed(np.stack([fit_to(crop, embedder.input_size_wh) for crop in crops]))
     head = fit_head(X, y, LogisticSettings())
     labels = LabelSet.of(head.classes)
-    classifier = EmbeddingClassifier(embedder, head, head.dim, labels, FaceSettings.whole())
+    classifier = EmbeddingClassifier(embedder, head, head.dim, labels, CropSettings.whole())
     person = Identity.random(rng)
     return classifier, lambda k: render_face(person, labels.names[k], rng, size=SIDE, intensity=0.6)
 
@@ -137,7 +136,7 @@ def main() -> None:
         parser.error("--model and --crops go together")
     rng = np.random.default_rng(options.seed)
     if options.model:
-        classifier = open_model(options.model).classifier
+        classifier = load_model(options.model)
         draw = real_crops(options.crops, classifier, rng)
     else:
         classifier, draw = drawn_faces(rng)
@@ -145,8 +144,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "film.mp4"
         video_of(truth, draw, rng, video)
-        with Capture.of_file(video) as capture:
-            assert capture.n_frames == len(truth)
+        assert VideoSource(video).n_frames == len(truth)
         readings = list(probabilities(video, classifier))
     report(truth, readings)
 

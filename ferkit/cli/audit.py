@@ -14,7 +14,6 @@ from ferkit.cli.options import (
     SEED,
     WORKERS,
     command,
-    is_quiet,
     open_dataset,
     option,
     shared,
@@ -24,7 +23,6 @@ from ferkit.core.console import table
 
 if TYPE_CHECKING:
     from ferkit.audit.run import Embedded
-    from ferkit.core.console import Progress
     from ferkit.core.types import FaceDetector
     from ferkit.datasets.dataset import Dataset
 
@@ -85,7 +83,6 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
     from ferkit.audit.plan import beside
     from ferkit.audit.run import AuditSettings
     from ferkit.audit.run import audit as run
-    from ferkit.core.console import Progress
     from ferkit.datasets.duplicates import CopySettings
 
     dataset = open_dataset(data, options["person_pattern"])
@@ -93,25 +90,19 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
         copies=CopySettings(**chosen.of(CopySettings)),
         labels=LabelSettings(seed=chosen["seed"], **chosen.of(LabelSettings)),
     )
-    with Progress("auditing", quiet=is_quiet()) as progress:
-        embedded = _embedded(
-            dataset, options["embeddings"], options["cache_dir"], chosen["workers"], progress
-        )
-        against = None
-        if options["against"] is not None:
-            other = open_dataset(options["against"], options["person_pattern"])
-            named = chosen["against_embeddings"] or ("none" if options["embeddings"] else None)
-            against = (other, _embedded(other, named, options["cache_dir"], chosen["workers"], progress))
-        identities = None
-        if options["identities"] is not None:
-            identities = _embedded(
-                dataset, options["identities"], options["cache_dir"], chosen["workers"], progress
-            )
-        found = run(
-            dataset, embedded, settings, against=against, identities=identities,
-            detector=_detector(chosen["detector_weights"]), cache_dir=options["cache_dir"],
-            workers=chosen["workers"], progress=progress, say=logger.info,
-        )  # fmt: skip
+    cache_dir, workers = options["cache_dir"], chosen["workers"]
+    embedded = _embedded(dataset, options["embeddings"], cache_dir, workers)
+    against = identities = None
+    if options["against"] is not None:
+        other = open_dataset(options["against"], options["person_pattern"])
+        named = chosen["against_embeddings"] or ("none" if options["embeddings"] else None)
+        against = (other, _embedded(other, named, cache_dir, workers))
+    if options["identities"] is not None:
+        identities = _embedded(dataset, options["identities"], cache_dir, workers)
+    found = run(
+        dataset, embedded, settings, against=against, identities=identities,
+        detector=_detector(chosen["detector_weights"]), cache_dir=cache_dir, workers=workers,
+    )  # fmt: skip
     out = options["out"] or beside(data, "-audit")
     page, *_ = write_audit(found, out, options["lang"], chosen["show"])
     if options["json"]:
@@ -162,7 +153,7 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _embedded(
-    dataset: "Dataset", named: str | None, cache_dir: Path, workers: int | None, progress: "Progress"
+    dataset: "Dataset", named: str | None, cache_dir: Path, workers: int | None
 ) -> "Embedded | None":
     """Embeddings by name, or computed now with the network that comes along."""
     from ferkit.audit.run import Embedded
@@ -175,14 +166,13 @@ def _embedded(
     else:
         from ferkit.embedder.embedders import open_embedder
         from ferkit.embedder.extract import StoreOptions, embed_dataset
-        from ferkit.faces.cropping import CropOptions
+        from ferkit.faces.cropping import Cropping
 
         store_options = StoreOptions(cache_dir)
         store, _ = embed_dataset(
-            dataset, open_embedder("ferkit"), CropOptions(faceless="whole"), store_options,
-            workers=workers, progress=progress, say=logger.info,
+            dataset, open_embedder("ferkit"), Cropping.ask(no_face="whole"), store_options,
+            workers=workers,
         )  # fmt: skip
-        progress.close()
     # Half precision is enough for inner layers, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
     tap = store.settings.embedder.tap

@@ -4,7 +4,7 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,21 +15,17 @@ from ferkit.cli.options import (
     SIZE,
     WORKERS,
     command,
-    is_quiet,
     option,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields
-
-if TYPE_CHECKING:
-    from ferkit.faces.cropping import FaceSettings
 
 logger = logging.getLogger(__name__)
 
 
 @command(settings=(
     DETECTOR_WEIGHTS,
-    Fields("ferkit.faces.crop_image:CropSettings", "use_boxes", "box_frame", "detect_size",
+    Fields("ferkit.faces.crop_image:CropRunSettings", "use_boxes", "box_frame", "detect_size",
            "min_size", "min_score", "min_sharpness", "gray", "format", "quality"),
     WORKERS,
 ))  # fmt: skip
@@ -70,11 +66,11 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
         fer crop photos/ faces/ --detector yunet --align --size 112 --set format=png
         fer crop boxes.csv faces/ --size 48 --faces all --set gray=true
     """
-    from ferkit.core.console import Progress
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.formats.load import read_annotated
     from ferkit.faces.crop_dataset import crop_dataset
-    from ferkit.faces.crop_image import CropSettings
+    from ferkit.faces.crop_image import CropRunSettings
+    from ferkit.faces.cropping import Cropping, cropping_for_files
 
     pattern = options["person_pattern"] or AIHUB_PERSON
     annotated = read_annotated(source, options["annotations"], options["images"], pattern)
@@ -87,19 +83,21 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
             f"{len(annotated.problems)} remarks on the annotations, listed in crops.csv; the first: {path}: {reason}"
         )
     all_known = settings["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
-    faces, weights = _resolve_faces(options, settings["detector_weights"], all_known=all_known)
-    with Progress("cropping", "images", quiet=is_quiet()) as progress:
-        summary = crop_dataset(
-            annotated,
-            out,
-            CropSettings(
-                faces=faces, which=options["faces"], size_wh=options["size"], **settings.of(CropSettings)
-            ),
-            weights=weights,
-            workers=settings["workers"],
-            redo=options["redo"],
-            progress=progress,
-        )
+    asked = Cropping.ask(
+        options["detector"], settings["detector_weights"],
+        align=options["align"], margin=options["margin"], no_face=options["no_face"],
+    )  # fmt: skip
+    cropping = cropping_for_files(asked, all_known=all_known)
+    logger.info(cropping.reason)
+    run = CropRunSettings(
+        faces=cropping.settings,
+        which=options["faces"],
+        size_wh=options["size"],
+        **settings.of(CropRunSettings),
+    )
+    summary = crop_dataset(
+        annotated, out, run, weights=cropping.weights, workers=settings["workers"], redo=options["redo"]
+    )
     if options["json"]:
         click.echo(json.dumps(asdict(summary), ensure_ascii=False, default=str))
         return
@@ -110,26 +108,3 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
     removed = f", {summary.n_removed} of old removed" if summary.n_removed else ""
     done = f"{summary.n_done} read now{removed}"
     click.echo(f"{summary.n_crops} crops of {summary.n_images} images ({done}): {summary.table}")
-
-
-def _resolve_faces(
-    options: dict[str, Any], given: Path | None, *, all_known: bool
-) -> "tuple[FaceSettings, Path | None]":
-    """How faces are found and cut out, and the detector's weights."""
-    from ferkit.core.files import file_sha256
-    from ferkit.core.weights import weights_file
-    from ferkit.faces.cropping import FaceSettings, best_detector
-
-    name, weights = options["detector"], None
-    if name == "auto" and all_known:
-        name = "none"
-        logger.info("faces: every box is known, no detector is asked")
-    elif name == "auto":
-        name, weights = best_detector(given)
-        logger.info(f"faces: detector {name}, where no box is to be taken")
-    elif name in ("yunet", "mediapipe"):
-        weights = weights_file({"yunet": "yunet", "mediapipe": "blaze_face"}[name], given=given)
-    elif given is not None:
-        raise click.UsageError(f"the detector {name} takes no weights; leave detector_weights out")
-    digest = None if weights is None else file_sha256(weights)
-    return FaceSettings(name, digest, options["align"], options["margin"], options["no_face"]), weights

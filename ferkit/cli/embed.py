@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ferkit.cli.options import FILE, PATH, SEED, WORKERS, command, is_quiet, open_dataset, option, shared
+from ferkit.cli.options import (
+    DETECTOR_WEIGHTS,
+    FILE,
+    PATH,
+    SEED,
+    WORKERS,
+    command,
+    open_dataset,
+    option,
+    shared,
+)
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
@@ -16,13 +26,13 @@ from ferkit.core.errors import DataError
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
     from ferkit.embedder.embedders import Embedder
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
 logger = logging.getLogger(__name__)
 
 
 @command(settings=(
-    Fields("ferkit.embedder.extract:CropOptions", "detector_weights=weights", "align"),
+    Fields("ferkit.faces.cropping:CropSettings", "align"), DETECTOR_WEIGHTS,
     Fields("ferkit.embedder.extract:StoreOptions", "dtype", "batch_size", "rows_per_shard"),
     Setting("pool", tuple[int, int] | None, None,
             "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
@@ -51,15 +61,15 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
-    from ferkit.core.console import Progress
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping, CropSettings
 
     dataset = open_dataset(data, options["person_pattern"])
-    crop = CropOptions(
-        options["detector"], margin=options["margin"], faceless=options["no_face"], **settings.of(CropOptions)
-    )
+    crop = Cropping.ask(
+        options["detector"], settings["detector_weights"],
+        margin=options["margin"], no_face=options["no_face"], **settings.of(CropSettings),
+    )  # fmt: skip
     pool, layer = settings["pool"], options["layer"]
     backbone = {
         "spec": options["backbone"],
@@ -74,11 +84,7 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     store_options = StoreOptions(
         options["cache_dir"], options["name"], repair=options["repair"], **settings.of(StoreOptions)
     )
-    with Progress("embedding", quiet=is_quiet()) as progress:
-        store, summary = embed_dataset(
-            dataset, embedder, crop, store_options,
-            workers=settings["workers"], progress=progress, say=logger.info,
-        )  # fmt: skip
+    store, summary = embed_dataset(dataset, embedder, crop, store_options, workers=settings["workers"])
     if not summary.n_done + summary.n_kept:
         row = store.failures()[0]
         raise DataError(
@@ -102,7 +108,7 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
 
 
 def _best_layer(
-    dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None
+    dataset: "Dataset", embedder: "Embedder", crop: "Cropping", seed: int, threads: int | None
 ) -> str:
     from ferkit.embedder.extract import search_layer
 

@@ -17,7 +17,6 @@ from ferkit.cli.options import (
     WORKERS,
     WordType,
     command,
-    is_quiet,
     model_and_rest,
     open_dataset,
     option,
@@ -54,8 +53,6 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         fer eval mlp other_faces.csv --lang ko --out report/
         fer eval ferkit aihub/ --by sex --by age
     """
-    from ferkit.classifiers.model import open_model
-    from ferkit.core.console import Progress
     from ferkit.evaluation.evaluate_model import (
         check_columns,
         evaluate_model,
@@ -66,26 +63,17 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     )
     from ferkit.evaluation.metrics import evaluate as measure
     from ferkit.evaluation.report.page import format_report, write_comparison, write_report
-    from ferkit.faces.cropping import CropOptions, open_cropper, resolve_cropping
+    from ferkit.faces.cropping import cropping_as_trained
 
-    folder, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
-    trained = open_model(folder)
+    trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
     whole = open_dataset(Path(data), options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
     logger.info(f"{len(dataset)} labelled images of {data}")
-    faces, detector = trained.faces, options["detector"]
-    if detector == "auto" and faces.detector not in ("none", "given"):
-        detector = faces.detector
-    asked = CropOptions(detector, settings["detector_weights"], faces.align, faces.margin, faces.faceless)
-    cropping = resolve_cropping(dataset, asked)
+    cropping = cropping_as_trained(trained.crops, options["detector"], settings["detector_weights"], dataset)
     logger.info(cropping.reason)
-    cropper = open_cropper(cropping, trained.classifier)
-    with Progress("evaluating", quiet=is_quiet()) as progress:
-        scores = score(
-            dataset, trained.classifier, cropper,
-            batch_size=settings["batch_size"], workers=settings["workers"], progress=progress,
-        )  # fmt: skip
+    cropper = cropping.cropper(trained)
+    scores = score(dataset, trained, cropper, batch_size=settings["batch_size"], workers=settings["workers"])
     y_true, changed = in_words_of(trained.labels, scores.y_true)
     if changed:
         logger.info("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
@@ -93,12 +81,12 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         logger.info(f"  failed: {path}: {reason}")
     evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, settings["seed"])
     found = evaluate_model(
-        trained.name, folder, trained.labels, whole, scores, y_true,
-        by=options["by"], seed=settings["seed"], costs=timed(folder, trained.classifier, cropper, dataset),
+        trained, whole, scores, y_true,
+        by=options["by"], seed=settings["seed"], costs=timed(trained, cropper, dataset),
     )  # fmt: skip
     for note in found.candidates[0].notes:
         logger.info(f"note: {note}")
-    out = options["out"] or folder / f"eval-{dataset.name}"
+    out = options["out"] or trained.folder / f"eval-{dataset.name}"
     write_report(evaluation, out, options["lang"])
     files = write_comparison(found, out, options["lang"], dataset, page=settings["page"])
     if options["json"]:
@@ -113,7 +101,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
 
 @command(settings=(
     Fields("ferkit.evaluation.protocol:ProtocolSettings", "test_size", "by_group", "seed"),
-    Fields("ferkit.embedder.extract:CropOptions", "detector_weights=weights", "margin", faceless="whole"),
+    Fields("ferkit.faces.cropping:CropSettings", "margin", no_face="whole"), DETECTOR_WEIGHTS,
     BATCH_SIZE, WORKERS,
 ))  # fmt: skip
 @click.argument("data", type=PATH, nargs=-1)
@@ -165,7 +153,7 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
     from ferkit.evaluation.candidates import parse_candidates
     from ferkit.evaluation.protocol import ProtocolSettings
     from ferkit.evaluation.shared_inputs import CompareOptions
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping, CropSettings
 
     train, test = options["train"], options["test"]
     _check_usage(data, train, test, options["matrix"])
@@ -182,10 +170,9 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         cache_dir=options["cache_dir"],
         out=options["out"] or Path("comparison") / ("+" if options["matrix"] else "--").join(names),
         models_dir=options["models_dir"],
-        crop=CropOptions(options["detector"], **settings.of(CropOptions)),
+        crop=Cropping.ask(options["detector"], settings["detector_weights"], **settings.of(CropSettings)),
         batch_size=settings["batch_size"],
         workers=settings["workers"],
-        quiet=is_quiet(),
     )
     run = _matrix if options["matrix"] else _one
     run(read, candidates, protocol, bench, options["lang"], options["json"])
@@ -200,10 +187,10 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
 
     if len(read) == 1:
         images = build_evaluation_data(read)
-        found = run(images, candidates, protocol, bench, say=logger.info)
+        found = run(images, candidates, protocol, bench)
     else:
         images = cross_data(*read)
-        found = compare_across(images, candidates, protocol, bench, say=logger.info)
+        found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
     click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found))
     logger.info(f"report: {bench.out / 'report.html'}")
@@ -216,9 +203,7 @@ def _matrix(
     from ferkit.evaluation.report.page import write_matrix_report
     from ferkit.evaluation.summary import format_matrix
 
-    matrix = compare_matrix(
-        read, candidates, protocol, bench, keep=partial(_keep, language=language), say=logger.info
-    )
+    matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
     click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
@@ -247,9 +232,7 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
 
 
 def _read(path: Path, options: dict[str, Any], workers: int | None) -> Any:
-    from ferkit.core.console import Progress
     from ferkit.evaluation.protocol import read_labelled
 
     dataset = open_dataset(path, options["person_pattern"])
-    with Progress(f"reading {dataset.name}", quiet=is_quiet()) as progress:
-        return read_labelled(dataset, options["cache_dir"], workers=workers, progress=progress)
+    return read_labelled(dataset, options["cache_dir"], workers=workers)

@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -11,10 +12,8 @@ from ferkit.cli.options import (
     FILE,
     FOLDER,
     command,
-    is_quiet,
     model_and_rest,
     option,
-    pick_model,
     quiet_video_library,
     shared,
 )
@@ -32,10 +31,6 @@ logger = logging.getLogger(__name__)
 
 _PEOPLE_SHOWN = 12
 
-_smooth = option(
-    "--smooth", type=click.Choice(["hmm", "ema", "majority", "repeat", "none"]), default="hmm", show_default=True,
-    group="Reading", help="How labels are steadied.",
-)  # fmt: skip
 _SMOOTHING = Fields(
     "ferkit.inference.smoothing:SmoothingSettings", "half_life_s", "window_s", "repeats", "stay_s", "hysteresis",
     "min_dwell_s", "min_confidence", "min_quality",
@@ -61,9 +56,9 @@ def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) ->
 @click.argument("model_argument", metavar="[MODEL]", required=False)
 @shared("model")
 @option("-s", "--source", default="0", group="Reading",
-        help="Number of a camera, a video file, or an address (rtsp://…, http://…).")  # fmt: skip
+        help="Number or device of a camera, a video file, or an address (rtsp://…, http://…).")  # fmt: skip
 @shared("detector", group="Reading")
-@_smooth
+@shared("smooth")
 @option("--calibrate-neutral", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
         help="Look at a resting face for so long, then remove its bias.")  # fmt: skip
 @option("--view", type=click.Choice(["window", "browser", "none"]), default="window", group="View",
@@ -85,7 +80,7 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     network that comes with ferkit.
 
     \b
-    Keys: q quit, s save an image, r record, m next model, l English/Korean, h help.
+    Keys: q quit, s save an image, r record, m next model, l English/Korean, f full screen, h help.
 
     \b
     Examples:
@@ -95,34 +90,34 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
         fer webcam --source talk.mp4 --view none --json
     """
     quiet_video_library()
-    from ferkit.classifiers.model import known_models, open_model
+    from ferkit.classifiers.model import choose_model, list_models, read_model
     from ferkit.inference.engine import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
-    from ferkit.inference.sources import LiveSource
+    from ferkit.inference.sources import LiveSource, is_camera, source_name
 
-    first = pick_model(options["model"] or model_argument, models_dir)
+    first = choose_model(options["model"] or model_argument, models_dir).folder
     engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
     view = _open_view(options["view"], settings["port"])
 
     def load(folder: str) -> LoadedModel:
-        engine, faces = build_engine(open_model(Path(folder)), engine_settings)
+        engine, faces = build_engine(read_model(Path(folder)), engine_settings)
         logger.info(faces.reason)
         return LoadedModel(Path(folder).name, engine)
 
     source: str = options["source"]
-    mirror = options["mirror"] if options["mirror"] is not None else not Path(source).is_file()
+    mirror = is_camera(source) if options["mirror"] is None else options["mirror"]
     live_settings = LiveSettings(
         options["lang"], mirror, options["duration"], options["out"], **settings.of(LiveSettings)
     )
     printer = ChangePrinter(_print_json_line if options["json"] else _print_line)
-    others = [str(folder) for folder in known_models(models_dir) if folder.resolve() != first.resolve()]
+    listed = [entry.folder for entry in list_models(models_dir, verify=False) if entry.model is not None]
+    others = [str(folder) for folder in listed if folder.resolve() != first.resolve()]
     live = LiveView(
         LiveSource(source, settings["size"]),
         [str(first), *others],
         load,
         view,
         live_settings,
-        logger.info,
         printer if view is None or options["json"] else None,
     )
     try:
@@ -130,21 +125,21 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     except KeyboardInterrupt:
         logger.info("stopped")
     if live.n_frames == 0:
-        raise FerkitError(f"no image came from {source}; check it, or try another --source")
+        raise FerkitError(f"no image came from {source_name(source)}; check it, or try another --source")
     logger.info(f"{live.n_frames} frames")
 
 
 def _open_view(where: str, port: int) -> "View | None":
     from ferkit.inference.browser_view import BrowserView
-    from ferkit.inference.live import LiveWindow, window_problem
+    from ferkit.inference.live import LiveWindow
 
     if where == "none":
         return None
     if where == "window":
-        problem = window_problem()
-        if problem is None:
+        try:
             return LiveWindow("ferkit")
-        logger.info(f"no window can be opened: {problem}; the browser takes its place")
+        except FerkitError as error:
+            logger.info(f"no window can be opened: {error}; the browser takes its place")
     try:
         view = BrowserView(port)
     except OSError as error:
@@ -180,21 +175,23 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
 @option("--every", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
         help="Look at a frame every so often.  [default: every frame]")  # fmt: skip
 @shared("detector", group="Reading")
-@_smooth
+@shared("smooth", rare=True)
 @shared("out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]")
 @option("--csv", is_flag=True, group="Output",
         help="Print the table as CSV: a row for each face and moment.")  # fmt: skip
 @shared("json", help="Print summary and table as JSON.")
 @option("--plot", is_flag=True, group="Output", help="Draw a timeline.")
 @option("--annotated", type=FILE, metavar="FILE.mp4", group="Output",
-        help="Write a copy of the video with boxes and labels; with its sound where ffmpeg is there.")  # fmt: skip
+        help="Write a copy of the video with boxes and labels, and with its sound.")  # fmt: skip
+@option("--frames", type=FOLDER, metavar="DIR", group="Output", help="Save the frames that were looked at.")
+@option("--faces", type=FOLDER, metavar="DIR", group="Output", help="Save the faces that were found.")
 @shared("lang", "models_dir")
 def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Read the expressions in a video, over time.
 
-    Writes faces.csv (a row for each face and moment) and summary.json into a folder. Stop at any time: the same
-    command goes on where it was. MODEL is a model's folder, or its name in --models-dir; without one the newest
-    there is taken, or else the network that comes with ferkit.
+    FILE is a video file or an address (http://…). Writes faces.csv (a row for each face and moment) and
+    summary.json into a folder. Stop at any time: the same command goes on where it was. MODEL is a model's folder,
+    or its name in --models-dir; without one the newest there is taken, or else the network that comes with ferkit.
 
     Reading emotions in job interviews, at work or in schools is prohibited in the European Union (AI Act,
     Article 5(1)(f)).
@@ -208,39 +205,46 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
     if options["csv"] and options["json"]:
         raise click.UsageError("--csv and --json cannot go together")
     annotated: Path | None = options["annotated"]
-    if annotated is not None and annotated.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
-        raise click.UsageError(f"--annotated expects a video file such as faces.mp4, found {annotated}")
     quiet_video_library()
-    from ferkit.classifiers.model import open_model
+    from ferkit.core.addresses import is_address
     from ferkit.core.files import file_sha256, write_json
     from ferkit.inference.engine import build_engine
-    from ferkit.inference.video import analyse_video, read_rows, summarise
+    from ferkit.inference.sinks import VIDEO_SUFFIXES
+    from ferkit.inference.sources import load_av
+    from ferkit.inference.video import analyse_video, read_rows, save_images, summarise
 
-    folder, (video_name,) = model_and_rest(options["model"], words, models_dir, of="video")
-    video = Path(video_name)
-    if not video.is_file():
-        raise DataError(
-            f"expected a video file at {video}, found {'a folder' if video.is_dir() else 'nothing'}; check the path"
+    video = words[-1]
+    title = Path(urlsplit(video).path).name if is_address(video) else Path(video).name
+    load_av()
+    if not is_address(video) and not Path(video).is_file():
+        found = "a folder" if Path(video).is_dir() else "nothing"
+        raise DataError(f"expected a video file at {video}, found {found}; check the path")
+    if annotated is not None and annotated.suffix.lower() not in VIDEO_SUFFIXES:
+        raise click.UsageError(
+            f"--annotated expects a video file ({', '.join(VIDEO_SUFFIXES)}), found {annotated}"
         )
-    if annotated is not None and annotated.resolve() == video.resolve():
+    if annotated is not None and not is_address(video) and annotated.resolve() == Path(video).resolve():
         raise click.UsageError("--annotated would write over the video itself; name another file")
+    model, _ = model_and_rest(options["model"], words, models_dir, of="video")
     engine_settings = _engine_options(options, settings, detect_every=1 if options["every"] else 3)
-    engine, faces = build_engine(open_model(folder), engine_settings)
+    engine, faces = build_engine(model, engine_settings)
     logger.info(faces.reason)
 
-    out = options["out"] or Path(f"{video.stem}-expressions")
-    with _VideoProgress("reading faces", is_quiet()) as progress:
-        run = analyse_video(
-            video, out, engine, [engine_settings, file_sha256(folder / "model.json")],
-            every_s=options["every"], progress=progress.at,
-        )  # fmt: skip
+    out = options["out"] or Path(f"{Path(title).stem or 'video'}-expressions")
+    identity = [engine_settings, file_sha256(model.folder / "model.json")]
+    run = analyse_video(video, out, engine, identity, every_s=options["every"])
     _remark(run)
     summary = summarise(read_rows(run.table), engine.labels)
-    write_json(out / "summary.json", {"film": video.name, "n_frames": run.n_frames, **summary.as_dict()})
+    write_json(out / "summary.json", {"film": title, "n_frames": run.n_frames, **summary.as_dict()})
     if options["plot"]:
-        _plot(run, summary, engine.labels, video, out / "timeline.png", options["lang"])
+        _plot(run, summary, engine.labels, title, out / "timeline.png", options["lang"])
     if annotated is not None:
-        _annotate(run, engine.labels, video, annotated, options["lang"])
+        _annotate(run, engine.labels, video, annotated, options["every"], options["lang"])
+    if options["frames"] or options["faces"]:
+        n_frames, n_faces = save_images(
+            video, run.table, options["every"], options["frames"], options["faces"]
+        )
+        logger.info(f"saved: {n_frames} frames, {n_faces} faces")
     if options["csv"]:
         _print_csv(run.table)
     elif options["json"]:
@@ -248,30 +252,6 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
     else:
         _print_summary(run, summary, engine.labels, options["lang"])
     logger.info(f"results: {out}")
-
-
-class _VideoProgress:
-    """Progress in frames of a video, which may not say how many it has."""
-
-    def __init__(self, doing: str, quiet: bool) -> None:
-        from ferkit.core.console import Progress
-
-        self._progress = Progress(doing, unit="frames", quiet=quiet)
-        self._done: int | None = None
-
-    def at(self, done: int, total: int) -> None:
-        """Show that so many frames of the whole are done."""
-        if self._done is None:
-            self._progress.start(max(total, done), done=done - 1)
-            self._done = done - 1
-        self._progress.update(done - self._done)
-        self._done = done
-
-    def __enter__(self) -> "_VideoProgress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.close()
 
 
 def _remark(run: "VideoRun") -> None:
@@ -286,30 +266,26 @@ def _remark(run: "VideoRun") -> None:
 
 
 def _plot(
-    run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", video: Path, path: Path, language: str
+    run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", title: str, path: Path, language: str
 ) -> None:
     from ferkit.inference.video import Timeline, plot_timeline, read_rows
 
-    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, video.name, language)
+    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, title, language)
     if hint:
         logger.info(hint)
     logger.info(f"timeline: {path}")
 
 
-def _annotate(run: "VideoRun", labels: "LabelSet", video: Path, out: Path, language: str) -> None:
+def _annotate(
+    run: "VideoRun", labels: "LabelSet", video: str, out: Path, every_s: float, language: str
+) -> None:
     from ferkit.inference.overlay import Overlay
-    from ferkit.inference.sinks import ffmpeg_is_there
     from ferkit.inference.video import annotate_video
 
     overlay = Overlay(labels, language)
     if overlay.hint:
         logger.info(overlay.hint)
-    if not ffmpeg_is_there():
-        logger.info(
-            "the annotated video has no sound: ffmpeg is not installed (Debian and Ubuntu: apt-get install ffmpeg)"
-        )
-    with _VideoProgress("drawing", is_quiet()) as progress:
-        annotate_video(video, run.table, out, overlay, labels, progress.at)
+    annotate_video(video, run.table, out, overlay, labels, every_s=every_s)
     logger.info(f"annotated video: {out}")
 
 

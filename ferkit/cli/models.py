@@ -17,7 +17,7 @@ from typing import Any, Literal
 import click
 
 from ferkit.cli.command import Command
-from ferkit.cli.options import FOLDER, command, is_quiet, shared
+from ferkit.cli.options import FOLDER, command, shared
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import Progress, table
 from ferkit.core.errors import WeightsError
@@ -35,20 +35,22 @@ def models() -> None:
 @shared("models_dir")
 def list_models(models_dir: Path, **options: Any) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
-    from ferkit.classifiers.model import list_artifacts
-    from ferkit.core.weights import BUNDLED, bundled_folder, list_weights, weights_dir
+    from ferkit.classifiers.model import list_models as listed_models
+    from ferkit.core.weights import BUNDLED, list_weights, weights_dir
 
-    shipped = [artifact for artifact in list_artifacts(bundled_folder().parent) if artifact.name == BUNDLED]
-    weights, trained = list_weights(), shipped + list_artifacts(models_dir)
+    weights, listed = list_weights(), listed_models(models_dir)
+    trained = [entry.model for entry in listed if entry.model is not None]
+    broken = [entry for entry in listed if entry.model is None]
     if options["json"]:
         known = [
             {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known}
             for w in weights
         ]
-        own = [
+        own: list[dict[str, object]] = [
             {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
             for a in trained
         ]
+        own += [{"name": entry.name, "broken": entry.problem} for entry in broken]
         click.echo(json.dumps({"weights": known, "models": own}, ensure_ascii=False, indent=1))
         return
     rows = [
@@ -68,6 +70,7 @@ def list_models(models_dir: Path, **options: Any) -> None:
     )
     click.echo("")
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
+    models += [(entry.name, "broken", entry.problem or "", "") for entry in broken]
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
     click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
@@ -303,11 +306,9 @@ def demo(out: Path, settings: Chosen) -> None:
     Draws labelled faces, embeds them, fits a dummy, logistic, mlp and svm head, measures them on persons that they
     never saw, and leaves models, reports and plots. The faces are drawings: the figures say nothing about photographs.
     """
-    from ferkit.core.console import Progress
     from ferkit.evaluation.demo import DemoSettings, run_demo
 
-    with Progress("embedding", quiet=is_quiet()) as progress:
-        rows = run_demo(out, DemoSettings(**settings.of(DemoSettings)), progress=progress, say=logger.info)
+    rows = run_demo(out, DemoSettings(**settings.of(DemoSettings)))
     cells = []
     for row in rows:
         figures = row.evaluation.figures

@@ -13,6 +13,7 @@ from ferkit.cli.settings import Setting
 from ferkit.core.spellings import new_words
 
 if TYPE_CHECKING:
+    from ferkit.classifiers.model import Model
     from ferkit.datasets.dataset import Dataset
 
 
@@ -101,6 +102,8 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
                "help": "Added around the face on each side, as a share of its box."}),
     "no_face": (("--no-face",), {"type": click.Choice(["skip", "whole"]), "default": "skip",
                 "help": "An image without a face is listed as failed, or taken whole."}),
+    "smooth": (("--smooth",), {"type": click.Choice(["hmm", "ema", "majority", "repeat", "none"]), "default": "hmm",
+               "group": "Reading", "help": "How labels are steadied."}),
     "crops": (("--crops",), {"is_flag": True, "help": "The images are cropped faces: take them whole."}),
     "lang": (("--lang",), {"type": click.Choice(["en", "ko"]), "default": "en",
              "help": "Language of the expressions' names."}),
@@ -171,44 +174,9 @@ def open_dataset(path: Path, person_pattern: str | None) -> "Dataset":
     return dataset
 
 
-def pick_model(name: str | None, models_dir: Path) -> Path:
-    """The model that is named, or else the newest in ``models_dir``, or the one that comes with ferkit.
-
-    One line says which it is where none was named. Heads that see nothing (``dummy``) and broken models are passed
-    over.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    from ferkit.classifiers.model import choose_model, known_models, read_model
-    from ferkit.core.errors import FerkitError
-
-    if name is not None:
-        return choose_model(name, models_dir)
-    *trained, bundled = known_models(models_dir)
-    found = []
-    for folder in trained:
-        try:
-            record = read_model(folder).record
-        except FerkitError as error:
-            logger.info(f"passed over: {error}")
-            continue
-        if record.parts.get("head", {}).get("settings", {}).get("kind") != "dummy":
-            found.append((record.created, folder.stat().st_mtime_ns, folder))
-    if found:
-        newest = max(found)[-1]
-        logger.info(
-            f"model: {newest}, the newest in {models_dir}; --model takes another, --model ferkit the one that comes "
-            "along"
-        )
-        return newest
-    logger.info("model: ferkit, which comes along; --model NAME takes another")
-    return bundled
-
-
 def model_and_rest(
     given: str | None, words: Sequence[str], models_dir: Path, of: str | None = None
-) -> tuple[Path, list[str]]:
+) -> tuple["Model", list[str]]:
     """The model, named by ``--model`` or by the first of the arguments, and the other arguments.
 
     Args:
@@ -221,13 +189,13 @@ def model_and_rest(
         ModelError: there is no such model.
         click.UsageError: there is not just one other argument.
     """
-    from ferkit.classifiers.model import find_model
+    from ferkit.classifiers.model import choose_model, find_model
 
     named = given is None and (len(words) == 2 if of else find_model(words[0], models_dir) is not None)
     rest = list(words[1:] if named else words)
     if of is not None and len(rest) != 1:
         raise click.UsageError(f"expected one {of}, after the model where one is named")
-    return pick_model(words[0] if named else given, models_dir), rest
+    return choose_model(words[0] if named else given, models_dir), rest
 
 
 def is_quiet() -> bool:

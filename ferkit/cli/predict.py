@@ -11,6 +11,7 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,6 @@ from ferkit.cli.options import (
     FOLDER,
     WORKERS,
     command,
-    is_quiet,
     model_and_rest,
     option,
     shared,
@@ -79,35 +79,28 @@ def predict(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     if options["crops"] and options["detector"] not in ("auto", "none"):
         raise click.UsageError("--crops and --detector cannot go together: crops are taken whole")
 
-    from ferkit.classifiers.model import open_model
-    from ferkit.classifiers.predict import ImageCropper, read_expressions
-    from ferkit.core.console import Progress
-    from ferkit.faces.cropping import resolve_faces
+    from ferkit.classifiers.predict import predict_images
+    from ferkit.core.console import hidden_progress, progress
+    from ferkit.faces.cropping import cropping_as_trained
 
-    folder, named = model_and_rest(options["model"], words, models_dir)
+    model, named = model_and_rest(options["model"], words, models_dir)
     if not named:
-        raise click.UsageError(f"expected images after the model {folder}")
-    model = open_model(folder)
+        raise click.UsageError(f"expected images after the model {model.folder}")
     with tempfile.TemporaryDirectory(prefix="ferkit-") as kept:
         images = _Images(named, Path(kept), settings["private_hosts"], models_dir)
         detector = "none" if options["crops"] else options["detector"]
-        faces = resolve_faces(model.faces, detector, settings["detector_weights"])
+        faces = cropping_as_trained(model.crops, detector, settings["detector_weights"])
         logger.info(faces.reason)
-        cropper = ImageCropper(
-            faces.settings,
-            faces.open,
-            model.classifier.input_size_wh,
-            model.resize,
-            look_first=faces.look_first,
-        )
-        results = read_expressions(
-            images.paths, model.classifier, cropper,
+        results = predict_images(
+            images.paths, model, faces.cropper(model),
             batch_size=settings["batch_size"], workers=settings["workers"],
         )  # fmt: skip
         tally = _Tally()
-        with Progress("predicting", quiet=is_quiet() or len(images.paths) == 1) as progress:
-            progress.start(len(images.paths))
-            results = _counted(images.explained(results), tally, progress, images)
+        with (
+            hidden_progress() if len(images.paths) == 1 else nullcontext(),
+            progress("predicting", len(images.paths)) as shown,
+        ):
+            results = _counted(images.explained(results), tally, shown, images)
             if options["annotated"]:
                 results = _annotated(results, options["annotated"], model.labels, options["lang"])
             printer = _print_json if options["json"] else _print_csv if options["csv"] else _print_table
@@ -348,15 +341,13 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     import numpy as np
     from PIL import Image
 
-    from ferkit.classifiers.model import open_model
     from ferkit.core.files import write_atomically
     from ferkit.inference.explain import draw_explanation
 
-    folder, (name,) = model_and_rest(options["model"], words, models_dir, of="image")
+    model, (name,) = model_and_rest(options["model"], words, models_dir, of="image")
     path = Path(name)
     if not path.is_file():
         raise DataError(f"expected an image at {path}, found {'a folder' if path.is_dir() else 'nothing'}")
-    model = open_model(folder)
     crop = _crop(path, model, options, settings["detector_weights"])
     target = None if options["target"] is None else _position(options["target"], model.labels)
     explanation = _explain(model, crop, target, options["method"])
@@ -372,23 +363,20 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
 
 
 def _crop(path: Path, model: Any, options: dict[str, Any], weights: Path | None) -> Any:
-    from ferkit.classifiers.predict import ImageCropper
     from ferkit.core.errors import ImageError
     from ferkit.datasets.images import decode_image
-    from ferkit.faces.cropping import resolve_faces
+    from ferkit.faces.cropping import cropping_as_trained
 
-    faces = resolve_faces(model.faces, "none" if options["crops"] else options["detector"], weights)
+    detector = "none" if options["crops"] else options["detector"]
+    faces = cropping_as_trained(model.crops, detector, weights)
     logger.info(faces.reason)
-    cropper = ImageCropper(
-        faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
-    )
     try:
-        xyxy, crops, _ = cropper.cut(decode_image(path.read_bytes()))
+        crops = faces.cropper(model).cut(decode_image(path.read_bytes())).rgb
     except ImageError as error:
         raise DataError(f"{path}: {error}") from None
-    if options["face"] > len(xyxy):
-        hint = "; if it is a cropped face, add --crops" if len(xyxy) == 0 else ""
-        raise DataError(f"expected face {options['face']} in {path}, found {len(xyxy)}{hint}")
+    if options["face"] > len(crops):
+        hint = "; if it is a cropped face, add --crops" if len(crops) == 0 else ""
+        raise DataError(f"expected face {options['face']} in {path}, found {len(crops)}{hint}")
     return crops[options["face"] - 1]
 
 
@@ -404,7 +392,7 @@ def _position(name: str, labels: Any) -> int:
 def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
     from ferkit.inference.explain import Explanation, grad_cam, occlusion_map
 
-    proba = model.classifier.predict_proba(crop[None])[0]
+    proba = model.predict_proba(crop[None])[0]
     target = int(proba.argmax()) if target is None else target
     is_network = hasattr(model.classifier, "onnx")
     if method == "gradcam" and not is_network:
@@ -413,7 +401,7 @@ def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
         )
     maps = {}
     if method in ("auto", "occlusion"):
-        maps["occlusion"] = occlusion_map(model.classifier, crop, target)
+        maps["occlusion"] = occlusion_map(model, crop, target)
     if method == "gradcam" or (method == "auto" and is_network):
         maps["gradcam"] = grad_cam(model.classifier, crop, target)
     return Explanation(crop, proba, target, maps)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ferkit.cli.options import FOLDER, command, is_quiet, option, pick_model, shared
+from ferkit.cli.options import FOLDER, command, is_quiet, option, shared
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.errors import DependencyError
 from ferkit.serving.api import BY_ID, PURPOSES
@@ -68,8 +68,9 @@ def serve(
         from ferkit.serving.server import FerkitServer
     except ModuleNotFoundError as error:
         raise DependencyError(f"{error.name} is not installed; pip install 'ferkit[serve]'") from error
+    from ferkit.classifiers.model import choose_model
     from ferkit.serving.settings import settings_from
 
-    named = model or model_argument or str(pick_model(None, models_dir))
+    named = model or model_argument or str(choose_model(None, models_dir).folder)
     server_settings = settings_from({"models_dir": models_dir, "model": named, **options, **settings.given})
     FerkitServer(create_app(server_settings, console=not is_quiet()), server_settings, logger.info).run()

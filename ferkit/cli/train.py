@@ -2,22 +2,20 @@
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ferkit.cli.options import (
+    DETECTOR_WEIGHTS,
     FILE,
     PATH,
     SIZE,
     WordType,
     command,
-    is_quiet,
     open_dataset,
     option,
-    pick_model,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
@@ -77,7 +75,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
     logger.info(f"embeddings: {folder}")
-    table = load_labelled(store, logger.info)
+    table = load_labelled(store)
     seed = settings["seed"]
     values = {key: value for key, value in settings.given.items() if key == "C"}
     kinds: list[type] = [HeadSettings, *HEADS.values()]
@@ -92,7 +90,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     if target.exists() and not options["overwrite"] and is_fitted(target, request):
         _print_unchanged(target, options["json"])
         return
-    fitted = fit_held_out(table, head, split, search=search, progress=_Status(is_quiet()))
+    fitted = fit_held_out(table, head, split, search=search)
     for note in fitted.head.notes:
         logger.info(note)
     save_fit(target, fitted, store, table, request=request, overwrite=True)
@@ -133,17 +131,6 @@ def _how(split: Any, n_persons: int | None) -> str:
     return "drawn, persons kept apart" if split.settings.by_group else "drawn without regard to persons"
 
 
-class _Status:
-    """The line that fitting rewrites while it works, on a terminal only."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._shows = sys.stderr.isatty() and not quiet
-
-    def __call__(self, doing: str, done: int, total: int) -> None:
-        if self._shows:
-            click.echo(f"\r\033[K{doing}: {done}/{total}", err=True, nl=done >= total)
-
-
 _RECIPE = "ferkit.classifiers.finetune.recipe"
 
 
@@ -151,7 +138,7 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
     Fields("ferkit.classifiers.finetune.recipe:RunOptions", "validate_on", "votes", "teacher", "cache",
            "flip", "tensorboard"),
     Setting("val_size", float, 0.1, "share of train/ that is held out where there is no val/"),
-    Fields("ferkit.embedder.extract:CropOptions", "detector_weights=weights", "margin"),
+    Fields("ferkit.faces.cropping:CropSettings", "margin"), DETECTOR_WEIGHTS,
     Fields(f"{_RECIPE}:RecipeSettings", "monitor", "precision", "seed", "network", "augmentation",
            "sampling", "loss", "optimizer", listed=True),
     Fields(f"{_RECIPE}:StageSettings", under="stages.NUMBER.", listed=True),
@@ -194,7 +181,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.split import SplitSettings
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping, CropSettings
 
     changes = {
         "network.backbone": options["backbone"],
@@ -211,10 +198,10 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
     recipe = load_recipe(options["recipe"], changes)
     dataset = open_dataset(data, options["person_pattern"])
     name = options["name"] or Path(options["recipe"]).stem
-    artifact = finetune(
+    made = finetune(
         dataset,
         recipe,
-        CropOptions(options["detector"], **settings.of(CropOptions)),
+        Cropping.ask(options["detector"], settings["detector_weights"], **settings.of(CropSettings)),
         RunOptions(
             model=models_dir / name,
             work=cache_dir / "finetune" / name,
@@ -222,18 +209,15 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
             holdout=SplitSettings(test_size=settings["val_size"], seed=recipe.seed),
             restart=options["restart"],
             overwrite=options["overwrite"],
-            quiet=is_quiet(),
             **settings.of(RunOptions),
         ),
-        say=logger.info,
-        say_epoch=(lambda line: None) if is_quiet() else None,
     )
-    figures = artifact.record.metrics["validation"]
+    figures = made.record.metrics["validation"]
     if options["json"]:
-        click.echo(json.dumps({"model": str(artifact.folder), **figures}, ensure_ascii=False))
+        click.echo(json.dumps({"model": str(made.folder), **figures}, ensure_ascii=False))
         return
     click.echo(
-        f"{artifact.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
+        f"{made.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
         f"{figures['macro_f1']:.1%} on {figures['images']} images (epoch {figures['epoch']})"
     )
 
@@ -256,17 +240,18 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
         fer ensemble vgg mlp --rule logit-mean --name both
     """
     from ferkit.classifiers.ensemble import save_ensemble
+    from ferkit.classifiers.model import choose_model
 
-    artifact = save_ensemble(
+    made = save_ensemble(
         models_dir / options["name"],
-        [pick_model(member, models_dir) for member in members],
+        [choose_model(member, models_dir).folder for member in members],
         rule=options["rule"],
         weights=options["weight"] or None,
         overwrite=options["overwrite"],
     )
-    weights = artifact.record.parts["weights"]
+    weights = made.record.parts["weights"]
     listed = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(members, weights, strict=True))
-    click.echo(f"{artifact.folder}: {listed}")
+    click.echo(f"{made.folder}: {listed}")
 
 
 @command()
@@ -288,13 +273,13 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
         fer export aihub --format tflite
         fer export aihub --format tflite-int8 --data data/
     """
-    from ferkit.classifiers.finetune.export import SUFFIXES, calibration_crops, convert_model
+    from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
+    from ferkit.classifiers.model import choose_model
 
-    folder = pick_model(model, models_dir)
+    folder = choose_model(model, models_dir).folder
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['format']] or '-saved-model'}")
     dataset = open_dataset(options["data"], None) if options["data"] else None
-    calibration = None if dataset is None else (lambda n, size_wh: calibration_crops(dataset, n, size_wh))
-    click.echo(convert_model(folder, options["format"], target, calibration=calibration))
+    click.echo(convert_model(folder, options["format"], target, dataset))
 
 
 @command("import")
@@ -325,7 +310,7 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
     from ferkit.core.errors import ModelError
     from ferkit.core.labels import LabelSet, known_label_sets
     from ferkit.embedder.embedders import open_embedder
-    from ferkit.faces.cropping import FaceSettings
+    from ferkit.faces.cropping import CropSettings
 
     labels, names = options["labels"], None
     if labels is not None:
@@ -346,7 +331,7 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
         X,
         embedder_settings=embedder.settings,
         embedder_fingerprint=embedder.fingerprint,
-        faces=FaceSettings.whole() if options["detector"] == "none" else FaceSettings(options["detector"]),
+        faces=CropSettings.whole() if options["detector"] == "none" else CropSettings(options["detector"]),
         weights=embedder.weights_path,
         licence=embedder.licence,
     )

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import io
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,14 +16,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from PIL import Image
 
-from ferkit.classifiers.model import ModelArtifact, TrainedModel, choose_model, list_artifacts, open_model
-from ferkit.classifiers.predict import ImageCropper
+from ferkit.classifiers.model import ListedModel, Model, choose_model, list_models, read_model
 from ferkit.core.errors import FerkitError, ImageError
 from ferkit.core.labels import LabelSet
-from ferkit.core.types import ExpressionClassifier, FaceDetector, Faces
-from ferkit.core.weights import BUNDLED, bundled_folder
+from ferkit.core.types import ExpressionClassifier, Faces
 from ferkit.datasets.images import decode_image
-from ferkit.faces.cropping import ResolvedDetector, resolve_faces
+from ferkit.faces.cropping import Cropping, DetectorPerThread, FaceCropper, cropping_as_trained
 from ferkit.faces.drawing import label_colors
 from ferkit.faces.quality import face_quality
 from ferkit.inference.engine import open_tracking_detector
@@ -87,49 +84,24 @@ class OpenModel:
     """A model ready for use by many threads.
 
     Attributes:
-        trained: the classifier, with how its faces were cut out.
-        folder: where it lies.
+        model: reads crops.
         faces: how faces are found for it.
         cropper: cuts faces out of images.
         detector: for streams; tells of doubtful faces too.
     """
 
-    trained: TrainedModel
-    folder: Path
-    faces: ResolvedDetector
-    cropper: ImageCropper
-    detector: "ThreadsDetector"
+    model: Model
+    faces: Cropping
+    cropper: FaceCropper
+    detector: DetectorPerThread
 
     @property
     def name(self) -> str:
-        return self.trained.name
+        return self.model.name
 
     @property
     def labels(self) -> LabelSet:
-        return self.trained.labels
-
-
-class ThreadsDetector:
-    """One detector a thread, opened when the thread first asks: detectors serve one thread at a time."""
-
-    def __init__(self, name: str, open_detector: Callable[[], FaceDetector]) -> None:
-        self.name = name
-        self._open = open_detector
-        self._own = threading.local()
-        self._opened: list[FaceDetector] = []
-
-    def detect(self, rgb: np.ndarray) -> Faces:
-        """Faces of ``rgb``, uint8 (H, W, 3)."""
-        if not hasattr(self._own, "detector"):
-            self._own.detector = self._open()
-            self._opened.append(self._own.detector)
-        return self._own.detector.detect(rgb)
-
-    def close(self) -> None:
-        """End those that run in processes of their own."""
-        for detector in self._opened:
-            getattr(detector, "close", lambda: None)()
-        self._opened.clear()
+        return self.model.labels
 
 
 class ModelCache:
@@ -145,7 +117,7 @@ class ModelCache:
 
     def __init__(self, settings: ServeSettings, workers: Workers) -> None:
         self._settings, self._workers = settings, workers
-        self._default_folder = choose_model(settings.model, settings.models_dir)
+        self._default_folder = choose_model(settings.model, settings.models_dir).folder
         self.default = self._default_folder.resolve().name
         default = self._open_folder(self._default_folder)
         self._open: OrderedDict[str, OpenModel] = OrderedDict({self.default: default})
@@ -156,12 +128,13 @@ class ModelCache:
         return [
             {
                 "name": name,
-                "kind": artifact.kind,
-                "labels": describe_labels(artifact.labels),
-                "size_mb": round(sum(artifact.file(file).stat().st_size for file in artifact.files) / 1e6, 1),
-                "licence": artifact.record.licence,
+                "kind": model.kind,
+                "labels": describe_labels(model.labels),
+                "size_mb": round(sum(model.file(file).stat().st_size for file in model.files) / 1e6, 1),
+                "licence": model.record.licence,
             }
-            for name, artifact in self._known().items()
+            for name, model in ((name, entry.model) for name, entry in self._known().items())
+            if model is not None
         ]
 
     async def get(self, name: str | None) -> OpenModel:
@@ -186,30 +159,27 @@ class ModelCache:
             model.detector.close()
         self._open.clear()
 
-    def _known(self) -> dict[str, ModelArtifact]:
-        shipped = [a for a in list_artifacts(bundled_folder().parent) if a.name == BUNDLED]
-        default = [a for a in list_artifacts(self._default_folder.parent) if a.name == self.default]
-        return {a.name: a for a in (*shipped, *list_artifacts(self._settings.models_dir), *default)}
+    def _known(self) -> dict[str, ListedModel]:
+        listed = list_models(self._settings.models_dir) + list_models(self._default_folder.parent)
+        default = [entry for entry in listed if entry.name == self.default]
+        return {entry.name: entry for entry in (*list_models(self._settings.models_dir), *default)}
 
     def _load(self, name: str) -> OpenModel:
         # By the list, never by the path: a name comes from outside.
-        artifact = self._known().get(name)
-        if artifact is None:
+        entry = self._known().get(name)
+        if entry is None:
             raise ApiError(404, "no_model", "No model has that name; GET /v1/models lists those there are.")
         try:
-            return self._open_folder(artifact.folder)
+            return self._open_folder(entry.folder)
         except FerkitError as error:
-            reason = str(error).replace(str(artifact.folder), name)  # where it lies is nobody's business
+            reason = str(error).replace(str(entry.folder), name)  # where it lies is nobody's business
             raise ApiError(503, "model_unusable", f"The model {name} cannot be opened: {reason}") from error
 
     def _open_folder(self, folder: Path) -> OpenModel:
-        trained = open_model(folder, threads=1)
-        faces = resolve_faces(trained.faces, self._settings.detector, self._settings.detector_weights)
-        cropper = ImageCropper(
-            faces.settings, faces.open, trained.classifier.input_size_wh, trained.resize, faces.look_first
-        )
-        detector = ThreadsDetector(faces.settings.detector, lambda: open_tracking_detector(faces))
-        return OpenModel(trained, folder, faces, cropper, detector)
+        model = read_model(folder, threads=1)
+        faces = cropping_as_trained(model.crops, self._settings.detector, self._settings.detector_weights)
+        detector = DetectorPerThread(faces.settings.detector, lambda: open_tracking_detector(faces))
+        return OpenModel(model, faces, faces.cropper(model), detector)
 
 
 def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
@@ -367,7 +337,7 @@ class Predictor:
 
     def _batcher(self, model: OpenModel) -> "_Batcher":
         if model not in self._batchers:
-            self._batchers[model] = _Batcher(model.trained.classifier, self._workers, self._metrics)
+            self._batchers[model] = _Batcher(model.model, self._workers, self._metrics)
         return self._batchers[model]
 
 
@@ -433,6 +403,6 @@ def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: 
 
 def _cut(model: OpenModel, content: bytes, max_pixels: int) -> _Cut:
     rgb = read_image(content, max_pixels)
-    xyxy, crops, _ = model.cropper.cut(rgb)
-    faces = Faces(xyxy, np.ones(len(xyxy), np.float32))
-    return _Cut((rgb.shape[1], rgb.shape[0]), xyxy, crops, face_quality(crops, faces))
+    found = model.cropper.cut(rgb)
+    faces = Faces(found.xyxy, np.ones(len(found.xyxy), np.float32))
+    return _Cut((rgb.shape[1], rgb.shape[0]), found.xyxy, found.rgb, face_quality(found.rgb, faces))

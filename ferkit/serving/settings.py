@@ -71,7 +71,8 @@ class ServeSettings:
         trusted_proxy: addresses of proxies whose X-Forwarded-For and -Proto hold.
         model: the default one: name or folder; None for the one that comes with ferkit.
         models_dir: those that may be chosen.
-        detector, detector_weights: see :func:`ferkit.faces.cropping.resolve_faces`.
+        detector: finds faces; ``auto`` does as in the model's training, ``none`` takes images whole.
+        detector_weights: a file for it to take.
         detect_size: the detector sees frames of streams and videos scaled down to this longer side, in pixels.
         workers: threads that read images and frames; None for one a core.
         log_dir: one file a day goes there.

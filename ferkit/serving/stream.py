@@ -87,10 +87,10 @@ class StreamReader:
     def __init__(self, model: OpenModel, fps: float, max_pixels: int, detect_size: int) -> None:
         start_confidence = 0.0 if model.detector.name == "haar" else 0.6  # Haar's are not on others' scale
         self.engine = Engine(
-            model.trained.classifier,
+            model.model,
             model.detector,
             LabelSmoother(SmoothingSettings(), len(model.labels)),
-            EngineSettings(model.faces.settings, model.trained.resize, detect_size),
+            EngineSettings(model.faces.settings, model.model.resize, detect_size),
             FaceTracker(TrackerSettings(start_confidence=start_confidence, keep_s=KEEP_S)),
             LiveScheduler(fps),
         )

@@ -343,5 +343,4 @@ def test_a_second_fit_is_unchanged_and_another_one_refused(
     (tmp_path / "models" / "broken").mkdir()
     (tmp_path / "models" / "broken" / "model.json").write_text("{}")
     said = fer("predict", "data/happy/0.png", "--crops").stderr
-    assert f"model: {Path('models/logistic')}, the newest in models" in said
-    assert "broken" in said
+    assert "model: logistic, the newest in models" in said

@@ -52,10 +52,10 @@ def test_without_a_name_the_newest_is_taken_or_the_one_that_comes_along(
 ) -> None:
     result = run(models_dir, crops, "--crops", "--json")
     assert len(json.loads(result.stdout)["labels"]) == 3
-    assert f"model: {models_dir / 'tiny'}, the newest in {models_dir}" in result.stderr
+    assert f"model: tiny, the newest in {models_dir}" in result.stderr
     bundled = run(tmp_path / "none", crops, "--crops", "--json")
     assert len(json.loads(bundled.stdout)["labels"]) == 7
-    assert "model: ferkit, which comes along" in bundled.stderr
+    assert "model: ferkit, which comes with ferkit" in bundled.stderr
     for named in (["--model", "ferkit", crops], ["ferkit", crops]):
         by_name = run(models_dir, *named, "--crops", "--json")
         assert by_name.stdout == bundled.stdout

@@ -3,7 +3,7 @@ import pytest
 
 from ferkit.core import fonts
 from ferkit.core.labels import LabelSet
-from ferkit.faces.drawing import TextPainter, draw_face, draw_faces, enlarged, ink_on, label_colors
+from ferkit.faces.drawing import TextPainter, draw_boxes, draw_faces, enlarged, ink_on, label_colors
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_text_over_the_border_is_cut_off(painter: TextPainter, xy: tuple[int, in
 @pytest.mark.parametrize("box", [(0, 0, 199, 119), (-30, -20, 50, 40), (150, 80, 260, 170), (60, 40, 61, 41)])
 def test_a_label_is_always_in_the_image(painter: TextPainter, box: tuple[int, ...]) -> None:
     rgb = canvas()
-    draw_face(rgb, np.array(box, np.float32), "fear 99%", (158, 104, 205), painter)
+    draw_boxes(rgb, np.array([box], np.float32), ["fear 99%"], [(158, 104, 205)], painter)
     n_letters = int((rgb == 255).all(axis=2).sum())
     assert n_letters > 20
 

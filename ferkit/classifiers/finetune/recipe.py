@@ -92,6 +92,9 @@ class StageSettings:
         schedule: ``constant``; ``cosine`` to ``final`` times the peak; ``exponential``, times ``decay`` an
             epoch; ``plateau``, times ``decay`` after ``plateau_patience`` epochs without a better validation
             figure.
+        final: part of the peak that ``cosine`` ends at.
+        decay: factor of ``exponential`` and ``plateau``.
+        plateau_patience: epochs that ``plateau`` waits.
         warmup_epochs: epochs of linear rise before the schedule.
         early_stopping: epochs without a better validation figure after which the stage ends; 0 never.
         augment: whether images are augmented.
@@ -141,8 +144,8 @@ class AugmentationSettings:
         hue, saturation: strength 0..1; only for colour.
         noise: standard deviation in gray levels of 0..255.
         erase: probability that a rectangle is filled with gray (Zhong et al. 2020).
-        randaugment: operations drawn for each batch (Cubuk et al. 2020), of strength
-            ``randaugment_magnitude`` 0..1.
+        randaugment: operations drawn for each batch (Cubuk et al. 2020).
+        randaugment_magnitude: their strength, 0..1.
         mixup_alpha, mixup_probability: Beta parameter, and part of the batches mixed (Zhang et al. 2018).
         cutmix_alpha, cutmix_probability: the same for pasted rectangles (Yun et al. 2019). A batch gets one
             or none.
@@ -166,21 +169,10 @@ class AugmentationSettings:
     cutmix_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "shift",
-            "zoom",
-            "brightness",
-            "contrast",
-            "hue",
-            "saturation",
-            "erase",
-            "randaugment_magnitude",
-        ):
-            _check_range(name, getattr(self, name), 0, 1)
-        for name in ("mixup_probability", "cutmix_probability"):
-            _check_range(name, getattr(self, name), 0, 1)
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            _check_range(name, getattr(self, name), 1e-3, 1)
+        for f in dataclasses.fields(self):
+            if f.name not in ("flip", "rotate", "noise", "randaugment"):
+                least = 1e-3 if f.name.endswith("_alpha") else 0
+                _check_range(f.name, getattr(self, f.name), least, 1)
         if self.mixup_probability + self.cutmix_probability > 1:
             raise TrainingError("expected mixup_probability and cutmix_probability to add up to at most 1")
 
@@ -339,8 +331,6 @@ class RunOptions:
         flip: average with the mirrored image when predicting.
         restart: drop the checkpoint of an earlier run.
         overwrite: replace a finished model of the same name.
-        tensorboard: write logs for TensorBoard too.
-        quiet: no live progress.
     """
 
     model: Path
@@ -354,8 +344,6 @@ class RunOptions:
     flip: bool = False
     restart: bool = False
     overwrite: bool = False
-    tensorboard: bool = False
-    quiet: bool = False
 
 
 def recipe_names() -> list[str]:
