@@ -305,6 +305,8 @@ def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     root = ctx.find_root()  # a context whose words are wrong is never closed
     ctx.meta["ferkit.quiet"] = value
     log = logging.getLogger("ferkit")
+    for handler in [one for one in log.handlers if isinstance(one, _StandardError)]:
+        log.removeHandler(handler)  # of a command of this process that ended in wrong usage
     if value:
         root.with_resource(hidden_progress())
         return

@@ -136,7 +136,7 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
 
 @command(rest=True, settings=(
     Fields("ferkit.classifiers.finetune.recipe:RunOptions", "validate_on", "votes", "teacher", "cache",
-           "flip", "tensorboard"),
+           "flip"),
     Setting("val_size", float, 0.1, "share of train/ that is held out where there is no val/"),
     Fields("ferkit.faces.cropping:CropSettings", "margin"), DETECTOR_WEIGHTS,
     Fields(f"{_RECIPE}:RecipeSettings", "monitor", "precision", "seed", "network", "augmentation",

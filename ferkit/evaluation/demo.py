@@ -1,4 +1,4 @@
-"""``fer demo`` as one function: the whole way on faces that it draws itself."""
+"""``fer demo`` as one function: all steps on faces that it draws itself."""
 
 import logging
 from collections.abc import Sequence

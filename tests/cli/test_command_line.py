@@ -70,7 +70,11 @@ HERE = f"{__name__}:Outer"
 @option("--layer", help="A layer.")
 def attempt(settings: Chosen, **options: object) -> None:
     """Try it."""
-    click.echo(json.dumps({**settings.of(Outer), "extra": settings["extra"], **options}, default=str))
+    click.echo(
+        json.dumps(
+            {**settings.of(Outer), **settings.of(Inner), "extra": settings["extra"], **options}, default=str
+        )
+    )
 
 
 def tried(*arguments: str, env: dict[str, str] | None = None, code: int = 0) -> Result:
@@ -342,5 +346,6 @@ def test_a_second_fit_is_unchanged_and_another_one_refused(
     fer("fit", "--head", "dummy", "--name", "floor")
     (tmp_path / "models" / "broken").mkdir()
     (tmp_path / "models" / "broken" / "model.json").write_text("{}")
-    said = fer("predict", "data/happy/0.png", "--crops").stderr
+    image = next((tmp_path / "data").rglob("*.png"))
+    said = fer("predict", image, "--crops").stderr
     assert "model: logistic, the newest in models" in said

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ferkit.cli.main import main
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 from ferkit.inference import annotated_copies
 from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
 
@@ -74,7 +74,7 @@ def test_json_has_all_probabilities(models_dir: Path, crops: Path) -> None:
     *faces, missing = document["pictures"]
     assert [image["faces"][0]["label"] for image in faces] == ["happy", "neutral", "sad"]
     assert all(abs(sum(image["faces"][0]["probabilities"].values()) - 1) < 0.001 for image in faces)
-    assert missing["error"] == "no such file or directory"
+    assert missing["error"] == "cannot be read: No such file or directory"
     assert missing["faces"] == []
 
 
@@ -147,7 +147,7 @@ def test_photographs_give_a_row_for_each_face(models_dir: Path, shared: Path) ->
 
 @pytest.mark.shared
 def test_a_model_trained_with_a_detector_uses_it(tmp_path: Path, shared: Path) -> None:
-    write_tiny_model(tmp_path / "models" / "haar", FaceSettings("haar", None, align=False))
+    write_tiny_model(tmp_path / "models" / "haar", CropSettings("haar", None, align=False))
     result = run(tmp_path / "models", "haar", shared / "media" / "couple.jpg")
     assert "as in training: haar" in result.stderr
     assert "1 of " in result.stdout
