@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -150,6 +149,7 @@ class Command(click.Command):
     def _renamed(self, ctx: click.Context, args: list[str], notices: list[str]) -> Iterator[str]:
         """The command line with the spellings of 0.1, and settings that were options, in the words of today."""
         known = {text for param in self.get_params(ctx) for text in (*param.opts, *param.secondary_opts)}
+        joined: dict[str, str] = {}
         words = iter(args)
         for word in words:
             name, sign, value = word.partition("=")
@@ -168,7 +168,12 @@ class Command(click.Command):
                 raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", ctx)
             spelled = target.spelled(target.value(given))
             notices.append(f"{name} is now {' '.join(spelled)}")
-            yield from spelled
+            if target.template == "{}":
+                yield from spelled
+            else:
+                joined[spelled[0]] = ",".join(filter(None, [joined.get(spelled[0]), spelled[1]]))
+        for option, value in joined.items():
+            yield from (option, value)
 
     def _read_environment(self, ctx: click.Context, notices: list[str]) -> dict[str, Any]:
         """Settings from the environment; options of 0.1's names are given today's for this run."""
@@ -265,14 +270,16 @@ def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    from ferkit.core.files import parse_toml, read_regular
+
     command = ctx.command
     if path is None or not isinstance(command, Command):
         return
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_regular(path))
     except OSError as error:
-        raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise click.BadParameter(f"{path} is no TOML file: {error}") from None
     top = {key: value for key, value in values.items() if not isinstance(value, dict)}
     own: Any = values

@@ -15,6 +15,7 @@ from ferkit.cli.options import (
     SIZE,
     WORKERS,
     command,
+    given_columns,
     option,
     shared,
 )
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
         "for an ordinary folder or table.")  # fmt: skip
 @option("--images", type=FOLDER, group="Data",
         help="For COCO: the folder of the images.  [default: that of SRC]")  # fmt: skip
-@shared("person_pattern")
+@shared("person_pattern", "columns")
 @shared("detector", help="Finds faces where no box is known; 'auto' is YuNet, or Haar where YuNet's "
         "weights cannot be had; 'none' cuts out known boxes only.")  # fmt: skip
 @option("--faces", type=click.Choice(["largest", "all", "skip"]), default="largest", group="Faces",
@@ -73,7 +74,7 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
     from ferkit.faces.cropping import Cropping, cropping_for_files
 
     pattern = options["person_pattern"] or AIHUB_PERSON
-    annotated = read_annotated(source, options["annotations"], options["images"], pattern)
+    annotated = read_annotated(source, options["annotations"], options["images"], pattern, given_columns())
     n_boxes = sum(sample.box is not None for sample in annotated.dataset.samples)
     counts = ", ".join(f"{name} {n}" for name, n in annotated.dataset.class_counts().items())
     logger.info(f"{len(annotated.dataset)} images in {source}, {n_boxes} with a box: {counts or 'no labels'}")

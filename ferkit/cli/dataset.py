@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ferkit.cli.command import Command
-from ferkit.cli.options import FILE, FOLDER, PATH, SIZE, WORKERS, is_quiet, load, option, shared
+from ferkit.cli.options import (
+    FILE,
+    FOLDER,
+    PATH,
+    SIZE,
+    WORKERS,
+    given_columns,
+    is_quiet,
+    load_data,
+    option,
+    shared,
+)
 from ferkit.cli.settings import Chosen
 from ferkit.core.console import Progress, table
 
@@ -51,7 +62,7 @@ def dataset() -> None:
 def step_options(command: F) -> F:
     """``--out`` for the manifest, ``--json`` and ``--person-pattern``."""
     out = shared("out", type=FILE, required=True, help="The manifest to write, a .csv file.")
-    return out(shared("json", "person_pattern")(command))
+    return out(shared("json", "person_pattern", "columns")(command))
 
 
 def finish(
@@ -84,7 +95,7 @@ def log_list(heading: str, entries: Sequence[str]) -> None:
 @data_argument
 @option("--all", is_flag=True, help="Look at the header of every file, not of 1,000.")
 @option("--plot", type=FILE, group="Output", help="Also draw it, as .png, .svg or .pdf.")
-@shared("json", "person_pattern")
+@shared("json", "person_pattern", "columns")
 def info(data: Path, settings: Chosen, **options: Any) -> None:
     """Say what a data set consists of: classes, parts, sources, persons, sizes, and what cannot be read.
 
@@ -96,7 +107,7 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
     from ferkit.core.files import write_atomically
     from ferkit.datasets.summary import summarize
 
-    found_in = load(data, options["person_pattern"])
+    found_in = load_data(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:
         found = summarize(found_in, everything=options["all"], workers=settings["workers"], progress=progress)
     if options["plot"]:
@@ -196,8 +207,6 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
         help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
 @option("--class", multiple=True, metavar="NUMBER=NAME",
         help="folder, csv: what a number stands for; several times.")  # fmt: skip
-@option("--columns", multiple=True, metavar="MEANING=COLUMN,…",
-        help="csv: columns with path, label, split or group: path=file,label=mood.")  # fmt: skip
 @option("--problems", type=FILE, help="List of what could not be used.  [default: <out>-problems.csv]")
 @step_options
 def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
@@ -275,7 +284,7 @@ def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -
             options["source"] = options["source"] or "ckplus"
     naming = Naming(
         classes=_classes(options["class"]),
-        columns=_columns(options["columns"]),
+        columns=given_columns(),
         person=options["person_pattern"] or AIHUB_PERSON,
     )
     if kind == "fer2013":
@@ -316,18 +325,6 @@ def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
     return classes or None
 
 
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    columns = {}
-    for pair in ",".join(pairs).split(",") if pairs else ():
-        meaning, sign, column = pair.partition("=")
-        if not sign or meaning.strip() not in ("path", "label", "split", "group") or not column.strip():
-            raise click.UsageError(
-                f"expected path, label, split or group=COLUMN for --columns, found {pair!r}"
-            )
-        columns[meaning.strip()] = column.strip()
-    return columns
-
-
 def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
@@ -338,8 +335,8 @@ def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
 
 @dataset.command("map", cls=Command)
 @data_argument
-@option("--to", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of your "
-        "own file. May be left out where that file has one set.")  # fmt: skip
+@option("--to", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of "
+        "your own file (the only one by default). Without both, spellings of a class become one.")  # fmt: skip
 @option("--map", type=FILE, help="TOML file with words, sets and maps of your own.")
 @option("--unmapped", type=click.Choice(["refuse", "keep", "unlabel", "drop"]), default="refuse",
         help="What becomes of images whose class has no place in the target.")  # fmt: skip
@@ -351,6 +348,7 @@ def map_(data: Path, out: Path, **options: Any) -> None:
     \b
     Examples:
         fer dataset map aihub.csv --to aihub5 -o aihub5.csv
+        fer dataset map faces/ -o one_spelling.csv
         fer dataset map fer2013/ --to aihub5 --unmapped drop -o western5.csv
         fer dataset map faces.csv --map my_labels.toml --to mood3 -o mood.csv
 
@@ -369,13 +367,13 @@ def map_(data: Path, out: Path, **options: Any) -> None:
     built_in = LabelTables.built_in()
     tables = LabelTables.read(options["map"]) if options["map"] else built_in
     target = options["to"]
-    if target is None:
+    if target is None and options["map"]:
         mine = [name for name in tables.sets if name not in built_in.sets]
         if len(mine) != 1:
             raise click.UsageError(f"give the label set with --to; known are {', '.join(tables.sets)}")
         target = mine[0]
     done = relabelled(
-        load(data, options["person_pattern"]),
+        load_data(data, options["person_pattern"]),
         target,
         tables=tables,
         language=options["lang"],
@@ -412,7 +410,7 @@ def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     """
     from ferkit.datasets.edit import merge as merged
 
-    datasets = [load(path, options["person_pattern"]) for path in data]
+    datasets = [load_data(path, options["person_pattern"]) for path in data]
     done = merged(datasets, out.parent, options["source"] or None, options["conflict"])
     if done.n_same:
         logger.info(f"{done.n_same:,} images are in several of the data sets, and are taken once")
@@ -473,7 +471,7 @@ def sample(data: Path, out: Path, **options: Any) -> None:
             raise click.UsageError(f"expected COLUMN=VALUE for --where, found {condition!r}")
         wanted.setdefault(column, []).append(value)
     done = drawn(
-        where(load(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
+        where(load_data(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
     )
     if done.n_unlabelled:
         logger.info(f"{done.n_unlabelled:,} images have no label and are left out")
@@ -540,7 +538,7 @@ def split(data: Path, out: Path, **options: Any) -> None:
         held_out=options["test_source"],
         seed=options["seed"],
     )
-    done = assigned(load(data, options["person_pattern"]), settings)
+    done = assigned(load_data(data, options["person_pattern"]), settings)
     if not any(done.persons.values()):
         logger.info(
             "persons are not known: images of one person may be in several parts; see --person-pattern"
@@ -569,7 +567,7 @@ def split(data: Path, out: Path, **options: Any) -> None:
 @option("--size", type=SIZE, help=".npz: resize all images to width x height.")
 @option("--gray", is_flag=True, help=".npz: one channel instead of three.")
 @option("--images", is_flag=True, help=".parquet: take the images' files along.")
-@shared("json", "person_pattern")
+@shared("json", "person_pattern", "columns")
 def export(data: Path, out: Path, **options: Any) -> None:
     """Write a data set as a folder of images, a manifest, an .npz file or a .parquet file.
 
@@ -585,7 +583,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
     from ferkit.datasets.export import export_folder, export_npz, export_parquet
     from ferkit.datasets.tables import write_manifest
 
-    found = load(data, options["person_pattern"])
+    found = load_data(data, options["person_pattern"])
     suffix = out.suffix.lower()
     _check_options(suffix, options)
     failures: tuple[tuple[str, str], ...] = ()

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 @shared("backbone")
 @option("--weights", type=FILE, group="Network",
         help="Take this file as the network's weights instead of fetching them.")  # fmt: skip
-@shared("layer", "data_detector", "margin", "no_face", "person_pattern")
+@shared("layer", "data_detector", "margin", "no_face", "person_pattern", "columns")
 @option("--repair", is_flag=True, group="Output", help="Make damaged shards again.")
 @shared("name", help="Name of the embeddings.  [default: that of DATA]")
 @shared("json", "cache_dir")
@@ -61,6 +61,7 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
+    from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
     from ferkit.faces.cropping import Cropping, CropSettings
@@ -91,7 +92,9 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
             f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
         )
     if options["json"]:
-        click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
+        left_out = left_out_counts(dataset.left_out)
+        values = {"store": str(store.folder), **asdict(summary), "left_out": left_out}
+        click.echo(json.dumps(values, ensure_ascii=False))
         return
     for path, reason in summary.failures[:10]:
         logger.info(f"  failed: {path}: {reason}")

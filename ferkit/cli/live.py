@@ -22,7 +22,7 @@ from ferkit.core.errors import DataError, FerkitError
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
-    from ferkit.inference.engine import EngineOptions
+    from ferkit.inference.engine import Engine, EngineOptions
     from ferkit.inference.live import View
     from ferkit.inference.video import PersonSummary, VideoRun, VideoSummary
 
@@ -92,17 +92,17 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     quiet_video_library()
     from ferkit.classifiers.model import choose_model, list_models, read_model
     from ferkit.inference.engine import build_engine
-    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
     from ferkit.inference.sources import LiveSource, is_camera, source_name
 
     first = choose_model(options["model"] or model_argument, models_dir).folder
     engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
     view = _open_view(options["view"], settings["port"])
 
-    def load(folder: str) -> LoadedModel:
+    def load(folder: str) -> "Engine":
         engine, faces = build_engine(read_model(Path(folder)), engine_settings)
         logger.info(faces.reason)
-        return LoadedModel(Path(folder).name, engine)
+        return engine
 
     source: str = options["source"]
     mirror = is_camera(source) if options["mirror"] is None else options["mirror"]

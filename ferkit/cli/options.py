@@ -121,6 +121,9 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "person_pattern": (("--person-pattern",), {"metavar": "REGEX",
                        "help": "Regular expression whose first group finds the person in a file name, so that nobody "
                        "is in train and test at once. AI Hub's names are understood without it."}),
+    "columns": (("--columns",), {"metavar": "path=NAME,label=NAME,…", "expose_value": False, "rare": True,
+                "callback": lambda ctx, param, text: _set_columns(ctx, text),
+                "help": "Columns of a table (path, label, split, group) that calls them something that nobody knows."}),
     "cache_dir": (("--cache-dir",), {"type": FOLDER, "default": Path("cache"), "rare": True,
                   "help": "Folder of all embeddings."}),
     "models_dir": (("--models-dir",), {"type": FOLDER, "default": Path("models"), "rare": True,
@@ -130,7 +133,7 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 _GROUPS = {
     "Faces": ("detector", "data_detector", "margin", "no_face", "crops"),
-    "Data": ("person_pattern", "by"),
+    "Data": ("person_pattern", "columns", "by"),
     "Network": ("backbone", "layer"),
     "Output": ("out", "json", "lang", "name", "overwrite"),
     "Folders": ("cache_dir", "models_dir"),
@@ -157,17 +160,29 @@ DETECTOR_WEIGHTS = Setting("detector_weights", Path | None, None, "take this fil
 SEED = Setting("seed", int, 0, "of everything random")
 
 
-def load(path: Path, person_pattern: str | None) -> "Dataset":
-    """The data set that a user names."""
-    from ferkit.datasets.dataset import AIHUB_PERSON
+def load_data(path: Path, person_pattern: str | None = None) -> "Dataset":
+    """Read the data set that a user names, with what ``--columns`` says of a table."""
     from ferkit.datasets.load import load_dataset
 
-    return load_dataset(path, person_pattern or AIHUB_PERSON)
+    return load_dataset(path, person_pattern, given_columns())
+
+
+def given_columns() -> dict[str, str]:
+    """What ``--columns`` says: the name of a column by meaning."""
+    found: dict[str, str] = click.get_current_context().meta.get("ferkit.columns", {})
+    return found
+
+
+def _set_columns(ctx: click.Context, text: str | None) -> None:
+    if text is not None:
+        from ferkit.datasets.tables import parse_columns
+
+        ctx.meta["ferkit.columns"] = parse_columns(text)
 
 
 def open_dataset(path: Path, person_pattern: str | None) -> "Dataset":
     """The data set that a user names; one line says what it holds."""
-    dataset = load(path, person_pattern)
+    dataset = load_data(path, person_pattern)
     counts = dataset.class_counts()
     listed = ", ".join(f"{name} {n}" for name, n in counts.items())
     logger.info(f"{len(dataset)} images in {path}, {len(counts)} classes: {listed or 'no labels'}")

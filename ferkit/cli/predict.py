@@ -364,6 +364,7 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
 
 def _crop(path: Path, model: Any, options: dict[str, Any], weights: Path | None) -> Any:
     from ferkit.core.errors import ImageError
+    from ferkit.core.files import read_regular
     from ferkit.datasets.images import decode_image
     from ferkit.faces.cropping import cropping_as_trained
 
@@ -371,7 +372,7 @@ def _crop(path: Path, model: Any, options: dict[str, Any], weights: Path | None)
     faces = cropping_as_trained(model.crops, detector, weights)
     logger.info(faces.reason)
     try:
-        crops = faces.cropper(model).cut(decode_image(path.read_bytes())).rgb
+        crops = faces.cropper(model).cut(decode_image(read_regular(path))).rgb
     except ImageError as error:
         raise DataError(f"{path}: {error}") from None
     if options["face"] > len(crops):

@@ -178,20 +178,12 @@ class LiveSettings:
     history: bool = True
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model, ready for frames."""
-
-    name: str
-    engine: Engine
-
-
 class LiveView:
     """Runs the live view.
 
     Args:
         source: of the frames.
-        models: names of the models to go through with the key m, the first one first.
+        models: names or folders of the models to go through with the key m, the first one first.
         load: opens one of them.
         view: shows the frames; None for none.
         settings: see there.
@@ -202,7 +194,7 @@ class LiveView:
         self,
         source: LiveSource,
         models: list[str],
-        load: Callable[[str], LoadedModel],
+        load: Callable[[str], Engine],
         view: View | None,
         settings: LiveSettings,
         on_result: Callable[[FrameResult, LabelSet], None] | None = None,
@@ -225,7 +217,7 @@ class LiveView:
         Raises:
             FerkitError: the source, a model or a file fails in a way that cannot be lived with.
         """
-        self._take(self._load(self._models[0]))
+        self._take(self._models[0])
         try:
             for frame in self._source.frames():
                 if frame is not None:
@@ -276,9 +268,9 @@ class LiveView:
         limit_s = self._settings.duration_s
         return frame is not None and limit_s is not None and frame.timestamp_s >= limit_s
 
-    def _take(self, model: LoadedModel) -> None:
-        self._model = model
-        self._engine = model.engine
+    def _take(self, model: str) -> None:
+        self._engine = self._load(model)
+        self._model = Path(model).name
         self._overlay = Overlay(
             self._engine.labels, self._language, bars=self._settings.bars, history=self._settings.history
         )
@@ -290,7 +282,7 @@ class LiveView:
         message = self._message if time.monotonic() < self._message_until else ""
         status = Status(
             fps=self._fps,
-            model=self._model.name,
+            model=self._model,
             rest_s=0.0 if neutral is None else neutral.seconds_left(result.timestamp_s),
             recording=self._recorder is not None,
             help=self._help,
@@ -344,8 +336,8 @@ class LiveView:
             self._tell("there is no other model", short="there is no other model")
             return
         self._which = (self._which + 1) % len(self._models)
-        self._take(self._load(self._models[self._which]))
-        self._tell(f"model: {self._model.name}", short=self._model.name)
+        self._take(self._models[self._which])
+        self._tell(f"model: {self._model}", short=self._model)
 
     def _tell(self, message: str, short: str) -> None:
         logger.info(message)

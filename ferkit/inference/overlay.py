@@ -158,7 +158,8 @@ class Overlay:
     ) -> None:
         if len(result) > 1:  # small faces in a crowd get small labels
             widths = result.faces.xyxy[:, 2] - result.faces.xyxy[:, 0]
-            painter = self._painter(int(np.clip(np.median(widths) / 4.5, 13, _text_size(rgb))))
+            least = max(13, max(rgb.shape[:2]) // 90)
+            painter = self._painter(int(np.clip(np.median(widths) / 4.5, least, _text_size(rgb))))
         texts, colors, shares = [], [], []
         words = WORDS[self.language]
         for label, proba in zip(result.label.tolist(), result.proba, strict=True):

@@ -5,9 +5,10 @@ import pytest
 
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
+from ferkit.faces.drawing import TextPainter
 from ferkit.inference import overlay as overlay_module
-from ferkit.inference.engine import FrameResult
-from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
+from ferkit.inference.engine import Engine, FrameResult
+from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
 from ferkit.inference.overlay import History, Overlay, Status, mirrored
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import LiveSource, VideoSource
@@ -48,9 +49,9 @@ def watch(
 ) -> tuple[LiveView, KeyedView, list[str]]:
     view, loaded = KeyedView(keys), []
 
-    def load(name: str) -> LoadedModel:
+    def load(name: str) -> Engine:
         loaded.append(name)
-        return LoadedModel(name, new_engine())
+        return new_engine()
 
     live = LiveView(
         LiveSource(video),
@@ -183,3 +184,31 @@ def test_only_changes_are_printed() -> None:
     assert [(t, track, name) for t, track, name, _ in lines] == [
         (0.0, 1, "sad"), (2.0, 1, "happy"), (4.0, 1, None), (6.0, 1, "happy"),
     ]  # fmt: skip
+
+
+def test_a_label_that_another_one_outweighs_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(TextPainter, "draw", lambda self, rgb, text, *more: texts.append(text))
+    overlay = Overlay(LABELS, bars=False, history=False)
+    result = result_of((40, 90, 2))
+    overlay.draw(frame_with((40, 90, 200)), result, Status())
+    result.proba[0] = [0.5, 0.1, 0.4]
+    overlay.draw(frame_with((40, 90, 200)), result, Status())
+    overlay.set_language("ko")
+    overlay.draw(frame_with((40, 90, 200)), result, Status())
+    assert texts[:2] == ["happy 80%", "happy 40% (held)"]
+    assert texts[2].startswith("기쁨 40%") or overlay.hint
+
+
+def test_the_bars_give_way_to_faces() -> None:
+    size_wh = (1280, 720)
+    corners = [(40, 60), (1180, 60), (40, 600), (1180, 600)]
+    blank = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    for n in range(5):
+        faces = result_of(*[(x, y, 1) for x, y in corners[:n]], (600, 300, 2))
+        drawn = Overlay(LABELS, history=False).draw(blank, faces, Status())
+        plain = Overlay(LABELS, bars=False, history=False).draw(blank, faces, Status())
+        assert ((drawn != plain).any()) == (n < 4)
+        for x, y in corners[:n]:
+            inside = slice(y + 5, y + 55), slice(x + 5, x + 55)
+            assert (drawn[inside] == plain[inside]).all()
