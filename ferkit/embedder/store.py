@@ -257,7 +257,16 @@ class Snapshot:
 
 
 class EmbeddingStore:
-    """One folder of embeddings. Made by :meth:`create` or :meth:`open`."""
+    """One folder of embeddings. Made by :meth:`create` or :meth:`open`.
+
+    >>> import ferkit, tempfile
+    >>> from ferkit.datasets.synthetic import write_dataset
+    >>> write_dataset(folder := tempfile.mkdtemp(), n_per_class=2, n_persons=4)
+    >>> store = ferkit.embed(folder, "raw", detector="none", cache_dir=tempfile.mkdtemp())
+    >>> table = EmbeddingStore.open(store.folder).load()
+    >>> table.X.shape == (len(table.y), store.dim)
+    True
+    """
 
     def __init__(self, folder: Path, settings: StoreSettings, manifest: dict[str, Any]) -> None:
         self.folder = folder

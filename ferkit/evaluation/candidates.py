@@ -254,7 +254,7 @@ class HeadCandidate:
         settings = dataclasses.replace(self.head, seed=task.seed)
         _import_what_fits(settings)
         fitted = fit_head(X[train], images.y[train], settings, images.groups[train])
-        labels = LabelSet.of(fitted.classes)
+        labels = LabelSet.from_names(fitted.classes)
         proba = np.empty((len(test), len(labels)), np.float32)
         proba[test] = fitted.predict_proba(X[task.test[test]])
         columns = [images.labels.names.index(name) for name in labels.names]
@@ -582,7 +582,7 @@ class CallableCandidate:
         """Call it on the crops of the test rows."""
         function = self._open()
         names, size_wh = self._labels(function), self._size(function)
-        labels = task.images.labels if names is None else LabelSet.of(names)
+        labels = task.images.labels if names is None else LabelSet.from_names(names)
 
         def predict(crops: np.ndarray) -> np.ndarray:
             try:
@@ -661,7 +661,9 @@ FORMS = (
 )
 
 
-def parse_candidates(names: Sequence[str], file: Path | None = None) -> tuple[Candidate, ...]:
+def parse_candidates(
+    names: Sequence[str | Mapping[str, Any]], file: Path | None = None
+) -> tuple[Candidate, ...]:
     """The candidates called ``names``, and those of a file; members of ensembles take part themselves too.
 
     Args:

@@ -48,7 +48,7 @@ def test_it_runs_and_shows_its_plots(executed: Any) -> None:
     assert len(plots) == 3
     assert "196 images of 20 persons" in printed(executed, "write_dataset")
     for name in ("ferkit", "logistic@ferkit", "mlp@ferkit"):
-        assert name in printed(executed, "table(")
+        assert name in printed(executed, "95 % interval")
     assert "corrected for" in printed(executed, "pair.sentence")
 
 
