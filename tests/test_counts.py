@@ -17,9 +17,9 @@ import ferkit
 from ferkit.cli.command import COMMON, Command
 from ferkit.cli.main import main
 
-MODULES = 300
+MODULES = 135
 """Modules, without ``__init__``."""
-CODE_LINES = 24_000
+CODE_LINES = 24_800
 """Lines of code: no blank lines, comments, docstrings and imports."""
 OPTIONS = 260
 """Options of all commands together; those that every command has count once."""
@@ -45,7 +45,7 @@ GIVEN_UP = (
 ALLOWED = (
     r"core/spellings\.py",  # the table of old spellings
     r"[\"'`](column\.contender|film.*|faceless|pictures?|films?|contenders?)[\"'`]",  # keys on disk and on the wire
-    r"\b0\.1\b|contenders is now candidates|docs/|https?://",
+    r"\b0\.1\b|contenders is now candidates|img imgpath|docs/|https?://",
 )
 """Places and lines that may have them."""
 

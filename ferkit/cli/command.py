@@ -257,8 +257,13 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _path(ctx: click.Context) -> str:
-    """``embed``, ``dataset import``: the command without ``fer``."""
-    return " ".join(ctx.command_path.split()[1:]) if ctx.parent is not None else ctx.info_name or ""
+    """``embed``, ``dataset import``: the command without what the program itself is called."""
+    names: list[str] = []
+    here: click.Context | None = ctx
+    while here is not None and (here.parent is not None or not names):
+        names.insert(0, here.info_name or "")
+        here = here.parent
+    return " ".join(names)
 
 
 def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:

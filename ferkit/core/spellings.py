@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "ignore_boxes": "use_boxes!",
         "format_": "format",
     },
+    "demo": {"images": "n_per_class", "persons": "n_persons"},
     "embed": {"shard_size": "rows_per_shard"},
     "fit": {
         "-C": "C",

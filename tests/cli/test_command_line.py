@@ -174,6 +174,12 @@ def test_old_spellings_are_understood_and_said(tmp_path: Path) -> None:
     assert "tap is now layer" in result.stderr
 
 
+def test_old_spellings_are_understood_whatever_the_program_is_called() -> None:
+    result = CliRunner().invoke(main, ["embed", "nothing", "--shard-size", "2"], prog_name="python -m ferkit")
+    assert result.exit_code == 1
+    assert "--shard-size is now --set rows_per_shard=2" in result.stderr
+
+
 def test_the_table_of_old_spellings_leads_somewhere() -> None:
     context = click.Context(main, info_name="fer")
     for path, renamed in OPTIONS.items():
