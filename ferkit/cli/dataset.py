@@ -105,7 +105,11 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         fer dataset info both.csv --all --plot both.png
     """
     from ferkit.core.files import write_atomically
+    from ferkit.core.fonts import require_plots
     from ferkit.datasets.summary import summarize
+
+    if options["plot"]:
+        require_plots()
 
     found_in = load_data(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:

@@ -61,12 +61,15 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
+    from ferkit.core.weights import SECOND_EDITION
     from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
     from ferkit.faces.cropping import Cropping, CropSettings
 
     dataset = open_dataset(data, options["person_pattern"])
+    if options["backbone"] == SECOND_EDITION:
+        _say_what_the_first_has(options["cache_dir"], options["name"] or dataset.name)
     crop = Cropping.ask(
         options["detector"], settings["detector_weights"],
         margin=options["margin"], no_face=options["no_face"], **settings.of(CropSettings),
@@ -108,6 +111,19 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
         f"{before}, {summary.n_deleted} no longer in the data: {store.folder}"
     )
+
+
+def _say_what_the_first_has(cache_dir: Path, name: str) -> None:
+    """Say so before data are embedded again that the first edition has embedded."""
+    from ferkit.core.weights import BUNDLED
+    from ferkit.embedder.store import find_stores
+
+    for folder in find_stores(cache_dir):
+        if folder.name.startswith(f"{name}--{BUNDLED}--"):
+            logger.info(
+                f"{folder} holds this data by {BUNDLED}, the first edition: heads on it go on working, and "
+                f"--backbone {BUNDLED} goes on with it; now it is embedded again, next to it"
+            )
 
 
 def _best_layer(

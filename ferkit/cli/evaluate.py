@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
         group="Data",
         help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.")  # fmt: skip
 @shared("by", "person_pattern", "columns", "data_detector")
-@shared("out", help="Folder for the report.  [default: <model>/eval-<data>]")
+@shared("out", help="Folder for the report.  [default: eval/<model>--<data>]")
 @shared("lang", "json", "models_dir")
 def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Measure a model on labelled images.
@@ -55,6 +56,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     """
     from ferkit.evaluation.evaluate_model import (
         check_columns,
+        copies_of_training,
         evaluate_model,
         in_words_of,
         labelled_part,
@@ -79,14 +81,16 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         logger.info("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
     for path, reason in scores.failures[:10]:
         logger.info(f"  failed: {path}: {reason}")
+    copies = copies_of_training(trained, scores, whole)
     evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, settings["seed"])
+    evaluation = replace(evaluation, copies=copies)
     found = evaluate_model(
         trained, whole, scores, y_true,
-        by=options["by"], seed=settings["seed"], costs=timed(trained, cropper, dataset),
+        by=options["by"], seed=settings["seed"], costs=timed(trained, cropper, dataset), copies=copies,
     )  # fmt: skip
     for note in found.candidates[0].notes:
         logger.info(f"note: {note}")
-    out = options["out"] or trained.folder / f"eval-{dataset.name}"
+    out = options["out"] or Path("eval") / f"{trained.name}--{dataset.name}"
     write_report(evaluation, out, options["lang"])
     files = write_comparison(found, out, options["lang"], dataset, page=settings["page"])
     if options["json"]:

@@ -36,7 +36,7 @@ def models() -> None:
 def list_models(models_dir: Path, **options: Any) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
     from ferkit.classifiers.model import list_models as listed_models
-    from ferkit.core.weights import BUNDLED, list_weights, weights_dir
+    from ferkit.core.weights import EDITIONS, list_weights, weights_dir
 
     weights, listed = list_weights(), listed_models(models_dir)
     trained = [entry.model for entry in listed if entry.model is not None]
@@ -47,7 +47,13 @@ def list_models(models_dir: Path, **options: Any) -> None:
             for w in weights
         ]
         own: list[dict[str, object]] = [
-            {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
+            {
+                "name": a.name,
+                "kind": a.kind,
+                "labels": list(a.labels.names),
+                "metrics": a.report,
+                "trained_on": a.trained_on,
+            }
             for a in trained
         ]
         own += [{"name": entry.name, "broken": entry.problem} for entry in broken]
@@ -69,10 +75,12 @@ def list_models(models_dir: Path, **options: Any) -> None:
         f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch"
     )
     click.echo("")
-    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
-    models += [(entry.name, "broken", entry.problem or "", "") for entry in broken]
-    click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
-    click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
+    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.report), a.trained_on) for a in trained]
+    models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
+    click.echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
+    click.echo(
+        f"{' and '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
+    )
 
 
 @models.command(cls=Command)
@@ -137,6 +145,8 @@ def _accuracy(metrics: dict) -> str:
 EXTRAS = {
     "deepface": ("deepface",),
     "mediapipe": ("mediapipe",),
+    "openvino": ("openvino",),
+    "plots": ("matplotlib",),
     "train": ("keras", "tensorflow", "tf2onnx"),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
     "audit": ("cleanlab",),
@@ -144,7 +154,13 @@ EXTRAS = {
     "video": ("av",),
     "window": ("pygame-ce",),
 }
-CORE = ("numpy", "opencv-python", "onnxruntime", "onnx", "scikit-learn", "scikit-image", "skops", "pillow")
+CORE = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skops", "pillow")
+_OPENCV = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 
 
 @dataclass(frozen=True)
@@ -188,9 +204,7 @@ def _python() -> list[Finding]:
 def _packages() -> list[Finding]:
     findings = []
     for name in CORE:
-        version = _version(name)
-        if version is None and name == "opencv-python":
-            version = _version("opencv-python-headless") or _version("opencv-contrib-python")
+        version = _version(name) or _version(f"{name}-gpu")
         missing = "pip install --force-reinstall ferkit"
         findings.append(
             Finding(name, "ok" if version else "wrong", version or "missing", "" if version else missing)
@@ -214,14 +228,16 @@ def _opencv() -> list[Finding]:
             "install libGL (Debian: apt-get install libgl1 libglib2.0-0), or pip install --force-reinstall "
         )
         return [Finding("OpenCV", "wrong", last, remedy + "--no-deps 'opencv-python-headless<5'")]
+    wheels = [name for name in _OPENCV if _version(name)]
+    several = f", of {len(wheels)} wheels over one cv2: {', '.join(wheels)}" if len(wheels) > 1 else ""
     version, haar, yunet = done.stdout.split()
     right = haar == yunet == "True"
     return [
         Finding(
             "OpenCV",
             "ok" if right else "wrong",
-            f"{version} loads" + ("" if right else ", but has no face detectors"),
-            "" if right else "pip install 'opencv-python>=4.10,<5'",
+            f"{version} loads" + ("" if right else ", but has no face detectors") + several,
+            "" if right else "pip install --force-reinstall --no-deps 'opencv-python-headless>=4.10,<5'",
         )
     ]
 
@@ -229,10 +245,16 @@ def _opencv() -> list[Finding]:
 def _onnxruntime() -> list[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
         return []
-    import onnxruntime
+    from ferkit.embedder.engines import Engine, available_devices, precisions_of
 
-    providers = [p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()]
-    return [Finding("ONNX Runtime", "ok", f"runs on {', '.join(providers)}")]
+    found = f"networks run on {', '.join(available_devices())}"
+    if "openvino" in available_devices():
+        found += f" (openvino in {', '.join(precisions_of(Engine('openvino')))})"
+    wheels = [name for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino") if _version(name)]
+    if len(wheels) > 1:
+        remedy = "they hide one another: pip uninstall all of them, then pip install the one that you want"
+        return [Finding("engines", "wrong", f"{' and '.join(wheels)} are both there; {found}", remedy)]
+    return [Finding("engines", "ok", found)]
 
 
 def _display() -> list[Finding]:
@@ -320,5 +342,6 @@ def demo(out: Path, settings: Chosen) -> None:
     click.echo(table(("model", "accuracy", "95 % interval", "macro-F1", "training"), cells, right=[1, 3, 4]))
     n, persons_seen = rows[0].evaluation.n, rows[0].evaluation.n_groups
     click.echo(f"\non {n} drawn faces of {persons_seen} persons that training never saw")
-    click.echo(f"look at {out / 'demo.png'} and {out / 'report'}; then try:")
+    shown = [str(out / name) for name in ("demo.png", "report") if (out / name).exists()]
+    click.echo(f"look at {' and '.join(shown)}; then try:")
     click.echo(f"  fer predict {out / 'models' / 'mlp'} {out / 'faces' / 'test' / 'happy'}")

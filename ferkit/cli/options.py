@@ -110,9 +110,9 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "by": (("--by",), {"multiple": True, "metavar": "COLUMN",
            "help": "Also compare the groups of a column; several times."}),
     "backbone": (("-b", "--backbone"), {"type": WordType("backbone"), "default": "ferkit",
-                 "help": "Network: ferkit (comes along), arcface, facenet512, …, mediapipe-landmarks, raw, or "
+                 "help": "Network: ferkit or ferkit2 (come along), arcface, …, mediapipe-landmarks, raw, or "
                  "onnx:FILE. See 'fer models list'."}),
-    "layer": (("--layer",), {"help": "Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto'."}),
+    "layer": (("--layer",), {"help": "From inside: stage1 … stage5, a tensor's name, several with +, or 'auto'."}),
     "name": (("--name",), {"help": "Name of the model."}),
     "overwrite": (("--overwrite",), {"is_flag": True, "help": "Replace a model of this name."}),
     "out": (("-o", "--out"), {"type": PATH, "help": "Folder for the results."}),

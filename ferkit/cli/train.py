@@ -90,7 +90,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     if target.exists() and not options["overwrite"] and is_fitted(target, request):
         _print_unchanged(target, options["json"])
         return
-    fitted = fit_held_out(table, head, split, search=search)
+    fitted = fit_held_out(table, head, split, search=search, store=store)
     for note in fitted.head.notes:
         logger.info(note)
     save_fit(target, fitted, store, table, request=request, overwrite=True)

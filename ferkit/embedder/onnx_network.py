@@ -6,17 +6,27 @@ stride 1, ``stage2`` with 2, ``stage3`` with 4 and so on; its end is the richest
 """
 
 import dataclasses
+import logging
 import math
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferkit.core.errors import DataError, WeightsError
 from ferkit.core.files import fingerprint
+from ferkit.embedder.engines import (
+    CPU,
+    LEAST_COSINE,
+    Engine,
+    Session,
+    cosines,
+    open_session,
+    requested_engines,
+)
 from ferkit.embedder.settings import EmbedderSettings, network_input, resize_crops
 
 if TYPE_CHECKING:
@@ -192,6 +202,12 @@ def _prune(model: "onnx.ModelProto") -> None:
 LARGEST_POOL = 7
 """Maps are averaged to at most this many rows and columns unless another size is asked for."""
 
+JOIN = "+"
+"""Between the names of layers that make up one embedding, laid out one behind the other."""
+
+LARGEST_JOINED_POOL = 4
+"""The same where several layers are joined, which adds up."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -214,7 +230,13 @@ class Layer:
         """Rows and columns that the maps are averaged to if nobody says otherwise; None for vectors."""
         if len(self.shape) != 3:
             return None
-        return min(self.shape[1], LARGEST_POOL), min(self.shape[2], LARGEST_POOL)
+        return self.fitting_pool_hw((LARGEST_POOL, LARGEST_POOL))
+
+    def fitting_pool_hw(self, pool_hw: tuple[int, int]) -> tuple[int, int] | None:
+        """``pool_hw``, or as much of it as the maps have; None for vectors."""
+        if len(self.shape) != 3:
+            return None
+        return min(self.shape[1], pool_hw[0]), min(self.shape[2], pool_hw[1])
 
 
 def list_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> list[Layer]:
@@ -253,6 +275,20 @@ def find_layer(model: "onnx.ModelProto", input_size_wh: tuple[int, int], name: s
         known = ", ".join(f"{tap.name} ({tap.tensor})" for tap in taps)
         raise DataError(f"expected a tap or tensor of the network, found {name!r}; taps: {known}")
     return layout.tap(name, name)
+
+
+def find_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int], names: str) -> list[Layer]:
+    """The layers that ``names`` joins: one, as :func:`find_layer` takes it, or several with + between them.
+
+    Raises:
+        DataError: one of them does not exist, cannot be an embedding, or is named twice.
+    """
+    if JOIN not in names or names in _Layout(model, input_size_wh).shapes:
+        return [find_layer(model, input_size_wh, names)]
+    layers = [find_layer(model, input_size_wh, name.strip()) for name in names.split(JOIN)]
+    if len({layer.tensor for layer in layers}) < len(layers):
+        raise DataError(f"expected different layers joined by {JOIN}, found {names!r}; name each once")
+    return layers
 
 
 _KEEPS_VALUES = frozenset(
@@ -374,6 +410,9 @@ def _without_large_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
     return light
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class InputFormat:
     """What a network takes, as far as its graph says.
@@ -394,10 +433,22 @@ class InputFormat:
 
 
 class NetworkEmbedder:
-    """An ONNX network as embedder; made by :func:`open_network`."""
+    """An ONNX network as embedder; made by :func:`open_network`.
+
+    Attributes:
+        engine: what runs it; the settings name another where that one is not here.
+        cosine: mean cosine of the first batch's embeddings with those of ONNX Runtime in float32; None if that is
+            what runs it, or before the first batch.
+    """
 
     def __init__(
-        self, settings: EmbedderSettings, runner: "BatchRunner", weights_path: Path, licence: str
+        self,
+        settings: EmbedderSettings,
+        runner: "BatchRunner",
+        pools: Sequence[tuple[int, int] | None],
+        weights_path: Path,
+        licence: str,
+        reference: "Callable[[], BatchRunner] | None" = None,
     ) -> None:
         self.settings = settings
         self.name = settings.backbone
@@ -406,7 +457,10 @@ class NetworkEmbedder:
         self.fingerprint = fingerprint(settings)
         self.weights_path: Path | None = weights_path
         self.licence = licence
-        self._runner = runner
+        self.engine = runner.engine
+        self.cosine: float | None = None
+        self._runner, self._pools = runner, pools
+        self._reference = reference
         blank = np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)
         self.dim = self._features(blank).shape[1]
 
@@ -414,13 +468,30 @@ class NetworkEmbedder:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3); other sizes are brought to the input size.
 
         Raises:
-            DataError: crops of another shape or type.
+            DataError: crops of another shape or type, or a first batch that is too far from float32.
         """
         crops = resize_crops(crops, self.input_size_wh, self.resize)
-        return self._features(crops) if len(crops) else np.empty((0, self.dim), np.float32)
+        if not len(crops):
+            return np.empty((0, self.dim), np.float32)
+        features = self._features(crops)
+        if self._reference is not None:
+            reference, self._reference = self._reference(), None
+            self.cosine = float(cosines(features, self._features(crops, reference)).mean())
+            logger.info("%s; cosine with ONNX Runtime in float32 %.5f", self.engine, self.cosine)
+            if self.cosine < LEAST_COSINE:
+                raise DataError(
+                    f"expected embeddings by {self.engine} with a cosine of at least {LEAST_COSINE} with those in "
+                    f"float32, found {self.cosine:.5f}; take float32"
+                )
+        return features
 
-    def _features(self, crops: np.ndarray) -> np.ndarray:
-        features = pool_features(self._runner.run(crops)[0], self.settings.pool_hw)
+    def _features(self, crops: np.ndarray, runner: "BatchRunner | None" = None) -> np.ndarray:
+        outputs = (runner or self._runner).run(crops)
+        # A network may have more outputs than the first, which is its embedding.
+        layers = [
+            pool_features(output, pool_hw) for output, pool_hw in zip(outputs, self._pools, strict=False)
+        ]
+        features = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
         return l2_normalized(features) if self.settings.l2_normalize else features
 
 
@@ -428,12 +499,13 @@ class BatchRunner:
     """Crops of the input size in, the network's outputs out.
 
     Args:
-        session: an ONNX Runtime session.
+        session: of the network.
         network_format: what it takes.
         settings: how crops become that.
     """
 
-    def __init__(self, session: Any, network_format: InputFormat, settings: EmbedderSettings) -> None:
+    def __init__(self, session: Session, network_format: InputFormat, settings: EmbedderSettings) -> None:
+        self.engine = session.engine
         self._session = session
         self._format = network_format
         self._settings = settings
@@ -451,21 +523,27 @@ class BatchRunner:
         return [np.concatenate(outputs)[: len(values)] for outputs in zip(*parts, strict=True)]
 
     def _run(self, values: np.ndarray) -> list[np.ndarray]:
-        outputs: list[np.ndarray] = self._session.run(None, {self._format.name: values})
-        return outputs
+        return self._session.run(None, {self._format.name: values})
 
 
 def open_network(
-    path: Path, settings: EmbedderSettings, licence: str, threads: int | None = None
+    path: Path,
+    settings: EmbedderSettings,
+    licence: str,
+    threads: int | None = None,
+    engines: Sequence[Engine] | None = None,
 ) -> NetworkEmbedder:
     """An ONNX file as embedder.
 
     Args:
         path: the file.
-        settings: what is put in and taken out; ``tap`` may be the name of a stage, and its ``pool_hw`` None:
-            the embedder's own settings then say which tensor and pooling that is.
+        settings: what is put in and taken out; ``tap`` may be the name of a stage, or of several joined by +, and
+            its ``pool_hw`` None: the embedder's own settings then say which tensors and pooling that is.
         licence: of the weights, for model cards.
         threads: how many work on one batch; None takes every core.
+        engines: to try for new embeddings, the best first: the embedder's own settings then name the one that was
+            taken, and its first batch is compared with float32. None takes the settings' own, or where that is not
+            here, another.
 
     Raises:
         WeightsError: no ONNX network, or it takes another size or colour than the settings say.
@@ -474,45 +552,46 @@ def open_network(
     model = load_graph(path)
     network_format = input_format(model)
     _check_fits(settings, network_format, path)
-    changed = False
+    changed, pools = False, [settings.pool_hw]
     if settings.tap == "last":
         settings = dataclasses.replace(settings, tap=None)
     if settings.tap is not None:
-        tap = find_layer(model, settings.input_size_wh, settings.tap)
-        pool_hw = settings.pool_hw or tap.default_pool_hw
-        settings = dataclasses.replace(settings, tap=tap.tensor, pool_hw=pool_hw)
-        cut(model, [tap.tensor], [tap.tensor] if tap.channels_last else [])
+        layers = find_layers(model, settings.input_size_wh, settings.tap)
+        if len(layers) == 1:
+            pools = [settings.pool_hw or layers[0].default_pool_hw]
+            settings = dataclasses.replace(settings, tap=layers[0].tensor, pool_hw=pools[0])
+        else:
+            largest = settings.pool_hw or (LARGEST_JOINED_POOL, LARGEST_JOINED_POOL)
+            pools = [layer.fitting_pool_hw(largest) for layer in layers]
+            tensors = JOIN.join(layer.tensor for layer in layers)
+            settings = dataclasses.replace(settings, tap=tensors, pool_hw=largest)
+        cut(
+            model,
+            [layer.tensor for layer in layers],
+            [layer.tensor for layer in layers if layer.channels_last],
+        )
         changed = True
     changed |= split_prelu(model) > 0
-    session = open_session(model.SerializeToString() if changed else path, path.name, threads)
-    return NetworkEmbedder(settings, BatchRunner(session, network_format, settings), path, licence)
+    source = model.SerializeToString() if changed else path
+
+    def runner(candidates: Sequence[Engine]) -> BatchRunner:
+        session = open_session(source, path.name, candidates, threads=threads)
+        return BatchRunner(session, network_format, settings)
+
+    if engines is None:
+        return NetworkEmbedder(settings, runner(engines_of(settings)), pools, path, licence)
+    opened = runner(engines)
+    name, precision = opened.engine.name, opened.engine.precision
+    settings = dataclasses.replace(settings, engine=name, precision=precision)
+    reference = None if opened.engine == CPU else lambda: runner([CPU])
+    return NetworkEmbedder(settings, opened, pools, path, licence, reference)
 
 
-def open_session(model: Path | bytes, name: str, threads: int | None = None) -> Any:
-    """An ONNX Runtime session on the processor.
-
-    Args:
-        model: a file, or its content.
-        name: what messages call it.
-        threads: how many work within one run; None takes every core.
-
-    Raises:
-        WeightsError: ONNX Runtime cannot run it.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters is raised
-    options.intra_op_num_threads = threads or 0
-    # Threads that wait must not burn the time of those that read and crop the next batch.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(
-            str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime raises a family of its own for unsupported and damaged networks
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(f"expected an ONNX network, but {name} cannot be loaded: {lines[0]}") from None
+def engines_of(settings: EmbedderSettings) -> list[Engine]:
+    """What to run a network with whose embeddings were made with ``settings``, the best first."""
+    own = Engine(settings.engine, settings.precision)
+    asked = requested_engines(None if own == CPU else own)
+    return asked if CPU in asked else [*asked, CPU]
 
 
 def input_format(model: "onnx.ModelProto") -> InputFormat:

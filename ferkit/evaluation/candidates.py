@@ -22,13 +22,14 @@ from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
 from ferkit.classifiers.model import RECORD, Model, find_model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
-from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular
+from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.spellings import new_words
 from ferkit.core.types import Predict
-from ferkit.core.weights import BUNDLED, bundled_folder
+from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
 from ferkit.datasets.dataset import Sample
 from ferkit.datasets.split import SplitSettings, make_split
+from ferkit.embedder.engines import open_session
 from ferkit.evaluation.comparison import Costs, Kind, RepeatResult
 from ferkit.evaluation.fer_network import FerNetwork, find_network
 from ferkit.evaluation.protocol import EvaluationData
@@ -240,7 +241,7 @@ class HeadCandidate:
         return {
             "kind": self.kind,
             "head": self.head.to_dict(),
-            "embedder": dataclasses.asdict(embedder.settings),
+            "embedder": settings_dict(embedder.settings),
             "faces": bench.faces(),
         }
 
@@ -519,8 +520,8 @@ class DeepFaceCandidate:
 
         file = self._file()
         load_graph(file)  # says in a sentence when it is no network
-        session = _open(file)
-        (entry,) = session.get_inputs()
+        session = open_session(file, file.name)
+        (entry,) = session.inputs
 
         def predict(crops: np.ndarray) -> np.ndarray:
             gray = [cv2.cvtColor(fit_to(crop, (224, 224), "letterbox"), cv2.COLOR_RGB2GRAY) for crop in crops]
@@ -634,20 +635,12 @@ class CallableCandidate:
         return int(width), int(height)
 
 
-def _open(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
 logger = logging.getLogger(__name__)
 
 DEFAULT = (
     "dummy",
-    *(f"{head}@{backbone}" for backbone in ("hog", BUNDLED) for head in ("logistic", "mlp", "svm")),
-    BUNDLED,
+    *(f"{head}@{backbone}" for backbone in ("hog", DEFAULT_EDITION) for head in ("logistic", "mlp", "svm")),
+    DEFAULT_EDITION,
 )
 """What takes part when nobody is named: the floor, three heads on gradients and on the shipped network's embedding,
 and that network itself."""
@@ -704,13 +697,15 @@ def parse_candidate(entry: str | Mapping[str, Any]) -> Candidate:
     kind, _, rest = use.partition(":")
     if "@" in use and use.partition("@")[0] in HEADS:
         return _head(name, use, options)
-    if use == BUNDLED:
-        return _plain(ModelCandidate, options)(name, bundled_folder())
+    if use in EDITIONS:
+        return _plain(ModelCandidate, options)(name, bundled_folder(use))
     if kind == "finetune" and rest:
         return FinetuneCandidate(name, rest, _flat(options))
     makers: dict[str, Callable[[], Candidate]] = {
         "dummy": lambda: _plain(DummyCandidate, options)(name),
-        "model": lambda: _plain(ModelCandidate, options)(name, Path(rest)),
+        "model": lambda: _plain(ModelCandidate, options)(
+            name, bundled_folder(rest) if rest in EDITIONS else Path(rest)
+        ),
         "ensemble": lambda: _plain(EnsembleCandidate, options)(name, tuple(map(called, _members(use, rest)))),
         "peer": lambda: _peer(name, rest, options),
         "python": lambda: _callable(name, rest, options),
