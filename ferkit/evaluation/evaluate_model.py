@@ -239,6 +239,39 @@ def _of_paths(dataset: Dataset | None, paths: np.ndarray) -> Dataset | None:
     return dataset.subset([known[path] for path in paths])
 
 
+def fit_request(
+    table: EmbeddingTable,
+    store: EmbeddingStore,
+    settings: HeadSettings,
+    split_settings: SplitSettings,
+    search: SearchSettings | None = None,
+) -> str:
+    """Return the digest of everything that decides what a fit gives: data, embeddings and settings."""
+    rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
+    tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
+    embeddings = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
+    settled = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    return fingerprint([rows, embeddings, fingerprint(store.settings), *settled])
+
+
+def is_fitted(folder: Path, request: str) -> bool:
+    """Whether the model in ``folder`` is what :func:`fit_request` asks for.
+
+    Raises:
+        ModelError: it is another one.
+    """
+    try:
+        found = read_model(folder).record.data.get("request")
+    except ModelError as error:
+        raise ModelError(f"{error}; --overwrite replaces it, another --name keeps it") from None
+    if found != request:
+        raise ModelError(
+            f"the model {folder} exists, fitted on other data or with other settings; --overwrite replaces it, "
+            "another --name keeps both"
+        )
+    return True
+
+
 def save_fit(
     folder: Path,
     fitted: HeldOutFit,
