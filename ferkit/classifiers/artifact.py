@@ -7,8 +7,7 @@ Nothing in a folder is ever unpickled.
 import json
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from importlib import import_module
 from pathlib import Path
@@ -19,9 +18,13 @@ from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import write_json
 from ferkit.core.fingerprint import file_sha256, fingerprint
 from ferkit.core.protocols import ExpressionClassifier
+from ferkit.embedder.graph import refuse_external_data
 
 FORMAT = 1
 RECORD = "model.json"
+
+LARGEST_RECORD = 64 << 20
+"""Bytes of ``model.json``; more is no record."""
 
 _LOADERS = {
     "embedding": "ferkit.classifiers.embedding:load_embedding_classifier",
@@ -90,19 +93,53 @@ def read_model(folder: Path) -> ModelArtifact:
     """
     artifact, digests = _read_record(folder)
     for name, sha256 in digests.items():
-        _verify(folder, name, sha256)
+        try:
+            _verify(folder, name, sha256)
+        except (OSError, ValueError) as error:  # a name that no file can have, a disk that fails
+            raise _unreadable(folder / name, error) from None
+    return artifact
+
+
+def scan_model(folder: Path) -> ModelArtifact:
+    """What a model folder says of itself, with all its files there but unread.
+
+    Raises:
+        ModelError: anything at all is wrong with it.
+    """
+    try:
+        artifact, _ = _read_record(folder)
+        for name in artifact.files:
+            _check_inside(folder, name)
+        values = [artifact.kind, artifact.record.licence, *artifact.labels.names]
+        if not all(isinstance(value, str) for value in values):
+            raise ModelError(f"expected words for kind, licence and classes, found {ascii(values)[:200]}")
+        "".join(values).encode()  # not every string of JSON is text
+        if not isinstance(artifact.metrics, dict):
+            raise ModelError(f"expected figures in {folder / RECORD}, found {ascii(artifact.metrics)[:50]}")
+        artifact.faces  # noqa: B018 - raises
+    except ModelError:
+        raise
+    except Exception as error:  # a foreign file fails in as many ways as there are
+        raise _unreadable(folder / RECORD, error) from None
     return artifact
 
 
 def list_artifacts(models_dir: Path) -> list[ModelArtifact]:
-    """The models in a folder, by name, files unverified; of an unreadable one a warning tells."""
-    found = []
+    """The models in a folder, by name, files unread; :func:`broken_models` gives the others."""
+    return [found for _, found in _scan(models_dir) if isinstance(found, ModelArtifact)]
+
+
+def broken_models(models_dir: Path) -> dict[str, str]:
+    """Why models in a folder cannot be used, by name."""
+    return {name: found for name, found in _scan(models_dir) if isinstance(found, str)}
+
+
+def _scan(models_dir: Path) -> Iterator[tuple[str, ModelArtifact | str]]:
     for path in sorted(models_dir.glob(f"[!.]*/{RECORD}")):
         try:
-            found.append(_read_record(path.parent)[0])
+            yield path.parent.name, scan_model(path.parent)
         except ModelError as error:
-            warnings.warn(str(error), stacklevel=2)
-    return found
+            yield path.parent.name, str(error)
 
 
 def _read_record(folder: Path) -> tuple[ModelArtifact, dict[str, str]]:
@@ -114,21 +151,33 @@ def _read_record(folder: Path) -> tuple[ModelArtifact, dict[str, str]]:
             f"expected a model in {folder}, found {found}; 'fer fit' and 'fer finetune' make models"
         )
     try:
+        if path.stat().st_size > LARGEST_RECORD:
+            raise ValueError(f"it has more than {LARGEST_RECORD >> 20} MiB")
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {error}; make the model anew or take a copy of it"
-        ) from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise _unreadable(path, error) from None
     if not isinstance(values, dict) or not isinstance(values.get("format"), int):
         raise ModelError(f"{path} is not of ferkit; choose a folder that 'fer fit' or 'fer finetune' made")
     if values["format"] > FORMAT:
         raise ModelError(
             f"{folder} has format {values['format']}, this ferkit reads up to {FORMAT}: update ferkit"
         )
-    if values.pop("sha256", None) != fingerprint(values):
-        raise ModelError(f"{path} was changed after it was written; make the model anew or take a copy of it")
-    digests = {name: str(entry["sha256"]) for name, entry in values["files"].items()}
-    return ModelArtifact(folder, _record(values, path), tuple(digests)), digests
+    try:
+        if values.pop("sha256", None) != fingerprint(values):
+            raise ModelError(
+                f"{path} was changed after it was written; make the model again or take a copy of it"
+            )
+        digests = {name: str(entry["sha256"]) for name, entry in values["files"].items()}
+        return ModelArtifact(folder, _record(values, path), tuple(digests)), digests
+    except ModelError:
+        raise
+    except Exception as error:  # of whatever a foreign hand wrote there
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    what = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+    return ModelError(f"{path} cannot be read: {what[:300]}; make the model again or take a copy of it")
 
 
 def load_classifier(
@@ -179,19 +228,29 @@ def _record(values: Mapping[str, Any], path: Path) -> ModelRecord:
     return record
 
 
-def _verify(folder: Path, name: str, sha256: str) -> None:
+def _check_inside(folder: Path, name: str) -> Path:
     path = folder / name
-    if ".." in Path(name).parts or Path(name).is_absolute():
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():
         raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
     if not path.is_file():
         raise ModelError(
-            f"the model {folder} is damaged: {name} is missing; make it anew or take a copy of it"
+            f"the model {folder} is damaged: {name} is missing; make it again or take a copy of it"
         )
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
+    return path
+
+
+def _verify(folder: Path, name: str, sha256: str) -> None:
+    path = _check_inside(folder, name)
     if file_sha256(path) != sha256:
         raise ModelError(
             f"the model {folder} is damaged: {name} was changed after it was written; "
             "make it anew or take a copy of it"
         )
+    if path.suffix == ".onnx":
+        refuse_external_data(path.read_bytes(), str(path), ModelError)
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ferkit.classifiers.artifact import (
+    RECORD,
     ModelArtifact,
     ModelRecord,
     load_classifier,
@@ -156,9 +157,19 @@ def load_ensemble(
     """
     parts = artifact.record.parts
     members = [
-        load_classifier(artifact.folder / name, weights=weights, threads=threads) for name in parts["members"]
+        load_classifier(_member(artifact, name), weights=weights, threads=threads)
+        for name in parts["members"]
     ]
     return EnsembleClassifier(members, parts["weights"], logits=parts["rule"] == "logit-mean")
+
+
+def _member(artifact: ModelArtifact, name: str) -> Path:
+    """The folder of a member; never the ensemble itself nor anything outside it. Raises ModelError."""
+    folder = artifact.folder / name
+    here = artifact.folder.resolve()
+    if f"{name}/{RECORD}" not in artifact.files or here not in folder.resolve().parents:
+        raise ModelError(f"the ensemble {artifact.folder} has no member {name!r} of its own; do not use it")
+    return folder
 
 
 def _fitted(crops: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:

@@ -149,6 +149,15 @@ def _weights() -> list[Finding]:
     return [*findings, _writable("weights folder", weights_dir())]
 
 
+def _models() -> list[Finding]:
+    from ferkit.classifiers.artifact import broken_models
+
+    return [
+        Finding(f"model {name}", "wrong", reason, f"move models/{name} away, or make it again")
+        for name, reason in broken_models(Path("models")).items()
+    ]
+
+
 def _place() -> list[Finding]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free / 1e9
@@ -175,5 +184,5 @@ def _version(package: str) -> str | None:
 
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (
-    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _place,
+    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _models, _place,
 )  # fmt: skip

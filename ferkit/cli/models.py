@@ -22,12 +22,13 @@ def models() -> None:
 @models_dir_option
 def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
-    from ferkit.classifiers.artifact import list_artifacts
+    from ferkit.classifiers.artifact import broken_models, list_artifacts
     from ferkit.zoo.fetch import list_weights, weights_dir
     from ferkit.zoo.shipped import SHIPPED, shipped_folder
 
     shipped = [artifact for artifact in list_artifacts(shipped_folder().parent) if artifact.name == SHIPPED]
     weights, trained = list_weights(), shipped + list_artifacts(models_dir)
+    broken = broken_models(models_dir)
     if as_json:
         known = [
             {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known}
@@ -36,7 +37,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
         own = [
             {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
             for a in trained
-        ]
+        ] + [{"name": name, "broken": reason} for name, reason in broken.items()]
         click.echo(json.dumps({"weights": known, "models": own}, ensure_ascii=False, indent=1))
         return
     rows = [
@@ -57,6 +58,8 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     click.echo("")
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
+    for name, reason in broken.items():
+        click.echo(f"{name} is broken: {reason}")
     click.echo(f"{SHIPPED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, ModelError
 
 
 def check_image(rgb: np.ndarray) -> np.ndarray:
@@ -62,3 +62,26 @@ def _describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
     return type(value).__name__
+
+
+def check_probabilities(proba: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Return ``proba`` as float32 (n, k) if its rows are probabilities, within a hundredth.
+
+    Args:
+        proba: what a model gave.
+        shape: rows and classes expected.
+        name: of the model.
+
+    Raises:
+        ModelError: another shape, NaN, negative values, or rows that do not sum to 1.
+    """
+    proba = np.asarray(proba, np.float32)
+    if proba.shape != shape:
+        raise ModelError(f"the model {name} gives an output of shape {proba.shape}, expected {shape}")
+    if not (
+        np.isfinite(proba).all() and (proba >= -0.01).all() and (abs(proba.sum(axis=1) - 1) < 0.01).all()
+    ):
+        raise ModelError(
+            f"the model {name} gives values that are no probabilities; train it again or take a copy of it"
+        )
+    return proba

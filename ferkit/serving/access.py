@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import re
 import socket
 import time
 from collections import OrderedDict
@@ -18,6 +19,11 @@ OPEN = ("/health", "/ready", "/docs", "/docs.css", "/openapi.json", "/favicon.ic
 
 READING = ("GET", "HEAD", "OPTIONS")
 _MAX_CLIENTS = 10_000
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(:\d{1,5})?")
+
+MAX_WRONG = 10
+LOCKED_S = 60.0
+"""After so many wrong tokens within this time a client's tokens are not looked at for as long."""
 
 
 class Access:
@@ -36,6 +42,7 @@ class Access:
         self._names = {name.lower() for name in names}
         self._origins = {origin.rstrip("/").lower() for origin in settings.allowed_origin}
         self._rate = _Rate(settings.limits.rate)
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
 
     def check(self, scope: Scope) -> None:
         """Let a request or handshake pass.
@@ -45,7 +52,7 @@ class Access:
         """
         headers = Headers(scope=scope)
         self._check_reach(scope)
-        if not is_page(scope["path"]):  # of many small files
+        if not is_page(path_of(scope)):  # of many small files
             self._rate.count(client_of(scope))
         host = headers.get("host", "")
         if not self._knows(host):
@@ -56,15 +63,32 @@ class Access:
             )
         if scope["type"] == "websocket" or scope["method"] not in READING:
             self._check_origin(headers, host)
-        asks = scope["type"] == "http" and scope["method"] != "OPTIONS" and needs_token(scope["path"])
-        if asks and not self.may_enter(bearer(headers)):
+        asks = scope["type"] == "http" and scope["method"] != "OPTIONS" and needs_token(path_of(scope))
+        if asks and not self.may_enter(bearer(headers), client_of(scope)):
             raise Refused(401, "no_token", "Expected the server's token: Authorization: Bearer <token>.")
 
-    def may_enter(self, shown: str | None) -> bool:
-        """Whether a token is the right one, in a time that does not depend on how much of it is right."""
+    def may_enter(self, shown: str | None, client: str) -> bool:
+        """Whether a token is the right one, in a time that does not depend on how much of it is right.
+
+        Raises:
+            Refused: the client showed too many wrong ones (429).
+        """
         if self._token is None:
             return True
-        return hmac.compare_digest((shown or "").encode("utf-8", "surrogatepass"), self._token.encode())
+        if shown is None:
+            return False
+        now_s = time.monotonic()
+        wrong = [then_s for then_s in self._wrong.get(client, ()) if now_s - then_s < LOCKED_S]
+        if len(wrong) >= MAX_WRONG:
+            left_s = max(1, round(LOCKED_S - (now_s - wrong[-1])))
+            raise Refused(429, "locked_out", f"Too many wrong tokens; wait {left_s} s.", left_s)
+        right = hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), self._token.encode())
+        if not right:
+            self._wrong.pop(client, None)
+            self._wrong[client] = [*wrong, now_s]
+            if len(self._wrong) > _MAX_CLIENTS:
+                self._wrong.popitem(last=False)
+        return right
 
     def _check_reach(self, scope: Scope) -> None:
         # Another program than 'fer serve' may have bound the address.
@@ -78,6 +102,8 @@ class Access:
 
     def _knows(self, host: str) -> bool:
         name = _hostname(host)
+        if name is None:
+            return False
         if name in self._names:
             return True
         if self._loopback:
@@ -91,7 +117,7 @@ class Access:
     def _check_origin(self, headers: Headers, host: str) -> None:
         origin = headers.get("origin")
         if origin is None:
-            if headers.get("sec-fetch-site") == "cross-site":
+            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
                 raise _foreign()
             return
         origin = origin.lower()
@@ -151,6 +177,13 @@ def bearer(headers: Headers) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
+def path_of(scope: Scope) -> str:
+    """The path as the server's own routes have it, without the prefix under which a proxy offers them."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
+
+
 def needs_token(path: str) -> bool:
     """Whether a path is for those with the token; the page itself and its files are for everybody."""
     return path not in OPEN and not is_page(path)
@@ -165,11 +198,10 @@ def _foreign() -> Refused:
     return Refused(403, "foreign_origin", "The request came from another site's page.")
 
 
-def _hostname(host: str) -> str:
-    host = host.lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+def _hostname(host: str) -> str | None:
+    """The name in a Host header; None for what is none, such as one with a user part."""
+    match = _HOST.fullmatch(host.lower())
+    return match[1].strip("[]") if match else None
 
 
 def _netloc(netloc: str) -> str:

@@ -27,6 +27,7 @@ class Model(BaseModel):
     labels: list[Label]
     size_mb: float
     licence: str
+    broken: str | None = Field(None, description="Why it cannot be used; such a model has no labels.")
 
 
 class Models(BaseModel):

@@ -1,119 +1,133 @@
-"""Uvicorn's connections with time limits: those that stay silent, or do not take what they asked for, are cut."""
+"""Connections under watch, by public means: a protocol around Uvicorn's own, and a layer around the application."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
-from ferkit.serving.settings import Limits
 
 HEAD_S = 10.0
-"""The head of a request must be complete so soon after the connection is made, or after the head's first byte."""
+"""A connection that waits for so long without the whole head of a request is cut."""
 
 STALL_S = 20.0
 """An answer must move within this time, and a connection that is to be closed be gone."""
 
 
-class _Stall(asyncio.Protocol):
-    """Looks every now and then whether what was written is taken."""
+class Connections:
+    """Knows which connections are in use, and cuts those that hold one for nothing.
 
-    transport: asyncio.Transport
-    loop: asyncio.AbstractEventLoop
+    Args:
+        app: the application, around which it is put.
+        most: connections there may be.
+        most_of_one: connections of one address.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, most_of_one: int) -> None:
+        self._app, self._most, self._most_of_one = app, most, most_of_one
+        self._open: dict[tuple[Any, Any], _Watched] = {}
+
+    def protocol(self, **options: Any) -> asyncio.Protocol:
+        """A new connection's protocol, for ``uvicorn.Config(http=…)``."""
+        return _Watched(H11Protocol(**options), self._enter, self._leave)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watched = None
+        if scope["type"] in ("http", "websocket"):
+            watched = self._open.get((_pair(scope.get("client")), _pair(scope.get("server"))))
+        if watched is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await send(message)
+            except TimeoutError:
+                watched.cut()
+                raise
+
+        watched.cut_after(None)
+        try:
+            await self._app(scope, receive, send_in_time)
+        finally:
+            watched.cut_after(HEAD_S if scope["type"] == "http" else STALL_S)
+
+    def _enter(self, watched: "_Watched") -> bool:
+        host = watched.key[0] and watched.key[0][0]
+        here = [other for other in self._open.values() if not other.is_closing]
+        of_one = sum(other.key[0][0] == host for other in here if other.key[0])
+        if len(here) >= self._most or of_one >= self._most_of_one:
+            return False
+        self._open[watched.key] = watched
+        return True
+
+    def _leave(self, watched: "_Watched") -> None:
+        if self._open.get(watched.key) is watched:
+            del self._open[watched.key]
+
+
+class _Watched(asyncio.Protocol):
+    """Passes everything on to Uvicorn's protocol, and can cut the connection."""
+
+    key: tuple[Any, Any]
+    _transport: asyncio.Transport
     _timer: asyncio.TimerHandle | None = None
-    _stalled = False
-    _paused = False
+    _is_in = False
 
-    def watch(self) -> None:
-        self._timer = self.loop.call_later(STALL_S, self._look)
-
-    def unwatch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def pause_writing(self) -> None:
-        self._paused = True
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        self._paused = self._stalled = False
-        super().resume_writing()
-
-    def _look(self) -> None:
-        stalls = self._paused or self.transport.is_closing()
-        if stalls and self._stalled:  # for at least one whole period
-            self.transport.abort()
-            return
-        self._stalled = stalls
-        self.watch()
-
-
-class ImpatientHttp(_Stall, H11Protocol):
-    """HTTP/1.1 with limits; :func:`http_protocol` sets how many connections there may be."""
-
-    max_connections: int
-    max_of_one: int
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        of_one = sum(_host(other) == _host(self) for other in self.connections)
-        if len(self.connections) > self.max_connections or of_one > self.max_of_one:
-            transport.abort()
-            return
-        self._deadline = self.loop.call_later(HEAD_S, self._give_up)
-        self.watch()
-
-    def data_received(self, data: bytes) -> None:
-        if self._deadline is None and self._between_requests:
-            self._deadline = self.loop.call_later(HEAD_S, self._give_up)
-        super().data_received(data)
-        if not self._between_requests:
-            self._cancel_deadline()
-
-    def handle_websocket_upgrade(self, event: Any) -> None:
-        self._cancel_deadline()
-        self.unwatch()
-        super().handle_websocket_upgrade(event)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_deadline()
-        self.unwatch()
-        super().connection_lost(exc)
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        enter: "Callable[[_Watched], bool]",
+        leave: "Callable[[_Watched], None]",
+    ) -> None:
+        self._inner, self._enter, self._leave = inner, enter, leave
 
     @property
-    def _between_requests(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
-    def _give_up(self) -> None:
-        self.transport.abort()
+    def cut(self) -> None:
+        """End the connection at once; what was not taken is lost."""
+        self._leave(self)
+        self._transport.abort()
 
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
-class ImpatientWebSocket(_Stall, WebSocketsSansIOProtocol):
-    """A WebSocket that is cut when its client takes nothing any more."""
+    def cut_after(self, seconds: float | None) -> None:
+        """Cut the connection when so much time is over; None takes that back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.cut)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.watch()
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.key = _pair(transport.get_extra_info("peername")), _pair(transport.get_extra_info("sockname"))
+        self._is_in = self._enter(self)
+        if not self._is_in:
+            transport.abort()
+            return
+        self.cut_after(HEAD_S)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.unwatch()
-        super().connection_lost(exc)
+        if self._is_in:
+            self.cut_after(None)
+            self._leave(self)
+            self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
 
 
-def _host(connection: object) -> str | None:
-    client = getattr(connection, "client", None)
-    return client[0] if client else None
-
-
-def http_protocol(limits: Limits, behind_proxy: bool) -> type[ImpatientHttp]:
-    """The protocol with these limits; a proxy may have all connections, any other address half of them."""
-    most = limits.max_connections
-    of_one = most if behind_proxy else max(1, most // 2)
-    return type("ServerHttp", (ImpatientHttp,), {"max_connections": most, "max_of_one": of_one})
+def _pair(address: Any) -> tuple[str, int] | None:
+    """Host and port, as Uvicorn tells them to the application."""
+    return (str(address[0]), int(address[1])) if isinstance(address, (tuple, list)) else None

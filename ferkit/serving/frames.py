@@ -16,7 +16,7 @@ from ferkit.inference.pace import LivePace
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, SmoothingSettings
 from ferkit.serving.errors import Refused
 from ferkit.serving.pictures import picture_kind, read_picture
-from ferkit.serving.shelf import OpenModel
+from ferkit.serving.shelf import ModelChoice, OpenModel, OpenModels
 
 HEADER = struct.Struct("<Id")
 """Before each picture: the frame's number, and when it was taken, in milliseconds of the client's clock."""
@@ -69,40 +69,44 @@ def parse_frame(message: bytes, max_bytes: int) -> StreamFrame:
     return StreamFrame(number, captured_ms, content, time.perf_counter())
 
 
-class StreamReader:
-    """Reads the frames of one client; every method but :meth:`read` is cheap.
+@dataclass(frozen=True)
+class StreamSettings:
+    """What a worker needs to read a stream, at any time anew.
 
-    Args:
-        model: whose classifier and detector it shares.
+    Attributes:
+        id: under which the worker keeps what it knows of the stream.
         fps: that the client means to send, so that the work fits between two frames.
         max_pixels: of a frame.
         detect_size: the detector sees frames scaled down to this longer side, in pixels.
     """
 
-    def __init__(self, model: OpenModel, fps: float, max_pixels: int, detect_size: int) -> None:
-        start_confidence = 0.0 if model.detector.name == "haar" else 0.6  # Haar's are not on others' scale
+    id: int
+    fps: float
+    max_pixels: int
+    detect_size: int
+
+
+class StreamReader:
+    """Reads the frames of one client, in a worker.
+
+    Args:
+        model: whose classifier and detector it shares.
+        settings: the stream's.
+    """
+
+    def __init__(self, model: OpenModel, settings: StreamSettings) -> None:
+        start_confidence = 0.0 if model.faces.settings.detector == "haar" else 0.6  # not on others' scale
         self.engine = Engine(
-            model.trained.classifier,
+            model.classifier,
             model.detector,
             LabelSmoother(SmoothingSettings(), len(model.labels)),
-            EngineSettings(model.faces.settings, model.trained.resize, detect_size),
+            EngineSettings(model.faces.settings, model.resize, settings.detect_size),
             FaceTracker(TrackerSettings(start_confidence=start_confidence, keep_s=KEEP_S)),
-            LivePace(fps),
+            LivePace(settings.fps),
         )
         self.model = model
-        self._max_pixels = max_pixels
+        self._max_pixels = settings.max_pixels
         self._clock = _StreamClock()
-
-    def calibrate(self, seconds: float) -> None:
-        """Learn from resting faces for so long from now on.
-
-        Raises:
-            Refused: the model has no neutral class.
-        """
-        try:
-            self.engine.neutral = NeutralCalibration(self.model.labels, seconds)
-        except DataError as error:
-            raise Refused(422, "no_neutral", f"{error}.") from None
 
     def read(self, frame: StreamFrame, n_dropped: int) -> tuple[str, int]:
         """The answer as JSON, and how many faces are in it.
@@ -125,6 +129,46 @@ class StreamReader:
             "neutral_left_s": 0.0 if neutral is None else round(neutral.seconds_left(result.timestamp_s), 2),
         }
         return json.dumps(answer, ensure_ascii=False, allow_nan=False), len(result)
+
+
+def open_reader(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> StreamReader:
+    """The stream's reader in this worker; a new one if it has none. Raises Refused."""
+    if settings.id not in models.streams:
+        models.streams[settings.id] = StreamReader(models.get(choice), settings)
+    reader: StreamReader = models.streams[settings.id]
+    return reader
+
+
+def prepare_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
+    """Open what the stream needs; in a worker. Raises Refused."""
+    open_reader(models, choice, settings)
+
+
+def read_frame(
+    models: OpenModels, choice: ModelChoice, settings: StreamSettings, taken: tuple[StreamFrame, int]
+) -> tuple[str, int]:
+    """See :meth:`StreamReader.read`; in a worker. Raises Refused."""
+    return open_reader(models, choice, settings).read(*taken)
+
+
+def calibrate_stream(
+    models: OpenModels, choice: ModelChoice, settings: StreamSettings, seconds: float
+) -> None:
+    """Learn from resting faces for so long from now on; in a worker.
+
+    Raises:
+        Refused: the model has no neutral class.
+    """
+    reader = open_reader(models, choice, settings)
+    try:
+        reader.engine.neutral = NeutralCalibration(reader.model.labels, seconds)
+    except DataError as error:
+        raise Refused(422, "no_neutral", f"{error}.") from None
+
+
+def reset_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
+    """Forget everybody; in a worker. Raises Refused."""
+    open_reader(models, choice, settings).engine.reset()
 
 
 class _StreamClock:

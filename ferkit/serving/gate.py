@@ -7,7 +7,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ferkit.serving.access import READING, Access, client_of, is_page
+from ferkit.serving.access import READING, Access, client_of, is_page, path_of
 from ferkit.serving.errors import Refused, own_fault
 from ferkit.serving.log import EventLog
 from ferkit.serving.metrics import Metrics
@@ -63,10 +63,10 @@ class Gate:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began_s = time.perf_counter()
+        began_s, method = time.perf_counter(), _method(scope)
         scope.setdefault("state", {})["note"] = {}  # what a route wants to have in the log
         body = _Body(receive, self._limits, _body_limit(scope, self._limits))
-        answer = _Answer(send, body, is_page(scope["path"]))
+        answer = _Answer(send, body, is_page(path_of(scope)))
         try:
             self._access.check(scope)
             body.check_length(Headers(scope=scope))
@@ -74,6 +74,8 @@ class Gate:
             self._note_refusal(scope, refused)
             await answer.refuse(refused)
         else:
+            if scope["method"] == "HEAD":  # like GET, whose body the server then leaves out
+                scope = {**scope, "method": "GET"}
             try:
                 await self._app(scope, body.receive, answer.send)
             except Exception as error:
@@ -82,13 +84,13 @@ class Gate:
                     await answer.refuse(fault)
         seconds = time.perf_counter() - began_s
         route = route_of(scope)
-        self._metrics.requests.labels(route, _method(scope), str(answer.status)).inc()
+        self._metrics.requests.labels(route, method, str(answer.status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         note = scope["state"]["note"]
         self._log.write(
             "request",
             client=client_of(scope),
-            method=_method(scope),
+            method=method,
             route=route,
             status=answer.status,
             ms=round(seconds * 1000, 1),
@@ -125,7 +127,8 @@ class _Body:
         allowed_s = 10 * self._limits.body_timeout_s + self.n_bytes / 100_000
         left_s = min(self._limits.body_timeout_s, self._began_s + allowed_s - time.monotonic())
         try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, left_s))
+            async with asyncio.timeout(max(0.0, left_s)):
+                message = await self._receive()
         except TimeoutError:
             raise Refused(408, "slow", "The body of the request came too slowly.") from None
         if message["type"] == "http.request":
@@ -212,4 +215,4 @@ def _method(scope: Scope) -> str:
 def _body_limit(scope: Scope, limits: Limits) -> int:
     if scope["method"] in READING:
         return 0
-    return limits.max_film_bytes if scope["path"] == FILM_PATH else limits.max_bytes
+    return limits.max_film_bytes if path_of(scope) == FILM_PATH else limits.max_bytes

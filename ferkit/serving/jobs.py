@@ -20,6 +20,7 @@ from ferkit.core.files import exclusive_lock
 from ferkit.serving.errors import Refused
 from ferkit.serving.film_job import ANNOTATED, RESULT, TABLE, TIMELINE, FilmJob
 from ferkit.serving.metrics import Metrics
+from ferkit.serving.settings import Limits
 
 FILES = {
     RESULT: "application/json",
@@ -54,9 +55,9 @@ class Job:
     ended_s: float | None = None
     task: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
-    def describe(self) -> dict[str, Any]:
-        """The job as the API tells of it."""
-        here = f"/v1/jobs/{self.id}"
+    def describe(self, root_path: str = "") -> dict[str, Any]:
+        """The job as the API tells of it, its links under a prefix."""
+        here = f"{root_path}/v1/jobs/{self.id}"
         files = [name for name in FILES if self.status == "done" and (self.folder / name).is_file()]
         return {
             "id": self.id,
@@ -71,15 +72,14 @@ class JobBoard:
     """All films of a server.
 
     Args:
-        max_jobs: that wait or are read at a time.
-        ttl_s: results stay so long.
-        max_run_s: a film that takes longer is given up.
+        limits: how many films there may be, how long they may take, how long and how large results may stay.
         metrics: are told how many there are.
     """
 
-    def __init__(self, max_jobs: int, ttl_s: float, max_run_s: float, metrics: Metrics) -> None:
-        self._max_jobs, self._ttl_s, self._max_run_s = max_jobs, ttl_s, max_run_s
-        self._metrics = metrics
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits, self._metrics = limits, metrics
+        # On busy cores a film can take several times as long as it lasts.
+        self._max_run_s = 4 * limits.max_duration_s
         self._jobs: dict[str, Job] = {}
         self._turn = asyncio.Semaphore(1)
         self._stack = contextlib.ExitStack()
@@ -116,12 +116,15 @@ class JobBoard:
         """
         active = [job for job in self._jobs.values() if job.ended_s is None]
         own = sum(job.client == client for job in active)
-        if len(active) >= self._max_jobs or own >= max(1, self._max_jobs // 2):
+        if len(active) >= self._limits.max_jobs or own >= max(1, self._limits.max_jobs // 2):
             raise Refused(503, "busy", "Too many films are waiting; try again later.", retry_after_s=30)
         assert self._root is not None
         id = secrets.token_urlsafe(18)
         job = Job(id, client, self._root / id)
-        job.folder.mkdir(mode=0o700)
+        try:
+            job.folder.mkdir(mode=0o700, parents=True)  # all of it: folders of temporary files are swept
+        except OSError:
+            raise Refused(503, "no_room", "There is no room for the film; try again later.", 60) from None
         self._jobs[id] = job
         try:
             yield job
@@ -179,7 +182,18 @@ class JobBoard:
             job.ended_s = time.monotonic()
             # Only what was asked for stays.
             film.unlink(missing_ok=True)
+            self._make_room()
             self._count()
+
+    def _make_room(self) -> None:
+        """Remove the oldest results while all together are too large."""
+        ended = sorted((job.ended_s, job.id) for job in self._jobs.values() if job.ended_s is not None)
+        sizes = {id: _size(self._jobs[id].folder) for _, id in ended}
+        for _, id in ended:
+            if sum(sizes.values()) <= self._limits.max_results_bytes:
+                return
+            del sizes[id]
+            self._forget(self._jobs[id])
 
     async def _read(self, job: Job) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -217,10 +231,16 @@ class JobBoard:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(min(30.0, self._ttl_s / 4))
-            old = time.monotonic() - self._ttl_s
+            await asyncio.sleep(min(30.0, self._limits.job_ttl_s / 4))
+            old = time.monotonic() - self._limits.job_ttl_s
             for job in [j for j in self._jobs.values() if j.ended_s is not None and j.ended_s < old]:
                 self._forget(job)
+
+
+def _size(folder: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
 
 
 def _environment() -> dict[str, str]:

@@ -4,19 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ferkit.core.faces import Faces
-from ferkit.core.protocols import ExpressionClassifier
 from ferkit.faces.quality import face_quality
 from ferkit.serving.errors import Refused
 from ferkit.serving.metrics import Metrics
 from ferkit.serving.pictures import read_picture
-from ferkit.serving.shelf import OpenModel
+from ferkit.serving.shelf import ModelChoice, OpenModels
 from ferkit.serving.workers import Workers
 
 BATCH = 32
@@ -38,7 +35,9 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class FaceCrops:
+    """The faces of a picture, cut out by a worker."""
+
     size_wh: tuple[int, int]
     xyxy: np.ndarray
     crops: np.ndarray
@@ -56,7 +55,7 @@ class Predictor:
 
     def __init__(self, workers: Workers, metrics: Metrics, max_waiting: int) -> None:
         self._workers, self._metrics, self._max_waiting = workers, metrics, max_waiting
-        self._batchers: WeakKeyDictionary[OpenModel, _Batcher] = WeakKeyDictionary()
+        self._batchers: dict[str, _Batcher] = {}
         self.n_waiting = 0
 
     @contextlib.contextmanager
@@ -77,21 +76,21 @@ class Predictor:
             self.n_waiting -= 1
 
     async def predict(
-        self, model: OpenModel, uploads: Sequence[Upload], max_pixels: int
+        self, choice: ModelChoice, uploads: Sequence[Upload], max_pixels: int
     ) -> list[dict[str, Any]]:
         """What is in each picture, as the API says it.
 
         Raises:
-            Refused: no picture could be read; for the first one's reason.
+            Refused: no picture could be read, for the first one's reason; or the model cannot be used.
         """
-        found = await asyncio.gather(*(self._one(model, u, max_pixels) for u in uploads))
+        found = await asyncio.gather(*(self._one(choice, u, max_pixels) for u in uploads))
         refused = [refusal for _, refusal in found if refusal is not None]
         if refused and len(refused) == len(found):
             raise refused[0]
         return [entry for entry, _ in found]
 
     async def _one(
-        self, model: OpenModel, upload: Upload, max_pixels: int
+        self, choice: ModelChoice, upload: Upload, max_pixels: int
     ) -> tuple[dict[str, Any], Refused | None]:
         entry: dict[str, Any] = {
             "name": upload.name,
@@ -101,46 +100,53 @@ class Predictor:
             "error": None,
         }
         try:
-            cut = await self._workers.run(lambda: _cut(model, upload.content, max_pixels))
+            found: FaceCrops = await self._workers.run(
+                cut_faces, choice, upload.content, max_pixels, by_image=True
+            )
         except Refused as refusal:
             return {**entry, "error": refusal.message}, refusal
-        entry["width"], entry["height"] = cut.size_wh
-        if len(cut.crops):
-            proba = await self._batcher(model).classify(cut.crops)
+        entry["width"], entry["height"] = found.size_wh
+        if len(found.crops):
+            proba = await self._classify(choice, found.crops)
             entry["faces"] = [
-                describe_face(model.labels.names, *face)
-                for face in zip(cut.xyxy, cut.quality, proba, strict=True)
+                describe_face(choice.labels.names, *face)
+                for face in zip(found.xyxy, found.quality, proba, strict=True)
             ]
         return entry, None
 
-    def _batcher(self, model: OpenModel) -> "_Batcher":
-        if model not in self._batchers:
-            self._batchers[model] = _Batcher(model.trained.classifier, self._workers, self._metrics)
-        return self._batchers[model]
+    async def _classify(self, choice: ModelChoice, crops: np.ndarray) -> np.ndarray:
+        batcher = self._batchers.get(choice.name)
+        if batcher is None or batcher.choice != choice:
+            batcher = self._batchers[choice.name] = _Batcher(choice, self._workers, self._metrics)
+        return await batcher.classify(crops)
 
 
 @dataclass
 class _Batcher:
-    """Crops that come while a batch is worked on make the next batch."""
+    """Crops that come while all workers are busy make the next batch."""
 
-    classifier: ExpressionClassifier
+    choice: ModelChoice
     workers: Workers
     metrics: Metrics
+    _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _waiting: _Asked = field(default_factory=list)
-    _task: "asyncio.Task[None] | None" = None
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.append((crops, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+        if len(self._tasks) < self.workers.n:
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await future
 
     async def _work(self) -> None:
         while self._waiting:
             batch: _Asked = []
             try:
-                proba = await self.workers.run_latest(partial(self._take, batch), self._classify)
+                proba = await self.workers.run(
+                    classify_crops, self.choice, take=lambda b=batch: self._take(b)
+                )
             except BaseException as error:
                 for _, future in batch:
                     if not future.done():
@@ -154,17 +160,29 @@ class _Batcher:
                     future.set_result(proba[first : first + len(crops)])
                 first += len(crops)
 
-    def _take(self, batch: _Asked) -> np.ndarray:
-        """Move what fits into one batch there; its crops as one array."""
+    def _take(self, batch: _Asked) -> np.ndarray | None:
+        """Move what fits into one batch there; its crops as one array, None if others took all."""
         n = 0
         while self._waiting and (not batch or n + len(self._waiting[0][0]) <= BATCH):
             batch.append(self._waiting.pop(0))
             n += len(batch[-1][0])
+        if not batch:
+            return None
         self.metrics.batch.observe(n)
         return np.concatenate([crops for crops, _ in batch])
 
-    def _classify(self, crops: np.ndarray) -> np.ndarray:
-        return self.classifier.predict_proba(crops)
+
+def cut_faces(models: OpenModels, choice: ModelChoice, content: bytes, max_pixels: int) -> FaceCrops:
+    """The faces of a picture; in a worker. Raises Refused."""
+    rgb = read_picture(content, max_pixels)
+    xyxy, crops, _ = models.get(choice).cropper.cut(rgb)
+    faces = Faces(xyxy, np.ones(len(xyxy), np.float32))
+    return FaceCrops((rgb.shape[1], rgb.shape[0]), xyxy, crops, face_quality(crops, faces))
+
+
+def classify_crops(models: OpenModels, choice: ModelChoice, crops: np.ndarray) -> np.ndarray:
+    """Probabilities float32 (n, k) of crops; in a worker. Raises Refused."""
+    return models.get(choice).classifier.predict_proba(crops)
 
 
 def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: np.ndarray) -> dict[str, Any]:
@@ -177,10 +195,3 @@ def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: 
         "label": names[best],
         "probabilities": {name: round(float(p), 4) for name, p in zip(names, proba, strict=True)},
     }
-
-
-def _cut(model: OpenModel, content: bytes, max_pixels: int) -> _Cut:
-    rgb = read_picture(content, max_pixels)
-    xyxy, crops, _ = model.cropper.cut(rgb)
-    faces = Faces(xyxy, np.ones(len(xyxy), np.float32))
-    return _Cut((rgb.shape[1], rgb.shape[0]), xyxy, crops, face_quality(crops, faces))

@@ -24,9 +24,9 @@ router = APIRouter()
 SHORTEST_S = 0.01
 """Below it all frames of a film are looked at: none has more than a hundred a second."""
 
-ModelName = Annotated[str | None, Query(description="Out of GET /v1/models; the default if left out.")]
-PurposeName = Annotated[str | None, Query(description="What the expressions are read for; see GET /v1/info.")]
-PurposeHeader = Annotated[str | None, Header(description="The same, for those who prefer it here.")]
+ModelName = Annotated[str, Query(description="Out of GET /v1/models; the default if left out.")]
+PurposeName = Annotated[str, Query(description="What the expressions are read for; see GET /v1/info.")]
+PurposeHeader = Annotated[str, Header(description="The same, for those who prefer it here.")]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -50,10 +50,10 @@ def service_of(request: Request | WebSocket) -> Service:
     return service
 
 
-def declare(request: Request, query: str | None, header: str | None) -> None:
+def declare(request: Request, query: str, header: str) -> None:
     """Check the purpose of a request, and note it for the log. Raises Refused."""
     settings = service_of(request).settings
-    purpose = check_purpose(query or header, settings.purpose, frozenset(settings.allow_purpose))
+    purpose = check_purpose(query or header or None, settings.purpose, frozenset(settings.allow_purpose))
     request.state.note["purpose"] = purpose
 
 
@@ -64,9 +64,9 @@ async def info(request: Request) -> answers.Info:
 
 @router.get("/v1/models", summary="The models that may be asked for", responses=problems())
 async def models(request: Request) -> answers.Models:
-    shelf = service_of(request).shelf
+    catalog = service_of(request).catalog
     return answers.Models.model_validate(
-        {"default": shelf.default, "models": await run_in_threadpool(shelf.describe)}
+        {"default": catalog.default, "models": await run_in_threadpool(catalog.describe)}
     )
 
 
@@ -78,14 +78,14 @@ async def models(request: Request) -> answers.Models:
 )
 async def predict(
     request: Request,
-    model: ModelName = None,
-    purpose: PurposeName = None,
-    x_ferkit_purpose: PurposeHeader = None,
+    model: ModelName = "",
+    purpose: PurposeName = "",
+    x_ferkit_purpose: PurposeHeader = "",
 ) -> answers.Prediction:
     service = service_of(request)
     declare(request, purpose, x_ferkit_purpose)
     with service.predictor.place():
-        chosen = await service.shelf.get(model)
+        chosen = await run_in_threadpool(service.catalog.get, model)
         request.state.note["model"] = chosen.name
         uploads = await _pictures(request, service.settings.limits.max_pictures)
         found = await service.predictor.predict(chosen, uploads, service.settings.limits.max_pixels)
@@ -104,9 +104,9 @@ async def predict(
 )
 async def video(
     request: Request,
-    model: ModelName = None,
-    purpose: PurposeName = None,
-    x_ferkit_purpose: PurposeHeader = None,
+    model: ModelName = "",
+    purpose: PurposeName = "",
+    x_ferkit_purpose: PurposeHeader = "",
     every: Annotated[
         float, Query(ge=0, le=3600, description="Seconds between the frames looked at; 0: all")
     ] = 0.5,
@@ -116,7 +116,7 @@ async def video(
     service = service_of(request)
     settings, limits = service.settings, service.settings.limits
     declare(request, purpose, x_ferkit_purpose)
-    chosen = await service.shelf.get(model)
+    chosen = await run_in_threadpool(service.catalog.get, model)
     with service.jobs.new(client_of(request.scope)) as job:
         film = await receive_film(request, job.folder)
         request.state.note["model"] = chosen.name
@@ -133,12 +133,12 @@ async def video(
             limits.max_duration_s,
         )
         service.jobs.start(job, what)
-    return answers.JobState(**job.describe())
+    return answers.JobState(**job.describe(_prefix(request)))
 
 
 @router.get("/v1/jobs/{id}", summary="How far a film is", responses=problems(404))
 async def job_state(request: Request, id: str) -> answers.JobState:
-    return answers.JobState(**service_of(request).jobs.get(id).describe())
+    return answers.JobState(**service_of(request).jobs.get(id).describe(_prefix(request)))
 
 
 @router.get(
@@ -180,10 +180,10 @@ async def stream(socket: WebSocket) -> None:
     client, streams = client_of(socket.scope), service.streams
     most = service.settings.limits.max_streams
     await socket.accept()
-    entered = service.access.may_enter(bearer(socket.headers))
+    shown = bearer(socket.headers)
     session = StreamSession(
-        socket, service.settings, service.shelf, service.workers, service.metrics, service.log,
-        (lambda token: True) if entered else service.access.may_enter,
+        socket, service.settings, service.catalog, service.workers, service.metrics, service.log,
+        lambda token: service.access.may_enter(token if shown is None else shown, client),
     )  # fmt: skip
     if sum(streams.values()) >= most or streams.get(client, 0) >= max(1, most // 2):
         await session.turn_away(Refused(429, "too_many", "Too many streams are open; try again later."))
@@ -214,6 +214,10 @@ async def ready(request: Request) -> dict[str, str]:
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _prefix(request: Request) -> str:
+    return str(request.scope.get("root_path", ""))
 
 
 async def _pictures(request: Request, most: int) -> list[Upload]:

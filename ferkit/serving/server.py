@@ -1,93 +1,76 @@
 """The server that ``fer serve`` runs: Uvicorn, set up for strangers."""
 
+import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable
-from types import FrameType
+import threading
+from collections.abc import Iterator
 
-import cv2
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ferkit.core.errors import FerkitError
-from ferkit.serving.connections import ImpatientWebSocket, http_protocol
+from ferkit.serving.connections import Connections
 from ferkit.serving.log import EventLog
 from ferkit.serving.settings import ServeSettings
 
 KEEP_ALIVE_S = 10
 GRACE_S = 10
 
+logger = logging.getLogger(__name__)
 
-class FerkitServer(uvicorn.Server):
-    """Serves an application until it is told to stop.
 
-    Args:
-        app: of :func:`ferkit.serving.app.create_app`.
-        settings: the same as the application's.
-        say: told where the server is, once it listens.
+def run_server(app: FastAPI, settings: ServeSettings) -> None:
+    """Serve an application of :func:`ferkit.serving.app.create_app` until SIGINT or SIGTERM.
+
+    Raises:
+        FerkitError: the address cannot be listened on.
     """
+    with listen(settings.host, settings.port) as listening, stopping_is_no_failure():
+        serve_on(listening, uvicorn.Server(uvicorn_config(app, settings)), app)
 
-    def __init__(self, app: FastAPI, settings: ServeSettings, say: Callable[[str], object]) -> None:
-        super().__init__(uvicorn_config(app, settings))
-        self._settings, self._say = settings, say
-        self._log: EventLog = app.state.service.log
-        self.port = settings.port
 
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until SIGINT or SIGTERM.
-
-        Raises:
-            FerkitError: the address cannot be listened on.
-        """
-        # The process is this server's own. Pictures are read side by side; threads within one would be in the way.
-        cv2.setNumThreads(1)
-        listening = listen(self._settings.host, self._settings.port)
-        self.port = listening.getsockname()[1]
-        complaints = Complaints(self._log)
-        complaints.addFilter(
-            lambda record: not record.name.startswith("python_multipart")
-        )  # of what clients send
-        logging.getLogger().addHandler(complaints)
-        try:
-            super().run([listening])
-        finally:
-            logging.getLogger().removeHandler(complaints)
-            listening.close()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host = self._settings.host
-        shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
-        self._say(f"ferkit is at http://{shown}:{self.port}  (stop: Ctrl+C)")
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Being told to stop is no failure: the signal is not raised again after the end, as Uvicorn would.
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
+def serve_on(listening: socket.socket, server: uvicorn.Server, app: FastAPI) -> None:
+    """Serve on a bound socket; what libraries warn of goes into the application's log."""
+    host, port = listening.getsockname()[:2]
+    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
+    complaints = Complaints(app.state.service.log)
+    logging.getLogger().addHandler(complaints)
+    listening.listen(128)  # from now on clients can come; they are answered when all is ready
+    logger.info("ferkit is at http://%s:%s  (stop: Ctrl+C)", shown, port)
+    try:
+        server.run([listening])
+    finally:
+        logging.getLogger().removeHandler(complaints)
 
 
 def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     """How the application is served."""
+    limits = settings.limits
+    most, behind_proxy = limits.max_connections, bool(settings.trusted_proxy)
+    # Inside: whoever the proxy speaks for; outside: the connection itself.
+    inner = ProxyHeadersMiddleware(app, list(settings.trusted_proxy)) if behind_proxy else app
+    watched = Connections(inner, most, most if behind_proxy else max(1, most // 2))  # type: ignore[arg-type]
     return uvicorn.Config(
-        app,
+        watched,
         host=settings.host,
         port=settings.port,
-        http=http_protocol(settings.limits, bool(settings.trusted_proxy)),
-        ws=ImpatientWebSocket,
-        # A frame with its header, or a command.
-        ws_max_size=settings.limits.max_frame_bytes + 1024,
+        http=watched.protocol,  # type: ignore[arg-type]
+        ws="websockets-sansio",
+        # Frames that are too large are to be answered as such, not only cut off.
+        ws_max_size=4 * limits.max_frame_bytes,
         ws_per_message_deflate=False,  # pictures are compressed already, and what is small could unfold to much
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxy),
-        forwarded_allow_ips=list(settings.trusted_proxy),
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=32_768,
         lifespan="on",
     )
 
@@ -112,12 +95,27 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+@contextlib.contextmanager
+def stopping_is_no_failure() -> Iterator[None]:
+    """Let the process end well after a signal to stop, which Uvicorn raises once more at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {name: signal.signal(name, lambda *_: None) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
 class Complaints(logging.Handler):
     """Takes what libraries warn of into the log of events."""
 
     def __init__(self, log: EventLog) -> None:
         super().__init__(logging.WARNING)
         self._log = log
+        self.addFilter(lambda record: not record.name.startswith("python_multipart"))  # of what clients send
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage().strip()

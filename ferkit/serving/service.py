@@ -11,7 +11,7 @@ from ferkit.serving.metrics import Metrics
 from ferkit.serving.predict import Predictor
 from ferkit.serving.purposes import PURPOSES, REASON_EN, REASON_KO
 from ferkit.serving.settings import ServeSettings
-from ferkit.serving.shelf import ModelShelf
+from ferkit.serving.shelf import ModelCatalog
 from ferkit.serving.workers import Workers
 
 
@@ -32,26 +32,25 @@ class Service:
         self.metrics = Metrics()
         self.log = EventLog(settings.log_dir, console)
         self.access = Access(settings)
-        self.workers = Workers(settings.workers)
-        self.shelf = ModelShelf(settings, self.workers)
+        self.catalog = ModelCatalog(settings)
+        self.workers = Workers(settings, self.catalog)
         self.predictor = Predictor(self.workers, self.metrics, limits.max_waiting)
-        # On busy cores a film can take several times as long as it lasts.
-        self.jobs = JobBoard(limits.max_jobs, limits.job_ttl_s, 4 * limits.max_duration_s, self.metrics)
+        self.jobs = JobBoard(limits, self.metrics)
         self.streams: dict[str, int] = {}
         self.ready = False
+        self.workers.warm_up(self.catalog.get(None))
 
     async def open(self) -> None:
         """Begin."""
         await self.jobs.open()
         self.ready = True
-        self.log.write("started", version=metadata.version("ferkit"), model=self.shelf.default)
+        self.log.write("started", version=metadata.version("ferkit"), model=self.catalog.default)
 
     async def close(self) -> None:
         """Take everything down."""
         self.ready = False
         await self.jobs.close()
-        self.shelf.close()
-        await self.workers.close()
+        self.workers.close()
         self.log.write("stopped")
         self.log.close()
 

@@ -8,16 +8,25 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ferkit.serving.errors import Refused, own_fault
-from ferkit.serving.frames import StreamFrame, StreamReader, parse_frame
+from ferkit.serving.frames import (
+    StreamFrame,
+    StreamSettings,
+    calibrate_stream,
+    parse_frame,
+    prepare_stream,
+    read_frame,
+    reset_stream,
+)
 from ferkit.serving.log import EventLog
 from ferkit.serving.metrics import Metrics
 from ferkit.serving.purposes import check_purpose
 from ferkit.serving.settings import ServeSettings
-from ferkit.serving.shelf import ModelShelf, OpenModel, describe_labels
-from ferkit.serving.workers import Workers
+from ferkit.serving.shelf import ModelCatalog, ModelChoice, describe_labels
+from ferkit.serving.workers import Workers, new_id
 
 START_S = 10.0
 SEND_S = 10.0
@@ -41,7 +50,7 @@ class StreamSession:
 
     Args:
         socket: accepted already.
-        settings, shelf, workers, metrics, log: the server's.
+        settings, catalog, workers, metrics, log: the server's.
         may_enter: whether a token is right; asked only where the handshake showed none.
     """
 
@@ -49,28 +58,32 @@ class StreamSession:
         self,
         socket: WebSocket,
         settings: ServeSettings,
-        shelf: ModelShelf,
+        catalog: ModelCatalog,
         workers: Workers,
         metrics: Metrics,
         log: EventLog,
         may_enter: Callable[[str | None], bool],
     ) -> None:
         self._socket, self._settings, self._limits = socket, settings, settings.limits
-        self._shelf, self._workers, self._metrics, self._log = shelf, workers, metrics, log
+        self._catalog, self._workers, self._metrics, self._log = catalog, workers, metrics, log
         self._may_enter = may_enter
-        self._reader: StreamReader | None = None
+        self._worker = workers.for_stream()
+        self._choice: ModelChoice | None = None
+        self._reader: StreamSettings | None = None  # of the worker's reader
         self._fps = 10.0
         self._purpose: str | None = None
         self._newest: StreamFrame | None = None
         self._arrived = asyncio.Event()
         self._engine = asyncio.Lock()  # it serves one at a time: a frame, or a command
         self._n_dropped = self._n_answered = self._n_unreadable = 0
+        self._received_s = 0.0
         self._tokens, self._counted_s = 2 * self._limits.max_fps, time.monotonic()
 
     async def run(self) -> None:
         """Serve until the client goes, or is sent away."""
         code: int | None = None
         began_s = time.monotonic()
+        self._worker.n_streams += 1
         try:
             await self._start()
             await self._serve()
@@ -85,12 +98,15 @@ class StreamSession:
             code = fault.close_code
             await self._say_no(fault)
         finally:
+            self._worker.n_streams -= 1
+            if self._reader is not None:
+                self._worker.forgotten.append(self._reader.id)
             self._log.write(
                 "stream",
                 client=self._socket.client.host if self._socket.client else None,
                 close=code,
                 purpose=self._purpose,
-                model=self._reader.model.name if self._reader else None,
+                model=self._choice.name if self._choice else None,
                 seconds=round(time.monotonic() - began_s, 1),
                 answered=self._n_answered,
                 dropped=self._n_dropped,
@@ -110,26 +126,29 @@ class StreamSession:
         await self._use(start.model)
 
     async def _use(self, name: str | None) -> None:
-        model = await self._shelf.get(name)
-        self._reader = await self._workers.run(self._reader_of(model))
-        await self._send({"type": "ready", "model": model.name, "labels": describe_labels(model.labels)})
+        choice = await run_in_threadpool(self._catalog.get, name)
+        limits, settings = self._limits, self._settings
+        reader = StreamSettings(new_id(), self._fps, limits.max_frame_pixels, settings.detect_size)
+        await self._workers.run(prepare_stream, choice, reader, worker=self._worker)
+        if self._reader is not None:
+            self._worker.forgotten.append(self._reader.id)
+        self._choice, self._reader = choice, reader
+        await self._send({"type": "ready", "model": choice.name, "labels": describe_labels(choice.labels)})
 
-    def _reader_of(self, model: OpenModel) -> Callable[[], StreamReader]:
-        max_pixels, detect_size = self._limits.max_frame_pixels, self._settings.detect_size
-        return lambda: StreamReader(model, self._fps, max_pixels, detect_size)
+    async def _ask(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Let the stream's worker do something with its reader."""
+        assert self._choice is not None
+        return await self._workers.run(
+            function, self._choice, self._reader, *args, worker=self._worker, **options
+        )
 
     async def _serve(self) -> None:
-        answering = asyncio.create_task(self._answer_all())
-        receiving = asyncio.create_task(self._receive_all())
-        tasks = (answering, receiving)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._answer_all())
+                both.create_task(self._receive_all())
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
 
     async def _receive_all(self) -> None:
         while True:
@@ -153,32 +172,29 @@ class StreamSession:
 
     async def _answer(self) -> None:
         try:
-            text, n_faces = await self._workers.run_latest(self._take, self._read)
+            text, n_faces = await self._ask(read_frame, take=self._take)
         except Refused as refused:
             self._n_unreadable += 1
             self._metrics.frames.labels("unreadable").inc()
-            if refused.status != 422 or self._n_unreadable >= MAX_UNREADABLE:
+            one_frame = refused.status == 422 or refused.code == "reader_lost"
+            if not one_frame or self._n_unreadable >= MAX_UNREADABLE:
                 raise
             await self._send({"type": "error", "fatal": False, **refused.body})
             return
         self._n_unreadable = 0
         self._n_answered += 1
+        self._metrics.age.observe(time.perf_counter() - self._received_s)
         await self._send_text(text)
         self._metrics.frames.labels("answered").inc()
         self._metrics.faces.labels("stream").inc(n_faces)
 
-    def _take(self) -> StreamFrame:
+    def _take(self) -> tuple[StreamFrame, int]:
         frame = self._newest
         assert frame is not None
         self._newest = None
         self._arrived.clear()
-        return frame
-
-    def _read(self, frame: StreamFrame) -> tuple[str, int]:
-        assert self._reader is not None
-        answer = self._reader.read(frame, self._n_dropped)
-        self._metrics.age.observe(time.perf_counter() - frame.received_s)
-        return answer
+        self._received_s = frame.received_s
+        return frame, self._n_dropped
 
     async def _obey(self, text: str) -> None:
         """A command."""
@@ -188,12 +204,11 @@ class StreamSession:
         except (ValueError, TypeError, KeyError, RecursionError):
             raise Refused(400, "bad_command", "Expected a JSON object with a type.") from None
         async with self._engine:
-            assert self._reader is not None
             try:
                 if kind == "neutral":
-                    self._reader.calibrate(_seconds(command.get("seconds", 5)))
+                    await self._ask(calibrate_stream, _seconds(command.get("seconds", 5)))
                 elif kind == "reset":
-                    self._reader.engine.reset()
+                    await self._ask(reset_stream)
                 elif kind == "model":
                     await self._use(str(command.get("name")))
                 else:
@@ -206,7 +221,8 @@ class StreamSession:
     async def _receive(self, timeout_s: float, what: str, text_only: bool = False) -> Any:
         """The next message: str or bytes."""
         try:
-            message = await asyncio.wait_for(self._socket.receive(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                message = await self._socket.receive()
         except TimeoutError:
             raise Refused(408, "idle", f"No {what} came for {timeout_s:g} s.") from None
         if message["type"] == "websocket.disconnect":
@@ -235,7 +251,8 @@ class StreamSession:
 
     async def _send_text(self, text: str) -> None:
         try:
-            await asyncio.wait_for(self._socket.send_text(text), SEND_S)
+            async with asyncio.timeout(SEND_S):
+                await self._socket.send_text(text)
         except TimeoutError:
             raise Refused(408, "slow", "The answers were not read in time.") from None
         except RuntimeError:  # closed meanwhile
@@ -249,8 +266,10 @@ class StreamSession:
     async def _say_no(self, refused: Refused) -> None:
         with contextlib.suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
             message = {"type": "error", "fatal": True, **refused.body}
-            await asyncio.wait_for(self._socket.send_text(json.dumps(message)), 1.0)
-            await asyncio.wait_for(self._socket.close(refused.close_code, refused.code), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._socket.send_text(json.dumps(message))
+            async with asyncio.timeout(1.0):
+                await self._socket.close(refused.close_code, refused.code)
 
 
 def _seconds(value: Any) -> float:

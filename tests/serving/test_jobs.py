@@ -14,6 +14,7 @@ from PIL import Image
 from ferkit.inference.capture import Capture
 from ferkit.serving.jobs import JobBoard
 from ferkit.serving.metrics import Metrics
+from ferkit.serving.settings import Limits
 from tests.inference.squares import moving_squares, write_film
 from tests.serving.running import Running, running, until
 
@@ -145,7 +146,7 @@ def left() -> Iterator[Path]:
 
 
 async def _open_and_close() -> None:
-    board = JobBoard(1, 60, 60, Metrics())
+    board = JobBoard(Limits(), Metrics())
     await board.open()
     await board.close()
 
