@@ -12,6 +12,7 @@ from ferkit.audit.plan import Applied, follow, read_plan
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import exclusive_lock, write_atomically, write_json
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.load import load_dataset
 from ferkit.datasets.manifest import write_manifest
 
 _FORMAT = 1
@@ -61,19 +62,16 @@ def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
         StoreLockedError: another process is fixing the same manifest.
         FerkitError: the disk is full or the folder cannot be written.
     """
-    applied = follow(dataset, read_plan(plan))
-    if not applied.done:
-        refused = applied.refused
-        why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
-        raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
-    if manifest.exists() and manifest.resolve() != dataset.root.resolve():
-        raise DataError(
-            f"{manifest} is there already and may hold an earlier fix: give that file itself as DATA to go on "
-            "from it, take it back with --undo, or choose another place with --out"
-        )
     record = undo_record(manifest)
     with exclusive_lock(record.with_name(f".{record.name}.lock"), "fixing a manifest in"):
         before = manifest.read_bytes() if manifest.exists() else None
+        if before is not None:
+            _check_unchanged(dataset, manifest)
+        applied = follow(dataset, read_plan(plan))
+        if not applied.done:
+            refused = applied.refused
+            why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
+            raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
         mended = Dataset(dataset.name, dataset.root, applied.samples, dataset.source)
         # Written beside it first: its digest must be in the undo record before it takes its place.
         draft = manifest.with_name(f".{manifest.stem}.draft.csv")
@@ -92,6 +90,21 @@ def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
         write_json(record, {"format": _FORMAT, "steps": [*_steps(record), step]})
         write_atomically(manifest, lambda file: file.write(content))
     return Fix(manifest, record, applied)
+
+
+def _check_unchanged(dataset: Dataset, manifest: Path) -> None:
+    """Refuse to follow a plan from what a manifest was before somebody else's fix. Raises DataError."""
+    if manifest.resolve() != dataset.root.resolve():
+        raise DataError(
+            f"{manifest} is there already and may hold an earlier fix: give that file itself as DATA to go on "
+            "from it, take it back with --undo, or choose another place with --out"
+        )
+    now = {sample.path: (sample.label, sample.group) for sample in load_dataset(manifest).samples}
+    then = {sample.path: (sample.label, sample.group) for sample in dataset.samples}
+    if now.keys() != then.keys() or any(
+        label != then[path][0] or group not in (None, then[path][1]) for path, (label, group) in now.items()
+    ):
+        raise DataError(f"{manifest} was changed since it was read, maybe by another fix; run it again")
 
 
 def undo(manifest: Path, say: Callable[[str], None]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ferkit.audit.findings import VERBS
 from ferkit.core.errors import DataError
+from ferkit.core.files import csv_text
 from ferkit.datasets.dataset import Dataset, Sample
 
 COLUMNS = ("path", "action", "value", "label", "content", "finding")
@@ -92,7 +93,7 @@ def read_plan(path: Path) -> list[PlanLine]:
     lines = []
     for number, row in enumerate(rows[1:], 2):
         if any(row):
-            cells = {name: row[i].strip() if i < len(row) else "" for name, i in place.items()}
+            cells = {name: csv_text(row[i].strip()) if i < len(row) else "" for name, i in place.items()}
             lines.append(PlanLine(number, **cells))
     return lines
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ferkit.audit.findings import Audit, Finding
 from ferkit.audit.words import sentence
+from ferkit.core.files import csv_cell
 from ferkit.core.labels import LabelSet
 
 _MOST_PICTURES = 12
@@ -45,10 +46,9 @@ def findings_csv(audit: Audit) -> str:
         facts = "; ".join(f"{name} {_short(value)}" for name, value in finding.facts.items())
         for row, action in zip(finding.rows, finding.suggested, strict=True):
             s = audit.dataset.samples[row]
-            known = (s.path, s.label, s.split, s.group)
-            writer.writerow(
-                (number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, action.value, facts)
-            )
+            known = map(csv_cell, (s.path, s.label, s.split, s.group))
+            said = map(csv_cell, (action.value, facts))
+            writer.writerow((number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, *said))
     return buffer.getvalue()
 
 

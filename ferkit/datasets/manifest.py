@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TextIO
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import write_atomically
+from ferkit.core.files import csv_cell, write_atomically
 from ferkit.datasets.columns import BOX, BOX_SPELLINGS, MEANINGS
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
@@ -114,7 +114,12 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
     present = zip(("label", "split", "group"), (with_label, with_split, with_group), strict=True)
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["path", *(meaning for meaning, there in present if there), *(BOX if with_box else ()), *names]
+        [
+            "path",
+            *(meaning for meaning, there in present if there),
+            *(BOX if with_box else ()),
+            *map(csv_cell, names),
+        ]
     )
     for sample in samples:
         path = sample.path
@@ -123,16 +128,16 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
                 f"the name {path!r} begins or ends with a blank or holds a backslash, which tables do not keep; "
                 "rename the file"
             )
-        row: list[str | None] = [path]
+        row: list[str | None] = [csv_cell(path)]
         if with_label:
-            row.append(sample.label)
+            row.append(csv_cell(sample.label))
         if with_split:
-            row.append(sample.split)
+            row.append(csv_cell(sample.split))
         if with_group:
-            row.append(sample.group)
+            row.append(csv_cell(sample.group))
         if with_box:
             row += (None,) * 4 if sample.box is None else (f"{value:.7g}" for value in sample.box)
-        row += map(sample.attributes.get, names)
+        row += (csv_cell(sample.attributes.get(name)) for name in names)
         writer.writerow(row)
 
 

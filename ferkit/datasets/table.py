@@ -9,6 +9,7 @@ from typing import TextIO
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import csv_text
 from ferkit.datasets.arrays import ArraySource
 from ferkit.datasets.columns import Columns
 from ferkit.datasets.dataset import Dataset, Sample
@@ -130,7 +131,7 @@ def _parsed(file: TextIO, path: Path, delimiter: str) -> Iterator[list[str]]:
     with file:
         reader = csv.reader(file, delimiter=delimiter)
         try:
-            yield from reader
+            yield from (list(map(csv_text, row)) for row in reader)
         except csv.Error as error:
             raise DataError(
                 f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}"

@@ -21,7 +21,7 @@ READING = ("GET", "HEAD", "OPTIONS")
 _MAX_CLIENTS = 10_000
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(:\d{1,5})?")
 
-MAX_WRONG = 10
+MAX_WRONG = 20
 LOCKED_S = 60.0
 """After so many wrong tokens within this time a client's tokens are not looked at for as long."""
 

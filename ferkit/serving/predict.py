@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -144,9 +145,7 @@ class _Batcher:
         while self._waiting:
             batch: _Asked = []
             try:
-                proba = await self.workers.run(
-                    classify_crops, self.choice, take=lambda b=batch: self._take(b)
-                )
+                proba = await self.workers.run(classify_crops, self.choice, take=partial(self._take, batch))
             except BaseException as error:
                 for _, future in batch:
                     if not future.done():

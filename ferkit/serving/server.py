@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -44,6 +45,7 @@ def serve_on(listening: socket.socket, server: uvicorn.Server, app: FastAPI) -> 
         server.run([listening])
     finally:
         logging.getLogger().removeHandler(complaints)
+        app.state.service.workers.close()  # whatever way the server ended
 
 
 def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
@@ -51,13 +53,13 @@ def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     limits = settings.limits
     most, behind_proxy = limits.max_connections, bool(settings.trusted_proxy)
     # Inside: whoever the proxy speaks for; outside: the connection itself.
-    inner = ProxyHeadersMiddleware(app, list(settings.trusted_proxy)) if behind_proxy else app
-    watched = Connections(inner, most, most if behind_proxy else max(1, most // 2))  # type: ignore[arg-type]
+    inner: Any = ProxyHeadersMiddleware(cast(Any, app), list(settings.trusted_proxy)) if behind_proxy else app
+    watched = Connections(inner, most, most if behind_proxy else max(1, most // 2))
     return uvicorn.Config(
-        watched,
+        cast(Any, watched),
         host=settings.host,
         port=settings.port,
-        http=watched.protocol,  # type: ignore[arg-type]
+        http=cast(Any, watched.protocol),
         ws="websockets-sansio",
         # Frames that are too large are to be answered as such, not only cut off.
         ws_max_size=4 * limits.max_frame_bytes,

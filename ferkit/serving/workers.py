@@ -5,6 +5,7 @@ them, and one that hangs or breaks down is ended and started again.
 """
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import multiprocessing
@@ -116,6 +117,7 @@ class Workers:
         self.all = [Worker(settings) for _ in range(self.n)]
         self._catalog = catalog
         self._pool = ThreadPoolExecutor(self.n, thread_name_prefix="ferkit-worker")
+        atexit.register(self.close)  # before Python waits for all processes, whose end is ours to bring about
 
     def warm_up(self, choice: ModelChoice) -> None:
         """Start all of them, and let each open a model.
@@ -215,7 +217,8 @@ class Workers:
         return Refused(503, "model_stuck", reason)
 
     def close(self) -> None:
-        """End all of them at once, and what they are doing."""
+        """End all of them at once, and what they are doing; may be called twice."""
+        atexit.unregister(self.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
         for worker in self.all:
             worker.end()

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import struct
 import threading
 import time
@@ -47,10 +48,10 @@ class Running:
     @contextmanager
     def stream(self, **start: Any) -> Iterator[ClientConnection]:
         """A stream that is ready, without its message ready."""
-        with connect(self.stream_url, compression=None) as socket:
-            socket.send(json.dumps({"type": "start", "purpose": "personal", **start}))
-            assert json.loads(socket.recv(30))["type"] == "ready"
-            yield socket
+        with connect(self.stream_url, compression=None) as stream:
+            stream.send(json.dumps({"type": "start", "purpose": "personal", **start}))
+            assert json.loads(stream.recv(30))["type"] == "ready"
+            yield stream
 
 
 @contextmanager
@@ -62,6 +63,9 @@ def running(models_dir: Path, **options: Any) -> Iterator[Running]:
     settings = settings_from({**values, **options})
     app = create_app(settings, console=False)
     listening = listen(settings.host, settings.port)
+    listening.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 65536
+    )  # so that those who take nothing show soon
     port = listening.getsockname()[1]
     server = uvicorn.Server(uvicorn_config(app, settings))
     thread = threading.Thread(target=serve_on, args=(listening, server, app), name="server")

@@ -172,11 +172,12 @@ def test_a_worker_that_hangs_delays_the_end_no_longer_than_the_grace(
 ) -> None:
     monkeypatch.setattr("ferkit.serving.server.GRACE_S", 1)
     with running(models_dir) as server, held(server):
-        thread = threading.Thread(
-            target=contextlib.suppress(httpx.HTTPError)(server.http.post),
-            args=("/v1/predict",),
-            kwargs={"content": picture()},
-        )
+
+        def ask() -> None:
+            with contextlib.suppress(httpx.HTTPError):
+                server.http.post("/v1/predict", content=picture())
+
+        thread = threading.Thread(target=ask)
         thread.start()
         assert until(lambda: server.service.workers.all[0].n_waiting == 1)
         began_s = time.monotonic()

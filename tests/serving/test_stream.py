@@ -75,15 +75,19 @@ def test_of_the_frames_that_wait_the_newest_is_read(models_dir: Path) -> None:
 
 
 def test_a_busy_stream_does_not_hold_up_the_others_nor_the_rest(models_dir: Path) -> None:
-    with running(models_dir, processes=2) as server, server.stream() as waits, server.stream() as other:
-        with held(server, 0) as go_on:
-            waits.send(frame(0, picture()))
-            assert until(lambda: server.service.workers.all[0].n_waiting == 1)
-            assert ask(other, frame(0, picture()))["type"] == "result"
-            assert server.http.get("/health").status_code == 200
-            assert server.http.post("/v1/predict", content=picture()).status_code == 200
-            go_on()
-            assert json.loads(waits.recv(10))["frame"] == 0
+    with (
+        running(models_dir, processes=2) as server,
+        server.stream() as waits,
+        server.stream() as other,
+        held(server, 0) as go_on,
+    ):
+        waits.send(frame(0, picture()))
+        assert until(lambda: server.service.workers.all[0].n_waiting == 1)
+        assert ask(other, frame(0, picture()))["type"] == "result"
+        assert server.http.get("/health").status_code == 200
+        assert server.http.post("/v1/predict", content=picture()).status_code == 200
+        go_on()
+        assert json.loads(waits.recv(10))["frame"] == 0
 
 
 def test_a_worker_that_breaks_down_costs_a_frame_and_no_more(models_dir: Path) -> None:
@@ -147,7 +151,6 @@ def test_many_pictures_that_cannot_be_read_end_it(server: Running) -> None:
         (frame(0, picture(size_wh=(4000, 1001))), 4413),
         (frame(0, picture() + bytes(2_000_100 - len(picture()))), 4413),
         (frame(0, picture() + bytes(7_000_000)), 4413),
-        (bytes(8_100_000), 1009),
         ("{", 4400),
         ("[" * 4000, 4400),
         ("7", 4400),

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from ferkit.core.files import write_atomically
+from ferkit.core.files import csv_cell, write_atomically
 from ferkit.datasets.annotations.annotated import Annotated
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.files import FileSource
@@ -33,7 +33,7 @@ def write_tables(annotated: Annotated, plan: list[PlannedPicture], journal: Jour
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for path, reason in sorted(annotated.problems):
-        writer.writerow([path, "", Status.ANNOTATION.value, reason, *[""] * 7])
+        writer.writerow([csv_cell(path), "", Status.ANNOTATION.value, csv_cell(reason), *[""] * 7])
     for picture in plan:
         for row, crop in _faces(picture, journal):
             writer.writerow(row)
@@ -56,8 +56,8 @@ def _faces(picture: PlannedPicture, journal: Journal) -> Iterator[tuple[list[obj
         reason = "; ".join(filter(None, (outcome.reason, planned.note if face.output else "")))
         box = outcome.box or ("",) * 4
         row = [
-            picture.path, face.output, outcome.status.value, reason, *box, outcome.score, outcome.sharpness,
-            sample.label,
+            csv_cell(picture.path), csv_cell(face.output), outcome.status.value, csv_cell(reason), *box,
+            outcome.score, outcome.sharpness, csv_cell(sample.label),
         ]  # fmt: skip
         if face.output is None:
             yield row, None
