@@ -54,7 +54,6 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page would be fetched from elsewhere
         redoc_url=None,
-        root_path=settings.root_path,
     )
     app.state.service = service
     app.include_router(router)
@@ -104,7 +103,12 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
         return JSONResponse({"code": "gone", "message": "The client went away."}, 400)
 
     app.add_middleware(
-        Gate, access=service.access, limits=settings.limits, metrics=service.metrics, log=service.log
+        Gate,
+        access=service.access,
+        limits=settings.limits,
+        metrics=service.metrics,
+        log=service.log,
+        root_path=settings.root_path,
     )
     return app
 

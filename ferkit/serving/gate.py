@@ -41,13 +41,25 @@ class Gate:
     Args:
         app: what is behind.
         access, limits, metrics, log: the server's.
+        root_path: the prefix under which a proxy offers the server, whether it passes it on or not.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, limits: Limits, metrics: Metrics, log: EventLog) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        limits: Limits,
+        metrics: Metrics,
+        log: EventLog,
+        root_path: str = "",
+    ) -> None:
         self._app, self._access, self._limits = app, access, limits
-        self._metrics, self._log = metrics, log
+        self._metrics, self._log, self._root_path = metrics, log, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._root_path and scope["type"] in ("http", "websocket"):
+            path = scope["path"].removeprefix(self._root_path)
+            scope = {**scope, "root_path": self._root_path, "path": self._root_path + path}
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":

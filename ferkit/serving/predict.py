@@ -129,35 +129,39 @@ class _Batcher:
     choice: ModelChoice
     workers: Workers
     metrics: Metrics
-    _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _waiting: _Asked = field(default_factory=list)
+    _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.append((crops, future))
         if len(self._tasks) < self.workers.n:
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.add(asyncio.create_task(self._work()))
         return await future
 
     async def _work(self) -> None:
-        while self._waiting:
-            batch: _Asked = []
-            try:
-                proba = await self.workers.run(classify_crops, self.choice, take=partial(self._take, batch))
-            except BaseException as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            first = 0
-            for crops, future in batch:
-                if not future.done():  # whoever asked may have gone
-                    future.set_result(proba[first : first + len(crops)])
-                first += len(crops)
+        try:
+            while self._waiting:
+                await self._work_once()
+        finally:  # in the same step in which nothing was waiting: who comes next starts another
+            self._tasks.discard(asyncio.current_task())
+
+    async def _work_once(self) -> None:
+        batch: _Asked = []
+        try:
+            proba = await self.workers.run(classify_crops, self.choice, take=partial(self._take, batch))
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        first = 0
+        for crops, future in batch:
+            if not future.done():  # whoever asked may have gone
+                future.set_result(proba[first : first + len(crops)])
+            first += len(crops)
 
     def _take(self, batch: _Asked) -> np.ndarray | None:
         """Move what fits into one batch there; its crops as one array, None if others took all."""

@@ -27,7 +27,7 @@ from ferkit.serving.shelf import ModelCatalog, ModelChoice, OpenModels
 WORK_S = 20.0
 """A worker that takes longer for an image, a frame or a batch is ended."""
 
-OPEN_S = 60.0
+OPEN_S = 40.0
 """Longer, if it has to open the model first."""
 
 MOST = 8
@@ -128,7 +128,7 @@ class Workers:
         starting = [self._pool.submit(worker.exchange, _nothing, choice, ()) for worker in self.all]
         try:
             for future in starting:
-                future.result(OPEN_S)
+                future.result(WORK_S + OPEN_S)
         except Refused as refused:
             raise FerkitError(refused.message) from None
         except (_LostError, TimeoutError, WorkerFaultError) as error:
@@ -173,7 +173,8 @@ class Workers:
             worker.n_waiting -= 1
             raise
         loop = asyncio.get_running_loop()
-        limit_s = WORK_S if choice.stamp in worker.opened else WORK_S + OPEN_S
+        is_open = choice.stamp in worker.opened
+        limit_s = WORK_S if is_open else WORK_S + OPEN_S
         watch = loop.call_later(limit_s, worker.end, True)
 
         def free() -> None:
@@ -201,7 +202,7 @@ class Workers:
         try:
             return await asyncio.wrap_future(future)
         except _LostError:
-            raise self._blame(choice, limit_s, worker.timed_out, by_image) from None
+            raise self._blame(choice, limit_s, worker.timed_out, by_image and is_open) from None
         except Refused as refused:
             if refused.code == "model_unusable":
                 self._catalog.mark_broken(choice, refused.message)

@@ -182,7 +182,7 @@ def places(values: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from places(value, (*here, key))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_record_makes_the_list_fail_or_opens_as_anything_but_a_model(
     crowd: Path, data: st.DataObject
