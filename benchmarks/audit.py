@@ -1,9 +1,9 @@
-"""What an audit finds in FER2013's training part: blank pictures, copies, flipped labels.
+"""What an audit finds in FER2013's training part: blank images, copies, flipped labels.
 
     python benchmarks/audit.py fer2013/ --labels labels.csv --embeddings cache/fer2013--onnx-… --plot audit.png
 
-``fer2013/`` holds train/<emotion>/*.png; ``--embeddings`` (several) are stores of its pictures; ``--labels`` holds the
-ten FER+ votes of each picture, which tell whether a doubted label is truly wrong. A share of the labels is flipped to
+``fer2013/`` holds train/<emotion>/*.png; ``--embeddings`` (several) are stores of its images; ``--labels`` holds the
+ten FER+ votes of each image, which tell whether a doubted label is truly wrong. A share of the labels is flipped to
 another class at random, and the labels are ranked by out-of-fold predictions of a head that was fitted on them,
 flipped ones and all. Prints Markdown tables.
 """
@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.audit.labels import Doubts, LabelSettings, doubt
-from ferkit.audit.looks import LooksSettings, blank_rows
+from ferkit.audit.checks import Doubts, ImageQualitySettings, LabelSettings, blank_rows, doubt
 from ferkit.audit.run import kept_apart
-from ferkit.core.progress import Progress
+from ferkit.core.console import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import CopySettings, find_copies
+from ferkit.datasets.image_stats import image_stats
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.survey import survey
-from ferkit.embedder.store import EmbeddingStore
-from ferkit.embedder.table import EmbeddingTable
+from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
 from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas
 
 FERPLUS = {
@@ -35,7 +33,7 @@ COLOURS = (BLUE, ORANGE, "#3b8f5a", "#a4479b")
 
 
 def votes(path: Path, dataset: Dataset) -> list[dict[str, int] | None]:
-    """The FER+ votes of each picture, by FER+'s class."""
+    """The FER+ votes of each image, by FER+'s class."""
     with path.open(encoding="utf-8") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     known = [rows.get(sample.path) for sample in dataset.samples]
@@ -55,7 +53,7 @@ def flip(y: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def table_of(store: EmbeddingStore, dataset: Dataset) -> EmbeddingTable:
-    """The store's embeddings of exactly these pictures, in their order."""
+    """The store's embeddings of exactly these images, in their order."""
     table = store.load("float16" if store.dim > 2000 else "float32")
     prefix = "" if any(str(path).startswith("train/") for path in table.paths) else "train/"
     at = {prefix + str(path): i for i, path in enumerate(table.paths)}
@@ -145,16 +143,16 @@ def main() -> None:
     dataset = whole.subset([sample for sample in whole.samples if sample.split == "train"])
     options: dict[str, Any] = {"cache_dir": arguments.cache_dir, "workers": arguments.workers}
     with Progress("auditing") as progress:
-        seen = survey(dataset, **options, progress=progress)
+        seen = image_stats(dataset, **options, progress=progress)
         copies = find_copies(seen, CopySettings(), **options, progress=progress)
-        blank = blank_rows(seen, LooksSettings())
+        blank = blank_rows(seen, ImageQualitySettings())
         later = copies.first < np.arange(len(copies.first))
         y = np.array([str(sample.label) for sample in dataset.samples])
         groups = copies.groups()
         sizes = np.bincount(groups, minlength=len(y))
         conflicts = sum(len(set(y[groups == g])) > 1 for g in np.flatnonzero(sizes > 1))
         print(
-            f"{len(dataset):,} pictures: {blank.sum()} blank, {later.sum():,} exact copies of earlier ones, "
+            f"{len(dataset):,} images: {blank.sum()} blank, {later.sum():,} exact copies of earlier ones, "
             f"{len(copies.near):,} near pairs, {(sizes > 1).sum():,} groups of copies, {conflicts:,} of them under "
             "several labels\n"
         )

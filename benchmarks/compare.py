@@ -1,11 +1,11 @@
-"""Embedding against fine-tuning on FER2013: ``fer compare`` with every kind of contender, as a Markdown table.
+"""Embedding against fine-tuning on FER2013: ``fer compare`` with every kind of candidate, as a Markdown table.
 
     python benchmarks/compare.py fer2013/ --onnx arcface_mobilefacenet_112.onnx --tap stage4 \\
         --model models/ferkit-second --epochs 8 --fer /where/fer/was/unpacked
 
-Trains on fer2013/train and tests on fer2013/test (the official PublicTest). Pictures of the test part that the
+Trains on fer2013/train and tests on fer2013/test (the official PublicTest). Images of the test part that the
 training part holds too are reported, and every accuracy is given with and without them. Stopped and started again it
-goes on where it was; all cells are kept in --out. The exact SVM takes long on so many pictures: above --exact-rows its
+goes on where it was; all cells are kept in --out. The exact SVM takes long on so many images: above --exact-rows its
 kernel is approximated.
 """
 
@@ -14,14 +14,13 @@ from pathlib import Path
 
 from ferkit.cli import main as fer
 from ferkit.core.files import write_atomically
-from ferkit.evaluation.comparison import Comparison
-from ferkit.evaluation.comparison_file import load_comparison
-from ferkit.evaluation.headline import headline_sentences
+from ferkit.evaluation.comparison import Comparison, load_comparison
+from ferkit.evaluation.summary import summary_sentences
 
 HEADS = ("logistic", "mlp", "svm")
 
 
-def contenders(options: argparse.Namespace) -> list[str]:
+def candidates(options: argparse.Namespace) -> list[str]:
     """Tables and names in TOML."""
     backbones = [("hog", "hog", "")]
     if options.onnx:
@@ -46,7 +45,7 @@ def contenders(options: argparse.Namespace) -> list[str]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The headline table, the most accurate contender first, and what it means."""
+    """The headline table, the most accurate candidate first, and what it means."""
     rows = []
     for one in comparison.finished:
         whole = comparison.evaluation(one.name).figures
@@ -64,11 +63,11 @@ def markdown(comparison: Comparison) -> str:
         ]
         rows.append((accuracy.value, "| " + " | ".join(cells) + " |"))
     header = (
-        "| contender | accuracy (95 %) | without leaks | macro-F1 | top-2 | log-loss | ECE | training s | ms, batch 1 "
+        "| candidate | accuracy (95 %) | without leaks | macro-F1 | top-2 | log-loss | ECE | training s | ms, batch 1 "
         "| ms, batch 32 | MB |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     table = "\n".join([header, *(line for _, line in sorted(rows, reverse=True))])
-    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in headline_sentences(comparison)) + "\n"
+    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in summary_sentences(comparison)) + "\n"
 
 
 def _number(value: float | None) -> str:
@@ -90,7 +89,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("comparison/fer2013"))
     options = parser.parse_args()
     file = options.out / "contenders.toml"
-    text = "contenders = [\n  " + ",\n  ".join(contenders(options)) + ",\n]\n"
+    text = "candidates = [\n  " + ",\n  ".join(candidates(options)) + ",\n]\n"
     write_atomically(file, lambda out: out.write(text.encode()))
     arguments = [
         "compare",

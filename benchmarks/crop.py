@@ -19,23 +19,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.progress import Progress
-from ferkit.core.protocols import FaceDetector
-from ferkit.core.tables import table
-from ferkit.datasets.annotations.annotated import Annotated
-from ferkit.datasets.annotations.load import read_annotated
+from ferkit.core.console import Progress, table
+from ferkit.core.types import FaceDetector
+from ferkit.datasets.formats.annotated import Annotated
+from ferkit.datasets.formats.load import read_annotated
 from ferkit.datasets.images import decode_image
-from ferkit.datasets.synthetic.aihub import write_aihub_layout
-from ferkit.faces.crop_run.run import crop_dataset
-from ferkit.faces.crop_run.settings import CropSettings
+from ferkit.datasets.synthetic_aihub import write_aihub_layout
+from ferkit.faces.crop_dataset import crop_dataset
+from ferkit.faces.crop_image import CropSettings
+from ferkit.faces.cropping import FaceSettings
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
-from ferkit.faces.settings import FaceSettings
 
 SIZE_WH = (4000, 3000)
 
 
 Largest = Callable[[np.ndarray], tuple[int, int, int, int] | None]
-"""Left, top, width and height of the largest face in a BGR picture; None without any."""
+"""Left, top, width and height of the largest face in a BGR image; None without any."""
 
 
 def plain_haar() -> Largest:
@@ -142,13 +141,13 @@ def main() -> None:
     annotated = read_annotated(arguments.work / "photos", "none")
     for path in photos:
         path.read_bytes()  # all are measured with the files in memory
-    contenders: list[tuple[str, Path | None, str, Largest]] = [
+    candidates: list[tuple[str, Path | None, str, Largest]] = [
         ("haar", None, "haar, as in tutorials", plain_haar()),
         ("haar", None, "haar, with our smallest size", largest_of(HaarDetector())),
     ]
     if arguments.yunet:
         full = YuNetDetector(arguments.yunet, max_side=max(SIZE_WH))
-        contenders.append(("yunet", arguments.yunet, "yunet", largest_of(full)))
+        candidates.append(("yunet", arguments.yunet, "yunet", largest_of(full)))
     rows = []
     out = arguments.work / "out"
 
@@ -156,7 +155,7 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         return measured(work, n)
 
-    for detector, weights, name, largest in contenders:
+    for detector, weights, name, largest in candidates:
         few = photos[: arguments.naive]
         before = clean(functools.partial(naive, few, out, largest), len(few))
         costs = {f"naive loop, {name}": before}

@@ -1,7 +1,7 @@
 """How fast and how large ``fer embed`` is, against the bare network and against DeepFace, in one run.
 
     python benchmarks/embed.py speed                # the loop against the raw session, and against DeepFace
-    python benchmarks/embed.py memory data/         # peak memory at 2,000 and at 30,000 pictures
+    python benchmarks/embed.py memory data/         # peak memory at 2,000 and at 30,000 images
     python benchmarks/embed.py startup photo.jpg    # fer --help, and fer predict on one photo
 
 Without --weights the network is DeepFace's ArcFace ResNet-34 with random weights: as fast as the real one.
@@ -24,14 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 
 def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
-    """Pictures a second: the loop, the raw session at the same batch size, DeepFace one by one and as a list."""
+    """Images a second: the loop, the raw session at the same batch size, DeepFace one by one and as a list."""
     from networks import arcface_resnet34
 
-    from ferkit.core.progress import Progress
+    from ferkit.core.console import Progress
     from ferkit.datasets.load import load_dataset
     from ferkit.datasets.synthetic import write_dataset
-    from ferkit.embedder.backbones import open_embedder
-    from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+    from ferkit.embedder.embedders import open_embedder
+    from ferkit.embedder.extract import StoreOptions, embed_dataset
+    from ferkit.faces.cropping import CropOptions
 
     weights = arcface_resnet34(folder / ".deepface" / "weights" / "arcface_weights.onnx")
     write_dataset(
@@ -61,7 +62,7 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
 
     few = files[: max(16, n_images // 4)]
     common = {"model_name": "ArcFace", "enforce_detection": False}
-    contenders: dict[str, tuple[Callable[[int], None], int]] = {
+    candidates: dict[str, tuple[Callable[[int], None], int]] = {
         "fer embed": (loop, len(files)),
         f"raw session, batch {batch_size}": (session, len(files) // batch_size * batch_size),
         "DeepFace.represent one by one, skip": (
@@ -71,9 +72,9 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
         "DeepFace.represent as a list, skip": (
             lambda _: DeepFace.represent(few, detector_backend="skip", **common) and None, len(few)),
     }  # fmt: skip
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    rates: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(-1, rounds):  # the first round warms up
-        for name, (run, n) in contenders.items():
+        for name, (run, n) in candidates.items():
             start = time.perf_counter()
             run(i)
             if i >= 0:
@@ -99,14 +100,14 @@ def _raw_session(weights: Path, batch_size: int) -> Callable[[np.ndarray], objec
 
 
 def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> None:
-    """Peak resident memory of a ``fer embed`` process over more and more pictures."""
+    """Peak resident memory of a ``fer embed`` process over more and more images."""
     from ferkit.datasets.load import load_dataset
 
     dataset = load_dataset(data)
     print(f"peak memory of 'fer embed --backbone {Path(backbone).name}'")
     for n in sizes:
         if n > len(dataset):
-            print(f"  {n} pictures: {data} has only {len(dataset)}")
+            print(f"  {n} images: {data} has only {len(dataset)}")
             continue
         table = folder / f"first{n}.csv"
         rows = [f"{(dataset.root / s.path).resolve()},{s.label}" for s in dataset.samples[:n]]
@@ -128,7 +129,7 @@ def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> N
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         note = "" if peak > before else " at most (an earlier process was larger)"
         print(
-            f"  {n:6d} pictures: {peak / 1024:6.0f} MB{note}, {n / (time.perf_counter() - start):.0f} images/s"
+            f"  {n:6d} images: {peak / 1024:6.0f} MB{note}, {n / (time.perf_counter() - start):.0f} images/s"
         )
 
 

@@ -31,13 +31,11 @@ def loop(recipe_name: str, n_images: int, rounds: int) -> None:
     """
     import keras
 
-    from ferkit.classifiers.finetune import callbacks
-    from ferkit.classifiers.finetune.assembly import build_core
-    from ferkit.classifiers.finetune.backbones import input_shape
+    from ferkit.classifiers.finetune import training as callbacks
     from ferkit.classifiers.finetune.batches import TrainingBatches
-    from ferkit.classifiers.finetune.objective import Objective
-    from ferkit.classifiers.finetune.recipes import load_recipe
-    from ferkit.classifiers.finetune.train import TrainingData, objective_of_stage, optimizer_of
+    from ferkit.classifiers.finetune.networks import build_core, input_shape
+    from ferkit.classifiers.finetune.recipe import load_recipe
+    from ferkit.classifiers.finetune.training import LossModel, TrainingData, loss_of_stage, optimizer_of
 
     recipe = load_recipe(recipe_name, {"network.weights": "none"})
     height, width, channels = input_shape(recipe.network)
@@ -51,11 +49,11 @@ def loop(recipe_name: str, n_images: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = callbacks.Run(Path(folder), recipe, {}, stage=stage)
         batches = TrainingBatches(data.images, targets, data.y, recipe.sampling, batch, recipe.seed)
-        objective = objective_of_stage(core, recipe, TrainingData(data, targets, data), stage)
+        objective = loss_of_stage(core, recipe, TrainingData(data, targets, data), stage)
         start = callbacks.EpochStart(run, batches)
 
         bare_core = build_core(recipe.network, 7, recipe.precision)
-        bare = Objective(bare_core, None, dataclasses.replace(recipe.loss, class_weights=False), None)
+        bare = LossModel(bare_core, None, dataclasses.replace(recipe.loss, class_weights=False), None)
         bare.compile(optimizer=optimizer_of(recipe.optimizer, 1e-3))
         bare.build(None)
         constant = {"images": data.images[:batch].astype(np.float32), "targets": targets[:batch]}
@@ -88,10 +86,10 @@ def loop(recipe_name: str, n_images: int, rounds: int) -> None:
 
 def predict(backbones: list[str], seconds: float) -> None:
     """Images a second of ONNX Runtime and of Keras for the exported network."""
-    from ferkit.classifiers.finetune.assembly import build_core, whole_network
     from ferkit.classifiers.finetune.export import to_onnx
-    from ferkit.classifiers.finetune.network import NetworkClassifier
-    from ferkit.classifiers.finetune.settings import NetworkSettings
+    from ferkit.classifiers.finetune.network_model import NetworkClassifier
+    from ferkit.classifiers.finetune.networks import build_core, whole_network
+    from ferkit.classifiers.finetune.recipe import NetworkSettings
     from ferkit.core.labels import LabelSet
 
     print(f"{'network':22}{'batch':>6}{'ONNX':>9}{'Keras':>9}   images/s")
@@ -109,14 +107,13 @@ def predict(backbones: list[str], seconds: float) -> None:
 
 def networks(seconds: float, batch: int) -> None:
     """Images a second of training of the networks for 48x48 gray faces."""
-    from ferkit.classifiers.finetune.assembly import build_core
-    from ferkit.classifiers.finetune.objective import Objective
-    from ferkit.classifiers.finetune.settings import LossSettings, NetworkSettings, OptimizerSettings
-    from ferkit.classifiers.finetune.train import optimizer_of
+    from ferkit.classifiers.finetune.networks import build_core
+    from ferkit.classifiers.finetune.recipe import LossSettings, NetworkSettings, OptimizerSettings
+    from ferkit.classifiers.finetune.training import LossModel, optimizer_of
 
     for name in ("plain", "compact", "vgg48"):
         core = build_core(NetworkSettings(backbone=name), 7)
-        objective = Objective(core, None, LossSettings(), None)
+        objective = LossModel(core, None, LossSettings(), None)
         objective.compile(optimizer=optimizer_of(OptimizerSettings(), 1e-3))
         objective.build(None)
         step = _compiled_step(objective)
@@ -132,12 +129,11 @@ def transfer(data: Path, weights: Path, n_images: int, seeds: int, epochs: int) 
     The weights have seen DATA's train part, so the few images are drawn from a random half of its test part, and the
     other half measures.
     """
-    from ferkit.classifiers.finetune.options import RunOptions
-    from ferkit.classifiers.finetune.recipes import load_recipe
+    from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.load import load_dataset
-    from ferkit.embedder.run import CropOptions
+    from ferkit.faces.cropping import CropOptions
 
     dataset = load_dataset(data)
     target = LabelSet.named("valence3")
@@ -198,7 +194,7 @@ def _compiled_step(objective: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 def _random_data(n: int, size_hw: tuple[int, int], channels: int) -> Any:
-    from ferkit.classifiers.finetune.pixels import Pixels
+    from ferkit.classifiers.finetune.data import Pixels
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, *size_hw, channels)).astype(np.uint8)

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.fit import fit_head
-from ferkit.classifiers.heads import HEADS, head_settings
+from ferkit.classifiers.heads import HEADS, fit_head, head_settings
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import evaluate
 

@@ -1,10 +1,10 @@
-"""Whether planted leaks are found, and how often pictures that are none are called so.
+"""Whether planted leaks are found, and how often images that are none are called so.
 
     python benchmarks/leaks.py fer2013/train --out leaks/
 
-Copies of ``--planted`` random pictures a kind are put into a test part, among as many pictures that are left as they
+Copies of ``--planted`` random images a kind are put into a test part, among as many images that are left as they
 are; the training part is the whole folder, but for these. Prints a Markdown table; writes every pair of duplicates
-among the pictures of the folder itself (duplicates.csv), and contact sheets for the eye: the least sure
+among the images of the folder itself (duplicates.csv), and contact sheets for the eye: the least sure
 pairs above and below the threshold, and a random sample.
 """
 
@@ -18,44 +18,40 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.progress import Progress
+from ferkit.core.console import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
+from ferkit.datasets.image_stats import ImageStats, image_stats
+from ferkit.datasets.leakage import Leaks, find_leaks
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.survey import Survey, survey
-from ferkit.evaluation.leaks import Leaks, find_leaks
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def coded(picture: np.ndarray, quality: int) -> np.ndarray:
-    return cv2.imdecode(
-        cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
-    )
+def coded(image: np.ndarray, quality: int) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
 
 
-def cropped(
-    picture: np.ndarray, rng: np.random.Generator, low: float = 0.05, high: float = 0.15
-) -> np.ndarray:
-    height, width = picture.shape[:2]
+def cropped(image: np.ndarray, rng: np.random.Generator, low: float = 0.05, high: float = 0.15) -> np.ndarray:
+    height, width = image.shape[:2]
     share = 1 - rng.uniform(low, high)
     h, w = round(height * share), round(width * share)
     top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-    return cv2.resize(picture[top : top + h, left : left + w], (width, height))
+    return cv2.resize(image[top : top + h, left : left + w], (width, height))
 
 
-def brightened(picture: np.ndarray, by: float) -> np.ndarray:
-    return np.clip(np.rint(picture * (1 + by)), 0, 255).astype(np.uint8)
+def brightened(image: np.ndarray, by: float) -> np.ndarray:
+    return np.clip(np.rint(image * (1 + by)), 0, 255).astype(np.uint8)
 
 
-def turned(picture: np.ndarray, degrees: float) -> np.ndarray:
-    height, width = picture.shape[:2]
+def turned(image: np.ndarray, degrees: float) -> np.ndarray:
+    height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
-    return cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
-def everything(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    bright = brightened(cropped(picture, rng)[:, ::-1], rng.uniform(-0.3, 0.3))
+def everything(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    bright = brightened(cropped(image, rng)[:, ::-1], rng.uniform(-0.3, 0.3))
     return coded(bright, int(rng.integers(30, 91)))
 
 
@@ -76,7 +72,7 @@ CHANGES: Mapping[str, Change] = {
 
 
 def plant(folder: Path, clean: list[Path], n: int, rng: np.random.Generator, root: Path) -> Dataset:
-    """A data set with ``train/`` of links to the pictures and ``test/`` of planted copies, persons and the rest."""
+    """A data set with ``train/`` of links to the images and ``test/`` of planted copies, persons and the rest."""
     order = rng.permutation(len(clean))
     sources, controls = order[: n * len(CHANGES)], order[n * len(CHANGES) : n * (len(CHANGES) + 2)]
     in_test = set(controls.tolist())
@@ -88,7 +84,7 @@ def plant(folder: Path, clean: list[Path], n: int, rng: np.random.Generator, roo
         if i not in in_test:
             (train / path.name).symlink_to((root / path).resolve())
     for k, i in enumerate(controls):
-        # The second half of the controls are persons who are in training too, in another picture.
+        # The second half of the controls are persons who are in training too, in another image.
         name = clean[i].name
         if k >= n:
             other = int(order[-1 - k])
@@ -97,12 +93,12 @@ def plant(folder: Path, clean: list[Path], n: int, rng: np.random.Generator, roo
         (test / f"{person[int(i)]}_{name}").symlink_to((root / clean[i]).resolve())
     for number, i in enumerate(sources):
         kind = list(CHANGES)[number // n]
-        picture = cv2.imread(str(root / clean[i]))
+        image = cv2.imread(str(root / clean[i]))
         target = test / f"c{number // n:02d}x{number:05d}.png"
         if kind == "same bytes":
             target.write_bytes((root / clean[i]).read_bytes())
         else:
-            cv2.imwrite(str(target), np.ascontiguousarray(CHANGES[kind](picture, rng)))
+            cv2.imwrite(str(target), np.ascontiguousarray(CHANGES[kind](image, rng)))
     return load_dataset(folder, person_pattern=r"^(p\d+)_")
 
 
@@ -111,7 +107,7 @@ def report(dataset: Dataset, leaks: Leaks, n: int) -> None:
     found = {dataset.samples[i].path for i in np.union1d(leaks.test_rows["exact"], leaks.test_rows["near"])}
     persons = {dataset.samples[i].path for i in leaks.test_rows["person"]}
     names = [s.path for s in dataset.samples if s.split == "test"]
-    print("| planted | pictures | found |\n|---|---|---|")
+    print("| planted | images | found |\n|---|---|---|")
     for k, kind in enumerate(CHANGES):
         mine = [name for name in names if name.startswith(f"test/face/c{k:02d}x")]
         print(f"| {kind} | {len(mine)} | {np.mean([name in found for name in mine]):.1%} |")
@@ -120,10 +116,10 @@ def report(dataset: Dataset, leaks: Leaks, n: int) -> None:
     print(f"| the same person, by name | {len(same)} | {np.mean([name in persons for name in same]):.1%} |")
     print(f"| nothing (persons of their own) | {len(alone)} | {np.mean([c in persons for c in alone]):.1%} |")
     wrong = [c for c in controls if c in found]
-    print(f"| nothing (pictures without a copy) | {len(controls)} | {len(wrong) / len(controls):.1%} |")
+    print(f"| nothing (images without a copy) | {len(controls)} | {len(wrong) / len(controls):.1%} |")
 
 
-def sheet(seen: Survey, pairs: np.ndarray, scores: np.ndarray, file: Path) -> None:
+def sheet(seen: ImageStats, pairs: np.ndarray, scores: np.ndarray, file: Path) -> None:
     """Pairs side by side, their likeness above each."""
     tiles = []
     for (a, b), score in zip(pairs, scores, strict=True):
@@ -150,7 +146,7 @@ def write_duplicates(dataset: Dataset, copies: Copies, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="pictures, a folder a class")
+    parser.add_argument("folder", type=Path, help="images, a folder a class")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--planted", type=int, default=300, help="copies a kind")
     parser.add_argument("--seed", type=int, default=0)
@@ -162,7 +158,7 @@ def main() -> None:
     dataset = load_dataset(arguments.folder)
     with Progress("duplicates") as progress:
         start = time.monotonic()
-        seen = survey(dataset, workers=arguments.workers, progress=progress)
+        seen = image_stats(dataset, workers=arguments.workers, progress=progress)
         read = time.monotonic()
         wide = CopySettings(threshold=0.75)
         copies = find_copies(seen, wide, workers=arguments.workers, progress=progress)
@@ -172,9 +168,9 @@ def main() -> None:
     own = Copies(copies.first, copies.near[called], copies.likeness[called])
     sizes = np.unique(own.groups(), return_counts=True)[1]
     print(
-        f"{len(dataset):,} pictures: read in {read - start:.0f} s, compared in {done - read:.0f} s. "
+        f"{len(dataset):,} images: read in {read - start:.0f} s, compared in {done - read:.0f} s. "
         f"{(own.first < np.arange(len(own.first))).sum():,} exact copies, {len(own.near):,} near pairs; "
-        f"{(sizes[sizes > 1]).sum():,} pictures in {(sizes > 1).sum():,} groups of copies.\n"
+        f"{(sizes[sizes > 1]).sum():,} images in {(sizes > 1).sum():,} groups of copies.\n"
     )
     write_duplicates(dataset, own, arguments.out / "duplicates.csv")
     order = np.argsort(copies.likeness)
@@ -184,7 +180,7 @@ def main() -> None:
         if len(rows):
             sheet(seen, copies.near[rows], copies.likeness[rows], arguments.out / f"{name}.png")
 
-    # Plant only pictures that have no copy already: whatever is found then was planted, or is a false alarm.
+    # Plant only images that have no copy already: whatever is found then was planted, or is a false alarm.
     sizes = dict(zip(*np.unique(copies.groups(), return_counts=True), strict=True))
     alone = [group for group, size in sizes.items() if size == 1 and seen.contrast[group] > 4]
     clean = [Path(dataset.samples[i].path) for i in alone]

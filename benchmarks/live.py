@@ -24,21 +24,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.tables import table
-from ferkit.faces.process import memory_mb
-from ferkit.inference.build import EngineOptions, build_engine
-from ferkit.inference.models import open_model
+from ferkit.classifiers.model import open_model
+from ferkit.core.console import table
+from ferkit.faces.detectors import memory_mb
+from ferkit.inference.engine import EngineOptions, build_engine
 from ferkit.inference.overlay import Overlay, Status
-from ferkit.inference.sources import FilmSource
+from ferkit.inference.sources import VideoSource
 
 SIZE_WH = (640, 360)
 FPS = 30.0
 
 
-def frames_of(film: Path, most: int = 300) -> list[np.ndarray]:
+def frames_of(video: Path, most: int = 300) -> list[np.ndarray]:
     """RGB frames of 640x360."""
     frames = []
-    for frame in FilmSource(film):
+    for frame in VideoSource(video):
         frames.append(cv2.resize(frame.rgb, SIZE_WH, interpolation=cv2.INTER_AREA))
         if len(frames) == most:
             break
@@ -46,12 +46,12 @@ def frames_of(film: Path, most: int = 300) -> list[np.ndarray]:
 
 
 def ours(
-    films: list[Path], model: Path, weights: Path | None, seconds: float, detect_every: int | None
+    videos: list[Path], model: Path, weights: Path | None, seconds: float, detect_every: int | None
 ) -> None:
-    """A row for each film."""
+    """A row for each video."""
     rows = []
-    for film in films:
-        frames = frames_of(film)
+    for video in videos:
+        frames = frames_of(video)
         opened = open_model(model)
         engine, faces = build_engine(
             opened, EngineOptions(detector_weights=weights, detect_every=detect_every, fps=FPS)
@@ -69,7 +69,7 @@ def ours(
         total_s = time.perf_counter() - began
         spent = {**engine.seconds, "draw": drawing_s}
         shares = [f"{value / total_s:.0%}" for value in spent.values()]
-        rows.append((film.name, f"{n_faces / n:.1f}", f"{n / total_s:.1f}", *shares))
+        rows.append((video.name, f"{n_faces / n:.1f}", f"{n / total_s:.1f}", *shares))
     print(
         f"\nferkit, {model.name}, {faces.settings.detector}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
@@ -77,9 +77,9 @@ def ours(
     print(table(header, rows, right=range(1, len(header))))
 
 
-def memory(film: Path, model: Path, weights: Path | None, n_frames: int) -> None:
+def memory(video: Path, model: Path, weights: Path | None, n_frames: int) -> None:
     """Megabytes after 1,000 frames and after all."""
-    frames = frames_of(film)
+    frames = frames_of(video)
     opened = open_model(model)
     engine, _ = build_engine(opened, EngineOptions(detector_weights=weights, detect_every=5))
     overlay = Overlay(opened.labels)
@@ -92,9 +92,9 @@ def memory(film: Path, model: Path, weights: Path | None, n_frames: int) -> None
     print(f"after {n_frames} frames {memory_mb():.0f} MB: {memory_mb() - first:+.1f} MB")
 
 
-def peer(name: str, film: Path, site: Path | None, seconds: float) -> None:
+def peer(name: str, video: Path, site: Path | None, seconds: float) -> None:
     """Run a peer in a process of its own and print what it says."""
-    command = [sys.executable, __file__, str(film), "--seconds", str(seconds), "--peer", name]
+    command = [sys.executable, __file__, str(video), "--seconds", str(seconds), "--peer", name]
     environment = dict(os.environ)
     if site is not None:
         environment["PYTHONPATH"] = os.pathsep.join([str(site), environment.get("PYTHONPATH", "")])
@@ -104,12 +104,12 @@ def peer(name: str, film: Path, site: Path | None, seconds: float) -> None:
         print(f"{name}: failed: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
         return
     values = json.loads(words[-1])
-    print(f"{name:18s} {film.name:24s} {values['fps']:6.1f} frames/s, {values['faces']:.1f} faces a frame")
+    print(f"{name:18s} {video.name:24s} {values['fps']:6.1f} frames/s, {values['faces']:.1f} faces a frame")
 
 
-def run_peer(name: str, film: Path, seconds: float) -> None:
+def run_peer(name: str, video: Path, seconds: float) -> None:
     """In the other process: one line of JSON."""
-    bgr = [cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) for rgb in frames_of(film, 100)]
+    bgr = [cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) for rgb in frames_of(video, 100)]
     read = _pypi_fer() if name == "fer" else _deepface()
     read(bgr[0])
     began, n, n_faces = time.perf_counter(), 0, 0
@@ -200,20 +200,20 @@ def main() -> None:
     parser.add_argument("--peer", choices=["fer", "deepface"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
-        run_peer(options.peer, options.films[0], options.seconds)
+        run_peer(options.peer, options.videos[0], options.seconds)
         return
     if options.model is None:
         parser.error("--model is needed")
     if options.memory:
-        memory(options.films[0], options.model, options.detector_weights, options.memory)
+        memory(options.videos[0], options.model, options.detector_weights, options.memory)
         return
     weights = options.detector_weights
-    ours(options.films, options.model, weights, options.seconds, options.detect_every)
-    for film in options.films:
+    ours(options.videos, options.model, weights, options.seconds, options.detect_every)
+    for video in options.videos:
         if options.fer:
-            peer("fer", film, options.fer, options.seconds)
+            peer("fer", video, options.fer, options.seconds)
         if options.deepface:
-            peer("deepface", film, None, options.seconds)
+            peer("deepface", video, None, options.seconds)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/manifest.py --records 350000 --persons 20000
 
-Records are made up in AI Hub's form (64-digit persons, Korean names, boxes, six attributes); no picture is touched.
+Records are made up in AI Hub's form (64-digit persons, Korean names, boxes, six attributes); no image is touched.
 Each step runs in a process of its own, as the command line runs it: reading what the step before wrote, its own work,
 and writing. Seconds are those of the processor, of which all steps use one core: others at work do not count.
 """
@@ -18,15 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.core.tables import table
-from ferkit.datasets.assign import AssignSettings, assign
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
+from ferkit.core.console import table
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.edit import SplitSettings, draw, merge, relabel, split_dataset
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.manifest import write_manifest
-from ferkit.datasets.merge import merge
-from ferkit.datasets.relabel import relabel
-from ferkit.datasets.sample import draw
+from ferkit.datasets.tables import write_manifest
 
 EMOTIONS = ("기쁨", "당황", "분노", "불안", "상처", "슬픔", "중립")
 PLACES = ("가정", "도심 환경", "스포츠관람&레저시설", "자연환경")
@@ -62,7 +58,7 @@ def step(name: str, folder: Path) -> dict[str, float]:
         # Nearly all: what has to be sorted and written is at its largest.
         result = draw(datasets[0], 50_000, ["source"]).dataset
     elif name == "split":
-        result = assign(datasets[0], AssignSettings(val=0.1, test=0.1, by=("source",))).dataset
+        result = split_dataset(datasets[0], SplitSettings(val=0.1, test=0.1, by=("source",))).dataset
     else:
         result = datasets[0]
     worked = time.process_time()

@@ -18,12 +18,12 @@ import transfer
 import zoo
 from ship import part
 
-from ferkit.classifiers.artifact import load_classifier, read_model, write_model
-from ferkit.core.fingerprint import file_sha256
+from ferkit.classifiers.model import load_classifier, read_model, write_model
+from ferkit.core.files import file_sha256
+from ferkit.core.weights import NETWORK_ONNX, bundled_folder
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.plots import plot_classes, plot_confusion, plot_reliability
-from ferkit.zoo.shipped import NETWORK_ONNX, shipped_folder
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CARD = "MODEL_CARD.md"
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--reuse", nargs="*", default=[], choices=["curves", "heads", "other-heads", "speed"])
     arguments = parser.parse_args()
     crops, y = part(arguments.data, "test")
-    classifier = load_classifier(shipped_folder())
+    classifier = load_classifier(bundled_folder())
     evaluation = evaluate(y, classifier.predict_proba(crops), classifier.labels)
     figures = json.loads(arguments.figures.read_text(encoding="utf-8")) if arguments.reuse else {}
     if "curves" not in arguments.reuse:
@@ -76,19 +76,19 @@ def main() -> None:
 
 def add_card(card: str) -> None:
     """Put the card into the model folder, whose ``model.json`` then vouches for it too."""
-    artifact = read_model(shipped_folder())
+    artifact = read_model(bundled_folder())
     files = {name: artifact.file(name).read_bytes() for name in artifact.files} | {CARD: card.encode()}
 
     def write(folder: Path) -> None:
         for name, content in files.items():
             (folder / name).write_bytes(content)
 
-    write_model(shipped_folder(), artifact.record, write, overwrite=True)
+    write_model(bundled_folder(), artifact.record, write, overwrite=True)
 
 
 def text(evaluation: Evaluation, figures: dict[str, Any]) -> str:
     """The card, from its template and what was measured."""
-    record = read_model(shipped_folder()).record
+    record = read_model(bundled_folder()).record
     recipe, steps = record.parts["recipe"], record.parts["steps"]
     names = evaluation.labels.names
     rows = []
@@ -131,7 +131,7 @@ def text(evaluation: Evaluation, figures: dict[str, Any]) -> str:
         "seed": record.seeds["run"],
         "trained_accuracy": f"{record.metrics['training']['accuracy']:.1%}",
         "created": record.created[:10],
-        "sha256": file_sha256(shipped_folder() / NETWORK_ONNX),
+        "sha256": file_sha256(bundled_folder() / NETWORK_ONNX),
         "versions": ", ".join(
             f"{name} {version}" for name, version in record.versions.items() if name != "ferkit"
         ),

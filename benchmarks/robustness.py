@@ -12,15 +12,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ferkit.core.protocols import ExpressionClassifier
+from ferkit.classifiers.model import choose_model, open_model
+from ferkit.core.types import ExpressionClassifier
 from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas, finish, plain
-from ferkit.inference.models import choose_model, open_model
 
 STEPS: dict[str, tuple[str, tuple[float, ...]]] = {
     "blur": ("standard deviation of the blur, pixels of 48", (0, 0.5, 1, 1.5, 2, 3)),
     "darkness": ("light that is left", (1, 0.5, 0.25, 0.12, 0.06)),
     "size": ("pixels across the face", (48, 32, 24, 16, 12, 8)),
-    "rotation": ("degrees in the picture's plane", (0, 10, 20, 30, 45, 60)),
+    "rotation": ("degrees in the image's plane", (0, 10, 20, 30, 45, 60)),
 }
 """What is done, the unit of its steps, and the steps from harmless to hopeless."""
 

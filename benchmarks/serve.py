@@ -1,9 +1,9 @@
 """The server under load, on loopback: how old answers are, what is dropped, whether memory grows.
 
-    python benchmarks/serve.py --picture photo.jpg
-    python benchmarks/serve.py --picture photo.jpg --clients 8 16 32 --seconds 60
-    python benchmarks/serve.py --picture photo.jpg --clients --cycles 2000
-    python benchmarks/serve.py --picture photo.jpg --clients --requests 1 16 -- --detector none
+    python benchmarks/serve.py --image photo.jpg
+    python benchmarks/serve.py --image photo.jpg --clients 8 16 32 --seconds 60
+    python benchmarks/serve.py --image photo.jpg --clients --cycles 2000
+    python benchmarks/serve.py --image photo.jpg --clients --requests 1 16 -- --detector none
 
 The server runs in a process of its own, on as many cores as ``--cores`` says; so do the clients.
 """
@@ -128,14 +128,14 @@ async def cycles(url: str, frame: bytes, n: int) -> None:
     await asyncio.gather(*(one(i) for i in range(n)))
 
 
-async def requests(url: str, picture: bytes, n: int, seconds: float) -> float:
-    """Pictures a second that ``n`` clients get answered, each of which waits for its answer before it asks again."""
+async def requests(url: str, image: bytes, n: int, seconds: float) -> float:
+    """Images a second that ``n`` clients get answered, each of which waits for its answer before it asks again."""
     answered = 0
 
     async def ask(http: httpx.AsyncClient, end_s: float) -> None:
         nonlocal answered
         while time.perf_counter() < end_s:
-            (await http.post("/v1/predict?purpose=research", content=picture)).raise_for_status()
+            (await http.post("/v1/predict?purpose=research", content=image)).raise_for_status()
             answered += 1
 
     async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_connections=n), timeout=60) as http:
@@ -152,9 +152,9 @@ def batches(url: str) -> tuple[float, float]:
     return float(values["ferkit_batch_faces_sum"]), float(values["ferkit_batch_faces_count"])
 
 
-def moving_frames(picture: Path, size_wh: tuple[int, int], n: int = 40) -> list[bytes]:
+def moving_frames(image_: Path, size_wh: tuple[int, int], n: int = 40) -> list[bytes]:
     """JPEG frames as of a camera that is moved slowly over a photo."""
-    with Image.open(picture) as opened:
+    with Image.open(image_) as opened:
         image = opened.convert("RGB")
     scale = 1.15 * max(size_wh[0] / image.width, size_wh[1] / image.height)
     image = image.resize((round(image.width * scale), round(image.height * scale)))
@@ -197,13 +197,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--size", type=int, nargs=2, default=[640, 480])
     parser.add_argument("--cycles", type=int, default=0)
-    parser.add_argument(
-        "--requests", type=int, nargs="*", default=[], help="clients that send single pictures"
-    )
+    parser.add_argument("--requests", type=int, nargs="*", default=[], help="clients that send single images")
     parser.add_argument("--cores", type=int, nargs="*", default=sorted(os.sched_getaffinity(0))[:2])
     parser.add_argument("options", nargs="*", help="of fer serve, after --")
     wanted = parser.parse_args()
-    frames = moving_frames(wanted.picture, tuple(wanted.size))
+    frames = moving_frames(wanted.image, tuple(wanted.size))
     width, height = wanted.size
     kb = len(frames[0]) / 1000
     print(f"{width}x{height} at {wanted.fps:g}/s, {kb:.0f} kB a frame, cores {wanted.cores}")
@@ -214,7 +212,7 @@ def main() -> None:
             before = batches(base)
             rate = asyncio.run(requests(base, frames[0], n, wanted.seconds))
             faces, count = np.subtract(batches(base), before)
-            print(f"{n} clients: {rate:.0f} pictures/s, {faces / count:.1f} faces a batch", flush=True)
+            print(f"{n} clients: {rate:.0f} images/s, {faces / count:.1f} faces a batch", flush=True)
         if wanted.clients:
             asyncio.run(load(url, frames, 4, wanted.fps, 5))
             print(

@@ -4,7 +4,7 @@
     python benchmarks/model_card.py fer2013/ --store … --fer … --peers …
 
 ``fer2013/`` holds train/<emotion>/*.png and test/<emotion>/*.png, the official PublicTest. The first command writes
-ferkit/zoo/ferkit: one graph with embedding and probabilities, and its Keras twin for further training. The last layer
+ferkit/core/bundled/ferkit: one graph with embedding and probabilities, and its Keras twin. The last layer
 is fitted anew on the original labels of the training part, since soft labels (votes) shift how often each class is
 said, and its temperature on PublicTest. The second measures the result, and writes its card beside it. ship.sh trains
 and ships in one command.
@@ -21,8 +21,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 
-from ferkit.classifiers.artifact import read_model
-from ferkit.classifiers.finetune.network import (
+from ferkit.classifiers.finetune.network_model import (
     NETWORK_KERAS,
     NETWORK_ONNX,
     PROBABILITIES,
@@ -30,15 +29,15 @@ from ferkit.classifiers.finetune.network import (
     save_network_model,
 )
 from ferkit.classifiers.finetune.two_outputs import EMBEDDING, LastLayer, Light, with_embedding
-from ferkit.classifiers.fit import FittedHead, fit_head
-from ferkit.classifiers.heads import head_settings
+from ferkit.classifiers.heads import FittedHead, fit_head, head_settings
+from ferkit.classifiers.model import read_model
 from ferkit.core.labels import LabelSet
+from ferkit.core.weights import bundled_folder
 from ferkit.datasets.load import load_dataset
 from ferkit.evaluation.metrics import evaluate
-from ferkit.zoo.shipped import shipped_folder
 
 LIGHT = Light(129.5, 54.0)
-"""Mean over the training part of FER2013 of a picture's mean and of its standard deviation."""
+"""Mean over the training part of FER2013 of an image's mean and of its standard deviation."""
 
 LICENCE = "MIT, as ferkit; trained by this project on FER2013, which was given out for research"
 
@@ -49,7 +48,7 @@ def main() -> None:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--target", type=Path, default=shipped_folder())
+    parser.add_argument("--target", type=Path, default=bundled_folder())
     arguments = parser.parse_args()
     run = read_model(arguments.model)
     network, labels = run.file(NETWORK_ONNX).read_bytes(), run.labels

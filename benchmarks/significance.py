@@ -1,8 +1,8 @@
 """Whether the statistics of a comparison keep their promises, on answers whose truth is known.
 
-Two contenders that are equal must be called different in 5 % of comparisons at most, a difference must be found, and
-95 % intervals must hold the truth in 95 % of cases: with single pictures, with persons of unequal numbers of
-pictures, with several repeats, and with many contenders at once. One core, some minutes:
+Two candidates that are equal must be called different in 5 % of comparisons at most, a difference must be found, and
+95 % intervals must hold the truth in 95 % of cases: with single images, with persons of unequal numbers of
+images, with several repeats, and with many candidates at once. One core, some minutes:
 
     python benchmarks/significance.py                    # a table
     python benchmarks/significance.py --repeats 2000     # to half a percent
@@ -16,12 +16,11 @@ import numpy as np
 
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import evaluate
-from ferkit.evaluation.pairs import compare_pairs
-from ferkit.evaluation.statistics import holm, paired_bootstrap, retraining_p, sign_flip_p
+from ferkit.evaluation.significance import compare_pairs, holm, paired_bootstrap, retraining_p, sign_flip_p
 
 LABELS = LabelSet(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"))
 SHARES = np.array([0.137, 0.015, 0.147, 0.245, 0.165, 0.117, 0.174])
-"""Of FER2013's PrivateTest, which has 3,589 pictures."""
+"""Of FER2013's PrivateTest, which has 3,589 images."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,13 @@ class Scene:
     """Answers to draw.
 
     Attributes:
-        n: pictures; with persons about so many.
+        n: images; with persons about so many.
         persons: 0 for none.
-        unequal: of the logarithm of a person's number of pictures, the standard deviation.
-        alike: correlation of right answers to pictures of one person, 0..1.
-        agree: share of pictures on which contenders give the same answer because the picture decides.
-        accuracy: of each contender.
-        trainings: of each contender.
+        unequal: of the logarithm of a person's number of images, the standard deviation.
+        alike: correlation of right answers to images of one person, 0..1.
+        agree: share of images on which candidates give the same answer because the image decides.
+        accuracy: of each candidate.
+        trainings: of each candidate.
         training_sd: standard deviation of accuracy between trainings.
     """
 
@@ -51,7 +50,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Answers:
-    """``truth`` (n,), ``predicted`` (contenders, n), unit and training of each row (n,)."""
+    """``truth`` (n,), ``predicted`` (candidates, n), unit and training of each row (n,)."""
 
     truth: np.ndarray
     predicted: np.ndarray
@@ -60,7 +59,7 @@ class Answers:
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> Answers:
-    """Answers of contenders that are right in ``scene.accuracy`` of all pictures, in the long run."""
+    """Answers of candidates that are right in ``scene.accuracy`` of all images, in the long run."""
     if scene.persons:
         weights = np.exp(rng.normal(0, scene.unequal, scene.persons))
         sizes = np.maximum(
@@ -97,12 +96,12 @@ def _skills(accuracy: float, alike: float, n: int, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True)
 class Rejections:
-    """In which share of comparisons the first two contenders were called different.
+    """In which share of comparisons the first two candidates were called different.
 
     Attributes:
         verdict: as ``fer compare`` says it.
         over_units: by the sign-flip test alone, which takes the trained models as they are.
-        over_images: by the same as if all pictures were independent.
+        over_images: by the same as if all images were independent.
         bootstrap, macro_f1: by the paired bootstrap of accuracy and of macro-F1.
     """
 
@@ -114,7 +113,7 @@ class Rejections:
 
 
 def rejections(scene: Scene, repeats: int, n_resamples: int = 400) -> Rejections:
-    """Draw ``scene`` again and again and test its first two contenders at 0.05."""
+    """Draw ``scene`` again and again and test its first two candidates at 0.05."""
     p = np.empty((repeats, 5))
     for i in range(repeats):
         drawn = draw(scene, np.random.default_rng([7, i]))
@@ -133,7 +132,7 @@ def rejections(scene: Scene, repeats: int, n_resamples: int = 400) -> Rejections
 def trained(n: int, splits: int, repeats: int, test_share: float = 0.2) -> tuple[float, float]:
     """How often two equal *methods*, trained for real on drawn parts, are called different.
 
-    Both assign a picture to the nearest class mean. Each sees features of its own, drawn alike, so that neither
+    Both assign an image to the nearest class mean. Each sees features of its own, drawn alike, so that neither
     is better in the long run, though on one data set one of the two models is.
 
     Returns:
@@ -160,15 +159,15 @@ def trained(n: int, splits: int, repeats: int, test_share: float = 0.2) -> tuple
     return float(alarms[0] / repeats), float(alarms[1] / repeats)
 
 
-def any_false_alarm(contenders: int, repeats: int, corrected: bool) -> float:
-    """In which share of comparisons of equal contenders at least one pair is called different."""
-    scene = replace(Scene(), accuracy=(0.65,) * contenders, n=1_000)
+def any_false_alarm(candidates: int, repeats: int, corrected: bool) -> float:
+    """In which share of comparisons of equal candidates at least one pair is called different."""
+    scene = replace(Scene(), accuracy=(0.65,) * candidates, n=1_000)
     alarms = 0
     for i in range(repeats):
         drawn = draw(scene, np.random.default_rng([8, i]))
         right = (drawn.predicted == drawn.truth).astype(int)
         p = np.array(
-            [sign_flip_p(right[a] - right[b]) for a in range(contenders) for b in range(a + 1, contenders)]
+            [sign_flip_p(right[a] - right[b]) for a in range(candidates) for b in range(a + 1, candidates)]
         )
         alarms += bool((holm(p) if corrected else p).min() < 0.05)
     return alarms / repeats
@@ -191,35 +190,35 @@ def coverage(scene: Scene, repeats: int, n_resamples: int = 400) -> tuple[float,
 IMAGES = Scene()
 PERSONS = replace(IMAGES, persons=150, unequal=0.8, alike=0.1)
 EQUAL = {
-    "3,589 pictures": IMAGES,
-    "100 pictures": replace(IMAGES, n=100),
-    "150 persons of 24 pictures": replace(PERSONS, unequal=0.0),
+    "3,589 images": IMAGES,
+    "100 images": replace(IMAGES, n=100),
+    "150 persons of 24 images": replace(PERSONS, unequal=0.0),
     "150 persons, unequal": PERSONS,
     "30 persons, unequal": replace(PERSONS, persons=30),
     "10 persons, unequal": replace(PERSONS, persons=10, n=300),
-    "3,589 pictures, 5 repeats": replace(IMAGES, trainings=5),
+    "3,589 images, 5 repeats": replace(IMAGES, trainings=5),
     "150 persons, unequal, 5 repeats": replace(PERSONS, trainings=5),
-    "3,589 pictures, trainings differ by 0.7 points": replace(IMAGES, training_sd=0.007),
+    "3,589 images, trainings differ by 0.7 points": replace(IMAGES, training_sd=0.007),
     "the same, 3 repeats": replace(IMAGES, training_sd=0.007, trainings=3),
     "the same, 5 repeats": replace(IMAGES, training_sd=0.007, trainings=5),
     "the same, 10 repeats": replace(IMAGES, training_sd=0.007, trainings=10),
     "the same, 150 persons, unequal, 5 repeats": replace(PERSONS, training_sd=0.007, trainings=5),
 }
 DIFFERENT = {
-    "3 points, 3,589 pictures": replace(IMAGES, accuracy=(0.65, 0.62)),
-    "3 points, 3,589 pictures, answers independent": replace(IMAGES, accuracy=(0.65, 0.62), agree=0.0),
+    "3 points, 3,589 images": replace(IMAGES, accuracy=(0.65, 0.62)),
+    "3 points, 3,589 images, answers independent": replace(IMAGES, accuracy=(0.65, 0.62), agree=0.0),
     "3 points, 150 persons, unequal": replace(PERSONS, accuracy=(0.65, 0.62)),
-    "3 points, 3,589 pictures, 5 repeats": replace(IMAGES, accuracy=(0.65, 0.62), trainings=5),
+    "3 points, 3,589 images, 5 repeats": replace(IMAGES, accuracy=(0.65, 0.62), trainings=5),
     "the same, trainings differ by 0.7 points": replace(
         IMAGES, accuracy=(0.65, 0.62), trainings=5, training_sd=0.007
     ),
-    "1 point, 3,589 pictures": replace(IMAGES, accuracy=(0.65, 0.64)),
-    "3 points, 300 pictures": replace(IMAGES, accuracy=(0.65, 0.62), n=300),
+    "1 point, 3,589 images": replace(IMAGES, accuracy=(0.65, 0.64)),
+    "3 points, 300 images": replace(IMAGES, accuracy=(0.65, 0.62), n=300),
 }
 COVERED = {
-    "3,589 pictures, 65 %": IMAGES,
-    "200 pictures, 65 %": replace(IMAGES, n=200),
-    "50 pictures, 98 %": replace(IMAGES, n=50, accuracy=(0.98,)),
+    "3,589 images, 65 %": IMAGES,
+    "200 images, 65 %": replace(IMAGES, n=200),
+    "50 images, 98 %": replace(IMAGES, n=50, accuracy=(0.98,)),
     "150 persons, unequal": PERSONS,
     "60 persons, unequal": replace(PERSONS, persons=60),
     "30 persons, unequal": replace(PERSONS, persons=30),
@@ -247,15 +246,15 @@ def main() -> None:
     print(f"\n{'equal methods, trained on drawn parts':<50}{'verdict':>9}{'as is':>9}")
     for n, splits in ((200, 1), (200, 5), (600, 5), (2_000, 5)):
         alone, verdict = trained(n, splits, repeats)
-        print(f"{f'{n:,} pictures, {splits} splits':<50}{verdict:>9.1%}{alone:>9.1%}", flush=True)
-    print(f"\n{'any of 45 pairs of 10 equal contenders':<50}{'Holm':>9}{'none':>9}")
+        print(f"{f'{n:,} images, {splits} splits':<50}{verdict:>9.1%}{alone:>9.1%}", flush=True)
+    print(f"\n{'any of 45 pairs of 10 equal candidates':<50}{'Holm':>9}{'none':>9}")
     alarms = [any_false_alarm(10, min(repeats, 500), corrected) for corrected in (True, False)]
-    print(f"{'1,000 pictures':<50}{alarms[0]:>9.1%}{alarms[1]:>9.1%}", flush=True)
+    print(f"{'1,000 images':<50}{alarms[0]:>9.1%}{alarms[1]:>9.1%}", flush=True)
     print(f"\n{'95 % interval of accuracy':<50}{'covers':>9}{'width':>9}")
     for name, scene in COVERED.items():
         held, width = coverage(scene, repeats)
         print(f"{name:<50}{held:>9.1%}{width:>9.1%}", flush=True)
-    drawn = draw(DIFFERENT["3 points, 3,589 pictures"], np.random.default_rng(0))
+    drawn = draw(DIFFERENT["3 points, 3,589 images"], np.random.default_rng(0))
     names = np.array(LABELS.names)
     answers = {name: np.eye(7)[one] for name, one in zip(("A", "B"), drawn.predicted, strict=True)}
     print(f"\n{compare_pairs(names[drawn.truth], answers, LABELS)[0].sentence}")

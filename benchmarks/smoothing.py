@@ -1,12 +1,12 @@
-"""Label flips a minute and delay of every smoothing method, on a film whose expressions are known.
+"""Label flips a minute and delay of every smoothing method, on a video whose expressions are known.
 
     python benchmarks/smoothing.py                      # drawn faces, needs nothing
     python benchmarks/smoothing.py --model models/mlp --crops fer2013/test
 
-Without options a head is fitted on drawn faces and watches a film of faces that it never saw: expressions change every
+Without options a head is fitted on drawn faces and watches a video of faces that it never saw: expressions change every
 1.5 to 4 seconds, the drawing with its pose and light ten times a second, camera noise every frame. With a model
-and a folder of labelled crops the film shows a new crop of the class ten times a second instead: nothing holds from one
-look to the next but the label, so that is the hardest film there can be.
+and a folder of labelled crops the video shows a new crop ten times a second instead: nothing holds from one
+look to the next but the label, so that is the hardest video there can be.
 
 Flips are changes of the label shown; delay is from a change to the first frame with the right label, and a change
 that is never shown counts as infinitely late. Seeds are fixed.
@@ -20,17 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ferkit.classifiers.model import open_model
+from ferkit.core.console import table
 from ferkit.core.labels import LabelSet, meaning_of
-from ferkit.core.protocols import ExpressionClassifier
-from ferkit.core.tables import table
-from ferkit.datasets.folder import read_folder
+from ferkit.core.types import ExpressionClassifier
+from ferkit.datasets.dataset import read_folder
 from ferkit.datasets.synthetic import EXPRESSIONS, Identity, render_face
-from ferkit.faces.crop import fit_to
-from ferkit.inference.capture import Capture
-from ferkit.inference.models import open_model
+from ferkit.faces.cropping import fit_to
 from ferkit.inference.sinks import open_video_sink
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, SmoothingSettings
-from ferkit.inference.sources import FilmSource
+from ferkit.inference.sources import Capture, VideoSource
 
 FPS = 30.0
 LOOKS_PER_S = 10.0
@@ -59,10 +58,10 @@ def script(n_changes: int, n_classes: int, rng: np.random.Generator) -> np.ndarr
     return np.array(labels)
 
 
-def film_of(
+def video_of(
     truth: np.ndarray, draw: Callable[[int], np.ndarray], rng: np.random.Generator, path: Path
 ) -> None:
-    """Write the film."""
+    """Write the video."""
     sink = open_video_sink(path, (SIDE, SIDE), FPS)
     look, last = np.zeros((SIDE, SIDE, 3), np.uint8), -1
     for i, label in enumerate(truth.tolist()):
@@ -75,11 +74,10 @@ def film_of(
 
 def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callable[[int], np.ndarray]]:
     """A classifier fitted on drawings of twenty people, and drawings of another one."""
-    from ferkit.classifiers.embedding import EmbeddingClassifier
-    from ferkit.classifiers.fit import fit_head
-    from ferkit.classifiers.heads import LogisticSettings
-    from ferkit.embedder.backbones import open_embedder
-    from ferkit.faces.settings import FaceSettings
+    from ferkit.classifiers.embedding_model import EmbeddingClassifier
+    from ferkit.classifiers.heads import LogisticSettings, fit_head
+    from ferkit.embedder.embedders import open_embedder
+    from ferkit.faces.cropping import FaceSettings
 
     embedder = open_embedder("raw")
     people = [Identity.random(rng) for _ in range(20)]
@@ -110,9 +108,9 @@ def real_crops(
     return draw
 
 
-def probabilities(film: Path, classifier: ExpressionClassifier) -> Iterator[tuple[float, np.ndarray]]:
+def probabilities(video: Path, classifier: ExpressionClassifier) -> Iterator[tuple[float, np.ndarray]]:
     """Time and (1, k) of every frame."""
-    for frame in FilmSource(film):
+    for frame in VideoSource(video):
         yield frame.timestamp_s, classifier.predict_proba(fit_to(frame.rgb, classifier.input_size_wh)[None])
 
 
@@ -145,11 +143,11 @@ def main() -> None:
         classifier, draw = drawn_faces(rng)
     truth = script(options.changes, len(classifier.labels), rng)
     with tempfile.TemporaryDirectory() as folder:
-        film = Path(folder) / "film.mp4"
-        film_of(truth, draw, rng, film)
-        with Capture.of_file(film) as capture:
+        video = Path(folder) / "film.mp4"
+        video_of(truth, draw, rng, video)
+        with Capture.of_file(video) as capture:
             assert capture.n_frames == len(truth)
-        readings = list(probabilities(film, classifier))
+        readings = list(probabilities(video, classifier))
     report(truth, readings)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.fit import fit_head
-from ferkit.classifiers.heads import head_settings
-from ferkit.core.progress import Progress
+from ferkit.classifiers.heads import fit_head, head_settings
+from ferkit.core.console import Progress
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.faces.cropping import CropOptions
 
 
 def main() -> None:

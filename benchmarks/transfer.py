@@ -3,9 +3,9 @@
     python benchmarks/transfer.py fer2013/ --store cache/fer2013--onnx-network--1f2e3d4c
 
 ``fer2013/`` holds train/<emotion>/*.png, test/<emotion>/*.png (the official PublicTest) and labels.csv with FER+
-votes. ``--store`` names embeddings of the same pictures by another network, to compare with. Three tasks: the seven
+votes. ``--store`` names embeddings of the same images by another network, to compare with. Three tasks: the seven
 classes themselves; positive, neutral and negative; and the eight classes of FER+ (majority of at least five votes)
-learnt from 1,000 pictures, drawn several times. Prints a Markdown table.
+learnt from 1,000 images, drawn several times. Prints a Markdown table.
 """
 
 import argparse
@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.fit import fit_head
-from ferkit.classifiers.heads import head_settings
+from ferkit.classifiers.heads import fit_head, head_settings
+from ferkit.core.console import Progress
 from ferkit.core.labels import LabelSet, meaning_of
-from ferkit.core.progress import Progress
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
-from ferkit.embedder.store import EmbeddingStore
-from ferkit.embedder.table import EmbeddingTable
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
+from ferkit.faces.cropping import CropOptions
 
 HEADS = {"logistic": {"C": 0.01}, "mlp": {}, "svm": {"exact_rows": 10_000}}
 SMALL = 1_000
@@ -46,7 +45,7 @@ def shipped_table(data: Path, cache: Path) -> EmbeddingTable:
 
 
 def ferplus_majority(votes: Path) -> dict[str, str]:
-    """The class that more than half of the FER+ voters of a picture chose; pictures without one are left out."""
+    """The class that more than half of the FER+ voters of an image chose; images without one are left out."""
     chosen = {}
     with votes.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -59,7 +58,7 @@ def ferplus_majority(votes: Path) -> dict[str, str]:
 
 
 def tasks(table: EmbeddingTable, votes: Path) -> dict[str, np.ndarray]:
-    """Labels of all rows in the words of each task; empty where a picture has none."""
+    """Labels of all rows in the words of each task; empty where an image has none."""
     seven = table.y.astype(str)
     to_valence = LabelSet.named("fer2013").map_to(LabelSet.named("valence3"))
     valence = np.array([label or "" for label in to_valence.labels(list(seven))])
@@ -69,7 +68,7 @@ def tasks(table: EmbeddingTable, votes: Path) -> dict[str, np.ndarray]:
 
 
 def measure(tables: dict[str, EmbeddingTable], votes: Path, draws: int, heads: list[str]) -> Results:
-    """Accuracies on PublicTest: task, network, head, one for each draw of training pictures."""
+    """Accuracies on PublicTest: task, network, head, one for each draw of training images."""
     results: Results = {}
     for network, table in tables.items():
         for task, y in tasks(table, votes).items():

@@ -66,13 +66,13 @@ def accuracy(
 
 def shipped(crops: np.ndarray, y: np.ndarray, seconds: float) -> Row:
     """The network of this package, as ``fer predict`` calls it: uint8 crops in, probabilities out."""
-    from ferkit.classifiers.artifact import load_classifier
-    from ferkit.zoo.shipped import NETWORK_ONNX, shipped_folder
+    from ferkit.classifiers.model import load_classifier
+    from ferkit.core.weights import NETWORK_ONNX, bundled_folder
 
-    classifier = load_classifier(shipped_folder())
+    classifier = load_classifier(bundled_folder())
     one, batch = rates(classifier.predict_proba, crops, seconds)
     found = accuracy(classifier.predict_proba, crops, y, np.array(classifier.labels.names))
-    return Row("ferkit", one, batch, (shipped_folder() / NETWORK_ONNX).stat().st_size, found)
+    return Row("ferkit", one, batch, (bundled_folder() / NETWORK_ONNX).stat().st_size, found)
 
 
 def pypi_fer(file: Path, peers: Path, data: Path, seconds: float) -> list[Row]:

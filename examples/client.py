@@ -1,4 +1,4 @@
-"""A client of the server in a few lines: a picture by HTTP, then a film's frames by WebSocket.
+"""A client of the server in a few lines: an image by HTTP, then a video's frames by WebSocket.
 
 fer serve
 python examples/client.py photo.jpg talk.mp4
@@ -15,13 +15,13 @@ from websockets.sync.client import connect
 PURPOSE = "research"
 
 
-def main(photo: str, film: str, server: str = "127.0.0.1:8000") -> None:
+def main(photo: str, video: str, server: str = "127.0.0.1:8000") -> None:
     with open(photo, "rb") as file:
         asked = urllib.request.Request(f"http://{server}/v1/predict?purpose={PURPOSE}", file.read())
     for face in json.load(urllib.request.urlopen(asked))["images"][0]["faces"]:
         print(f"{face['label']} {face['confidence']:.0%} at {face['box']}")
 
-    capture = cv2.VideoCapture(film)
+    capture = cv2.VideoCapture(video)
     with connect(f"ws://{server}/v1/stream") as stream:
         stream.send(json.dumps({"type": "start", "purpose": PURPOSE, "fps": 10}))
         print("model", json.loads(stream.recv())["model"])

@@ -12,12 +12,13 @@ import numpy as np
 
 from ferkit import load_classifier, load_dataset, open_embedder
 from ferkit.classifiers.heads import head_settings
-from ferkit.core.progress import Progress
+from ferkit.core.console import Progress
 from ferkit.datasets.split import SplitSettings
 from ferkit.datasets.synthetic import write_dataset
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
-from ferkit.evaluation.holdout import fit_held_out, save_fit
-from ferkit.evaluation.report import format_report
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
+from ferkit.evaluation.report.page import format_report
+from ferkit.faces.cropping import CropOptions
 
 
 def main(work: Path) -> None:

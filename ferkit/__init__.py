@@ -12,10 +12,10 @@ _PUBLIC = {
     "FerkitError": "ferkit.core.errors",
     "LabelSet": "ferkit.core.labels",
     "Sample": "ferkit.datasets.dataset",
-    "load_classifier": "ferkit.classifiers.artifact",
+    "load_classifier": "ferkit.classifiers.model",
     "load_dataset": "ferkit.datasets.load",
-    "load_embedder": "ferkit.embedder.backbones",
-    "open_embedder": "ferkit.embedder.backbones",
+    "load_embedder": "ferkit.embedder.embedders",
+    "open_embedder": "ferkit.embedder.embedders",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

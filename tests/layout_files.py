@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ferkit.datasets.annotations.annotated import Annotated
+from ferkit.datasets.formats.annotated import Annotated
 
 
-def picture(path: Path, seed: int = 0, size: int = 16) -> Path:
+def image(path: Path, seed: int = 0, size: int = 16) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)

@@ -1,24 +1,23 @@
-"""Small folders of pictures, and the extraction loop over them with the weightless backbone."""
+"""Small folders of images, and the extraction loop over them with the weightless backbone."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ferkit.core.progress import Progress
+from ferkit.core.console import Progress
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.backbones import Embedder, open_embedder
-from ferkit.embedder.extract import ExtractionSummary
-from ferkit.embedder.hog import HogEmbedder
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+from ferkit.embedder.embedders import Embedder, HogEmbedder, open_embedder
+from ferkit.embedder.extract import ExtractionSummary, StoreOptions, embed_dataset
 from ferkit.embedder.store import EmbeddingStore
+from ferkit.faces.cropping import CropOptions
 
 SHARD = 8
 BATCH = 3
 
 
 class Counting(HogEmbedder):
-    """The weightless backbone, counting what it is given, and giving what it is told for some pictures."""
+    """The weightless backbone, counting what it is given, and giving what it is told for some images."""
 
     def __init__(self, bad: dict[int, float] | None = None) -> None:
         super().__init__(open_embedder("raw").settings)
@@ -35,17 +34,17 @@ class Counting(HogEmbedder):
         return features
 
 
-def write_picture(path: Path, seed: int) -> None:
+def write_image(path: Path, seed: int) -> None:
     """A 64x64 BMP of noise: all have one size in bytes, and the weightless backbone needs no resizing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(path, "BMP")
 
 
-def write_pictures(root: Path, n: int, start: int = 0) -> Path:
-    """``n`` pictures of two classes, sorted by their numbers within each."""
+def write_images(root: Path, n: int, start: int = 0) -> Path:
+    """``n`` images of two classes, sorted by their numbers within each."""
     for i in range(start, start + n):
-        write_picture(root / ("happy" if i % 2 else "sad") / f"{i:04d}.bmp", seed=i)
+        write_image(root / ("happy" if i % 2 else "sad") / f"{i:04d}.bmp", seed=i)
     return root
 
 

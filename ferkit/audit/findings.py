@@ -1,12 +1,15 @@
 """What an audit finds: the vocabulary of its checks, its page and its files."""
 
+import functools
+import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from importlib import resources
+from typing import Any, Literal
 
 from ferkit.datasets.dataset import Dataset
-from ferkit.datasets.survey import Survey
+from ferkit.datasets.image_stats import ImageStats
 
 Kind = Literal[
     "unreadable",
@@ -34,7 +37,7 @@ VERBS: tuple[Verb, ...] = ("keep", "drop", "relabel", "same-person")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What may be done to one picture.
+    """What may be done to one image.
 
     Attributes:
         verb: ``keep`` leaves it as it is; ``drop`` leaves it out of the manifest, the file stays; ``relabel``
@@ -52,7 +55,7 @@ DROP = Action("drop")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to decide, about one picture or several that belong together.
+    """One thing to decide, about one image or several that belong together.
 
     Attributes:
         kind: what is wrong.
@@ -102,7 +105,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Note:
-    """What a reader must know to judge the findings; :func:`ferkit.audit.words.sentence` puts it into words.
+    """What a reader must know to judge the findings; :func:`ferkit.audit.findings.findings_text` puts it into words.
 
     Attributes:
         key: of the words.
@@ -119,7 +122,7 @@ class Audit:
 
     Attributes:
         dataset: what was looked at.
-        survey: its pictures.
+        survey: its images.
         findings: by kind, the gravest first, and by severity within a kind.
         drift: between parts of the data set, or to another one.
         notes: what was not looked at, and why; what the findings rest on.
@@ -127,7 +130,7 @@ class Audit:
     """
 
     dataset: Dataset
-    survey: Survey
+    survey: ImageStats
     findings: tuple[Finding, ...]
     drift: tuple[Drift, ...] = ()
     notes: tuple[Note, ...] = ()
@@ -144,6 +147,24 @@ class Audit:
 
 
 def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
-    """By kind, severity and first picture."""
+    """By kind, severity and first image."""
     place = {kind: i for i, kind in enumerate(KINDS)}
     return tuple(sorted(findings, key=lambda f: (place[f.kind], -f.severity, f.rows)))
+
+
+@functools.cache
+def translations() -> dict[str, dict[str, dict[str, str]]]:
+    """Group and key to the text in each language; ``{name}`` stands for what is filled in."""
+    return tomllib.loads(text_of("words.toml"))
+
+
+def findings_text(note: Note, language: str = "en") -> str:
+    """A note as a reader of ``language`` (``en`` or ``ko``) reads it."""
+    fields: dict[str, Any] = dict(note.fields)
+    return translations()["note"][note.key][language].format_map(fields)
+
+
+@functools.cache
+def text_of(name: str) -> str:
+    """One of the files that the page is made of."""
+    return resources.files("ferkit.audit.templates").joinpath(name).read_text(encoding="utf-8")

@@ -1,16 +1,21 @@
-"""Plans: what a person decided about each picture, as a CSV file, and what becomes of the samples."""
+"""Plan what is mended, carry it out, undo it."""
 
 import csv
 import hashlib
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ferkit.audit.findings import VERBS
-from ferkit.core.errors import DataError
-from ferkit.core.files import csv_text
+from ferkit.core.errors import DataError, FerkitError
+from ferkit.core.files import csv_text, exclusive_lock, write_atomically, write_json
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.load import load_dataset
+from ferkit.datasets.tables import write_manifest
 
 COLUMNS = ("path", "action", "value", "label", "content", "finding")
 """Of a plan. ``path`` and ``action`` must be there; ``label`` and ``content`` are what was seen in the audit, and are
@@ -23,7 +28,7 @@ class PlanLine:
 
     Attributes:
         number: of the line in the file, from 1, the header being the first.
-        path: of the picture.
+        path: of the image.
         action: ``keep``, ``drop``, ``relabel`` or ``same-person``.
         value: the label or the person.
         label: what it was in the audit; empty if that does not matter.
@@ -66,7 +71,7 @@ class Applied:
 
 
 def content_digest(content: bytes) -> str:
-    """What :func:`ferkit.datasets.survey.survey` calls a file's content."""
+    """What :func:`ferkit.datasets.image_stats.image_stats` calls a file's content."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
@@ -112,7 +117,7 @@ def follow(dataset: Dataset, lines: Iterable[PlanLine]) -> Applied:
         reason = _obstacle(dataset, at.get(line.path), line, labels)
         key = (line.path, line.action == "same-person")
         if not reason and key in decided:
-            reason = f"line {decided[key].number} decides about this picture already ({decided[key].action})"
+            reason = f"line {decided[key].number} decides about this image already ({decided[key].action})"
         if reason:
             refused.append(Refusal(line, reason))
         else:
@@ -120,16 +125,16 @@ def follow(dataset: Dataset, lines: Iterable[PlanLine]) -> Applied:
             done.append(line)
     samples = []
     for sample in dataset.samples:
-        picture, person = decided.get((sample.path, False)), decided.get((sample.path, True))
-        if picture is not None and picture.action == "drop":
+        image, person = decided.get((sample.path, False)), decided.get((sample.path, True))
+        if image is not None and image.action == "drop":
             continue
-        if picture is not None and picture.action == "relabel":
-            sample = replace(sample, label=picture.value)
+        if image is not None and image.action == "relabel":
+            sample = replace(sample, label=image.value)
         if person is not None:
             sample = replace(sample, group=person.value)
         samples.append(sample)
     if not samples:
-        raise DataError("the plan drops every picture; nothing was written")
+        raise DataError("the plan drops every image; nothing was written")
     return Applied(tuple(samples), tuple(done), tuple(refused))
 
 
@@ -138,7 +143,7 @@ def _obstacle(dataset: Dataset, sample: Sample | None, line: PlanLine, labels: s
     if line.action not in VERBS:
         return f"expected an action out of {', '.join(VERBS)}, found {line.action or 'none'!r}"
     if sample is None:
-        return "the data set has no such picture"
+        return "the data set has no such image"
     try:
         content = dataset.source.read(sample.path)
     except OSError as error:
@@ -152,3 +157,150 @@ def _obstacle(dataset: Dataset, sample: Sample | None, line: PlanLine, labels: s
     if line.action == "same-person" and not line.value:
         return "it does not say which person"
     return ""
+
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A plan that was followed, and the manifest that it led to."""
+
+    manifest: Path
+    undo: Path
+    applied: Applied
+
+
+def default_manifest(data: Path) -> Path:
+    """Where a fix of ``data`` goes: beside it, or into it if it is the manifest of an earlier fix."""
+    if data.suffix.lower() == ".csv" and undo_record(data).is_file():
+        return data
+    return beside(data, "-audited.csv")
+
+
+def beside(data: Path, ending: str) -> Path:
+    """A path next to a data set, called like it: ``faces-audited.csv`` for ``faces/`` and ``faces.npz``."""
+    resolved = data.resolve()
+    parent = resolved.parent if data.name in ("", "..") else data.parent
+    return parent / f"{resolved.stem if resolved.is_file() else resolved.name}{ending}"
+
+
+def undo_record(manifest: Path) -> Path:
+    """The file that knows what a manifest was before."""
+    return manifest.with_name(manifest.name + ".undo.json")
+
+
+def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
+    """Follow a plan and write what stays as a manifest.
+
+    The undo record is written first and the manifest is replaced at once: after a crash either all of the plan was
+    followed or nothing.
+
+    Args:
+        dataset: what the plan is about.
+        plan: of :func:`ferkit.audit.plan.read_plan`.
+        manifest: where the result goes; another file than ``dataset`` was read from must not be there yet.
+
+    Raises:
+        DataError: no plan, nothing in it can be followed, or another manifest is in the way.
+        StoreLockedError: another process is fixing the same manifest.
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    record = undo_record(manifest)
+    with exclusive_lock(record.with_name(f".{record.name}.lock"), "fixing a manifest in"):
+        before = manifest.read_bytes() if manifest.exists() else None
+        if before is not None:
+            _check_unchanged(dataset, manifest)
+        applied = follow(dataset, read_plan(plan))
+        if not applied.done:
+            refused = applied.refused
+            why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
+            raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
+        mended = Dataset(dataset.name, dataset.root, applied.samples, dataset.source)
+        # Written beside it first: its digest must be in the undo record before it takes its place.
+        draft = manifest.with_name(f".{manifest.stem}.draft.csv")
+        try:
+            write_manifest(draft, mended)
+            content = draft.read_bytes()
+        finally:
+            draft.unlink(missing_ok=True)
+        step = {
+            "plan": plan.name,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "before": None if before is None else before.decode("utf-8", "surrogateescape"),
+            "after_sha256": hashlib.sha256(content).hexdigest(),
+            "done": [asdict(line) for line in applied.done],
+        }
+        write_json(record, {"format": _FORMAT, "steps": [*_steps(record), step]})
+        write_atomically(manifest, lambda file: file.write(content))
+    return Fix(manifest, record, applied)
+
+
+def _check_unchanged(dataset: Dataset, manifest: Path) -> None:
+    """Refuse to follow a plan from what a manifest was before somebody else's fix. Raises DataError."""
+    if manifest.resolve() != dataset.root.resolve():
+        raise DataError(
+            f"{manifest} is there already and may hold an earlier fix: give that file itself as DATA to go on "
+            "from it, take it back with --undo, or choose another place with --out"
+        )
+    now = {sample.path: (sample.label, sample.group) for sample in load_dataset(manifest).samples}
+    then = {sample.path: (sample.label, sample.group) for sample in dataset.samples}
+    if now.keys() != then.keys() or any(
+        label != then[path][0] or group not in (None, then[path][1]) for path, (label, group) in now.items()
+    ):
+        raise DataError(f"{manifest} was changed since it was read, maybe by another fix; run it again")
+
+
+def undo(manifest: Path, say: Callable[[str], None]) -> int:
+    """Take back the last fix of a manifest.
+
+    Returns:
+        How many earlier fixes can still be taken back.
+
+    Raises:
+        DataError: there is nothing to take back, or the manifest was changed since.
+        FerkitError: the folder cannot be written.
+    """
+    record = undo_record(manifest)
+    with exclusive_lock(record.with_name(f".{record.name}.lock"), "fixing a manifest in"):
+        steps = _steps(record)
+        if not steps:
+            raise DataError(f"there is no fix of {manifest} to take back")
+        step = steps.pop()
+        now = manifest.read_bytes() if manifest.exists() else None
+        before = None if step["before"] is None else step["before"].encode("utf-8", "surrogateescape")
+        if now == before:
+            say("the fix was recorded but never written")  # the machine went down in between
+        elif now is None or hashlib.sha256(now).hexdigest() != step["after_sha256"]:
+            raise DataError(
+                f"{manifest} was changed after the fix, and taking it back would lose that; move the file away first"
+                if now is not None
+                else f"{manifest} is gone; put it back, or delete {record.name}"
+            )
+        elif before is None:
+            manifest.unlink()
+            say(f"{manifest} is removed; the data it was made from was never changed")
+        else:
+            write_atomically(manifest, lambda file: file.write(before))
+            say(f"{manifest} is as it was before {step['plan']} ({step['when']})")
+        if steps:
+            write_json(record, {"format": _FORMAT, "steps": steps})
+        else:
+            record.unlink()
+    return len(steps)
+
+
+def _steps(record: Path) -> list[dict[str, Any]]:
+    if not record.exists():
+        return []
+    try:
+        values = json.loads(record.read_bytes().decode("utf-8", "surrogateescape"))
+        steps = values["steps"]
+        whole = values["format"] <= _FORMAT and all(
+            {"before", "after_sha256"} <= step.keys() for step in steps
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise FerkitError(f"{record} is not what was written; move it away to go on without undo")
+    return list(steps)

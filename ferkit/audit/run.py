@@ -6,27 +6,30 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.audit.detection import face_confidence
-from ferkit.audit.drift import drift
-from ferkit.audit.findings import Audit, Drift, Finding, Note, in_order
-from ferkit.audit.groups import copy_findings, person_findings
-from ferkit.audit.labels import LabelSettings, doubt, label_findings
-from ferkit.audit.looks import (
-    LooksSettings,
+from ferkit.audit.checks import (
+    ImageQualitySettings,
+    LabelSettings,
     blank_rows,
-    faceless_findings,
-    looks_findings,
+    cluster_identities,
+    copy_findings,
+    doubt,
+    drift,
+    face_confidence,
+    image_quality_findings,
+    label_findings,
+    no_face_findings,
+    person_findings,
     unusual_findings,
     unusualness,
 )
+from ferkit.audit.findings import Audit, Drift, Finding, Note, in_order
+from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, DependencyError
-from ferkit.core.progress import Progress
-from ferkit.core.protocols import FaceDetector
+from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
-from ferkit.datasets.survey import Survey, survey
-from ferkit.embedder.table import EmbeddingTable
-from ferkit.evaluation.identities import cluster_identities
+from ferkit.datasets.image_stats import ImageStats, image_stats
+from ferkit.embedder.store import EmbeddingTable
 
 SPLITS = ("train", "val", "test")
 
@@ -37,7 +40,7 @@ class AuditSettings:
 
     copies: CopySettings = field(default_factory=CopySettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
-    looks: LooksSettings = field(default_factory=LooksSettings)
+    looks: ImageQualitySettings = field(default_factory=ImageQualitySettings)
 
 
 @dataclass(frozen=True)
@@ -64,28 +67,28 @@ def audit(
     """Run every check that the material allows; what could not be checked is among the notes.
 
     Args:
-        dataset: the pictures.
-        embedded: their embeddings, matched by path; None leaves out wrong labels and unusual pictures.
+        dataset: the images.
+        embedded: their embeddings, matched by path; None leaves out wrong labels and unusual images.
         settings: of all checks.
         against: another data set to compare with, and its embeddings by the same network.
         identities: embeddings by a face-recognition network, to guess who is shown where no name tells.
-        detector: looks for faces, see :data:`ferkit.audit.detection.LEAST_CONFIDENCE`; None does without.
+        detector: looks for faces, see :data:`ferkit.audit.checks.LEAST_CONFIDENCE`; None does without.
         cache_dir: where what takes long is kept, so that a second run, or one after an interrupt, is quick.
         workers: threads; one a core if None.
         progress: is told how far each check is.
         say: takes a sentence when a check begins.
 
     Raises:
-        DataError: the embeddings are of other pictures.
+        DataError: the embeddings are of other images.
         FerkitError: the cache cannot be written.
     """
     notes: list[Note] = []
-    say("reading the pictures")
-    seen = survey(dataset, cache_dir, workers=workers, progress=progress)
+    say("reading the images")
+    seen = image_stats(dataset, cache_dir, workers=workers, progress=progress)
     say("looking for copies")
     copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers, progress=progress)
     blank = blank_rows(seen, settings.looks)
-    findings = looks_findings(dataset, seen, settings.looks)
+    findings = image_quality_findings(dataset, seen, settings.looks)
     findings += copy_findings(dataset, seen, copies, blank)
     who = [sample.group for sample in dataset.samples]
     if identities is not None:
@@ -111,22 +114,22 @@ def audit(
         found, note = _wrong_labels(dataset, table, rows, apart, blank, settings.labels, cache_dir, progress)
         findings += found
         notes += note
-        say("looking for unusual pictures")
+        say("looking for unusual images")
         unusual = np.full(len(dataset), np.nan)
         unusual[rows] = unusualness(table.X, settings.labels.seed)
     known = blank.copy()
     if detector is None:
         notes.append(Note("no_detector"))
     else:
-        say("looking for pictures without a face")
+        say("looking for images without a face")
         confidence = face_confidence(dataset, seen, detector, cache_dir, workers=workers, progress=progress)
-        findings += faceless_findings(confidence, blank, unusual)
+        findings += no_face_findings(confidence, blank, unusual)
         known |= confidence == 0
     if unusual is not None:
         findings += unusual_findings(unusual, known, settings.looks)
     other = None
     if against is not None:
-        other_seen = survey(against[0], cache_dir, workers=workers, progress=progress)
+        other_seen = image_stats(against[0], cache_dir, workers=workers, progress=progress)
         other = (
             against[0],
             other_seen,
@@ -143,7 +146,7 @@ def audit(
 
 
 def kept_apart(dataset: Dataset, copies: Copies) -> list[str | None]:
-    """For each row, what it must share a fold with: its copies, and all pictures of the same person."""
+    """For each row, what it must share a fold with: its copies, and all images of the same person."""
     n = len(dataset)
     person: dict[str, int] = {}
     lowest = copies.groups()
@@ -173,7 +176,7 @@ def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, Embed
     kept = np.array([i for i, path in enumerate(table.paths) if path in at], np.int64)
     if not len(kept):
         raise DataError(
-            f"the embeddings are of other pictures ({table.paths[0]}, …) than the data ({dataset.samples[0].path}, "
+            f"the embeddings are of other images ({table.paths[0]}, …) than the data ({dataset.samples[0].path}, "
             "…); name the same folder as for 'fer embed', or leave --embeddings out"
         )
     rows = np.array([at[table.paths[i]] for i in kept], np.int64)
@@ -213,10 +216,10 @@ def _wrong_labels(
 
 def _drifts(
     dataset: Dataset,
-    seen: Survey,
+    seen: ImageStats,
     embedded: tuple[np.ndarray, EmbeddingTable] | None,
     apart: Sequence[str | None],
-    against: tuple[Dataset, Survey, EmbeddingTable | None] | None,
+    against: tuple[Dataset, ImageStats, EmbeddingTable | None] | None,
 ) -> tuple[Drift, ...]:
     """Between training and each other part, and to another data set."""
     found = []
@@ -238,7 +241,7 @@ def _drifts(
 def _between(
     names: tuple[str, str],
     dataset: Dataset,
-    seen: Survey,
+    seen: ImageStats,
     parts: Mapping[str, np.ndarray],
     embedded: tuple[np.ndarray, EmbeddingTable] | None,
     apart: Sequence[str | None],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.artifact import (
+from ferkit.classifiers.model import (
     RECORD,
     ModelArtifact,
     ModelRecord,
@@ -15,11 +15,10 @@ from ferkit.classifiers.artifact import (
     read_model,
     write_model,
 )
-from ferkit.core.arrays import check_crops
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
-from ferkit.core.protocols import ExpressionClassifier
-from ferkit.faces.crop import fit_to
+from ferkit.core.types import ExpressionClassifier, check_crops
+from ferkit.faces.cropping import fit_to
 
 RULES = ("mean", "weighted", "logit-mean")
 _SMALLEST = 1e-7  # below it a logarithm would let one member overrule all others

@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.fit import FittedHead, Progress, fit_classifier, fit_features, fit_head
-from ferkit.classifiers.heads import HeadSettings, SVMSettings, build_head
-from ferkit.core.arrays import check_features
+from ferkit.classifiers.heads import (
+    FitProgress,
+    FittedHead,
+    HeadSettings,
+    SVMSettings,
+    build_head,
+    fit_classifier,
+    fit_features,
+    fit_head,
+)
 from ferkit.core.errors import DataError
+from ferkit.core.types import check_features
 from ferkit.datasets.split import folds
 
 _GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -75,12 +83,12 @@ def search_head(
     settings: HeadSettings,
     search: SearchSettings | None = None,
     groups: np.ndarray | None = None,
-    progress: Progress | None = None,
+    progress: FitProgress | None = None,
 ) -> FittedHead:
     """Fit a head with the best settings that :func:`compare_settings` finds, on all rows.
 
     Raises:
-        DataError: as :func:`ferkit.classifiers.fit.fit_head`.
+        DataError: as :func:`ferkit.classifiers.heads.fit_head`.
     """
     start = time.monotonic()
     candidates = compare_settings(X, y, settings, search, groups, progress)
@@ -104,7 +112,7 @@ def compare_settings(
     settings: HeadSettings,
     search: SearchSettings | None = None,
     groups: np.ndarray | None = None,
-    progress: Progress | None = None,
+    progress: FitProgress | None = None,
 ) -> list[Candidate]:
     """Candidates, the best first: successive halving (Jamieson & Talwalkar, 2016) in two rounds.
 
@@ -139,7 +147,7 @@ def _evaluate(
     y: np.ndarray,
     groups: np.ndarray | None,
     search: SearchSettings,
-    progress: Progress | None,
+    progress: FitProgress | None,
     doing: str,
 ) -> list[Candidate]:
     from joblib import Parallel, delayed

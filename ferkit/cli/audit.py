@@ -17,12 +17,12 @@ from ferkit.cli.options import (
     person_option,
     say,
 )
-from ferkit.core.tables import table
+from ferkit.core.console import table
 
 if TYPE_CHECKING:
     from ferkit.audit.run import Embedded
-    from ferkit.core.progress import Progress
-    from ferkit.core.protocols import FaceDetector
+    from ferkit.core.console import Progress
+    from ferkit.core.types import FaceDetector
     from ferkit.datasets.dataset import Dataset
 
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0.5, 1),
     default=0.85,
     show_default=True,
-    help="From where on two pictures are copies, laid over each other.",
+    help="From where on two images are copies, laid over each other.",
 )
 @click.option(
     "--show",
@@ -81,11 +81,11 @@ if TYPE_CHECKING:
 @cache_dir_option
 @common_options
 def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> None:
-    """Find copies, leaks, wrong labels and useless pictures; mend what you tick.
+    """Find copies, leaks, wrong labels and useless images; mend what you tick.
 
-    DATA is as for 'fer embed'. Writes a page audit.html with the pictures, findings.csv and audit.json. Tick in the
+    DATA is as for 'fer embed'. Writes a page audit.html with the images, findings.csv and audit.json. Tick in the
     page what should be done, save the plan, and give it to --fix: that writes a manifest which leaves out, relabels
-    and groups; pictures are never changed or deleted.
+    and groups; images are never changed or deleted.
 
     \b
     Examples:
@@ -105,14 +105,13 @@ def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> Non
 
 
 def _audit(data: Path, options: dict[str, Any]) -> None:
-    from ferkit.audit.fix import beside
-    from ferkit.audit.labels import LabelSettings
-    from ferkit.audit.page import write_audit
+    from ferkit.audit.checks import LabelSettings
+    from ferkit.audit.findings import findings_text
+    from ferkit.audit.page import audit_values, write_audit
+    from ferkit.audit.plan import beside
     from ferkit.audit.run import AuditSettings
     from ferkit.audit.run import audit as run
-    from ferkit.audit.values import audit_values
-    from ferkit.audit.words import sentence
-    from ferkit.core.progress import Progress
+    from ferkit.core.console import Progress
     from ferkit.datasets.duplicates import CopySettings
 
     dataset = _load(data, options)
@@ -144,12 +143,12 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
     rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
     click.echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
     for note in found.notes:
-        click.echo(f"note: {sentence(note)}")
+        click.echo(f"note: {findings_text(note)}")
     click.echo(f"page: {page}")
 
 
 def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
-    from ferkit.audit.fix import default_manifest, fix
+    from ferkit.audit.plan import default_manifest, fix
 
     dataset = _load(data, options)
     done = fix(dataset, plan, options["out"] or default_manifest(data))
@@ -166,14 +165,14 @@ def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
     click.echo(
         f"{applied.count('drop')} dropped, {applied.count('relabel')} relabelled, "
         f"{applied.count('same-person')} grouped, {applied.count('keep')} kept as they are, "
-        f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} pictures)"
+        f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} images)"
     )
     again = f" --out {options['out']}" if options["out"] else ""
     say(f"to take it back: fer audit {data} --undo{again}")
 
 
 def _undo(data: Path, out: Path | None, as_json: bool) -> None:
-    from ferkit.audit.fix import default_manifest, undo
+    from ferkit.audit.plan import default_manifest, undo
 
     manifest = out or default_manifest(data)
     messages: list[str] = []
@@ -185,11 +184,11 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _load(data: Path, options: dict[str, Any]) -> "Dataset":
-    from ferkit.datasets.folder import AIHUB_PERSON
+    from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
 
     dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
-    say(f"{len(dataset):,} pictures in {data}")
+    say(f"{len(dataset):,} images in {data}")
     return dataset
 
 
@@ -198,16 +197,16 @@ def _embedded(
 ) -> "Embedded | None":
     """Embeddings by name, or computed now with the shipped network."""
     from ferkit.audit.run import Embedded
-    from ferkit.embedder.find import find_embeddings
-    from ferkit.embedder.store import EmbeddingStore
+    from ferkit.embedder.store import EmbeddingStore, find_embeddings
 
     if named == "none":
         return None
     if named is not None:
         store = EmbeddingStore.open(find_embeddings(options["cache_dir"], named))
     else:
-        from ferkit.embedder.backbones import open_embedder
-        from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+        from ferkit.embedder.embedders import open_embedder
+        from ferkit.embedder.extract import StoreOptions, embed_dataset
+        from ferkit.faces.cropping import CropOptions
 
         store_options = StoreOptions(options["cache_dir"])
         store, _ = embed_dataset(
@@ -225,16 +224,16 @@ def _embedded(
 def _detector(weights: Path | None) -> "FaceDetector | None":
     """YuNet, told to take faces that it is not sure of; None if it cannot be had.
 
-    Haar's cascade is no stand-in: in tight crops it misses more faces than there are pictures without one.
+    Haar's cascade is no stand-in: in tight crops it misses more faces than there are images without one.
     """
-    from ferkit.audit.detection import LEAST_CONFIDENCE
-    from ferkit.embedder.run import best_detector
+    from ferkit.audit.checks import LEAST_CONFIDENCE
+    from ferkit.faces.cropping import best_detector
     from ferkit.faces.detectors import YuNetDetector
 
     name, file = best_detector(weights)
     if name != "yunet" or file is None:
         say(
-            "YuNet's weights cannot be had: pictures without a face are not looked for ('fer models fetch yunet')"
+            "YuNet's weights cannot be had: images without a face are not looked for ('fer models fetch yunet')"
         )
         return None
     return YuNetDetector(file, LEAST_CONFIDENCE)

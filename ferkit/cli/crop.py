@@ -21,7 +21,7 @@ from ferkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ferkit.faces.settings import FaceSettings
+    from ferkit.faces.cropping import FaceSettings
 
 
 @click.command()
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Kind of boxes that SRC holds; 'auto' looks, 'none' takes SRC for an ordinary folder or table.",
 )
-@click.option("--pictures", type=FOLDER, help="For COCO: the folder of the pictures.  [default: that of SRC]")
+@click.option("--pictures", type=FOLDER, help="For COCO: the folder of the images.  [default: that of SRC]")
 @click.option(
     "-d",
     "--detector",
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     type=click.IntRange(64),
     default=640,
     show_default=True,
-    help="The detector sees pictures scaled down to this longer side; more finds smaller faces, slower.",
+    help="The detector sees images scaled down to this longer side; more finds smaller faces, slower.",
 )
 @click.option(
     "--use-boxes/--ignore-boxes", default=True, show_default=True, help="Prefer known boxes to a detector."
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "upright", "stored"]),
     default="auto",
     show_default=True,
-    help="Known boxes are in the picture as seen, or in its pixels before the EXIF rotation.",
+    help="Known boxes are in the image as seen, or in its pixels before the EXIF rotation.",
 )
 @click.option(
     "-s", "--size", type=SIZE, default="224", show_default=True, help="Of the crops: 224, or width x height."
@@ -91,14 +91,14 @@ if TYPE_CHECKING:
     type=click.Choice(["largest", "all", "skip"]),
     default="largest",
     show_default=True,
-    help="Of several faces take the largest or all, or skip the picture.",
+    help="Of several faces take the largest or all, or skip the image.",
 )
 @click.option(
     "--faceless",
     type=click.Choice(["skip", "whole"]),
     default="skip",
     show_default=True,
-    help="Leave pictures without a face out, or take them whole.",
+    help="Leave images without a face out, or take them whole.",
 )
 @click.option(
     "--min-size",
@@ -125,9 +125,9 @@ if TYPE_CHECKING:
 @person_option
 @common_options
 def crop(source: Path, out: Path, **options: Any) -> None:
-    """Cut faces out of pictures; stop and resume at any time.
+    """Cut faces out of images; stop and resume at any time.
 
-    SRC is a folder of pictures (data/<emotion>/*.jpg, also with train/ and test/ above), AI Hub's folders with their
+    SRC is a folder of images (data/<emotion>/*.jpg, also with train/ and test/ above), AI Hub's folders with their
     JSON files, a folder with VOC's XML files, COCO's JSON file, or a CSV table, with or without boxes.
 
     OUT keeps classes, splits and file names. OUT/labels.csv is the data set of the crops, OUT/crops.csv lists every
@@ -140,17 +140,17 @@ def crop(source: Path, out: Path, **options: Any) -> None:
         fer crop photos/ faces/ --detector yunet --align --size 112 --format png
         fer crop boxes.csv faces/ --gray --size 48 --faces all
     """
-    from ferkit.core.progress import Progress
-    from ferkit.datasets.annotations.load import read_annotated
-    from ferkit.datasets.folder import AIHUB_PERSON
-    from ferkit.faces.crop_run.run import crop_dataset
-    from ferkit.faces.crop_run.settings import CropSettings
+    from ferkit.core.console import Progress
+    from ferkit.datasets.dataset import AIHUB_PERSON
+    from ferkit.datasets.formats.load import read_annotated
+    from ferkit.faces.crop_dataset import crop_dataset
+    from ferkit.faces.crop_image import CropSettings
 
     pattern = options["person_pattern"] or AIHUB_PERSON
     annotated = read_annotated(source, options["annotations"], options["pictures"], pattern)
     n_boxes = sum(sample.box is not None for sample in annotated.dataset.samples)
     counts = ", ".join(f"{name} {n}" for name, n in annotated.dataset.class_counts().items())
-    say(f"{len(annotated.dataset)} pictures in {source}, {n_boxes} with a box: {counts or 'no labels'}")
+    say(f"{len(annotated.dataset)} images in {source}, {n_boxes} with a box: {counts or 'no labels'}")
     if annotated.problems:
         path, reason = annotated.problems[0]
         say(
@@ -194,15 +194,14 @@ def crop(source: Path, out: Path, **options: Any) -> None:
         )
     removed = f", {summary.n_removed} of old removed" if summary.n_removed else ""
     done = f"{summary.n_done} read now{removed}"
-    click.echo(f"{summary.n_crops} crops of {summary.n_pictures} pictures ({done}): {summary.table}")
+    click.echo(f"{summary.n_crops} crops of {summary.n_images} images ({done}): {summary.table}")
 
 
 def _settle_faces(options: dict[str, Any], *, all_known: bool) -> "tuple[FaceSettings, Path | None]":
     """How faces are found and cut out, and the detector's weights."""
-    from ferkit.core.fingerprint import file_sha256
-    from ferkit.embedder.run import best_detector
-    from ferkit.faces.settings import FaceSettings
-    from ferkit.zoo.fetch import weights_file
+    from ferkit.core.files import file_sha256
+    from ferkit.core.weights import weights_file
+    from ferkit.faces.cropping import FaceSettings, best_detector
 
     name, weights = options["detector"], None
     if name == "auto" and all_known:

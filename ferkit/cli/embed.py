@@ -20,13 +20,13 @@ from ferkit.cli.options import (
     person_option,
     say,
 )
+from ferkit.core.console import table
 from ferkit.core.errors import DataError
-from ferkit.core.tables import table
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
-    from ferkit.embedder.backbones import Embedder
-    from ferkit.embedder.run import CropOptions
+    from ferkit.embedder.embedders import Embedder
+    from ferkit.faces.cropping import CropOptions
 
 
 @click.command()
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--scale", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 1]")
 @click.option("--offset", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 0]")
-@detector_option("'auto' takes boxes where DATA has some, or else looks at some pictures first", boxes=True)
+@detector_option("'auto' takes boxes where DATA has some, or else looks at some images first", boxes=True)
 @detector_weights_option
 @click.option(
     "--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points."
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     type=click.Choice(["skip", "whole"]),
     default="skip",
     show_default=True,
-    help="A picture without a face is listed as failed, or taken whole.",
+    help="An image without a face is listed as failed, or taken whole.",
 )
 @click.option(
     "--dtype",
@@ -80,21 +80,21 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=1024,
     show_default=True,
-    help="Pictures a file: the most that an interrupt can lose.",
+    help="Images a file: the most that an interrupt can lose.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Threads that read and crop.  [default: one a core]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network.  [default: one a core]")
 @click.option("--name", help="Name of the embeddings.  [default: that of DATA]")
 @click.option("--repair", is_flag=True, help="Make damaged shards anew.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="For --tap auto: which pictures are tried."
+    "--seed", type=int, default=0, show_default=True, help="For --tap auto: which images are tried."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @person_option
 @cache_dir_option
 @common_options
 def embed(data: Path, **options: Any) -> None:
-    """Turn pictures into embeddings; stop and resume at any time.
+    """Turn images into embeddings; stop and resume at any time.
 
     DATA is a folder data/<emotion>/*.jpg (also with train/ and test/ above), a table path,label[,split][,group]
     as CSV, fer2013.csv, or an .npz file with images and labels.
@@ -105,11 +105,12 @@ def embed(data: Path, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
-    from ferkit.core.progress import Progress
-    from ferkit.datasets.folder import AIHUB_PERSON
+    from ferkit.core.console import Progress
+    from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
-    from ferkit.embedder.backbones import InputOptions, open_embedder
-    from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
+    from ferkit.embedder.embedders import InputOptions, open_embedder
+    from ferkit.embedder.extract import StoreOptions, embed_dataset
+    from ferkit.faces.cropping import CropOptions
 
     dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
     counts = dataset.class_counts()
@@ -170,10 +171,10 @@ def embed(data: Path, **options: Any) -> None:
 def _best_tap(
     dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None
 ) -> str:
-    from ferkit.embedder.run import search_tap
+    from ferkit.embedder.extract import search_layer
 
     say("trying the inner layers on a sample …")
-    ranking = search_tap(dataset, embedder, crop, seed=seed, threads=threads)
+    ranking = search_layer(dataset, embedder, crop, seed=seed, threads=threads)
     rows = [
         (
             s.tap.name,

@@ -1,15 +1,23 @@
-"""``fer models``: weights to fetch, and models that were trained here."""
+"""Look at what is there: ``fer models``, ``fer doctor`` and ``fer demo``."""
 
+import importlib.util
 import json
-from dataclasses import asdict
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from ferkit.cli.options import models_dir_option, say
+from ferkit.cli.options import FOLDER, common_options, is_quiet, models_dir_option, say
+from ferkit.core.console import Progress, table
 from ferkit.core.errors import WeightsError
-from ferkit.core.progress import Progress
-from ferkit.core.tables import table
 
 
 @click.group()
@@ -22,11 +30,10 @@ def models() -> None:
 @models_dir_option
 def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
-    from ferkit.classifiers.artifact import broken_models, list_artifacts
-    from ferkit.zoo.fetch import list_weights, weights_dir
-    from ferkit.zoo.shipped import SHIPPED, shipped_folder
+    from ferkit.classifiers.model import broken_models, list_artifacts
+    from ferkit.core.weights import BUNDLED, bundled_folder, list_weights, weights_dir
 
-    shipped = [artifact for artifact in list_artifacts(shipped_folder().parent) if artifact.name == SHIPPED]
+    shipped = [artifact for artifact in list_artifacts(bundled_folder().parent) if artifact.name == BUNDLED]
     weights, trained = list_weights(), shipped + list_artifacts(models_dir)
     broken = broken_models(models_dir)
     if as_json:
@@ -60,14 +67,14 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
     for name, reason in broken.items():
         click.echo(f"{name} is broken: {reason}")
-    click.echo(f"{SHIPPED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
+    click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
 
 @models.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch weights, so that they are there when there is no network."""
-    from ferkit.zoo.fetch import weights_file
+    from ferkit.core.weights import weights_file
 
     for name in names:
         with Progress(f"fetching {name}", unit="bytes") as progress:
@@ -79,8 +86,8 @@ def fetch(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the SHA-256 of weights; without names, of all that are here."""
-    from ferkit.zoo.fetch import list_weights
-    from ferkit.zoo.fetch import verify as verify_weights
+    from ferkit.core.weights import list_weights
+    from ferkit.core.weights import verify as verify_weights
 
     damaged = []
     for name in names or [w.entry.name for w in list_weights() if w.present]:
@@ -120,3 +127,210 @@ def _megabytes(size: int | None) -> str:
 def _accuracy(metrics: dict) -> str:
     value = metrics.get("accuracy", {}).get("value")
     return "" if value is None else f"{value:.1%}"
+
+
+EXTRAS = {
+    "deepface": ("deepface",),
+    "mediapipe": ("mediapipe",),
+    "train": ("keras", "tensorflow", "tf2onnx"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
+    "audit": ("cleanlab",),
+    "parquet": ("pyarrow",),
+}
+CORE = ("numpy", "opencv-python", "onnxruntime", "onnx", "scikit-learn", "scikit-image", "skops", "pillow")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: how it stands, and what to do about it if it is not well."""
+
+    what: str
+    state: Literal["ok", "optional", "wrong"]
+    found: str
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what is wrong with this machine, and how to mend it."""
+    findings = [finding for check in CHECKS for finding in check()]
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], ensure_ascii=False, indent=1))
+    else:
+        rows = [(f.state, f.what, f.found) for f in findings]
+        click.echo(table(("", "what", "found"), rows))
+        remedies = [f for f in findings if f.remedy]
+        if remedies:
+            click.echo("")
+        for finding in remedies:
+            click.echo(f"{finding.what}: {finding.remedy}")
+    if any(f.state == "wrong" for f in findings):
+        raise click.exceptions.Exit(1)
+
+
+def _python() -> list[Finding]:
+    right = (3, 11) <= sys.version_info[:2] < (3, 14)
+    remedy = "" if right else "install Python 3.11, 3.12 or 3.13"
+    machine = (
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
+    return [Finding("Python", "ok" if right else "wrong", machine, remedy)]
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name in CORE:
+        version = _version(name)
+        if version is None and name == "opencv-python":
+            version = _version("opencv-python-headless") or _version("opencv-contrib-python")
+        missing = "pip install --force-reinstall ferkit"
+        findings.append(
+            Finding(name, "ok" if version else "wrong", version or "missing", "" if version else missing)
+        )
+    for extra, names in EXTRAS.items():
+        versions = {name: _version(name) for name in names}
+        here = all(versions.values())
+        found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+        remedy = "" if here else f"only if you want it: pip install 'ferkit[{extra}]'"
+        findings.append(Finding(f"extra {extra}", "ok" if here else "optional", found, remedy))
+    return findings
+
+
+def _opencv() -> list[Finding]:
+    # In a process of its own: a clash of OpenCV builds, or a missing system library, may end it.
+    code = "import cv2; print(cv2.__version__, hasattr(cv2, 'CascadeClassifier'), hasattr(cv2, 'FaceDetectorYN'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        remedy = (
+            "install libGL (Debian: apt-get install libgl1 libglib2.0-0), or pip install --force-reinstall "
+        )
+        return [Finding("OpenCV", "wrong", last, remedy + "--no-deps 'opencv-python-headless<5'")]
+    version, haar, yunet = done.stdout.split()
+    right = haar == yunet == "True"
+    return [
+        Finding(
+            "OpenCV",
+            "ok" if right else "wrong",
+            f"{version} loads" + ("" if right else ", but has no face detectors"),
+            "" if right else "pip install 'opencv-python>=4.10,<5'",
+        )
+    ]
+
+
+def _onnxruntime() -> list[Finding]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
+    import onnxruntime
+
+    providers = [p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()]
+    return [Finding("ONNX Runtime", "ok", f"runs on {', '.join(providers)}")]
+
+
+def _display() -> list[Finding]:
+    if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        return [Finding("display", "ok", "there is one")]
+    return [
+        Finding("display", "optional", "none, so no windows", "images, videos and folders work without one")
+    ]
+
+
+def _korean_font() -> list[Finding]:
+    from ferkit.core.fonts import hangul_font_file
+
+    font = hangul_font_file()
+    if font is not None:
+        return [Finding("Korean font", "ok", str(font))]
+    remedy = "only for Korean labels in images: Debian: apt-get install fonts-nanum"
+    return [Finding("Korean font", "optional", "none found", remedy)]
+
+
+def _weights() -> list[Finding]:
+    from ferkit.core.weights import list_weights, weights_dir
+
+    here = [w.entry.name for w in list_weights() if w.present]
+    findings = [Finding("weights", "ok" if here else "optional", ", ".join(here) or "none fetched yet")]
+    if not here:
+        findings[0] = Finding(
+            "weights",
+            "optional",
+            "none fetched yet",
+            "fetched when first needed; ahead of time: fer models fetch arcface yunet",
+        )
+    return [*findings, _writable("weights folder", weights_dir())]
+
+
+def _models() -> list[Finding]:
+    from ferkit.classifiers.model import broken_models
+
+    return [
+        Finding(f"model {name}", "wrong", reason, f"move models/{name} away, or make it again")
+        for name, reason in broken_models(Path("models")).items()
+    ]
+
+
+def _place() -> list[Finding]:
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free / 1e9
+    space = Finding(
+        "disk", "ok" if free > 1 else "wrong", f"{free:.0f} GB free here", "" if free > 1 else "make room"
+    )
+    return [_writable("this folder", here), space]
+
+
+def _writable(what: str, folder: Path) -> Finding:
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.access(nearest, os.W_OK):
+        return Finding(what, "ok", f"{folder} can be written")
+    return Finding(
+        what, "wrong", f"{folder} cannot be written", "correct its permissions, or work in another folder"
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+CHECKS: tuple[Callable[[], list[Finding]], ...] = (
+    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _models, _place,
+)  # fmt: skip
+
+
+@click.command()
+@click.option(
+    "--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes."
+)
+@click.option(
+    "--images", type=click.IntRange(20), default=200, show_default=True, help="Faces drawn of each class."
+)
+@click.option(
+    "--persons", type=click.IntRange(6), default=60, show_default=True, help="Persons they are drawn of."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@common_options
+def demo(out: Path, images: int, persons: int, seed: int) -> None:
+    """Go the whole way on data it makes itself, offline.
+
+    Draws labelled faces, embeds them, fits a dummy, logistic, mlp and svm head, measures them on persons that they
+    never saw, and leaves models, reports and plots. The faces are drawings: the figures say nothing about photographs.
+    """
+    from ferkit.core.console import Progress
+    from ferkit.evaluation.demo import DemoSettings, run_demo
+
+    with Progress("embedding", quiet=is_quiet()) as progress:
+        rows = run_demo(out, DemoSettings(images, persons, seed), progress=progress, say=say)
+    cells = []
+    for row in rows:
+        figures = row.evaluation.figures
+        accuracy, f1 = figures["accuracy"], figures["macro_f1"]
+        interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
+        cells.append((row.name, f"{accuracy.value:.1%}", interval, f"{f1.value:.1%}", f"{row.seconds:.1f} s"))
+    click.echo(table(("model", "accuracy", "95 % interval", "macro-F1", "training"), cells, right=[1, 3, 4]))
+    n, persons_seen = rows[0].evaluation.n, rows[0].evaluation.n_groups
+    click.echo(f"\non {n} drawn faces of {persons_seen} persons that training never saw")
+    click.echo(f"look at {out / 'demo.png'} and {out / 'report'}; then try:")
+    click.echo(f"  fer predict {out / 'models' / 'mlp'} {out / 'faces' / 'test' / 'happy'}")

@@ -1,4 +1,4 @@
-"""``fer predict``."""
+"""Predict and explain: ``fer predict`` and ``fer explain``."""
 
 import csv
 import io
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.options import (
+    FILE,
     FOLDER,
     common_options,
     detector_option,
@@ -23,14 +24,15 @@ from ferkit.cli.options import (
     models_dir_option,
     say,
 )
+from ferkit.core.console import table
 from ferkit.core.errors import DataError
 from ferkit.core.files import csv_cell
-from ferkit.core.tables import table
 
 if TYPE_CHECKING:
+    from ferkit.classifiers.model import TrainedModel
+    from ferkit.classifiers.predict import ImageFaces
     from ferkit.core.labels import LabelSet
-    from ferkit.inference.models import TrainedModel
-    from ferkit.inference.pictures import PictureFaces
+
 
 ROWS_AT_ONCE = 500
 """Rows of a table that are aligned together, so that a large folder shows results while it is read."""
@@ -40,7 +42,7 @@ ROWS_AT_ONCE = 500
 @click.argument(
     "model_and_paths", metavar="[MODEL] PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--crops", is_flag=True, help="The pictures are cropped faces: take them whole.")
+@click.option("--crops", is_flag=True, help="The images are cropped faces: take them whole.")
 @detector_option()
 @detector_weights_option
 @lang_option
@@ -48,14 +50,14 @@ ROWS_AT_ONCE = 500
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with all probabilities.")
 @click.option("--annotated", type=FOLDER, help="Write copies with boxes and labels into this folder.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Threads that read pictures.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(1), help="Threads that read images.  [default: one a core]")
 @models_dir_option
 @common_options
 def predict(model_and_paths: tuple[Path, ...], models_dir: Path, **options: Any) -> None:
-    """Read the expressions in pictures.
+    """Read the expressions in images.
 
-    PATHs are pictures, or folders of pictures. MODEL is a model's folder, or its name in --models-dir;
-    without one the network that comes with ferkit is taken. A picture with several faces gives a row for each.
+    PATHs are images, or folders of images. MODEL is a model's folder, or its name in --models-dir;
+    without one the network that comes with ferkit is taken. An image with several faces gives a row for each.
 
     \b
     Examples:
@@ -69,24 +71,24 @@ def predict(model_and_paths: tuple[Path, ...], models_dir: Path, **options: Any)
     if options["crops"] and options["detector"] not in ("auto", "none"):
         raise click.UsageError("--crops and --detector cannot go together: crops are taken whole")
 
-    from ferkit.core.progress import Progress
-    from ferkit.inference.cropping import settle_faces
-    from ferkit.inference.pictures import PictureCropper, list_pictures, read_expressions
+    from ferkit.classifiers.predict import ImageCropper, list_images, read_expressions
+    from ferkit.core.console import Progress
+    from ferkit.faces.cropping import resolve_faces
 
     model, paths = _open_model(list(model_and_paths), models_dir)
     detector = "none" if options["crops"] else options["detector"]
-    faces = settle_faces(model.faces, detector, options["detector_weights"])
+    faces = resolve_faces(model.faces, detector, options["detector_weights"])
     say(faces.reason)
-    pictures = list_pictures(paths)
-    cropper = PictureCropper(
+    images = list_images(paths)
+    cropper = ImageCropper(
         faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
     )
     results = read_expressions(
-        pictures, model.classifier, cropper, batch_size=options["batch_size"], workers=options["workers"]
+        images, model.classifier, cropper, batch_size=options["batch_size"], workers=options["workers"]
     )
     tally = _Tally()
-    with Progress("predicting", quiet=is_quiet() or len(pictures) == 1) as progress:
-        progress.start(len(pictures))
+    with Progress("predicting", quiet=is_quiet() or len(images) == 1) as progress:
+        progress.start(len(images))
         results = _counted(results, tally, progress)
         if options["annotated"]:
             results = _annotated(results, options["annotated"], model.labels, options["lang"])
@@ -96,7 +98,7 @@ def predict(model_and_paths: tuple[Path, ...], models_dir: Path, **options: Any)
 
 
 class _Tally:
-    """What became of the pictures."""
+    """What became of the images."""
 
     def __init__(self) -> None:
         self.n_read = self.n_faceless = 0
@@ -109,29 +111,29 @@ class _Tally:
             say(f"… and {len(self.unreadable) - 20} more")
         if self.n_faceless:
             say(
-                f"no face found in {self.n_faceless} of {self.n_read} pictures; "
+                f"no face found in {self.n_faceless} of {self.n_read} images; "
                 "if they are cropped faces, add --crops"
             )
         if self.unreadable and self.n_read:
             total = self.n_read + len(self.unreadable)
-            say(f"{self.n_read} of {total} pictures read, {len(self.unreadable)} unreadable")
+            say(f"{self.n_read} of {total} images read, {len(self.unreadable)} unreadable")
         if not self.n_read:
             path, reason = self.unreadable[0]
             others = f", nor any of {len(self.unreadable) - 1} others" if len(self.unreadable) > 1 else ""
-            raise DataError(f"no picture could be read: not {path} ({reason}){others}")
+            raise DataError(f"no image could be read: not {path} ({reason}){others}")
 
 
 def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel", list[Path]]:
-    from ferkit.inference.models import choose_model, default_reason, find_model, open_model
+    from ferkit.classifiers.model import choose_model, default_reason, find_model, open_model
 
     folder = find_model(str(arguments[0]), models_dir)
     if folder is not None:
         arguments = arguments[1:]
         if not arguments:
-            raise click.UsageError(f"expected pictures after the model {folder}")
+            raise click.UsageError(f"expected images after the model {folder}")
     elif not arguments[0].exists():
         raise DataError(
-            f"{_shown(arguments[0])} is neither a picture, nor a folder, nor a model in {models_dir}; "
+            f"{_shown(arguments[0])} is neither an image, nor a folder, nor a model in {models_dir}; "
             "check the path"
         )
     else:
@@ -140,7 +142,7 @@ def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel"
     return open_model(folder), arguments
 
 
-def _counted(results: Iterable["PictureFaces"], tally: _Tally, progress: Any) -> Iterator["PictureFaces"]:
+def _counted(results: Iterable["ImageFaces"], tally: _Tally, progress: Any) -> Iterator["ImageFaces"]:
     for result in results:
         progress.update(1, failures=int(result.error is not None))
         if result.error is not None:
@@ -152,8 +154,8 @@ def _counted(results: Iterable["PictureFaces"], tally: _Tally, progress: Any) ->
 
 
 def _annotated(
-    results: Iterable["PictureFaces"], folder: Path, labels: "LabelSet", language: str
-) -> Iterator["PictureFaces"]:
+    results: Iterable["ImageFaces"], folder: Path, labels: "LabelSet", language: str
+) -> Iterator["ImageFaces"]:
     from ferkit.inference.annotated_copies import AnnotatedCopies
 
     copies = AnnotatedCopies(folder, labels, language)
@@ -166,7 +168,7 @@ def _annotated(
     say(f"annotated copies: {folder}")
 
 
-def _print_table(results: Iterable["PictureFaces"], labels: "LabelSet", language: str) -> None:
+def _print_table(results: Iterable["ImageFaces"], labels: "LabelSet", language: str) -> None:
     names = labels.display(language)
     rows = (row for result in results for row in _table_rows(result, names))
     header = ("picture", "face", "expression", "sure", "or else")
@@ -174,14 +176,14 @@ def _print_table(results: Iterable["PictureFaces"], labels: "LabelSet", language
         click.echo(table(header, block, right=[3]))
 
 
-def _table_rows(result: "PictureFaces", names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _table_rows(result: "ImageFaces", names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if result.error is not None:
         yield _shown(result.path), "", "unreadable", "", ""
     elif len(result) == 0:
         yield _shown(result.path), "", "no face", "", ""
     for i in range(len(result)):
         order = (-result.proba[i]).argsort()
-        where = "whole picture" if result.whole else f"{i + 1} of {len(result)}, {_place(result.xyxy[i])}"
+        where = "whole image" if result.whole else f"{i + 1} of {len(result)}, {_place(result.xyxy[i])}"
         other = f"{names[order[1]]} {result.proba[i, order[1]]:.0%}" if len(order) > 1 else ""
         yield _shown(result.path), where, names[order[0]], f"{result.proba[i, order[0]]:.0%}", other
 
@@ -191,7 +193,7 @@ def _place(xyxy: Any) -> str:
     return f"{x1 - x0}x{y1 - y0} at {x0},{y0}"
 
 
-def _print_json(results: Iterable["PictureFaces"], labels: "LabelSet", language: str) -> None:
+def _print_json(results: Iterable["ImageFaces"], labels: "LabelSet", language: str) -> None:
     # Piece by piece, so that a large folder needs no memory; the whole is one valid document.
     click.echo(f'{{"labels": {json.dumps(labels.names, ensure_ascii=False)}, "pictures": [', nl=False)
     for i, result in enumerate(results):
@@ -202,7 +204,7 @@ def _print_json(results: Iterable["PictureFaces"], labels: "LabelSet", language:
     click.echo("\n]}")
 
 
-def _as_dict(result: "PictureFaces", labels: "LabelSet", language: str) -> dict[str, Any]:
+def _as_dict(result: "ImageFaces", labels: "LabelSet", language: str) -> dict[str, Any]:
     names, shown = labels.names, labels.display(language)
     faces = []
     for box, proba in zip(result.xyxy, result.proba, strict=True):
@@ -217,7 +219,7 @@ def _as_dict(result: "PictureFaces", labels: "LabelSet", language: str) -> dict[
     return {"path": _shown(result.path), "error": result.error, "faces": faces}
 
 
-def _print_csv(results: Iterable["PictureFaces"], labels: "LabelSet", language: str) -> None:
+def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: str) -> None:
     names = labels.names
     fixed = ["path", "face", "left", "top", "right", "bottom", "label", "confidence"]
     _echo_csv([*fixed, *(f"p_{name}" for name in names), "error"])
@@ -256,3 +258,119 @@ def _echo_csv(values: list[Any]) -> None:
 def _shown(path: Path) -> str:
     """The path as text that can be printed everywhere: Hangul composed, bytes that are no text replaced."""
     return unicodedata.normalize("NFC", os.fsencode(path).decode(sys.getfilesystemencoding(), "replace"))
+
+
+@click.command()
+@click.argument("model_and_photo", metavar="[MODEL] PHOTO", nargs=-1, required=True)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "occlusion", "gradcam"]),
+    default="auto",
+    show_default=True,
+    help="Occlusion works for every model, Grad-CAM for networks; 'auto' shows what there is.",
+)
+@click.option(
+    "--face", type=click.IntRange(1), default=1, show_default=True, help="Which face, the largest first."
+)
+@click.option("--target", help="Expression to explain.  [default: the one that was read]")
+@click.option("--crops", is_flag=True, help="The photo is a cropped face: take it whole.")
+@detector_option()
+@detector_weights_option
+@click.option("--out", type=FILE, help="PNG to write.  [default: PHOTO's name + '-explained.png', here]")
+@lang_option
+@models_dir_option
+@common_options
+def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) -> None:
+    """Show where in a face an expression was read.
+
+    Red parts speak for the expression: it gets less likely when they are hidden. Blue ones speak against it.
+    MODEL is a model's folder, or its name in --models-dir; without one the model that comes with
+    ferkit is taken.
+
+    \b
+    Examples:
+        fer explain photo.jpg
+        fer explain network photo.jpg --target sad --out why.png
+    """
+    if len(model_and_photo) > 2:
+        raise click.UsageError("expected one photo, after the model where one is named")
+    import numpy as np
+
+    from ferkit.classifiers.model import choose_model, default_reason, open_model
+    from ferkit.core.files import write_atomically
+    from ferkit.inference.explain import draw_explanation
+
+    photo = Path(model_and_photo[-1])
+    if not photo.is_file():
+        raise DataError(f"expected an image at {photo}, found {'a folder' if photo.is_dir() else 'nothing'}")
+    folder = choose_model(model_and_photo[0] if len(model_and_photo) == 2 else None, models_dir)
+    if len(model_and_photo) == 1:
+        say(default_reason(models_dir))
+    model = open_model(folder)
+    crop = _crop(photo, model, options)
+    target = None if options["target"] is None else _position(options["target"], model.labels)
+    explanation = _explain(model, crop, target, options["method"])
+    image, hint = draw_explanation(explanation, model.labels, options["lang"])
+    if hint:
+        say(hint)
+    out = options["out"] or Path(f"{photo.stem}-explained.png")
+
+    def save(file: Any) -> None:
+        from PIL import Image
+
+        Image.fromarray(image).save(file, "PNG")
+
+    write_atomically(out, save)
+    names = model.labels.display(options["lang"])
+    order = np.argsort(-explanation.proba)
+    click.echo(", ".join(f"{names[k]} {explanation.proba[k]:.0%}" for k in order[:3]))
+    click.echo(out)
+
+
+def _crop(photo: Path, model: Any, options: dict[str, Any]) -> Any:
+    from ferkit.classifiers.predict import ImageCropper
+    from ferkit.core.errors import ImageError
+    from ferkit.datasets.images import decode_image
+    from ferkit.faces.cropping import resolve_faces
+
+    detector = "none" if options["crops"] else options["detector"]
+    faces = resolve_faces(model.faces, detector, options["detector_weights"])
+    say(faces.reason)
+    cropper = ImageCropper(
+        faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
+    )
+    try:
+        xyxy, crops, _ = cropper.cut(decode_image(photo.read_bytes()))
+    except ImageError as error:
+        raise DataError(f"{photo}: {error}") from None
+    if options["face"] > len(xyxy):
+        hint = "; if it is a cropped face, add --crops" if len(xyxy) == 0 else ""
+        raise DataError(f"expected face {options['face']} in {photo}, found {len(xyxy)}{hint}")
+    return crops[options["face"] - 1]
+
+
+def _position(name: str, labels: Any) -> int:
+    from ferkit.core.labels import meaning_of
+
+    meanings = [meaning_of(label) for label in labels.names]
+    if meaning_of(name) not in meanings:
+        raise DataError(f"expected --target out of {', '.join(labels.names)}, found {name!r}")
+    return meanings.index(meaning_of(name))
+
+
+def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
+    from ferkit.inference.explain import Explanation, grad_cam, occlusion_map
+
+    proba = model.classifier.predict_proba(crop[None])[0]
+    target = int(proba.argmax()) if target is None else target
+    is_network = hasattr(model.classifier, "onnx")
+    if method == "gradcam" and not is_network:
+        raise DataError(
+            f"Grad-CAM needs a fine-tuned network, and {model.name} is another kind; use --method occlusion"
+        )
+    maps = {}
+    if method in ("auto", "occlusion"):
+        maps["occlusion"] = occlusion_map(model.classifier, crop, target)
+    if method == "gradcam" or (method == "auto" and is_network):
+        maps["gradcam"] = grad_cam(model.classifier, crop, target)
+    return Explanation(crop, proba, target, maps)

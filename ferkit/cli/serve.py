@@ -16,27 +16,27 @@ from ferkit.cli.options import (
     quiet_option,
 )
 from ferkit.core.errors import DependencyError
-from ferkit.serving.purposes import BY_ID, PURPOSES
+from ferkit.serving.api import BY_ID, PURPOSES
 from ferkit.serving.settings import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LIMITS = {
-    "max_bytes": "Bytes of a request with pictures.",
-    "max_pictures": "Pictures in a request.",
-    "max_pixels": "Pixels of a picture.",
+    "max_bytes": "Bytes of a request with images.",
+    "max_pictures": "Images in a request.",
+    "max_pixels": "Pixels of an image.",
     "max_frame_bytes": "Bytes of a frame of a stream.",
     "max_frame_pixels": "Pixels of a frame of a stream.",
     "max_fps": "Frames a second of a stream.",
-    "max_film_bytes": "Bytes of a film.",
-    "max_film_pixels": "Pixels of a film's frames.",
-    "max_duration_s": "Seconds that a film lasts.",
-    "max_jobs": "Films that wait or are read at a time.",
-    "job_ttl_s": "Seconds after which a film's results are removed.",
+    "max_film_bytes": "Bytes of a video.",
+    "max_film_pixels": "Pixels of a video's frames.",
+    "max_duration_s": "Seconds that a video lasts.",
+    "max_jobs": "Videos that wait or are read at a time.",
+    "job_ttl_s": "Seconds after which a video's results are removed.",
     "max_results_bytes": "Bytes of all results together; the oldest go first.",
     "max_streams": "Streams at a time; one client has half of them at most.",
     "max_connections": "Connections at a time.",
-    "max_waiting": "Requests with pictures at a time.",
+    "max_waiting": "Requests with images at a time.",
     "rate": "Requests a second of one client, over ten seconds; 0 for no limit.",
     "body_timeout_s": "Seconds in which something of a request's body must come.",
     "idle_s": "Seconds after which a stream without frames is closed.",
@@ -102,7 +102,7 @@ def _limit_options(command: F) -> F:
     type=click.Choice(["auto", "none", "haar", "yunet", "mediapipe"]),
     default="auto",
     show_default=True,
-    help="Finds the faces; 'none' takes pictures whole, 'auto' does as in the model's training.",
+    help="Finds the faces; 'none' takes images whole, 'auto' does as in the model's training.",
 )
 @detector_weights_option
 @click.option(
@@ -115,7 +115,7 @@ def _limit_options(command: F) -> F:
 @click.option(
     "--processes",
     type=click.IntRange(1),
-    help="Processes that read pictures and frames; limits and jobs hold for all together.  "
+    help="Processes that read images and frames; limits and jobs hold for all together.  "
     "[default: one a core, at most 8]",
 )
 @click.option(
@@ -143,7 +143,7 @@ def serve(models_dir: Path, **options: Any) -> None:
         fer serve mlp --port 9000 --purpose research
         FER_SERVE_TOKEN=… fer serve --host 0.0.0.0 --allowed-host faces.example.org
     """
-    # A program of our own: these are ours to set, before the libraries read them. Each picture has one thread.
+    # A program of our own: these are ours to set, before the libraries read them. Each image has one thread.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:

@@ -1,8 +1,8 @@
 """Everything that ferkit raises on purpose.
 
     FerkitError
-    ├── DataError (ValueError)          the pictures, labels or tables given are not usable
-    │   └── ImageError                  one picture cannot be read
+    ├── DataError (ValueError)          the images, labels or tables given are not usable
+    │   └── ImageError                  one image cannot be read
     ├── StoreError                      an embedding store cannot be used
     │   ├── SettingsMismatchError       it was made with other settings
     │   ├── StoreLockedError            another process is writing to it
@@ -22,11 +22,11 @@ class FerkitError(Exception):
 
 
 class DataError(FerkitError, ValueError):
-    """Pictures, labels or arrays that cannot be used."""
+    """Images, labels or arrays that cannot be used."""
 
 
 class ImageError(DataError):
-    """One picture that cannot be read; the run goes on without it."""
+    """One image that cannot be read; the run goes on without it."""
 
 
 class StoreError(FerkitError):

@@ -1,13 +1,19 @@
-"""Files that are either whole or absent, and directories that one process writes at a time."""
+"""Write files so that an interrupt leaves the old or the new one, and digest what is in them."""
 
 import contextlib
+import dataclasses
 import errno
+import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from ferkit.core.errors import FerkitError, StoreLockedError
 
@@ -122,3 +128,83 @@ def why_not_written(path: Path, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path} cannot be written ({error.strerror}); choose another place or correct the permissions"
     return f"{path} could not be written: {error.strerror or error}"
+
+
+def canonical_json(settings: Any) -> str:
+    """JSON of a settings dataclass or of plain containers, the same text for the same values."""
+    return json.dumps(_plain(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def fingerprint(settings: Any) -> str:
+    """SHA-256 in hexadecimal of a settings dataclass or of plain containers."""
+    # A file name that is not UTF-8 counts as the bytes it is.
+    return hashlib.sha256(canonical_json(settings).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 in hexadecimal of a file's content.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the values in which two settings differ, sorted."""
+    a, b = _plain(a), _plain(b)
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return [] if a == b else [prefix.rstrip(".")]
+    return sorted(
+        name
+        for key in a.keys() | b.keys()
+        for name in differing_keys(a.get(key), b.get(key), f"{prefix}{key}.")
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
+
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def cached_arrays(
+    file: Path | None, make: Callable[[], Arrays], fits: Callable[[Arrays], bool]
+) -> tuple[Arrays, bool]:
+    """What ``file`` holds, or else what ``make`` gives, which is then written there.
+
+    Args:
+        file: ``.npz``; its name says what the arrays depend on. None keeps nothing.
+        make: makes the arrays.
+        fits: whether arrays that were read are what they should be.
+
+    Returns:
+        The arrays, and whether they were there.
+
+    Raises:
+        FerkitError: the file cannot be written.
+    """
+    if file is not None:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            if fits(arrays):
+                return arrays, True
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            pass  # it is not there, or cannot be read: it is made anew
+    made = make()
+    if file is not None:
+        content = io.BytesIO()
+        np.savez(content, **made)  # type: ignore[arg-type]
+        write_atomically(file, lambda out: out.write(content.getbuffer()))
+    return made, False

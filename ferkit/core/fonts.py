@@ -1,4 +1,4 @@
-"""Fonts for pictures and plots: those of Pillow and Matplotlib for Latin letters, the system's for Hangul."""
+"""Fonts for images and plots: those of Pillow and Matplotlib for Latin letters, the system's for Hangul."""
 
 import functools
 import os
@@ -34,7 +34,7 @@ def hangul_font_file(bold: bool = False) -> Path | None:
     """A font file on this machine that holds Hangul, a sans-serif one first; None if there is none.
 
     Args:
-        bold: rather a bold one, which is easier to read over a picture.
+        bold: rather a bold one, which is easier to read over an image.
     """
     ranked = []
     for file in (file for folder in _font_folders() for file in _font_files(folder)):
@@ -47,7 +47,7 @@ def hangul_font_file(bold: bool = False) -> Path | None:
 
 
 def can_draw(texts: Iterable[str]) -> bool:
-    """Whether pictures and plots can show ``texts`` on this machine."""
+    """Whether images and plots can show ``texts`` on this machine."""
     return not has_hangul(texts) or hangul_font_file() is not None
 
 

@@ -1,1 +1,1 @@
-"""Reading labelled pictures: folders, tables, arrays."""
+"""Reading labelled images: folders, tables, arrays."""

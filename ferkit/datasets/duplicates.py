@@ -1,21 +1,362 @@
-"""Pictures that are there twice: exactly, or re-encoded, cropped, mirrored, brightened, slightly turned."""
+"""Find copies and near copies of images.
+
+A copy of a face is cropped, mirrored, brightened or coded anew, and its coarse structure survives all of that.
+Each thumbnail is described by its lowest cosine frequencies (as in perceptual hashes: Zauner, 2010), without the mean
+face and with the variance of the frequencies evened out; cropped and mirrored variants of each image are looked up
+among all whole ones. Thumbnail to descriptor is linear, so that a variant costs two small matrix products.
+"""
 
 import functools
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from ferkit.core.console import Progress, map_ahead
 from ferkit.core.errors import DataError
-from ferkit.core.fingerprint import fingerprint
-from ferkit.core.parallel import map_ahead
-from ferkit.core.progress import Progress
-from ferkit.datasets.alignment import likeness
-from ferkit.datasets.candidates import Candidates, find_candidates
-from ferkit.datasets.kept import Arrays, kept
-from ferkit.datasets.survey import Survey
+from ferkit.core.files import Arrays, cached_arrays, fingerprint
+from ferkit.datasets.image_stats import COLOR_SIDE, SIDE, ImageStats
+
+ZOOMS = ((1.0, 0.5, 0.5), (0.9, 0.5, 0.5), (0.88, 0, 0), (0.88, 1, 0), (0.88, 0, 1), (0.88, 1, 1))
+"""Variants as (share of the side that is kept, where along x and y what is cut away lies: 1 all before it)."""
+
+N_VARIANTS = 2 * len(ZOOMS)
+"""The first half as they are, the second half mirrored."""
+
+_FREQUENCIES = 8
+_PRIOR_ROWS = 500
+"""Mean and variances are those of so many images of no particular kind, until more of the real ones are there."""
+
+_PART_ROWS = 8192
+"""Images whose partners are kept together: the most that an interrupt can lose."""
+
+_BLOCK_VALUES = 2**24
+"""Similarities that are held at once: 64 MB."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs that may be copies.
+
+    Attributes:
+        a, b: int64 (m,), rows; each unordered pair is there once.
+        variant: uint8 (m,), which variant of ``a`` is like the whole of ``b``.
+        similarity: float32 (m,), cosine of the two descriptors.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    variant: np.ndarray
+    similarity: np.ndarray
+
+
+def variant_warp(variant: int) -> tuple[bool, np.ndarray]:
+    """Whether a variant is mirrored first, and then float32 (2, 3): where in it each pixel of the variant lies."""
+    mirrored, zoom = divmod(variant, len(ZOOMS))
+    share, x, y = ZOOMS[zoom]
+    left, top = (SIDE * (1 - share) * at + (share - 1) / 2 for at in (x, y))
+    return bool(mirrored), np.array([[share, 0, left], [0, share, top]], np.float32)
+
+
+def find_candidates(
+    thumbs: np.ndarray,
+    side: np.ndarray | None,
+    least_similarity: float,
+    partners: int,
+    parts_dir: Path | None = None,
+    *,
+    progress: Progress,
+) -> Candidates:
+    """Compare each image, in all its variants, with all others.
+
+    Memory: 0.5 kB an image beside the thumbnails, and 64 MB. Time grows with the square of the number of images,
+    or with the product of both parts if ``side`` is given.
+
+    Args:
+        thumbs: uint8 (n, SIDE, SIDE); images with some contrast.
+        side: bool (n,): only pairs with one row on each side. None for all pairs.
+        least_similarity: of descriptors.
+        partners: the most that are kept of each image, the most similar ones.
+        parts_dir: folder of these very images and settings, in which what was found is kept meanwhile. None
+            keeps nothing.
+        progress: is told of every row that was compared.
+
+    Raises:
+        FerkitError: the folder cannot be written.
+    """
+    space = _Space.of(thumbs)
+    whole = space.describe(thumbs, 0)
+    n = len(thumbs)
+    halves = [(np.arange(n), np.arange(n))]
+    if side is not None:
+        halves = [
+            (np.flatnonzero(side), np.flatnonzero(~side)),
+            (np.flatnonzero(~side), np.flatnonzero(side)),
+        ]
+    progress.start(total=sum(len(queries) for queries, _ in halves))
+    found = []
+    for half, (queries, known) in enumerate(halves):
+        targets = np.ascontiguousarray(whole[known].T)
+
+        def search(rows: np.ndarray, known: np.ndarray = known, targets: np.ndarray = targets) -> Arrays:
+            blocks = []
+            for block in _blocks(rows, len(known)):
+                blocks.append(
+                    _best_partners(space, thumbs, block, known, targets, least_similarity, partners)
+                )
+                progress.update(len(block))
+            return vars(_joined(blocks))
+
+        for start in range(0, len(queries), _PART_ROWS):
+            rows = queries[start : start + _PART_ROWS]
+            file = None if parts_dir is None else parts_dir / f"partners-{half}-{start:09d}.npz"
+            part, was_there = cached_arrays(file, functools.partial(search, rows), _is_candidates)
+            if was_there:
+                progress.update(len(rows))
+            found.append(Candidates(**part))
+    progress.close()
+    return _each_once(_joined(found), n)
+
+
+def _best_partners(
+    space: "_Space",
+    thumbs: np.ndarray,
+    rows: np.ndarray,
+    known: np.ndarray,
+    targets: np.ndarray,
+    least: float,
+    partners: int,
+) -> Candidates:
+    """The most similar images of each row, whatever the variant."""
+    a, b, v, s = [], [], [], []
+    for variant in range(N_VARIANTS):
+        similarity = space.describe(thumbs[rows], variant) @ targets
+        flat = np.flatnonzero(similarity.reshape(-1) > least)
+        a.append(flat // len(known))
+        b.append(known[flat % len(known)])
+        v.append(np.full(len(flat), variant, np.uint8))
+        s.append(similarity.reshape(-1)[flat])
+    query, other, variants, similarities = map(np.concatenate, (a, b, v, s))
+    keep = rows[query] != other
+    query, other, variants, similarities = query[keep], other[keep], variants[keep], similarities[keep]
+    order = np.lexsort((-similarities, other, query))
+    query, other, variants, similarities = query[order], other[order], variants[order], similarities[order]
+    fresh = np.ones(len(query), bool)  # of each pair only the best variant
+    fresh[1:] = (query[1:] != query[:-1]) | (other[1:] != other[:-1])
+    query, other, variants, similarities = query[fresh], other[fresh], variants[fresh], similarities[fresh]
+    order = np.lexsort((-similarities, query))
+    begins = np.searchsorted(query[order], np.arange(len(rows)))
+    order = order[np.arange(len(order)) - begins[query[order]] < partners]
+    return Candidates(rows[query[order]], other[order], variants[order], similarities[order])
+
+
+def _joined(parts: list[Candidates]) -> Candidates:
+    names = ("a", "b", "variant", "similarity")
+    return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _is_candidates(arrays: Arrays) -> bool:
+    return (
+        arrays.keys() == {"a", "b", "variant", "similarity"} and len({len(v) for v in arrays.values()}) == 1
+    )
+
+
+def _each_once(found: Candidates, n: int) -> Candidates:
+    low, high = np.minimum(found.a, found.b), np.maximum(found.a, found.b)
+    order = np.lexsort((-found.similarity, high, low))
+    pair = (low * n + high)[order]
+    order = order[np.concatenate([np.ones(min(1, len(pair)), bool), pair[1:] != pair[:-1]])]
+    return Candidates(found.a[order], found.b[order], found.variant[order], found.similarity[order])
+
+
+@dataclass(frozen=True)
+class _Space:
+    """How pixels become a descriptor.
+
+    Attributes:
+        mean: float32 (d,), of the normalised frequencies.
+        whiten: float32 (d, d).
+    """
+
+    mean: np.ndarray
+    whiten: np.ndarray
+
+    @staticmethod
+    def of(thumbs: np.ndarray) -> "_Space":
+        """The space in which these images, or at most 50,000 of them, spread evenly."""
+        sample = thumbs[:: max(1, len(thumbs) // 50_000)]
+        spectra = np.concatenate([_spectrum(part, 0) for part in _slices(sample)])
+        share = len(sample) / (len(sample) + _PRIOR_ROWS)
+        mean = spectra.mean(axis=0) * share
+        # Natural images: power falls with the square of the frequency (Field, 1987).
+        u, v = np.meshgrid(np.arange(_FREQUENCIES), np.arange(_FREQUENCIES))
+        prior = 1 / (u**2 + v**2).reshape(-1)[1:]
+        centred = spectra - mean
+        covariance = share * (centred.T @ centred) / len(sample) + (1 - share) * np.diag(prior / prior.sum())
+        values, vectors = np.linalg.eigh(covariance)
+        # The rarest directions are noise of the coding, and would count most without the 0.3.
+        whiten = vectors / np.sqrt(values + 0.3 * values.mean())
+        return _Space(mean.astype(np.float32), whiten.astype(np.float32))
+
+    def describe(self, thumbs: np.ndarray, variant: int) -> np.ndarray:
+        """float32 (n, d) of length 1."""
+        parts = [(_spectrum(part, variant) - self.mean) @ self.whiten for part in _slices(thumbs)]
+        return _normalised(np.concatenate(parts))
+
+
+def _spectrum(thumbs: np.ndarray, variant: int) -> np.ndarray:
+    """float32 (n, d) of length 1: the lowest frequencies but the mean, so that light and contrast do not matter."""
+    mirrored, warp = variant_warp(variant)
+    i = np.arange(SIDE)
+    cosines = np.cos(np.pi * (i + 0.5) * np.arange(_FREQUENCIES)[:, None] / SIDE)
+    cosines[0] /= np.sqrt(2)
+    rows, columns = (cosines @ _sampling(warp[axis, axis], warp[axis, 2]) for axis in (1, 0))
+    if mirrored:
+        columns = columns[:, ::-1]
+    rows, columns = rows.astype(np.float32), columns.astype(np.float32)
+    spectrum = (rows @ thumbs.astype(np.float32)) @ columns.T
+    return _normalised(spectrum.reshape(len(thumbs), -1)[:, 1:])
+
+
+def _sampling(scale: float, offset: float) -> np.ndarray:
+    """(SIDE, SIDE): linear interpolation at ``scale * i + offset``, the border repeated."""
+    at = np.clip(scale * np.arange(SIDE) + offset, 0, SIDE - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(SIDE)[None]))
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def _blocks(rows: np.ndarray, n_known: int) -> Iterator[np.ndarray]:
+    size = max(16, _BLOCK_VALUES // max(1, n_known))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _slices(thumbs: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, max(1, len(thumbs)), 4096):
+        yield thumbs[start : start + 4096]
+
+
+_TILE = SIDE // 4
+"""Side of a tile, pixels; sixteen of them make a thumbnail."""
+
+_LEAST_OVERLAP = 0.5
+_BLUR = 5
+"""Side of the filter before alignment, pixels."""
+
+_LEAST_CHROMA = 4.0
+"""Root mean square of a* and b* up to which an image is gray; from twice as much on its colours count in full."""
+
+_FIRST_LOOK = 5
+_ITERATIONS = 30
+_PROMISING = 0.4
+"""Likeness after the first few iterations, below which no image ever became a copy."""
+
+
+def likeness(
+    a: np.ndarray, b: np.ndarray, variant: int, colors: tuple[np.ndarray, np.ndarray] | None = None
+) -> float:
+    """How far two thumbnails show the same image, 0..1.
+
+    ``a`` is laid over ``b`` by maximising the enhanced correlation coefficient over affine maps (Evangelidis &
+    Psarakis, 2008), beginning with a variant that :func:`ferkit.datasets.duplicates.find_candidates` found. Then
+    three correlations are averaged, in which light and contrast do not count:
+
+    - of the fine structure (one to four pixels) of the whole, which differs between two people, or two moments,
+      whose coarse structure is the same;
+    - of the medium structure, the median over sixteen tiles, which forgives a written line, a hand or burnt-out light;
+    - of the fine structure, the lower quartile over the tiles, which does not forgive another mouth or other eyes.
+
+    Args:
+        a, b: uint8 (SIDE, SIDE).
+        variant: of ``a``.
+        colors: of both, int8 (COLOR_SIDE, COLOR_SIDE, 2); None to go by gray levels alone.
+    """
+    mirrored, warp = variant_warp(variant)
+    over = np.ascontiguousarray(a[:, ::-1]) if mirrored else a
+    for iterations in (_FIRST_LOOK, _ITERATIONS):
+        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, iterations, 1e-4)
+        try:
+            _, warp = cv2.findTransformECC(b, over, warp, cv2.MOTION_AFFINE, criteria, _ONES, _BLUR)
+        except cv2.error:  # it ran away: the images have nothing to do with each other
+            return 0.0
+        like = _compare(over, b, warp)
+        if like < _PROMISING:
+            return like
+    return like if colors is None else like * _common_color(*colors, warp, mirrored=mirrored)
+
+
+def _compare(over: np.ndarray, b: np.ndarray, warp: np.ndarray) -> float:
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    laid = cv2.warpAffine(over, warp, (SIDE, SIDE), flags=how, borderMode=cv2.BORDER_REPLICATE)
+    inside = cv2.warpAffine(_ONES, warp, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
+    if inside.mean() <= _LEAST_OVERLAP:
+        return 0.0
+    bands = []
+    for image in (laid, b):
+        smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.7)
+        bands.append(
+            (smooth - cv2.GaussianBlur(smooth, (0, 0), 1.9), smooth - cv2.GaussianBlur(smooth, (0, 0), 8))
+        )
+    (fine_a, medium_a), (fine_b, medium_b) = bands
+    whole = _correlations(fine_a, fine_b, inside, SIDE)
+    medium, fine = (_correlations(x, y, inside, _TILE) for x, y in ((medium_a, medium_b), (fine_a, fine_b)))
+    return float(np.clip((whole[0] + np.median(medium) + np.percentile(fine, 25)) / 3, 0, 1))
+
+
+def _correlations(x: np.ndarray, y: np.ndarray, inside: np.ndarray, side: int) -> np.ndarray:
+    """Of each tile of ``side`` pixels of which more than half is inside."""
+    weight = inside.astype(np.float64)
+    n = SIDE // side
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return (values * weight).reshape(n, side, n, side).sum(axis=(1, 3)).reshape(-1)
+
+    area = total(np.ones_like(weight))
+    kept = area > side * side / 2
+    area = np.maximum(area, 1)
+    mean_x, mean_y = total(x) / area, total(y) / area
+    covariance = total(x * y) / area - mean_x * mean_y
+    power = (total(x * x) / area - mean_x**2) * (total(y * y) / area - mean_y**2)
+    return (covariance / np.sqrt(np.maximum(power, 1e-6)))[kept]
+
+
+def _common_color(a: np.ndarray, b: np.ndarray, warp: np.ndarray, *, mirrored: bool) -> float:
+    """How far the colours agree, 0..1: the cosine of both maps of a* and b*, whatever their saturation.
+
+    1 where either image has hardly any colour: a gray copy is a copy. The same face drawn, or lit, in other colours
+    is another image.
+    """
+    scale = COLOR_SIDE / SIDE
+    # Pixel i of the one size lies at (i + 0.5) / scale - 0.5 of the other.
+    linear, shift = warp[:, :2], warp[:, 2:]
+    half = np.full((2, 1), 0.5, np.float32)
+    small = np.concatenate([linear, scale * (linear @ (half / scale - half) + shift + half) - half], axis=1)
+    over = np.ascontiguousarray(a[:, ::-1] if mirrored else a).astype(np.float32)
+    laid = cv2.warpAffine(
+        over, small, (COLOR_SIDE, COLOR_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
+    how = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    inside = cv2.warpAffine(_ONES_OF_COLOR, small, (COLOR_SIDE, COLOR_SIDE), flags=how) > 0
+    x, y = laid[inside].reshape(-1), b[inside].reshape(-1).astype(np.float32)
+    if not len(x):
+        return 1.0
+    size = len(x) / 2
+    chroma = min(float(np.sqrt(x @ x / size)), float(np.sqrt(y @ y / size)))
+    weight = float(np.clip((chroma - _LEAST_CHROMA) / _LEAST_CHROMA, 0, 1))
+    cosine = float(x @ y) / max(float(np.sqrt((x @ x) * (y @ y))), 1e-6)
+    return 1 - weight * (1 - max(cosine, 0.0))
+
+
+_ONES = np.full((SIDE, SIDE), 255, np.uint8)
+_ONES_OF_COLOR = np.full((COLOR_SIDE, COLOR_SIDE), 255, np.uint8)
+
 
 _FORMAT = 2
 _CHUNK = 512
@@ -30,11 +371,11 @@ class CopySettings:
     """What counts as a near-duplicate.
 
     Attributes:
-        threshold: least likeness, 0..1, of two pictures laid over each other. On FER2013 nearly all pairs above
+        threshold: least likeness, 0..1, of two images laid over each other. On FER2013 nearly all pairs above
             0.85 are copies, nearly all below 0.8 are not, and there are few between.
-        least_similarity: of the coarse structure, 0..1, for two pictures to be laid over each other at all.
-        partners: of each picture, the most that are laid over it.
-        least_contrast: pictures with a smaller standard deviation of gray levels are blank, and all alike.
+        least_similarity: of the coarse structure, 0..1, for two images to be laid over each other at all.
+        partners: of each image, the most that are laid over it.
+        least_contrast: images with a smaller standard deviation of gray levels are blank, and all alike.
     """
 
     threshold: float = 0.85
@@ -50,11 +391,11 @@ class CopySettings:
 
 @dataclass(frozen=True)
 class Copies:
-    """Which of ``n`` rows show the same picture.
+    """Which of ``n`` rows show the same image.
 
     Attributes:
         first: int64 (n,), the first row with the same bytes or the same pixels; its own number if there is none.
-        near: int64 (m, 2), pairs of such first rows that show the same picture in another form, the lower
+        near: int64 (m, 2), pairs of such first rows that show the same image in another form, the lower
             number first, sorted.
         likeness: float32 (m,) of each near pair, 0..1.
     """
@@ -64,7 +405,7 @@ class Copies:
     likeness: np.ndarray
 
     def groups(self) -> np.ndarray:
-        """int64 (n,): the lowest row that shows the same picture, over as many copies of copies as it takes."""
+        """int64 (n,): the lowest row that shows the same image, over as many copies of copies as it takes."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -77,7 +418,7 @@ class Copies:
 
 
 def find_copies(
-    survey: Survey,
+    survey: ImageStats,
     settings: CopySettings | None = None,
     *,
     side: np.ndarray | None = None,
@@ -85,10 +426,10 @@ def find_copies(
     workers: int | None = None,
     progress: Progress,
 ) -> Copies:
-    """All copies among the pictures of a survey.
+    """All copies among the images of a survey.
 
     Args:
-        survey: the pictures.
+        survey: the images.
         settings: what counts as a near-duplicate; None looks for exact copies alone.
         side: bool (n,); only near-duplicates of which one lies on each side are looked for. None for all.
         cache_dir: where the result is kept, in ``copies/``, under a digest of the pixels; None keeps nothing.
@@ -110,7 +451,7 @@ def find_copies(
         key = fingerprint([_FORMAT, settings, survey.pixels[rows].tobytes().hex(), which])
         file = cache_dir / "copies" / f"{key[:32]}.npz"
     parts_dir = None if file is None else file.with_suffix("")
-    found, was_there = kept(
+    found, was_there = cached_arrays(
         file,
         functools.partial(
             _near, survey.thumbs[rows], survey.colors[rows], sides, settings, parts_dir, workers, progress
@@ -122,7 +463,7 @@ def find_copies(
     return Copies(first, rows[found["near"]].reshape(-1, 2), found["likeness"])
 
 
-def first_copies(survey: Survey) -> np.ndarray:
+def first_copies(survey: ImageStats) -> np.ndarray:
     """int64 (n,): the first row that has the bytes or the pixels of each row."""
     first = np.arange(len(survey))
     for digests in (survey.content, survey.pixels):
@@ -183,7 +524,7 @@ def _score(
     for start in range(0, len(found.a), _PART_PAIRS):
         rows = np.arange(start, min(start + _PART_PAIRS, len(found.a)))
         file = None if parts_dir is None else parts_dir / f"likeness-{start:09d}.npz"
-        part, was_there = kept(
+        part, was_there = cached_arrays(
             file,
             functools.partial(score_part, rows),
             lambda known, rows=rows: len(known["score"]) == len(rows),  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Picture files to pixels: strict about damage, tolerant about formats."""
+"""Image files to pixels: strict about damage, tolerant about formats."""
 
 import contextlib
 import io
@@ -13,13 +13,13 @@ from PIL import ExifTags, Image, ImageOps
 from ferkit.core.errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-"""File names that count as pictures, in lower case."""
+"""File names that count as images, in lower case."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 # Nothing else is tried: a PostScript file called .jpg would start Ghostscript.
 
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused: no camera makes them, and decoding one would take gigabytes."""
+"""Larger images are refused: no camera makes them, and decoding one would take gigabytes."""
 
 
 _LARGE = 1_000_000
@@ -36,7 +36,7 @@ _REDUCED = {
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a picture file says of itself before it is decoded.
+    """What an image file says of itself before it is decoded.
 
     Attributes:
         size_wh: width and height of what :func:`decode_image` gives.
@@ -54,10 +54,10 @@ class ImageHeader:
 
 
 def read_header(content: bytes | BinaryIO) -> ImageHeader:
-    """Size, orientation and kind of a picture file, without decoding it; of an open file only the header is read.
+    """Size, orientation and kind of an image file, without decoding it; of an open file only the header is read.
 
     Raises:
-        ImageError: empty, too large, or no picture of a known kind.
+        ImageError: empty, too large, or no image of a known kind.
     """
     with _opened(content) as image:
         orientation = _orientation(image)
@@ -81,7 +81,7 @@ def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
         uint8 RGB (H, W, 3).
 
     Raises:
-        ImageError: empty, truncated, too large, or no picture of a known kind.
+        ImageError: empty, truncated, too large, or no image of a known kind.
     """
     with _opened(content) as image:
         if _is_large_jpeg(image) and content.endswith(_END_OF_JPEG):
@@ -98,7 +98,7 @@ def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
-    """The picture in a file or its bytes, and one kind of error for all that may be wrong with it."""
+    """The image in a file or its bytes, and one kind of error for all that may be wrong with it."""
     if not content:
         raise ImageError("the file is empty")
     try:
@@ -112,12 +112,12 @@ def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError("the content is not a picture of a known format") from None
+        raise ImageError("the content is not an image of a known format") from None
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS // 10**6} million pixels") from None
     except Exception as error:
         # Pillow's decoders raise whatever a damaged file leads them into: struct.error, KeyError, SyntaxError, …
-        raise ImageError(f"the picture is damaged: {error or type(error).__name__}") from None
+        raise ImageError(f"the image is damaged: {error or type(error).__name__}") from None
 
 
 def _is_large_jpeg(image: Image.Image) -> bool:

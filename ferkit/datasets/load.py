@@ -4,18 +4,16 @@ import stat
 from pathlib import Path
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.arrays import read_npz
-from ferkit.datasets.dataset import Dataset
-from ferkit.datasets.folder import AIHUB_PERSON, read_folder
-from ferkit.datasets.table import read_table
+from ferkit.datasets.dataset import AIHUB_PERSON, Dataset, read_folder
+from ferkit.datasets.tables import read_npz, read_table
 
 
 def load_dataset(path: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
-    """Read a folder of pictures, a CSV table (``fer2013.csv`` too) or an ``.npz`` file.
+    """Read a folder of images, a CSV table (``fer2013.csv`` too) or an ``.npz`` file.
 
     Args:
         path: what to read.
-        person_pattern: for folders, finds the person in a file name: :func:`ferkit.datasets.folder.read_folder`.
+        person_pattern: for folders, finds the person in a file name: :func:`ferkit.datasets.dataset.read_folder`.
 
     Raises:
         DataError: nothing there, or nothing that is understood.

@@ -1,4 +1,4 @@
-"""The extraction loop: pictures in, rows of a store out; stopped at any time, it goes on where it was."""
+"""The extraction loop: images in, rows of a store out; stopped at any time, it goes on where it was."""
 
 import contextlib
 import functools
@@ -6,20 +6,27 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ferkit.core.errors import DataError
-from ferkit.core.parallel import map_ahead
-from ferkit.core.progress import Progress
+from ferkit.core.console import Progress, map_ahead
+from ferkit.core.errors import DataError, ImageError, StoreDamagedError
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.embedder.backbones import Embedder
-from ferkit.embedder.rows import Row
-from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropper import FaceCropper
-from ferkit.faces.settings import Box
+from ferkit.embedder.embedders import Embedder
+from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
+from ferkit.embedder.settings import StoreSettings
+from ferkit.embedder.store import EmbeddingStore, Row
+from ferkit.faces.cropping import (
+    Box,
+    CropOptions,
+    FaceCropper,
+    open_cropper,
+    resolve_cropping,
+)
 
 _COARSEST_CLOCK_NS = 2 * 10**9
 """File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
@@ -30,11 +37,11 @@ class ExtractionSummary:
     """What a run did.
 
     Attributes:
-        n_done: pictures embedded in this run.
-        n_kept: pictures whose embedding was there already.
-        n_failed_before: pictures that an earlier run could not embed, and that have not changed since.
-        n_deleted: pictures that are in the store but no longer in the data set.
-        failures: path and reason of the pictures of this run that could not be embedded.
+        n_done: images embedded in this run.
+        n_kept: images whose embedding was there already.
+        n_failed_before: images that an earlier run could not embed, and that have not changed since.
+        n_deleted: images that are in the store but no longer in the data set.
+        failures: path and reason of the images of this run that could not be embedded.
         seconds: that the run took.
     """
 
@@ -64,14 +71,14 @@ def extract(
     workers: int | None = None,
     progress: Progress,
 ) -> ExtractionSummary:
-    """Embed all pictures of ``dataset`` that ``store`` does not hold yet.
+    """Embed all images of ``dataset`` that ``store`` does not hold yet.
 
-    Pictures are read, decoded and cropped by threads a few batches ahead; the network runs here. Every shard is a
-    fixed range of the sorted pictures, and every batch a fixed range of a shard: an interrupted and resumed run
+    Images are read, decoded and cropped by threads a few batches ahead; the network runs here. Every shard is a
+    fixed range of the sorted images, and every batch a fixed range of a shard: an interrupted and resumed run
     writes the same bytes as an undisturbed one.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         embedder: the network.
         cropper: takes out the faces, in the embedder's input size.
         store: made with the settings of both; the caller holds its :meth:`~EmbeddingStore.writing`.
@@ -150,7 +157,7 @@ def _embed_shard(
     summary: ExtractionSummary,
     progress: Progress,
 ) -> tuple[list[Row], np.ndarray, int]:
-    """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first picture was read."""
+    """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first image was read."""
     rows: list[Row] = []
     blocks = []
     read_ns = time.time_ns()
@@ -175,7 +182,7 @@ def _embed_shard(
 
 
 def _load(dataset: Dataset, cropper: FaceCropper, sample: Sample) -> _Loaded:
-    """Never raises for what one picture can have: the reason becomes part of its row."""
+    """Never raises for what one image can have: the reason becomes part of its row."""
     size, digest, read_ns = -1, None, time.time_ns()
     given = cropper.settings.box_for(sample.box)
     try:
@@ -213,3 +220,99 @@ def _lengths(total: int, size: int) -> Iterator[int]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Where and how embeddings are kept.
+
+    Attributes:
+        root: folder of all stores.
+        name: of the data set in the store's name; None takes the data set's own.
+        dtype: ``float16`` halves the disk and keeps three digits.
+        batch_size: images a run of the network.
+        rows_per_shard: images a shard, the most that an interrupt can lose.
+        repair: delete damaged shards and make them anew.
+    """
+
+    root: Path = Path("cache")
+    name: str | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int = 32
+    rows_per_shard: int = 1024
+    repair: bool = False
+
+
+def embed_dataset(
+    dataset: Dataset,
+    embedder: Embedder,
+    crop: CropOptions,
+    options: StoreOptions,
+    *,
+    workers: int | None = None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> tuple[EmbeddingStore, ExtractionSummary]:
+    """Embed what is missing, into the store that these settings belong to.
+
+    Args:
+        dataset: the images.
+        embedder: the network.
+        crop: how faces are taken out.
+        options: where the embeddings go.
+        workers: threads that read and crop; one a core if None.
+        progress: is told of every batch.
+        say: takes sentences for the user: what was chosen, and where things are.
+
+    Raises:
+        FerkitError: see :func:`ferkit.embedder.extract.extract`; also for weights that are missing.
+    """
+    cropping = resolve_cropping(dataset, crop)
+    say(cropping.reason)
+    store = EmbeddingStore.create(
+        options.root,
+        options.name or dataset.name,
+        StoreSettings(embedder.settings, cropping.settings, options.dtype),
+        dim=embedder.dim,
+        rows_per_shard=options.rows_per_shard,
+        batch_size=options.batch_size,
+    )
+    say(f"embeddings: {store.folder} ({store.dim} numbers each)")
+    with store.writing():
+        for shard, reason in store.verify():
+            if not options.repair:
+                raise StoreDamagedError(reason)
+            say(f"{shard.npy.name} is damaged and made anew")
+            shard.remove()
+        cropper = open_cropper(cropping, embedder)
+        return store, extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
+
+
+def search_layer(
+    dataset: Dataset, embedder: Embedder, crop: CropOptions, *, seed: int, threads: int | None = None
+) -> list[LayerScore]:
+    """What ``--tap auto`` finds on the labelled images of the training part: every tap, the best first.
+
+    Raises:
+        DataError: too few labelled images that can be read, or a backbone without inner layers.
+    """
+    candidates = [s for s in dataset.samples if s.label is not None and s.split in (None, "train")]
+    order = np.random.default_rng(seed).permutation(len(candidates))
+    cropper = open_cropper(resolve_cropping(dataset, crop), embedder)
+    crops: list[np.ndarray] = []
+    chosen = []
+    for sample in (candidates[i] for i in order):
+        if len(crops) == SAMPLE:
+            break
+        try:
+            crops.append(cropper.largest(dataset.read(sample), sample.box).rgb)
+        except (ImageError, OSError):
+            continue
+        chosen.append(sample)
+    if not crops:
+        raise DataError(
+            f"expected labelled images in {dataset.root} to try taps on, found none that can be read"
+        )
+    groups = [sample.group or sample.path for sample in chosen]
+    labels = [str(sample.label) for sample in chosen]
+    return find_best_layer(embedder, np.stack(crops), labels, groups, seed=seed, threads=threads)

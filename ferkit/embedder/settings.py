@@ -1,12 +1,16 @@
 """What an embedding depends on, and a store of them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
+import numpy as np
+
 from ferkit.core.errors import DataError, SettingsMismatchError
-from ferkit.faces.settings import FaceSettings
+from ferkit.core.types import check_crops
+from ferkit.faces.cropping import FaceSettings, fit_to
 
 FORMAT = 1
 """Of the store; a later one is refused."""
@@ -114,3 +118,62 @@ def _size(name: str, value: Any) -> tuple[int, int]:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise DataError(f"expected {name} to be one of {', '.join(allowed)}, found {value!r}")
+
+
+def resize_crops(crops: np.ndarray, size_wh: tuple[int, int], how: Resize = "stretch") -> np.ndarray:
+    """Fit crops uint8 (n, H, W, 3) to ``size_wh``, see :func:`ferkit.faces.cropping.fit_to`.
+
+    Raises:
+        DataError: another shape or type, or crops without pixels.
+    """
+    height, width = check_crops(crops).shape[1:3]
+    if (width, height) == tuple(size_wh):
+        return crops
+    if not (height and width):
+        raise DataError(f"expected crops with at least one pixel, found {width}x{height}")
+    resized = np.empty((len(crops), size_wh[1], size_wh[0], 3), np.uint8)
+    for target, crop in zip(resized, crops, strict=True):
+        target[:] = fit_to(crop, size_wh, how)
+    return resized
+
+
+def network_input(crops: np.ndarray, settings: EmbedderSettings, channels_first: bool) -> np.ndarray:
+    """What the network takes for crops of its input size.
+
+    Args:
+        crops: uint8 RGB (n, height, width, 3).
+        settings: colour order, scale and offset.
+        channels_first: whether the network takes (n, c, height, width) instead of (n, height, width, c).
+
+    Returns:
+        float32, contiguous.
+    """
+    pixels = _in_channel_order(crops, settings.channels)
+    scale, offset = (_per_channel(v, channels_first) for v in (settings.scale, settings.offset))
+    if channels_first:
+        pixels = pixels.transpose(0, 3, 1, 2)
+    values = np.empty(pixels.shape, np.float32)
+    np.multiply(pixels, scale, out=values, casting="unsafe")
+    if np.any(offset):
+        values += offset
+    return values
+
+
+def to_gray(crops: np.ndarray) -> np.ndarray:
+    """uint8 (n, height, width) of uint8 RGB (n, height, width, 3), weighted as in ITU-R BT.601."""
+    n, height, width, _ = crops.shape
+    if not n:
+        return np.empty((0, height, width), np.uint8)
+    tall = np.ascontiguousarray(crops).reshape(n * height, width, 3)
+    return cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY).reshape(n, height, width)
+
+
+def _in_channel_order(crops: np.ndarray, channels: Channels) -> np.ndarray:
+    if channels == "gray":
+        return to_gray(crops)[..., None]
+    return crops if channels == "rgb" else crops[..., ::-1]
+
+
+def _per_channel(value: float | Iterable[float], channels_first: bool) -> np.ndarray:
+    array = np.asarray(value, np.float32)
+    return array.reshape(-1, 1, 1) if channels_first and array.ndim else array

@@ -1,16 +1,18 @@
-"""Embeddings on disk: shards that are written once, found again, and never mixed with those of other settings.
+"""Keep embeddings on disk in verified shards, find stores and load them as a table.
 
 A store is a folder ``<dataset>--<backbone>--<fp8>/``:
 
     manifest.json      the settings that every number in it depends on, and their digest
-    shard-00000.npy    embeddings of a fixed range of the sorted pictures, float32 or float16
+    shard-00000.npy    embeddings of a fixed range of the sorted images, float32 or float16
     shard-00000.json   what each row is; written last, so that a shard is whole or absent
     view.json          which data set the store mirrors now: what was deleted from it or got another label since
 
-Rows are never changed: a picture that changed gets a new row in a new shard, and the newest row counts.
+Rows are never changed: an image that changed gets a new row in a new shard, and the newest row counts.
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -20,29 +22,178 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.core.errors import (
-    DataError,
-    SettingsMismatchError,
-    StoreDamagedError,
-    StoreError,
-)
-from ferkit.core.files import exclusive_lock, write_json
-from ferkit.core.fingerprint import differing_keys, fingerprint
+from ferkit.core.errors import DataError, SettingsMismatchError, StoreDamagedError, StoreError
+from ferkit.core.files import differing_keys, exclusive_lock, fingerprint, write_atomically, write_json
 from ferkit.datasets.dataset import Sample
-from ferkit.embedder.rows import Row, ShardFiles
 from ferkit.embedder.settings import FORMAT, StoreSettings
-from ferkit.embedder.table import EmbeddingTable
+
+DAMAGE_REMEDY = "run 'fer embed' with --repair to make it anew; all other shards stay"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a shard: an embedding, or the reason why there is none.
+
+    Attributes:
+        path, label, split, group: as in :class:`ferkit.datasets.dataset.Sample`.
+        size: of the content, in bytes; -1 if it could not be read.
+        sha256: of the content; None if it could not be read, so that it is tried again the next time.
+        box: left, top, right, bottom of the face in pixels; None for the whole image.
+        error: why there is no embedding; None if there is one.
+    """
+
+    path: str
+    label: str | None
+    split: str | None
+    group: str | None
+    size: int
+    sha256: str | None
+    box: tuple[float, float, float, float] | None = None
+    error: str | None = None
+
+    def relabelled(self, sample: Sample) -> "Row":
+        """The same row with label, split and group of ``sample``."""
+        known = (self.size, self.sha256, self.box, self.error)
+        return Row(self.path, sample.label, sample.split, sample.group, *known)
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The two files of a shard; the ``.json`` is written last and says that the ``.npy`` is complete."""
+
+    folder: Path
+    number: int
+
+    @property
+    def npy(self) -> Path:
+        """float32 or float16 (rows, dim); rows without an embedding are NaN."""
+        return self.folder / f"shard-{self.number:05d}.npy"
+
+    @property
+    def json(self) -> Path:
+        """A line with the digests of the ``.npy`` and of what follows: one :class:`Row` a row, a line each."""
+        return self.folder / f"shard-{self.number:05d}.json"
+
+    def write(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
+        """Write both files; ``started_ns`` is when the first image was read.
+
+        Raises:
+            FerkitError: the disk is full or the folder cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, X, allow_pickle=False)
+        content = buffer.getbuffer()
+        write_atomically(self.npy, lambda file: file.write(content))
+        lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+        # File names that are not UTF-8 pass through as the bytes they are.
+        body = f"{lines}\n]}}\n".encode("utf-8", "surrogateescape")
+        digests = {
+            "npy_sha256": hashlib.sha256(content).hexdigest(),
+            "rows_sha256": hashlib.sha256(body).hexdigest(),
+        }
+        head = f'{json.dumps(digests)[:-1]}, "rows": [\n'.encode()
+        write_atomically(self.json, lambda file: file.write(head + body))
+        # An image that changes while the shard is made must look younger than the shard.
+        os.utime(self.json, ns=(started_ns, started_ns))
+
+    def read_rows(self) -> list[Row]:
+        """The rows.
+
+        Raises:
+            StoreDamagedError: not what :meth:`write` wrote.
+        """
+        return self._parsed()[1]
+
+    def read(self, dim: int, dtype: np.dtype) -> tuple[list[Row], np.ndarray]:
+        """The rows, and the embeddings memory-mapped, after their digest was checked.
+
+        Raises:
+            StoreDamagedError: not what :meth:`write` wrote.
+        """
+        npy_sha256, rows = self._parsed()
+        try:
+            with self.npy.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            X = np.load(self.npy, mmap_mode="r", allow_pickle=False) if digest == npy_sha256 else None
+        except (OSError, ValueError) as error:
+            raise StoreDamagedError(f"{self.npy} cannot be read ({error}); {DAMAGE_REMEDY}") from None
+        if X is None or X.shape != (len(rows), dim) or X.dtype != dtype:
+            raise StoreDamagedError(f"{self.npy} is not what was written; {DAMAGE_REMEDY}")
+        return rows, X
+
+    def remove(self) -> None:
+        """Delete both files, the commit mark first."""
+        self.json.unlink(missing_ok=True)
+        self.npy.unlink(missing_ok=True)
+
+    def _parsed(self) -> tuple[str, list[Row]]:
+        try:
+            content = self.json.read_bytes()
+            values = json.loads(content.decode("utf-8", "surrogateescape"))
+            body = content[content.index(b"\n") + 1 :]
+            whole = values["rows_sha256"] == hashlib.sha256(body).hexdigest()
+            rows = [
+                Row(**{**row, "box": tuple(row["box"]) if row["box"] else None}) for row in values["rows"]
+            ]
+            npy_sha256 = values["npy_sha256"]
+        except (OSError, ValueError) as error:
+            raise StoreDamagedError(f"{self.json} cannot be read ({error}); {DAMAGE_REMEDY}") from None
+        except (TypeError, KeyError):
+            whole = False
+        if not whole:
+            raise StoreDamagedError(f"{self.json} is not what was written; {DAMAGE_REMEDY}")
+        return npy_sha256, rows
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Embeddings and what is known of each, row by row, sorted by path.
+
+    Attributes:
+        X: (n, dim) float32 or float16, finite.
+        y: (n,) str objects, class names; None where unknown.
+        paths, groups, split: (n,) str objects; None where unknown.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    paths: np.ndarray
+    groups: np.ndarray
+    split: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
+        """The rows at ``index``, a mask or positions."""
+        return EmbeddingTable(
+            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index]
+        )
+
+    def labelled(self) -> "EmbeddingTable":
+        """The rows that have a label.
+
+        Raises:
+            DataError: there are none.
+        """
+        known = np.array([label is not None for label in self.y], bool)
+        if not known.any():
+            raise DataError(
+                "expected labelled images, found none with a label; lay them out as data/<class>/*.jpg"
+            )
+        return self if known.all() else self[known]
+
 
 _ALTERED = "was altered after it was written; delete the folder and embed anew"
 
 
 @dataclass(frozen=True)
-class View:
+class Snapshot:
     """Which data set a store mirrors, and what is worth knowing of the last run: ``view.json``.
 
     Attributes:
         root: the data set's folder or file.
-        n_samples: how many pictures it has.
+        n_samples: how many images it has.
         weights: where the backbone's weights were, None without.
         licence: of these weights.
         deleted: paths in the store that the data set no longer has.
@@ -151,16 +302,16 @@ class EmbeddingStore:
         ]
 
     def rows(self) -> dict[str, Row]:
-        """The newest row of each path, also of pictures that were deleted since."""
+        """The newest row of each path, also of images that were deleted since."""
         return {row.path: row for shard in self.shards() for row in shard.read_rows()}
 
-    def view(self) -> View | None:
+    def view(self) -> Snapshot | None:
         """Which data set the store mirrors; None before the first run."""
         path = self.folder / "view.json"
         if not path.exists():
             return None
         try:
-            view = View(**json.loads(path.read_bytes().decode("utf-8", "surrogateescape")))
+            view = Snapshot(**json.loads(path.read_bytes().decode("utf-8", "surrogateescape")))
             if not (isinstance(view.deleted, list) and isinstance(view.relabelled, dict)):
                 raise TypeError("it is not what was written")
             return view
@@ -169,7 +320,7 @@ class EmbeddingStore:
                 f"{path} cannot be read ({error}); delete this file and run 'fer embed' again"
             ) from None
 
-    def write_view(self, view: View) -> None:
+    def write_view(self, view: Snapshot) -> None:
         """Say which data set the store mirrors now. Raises FerkitError if it cannot be written."""
         write_json(self.folder / "view.json", asdict(view))
 
@@ -191,7 +342,7 @@ class EmbeddingStore:
         Args:
             rows: what each row of ``X`` is.
             X: (n, dim), NaN where there is no embedding.
-            started_ns: when the first of the pictures was read.
+            started_ns: when the first of the images was read.
             fill_gaps: take the lowest free number, so that a repaired shard takes its old place; rows that replace
                 older ones must come after those instead.
 
@@ -207,7 +358,7 @@ class EmbeddingStore:
         ShardFiles(self.folder, number).write(rows, X.astype(self.settings.dtype), started_ns)
 
     def load(self, dtype: Literal["float32", "float16"] = "float32") -> EmbeddingTable:
-        """All embeddings of pictures that are still there, sorted by path; failures are left out.
+        """All embeddings of images that are still there, sorted by path; failures are left out.
 
         Args:
             dtype: of ``X``.
@@ -216,7 +367,7 @@ class EmbeddingStore:
             StoreDamagedError: a shard is not what was written.
             DataError: there are no embeddings.
         """
-        view = self.view() or View("", 0)
+        view = self.view() or Snapshot("", 0)
         hidden, newest = set(view.deleted), {}
         shards = [shard.read(self.dim, np.dtype(self.settings.dtype)) for shard in self.shards()]
         for s, (rows, _) in enumerate(shards):
@@ -236,8 +387,8 @@ class EmbeddingStore:
         return EmbeddingTable(X, *(np.array(column, object) for column in (label, paths, group, split)))
 
     def failures(self) -> list[Row]:
-        """Rows of pictures that are still there and have no embedding, sorted by path."""
-        hidden = set((self.view() or View("", 0)).deleted)
+        """Rows of images that are still there and have no embedding, sorted by path."""
+        hidden = set((self.view() or Snapshot("", 0)).deleted)
         rows = self.rows().values()
         return sorted(
             (r for r in rows if r.error is not None and r.path not in hidden), key=lambda row: row.path
@@ -255,7 +406,7 @@ class EmbeddingStore:
 
     def mirrored(
         self, samples: tuple[Sample, ...], root: Path, weights: Path | None = None, licence: str = "unknown"
-    ) -> View:
+    ) -> Snapshot:
         """The view that shows exactly ``samples``.
 
         Raises:
@@ -276,10 +427,36 @@ class EmbeddingStore:
         }
         weights_file = None if weights is None else str(weights.resolve())
         deleted = sorted(rows.keys() - listed.keys())
-        return View(here, len(samples), weights_file, licence, deleted, relabelled)
+        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled)
 
 
 def _positive(value: Any) -> int:
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"expected a whole number above 0, found {value!r}")
     return value
+
+
+def find_stores(cache_dir: Path) -> list[Path]:
+    """Folders of embeddings in ``cache_dir``, the one that was worked on last first."""
+    views = sorted(cache_dir.glob("*/view.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return [path.parent for path in views]
+
+
+def find_embeddings(cache_dir: Path, name: str | None = None) -> Path:
+    """The folder of embeddings that is, is called, or begins with ``name``; the newest if None.
+
+    Raises:
+        DataError: there is none, or several begin so.
+    """
+    if name is not None and (Path(name) / "manifest.json").is_file():
+        return Path(name)
+    stores = find_stores(cache_dir)
+    matching = [folder for folder in stores if name is None or folder.name.startswith(name)]
+    if name is not None and len(matching) > 1:
+        listed = ", ".join(folder.name for folder in matching)
+        raise DataError(f"{name!r} begins the names of several embeddings: {listed}; give more of the name")
+    if not matching:
+        known = ", ".join(folder.name for folder in stores) or "none"
+        wanted = f"embeddings called {name!r}" if name else "embeddings"
+        raise DataError(f"expected {wanted} in {cache_dir}, found {known}; run 'fer embed DATA' first")
+    return matching[0]

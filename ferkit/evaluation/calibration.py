@@ -1,18 +1,32 @@
-"""Whether probabilities mean what they say, and what a correction of them would give.
+"""Measure calibration, abstention and conformal sets.
 
 A correction is fitted on four fifths of the rows and judged on the fifth, five times over, with whole persons on one
 side, so that no row is judged by a correction that saw it or its person.
+
+Split conformal prediction by MAPIE: a threshold is found on some rows, and the promise is checked on others. It
+holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
+pay for the others.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
-from ferkit.evaluation.crossfit import check_probabilities, fitting_parts
-from ferkit.evaluation.metrics import evaluate
+from ferkit.evaluation.metrics import (
+    Figure,
+    calibration_folds,
+    check_probabilities,
+    effective_units,
+    evaluate,
+    positive_interval,
+    share_interval,
+    units_of,
+)
 
 Correction = Callable[[np.ndarray], np.ndarray]
 """Takes and gives probabilities (n, k), rows sum to 1."""
@@ -153,7 +167,7 @@ def cross_fitted(
     """
     truth, proba = check_probabilities(truth, proba)
     corrected = np.empty_like(proba)
-    for fitted, judged in fitting_parts(truth, groups, seed):
+    for fitted, judged in calibration_folds(truth, groups, seed):
         corrected[judged] = fit(truth[fitted], proba[fitted])(proba[judged])
     return corrected
 
@@ -198,3 +212,282 @@ def judge_calibration(
             )
         )
     return tuple(results)
+
+
+LEFT_OUT = (0.1, 0.2, 0.3)
+_CURVE_POINTS = 100
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Accuracy over the share of images that are answered, the surest first.
+
+    Attributes:
+        curve: float (m, 2), coverage in (0, 1] rising, and the accuracy on that share.
+        aurc: area under the risk-coverage curve, the mean error over all coverages, the less the better
+            (Geifman and El-Yaniv, "Selective classification for deep neural networks", 2017).
+        left_out: accuracy on the rest if this share, the least sure, is left out.
+        threshold: of confidence, for each share in ``left_out``: who answers only above it leaves that share out.
+    """
+
+    curve: np.ndarray
+    aurc: Figure
+    left_out: dict[float, Figure]
+    threshold: dict[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "aurc": self.aurc.to_dict(),
+            "left_out": [
+                {"share": share, "threshold": self.threshold[share], "accuracy": figure.to_dict()}
+                for share, figure in self.left_out.items()
+            ],
+            "curve": self.curve.tolist(),
+        }
+
+
+def abstention(
+    truth: np.ndarray,
+    proba: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    shares: Sequence[float] = LEFT_OUT,
+    seed: int = 0,
+    n_resamples: int = 300,
+) -> Abstention:
+    """Order the images by confidence, the largest probability, and see how right the surest are.
+
+    Images of equal confidence share their accuracy, so that the order of the rows does not count.
+
+    Args:
+        truth: int (n,), column of the true class.
+        proba: float (n, k).
+        groups: who is shown, (n,), None where unknown: intervals are then over persons.
+        shares: left out, each 0 to below 1.
+        seed: of the bootstrap.
+        n_resamples: of the bootstrap.
+
+    Raises:
+        DataError: shapes or values that do not fit.
+    """
+    truth, proba = check_probabilities(truth, proba)
+    confidence, hit = proba.max(axis=1), (proba.argmax(axis=1) == truth).astype(float)
+    values, accuracy = _figures(confidence, hit, shares)
+    low, high = _interval(values, confidence, hit, units_of(groups, len(hit)), shares, seed, n_resamples)
+    figures = [Figure(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
+    n = len(truth)
+    shown = np.unique(np.ceil(np.linspace(1 / _CURVE_POINTS, 1, _CURVE_POINTS) * n).astype(int))
+    falling = np.sort(confidence)[::-1]
+    return Abstention(
+        curve=np.stack([shown / n, accuracy[shown - 1]], axis=1),
+        aurc=figures[0],
+        left_out=dict(zip(shares, figures[1:], strict=True)),
+        threshold={share: float(falling[_answered(n, share) - 1]) for share in shares},
+    )
+
+
+def _figures(
+    confidence: np.ndarray, hit: np.ndarray, shares: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The area, then the accuracy for each share; and the accuracy on the i surest, (n,)."""
+    order = np.argsort(-confidence, kind="stable")
+    _, tie, size = np.unique(-confidence[order], return_inverse=True, return_counts=True)
+    even = (np.bincount(tie, hit[order]) / size)[tie]
+    accuracy = np.cumsum(even) / np.arange(1, len(hit) + 1)
+    at = [accuracy[_answered(len(hit), share) - 1] for share in shares]
+    return np.array([1 - accuracy.mean(), *at]), accuracy
+
+
+def _interval(
+    values: np.ndarray,
+    confidence: np.ndarray,
+    hit: np.ndarray,
+    units: np.ndarray,
+    shares: Sequence[float],
+    seed: int,
+    n_resamples: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    n_units = int(units.max()) + 1
+    if n_units < 2 or n_resamples < 1:
+        return np.full_like(values, np.nan), np.full_like(values, np.nan)
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n_resamples):
+        times = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units)[units]
+        found.append(_figures(np.repeat(confidence, times), np.repeat(hit, times), shares)[0])
+    # Of those left out nothing is known: a share of the units answers.
+    answered = np.array([1.0, *(1 - share for share in shares)])
+    effective = effective_units(np.bincount(units)) * answered
+    return share_interval(values, np.std(found, axis=0), n_units * answered, effective)
+
+
+def _answered(n: int, share: float) -> int:
+    return max(1, round(n * (1 - share)))
+
+
+METHODS = ("lac", "aps")
+LEVELS = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class ConformalResult:
+    """Prediction sets of one method at one level, each row's by a threshold that did not see it.
+
+    Attributes:
+        method: ``lac``, least ambiguous sets (Sadinle et al., 2019): all classes above one threshold, the smallest
+            sets; or ``aps``, adaptive sets (Romano et al., 2020): larger where the image is harder.
+        level: share of the sets that were to hold the true class.
+        coverage: share that do.
+        mean_size: classes in a set.
+        sizes: share of the sets with 0, 1, … k classes, (k + 1,).
+        per_class: coverage of each class's images, (k,), NaN without images.
+    """
+
+    method: str
+    level: float
+    coverage: Figure
+    mean_size: Figure
+    sizes: np.ndarray
+    per_class: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "method": self.method,
+            "level": self.level,
+            "coverage": self.coverage.to_dict(),
+            "mean_size": self.mean_size.to_dict(),
+            "sizes": self.sizes.tolist(),
+            "per_class": [None if np.isnan(value) else float(value) for value in self.per_class],
+        }
+
+
+def prediction_sets(
+    truth: np.ndarray,
+    proba: np.ndarray,
+    new: np.ndarray,
+    *,
+    method: str = "lac",
+    levels: Sequence[float] = LEVELS,
+    seed: int = 0,
+) -> np.ndarray:
+    """Which classes are in the set of each new row, bool (m, k, len(levels)).
+
+    Args:
+        truth: int (n,), column of the true class of the rows to find the thresholds on.
+        proba: float (n, k), theirs.
+        new: float (m, k).
+        method: ``lac`` or ``aps``; the latter is randomised, so that it covers as often as promised and not more.
+        levels: share of the sets that shall hold the true class.
+        seed: of ``aps``.
+
+    Raises:
+        DataError: shapes or values that do not fit, too few rows for a level, or ``aps`` with two classes.
+    """
+    from mapie.classification import SplitConformalClassifier
+
+    truth, proba = check_probabilities(truth, proba)
+    _, new = check_probabilities(np.zeros(len(new), int), new)
+    k, least = proba.shape[1], int(np.ceil(max(levels) / (1 - max(levels)) - 1e-9))
+    if method == "aps" and k < 3:
+        raise DataError("adaptive prediction sets need three classes or more; use lac")
+    if len(truth) < least:
+        raise DataError(
+            f"sets that hold the truth in {max(levels):.0%} need at least {least} labelled images to find the "
+            f"threshold on, found {len(truth)}"
+        )
+    sets = SplitConformalClassifier(
+        _given_probabilities(k), list(levels), conformity_score=method, prefit=True, random_state=seed
+    )
+    with warnings.catch_warnings():  # it warns of classes without rows, which do no harm to the promise
+        warnings.simplefilter("ignore", UserWarning)
+        sets.conformalize(proba, truth)
+        last = {"include_last_label": "randomized"} if method == "aps" else {}
+        return sets.predict_set(new, conformity_score_params=last)[1]
+
+
+def judge_conformal(
+    truth: np.ndarray,
+    proba: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    levels: Sequence[float] = LEVELS,
+    seed: int = 0,
+) -> tuple[ConformalResult, ...]:
+    """Every method at every level, thresholds and judged rows of different persons.
+
+    Args:
+        truth: int (n,), column of the true class.
+        proba: float (n, k).
+        groups: who is shown, (n,), None where unknown: intervals are then over persons.
+        levels: share of the sets that shall hold the true class.
+        seed: of the parts and of ``aps``.
+
+    Raises:
+        DataError: shapes or values that do not fit, or too few rows.
+    """
+    truth, proba = check_probabilities(truth, proba)
+    parts = calibration_folds(truth, groups, seed)
+    units = units_of(groups, len(truth))
+    k, results = proba.shape[1], []
+    for method in METHODS if k > 2 else ("lac",):
+        sets = np.empty((*proba.shape, len(levels)), bool)
+        for fitted, judged in parts:
+            sets[judged] = prediction_sets(
+                truth[fitted], proba[fitted], proba[judged], method=method, levels=levels, seed=seed
+            )
+        for i, level in enumerate(levels):
+            covered, size = sets[np.arange(len(truth)), truth, i], sets[..., i].sum(axis=1)
+            count = np.bincount(truth, minlength=k)
+            hits = np.bincount(truth, covered, minlength=k)
+            coverage, mean_size = _means(covered, size, units)
+            results.append(
+                ConformalResult(
+                    method,
+                    level,
+                    coverage,
+                    mean_size,
+                    np.bincount(size, minlength=k + 1) / len(truth),
+                    np.divide(hits, count, out=np.full(k, np.nan), where=count > 0),
+                )
+            )
+    return tuple(results)
+
+
+def _means(covered: np.ndarray, size: np.ndarray, units: np.ndarray) -> tuple[Figure, Figure]:
+    """Share of the sets that hold the truth, and their mean size, with intervals over units."""
+    images = np.bincount(units).astype(float)
+    n_units = len(images)
+    figures = []
+    for values, interval in ((covered, share_interval), (size, positive_interval)):
+        mean = np.array([values.mean()])
+        if n_units < 2:
+            figures.append(Figure(float(mean[0])))
+            continue
+        # What the bootstrap's standard error of a mean over whole units tends to, without drawing any.
+        error = np.sqrt(((np.bincount(units, values) - mean * images) ** 2).sum()) / len(units)
+        low, high = interval(mean, np.array([error]), np.array([n_units]), effective_units(images))
+        figures.append(Figure(float(mean[0]), float(low[0]), float(high[0])))
+    return figures[0], figures[1]
+
+
+def _given_probabilities(k: int) -> Any:
+    """A fitted classifier whose features are its probabilities."""
+    from sklearn.base import BaseEstimator, ClassifierMixin
+
+    class GivenProbabilities(ClassifierMixin, BaseEstimator):
+        """Passes on what it is given."""
+
+        classes_ = np.arange(k)
+
+        def predict_proba(self, X: np.ndarray) -> np.ndarray:
+            return X
+
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            return X.argmax(axis=1)
+
+        def fit(self, X: np.ndarray, y: np.ndarray) -> "GivenProbabilities":
+            return self
+
+    return GivenProbabilities()

@@ -1,47 +1,175 @@
-"""``fer compare`` as one function: every contender under one protocol, on the same pictures."""
+"""``fer compare`` as one function: every candidate under one protocol, on the same images."""
 
 import datetime
 import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.record import installed_versions
+from ferkit.classifiers.model import installed_versions
+from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, FerkitError
-from ferkit.core.files import exclusive_lock
-from ferkit.evaluation.cells import CellCache, Finished
-from ferkit.evaluation.comparison import Cell, Comparison, ContenderResult, Costs
-from ferkit.evaluation.contenders.contender import Contender, Outcome, Task
-from ferkit.evaluation.contenders.workbench import BenchOptions, Workbench
-from ferkit.evaluation.costs import Meter, milliseconds
-from ferkit.evaluation.division import check_columns, check_leaks, draw_splits, odd_splits
-from ferkit.evaluation.pairs import pairs_of
-from ferkit.evaluation.pictures import Pictures
-from ferkit.evaluation.protocol import ProtocolSettings, SplitRows
+from ferkit.core.files import exclusive_lock, write_json
+from ferkit.core.labels import LabelSet
+from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.leakage import LeakSettings, find_leaks
+from ferkit.datasets.split import SplitSettings, make_split
+from ferkit.evaluation.candidates import Candidate, CandidateOutput, Task
+from ferkit.evaluation.comparison import (
+    CachedResult,
+    CandidateResult,
+    Comparison,
+    Costs,
+    RepeatResult,
+    ResultCache,
+)
+from ferkit.evaluation.cost import ResourceMonitor, milliseconds
+from ferkit.evaluation.protocol import (
+    EvaluationData,
+    ProtocolSettings,
+    ReadDataset,
+    SplitRows,
+    build_evaluation_data,
+)
+from ferkit.evaluation.shared_inputs import CompareOptions, SharedInputs
+from ferkit.evaluation.significance import pairs_of
 
 Say = Callable[[str], None]
 
 
-def compare(
-    pictures: Pictures,
-    contenders: Sequence[Contender],
+def draw_splits(
+    images: EvaluationData, protocol: ProtocolSettings, rows: np.ndarray | None = None
+) -> list[SplitRows]:
+    """The rows of each repeat: the data's own training and test part, or stratified ones, persons kept apart.
+
+    Args:
+        images: all rows.
+        protocol: how.
+        rows: int64 row numbers to divide; None for all.
+
+    Raises:
+        DataError: no split can be made; the message says why.
+    """
+    rows = np.arange(len(images)) if rows is None else rows
+    y, groups, given = images.y[rows], images.groups[rows], images.given_split[rows]
+    splits = []
+    for repeat in range(protocol.repeats):
+        seed = protocol.seed + repeat
+        settings = SplitSettings(test_size=protocol.test_size, seed=seed, by_group=protocol.by_group)
+        split = make_split(y, groups, given, settings)
+        lacking = sorted(set(y[split.test]) - set(y[split.train]))
+        if lacking:
+            raise DataError(
+                f"the test part has images of {', '.join(lacking)} and the training part has none; add some, or "
+                "leave the class out"
+            )
+        splits.append(SplitRows(seed, split.origin, rows[split.train], rows[split.test]))
+    return splits
+
+
+def odd_splits(
+    images: EvaluationData, splits: Sequence[SplitRows], protocol: ProtocolSettings
+) -> tuple[str, ...]:
+    """What a reader must know of the splits, in sentences."""
+    notes = []
+    for split in splits:
+        share = len(split.test) / (len(split.train) + len(split.test))
+        if split.origin == "drawn" and abs(share - protocol.test_size) > 0.05:
+            notes.append(
+                f"{protocol.test_size:.0%} were to be held out, whole persons make it {share:.0%}: some have many "
+                "pictures"
+            )
+        absent = sorted(set(images.labels.names) - set(images.y[split.test]))
+        if absent:
+            notes.append(f"the test part has no images of {', '.join(absent)}")
+    return tuple(dict.fromkeys(notes))
+
+
+def check_columns(images: EvaluationData, protocol: ProtocolSettings) -> None:
+    """The columns that the protocol compares by are there. Raises DataError if not."""
+    unknown = [column for column in protocol.by if column not in images.attributes]
+    if unknown:
+        known = ", ".join(images.attributes) or "none"
+        raise DataError(f"the data have no column {', '.join(unknown)}; they have {known}")
+
+
+def check_leaks(
+    images: EvaluationData,
+    splits: tuple[SplitRows, ...],
     protocol: ProtocolSettings,
-    options: BenchOptions,
+    options: CompareOptions,
+    say: Say,
+) -> tuple[tuple[SplitRows, ...], dict[str, object]]:
+    """Look for test images and persons that are in training too.
+
+    Returns:
+        The splits with their leaking rows; and what to write down of the first split that leaks, or of the first.
+
+    Raises:
+        DataError: there are leaks, and the protocol does not allow them.
+    """
+    settings = LeakSettings(persons=protocol.by_group)
+    checked: list[SplitRows] = []
+    report: dict[str, object] | None = None
+    for split in splits:
+        same = [done for done in checked if np.array_equal(done.test, split.test) and done.origin == "given"]
+        if same:
+            checked.append(replace(split, leaking=same[0].leaking))
+            continue
+        with Progress("looking for leaks", quiet=options.quiet) as progress:
+            leaks = find_leaks(
+                images.dataset,
+                split.train,
+                split.test,
+                settings,
+                cache_dir=options.cache_dir,
+                workers=options.workers,
+                progress=progress,
+            )
+        if leaks:
+            say(f"leaks: {leaks.sentence()}")
+            if not protocol.allow_leaks:
+                raise DataError(
+                    _refusal(leaks.sentence(), [(pair.test, pair.train) for pair in leaks.pairs[:3]])
+                )
+        if report is None or (leaks and not report["leaking_test_rows"]):
+            report = {**leaks.describe(), "sentence": leaks.sentence()}
+        checked.append(replace(split, leaking=leaks.leaking))
+    assert report is not None
+    return tuple(checked), report
+
+
+def _refusal(sentence: str, pairs: Sequence[tuple[str, str]]) -> str:
+    examples = "; ".join(f"{test} is {train}" for test, train in pairs)
+    return (
+        f"{sentence} ({examples}). Such scores measure memory: remove them ('fer audit' lists them), or give "
+        "--allow-leaks and see every score with and without them"
+    )
+
+
+def compare(
+    images: EvaluationData,
+    candidates: Sequence[Candidate],
+    protocol: ProtocolSettings,
+    options: CompareOptions,
     *,
     splits: Sequence[SplitRows] | None = None,
     parts: Sequence[str] = ("both",),
     say: Say,
 ) -> Comparison:
-    """Run every contender in every repeat, going on where an interrupted comparison of the same stopped.
+    """Run every candidate in every repeat, going on where an interrupted comparison of the same stopped.
 
-    A contender that fails gets a row with its reason, and is tried again the next time.
+    A candidate that fails gets a row with its reason, and is tried again the next time.
 
     Args:
-        pictures: the rows.
-        contenders: who takes part.
+        images: the rows.
+        candidates: who takes part.
         protocol: how all are treated.
         options: where things are kept, and how faces are taken out.
         splits: the rows of each repeat; None draws them, or takes those of the data.
@@ -49,31 +177,31 @@ def compare(
         say: takes sentences for the user.
 
     Raises:
-        DataError: the pictures cannot be divided, or the test part leaks and that is not allowed.
+        DataError: the images cannot be divided, or the test part leaks and that is not allowed.
         StoreLockedError: another process works on the same comparison.
         FerkitError: the disk is full or a folder cannot be written.
     """
-    check_columns(pictures, protocol)
-    splits = tuple(splits if splits is not None else draw_splits(pictures, protocol))
-    notes = (*pictures.notes, *odd_splits(pictures, splits, protocol))
+    check_columns(images, protocol)
+    splits = tuple(splits if splits is not None else draw_splits(images, protocol))
+    notes = (*images.notes, *odd_splits(images, splits, protocol))
     for note in notes:
         say(f"note: {note}")
-    splits, leaks = check_leaks(pictures, splits, protocol, options, say)
+    splits, leaks = check_leaks(images, splits, protocol, options, say)
     with exclusive_lock(options.out / ".lock", "comparing into"):
-        bench = Workbench(pictures, options, say)
-        results = _run_all(pictures, contenders, splits, bench, say)
+        bench = SharedInputs(images, options, say)
+        results = _run_all(images, candidates, splits, bench, say)
     comparison = Comparison(
-        name=pictures.name,
-        labels=pictures.labels,
-        y=pictures.y,
-        paths=np.array(pictures.own_paths, object),
-        groups=pictures.groups,
-        source=pictures.source,
-        data=pictures.used(parts),
-        attributes=pictures.attributes,
+        name=images.name,
+        labels=images.labels,
+        y=images.y,
+        paths=np.array(images.own_paths, object),
+        groups=images.groups,
+        source=images.source,
+        data=images.used(parts),
+        attributes=images.attributes,
         protocol=protocol,
         splits=splits,
-        contenders=tuple(results),
+        candidates=tuple(results),
         leaks=leaks,
         notes=notes,
         versions={"python": platform.python_version(), **installed_versions()},
@@ -88,37 +216,37 @@ def compare(
 
 
 def _run_all(
-    pictures: Pictures,
-    contenders: Sequence[Contender],
+    images: EvaluationData,
+    candidates: Sequence[Candidate],
     splits: tuple[SplitRows, ...],
-    bench: Workbench,
+    bench: SharedInputs,
     say: Say,
-) -> list[ContenderResult]:
-    digests = [(pictures.digest(split.train), pictures.digest(split.test)) for split in splits]
-    earlier: list[dict[str, Cell]] = [{} for _ in splits]
+) -> list[CandidateResult]:
+    digests = [(images.digest(split.train), images.digest(split.test)) for split in splits]
+    earlier: list[dict[str, RepeatResult]] = [{} for _ in splits]
     results = []
-    for number, contender in enumerate(contenders, 1):
-        done: list[Finished] = []
+    for number, candidate in enumerate(candidates, 1):
+        done: list[CachedResult] = []
         failure = None
         for repeat, split in enumerate(splits):
-            where = f"[{number}/{len(contenders)}] {contender.name}"
+            where = f"[{number}/{len(candidates)}] {candidate.name}"
             where += f", repeat {repeat + 1} of {len(splits)}" if len(splits) > 1 else ""
-            task = Task(pictures, split.train, split.test, split.seed, split.origin, earlier[repeat])
-            finished = _run(contender, task, repeat, digests[repeat], bench, where, say)
+            task = Task(images, split.train, split.test, split.seed, split.origin, earlier[repeat])
+            finished = _run(candidate, task, repeat, digests[repeat], bench, where, say)
             if isinstance(finished, str):
                 failure = finished
                 break
             done.append(finished)
-            earlier[repeat][contender.name] = finished.cell
-        results.append(_result(contender, done, failure))
+            earlier[repeat][candidate.name] = finished.cell
+        results.append(_result(candidate, done, failure))
     return results
 
 
-def _result(contender: Contender, done: Sequence[Finished], failure: str | None) -> ContenderResult:
+def _result(candidate: Candidate, done: Sequence[CachedResult], failure: str | None) -> CandidateResult:
     cells = tuple(one.cell for one in done)
-    return ContenderResult(
-        contender.name,
-        contender.kind,
+    return CandidateResult(
+        candidate.name,
+        candidate.kind,
         cells,
         failure,
         done[-1].unmapped if done else (),
@@ -129,29 +257,29 @@ def _result(contender: Contender, done: Sequence[Finished], failure: str | None)
 
 
 def _run(
-    contender: Contender,
+    candidate: Candidate,
     task: Task,
     repeat: int,
     digests: tuple[str, str],
-    bench: Workbench,
+    bench: SharedInputs,
     where: str,
     say: Say,
-) -> Finished | str:
+) -> CachedResult | str:
     """A cell from the cache, or made now and kept there; or the reason why there is none."""
-    cache = CellCache(bench.options.out / "cells")
+    cache = ResultCache(bench.options.out / "cells")
     try:
-        settings = contender.settings(bench)
-        labels = list(task.pictures.labels.names)
+        settings = candidate.settings(bench)
+        labels = list(task.images.labels.names)
         path = None
         if settings is not None:
-            path = cache.path(contender.name, [dict(settings), *digests, task.seed, task.origin, labels])
+            path = cache.path(candidate.name, [dict(settings), *digests, task.seed, task.origin, labels])
             there = cache.load(path, repeat)
             if there is not None:
                 say(f"{where}: finished before")
                 return there
         say(where)
-        with Meter() as meter:
-            outcome = contender.run(task, bench)
+        with ResourceMonitor() as meter:
+            outcome = candidate.run(task, bench)
         finished = _finished(outcome, task, repeat, meter, bench)
     except Exception as error:  # whatever it is, the others go on; anybody's code may raise anything
         reason = _reason(error)
@@ -165,13 +293,15 @@ def _run(
 def _reason(error: Exception) -> str:
     if isinstance(error, FerkitError):
         return " ".join(str(error).split())
-    logging.getLogger("ferkit").info("a contender failed", exc_info=error)
+    logging.getLogger("ferkit").info("a candidate failed", exc_info=error)
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _finished(outcome: Outcome, task: Task, repeat: int, meter: Meter, bench: Workbench) -> Finished:
+def _finished(
+    outcome: CandidateOutput, task: Task, repeat: int, meter: ResourceMonitor, bench: SharedInputs
+) -> CachedResult:
     """The outcome in the classes of the comparison, with what it cost."""
-    labels = task.pictures.labels
+    labels = task.images.labels
     mapping = outcome.labels.map_to(labels)
     if len(mapping.unmapped) == len(outcome.labels):
         raise DataError(
@@ -191,5 +321,194 @@ def _finished(outcome: Outcome, task: Task, repeat: int, meter: Meter, bench: Wo
         )
     if outcome.costs is None:
         costs = replace(costs, memory_mb=meter.memory_mb, energy_j=meter.energy_j)
-    cell = Cell(repeat, np.asarray(proba, np.float32), costs, outcome.history, outcome.notes)
-    return Finished(cell, mapping.unmapped, mapping.unreached, outcome.seen)
+    cell = RepeatResult(repeat, np.asarray(proba, np.float32), costs, outcome.history, outcome.notes)
+    return CachedResult(cell, mapping.unmapped, mapping.unreached, outcome.seen)
+
+
+MATRIX_NAME = "matrix.json"
+
+
+@dataclass(frozen=True)
+class CommonClasses:
+    """The classes in which two data sets meet.
+
+    Attributes:
+        train, test: what becomes of each label of the two; None where it has no place.
+        notes: the labels that have none, and those that take another name, in sentences.
+    """
+
+    train: Mapping[str, str | None]
+    test: Mapping[str, str | None]
+    notes: tuple[str, ...]
+
+
+def common_classes(train: ReadDataset, test: ReadDataset) -> CommonClasses:
+    """How the labels of the data trained on fall into those of the data tested on.
+
+    Raises:
+        DataError: fewer than two classes meet.
+    """
+    counts = train.dataset.class_counts(), test.dataset.class_counts()
+    names = train.dataset.name, test.dataset.name
+    source, target = (LabelSet.of(sorted(count)) for count in counts)
+    mapping = source.map_to(target)
+    reached = {target.names[i] for i in mapping.index if i >= 0}
+    if len(reached) < 2:
+        found = "only " + ", ".join(reached) if reached else "none"
+        raise DataError(
+            f"expected classes that {names[0]} ({', '.join(source.names)}) and {names[1]} ({', '.join(target.names)}) "
+            f"have in common, found {found}; map the labels of one of them first"
+        )
+    notes = []
+    if mapping.unmapped:
+        listed = ", ".join(f"{name} ({counts[0][name]})" for name in mapping.unmapped)
+        notes.append(f"classes of {names[0]} that {names[1]} lacks, left out of training: {listed}")
+    if mapping.unreached:
+        listed = ", ".join(f"{name} ({counts[1][name]})" for name in mapping.unreached)
+        notes.append(f"classes of {names[1]} that {names[0]} lacks, left out of the test: {listed}")
+    table = {
+        name: target.names[i] if i >= 0 else None for name, i in zip(source.names, mapping.index, strict=True)
+    }
+    renamed = [f"{name} = {known}" for name, known in table.items() if known not in (None, name)]
+    if renamed:
+        notes.append(f"classes of {names[0]} taken as those of {names[1]}: {', '.join(renamed)}")
+    kept = {name: name if name in reached else None for name in target.names}
+    return CommonClasses(table, kept, tuple(notes))
+
+
+def cross_data(train: ReadDataset, test: ReadDataset) -> EvaluationData:
+    """The rows of both data sets in their common classes, the one trained on first.
+
+    Raises:
+        DataError: fewer than two classes meet.
+    """
+    common = common_classes(train, test)
+    return build_evaluation_data(
+        [train, test],
+        name=f"{train.dataset.name} → {test.dataset.name}",
+        relabel=[common.train.get, common.test.get],
+        notes=common.notes,
+    )
+
+
+def compare_across(
+    images: EvaluationData,
+    candidates: Sequence[Candidate],
+    protocol: ProtocolSettings,
+    options: CompareOptions,
+    *,
+    rows: Sequence[tuple[AbstractSet[str], AbstractSet[str]]] | None = None,
+    say: Callable[[str], None],
+) -> Comparison:
+    """Train on one data set and test on another.
+
+    Args:
+        images: of :func:`cross_data`.
+        candidates, protocol, options, say: see :func:`ferkit.evaluation.compare.compare`.
+        rows: for each repeat, the paths to train on in the one and to test on in the other; None takes the
+            training part of the one and the test part of the other where they have such, or else all of it.
+
+    Raises:
+        DataError: see :func:`ferkit.evaluation.compare.compare`.
+    """
+    if rows is None:
+        train, test = images.parts
+        rows = [(_given_part(train, ("train", "val")), _given_part(test, ("test",)))] * protocol.repeats
+    splits = []
+    for repeat, paths in enumerate(rows):
+        at = [
+            [i for i, path in enumerate(images.own_paths) if images.source[i] == side and path in wanted]
+            for side, wanted in enumerate(paths)
+        ]
+        splits.append(SplitRows(protocol.seed + repeat, "cross", *(np.array(one, np.int64) for one in at)))
+    return compare(images, candidates, protocol, options, splits=splits, parts=("train", "test"), say=say)
+
+
+def compare_matrix(
+    read: Sequence[ReadDataset],
+    candidates: Sequence[Candidate],
+    protocol: ProtocolSettings,
+    options: CompareOptions,
+    *,
+    keep: Callable[[Comparison, EvaluationData, Path], None],
+    say: Callable[[str], None],
+) -> list[list[Comparison]]:
+    """Every data set against every one, itself among them.
+
+    Args:
+        read: the data sets, of different names.
+        candidates, protocol, options, say: see :func:`ferkit.evaluation.compare.compare`.
+        keep: called with each comparison when it is done, its images, and the folder for it.
+
+    Returns:
+        Rows: trained on; columns: tested on.
+
+    Raises:
+        DataError: fewer than two data sets, or two of one name.
+    """
+    names = [one.dataset.name for one in read]
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise DataError(f"expected at least two data sets of different names, found {', '.join(names)}")
+    own = [build_evaluation_data([one]) for one in read]
+    # One training part a row and one test part a column: those of each data set compared with itself.
+    divided = [draw_splits(images, protocol) for images in own]
+    matrix = []
+    for i, train in enumerate(read):
+        row = []
+        for j, test in enumerate(read):
+            place = replace(options, out=options.out / f"{names[i]}--{names[j]}")
+            say(f"== {names[i]} → {names[j]}")
+            if i == j:
+                images = own[i]
+                found = compare(images, candidates, protocol, place, splits=divided[i], say=say)
+            else:
+                images = cross_data(train, test)
+                rows = [
+                    (_paths(own[i], mine.train), _paths(own[j], theirs.test))
+                    for mine, theirs in zip(divided[i], divided[j], strict=True)
+                ]
+                found = compare_across(images, candidates, protocol, place, rows=rows, say=say)
+            keep(found, images, place.out)
+            row.append(found)
+        matrix.append(row)
+    write_json(options.out / MATRIX_NAME, matrix_values(matrix))
+    return matrix
+
+
+def matrix_values(matrix: Sequence[Sequence[Comparison]]) -> dict[str, Any]:
+    """``data``: the names; ``contenders``: by name, rows (trained on) of columns (tested on) of figures.
+
+    The figures are accuracy, balanced accuracy and macro-F1, the test rows and the classes; None where it failed.
+    """
+    return {
+        "data": [row[i].data[0].name for i, row in enumerate(matrix)],
+        "contenders": {
+            one.name: [[_values(cell, one.name) for cell in row] for row in matrix]
+            for one in matrix[0][0].candidates
+        },
+    }
+
+
+def matrix_notes(matrix: Sequence[Sequence[Comparison]]) -> list[str]:
+    """What a reader must know of the cells, each sentence once."""
+    return list(dict.fromkeys(note for row in matrix for cell in row for note in cell.notes))
+
+
+def _values(comparison: Comparison, name: str) -> dict[str, Any] | None:
+    if comparison.candidate(name).failure is not None:
+        return None
+    evaluation = comparison.evaluation(name)
+    figures = {
+        key: evaluation.figures[key].to_dict() for key in ("accuracy", "balanced_accuracy", "macro_f1")
+    }
+    return {**figures, "n": evaluation.n, "classes": list(comparison.labels.names)}
+
+
+def _paths(images: EvaluationData, rows: np.ndarray) -> AbstractSet[str]:
+    return {images.own_paths[row] for row in rows}
+
+
+def _given_part(dataset: Dataset, names: Sequence[str]) -> AbstractSet[str]:
+    """Paths of the data set's own part of these names; of all its images if it has no such parts."""
+    divided = {"train", "test"} <= {sample.split for sample in dataset.samples}
+    return {sample.path for sample in dataset.samples if not divided or sample.split in names}

@@ -1,28 +1,42 @@
-"""What a comparison of contenders found: the types, and their way to disk and back.
+"""What a comparison of candidates found: the types, and their way to disk and back.
 
-A :class:`Comparison` holds every probability that every contender gave, so that each figure, interval and plot
+A :class:`Comparison` holds every probability that every candidate gave, so that each figure, interval and plot
 can be made from it again without a model. On disk it is two files: ``comparison.json``, which people and programs
 read, and ``comparison.npz`` beside it, with the arrays.
 
     Comparison
-    ├── splits       SplitRows, one a repeat: the same rows for every contender
-    ├── contenders   ContenderResult ── cells: Cell, one a repeat ── costs: Costs
-    └── pairs        PairTest, each two contenders that finished
+    ├── splits       SplitRows, one a repeat: the same rows for every candidate
+    ├── candidates   ContenderResult ── cells: Cell, one a repeat ── costs: Costs
+    └── pairs        PairTest, each two candidates that finished
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import fingerprint, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
 
 __all__ = [
-    "Cell", "Comparison", "ContenderResult", "Costs", "DataUsed", "Kind", "PairTest", "Pooled", "ProtocolSettings",
+    "CandidateResult",
+    "Comparison",
+    "Costs",
+    "DataUsed",
+    "Kind",
+    "PairTest",
+    "Pooled",
+    "ProtocolSettings",
+    "RepeatResult",
     "SplitRows",
 ]  # fmt: skip
 
@@ -31,11 +45,11 @@ Kind = Literal["dummy", "head", "network", "ensemble", "peer", "callable"]
 
 @dataclass(frozen=True)
 class Costs:
-    """What a contender takes; None where it was not or cannot be measured.
+    """What a candidate takes; None where it was not or cannot be measured.
 
     Attributes:
         train_s: seconds of training, embeddings not counted; None where nothing was trained here.
-        ms_batch1, ms_batch32: milliseconds a picture, from the crop to the probabilities, one at a time and 32
+        ms_batch1, ms_batch32: milliseconds an image, from the crop to the probabilities, one at a time and 32
             together.
         size_mb: all files that it needs to predict, in 10^6 bytes.
         memory_mb: by how much the memory of the process rose at most while it trained and predicted, 10^6 bytes.
@@ -51,8 +65,8 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One contender in one repeat.
+class RepeatResult:
+    """One candidate in one repeat.
 
     Attributes:
         repeat: number of the repeat, an index into ``Comparison.splits``.
@@ -71,8 +85,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class ContenderResult:
-    """One contender in all repeats.
+class CandidateResult:
+    """One candidate in all repeats.
 
     Attributes:
         name: as it was asked for: ``mlp@ferkit``, ``peer:fer`` …
@@ -81,13 +95,13 @@ class ContenderResult:
         failure: the reason, in a sentence; None if it did not fail.
         unmapped: its own classes that have no place here; their probability is shared out among the others.
         unreached: classes of the comparison that it can never say; its probability for them is 0.
-        seen: int64 row numbers of test pictures that it is known to have been trained on elsewhere.
+        seen: int64 row numbers of test images that it is known to have been trained on elsewhere.
         notes: what a reader must know, in sentences.
     """
 
     name: str
     kind: Kind
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[RepeatResult, ...] = ()
     failure: str | None = None
     unmapped: tuple[str, ...] = ()
     unreached: tuple[str, ...] = ()
@@ -106,21 +120,21 @@ class ContenderResult:
 
 @dataclass(frozen=True)
 class PairTest:
-    """Two contenders on the same test pictures.
+    """Two candidates on the same test images.
 
     Attributes:
         a, b: their names.
         difference: accuracy of ``a`` minus that of ``b``, -1..1.
-        low, high: its 95 % interval by paired bootstrap over persons, or over pictures.
-        p_mcnemar: of McNemar's test on the pictures that only one of them got right, or, with persons or several
-            repeats, of its form for clusters (``ferkit.evaluation.statistics.sign_flip_p``).
+        low, high: its 95 % interval by paired bootstrap over persons, or over images.
+        p_mcnemar: of McNemar's test on the images that only one of them got right, or, with persons or several
+            repeats, of its form for clusters (``ferkit.evaluation.significance.sign_flip_p``).
         p_bootstrap: two-sided, of the paired bootstrap.
         p_adjusted: the p-value that the sentence rests on, corrected for the number of pairs (Holm, 1979).
         sentence: what it means, in plain English.
         f1_difference, f1_low, f1_high: of macro-F1, as of accuracy.
         f1_p_adjusted: its p-value by paired bootstrap, corrected for the number of pairs.
         p_retraining: as ``p_mcnemar``, but counting too how results vary from one training to another
-            (``ferkit.evaluation.statistics.retraining_p``); NaN with fewer than three repeats.
+            (``ferkit.evaluation.significance.retraining_p``); NaN with fewer than three repeats.
     """
 
     a: str
@@ -141,14 +155,14 @@ class PairTest:
 
 @dataclass(frozen=True)
 class Pooled:
-    """The predictions of one contender over all repeats, one below the other.
+    """The predictions of one candidate over all repeats, one below the other.
 
     Attributes:
         rows: int64 (m,) row numbers of the comparison; a row occurs once for each repeat that tested it.
         repeats: int64 (m,) which repeat.
         y_true: (m,) str objects, class names.
         proba: float32 (m, k).
-        units: (m,) str objects, what is independent: the person, or the picture where the person is unknown; None
+        units: (m,) str objects, what is independent: the person, or the image where the person is unknown; None
             if no row occurs twice and no person is known, so that every row is a unit of its own.
     """
 
@@ -161,22 +175,22 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders under one protocol, on the same pictures.
+    """Candidates under one protocol, on the same images.
 
     Attributes:
         name: of the data, for titles: ``faces``, or ``A -> B`` across data sets.
         labels: the classes; ``y`` and the columns of all probabilities are in these.
         y, paths, groups: (n,) str objects: class names, paths within the data set, and who is shown (None where
-            unknown), of all pictures that took part.
-        source: (n,) int64, the data set of each picture, an index into ``data``.
+            unknown), of all images that took part.
+        source: (n,) int64, the data set of each image, an index into ``data``.
         data: the data sets.
         attributes: by column, (n,) str objects, None where unknown.
         protocol: how all were treated.
         splits: one a repeat.
-        contenders: in the order they were named.
-        pairs: tests of each two contenders that finished.
+        candidates: in the order they were named.
+        pairs: tests of each two candidates that finished.
         leaks: what the leak check says, as JSON values; None if there was none.
-        notes: what a reader must know: classes that do not map, pictures that could not be read …
+        notes: what a reader must know: classes that do not map, images that could not be read …
         versions: of Python and the packages that numbers depend on.
         machine: what it ran on: ``processor``, ``cores``, ``system``.
         date: day of the run, ISO 8601.
@@ -192,7 +206,7 @@ class Comparison:
     attributes: Mapping[str, np.ndarray]
     protocol: ProtocolSettings
     splits: tuple[SplitRows, ...]
-    contenders: tuple[ContenderResult, ...]
+    candidates: tuple[CandidateResult, ...]
     pairs: tuple[PairTest, ...] = ()
     leaks: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -201,38 +215,38 @@ class Comparison:
     date: str = ""
 
     @property
-    def finished(self) -> tuple[ContenderResult, ...]:
-        """The contenders that did not fail."""
-        return tuple(one for one in self.contenders if one.failure is None)
+    def finished(self) -> tuple[CandidateResult, ...]:
+        """The candidates that did not fail."""
+        return tuple(one for one in self.candidates if one.failure is None)
 
     @property
     def leaking(self) -> bool:
-        """Whether a test picture, or its person, is in the training part of its repeat."""
+        """Whether a test image, or its person, is in the training part of its repeat."""
         return any(len(split.leaking) for split in self.splits)
 
     @property
     def separable(self) -> bool:
-        """Whether leaking test pictures can be left out: there are some, and others remain."""
+        """Whether leaking test images can be left out: there are some, and others remain."""
         return self.leaking and any(len(split.leaking) < len(split.test) for split in self.splits)
 
-    def contender(self, name: str) -> ContenderResult:
-        """The contender called ``name``. Raises DataError if there is none."""
-        for one in self.contenders:
+    def candidate(self, name: str) -> CandidateResult:
+        """The candidate called ``name``. Raises DataError if there is none."""
+        for one in self.candidates:
             if one.name == name:
                 return one
         raise DataError(
-            f"no contender is called {name!r}; there are {', '.join(c.name for c in self.contenders)}"
+            f"no candidate is called {name!r}; there are {', '.join(c.name for c in self.candidates)}"
         )
 
     def pooled(self, name: str, *, with_leaks: bool = True) -> Pooled:
-        """All predictions of a contender; ``with_leaks=False`` leaves leaking test rows out.
+        """All predictions of a candidate; ``with_leaks=False`` leaves leaking test rows out.
 
-        Pooled arrays of two contenders of one comparison have the same rows in the same order.
+        Pooled arrays of two candidates of one comparison have the same rows in the same order.
 
         Raises:
-            DataError: no such contender, it failed, or no row is left.
+            DataError: no such candidate, it failed, or no row is left.
         """
-        one = self.contender(name)
+        one = self.candidate(name)
         if one.failure is not None:
             raise DataError(f"{name} has no result: {one.failure}")
         rows, repeats, proba = [], [], []
@@ -244,7 +258,7 @@ class Comparison:
             proba.append(cell.proba[keep])
         all_rows = np.concatenate(rows)
         if not len(all_rows):
-            raise DataError("no test picture is left without the leaking ones; draw another split")
+            raise DataError("no test image is left without the leaking ones; draw another split")
         return Pooled(
             all_rows,
             np.concatenate(repeats),
@@ -254,7 +268,7 @@ class Comparison:
         )
 
     def evaluation(self, name: str, *, with_leaks: bool = True) -> Evaluation:
-        """All figures of a contender, over all repeats together.
+        """All figures of a candidate, over all repeats together.
 
         Raises:
             DataError: see :meth:`pooled`.
@@ -270,3 +284,256 @@ class Comparison:
             [f"row {row}" if group is None else group for row, group in zip(rows, groups, strict=True)],
             object,
         )
+
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CachedResult:
+    """A cell, and what it says of its candidate.
+
+    Attributes:
+        cell: the result.
+        unmapped, unreached, seen: see :class:`ferkit.evaluation.comparison.CandidateResult`.
+    """
+
+    cell: RepeatResult
+    unmapped: tuple[str, ...]
+    unreached: tuple[str, ...]
+    seen: np.ndarray
+
+
+class ResultCache:
+    """A folder of finished cells, found again by everything that they depend on.
+
+    Args:
+        folder: made when the first cell is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str, depends_on: Any) -> Path:
+        """The file of a cell; its name begins with the candidate's for the eye, and ends with the digest."""
+        slug = re.sub(r"[^\w.@+-]+", "-", name)[-60:].strip("-")
+        return self.folder / f"{slug}--{fingerprint([FORMAT, depends_on])[:24]}.npz"
+
+    def load(self, path: Path, repeat: int) -> CachedResult | None:
+        """The cell in ``path``; None if there is none, or it cannot be read and has to be made anew."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values = json.loads(file["values"].tobytes().decode())
+                proba, seen = file["proba"], file["seen"]
+            cell = RepeatResult(
+                repeat, proba, Costs(**values["costs"]), tuple(values["history"]), tuple(values["notes"])
+            )
+            return CachedResult(cell, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save(self, path: Path, finished: CachedResult) -> None:
+        """Write a cell, whole or not at all.
+
+        Raises:
+            FerkitError: the disk is full or the folder cannot be written.
+        """
+        cell = finished.cell
+        values = {
+            "costs": asdict(cell.costs),
+            "history": [dict(entry) for entry in cell.history],
+            "notes": list(cell.notes),
+            "unmapped": list(finished.unmapped),
+            "unreached": list(finished.unreached),
+        }
+        packed = np.frombuffer(json.dumps(values).encode(), np.uint8)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, proba=cell.proba, seen=finished.seen, values=packed)
+        write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+JSON_NAME = "comparison.json"
+NPZ_NAME = "comparison.npz"
+
+
+def save_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write both files into ``folder``; the JSON, written last, says that both are there.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    arrays: dict[str, np.ndarray] = {"source": comparison.source}
+    for name in ("y", "paths", "groups"):
+        arrays[name] = _pack(getattr(comparison, name))
+    for column, values in comparison.attributes.items():
+        arrays[f"attribute/{column}"] = _pack(values)
+    for r, split in enumerate(comparison.splits):
+        for name in ("train", "test", "leaking"):
+            arrays[f"split/{r}/{name}"] = getattr(split, name)
+    for i, one in enumerate(comparison.candidates):
+        arrays[f"seen/{i}"] = one.seen
+        for cell in one.cells:
+            arrays[f"proba/{i}/{cell.repeat}"] = cell.proba.astype(np.float32)
+    write_atomically(folder / NPZ_NAME, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_json(folder / JSON_NAME, to_dict(comparison))
+    return folder / JSON_NAME
+
+
+def load_comparison(folder: Path) -> Comparison:
+    """What :func:`save_comparison` wrote.
+
+    Raises:
+        DataError: there is none, or the files are damaged or of a newer ferkit.
+    """
+    path = folder / JSON_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] > FORMAT:
+            raise DataError(
+                f"{path} has format {values['format']}, this ferkit reads {FORMAT}; update ferkit"
+            )
+        with np.load(folder / NPZ_NAME, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _from_parts(values, arrays)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"expected a comparison in {folder}, found no {Path(error.filename).name}; run 'fer compare'"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read ({error}); run 'fer compare' again") from None
+
+
+def to_dict(comparison: Comparison) -> dict[str, Any]:
+    """Everything but the single images, as JSON values; each candidate with its figures."""
+    return {
+        "format": FORMAT,
+        "name": comparison.name,
+        "date": comparison.date,
+        "labels": {"name": comparison.labels.name, "names": list(comparison.labels.names)},
+        "data": [asdict(one) for one in comparison.data],
+        "protocol": asdict(comparison.protocol),
+        "splits": [
+            {
+                "seed": split.seed,
+                "origin": split.origin,
+                "train_rows": len(split.train),
+                "test_rows": len(split.test),
+                "leaking_rows": len(split.leaking),
+            }
+            for split in comparison.splits
+        ],
+        "contenders": [_candidate_to_dict(comparison, one) for one in comparison.candidates],
+        "pairs": [
+            {name: None if value != value else value for name, value in asdict(pair).items()}
+            for pair in comparison.pairs
+        ],
+        "leaks": comparison.leaks,
+        "notes": list(comparison.notes),
+        "versions": dict(comparison.versions),
+        "machine": dict(comparison.machine),
+    }
+
+
+def _candidate_to_dict(comparison: Comparison, one: CandidateResult) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "name": one.name,
+        "kind": one.kind,
+        "failure": one.failure,
+        "unmapped": list(one.unmapped),
+        "unreached": list(one.unreached),
+        "seen_rows": len(one.seen),
+        "notes": list(one.notes),
+        "costs": asdict(one.costs),
+        "cells": [
+            {
+                "repeat": cell.repeat,
+                "costs": asdict(cell.costs),
+                "history": [dict(entry) for entry in cell.history],
+                "notes": list(cell.notes),
+            }
+            for cell in one.cells
+        ],
+    }
+    if one.failure is None:
+        values["evaluation"] = comparison.evaluation(one.name).to_dict()
+        if comparison.separable:
+            clean = comparison.evaluation(one.name, with_leaks=False)
+            values["evaluation_without_leaks"] = clean.to_dict()
+    return values
+
+
+def _from_parts(values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Comparison:
+    protocol = values["protocol"] | {"by": tuple(values["protocol"]["by"])}
+    return Comparison(
+        name=values["name"],
+        labels=LabelSet(tuple(values["labels"]["names"]), values["labels"]["name"]),
+        y=_unpack(arrays["y"]),
+        paths=_unpack(arrays["paths"]),
+        groups=_unpack(arrays["groups"]),
+        source=arrays["source"],
+        data=tuple(DataUsed(**one) for one in values["data"]),
+        attributes={
+            name.removeprefix("attribute/"): _unpack(packed)
+            for name, packed in arrays.items()
+            if name.startswith("attribute/")
+        },
+        protocol=ProtocolSettings(**protocol),
+        splits=tuple(
+            SplitRows(
+                one["seed"],
+                one["origin"],
+                *(arrays[f"split/{r}/{name}"] for name in ("train", "test", "leaking")),
+            )
+            for r, one in enumerate(values["splits"])
+        ),
+        candidates=tuple(_candidate(i, one, arrays) for i, one in enumerate(values["contenders"])),
+        pairs=tuple(_pair(one) for one in values["pairs"]),
+        leaks=values["leaks"],
+        notes=tuple(values["notes"]),
+        versions=values["versions"],
+        machine=values["machine"],
+        date=values["date"],
+    )
+
+
+def _candidate(i: int, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> CandidateResult:
+    cells = tuple(
+        RepeatResult(
+            one["repeat"],
+            arrays[f"proba/{i}/{one['repeat']}"],
+            Costs(**one["costs"]),
+            tuple(one["history"]),
+            tuple(one["notes"]),
+        )
+        for one in values["cells"]
+    )
+    return CandidateResult(
+        values["name"],
+        values["kind"],
+        cells,
+        values["failure"],
+        tuple(values["unmapped"]),
+        tuple(values["unreached"]),
+        arrays[f"seen/{i}"],
+        tuple(values["notes"]),
+    )
+
+
+def _pair(values: dict[str, Any]) -> PairTest:
+    known: dict[str, Any] = {name: float("nan") if value is None else value for name, value in values.items()}
+    return PairTest(**known)
+
+
+def _pack(strings: np.ndarray | Sequence[str | None]) -> np.ndarray:
+    # JSON as bytes keeps None and file names that are not UTF-8, which arrays of text cannot without pickling.
+    text = json.dumps([None if value is None else str(value) for value in strings])
+    return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def _unpack(packed: np.ndarray) -> np.ndarray:
+    return np.array(json.loads(packed.tobytes().decode("utf-8", "surrogateescape")), object)

@@ -1,24 +1,77 @@
 """``fer demo`` as one function: the whole way on faces that it draws itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferkit.classifiers.heads import head_settings
+from ferkit.core.console import Progress
 from ferkit.core.files import write_atomically
-from ferkit.core.progress import Progress
-from ferkit.datasets.dataset import Dataset
-from ferkit.datasets.folder import read_folder
+from ferkit.datasets.dataset import Dataset, read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.datasets.synthetic import write_dataset
-from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
-from ferkit.evaluation.holdout import fit_held_out, save_fit
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
 from ferkit.evaluation.metrics import Evaluation
-from ferkit.evaluation.overview import plot_overview
-from ferkit.evaluation.report import write_report
+from ferkit.evaluation.plots import BLUE, GREEN, INK, MUTED, ORANGE, canvas, finish, plain
+from ferkit.evaluation.report.page import write_report
+from ferkit.faces.cropping import CropOptions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+_COLUMNS = 7
+
+
+def plot_demo(
+    title: str, rows: Sequence[tuple[str, Evaluation]], examples: Sequence[tuple[np.ndarray, str, str]]
+) -> "Figure":
+    """Accuracy of each model with its interval beside examples of its last.
+
+    Args:
+        title: above all.
+        rows: name and evaluation of each model, from top to bottom.
+        examples: image uint8 (H, W, 3), true and predicted class name; the first 28 are shown.
+    """
+    figure = canvas(13.0, 6.6)
+    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.45), squeeze=False)[0]
+    axes = left.subplots()
+    names = [name for name, _ in rows]
+    figures = [evaluation.figures["accuracy"] for _, evaluation in rows]
+    values = np.array([figure.value for figure in figures])
+    errors = np.clip([[f.value - f.low for f in figures], [f.high - f.value for f in figures]], 0, None)
+    at = np.arange(len(rows))[::-1]
+    axes.barh(at, values, 0.62, color=[MUTED if name == "dummy" else BLUE for name in names])
+    axes.errorbar(values, at, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+    for y, one in zip(at, figures, strict=True):
+        axes.text(min(one.high, 0.98) + 0.02, y, f"{one.value:.0%}", va="center", color=INK)
+    axes.set_yticks(at, names)
+    axes.set_xlim(0, 1.12)
+    axes.set_xticks(np.linspace(0, 1, 5), [f"{tick:.0%}" for tick in np.linspace(0, 1, 5)])
+    n, persons = rows[0][1].n, rows[0][1].n_groups
+    of = f" of {persons} persons" if persons else ""
+    axes.set_title(f"accuracy on {n} images{of} never seen", loc="left", fontsize=10, color=MUTED)
+    plain(axes)
+    shown = examples[: 4 * _COLUMNS]
+    grid = right.subplots(-(-len(shown) // _COLUMNS), _COLUMNS, squeeze=False)
+    for cell in grid.flat:
+        cell.set_axis_off()
+    for cell, (image, true, predicted) in zip(grid.flat, shown, strict=False):
+        cell.imshow(image)
+        right_answer = true == predicted
+        cell.set_title(
+            predicted if right_answer else f"{predicted}\n({true})",
+            fontsize=8,
+            color=GREEN if right_answer else ORANGE,
+        )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
+    return finish(figure)
+
 
 HEADS = ("dummy", "logistic", "mlp", "svm")
 DRAWN_PERSON = r"^(p\d+)_"
@@ -27,7 +80,7 @@ DRAWN_PERSON = r"^(p\d+)_"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How much is drawn: pictures of each class, persons, and the seed of all."""
+    """How much is drawn: images of each class, persons, and the seed of all."""
 
     n_per_class: int = 200
     n_persons: int = 60
@@ -87,7 +140,7 @@ def run_demo(
         rows.append(DemoRow(kind, fitted.evaluation, fitted.head.seconds))
     best = max(rows, key=lambda row: row.evaluation.figures["accuracy"].value)
     write_report(best.evaluation, folder / "report")
-    figure = plot_overview(
+    figure = plot_demo(
         "ferkit on faces that it drew itself",
         [(row.name, row.evaluation) for row in rows],
         _examples(dataset, best.evaluation, settings.seed),

@@ -1,4 +1,4 @@
-"""Whether more pictures would help: a head's figures against the number of pictures that it learnt from."""
+"""Whether more images would help: a head's figures against the number of images that it learnt from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferkit.classifiers.fit import fit_head
-from ferkit.classifiers.heads import HeadSettings
+from ferkit.classifiers.heads import HeadSettings, fit_head
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.split import SplitSettings, make_split
-from ferkit.embedder.table import EmbeddingTable
+from ferkit.embedder.store import EmbeddingTable
 from ferkit.evaluation.metrics import Figure, evaluate
 from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas, finish, plain
 
@@ -24,12 +23,12 @@ DRAWS = 3
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """One number of training pictures.
+    """One number of training images.
 
     Attributes:
-        n_train: pictures that a head learnt from.
-        accuracy, macro_f1: on the test pictures, over all draws, with 95 % intervals over persons or pictures.
-        train_accuracy: on the pictures that it learnt from, the mean over the draws: far above ``accuracy``
+        n_train: images that a head learnt from.
+        accuracy, macro_f1: on the test images, over all draws, with 95 % intervals over persons or images.
+        train_accuracy: on the images that it learnt from, the mean over the draws: far above ``accuracy``
             where it learns them by heart.
         seconds: of fitting, the mean over the draws.
     """
@@ -43,12 +42,12 @@ class LearningPoint:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """A head on more and more pictures.
+    """A head on more and more images.
 
     Attributes:
         kind: of the head.
-        points: by number of training pictures, rising.
-        n_test: pictures that all were measured on.
+        points: by number of training images, rising.
+        n_test: images that all were measured on.
         chance: share of the most frequent class among these.
     """
 
@@ -59,7 +58,7 @@ class LearningCurve:
 
     @property
     def per_doubling(self) -> float:
-        """What the last doubling of pictures brought, in accuracy -1..1; NaN with one point."""
+        """What the last doubling of images brought, in accuracy -1..1; NaN with one point."""
         if len(self.points) < 2:
             return float("nan")
         before, last = self.points[-2:]
@@ -94,13 +93,13 @@ def learning_curve(
 ) -> LearningCurve:
     """Fit a head on parts of the training rows and measure each on the same test rows.
 
-    Parts keep the shares of the classes as nearly as whole pictures allow, at least two pictures of each; larger
+    Parts keep the shares of the classes as nearly as whole images allow, at least two images of each; larger
     parts contain the smaller ones of the same draw. The whole training part is fitted once.
 
     Args:
         table: labelled embeddings, split as :func:`ferkit.datasets.split.make_split` does.
         settings: of the head.
-        sizes: numbers of training pictures; None doubles up to all there are. Sizes above that are all there are.
+        sizes: numbers of training images; None doubles up to all there are. Sizes above that are all there are.
         seed: of the split, where it is drawn, and of the parts.
         draws: parts of each size; the points average over them.
 
@@ -115,7 +114,7 @@ def learning_curve(
     counts = sorted({min(size, n) for size in sizes})
     if counts[0] < 2 * len(classes):
         raise DataError(
-            f"expected parts of at least {2 * len(classes)} pictures, two of each class, found {counts[0]}; "
+            f"expected parts of at least {2 * len(classes)} images, two of each class, found {counts[0]}; "
             "leave that size out"
         )
     orders = [_stratified_order(train.y, np.random.default_rng([seed, draw])) for draw in range(draws)]
@@ -161,7 +160,7 @@ def _stratified_order(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def plot_learning(curves: Sequence[tuple[str, LearningCurve]]) -> "Plot":
-    """Accuracy against the number of training pictures, with intervals; thin lines are the training pictures'.
+    """Accuracy against the number of training images, with intervals; thin lines are the training images'.
 
     Args:
         curves: name and curve of each head, on the same data.
@@ -198,12 +197,12 @@ def plot_learning(curves: Sequence[tuple[str, LearningCurve]]) -> "Plot":
     axes.minorticks_off()
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel("training pictures", color=MUTED)
+    axes.set_xlabel("training images", color=MUTED)
     plain(axes)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.18), fontsize=9)
     axes.set_title(
-        f"Accuracy on {first.n_test:,} test pictures; thin: on the training pictures",
+        f"Accuracy on {first.n_test:,} test images; thin: on the training images",
         fontsize=10, loc="left", color=INK,
     )  # fmt: skip
     return finish(figure)

@@ -1,4 +1,4 @@
-"""How a contender does on parts of the pictures: by sex, age, place, data set, or whatever column there is."""
+"""How a candidate does on parts of the images: by sex, age, place, data set, or whatever column there is."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,8 +10,7 @@ import numpy as np
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import Comparison
-from ferkit.evaluation.intervals import LEVEL, effective_units, share_interval
-from ferkit.evaluation.metrics import Figure, evaluate, unit_of_row
+from ferkit.evaluation.metrics import LEVEL, Figure, effective_units, evaluate, share_interval, unit_of_row
 
 FEW_IMAGES, FEW_PERSONS = 30, 5
 """A value with fewer is shown, but takes no part in the gap."""
@@ -21,16 +20,16 @@ N_RESAMPLES = 1_000
 
 @dataclass(frozen=True)
 class SubgroupRow:
-    """The pictures of one value.
+    """The images of one value.
 
     Attributes:
         value: as in the data: ``female``, ``남`` …
-        n: pictures.
+        n: images.
         persons: shown in them; None where persons are unknown.
         accuracy, macro_f1: with 95 % intervals.
-        gap: accuracy less that of all other pictures whose value is known, -1..1, with its 95 % interval; NaN
+        gap: accuracy less that of all other images whose value is known, -1..1, with its 95 % interval; NaN
             where there are none.
-        few: too few pictures or persons to be compared.
+        few: too few images or persons to be compared.
     """
 
     value: str
@@ -48,9 +47,9 @@ class Subgroups:
 
     Attributes:
         column: its name.
-        rows: one a value, most pictures first.
-        missing: pictures without a value; they are in no row.
-        best, worst: values of highest and lowest accuracy among those with pictures enough; None if fewer than
+        rows: one a value, most images first.
+        missing: images without a value; they are in no row.
+        best, worst: values of highest and lowest accuracy among those with images enough; None if fewer than
             two have.
         gap: accuracy of the best less that of the worst, 0..1. The interval holds for whichever two values
             turn out to be furthest apart (Bonferroni over all pairs).
@@ -92,16 +91,16 @@ class Subgroups:
         }
 
 
-def subgroups_of(comparison: Comparison, contender: str, column: str) -> Subgroups:
-    """A contender of a comparison by a column, over all repeats.
+def subgroups_of(comparison: Comparison, candidate: str, column: str) -> Subgroups:
+    """A candidate of a comparison by a column, over all repeats.
 
     Raises:
-        DataError: no such contender or column, the contender failed, or no tested picture has a value.
+        DataError: no such candidate or column, the candidate failed, or no tested image has a value.
     """
     if column not in comparison.attributes:
         known = ", ".join(comparison.attributes) or "none"
         raise DataError(f"expected a column of these data, found {column!r}; they have {known}")
-    pooled = comparison.pooled(contender)
+    pooled = comparison.pooled(candidate)
     return subgroups(
         column,
         comparison.attributes[column][pooled.rows],
@@ -128,7 +127,7 @@ def subgroups(
 ) -> Subgroups:
     """Figures of each value of a column, and whether values differ.
 
-    Persons, not pictures, are resampled and permuted where they are known. The permutation deals the values out
+    Persons, not images, are resampled and permuted where they are known. The permutation deals the values out
     anew: among persons where each has one value (sex), within persons where a person has several (place).
 
     Args:
@@ -138,7 +137,7 @@ def subgroups(
         proba: float (n, k), columns in the order of ``labels``.
         labels: the classes; rows of other classes are left out.
         groups: who is shown, (n,), None where unknown.
-        images: which picture each row is, (n,), where one occurs several times; None if none does.
+        images: which image each row is, (n,), where one occurs several times; None if none does.
         seed: of resamples and permutations.
         n_resamples: of each.
 
@@ -149,17 +148,17 @@ def subgroups(
     known = np.array([bool(text) for text in texts], bool)
     keep = known & np.isin(np.asarray(y_true).astype(str), labels.names)
     if not keep.any():
-        raise DataError(f"no picture has a value of {column!r}; check the column, or leave it out")
-    picture = np.arange(len(texts)) if images is None else np.asarray(images)
+        raise DataError(f"no image has a value of {column!r}; check the column, or leave it out")
+    image = np.arange(len(texts)) if images is None else np.asarray(images)
     value = np.array(texts)[keep]
-    y, p, picture_kept = np.asarray(y_true).astype(str)[keep], np.asarray(proba)[keep], picture[keep]
+    y, p, image_kept = np.asarray(y_true).astype(str)[keep], np.asarray(proba)[keep], image[keep]
     owner = None if groups is None else np.asarray(groups, object)[keep]
     if owner is None or all(one is None for one in owner):
         owner, persons_known = None, False
-        unit = np.unique(picture_kept, return_inverse=True)[1]
+        unit = np.unique(image_kept, return_inverse=True)[1]
     else:
         persons_known = True
-        alone = [f"picture {i}" if one is None else one for i, one in zip(picture_kept, owner, strict=True)]
+        alone = [f"image {i}" if one is None else one for i, one in zip(image_kept, owner, strict=True)]
         found = unit_of_row(np.array(alone, object))
         assert found is not None
         unit = found
@@ -172,7 +171,7 @@ def subgroups(
         mine = number == i
         of = unit[mine].astype(str).astype(object)
         evaluation = evaluate(y[mine], p[mine], labels, of, seed, n_resamples)
-        n, n_units = len(np.unique(picture_kept[mine])), len(np.unique(unit[mine]))
+        n, n_units = len(np.unique(image_kept[mine])), len(np.unique(unit[mine]))
         few = n < FEW_IMAGES or (persons_known and n_units < FEW_PERSONS)
         gap = sampled.difference(i, sampled.rest(i))
         persons = n_units if persons_known else None
@@ -186,7 +185,7 @@ def subgroups(
         gap = sampled.difference(first, last, 1 - (1 - LEVEL) / pairs)
         best, worst = rows[first].value, rows[last].value
         chance = permutation_p(number, hit, unit, enough, seed, n_resamples)
-    missing = len(np.unique(picture[~known]))
+    missing = len(np.unique(image[~known]))
     return Subgroups(column, tuple(rows), missing, best, worst, gap, chance, _notes(rows, missing, column))
 
 
@@ -199,7 +198,7 @@ def permutation_p(
     Args:
         number: of each row's value, (n,).
         hit: whether the row was right, (n,).
-        unit: person or picture of each row, 0..u-1, (n,).
+        unit: person or image of each row, 0..u-1, (n,).
         compared: numbers of the values.
         seed, n_permutations: of the permutations.
     """
@@ -286,9 +285,9 @@ def _shares(right: np.ndarray, n: np.ndarray) -> np.ndarray:
 def _notes(rows: list[SubgroupRow], missing: int, column: str) -> tuple[str, ...]:
     notes = []
     if missing:
-        notes.append(f"{missing} pictures have no {column}, and are in no group")
+        notes.append(f"{missing} images have no {column}, and are in no group")
     few = ", ".join(f"{row.value} ({row.n})" for row in rows if row.few)
     if few:
-        fewest = f"fewer than {FEW_IMAGES} pictures or {FEW_PERSONS} persons"
+        fewest = f"fewer than {FEW_IMAGES} images or {FEW_PERSONS} persons"
         notes.append(f"too few to be compared: {few}, with {fewest}")
     return tuple(notes)

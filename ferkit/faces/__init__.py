@@ -1,1 +1,1 @@
-"""From pictures to face crops: find, align, cut out."""
+"""From images to face crops: find, align, cut out."""

@@ -1,17 +1,124 @@
-"""Face detectors behind one contract: :class:`ferkit.core.protocols.FaceDetector`."""
+"""Open face detectors by name; those that may crash or hang run in a process of their own.
+
+``python -m ferkit.faces.detectors`` is the other side.
+"""
 
 import atexit
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ferkit.core.arrays import check_image
-from ferkit.core.errors import DependencyError, WeightsError
-from ferkit.core.faces import Faces
-from ferkit.core.protocols import FaceDetector
-from ferkit.faces.deepface_detector import PREFIX, open_deepface_detector
+from ferkit.core.errors import DependencyError, FerkitError, WeightsError
+from ferkit.core.types import FaceDetector, Faces, check_image
+
+PREFIX = "deepface:"
+POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+"""In DeepFace left and right are the person's own; ours are the image's."""
+
+_IMPORTING = threading.Lock()
+
+
+class DeepFaceDetector:
+    """A detector that DeepFace (Serengil and Ozpinar) brings along or fetches.
+
+    Args:
+        backend: DeepFace's name for it: ``retinaface``, ``mtcnn``, ``ssd``, ``dlib``, ``centerface``, …
+        min_confidence: faces below it are left out.
+
+    Raises:
+        DependencyError: deepface, or what the detector needs besides, is not installed.
+        WeightsError: its weights cannot be fetched.
+    """
+
+    def __init__(self, backend: str, min_confidence: float = 0.6) -> None:
+        with _IMPORTING:  # several threads may each open a detector
+            deepface = _import_deepface()
+        self.name = f"{PREFIX}{backend}"
+        self._backend, self._min_confidence = backend, min_confidence
+        self._extract: Any = deepface.extract_faces
+        try:
+            self.detect(np.zeros((96, 96, 3), np.uint8))
+        except (
+            Exception
+        ) as error:  # DeepFace raises ValueError for nearly everything, also for missing packages
+            kind = DependencyError if "pip install" in str(error) else WeightsError
+            raise kind(f"the detector {self.name} cannot be used: {_line(error)}") from None
+
+    def detect(self, rgb: np.ndarray) -> Faces:
+        """Faces, with points where the detector gives all five."""
+        bgr = cv2.cvtColor(check_image(rgb), cv2.COLOR_RGB2BGR)
+        found = self._extract(
+            bgr, detector_backend=self._backend, enforce_detection=False, align=False, normalize_face=False
+        )
+        # Where it finds nothing, DeepFace gives the whole image with confidence 0.
+        found = [face for face in found if float(face["confidence"] or 0) >= max(self._min_confidence, 1e-6)]
+        if not found:
+            return Faces.none()
+        areas = [face["facial_area"] for face in found]
+        xyxy = [(a["x"], a["y"], a["x"] + a["w"], a["y"] + a["h"]) for a in areas]
+        points = np.array([[a.get(name) or (np.nan, np.nan) for name in POINTS] for a in areas], np.float32)
+        return Faces(
+            np.array(xyxy, np.float32),
+            np.clip(np.array([face["confidence"] for face in found], np.float32), 0, 1),
+            None if np.isnan(points).any() else _in_image_order(points),
+        )
+
+
+def _import_deepface() -> Any:
+    # Must be set before the first import; without TensorFlow it starts ten times as fast.
+    os.environ.setdefault("DEEPFACE_BACKEND_ENGINE", "onnx")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of MTCNN's TensorFlow
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    try:
+        from deepface import DeepFace
+    except ImportError as error:
+        raise DependencyError("deepface is not installed; pip install 'ferkit[deepface]'") from error
+    # DeepFace asks for Keras 2, which is not there, and Keras 3 would no longer work in this process, MTCNN neither.
+    if before is None:
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    else:
+        os.environ["TF_USE_LEGACY_KERAS"] = before
+    return DeepFace
+
+
+def _in_image_order(points: np.ndarray) -> np.ndarray:
+    """(n, 5, 2) with the image's left eye and mouth corner first."""
+    ordered = points.copy()
+    for a, b in ((0, 1), (3, 4)):
+        swapped = points[:, a, 0] > points[:, b, 0]
+        ordered[swapped, a], ordered[swapped, b] = points[swapped, b], points[swapped, a]
+    return ordered
+
+
+def open_deepface_detector(name: str, weights: Path | None, min_confidence: float | None) -> DeepFaceDetector:
+    """The detector called ``deepface:<backend>``, or ``mtcnn``, which is DeepFace's.
+
+    Raises:
+        WeightsError: a file of weights was given: DeepFace has its own place for them.
+        DependencyError: see :class:`DeepFaceDetector`.
+    """
+    if weights is not None:
+        raise WeightsError(
+            f"{name} takes its weights from DeepFace's own folder; leave --detector-weights out"
+        )
+    backend = name.removeprefix(PREFIX)
+    return DeepFaceDetector(backend) if min_confidence is None else DeepFaceDetector(backend, min_confidence)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
 
 _YUNET_SMALLEST = 64
 """Pixels of a side that the network needs: two cells of its coarsest grid."""
@@ -31,7 +138,7 @@ class HaarDetector:
             )
 
     def detect(self, rgb: np.ndarray) -> Faces:
-        """Faces of at least a twelfth of the picture's shorter side; without points; confidence from 0.5 to 1."""
+        """Faces of at least a twelfth of the image's shorter side; without points; confidence from 0.5 to 1."""
         gray = cv2.cvtColor(check_image(rgb), cv2.COLOR_RGB2GRAY)
         smallest = max(20, min(gray.shape) // 12)
         boxes, _, weights = self._cascade.detectMultiScale3(
@@ -51,7 +158,7 @@ class YuNetDetector:
     Args:
         weights: the ONNX file.
         min_confidence: faces below it are left out.
-        max_side: larger pictures are looked at in this size, in pixels of the longer side.
+        max_side: larger images are looked at in this size, in pixels of the longer side.
 
     Raises:
         WeightsError: OpenCV cannot read the file.
@@ -78,7 +185,7 @@ class YuNetDetector:
         scale = min(1.0, self._max_side / max(height, width))
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         small = rgb if scale == 1.0 else cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA)
-        # Narrow pictures give boxes at infinity with full confidence (OpenCV 4.14): black below and on the right.
+        # Narrow images give boxes at infinity with full confidence (OpenCV 4.14): black below and on the right.
         right, below = (max(0, _YUNET_SMALLEST - side) for side in size_wh)
         framed = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
         self._net.setInputSize((framed.shape[1], framed.shape[0]))
@@ -171,3 +278,185 @@ def open_detector(
 
 def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+
+
+START_S = 90.0
+"""How long the other side may take to begin: importing MediaPipe may import TensorFlow."""
+
+_KEY = "FERKIT_DETECTOR_KEY"
+
+
+class ProcessDetector:
+    """Runs a detector elsewhere and starts it again when it dies, hangs or grows.
+
+    A frame in which it failed has no faces.
+
+    Args:
+        name, weights, min_confidence: see :func:`ferkit.faces.detectors.open_detector`.
+        timeout_s: how long one image may take.
+        max_growth_mb: it is started anew when its memory grew by so much since its first images.
+        patience: failures in a row after which it is given up.
+
+    Attributes:
+        n_restarts: how often it had to be started again.
+
+    Raises:
+        WeightsError, DependencyError: the detector cannot be opened over there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: Path | None = None,
+        min_confidence: float | None = None,
+        *,
+        timeout_s: float = 10.0,
+        max_growth_mb: float = 500.0,
+        patience: int = 5,
+    ) -> None:
+        self.name = name
+        self.n_restarts = 0
+        self._spec = (name, None if weights is None else str(weights), min_confidence)
+        self._timeout_s, self._max_growth_mb, self._patience = timeout_s, max_growth_mb, patience
+        self._failures = self._n_images = 0
+        self._first_mb = 0.0
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process that detects."""
+        return self._process.pid
+
+    def detect(self, rgb: np.ndarray) -> Faces:
+        """Faces of ``rgb``, uint8 (H, W, 3); none if the detector failed on it.
+
+        Raises:
+            FerkitError: it failed several times in a row.
+        """
+        check_image(rgb)
+        try:
+            self._link.send(rgb.shape)
+            self._link.send_bytes(np.ascontiguousarray(rgb).reshape(-1).data)
+            if not self._link.poll(self._timeout_s):
+                raise TimeoutError
+            faces, megabytes = self._link.recv()
+        except (OSError, EOFError, TimeoutError):
+            self._failures += 1
+            if self._failures > self._patience:
+                raise FerkitError(
+                    f"the detector {self.name} failed {self._failures} times in a row; "
+                    "take another one with --detector"
+                ) from None
+            self._restart()
+            return Faces.none()
+        self._failures = 0
+        self._n_images += 1
+        if self._n_images == 20:
+            self._first_mb = megabytes
+        elif self._n_images > 20 and megabytes - self._first_mb > self._max_growth_mb:
+            self._restart()
+        return faces
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            self._link.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _restart(self) -> None:
+        self.close()
+        self.n_restarts += 1
+        self._start()
+
+    def _start(self) -> None:
+        key = secrets.token_bytes(16)
+        self._n_images = 0
+        with Listener(authkey=key) as listener:
+            environment = {**os.environ, _KEY: key.hex()}
+            command = [sys.executable, "-m", __name__, str(listener.address)]
+            # What it prints is of no use to whoever looks at results; how it ended is said below.
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            self._link = self._accept(listener)
+        self._link.send(self._spec)
+        if not self._link.poll(START_S):
+            self.close()
+            raise FerkitError(f"the detector {self.name} did not start within {START_S:.0f} s; try again")
+        try:
+            answer = self._link.recv()
+        except EOFError:
+            self.close()
+            raise FerkitError(
+                f"the detector {self.name} ended while it started (code {self._process.returncode}); "
+                "take another one with --detector"
+            ) from None
+        if isinstance(answer, str):
+            self.close()
+            raise (
+                DependencyError(answer)
+                if answer.startswith(f"{self.name} is not installed")
+                else WeightsError(answer)
+            )
+
+    def _accept(self, listener: Listener) -> Connection:
+        """Wait for the other side, but not for one that has died."""
+        import threading
+
+        links: list[Connection] = []
+        thread = threading.Thread(target=lambda: links.append(listener.accept()), daemon=True)
+        thread.start()
+        began = time.monotonic()
+        while thread.is_alive() and self._process.poll() is None and time.monotonic() - began < START_S:
+            thread.join(0.05)
+        if not links:
+            self._process.kill()
+            raise FerkitError(f"the detector {self.name} could not be started in a process of its own")
+        return links[0]
+
+    def __enter__(self) -> "ProcessDetector":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_process") and self._process.poll() is None:
+            self._process.kill()
+
+
+def memory_mb() -> float:
+    """Memory that this process holds, in megabytes; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def serve(address: str) -> None:
+    """Detect whatever comes over ``address`` until it is closed."""
+    with Client(address, authkey=bytes.fromhex(os.environ.pop(_KEY))) as link:
+        name, weights, min_confidence = link.recv()
+        try:
+            detector = open_detector(name, None if weights is None else Path(weights), min_confidence)
+        except FerkitError as error:
+            link.send(str(error))
+            return
+        link.send(None)
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                shape = link.recv()
+                rgb = np.frombuffer(link.recv_bytes(), np.uint8).reshape(shape)
+                link.send((detector.detect(rgb), memory_mb()))
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

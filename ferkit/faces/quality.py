@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
 
 _SIDE = 48
 """Crops are looked at in this size, so that sharpness means the same for all."""
@@ -50,7 +50,7 @@ def _size(xyxy: np.ndarray) -> np.ndarray:
 
 def _sharpness(gray: np.ndarray) -> float:
     """Power of the Laplacian as a share of the contrast, on a logarithmic scale."""
-    # Measured on films: a face blurred with a sigma of 1/40 of its side is at 0.03 and easy to read, with
+    # Measured on videos: a face blurred with a sigma of 1/40 of its side is at 0.03 and easy to read, with
     # 1/18 at 0.008 and hard.
     contrast = float(gray.var())
     detail = float(cv2.Laplacian(gray, cv2.CV_32F).var())

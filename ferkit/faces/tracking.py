@@ -11,11 +11,41 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import cv2
 import numpy as np
 
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
+from ferkit.faces.cropping import square_crop
 
-Describe = Callable[[np.ndarray], np.ndarray]
+SIDE = 8
+_MARGIN = 0.15
+"""Some of the hair is taken in: it tells people apart at once."""
+
+
+def appearance_of(rgb: np.ndarray, faces: Faces) -> np.ndarray:
+    """A tiny colour image of each face, without its mean colour and contrast, so that light matters little.
+
+    Good for telling whether a box still holds whom it held a moment ago; not for recognising anybody later.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        faces: n boxes in it, each at least partly inside.
+
+    Returns:
+        float32 (n, d), rows of length 1: the product of two is their likeness, -1..1.
+    """
+    looks = np.zeros((len(faces), SIDE * SIDE * 3), np.float32)
+    for i in range(len(faces)):
+        tiny = cv2.resize(
+            square_crop(rgb, faces.xyxy[i], _MARGIN), (SIDE, SIDE), interpolation=cv2.INTER_AREA
+        )
+        lab = cv2.cvtColor(tiny, cv2.COLOR_RGB2LAB).astype(np.float32)
+        flat = (lab - lab.mean(axis=(0, 1))).reshape(-1)
+        looks[i] = flat / max(float(np.linalg.norm(flat)), 1e-6)
+    return looks
+
+
+Identify = Callable[[np.ndarray], np.ndarray]
 """Gives unit vectors (m, d), float, for the faces at m positions: alike for the same person."""
 
 
@@ -83,14 +113,14 @@ class FaceTracker:
         faces: Faces,
         timestamp_s: float,
         looks: np.ndarray | None = None,
-        describe: Describe | None = None,
+        describe: Identify | None = None,
     ) -> Faces:
         """Take in all faces that were found in a frame.
 
         Args:
             faces: what a detector found, doubtful ones included, but without doubles.
             timestamp_s: of the frame.
-            looks: float (n, d), see :func:`ferkit.faces.looks.looks_of`; None to go by boxes alone.
+            looks: float (n, d), see :func:`ferkit.faces.tracking.appearance_of`; None to go by boxes alone.
             describe: tells who faces are, by position; asked only
                 for those that motion alone cannot settle, and once a second for the others.
 
@@ -197,7 +227,7 @@ class FaceTracker:
         return np.where(allowed, distance + np.log(growth) + 0.7 * (1 - likeness), np.inf)
 
     def _recognise(
-        self, faces: Faces, timestamp_s: float, describe: Describe, owner: dict[int, _Track]
+        self, faces: Faces, timestamp_s: float, describe: Identify, owner: dict[int, _Track]
     ) -> None:
         new = [i for i in range(len(faces)) if i not in owner]
         taken = {id(track) for track in owner.values()}
@@ -238,7 +268,7 @@ class FaceTracker:
         track.confidence = float(faces.confidence[i])
         track.keypoints = None if faces.keypoints is None else faces.keypoints[i]
 
-    def _describe_anew(self, timestamp_s: float, describe: Describe, owner: dict[int, _Track]) -> None:
+    def _describe_anew(self, timestamp_s: float, describe: Identify, owner: dict[int, _Track]) -> None:
         due = [i for i, track in owner.items() if timestamp_s - track.described_s >= 1.0]
         if not due:
             return

@@ -1,19 +1,17 @@
-"""Copies of pictures with boxes and labels."""
+"""Copies of images with boxes and labels."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ferkit.classifiers.predict import ImageFaces
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically
 from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.images import decode_image
-from ferkit.inference.annotate import draw_picture, enlarged, text_size
-from ferkit.inference.colors import label_colors
-from ferkit.inference.pictures import PictureFaces
-from ferkit.inference.text import TextPainter
+from ferkit.faces.drawing import TextPainter, draw_faces, enlarged, label_colors, text_size
 
 
 class AnnotatedCopies:
@@ -38,8 +36,8 @@ class AnnotatedCopies:
         self._painters: dict[int, TextPainter] = {}
         self._written: set[str] = set()
 
-    def write(self, result: PictureFaces) -> Path:
-        """Write the copy of one picture, called like it; two of one name are numbered.
+    def write(self, result: ImageFaces) -> Path:
+        """Write the copy of one image, called like it; two of one name are numbered.
 
         Raises:
             FerkitError: the folder cannot be written.
@@ -50,7 +48,7 @@ class AnnotatedCopies:
         if texts:
             painter = self._painter(text_size(rgb), texts)
             colors = [self._colors[i] for i in best]
-            draw_picture(rgb, result.xyxy * factor, texts, colors, painter, whole=result.whole)
+            draw_faces(rgb, result.xyxy * factor, texts, colors, painter, whole=result.whole)
         path = self._folder / self._free_name(result.path.stem)
         done, jpeg = cv2.imencode(
             ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]

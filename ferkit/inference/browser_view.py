@@ -1,4 +1,4 @@
-"""The live view in a browser, for machines on which no window can be opened: a page on loopback, pictures as MJPEG."""
+"""The live view in a browser, for machines on which no window can be opened: a page on loopback, images as MJPEG."""
 
 import queue
 import secrets
@@ -19,7 +19,7 @@ _FAREWELL_S = 2.0
 
 
 class BrowserView:
-    """Shows pictures to a browser on this machine and tells which keys are pressed there.
+    """Shows images to a browser on this machine and tells which keys are pressed there.
 
     The address holds a secret, and other names for this machine are refused: neither other users of it nor pages of
     other sites can look on.
@@ -39,7 +39,7 @@ class BrowserView:
         self._keys: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._news = threading.Condition()
         self._jpeg: bytes | None = None
-        self._picture: np.ndarray | None = None
+        self._image: np.ndarray | None = None
         self._number = 0
         self._open = True
         self._watching = 0
@@ -49,11 +49,11 @@ class BrowserView:
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def show(self, rgb: np.ndarray) -> None:
-        """Show a picture, uint8 (H, W, 3)."""
+        """Show an image, uint8 (H, W, 3)."""
         with self._news:
-            if rgb is self._picture:
+            if rgb is self._image:
                 return
-            self._picture, self._jpeg = rgb, None
+            self._image, self._jpeg = rgb, None
             self._number += 1
             self._news.notify_all()
 
@@ -65,13 +65,13 @@ class BrowserView:
             return None
 
     def close(self) -> None:
-        """End the page's pictures, and stop listening."""
+        """End the page's images, and stop listening."""
         with self._news:
             if not self._open:
                 return
             self._open = False
             self._news.notify_all()
-            # The page learns from the end of its pictures that it is over, so they are let out first.
+            # The page learns from the end of its images that it is over, so they are let out first.
             self._news.wait_for(lambda: self._watching == 0, timeout=_FAREWELL_S)
         self._server.shutdown()
         self._server.server_close()
@@ -82,17 +82,17 @@ class BrowserView:
             self._keys.put(key)
 
     def next_jpeg(self, seen: int) -> tuple[int, bytes] | None:
-        """The newest picture after number ``seen``, waiting for it; None when the view is closed.
+        """The newest image after number ``seen``, waiting for it; None when the view is closed.
 
-        Pictures are encoded here, so only those that somebody sees, and once for all who look on.
+        Images are encoded here, so only those that somebody sees, and once for all who look on.
         """
         with self._news:
             self._news.wait_for(lambda: self._number > seen or not self._open)
             if not self._open:
                 return None
             if self._jpeg is None:
-                assert self._picture is not None
-                bgr = cv2.cvtColor(self._picture, cv2.COLOR_RGB2BGR)
+                assert self._image is not None
+                bgr = cv2.cvtColor(self._image, cv2.COLOR_RGB2BGR)
                 self._jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
             return self._number, self._jpeg
 
@@ -122,7 +122,7 @@ def _handler_for(view: BrowserView) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             what = self._asked()
             if what == "pictures":
-                self._pictures()
+                self._images()
             elif what in self.kinds:
                 kind, text = self.kinds[what]
                 self._answer(HTTPStatus.OK, f"{kind}; charset=utf-8", text.encode())
@@ -149,7 +149,7 @@ def _handler_for(view: BrowserView) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        def _pictures(self) -> None:
+        def _images(self) -> None:
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
             self.send_header("Cache-Control", "no-store")
@@ -157,8 +157,8 @@ def _handler_for(view: BrowserView) -> type[BaseHTTPRequestHandler]:
             view.watch(1)
             try:
                 seen = 0
-                while (picture := view.next_jpeg(seen)) is not None:
-                    seen, jpeg = picture
+                while (image := view.next_jpeg(seen)) is not None:
+                    seen, jpeg = image
                     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
                 self.wfile.write(f"--{_BOUNDARY}--\r\n".encode())
@@ -191,7 +191,7 @@ _PAGE = """<!doctype html>
   button:focus-visible { outline: 2px solid #6cf; outline-offset: 2px; }
   kbd { color: #9cf; font: inherit; font-weight: 600; margin-right: .4rem; }
 </style>
-<main><img id="live" alt="The live picture, with faces and their expressions marked" src="pictures"></main>
+<main><img id="live" alt="The live image, with faces and their expressions marked" src="pictures"></main>
 <nav aria-label="Keys">BUTTONS</nav>
 <p id="over" role="status" style="text-align:center" hidden>The live view has ended. You can close this page.</p>
 <script src="live.js"></script>

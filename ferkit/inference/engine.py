@@ -1,4 +1,4 @@
-"""Frames in, faces with labels that stand out: the one way behind webcam, video and server.
+"""Follow faces through frames and predict their expressions.
 
 Which parts do the work is passed in: a detector, a classifier, a tracker, a smoother.
 """
@@ -7,23 +7,82 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from ferkit.core.arrays import check_image
-from ferkit.core.faces import Faces
+from ferkit.classifiers.model import TrainedModel
 from ferkit.core.labels import LabelSet
-from ferkit.core.protocols import ExpressionClassifier, FaceDetector
-from ferkit.faces.crop import crop_faces, fit_to
-from ferkit.faces.looks import looks_of
+from ferkit.core.types import Embedder, ExpressionClassifier, FaceDetector, Faces, check_image
+from ferkit.embedder.embedders import open_embedder
+from ferkit.faces.cropping import FaceSettings, ResolvedDetector, crop_faces, fit_to, resolve_faces
+from ferkit.faces.detectors import PREFIX, ProcessDetector
 from ferkit.faces.quality import face_quality
-from ferkit.faces.settings import FaceSettings
-from ferkit.faces.tracking import FaceTracker, without_doubles
-from ferkit.inference.neutral import NeutralCalibration
-from ferkit.inference.pace import Effort, SteadyPace
-from ferkit.inference.smoothing import LabelSmoother
+from ferkit.faces.tracking import FaceTracker, TrackerSettings, appearance_of, without_doubles
+from ferkit.inference.smoothing import LabelSmoother, NeutralCalibration, SmoothingSettings
+
+
+@dataclass(frozen=True)
+class FrameBudget:
+    """What one frame may cost.
+
+    Attributes:
+        detect_every: frames from one detection to the next.
+        max_crops: faces that are read in the frame, those read longest ago first; None for all.
+    """
+
+    detect_every: int
+    max_crops: int | None
+
+
+@dataclass
+class SteadyScheduler:
+    """Always the same effort: for videos, where the result must not depend on the machine's load."""
+
+    detect_every: int = 1
+
+    def effort(self, n_faces: int) -> FrameBudget:
+        """The effort for a frame with ``n_faces``."""
+        return FrameBudget(self.detect_every, None)
+
+    def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
+        """Take note of what a frame took."""
+
+
+@dataclass
+class LiveScheduler:
+    """As much as fits into the time of a frame, by what the last frames took.
+
+    Attributes:
+        fps: frames a second that should hold.
+        longest_gap_s: a face must not wait longer than this to be detected.
+    """
+
+    fps: float = 30.0
+    longest_gap_s: float = 0.25
+    _detect_s: float = field(default=0.03, repr=False)
+    _crop_s: float = field(default=0.005, repr=False)
+    _other_s: float = field(default=0.003, repr=False)
+
+    def effort(self, n_faces: int) -> FrameBudget:
+        """The effort for a frame with ``n_faces``."""
+        budget_s = 0.85 / self.fps
+        most = max(1, round(self.longest_gap_s * self.fps))
+        # Detection gets at most four tenths: boxes move on by themselves for a moment, labels do not.
+        detect_every = min(most, max(1, -int(-self._detect_s // (0.4 * budget_s))))
+        left_s = budget_s - self._detect_s / detect_every - self._other_s
+        return FrameBudget(detect_every, max(1, min(n_faces, int(left_s / self._crop_s))))
+
+    def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
+        """Take note of what a frame took; ``detect_s`` None if nothing was detected in it."""
+        if detect_s is not None:
+            self._detect_s += 0.2 * (detect_s - self._detect_s)
+        if n_crops:
+            self._crop_s += 0.1 * (crops_s / n_crops - self._crop_s)
+        self._other_s += 0.1 * (other_s - self._other_s)
+
 
 STAGES = ("detect", "track", "crop", "classify", "smooth")
 
@@ -52,10 +111,10 @@ class FrameResult:
         return len(self.faces)
 
 
-class Pace(Protocol):
-    """Says how much work a frame may make; see :mod:`ferkit.inference.pace`."""
+class Scheduler(Protocol):
+    """Says how much work a frame may make; see :mod:`ferkit.inference.engine`."""
 
-    def effort(self, n_faces: int) -> Effort: ...
+    def effort(self, n_faces: int) -> FrameBudget: ...
 
     def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None: ...
 
@@ -66,7 +125,7 @@ class EngineSettings:
 
     Attributes:
         faces: how faces are cut out; with the detector ``none`` every frame is one face as a whole.
-        resize: how crops are fitted, see :func:`ferkit.faces.crop.fit_to`.
+        resize: how crops are fitted, see :func:`ferkit.faces.cropping.fit_to`.
         detect_side: detection sees the frame scaled down to this many pixels of its longer side.
     """
 
@@ -84,7 +143,7 @@ class _Reading:
 
 @dataclass
 class Engine:
-    """Follows all faces of a film or camera; one engine a stream, used by one thread.
+    """Follows all faces of a video or camera; one engine a stream, used by one thread.
 
     Attributes:
         classifier: reads crops.
@@ -104,7 +163,7 @@ class Engine:
     smoother: LabelSmoother
     settings: EngineSettings
     tracker: FaceTracker = field(default_factory=FaceTracker)
-    pace: Pace = field(default_factory=SteadyPace)
+    pace: Scheduler = field(default_factory=SteadyScheduler)
     neutral: NeutralCalibration | None = None
     describe: Callable[[np.ndarray, Faces], np.ndarray] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -125,7 +184,7 @@ class Engine:
             timestamp_s: when it was taken; never before the last frame's.
 
         Raises:
-            DataError: no such picture.
+            DataError: no such image.
         """
         check_image(rgb)
         before = dict(self.seconds)
@@ -146,7 +205,7 @@ class Engine:
         return result
 
     def reset(self) -> None:
-        """Forget everybody, as at the start of another film; what was learnt about resting faces stays."""
+        """Forget everybody, as at the start of another video; what was learnt about resting faces stays."""
         self.tracker = FaceTracker(self.tracker.settings)
         self.smoother.reset()
         self._readings.clear()
@@ -178,7 +237,7 @@ class Engine:
             for i, r in state["readings"].items()
         }
 
-    def _locate(self, rgb: np.ndarray, timestamp_s: float, effort: Effort) -> tuple[Faces, bool]:
+    def _locate(self, rgb: np.ndarray, timestamp_s: float, effort: FrameBudget) -> tuple[Faces, bool]:
         self._since_detection += 1
         if self.settings.faces.detector == "none":
             return _whole_frame(rgb), False
@@ -191,14 +250,14 @@ class Engine:
             found = without_doubles(_inside(found, rgb))
         with self._timed("track"):
             describe = None if self.describe is None else self._describing(rgb, found)
-            return self.tracker.update(found, timestamp_s, looks_of(rgb, found), describe), True
+            return self.tracker.update(found, timestamp_s, appearance_of(rgb, found), describe), True
 
     def _describing(self, rgb: np.ndarray, found: Faces) -> Callable[[np.ndarray], np.ndarray]:
         describe = self.describe
         assert describe is not None
         return lambda positions: describe(rgb, found[positions])
 
-    def _due(self, faces: Faces, effort: Effort) -> np.ndarray:
+    def _due(self, faces: Faces, effort: FrameBudget) -> np.ndarray:
         """Positions of the faces to read now: those that waited longest, if not all."""
         if effort.max_crops is None or len(faces) <= effort.max_crops:
             return np.arange(len(faces))
@@ -268,7 +327,7 @@ def detect_scaled(detector: FaceDetector, rgb: np.ndarray, side: int) -> Faces:
 
 
 def _inside(faces: Faces, rgb: np.ndarray) -> Faces:
-    """Those whose centre is in the picture: of the others there is nothing to read."""
+    """Those whose centre is in the image: of the others there is nothing to read."""
     centre = (faces.xyxy[:, :2] + faces.xyxy[:, 2:]) / 2
     height, width = rgb.shape[:2]
     good = (centre >= 0).all(axis=1) & (centre < (width, height)).all(axis=1)
@@ -283,3 +342,86 @@ def _whole_frame(rgb: np.ndarray) -> Faces:
 
 def _ids(faces: Faces) -> list[int]:
     return [] if faces.track_id is None else faces.track_id.tolist()
+
+
+DOUBTFUL_CONFIDENCE = 0.35
+"""Detections from here on may carry on a face that is known."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a user may choose.
+
+    Attributes:
+        detector, detector_weights: see :func:`ferkit.faces.cropping.resolve_faces`.
+        detect_side: longer side of the frame that the detector sees, in pixels.
+        detect_every: frames from one detection to the next; None lets the machine's speed decide.
+        fps: with ``detect_every`` None, the frame rate that should hold.
+        smoothing: how labels are steadied.
+        neutral_s: seconds in which resting faces are learnt; 0 for none.
+        reidentify: backbone that tells people apart, so that one who comes back keeps the number; None for motion
+            and looks alone.
+    """
+
+    detector: str = "auto"
+    detector_weights: Path | None = None
+    detect_side: int = 480
+    detect_every: int | None = 1
+    fps: float = 30.0
+    smoothing: SmoothingSettings = field(default_factory=SmoothingSettings)
+    neutral_s: float = 0.0
+    reidentify: str | None = None
+
+
+def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, ResolvedDetector]:
+    """Put the parts together.
+
+    Args:
+        model: reads the faces.
+        options: the user's.
+
+    Returns:
+        The engine, and what was settled about faces, with its reason for the user.
+
+    Raises:
+        WeightsError, DependencyError: a detector or backbone cannot be had.
+        DataError: a neutral calibration of a model that has no such class, or no such backbone.
+    """
+    faces = resolve_faces(model.faces, options.detector, options.detector_weights)
+    every = options.detect_every
+    pace: Scheduler = LiveScheduler(options.fps) if every is None else SteadyScheduler(every)
+    engine = Engine(
+        model.classifier,
+        open_tracking_detector(faces),
+        LabelSmoother(options.smoothing, len(model.labels)),
+        EngineSettings(faces.settings, model.resize, options.detect_side),
+        FaceTracker(TrackerSettings(start_confidence=0.0 if faces.settings.detector == "haar" else 0.6)),
+        pace,
+        NeutralCalibration(model.labels, options.neutral_s) if options.neutral_s > 0 else None,
+        None if options.reidentify is None else identifier(open_embedder(options.reidentify)),
+    )
+    return engine, faces
+
+
+def open_tracking_detector(faces: ResolvedDetector) -> FaceDetector:
+    """The detector, telling of doubtful faces too; MediaPipe and DeepFace's in processes of their own.
+
+    Raises:
+        WeightsError, DependencyError: it cannot be had.
+    """
+    name, weights = faces.settings.detector, faces.weights
+    if name in ("mediapipe", "mtcnn") or name.startswith(PREFIX):
+        return ProcessDetector(name, weights, DOUBTFUL_CONFIDENCE)
+    return faces.open(DOUBTFUL_CONFIDENCE)
+
+
+def identifier(recogniser: Embedder) -> Callable[[np.ndarray, Faces], np.ndarray]:
+    """A frame and its faces to unit vectors that are alike for the same person."""
+
+    def describe(rgb: np.ndarray, faces: Faces) -> np.ndarray:
+        # As recognisers were trained: turned onto the template where there are points, and little else around.
+        crops = crop_faces(rgb, faces, recogniser.input_size_wh, align=True, margin=0.0, resize="stretch")
+        X = recogniser.embed(crops)
+        return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9)
+
+    return describe

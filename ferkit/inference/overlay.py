@@ -1,4 +1,4 @@
-"""What is drawn over live pictures and annotated films."""
+"""What is drawn over live images and annotated videos."""
 
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -9,18 +9,16 @@ import numpy as np
 
 from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
-from ferkit.inference.annotate import draw_face
-from ferkit.inference.colors import RGB, UNSURE, label_colors
+from ferkit.faces.drawing import RGB, UNSURE_COLOR, TextPainter, draw_face, label_colors
 from ferkit.inference.engine import FrameResult
 from ferkit.inference.smoothing import UNSURE as UNSURE_LABEL
-from ferkit.inference.text import TextPainter
 
 WORDS = {
     "en": {"unsure": "unsure", "rest": "look neutral, please: {:.0f} s", "record": "recording"},
     "ko": {"unsure": "불확실", "rest": "무표정을 지어 주세요: {:.0f}초", "record": "녹화 중"},
 }
 HELP = {
-    "en": ("q  quit", "s  save this picture", "r  record, and stop", "m  next model", "l  English / Korean",
+    "en": ("q  quit", "s  save this image", "r  record, and stop", "m  next model", "l  English / Korean",
            "h  this help"),
     "ko": ("q  끝내기", "s  사진 저장", "r  녹화 시작 / 정지", "m  다음 모델", "l  영어 / 한국어", "h  도움말"),
 }  # fmt: skip
@@ -73,7 +71,7 @@ class Status:
         rest_s: seconds that a resting face is still looked at; 0 if none is.
         recording: whether it is.
         help: show the keys.
-        message: a line for a moment, such as where a picture was saved.
+        message: a line for a moment, such as where an image was saved.
     """
 
     fps: float | None = None
@@ -148,7 +146,7 @@ class Overlay:
         label = int(result.label[i])
         xyxy = result.faces.xyxy[i]
         if label == UNSURE_LABEL:
-            text, color, share = WORDS[self.language]["unsure"], UNSURE, 0.0
+            text, color, share = WORDS[self.language]["unsure"], UNSURE_COLOR, 0.0
         else:
             share = float(result.proba[i, label])
             text, color = f"{self._names[label]} {share:.0%}", self._colors[label]
@@ -200,7 +198,7 @@ class Overlay:
             if top < 0:
                 return
             labels = self._history.columns(track, width)
-            colors = np.array([*self._colors, UNSURE, _DARK], np.uint8)  # -2 is absent, -1 unsure
+            colors = np.array([*self._colors, UNSURE_COLOR, _DARK], np.uint8)  # -2 is absent, -1 unsure
             rgb[top : top + row] = colors[np.where(labels == -2, -1, np.where(labels == -1, -2, labels))]
 
     def _status(self, rgb: np.ndarray, status: Status, painter: TextPainter) -> None:
@@ -254,7 +252,7 @@ def shade(rgb: np.ndarray, left: int, top: int, width: int, height: int) -> None
 
 
 def mirrored(result: FrameResult, width: int) -> FrameResult:
-    """The same faces where a mirror shows them, in a picture ``width`` pixels wide."""
+    """The same faces where a mirror shows them, in an image ``width`` pixels wide."""
     xyxy = result.faces.xyxy.copy()
     xyxy[:, [0, 2]] = width - result.faces.xyxy[:, [2, 0]]
     return replace(result, faces=replace(result.faces, xyxy=xyxy, keypoints=None))

@@ -32,7 +32,7 @@ class FfmpegSink:
         path: of the file to make.
         size_wh: of the frames.
         fps: frames a second.
-        sound_of: a film whose sound is kept; None for silence.
+        sound_of: a video whose sound is kept; None for silence.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Recorder:
     Args:
         path: of the file to make.
         fps: frames a second of the file.
-        sound_of: a film whose sound is kept, where ffmpeg is there.
+        sound_of: a video whose sound is kept, where ffmpeg is there.
     """
 
     def __init__(self, path: Path, fps: float = 25.0, sound_of: Path | None = None) -> None:

@@ -1,7 +1,8 @@
-"""Films that wait, are read or were read: each a folder that goes when its time is over."""
+"""Videos that wait, are read or were read: each a folder that goes when its time is over."""
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -15,12 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
 from ferkit.core.errors import StoreLockedError
 from ferkit.core.files import exclusive_lock
-from ferkit.serving.errors import Refused
-from ferkit.serving.film_job import ANNOTATED, RESULT, TABLE, TIMELINE, FilmJob
-from ferkit.serving.metrics import Metrics
+from ferkit.serving.api import ApiError
+from ferkit.serving.monitoring import Metrics
 from ferkit.serving.settings import Limits
+from ferkit.serving.video_job import ANNOTATED, RESULT, TABLE, TIMELINE, VideoJob
 
 FILES = {
     RESULT: "application/json",
@@ -34,12 +39,12 @@ _NAME = "ferkit-jobs-"
 
 @dataclass
 class Job:
-    """A film on its way.
+    """A video on its way.
 
     Attributes:
         id: unguessable.
         client: whose it is.
-        folder: of its film and results.
+        folder: of its video and results.
         status: one of :data:`STATUSES`.
         progress: 0..1.
         reason: why it failed.
@@ -68,17 +73,17 @@ class Job:
         }
 
 
-class JobBoard:
-    """All films of a server.
+class JobQueue:
+    """All videos of a server.
 
     Args:
-        limits: how many films there may be, how long they may take, how long and how large results may stay.
+        limits: how many videos there may be, how long they may take, how long and how large results may stay.
         metrics: are told how many there are.
     """
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
-        # On busy cores a film can take several times as long as it lasts.
+        # On busy cores a video can take several times as long as it lasts.
         self._max_run_s = 4 * limits.max_duration_s
         self._jobs: dict[str, Job] = {}
         self._turn = asyncio.Semaphore(1)
@@ -109,22 +114,22 @@ class JobBoard:
 
     @contextlib.contextmanager
     def new(self, client: str) -> Iterator[Job]:
-        """A job with a folder to put the film into; gone again if the block fails.
+        """A job with a folder to put the video into; gone again if the block fails.
 
         Raises:
-            Refused: too many films are waiting, or half as many of this client (503).
+            Refused: too many videos are waiting, or half as many of this client (503).
         """
         active = [job for job in self._jobs.values() if job.ended_s is None]
         own = sum(job.client == client for job in active)
         if len(active) >= self._limits.max_jobs or own >= max(1, self._limits.max_jobs // 2):
-            raise Refused(503, "busy", "Too many films are waiting; try again later.", retry_after_s=30)
+            raise ApiError(503, "busy", "Too many videos are waiting; try again later.", retry_after_s=30)
         assert self._root is not None
         id = secrets.token_urlsafe(18)
         job = Job(id, client, self._root / id)
         try:
             job.folder.mkdir(mode=0o700, parents=True)  # all of it: folders of temporary files are swept
         except OSError:
-            raise Refused(503, "no_room", "There is no room for the film; try again later.", 60) from None
+            raise ApiError(503, "no_room", "There is no room for the video; try again later.", 60) from None
         self._jobs[id] = job
         try:
             yield job
@@ -133,10 +138,10 @@ class JobBoard:
             raise
         self._count()
 
-    def start(self, job: Job, what: FilmJob) -> None:
+    def start(self, job: Job, what: VideoJob) -> None:
         """Queue it."""
         what.write(job.folder)
-        job.task = asyncio.create_task(self._run(job, job.folder / what.film))
+        job.task = asyncio.create_task(self._run(job, job.folder / what.video))
 
     def get(self, id: str) -> Job:
         """The job with this id.
@@ -146,7 +151,7 @@ class JobBoard:
         """
         job = self._jobs.get(id)
         if job is None:
-            raise Refused(404, "no_job", "There is no such job; results are removed after a while.")
+            raise ApiError(404, "no_job", "There is no such job; results are removed after a while.")
         return job
 
     async def remove(self, id: str) -> None:
@@ -161,7 +166,7 @@ class JobBoard:
             await asyncio.gather(job.task, return_exceptions=True)
         self._forget(job)
 
-    async def _run(self, job: Job, film: Path) -> None:
+    async def _run(self, job: Job, video: Path) -> None:
         try:
             async with self._turn:
                 job.status = "running"
@@ -173,15 +178,15 @@ class JobBoard:
             job.status = "cancelled"
             raise
         except TimeoutError:
-            job.status, job.reason = "failed", f"The film took longer than {self._max_run_s:.0f} s."
-        except Refused as refused:
+            job.status, job.reason = "failed", f"The video took longer than {self._max_run_s:.0f} s."
+        except ApiError as refused:
             job.status, job.reason = "failed", refused.message
         except OSError:
-            job.status, job.reason = "failed", "The film's reader could not be started; try again later."
+            job.status, job.reason = "failed", "The video's reader could not be started; try again later."
         finally:
             job.ended_s = time.monotonic()
             # Only what was asked for stays.
-            film.unlink(missing_ok=True)
+            video.unlink(missing_ok=True)
             self._make_room()
             self._count()
 
@@ -197,7 +202,7 @@ class JobBoard:
 
     async def _read(self, job: Job) -> None:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ferkit.serving.film_job", str(job.folder),
+            sys.executable, "-m", "ferkit.serving.video_job", str(job.folder),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             env=_environment(), start_new_session=True,
         )  # fmt: skip
@@ -216,8 +221,8 @@ class JobBoard:
                 await process.wait()
             process.stdin.close()  # type: ignore[union-attr]
         if code != 0:
-            raise Refused(
-                422, "unreadable_film", reason or "The film could not be read: its reader broke down on it."
+            raise ApiError(
+                422, "unreadable_film", reason or "The video could not be read: its reader broke down on it."
             )
 
     def _forget(self, job: Job) -> None:
@@ -274,3 +279,76 @@ def _remove_if_left(folder: Path) -> None:
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > 60:
             with exclusive_lock(folder / ".lock", "keeping jobs in"):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+_PIECE = 1 << 20
+
+
+def video_suffix(start: bytes) -> str | None:
+    """What the first 16 bytes of a video say that it is; None for all that is not taken.
+
+    Playlists and scripts, which could make a reader open other files, begin otherwise.
+    """
+    if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return ".mp4"
+    if start[:4] == b"\x1aE\xdf\xa3":
+        return ".mkv"
+    return ".avi" if start[:4] == b"RIFF" and start[8:12] == b"AVI " else None
+
+
+async def receive_video(request: Request, folder: Path) -> Path:
+    """Write the video of a request into ``folder`` and give its path.
+
+    Raises:
+        Refused: there is none (422), or it is of no known kind (415).
+    """
+    path = folder / "upload"
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == "multipart/form-data":
+            await _from_form(request, path)
+        else:
+            await _from_body(request, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ApiError(503, "no_room", "There is no room for the video; try again later.", 60) from None
+    with path.open("rb") as file:
+        suffix = _checked(file.read(16))
+    return path.rename(path.with_name(f"film{suffix}"))
+
+
+async def _from_form(request: Request, path: Path) -> None:
+    async with request.form(max_files=1, max_fields=16, max_part_size=1000) as form:
+        part = form.get("file")
+        if not isinstance(part, UploadFile):
+            raise ApiError(422, "no_film", "Expected a video as the part called 'file', with a file name.")
+        _checked(await part.read(16))
+        await part.seek(0)
+        with path.open("wb") as file:
+            await run_in_threadpool(shutil.copyfileobj, part.file, file, _PIECE)
+
+
+async def _from_body(request: Request, path: Path) -> None:
+    waiting = bytearray()
+    known = False
+    with path.open("wb") as file:
+        async for piece in request.stream():
+            waiting += piece
+            if not known and len(waiting) >= 16:
+                _checked(bytes(waiting[:16]))
+                known = True
+            if len(waiting) >= _PIECE:
+                await run_in_threadpool(file.write, bytes(waiting))
+                waiting.clear()
+        if waiting:
+            await run_in_threadpool(file.write, bytes(waiting))
+
+
+def _checked(start: bytes) -> str:
+    if not start:
+        raise ApiError(422, "no_film", "Expected a video as the body, or as the part 'file'.")
+    suffix = video_suffix(start)
+    if suffix is None:
+        raise ApiError(415, "unknown_kind", "Expected a video: MP4, MOV, WebM, MKV or AVI.")
+    return suffix

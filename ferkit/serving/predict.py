@@ -1,21 +1,562 @@
-"""Pictures to expressions, in batches that form across requests."""
+"""Images to expressions, in batches that form across requests.
+
+The server itself has all limits, streams and jobs; its workers only compute. So nothing has to be shared between
+them, and one that hangs or breaks down is ended and started again.
+"""
 
 import asyncio
+import atexit
 import contextlib
-from collections.abc import Sequence
+import io
+import itertools
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import connection
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from PIL import Image
 
-from ferkit.core.faces import Faces
+from ferkit.classifiers.model import (
+    ModelArtifact,
+    choose_model,
+    known_models,
+    open_model,
+    read_model,
+    scan_model,
+)
+from ferkit.classifiers.predict import ImageCropper
+from ferkit.core.errors import FerkitError, ImageError, ModelError
+from ferkit.core.labels import LabelSet
+from ferkit.core.types import ExpressionClassifier, FaceDetector, Faces, check_probabilities
+from ferkit.core.weights import bundled_folder
+from ferkit.datasets.images import decode_image
+from ferkit.faces.cropping import ResolvedDetector, resolve_faces
+from ferkit.faces.drawing import label_colors
 from ferkit.faces.quality import face_quality
-from ferkit.serving.errors import Refused
-from ferkit.serving.metrics import Metrics
-from ferkit.serving.pictures import read_picture
-from ferkit.serving.shelf import ModelChoice, OpenModels
-from ferkit.serving.workers import Workers
+from ferkit.inference.engine import open_tracking_detector
+from ferkit.serving.api import ApiError
+from ferkit.serving.monitoring import Metrics
+from ferkit.serving.settings import ServeSettings
+
+MAX_OPEN = 4
+"""Models that a worker holds open; of more, the one used longest ago is closed."""
+
+BROKEN_S = 300.0
+"""A model that hung, or could not be opened, is not tried again for so long, unless its files change."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model that may be asked for.
+
+    Attributes:
+        name: of its folder.
+        folder: where it lies.
+        labels: its classes.
+        stamp: tells it from what lay or will lie there at other times.
+    """
+
+    name: str
+    folder: Path
+    labels: LabelSet
+    stamp: str
+
+
+class ModelCatalog:
+    """Knows the models of a server, and which of them are broken.
+
+    Args:
+        settings: which folder, which default.
+
+    Raises:
+        FerkitError: the default model is not there or damaged.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._default_folder = choose_model(settings.model, settings.models_dir)
+        self.default = self._default_folder.resolve().name
+        self._verified: dict[Path, tuple[str, ModelArtifact | ModelError]] = {}
+        self._broken: dict[str, tuple[str, float]] = {}
+        read_model(self._default_folder)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each model as the API tells of it; of a broken one the reason."""
+        return [self._describe(name, folder) for name, folder in self._folders().items()]
+
+    def get(self, name: str | None) -> ModelChoice:
+        """The model called ``name``, or the default; reads files.
+
+        Raises:
+            Refused: there is none (404), or it is broken (503).
+        """
+        # By the list, never by the path: a name comes from outside.
+        name = name or self.default
+        folder = self._folders().get(name)
+        if folder is None:
+            raise ApiError(404, "no_model", "No model has that name; GET /v1/models lists those there are.")
+        try:
+            artifact, stamp = self._verify(folder)
+        except ModelError as error:
+            raise ApiError(
+                503, "model_unusable", f"The model {name} is broken: {_told(error, folder)}."
+            ) from None
+        if (reason := self._why_broken(stamp)) is not None:
+            raise ApiError(503, "model_unusable", reason, round(BROKEN_S))
+        return ModelChoice(name, folder, artifact.labels, stamp)
+
+    def mark_broken(self, choice: ModelChoice, reason: str) -> None:
+        """Do not use a model for a while."""
+        self._broken[choice.stamp] = (reason, time.monotonic() + BROKEN_S)
+
+    def _why_broken(self, stamp: str) -> str | None:
+        reason, until_s = self._broken.get(stamp, (None, 0.0))
+        return reason if time.monotonic() < until_s else None
+
+    def _folders(self) -> dict[str, Path]:
+        trained = known_models(self._settings.models_dir)[:-1]
+        folders = {_as_text(folder.name): folder for folder in (bundled_folder(), *trained)}
+        return folders | {_as_text(self.default): self._default_folder}
+
+    def _describe(self, name: str, folder: Path) -> dict[str, Any]:
+        try:
+            artifact, stamp = self._verify(folder)
+            size = sum(artifact.file(file).stat().st_size for file in artifact.files)
+            return {
+                "name": name,
+                "kind": artifact.kind,
+                "labels": describe_labels(artifact.labels),
+                "size_mb": round(size / 1e6, 1),
+                "licence": artifact.record.licence,
+                "broken": self._why_broken(stamp),
+            }
+        except (FerkitError, OSError) as error:
+            nothing = {"kind": "unknown", "labels": [], "size_mb": 0.0, "licence": "unknown"}
+            return {"name": name, **nothing, "broken": _told(error, folder)}
+
+    def _verify(self, folder: Path) -> tuple[ModelArtifact, str]:
+        """A model whose files are what they ought to be, and its stamp; files are read when they changed."""
+        artifact = scan_model(folder)
+        files = [folder / "model.json", *(artifact.file(file) for file in artifact.files)]
+        stamp = (
+            f"{folder.resolve()} {[(f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files]}"
+        )
+        known, found = self._verified.get(folder, ("", artifact))
+        if known != stamp:
+            try:
+                found = read_model(folder)
+            except ModelError as error:
+                found = error
+            self._verified[folder] = (stamp, found)
+        if isinstance(found, ModelError):
+            raise found
+        return found, stamp
+
+
+class CheckedClassifier:
+    """A classifier whose probabilities are looked at before anybody is told of them."""
+
+    def __init__(self, inner: ExpressionClassifier, name: str) -> None:
+        self.labels, self.input_size_wh, self.resize = inner.labels, inner.input_size_wh, inner.resize
+        self._inner, self._name = inner, name
+
+    def predict_proba(self, crops: np.ndarray) -> np.ndarray:
+        """float32 (n, k), rows sum to 1, for uint8 RGB crops (n, H, W, 3).
+
+        Raises:
+            Refused: what the model gives is no probabilities (500).
+        """
+        proba = self._inner.predict_proba(crops)
+        try:
+            return check_probabilities(proba, (len(crops), len(self.labels)), self._name)
+        except ModelError as error:
+            raise ApiError(500, "bad_model", f"{error}.") from None
+
+
+class OpenModel:
+    """A model in a worker, tried once.
+
+    Args:
+        choice: which.
+        settings: how faces are found.
+    """
+
+    def __init__(self, choice: ModelChoice, settings: ServeSettings) -> None:
+        trained = open_model(choice.folder, threads=1)
+        self.labels, self.resize = trained.labels, trained.resize
+        self.classifier = CheckedClassifier(trained.classifier, choice.name)
+        self.faces: ResolvedDetector = resolve_faces(
+            trained.faces, settings.detector, settings.detector_weights
+        )
+        self.cropper = ImageCropper(
+            self.faces.settings,
+            self.faces.open,
+            trained.classifier.input_size_wh,
+            trained.resize,
+            self.faces.look_first,
+        )
+        width, height = trained.classifier.input_size_wh
+        self.classifier.predict_proba(np.zeros((1, height, width, 3), np.uint8))
+        self.detector: FaceDetector = open_tracking_detector(self.faces)
+
+
+class OpenModels:
+    """The models that a worker holds open, and what it keeps for streams.
+
+    Args:
+        settings: the server's.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._open: OrderedDict[str, OpenModel] = OrderedDict()
+        self.streams: dict[int, Any] = {}
+
+    def get(self, choice: ModelChoice) -> OpenModel:
+        """The model, opened now if need be.
+
+        Raises:
+            Refused: it cannot be opened (503).
+        """
+        if choice.stamp not in self._open:
+            try:
+                self._open[choice.stamp] = OpenModel(choice, self._settings)
+            except ApiError:
+                raise
+            except Exception as error:  # a foreign file fails in as many ways as there are
+                what = str(error) if isinstance(error, FerkitError) else f"{type(error).__name__}: {error}"
+                reason = f"The model {choice.name} cannot be opened: {_told(what, choice.folder)}."
+                raise ApiError(503, "model_unusable", reason) from error
+            if len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)  # a stream that uses it still has it
+        self._open.move_to_end(choice.stamp)
+        return self._open[choice.stamp]
+
+
+def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
+    """The classes with their names for people and their colours."""
+    return [
+        {"name": name, "en": en, "ko": ko, "color": "#{:02x}{:02x}{:02x}".format(*color)}
+        for name, en, ko, color in zip(
+            labels.names, labels.display("en"), labels.display("ko"), label_colors(labels), strict=True
+        )
+    ]
+
+
+def _told(error: object, folder: Path) -> str:
+    """A reason without where the model lies, which is nobody's business."""
+    text = str(error).replace(str(folder.resolve()), folder.name).replace(str(folder), folder.name)
+    return _as_text(text)[:500].rstrip(".")
+
+
+def _as_text(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+WORK_S = 20.0
+"""A worker that takes longer for an image, a frame or a batch is ended."""
+
+OPEN_S = 40.0
+"""Longer, if it has to open the model first."""
+
+MOST = 8
+"""Workers, unless more are asked for."""
+
+
+class WorkerFaultError(Exception):
+    """What went wrong in a worker, with its traceback."""
+
+
+class _LostError(Exception):
+    """The worker is gone: it broke down, or was ended."""
+
+
+class Worker:
+    """One process, and the turn to use it."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.lock = asyncio.Lock()
+        self.n_waiting = self.n_streams = 0
+        self.forgotten: list[int] = []
+        self.timed_out = False
+        self.opened: set[str] = set()
+        self._settings = settings
+        self._process: Any = None
+        self._pipe: Any = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def exchange(self, function: Callable[..., Any], choice: ModelChoice, args: tuple[Any, ...]) -> Any:
+        """What ``function(open_models, choice, *args)`` gives in the process; called in a thread."""
+        self.timed_out = False
+        forgotten, self.forgotten = self.forgotten, []
+        if self._process is None:
+            self._start()
+        try:
+            self._pipe.send((function, choice, args, forgotten))
+            kind, value = self._pipe.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._drop()
+            raise _LostError from None
+        if kind == "refused":
+            raise ApiError(*value)
+        if kind == "fault":
+            raise WorkerFaultError(value)
+        self.opened.add(choice.stamp)
+        return value
+
+    def end(self, timed_out: bool = False) -> None:
+        """End the process, whatever it is doing; the next exchange starts another."""
+        self.timed_out = timed_out
+        if self._process is not None:
+            with contextlib.suppress(ValueError):  # closed meanwhile
+                self._process.kill()
+
+    def _start(self) -> None:
+        here, there = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=_work, args=(there, self._settings), name="ferkit-worker", daemon=True
+        )
+        self._process.start()
+        there.close()
+        self._pipe = here
+
+    def _drop(self) -> None:
+        self.opened.clear()
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._pipe.close()
+        self._process = self._pipe = None
+
+
+class Workers:
+    """All workers of a server.
+
+    Args:
+        settings: how many there are, and what they need to open models.
+        catalog: told which models hang or break their worker.
+    """
+
+    def __init__(self, settings: ServeSettings, catalog: ModelCatalog) -> None:
+        self.n = settings.processes or min(os.cpu_count() or 1, MOST)
+        self.all = [Worker(settings) for _ in range(self.n)]
+        self._catalog = catalog
+        self._pool = ThreadPoolExecutor(self.n, thread_name_prefix="ferkit-worker")
+        atexit.register(self.close)  # before Python waits for all processes, whose end is ours to bring about
+
+    def warm_up(self, choice: ModelChoice) -> None:
+        """Start all of them, and let each open a model.
+
+        Raises:
+            FerkitError: it cannot be opened.
+        """
+        starting = [self._pool.submit(worker.exchange, _nothing, choice, ()) for worker in self.all]
+        try:
+            for future in starting:
+                future.result(WORK_S + OPEN_S)
+        except ApiError as refused:
+            raise FerkitError(refused.message) from None
+        except (_LostError, TimeoutError, WorkerFaultError) as error:
+            raise FerkitError(f"the model {choice.name} breaks its reader down or hangs {error}") from None
+        finally:
+            if not all(future.done() for future in starting):
+                self.close()
+
+    def for_stream(self) -> Worker:
+        """The worker that has the fewest streams; count the stream in its ``n_streams``."""
+        return min(self.all, key=lambda worker: worker.n_streams)
+
+    async def run(
+        self,
+        function: Callable[..., Any],
+        choice: ModelChoice,
+        *args: Any,
+        take: Callable[[], Any] | None = None,
+        worker: Worker | None = None,
+        by_image: bool = False,
+    ) -> Any:
+        """What ``function(open_models, choice, *args)`` gives in a worker.
+
+        Args:
+            function: of a module, so that the worker finds it.
+            choice: the model.
+            args: what it gets.
+            take: called in the event loop when the worker is free, gives one more argument: so work that waited
+                long is done on what is newest by then. If it gives None, nothing is done, and None is given.
+            worker: which one; None for the one that has least to do.
+            by_image: whether it is the image's fault, not the model's, if it takes too long.
+
+        Raises:
+            Refused: the image cannot be read, or the model not be used.
+            WorkerFaultError: a fault of our own.
+        """
+        worker = worker or min(self.all, key=lambda each: each.n_waiting)
+        worker.n_waiting += 1
+        try:
+            await worker.lock.acquire()
+        except BaseException:
+            worker.n_waiting -= 1
+            raise
+        loop = asyncio.get_running_loop()
+        is_open = choice.stamp in worker.opened
+        limit_s = WORK_S if is_open else WORK_S + OPEN_S
+        watch = loop.call_later(limit_s, worker.end, True)
+
+        def free() -> None:
+            watch.cancel()
+            worker.lock.release()
+            worker.n_waiting -= 1
+
+        def done(_: "Future[Any]") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(free)
+
+        try:
+            if take is not None:
+                taken = take()
+                if taken is None:
+                    free()
+                    return None
+                args = (*args, taken)
+            future = self._pool.submit(worker.exchange, function, choice, args)
+        except BaseException:
+            free()
+            raise
+        # When the worker is done, not when nobody waits for it any more: only then is it free.
+        future.add_done_callback(done)
+        try:
+            return await asyncio.wrap_future(future)
+        except _LostError:
+            raise self._blame(choice, limit_s, worker.timed_out, by_image and is_open) from None
+        except ApiError as refused:
+            if refused.code == "model_unusable":
+                self._catalog.mark_broken(choice, refused.message)
+            raise
+
+    def _blame(self, choice: ModelChoice, limit_s: float, timed_out: bool, by_image: bool) -> ApiError:
+        if not timed_out:
+            return ApiError(500, "reader_lost", "What reads images broke down on this; try another image.")
+        if by_image:
+            return ApiError(422, "damaged", f"The image could not be read within {limit_s:g} s.")
+        reason = f"The model {choice.name} took longer than {limit_s:g} s and was ended."
+        self._catalog.mark_broken(choice, reason)
+        return ApiError(503, "model_stuck", reason)
+
+    def close(self) -> None:
+        """End all of them at once, and what they are doing; may be called twice."""
+        atexit.unregister(self.close)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self.all:
+            worker.end()
+
+
+_CONTEXT: Any = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
+if hasattr(_CONTEXT, "set_forkserver_preload"):
+    _CONTEXT.set_forkserver_preload([__name__])
+
+new_id = itertools.count(1).__next__
+"""Numbers for what workers keep for a stream."""
+
+
+def _nothing(models: OpenModels, choice: ModelChoice) -> None:
+    models.get(choice)
+
+
+def _work(pipe: Any, settings: ServeSettings) -> None:
+    """What a worker does until it is ended, or its server is gone."""
+    import cv2
+
+    for name in (signal.SIGINT, signal.SIGTERM):  # the server ends it when all is answered
+        signal.signal(name, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)  # images are read side by side; threads within one would be in the way
+    models = OpenModels(settings)
+    while True:
+        function, choice, args, forgotten = pipe.recv()
+        try:
+            answer = ("done", function(models, choice, *args))
+        except ApiError as refused:
+            answer = ("refused", (refused.status, refused.code, refused.message, refused.retry_after_s))
+        except Exception as error:
+            answer = ("fault", "".join(traceback.format_exception(error)))
+        for stream in forgotten:  # afterwards: one of them may have been opened just now, for nobody
+            models.streams.pop(stream, None)
+        pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+    os._exit(3)
+
+
+KINDS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+}
+
+MAX_SCANS = 100
+"""A progressive JPEG repeats the work on all its pixels with each scan; encoders write about ten."""
+
+
+def image_kind(content: bytes) -> str | None:
+    """What the first bytes say that it is; None for anything that is not taken."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    return next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
+
+
+def read_image(content: bytes, max_pixels: int) -> np.ndarray:
+    """Decode an image, uint8 RGB (H, W, 3).
+
+    Raises:
+        Refused: no image of a known kind (415), too many pixels (413), or damaged (422).
+    """
+    kind = image_kind(content)
+    if kind is None:
+        raise ApiError(415, "unknown_kind", "Expected a JPEG, PNG, WebP, GIF or BMP image.")
+    try:
+        with Image.open(io.BytesIO(content), formats=[kind]) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise ApiError(413, "too_many_pixels", _too_many(max_pixels)) from None
+    except Exception:  # Pillow's readers raise whatever a damaged file leads them into
+        raise ApiError(422, "damaged", "The image is damaged: its header cannot be read.") from None
+    if width * height > max_pixels:
+        raise ApiError(413, "too_many_pixels", f"{width}x{height} pixels: {_too_many(max_pixels)}")
+    if kind == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
+        raise ApiError(422, "damaged", "The image is damaged: a JPEG of more than a hundred scans.")
+    try:
+        return decode_image(content)
+    except ImageError as error:
+        raise ApiError(422, "damaged", f"The image cannot be read: {error}.") from None
+
+
+def _too_many(max_pixels: int) -> str:
+    return f"at most {max_pixels / 1e6:.3g} million pixels are taken; send a smaller image."
+
 
 BATCH = 32
 
@@ -24,7 +565,7 @@ _Asked: TypeAlias = "list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]"
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture as it came.
+    """An image as it came.
 
     Attributes:
         name: of the file, as the client calls it.
@@ -37,7 +578,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class FaceCrops:
-    """The faces of a picture, cut out by a worker."""
+    """The faces of an image, cut out by a worker."""
 
     size_wh: tuple[int, int]
     xyxy: np.ndarray
@@ -46,7 +587,7 @@ class FaceCrops:
 
 
 class Predictor:
-    """Reads pictures.
+    """Reads images.
 
     Args:
         workers: decode, crop and classify.
@@ -67,8 +608,8 @@ class Predictor:
             Refused: there is none (503).
         """
         if self.n_waiting >= self._max_waiting:
-            raise Refused(
-                503, "busy", "Too many pictures are waiting; try again in a moment.", retry_after_s=1
+            raise ApiError(
+                503, "busy", "Too many images are waiting; try again in a moment.", retry_after_s=1
             )
         self.n_waiting += 1
         try:
@@ -79,10 +620,10 @@ class Predictor:
     async def predict(
         self, choice: ModelChoice, uploads: Sequence[Upload], max_pixels: int
     ) -> list[dict[str, Any]]:
-        """What is in each picture, as the API says it.
+        """What is in each image, as the API says it.
 
         Raises:
-            Refused: no picture could be read, for the first one's reason; or the model cannot be used.
+            Refused: no image could be read, for the first one's reason; or the model cannot be used.
         """
         found = await asyncio.gather(*(self._one(choice, u, max_pixels) for u in uploads))
         refused = [refusal for _, refusal in found if refusal is not None]
@@ -92,7 +633,7 @@ class Predictor:
 
     async def _one(
         self, choice: ModelChoice, upload: Upload, max_pixels: int
-    ) -> tuple[dict[str, Any], Refused | None]:
+    ) -> tuple[dict[str, Any], ApiError | None]:
         entry: dict[str, Any] = {
             "name": upload.name,
             "width": None,
@@ -104,7 +645,7 @@ class Predictor:
             found: FaceCrops = await self._workers.run(
                 cut_faces, choice, upload.content, max_pixels, by_image=True
             )
-        except Refused as refusal:
+        except ApiError as refusal:
             return {**entry, "error": refusal.message}, refusal
         entry["width"], entry["height"] = found.size_wh
         if len(found.crops):
@@ -176,8 +717,8 @@ class _Batcher:
 
 
 def cut_faces(models: OpenModels, choice: ModelChoice, content: bytes, max_pixels: int) -> FaceCrops:
-    """The faces of a picture; in a worker. Raises Refused."""
-    rgb = read_picture(content, max_pixels)
+    """The faces of an image; in a worker. Raises Refused."""
+    rgb = read_image(content, max_pixels)
     xyxy, crops, _ = models.get(choice).cropper.cut(rgb)
     faces = Faces(xyxy, np.ones(len(xyxy), np.float32))
     return FaceCrops((rgb.shape[1], rgb.shape[0]), xyxy, crops, face_quality(crops, faces))

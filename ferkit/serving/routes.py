@@ -1,5 +1,7 @@
 """The paths of the API."""
 
+import dataclasses
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,21 +10,82 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from ferkit.serving import answers
-from ferkit.serving.access import bearer, client_of
-from ferkit.serving.errors import Refused
-from ferkit.serving.film_job import FilmJob
-from ferkit.serving.films import receive_film
-from ferkit.serving.jobs import FILES
-from ferkit.serving.predict import Upload
-from ferkit.serving.purposes import check_purpose
-from ferkit.serving.service import Service
+from ferkit.serving import api as answers
+from ferkit.serving.api import PURPOSES, REASON_EN, REASON_KO, ApiError, check_purpose
+from ferkit.serving.jobs import FILES, JobQueue, receive_video
+from ferkit.serving.monitoring import EventLog, Metrics
+from ferkit.serving.predict import ModelCatalog, Predictor, Upload, Workers
+from ferkit.serving.security import Auth, bearer, client_of
+from ferkit.serving.settings import ServeSettings
 from ferkit.serving.stream import StreamSession
+from ferkit.serving.video_job import VideoJob
+
+
+class Service:
+    """What requests share; made and taken down with the server.
+
+    Args:
+        settings: the server's.
+        console: whether to log to standard error.
+
+    Raises:
+        FerkitError: the log cannot be written, or the default model not be opened.
+    """
+
+    def __init__(self, settings: ServeSettings, console: bool = True) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.metrics = Metrics()
+        self.log = EventLog(settings.log_dir, console)
+        self.access = Auth(settings)
+        self.catalog = ModelCatalog(settings)
+        self.workers = Workers(settings, self.catalog)
+        self.predictor = Predictor(self.workers, self.metrics, limits.max_waiting)
+        self.jobs = JobQueue(limits, self.metrics)
+        self.streams: dict[str, int] = {}
+        self.ready = False
+        self.workers.warm_up(self.catalog.get(None))
+
+    async def open(self) -> None:
+        """Begin."""
+        await self.jobs.open()
+        self.ready = True
+        self.log.write("started", version=metadata.version("ferkit"), model=self.catalog.default)
+
+    async def close(self) -> None:
+        """Take everything down."""
+        self.ready = False
+        await self.jobs.close()
+        self.workers.close()
+        self.log.write("stopped")
+        self.log.close()
+
+    def info(self) -> dict[str, Any]:
+        """What a client should know before it asks."""
+        allowed = set(self.settings.allow_purpose)
+        return {
+            "version": metadata.version("ferkit"),
+            "purposes": [
+                {
+                    "id": p.id,
+                    "en": p.en,
+                    "ko": p.ko,
+                    "allowed": not p.prohibited or p.id in allowed,
+                    "reason_en": REASON_EN if p.prohibited else None,
+                    "reason_ko": REASON_KO if p.prohibited else None,
+                }
+                for p in PURPOSES
+            ],
+            "limits": dataclasses.asdict(self.settings.limits),
+            "token_required": self.settings.token is not None,
+            "default_purpose": self.settings.purpose,
+        }
+
 
 router = APIRouter()
 
 SHORTEST_S = 0.01
-"""Below it all frames of a film are looked at: none has more than a hundred a second."""
+"""Below it all frames of a video are looked at: none has more than a hundred a second."""
 
 ModelName = Annotated[str, Query(description="Out of GET /v1/models; the default if left out.")]
 PurposeName = Annotated[str, Query(description="What the expressions are read for; see GET /v1/info.")]
@@ -72,7 +135,7 @@ async def models(request: Request) -> answers.Models:
 
 @router.post(
     "/v1/predict",
-    summary="Read the expressions in pictures",
+    summary="Read the expressions in images",
     responses=problems(404, 415, 503),
     openapi_extra=binary("image/jpeg", "image/png", "image/webp", field="images", several=True),
 )
@@ -87,9 +150,9 @@ async def predict(
     with service.predictor.place():
         chosen = await run_in_threadpool(service.catalog.get, model)
         request.state.note["model"] = chosen.name
-        uploads = await _pictures(request, service.settings.limits.max_pictures)
+        uploads = await _images(request, service.settings.limits.max_pictures)
         found = await service.predictor.predict(chosen, uploads, service.settings.limits.max_pixels)
-    service.metrics.faces.labels("picture").inc(sum(len(picture["faces"]) for picture in found))
+    service.metrics.faces.labels("picture").inc(sum(len(image["faces"]) for image in found))
     return answers.Prediction.model_validate(
         {"model": chosen.name, "labels": chosen.labels.names, "images": found}
     )
@@ -98,7 +161,7 @@ async def predict(
 @router.post(
     "/v1/video",
     status_code=202,
-    summary="Read a film; gives a job",
+    summary="Read a video; gives a job",
     responses=problems(404, 415, 503),
     openapi_extra=binary("video/mp4", "video/webm", "application/octet-stream", field="file", several=False),
 )
@@ -118,10 +181,10 @@ async def video(
     declare(request, purpose, x_ferkit_purpose)
     chosen = await run_in_threadpool(service.catalog.get, model)
     with service.jobs.new(client_of(request.scope)) as job:
-        film = await receive_film(request, job.folder)
+        video = await receive_video(request, job.folder)
         request.state.note["model"] = chosen.name
-        what = FilmJob(
-            film.name,
+        what = VideoJob(
+            video.name,
             str(chosen.folder.resolve()),
             settings.detector,
             None if settings.detector_weights is None else str(settings.detector_weights.resolve()),
@@ -136,14 +199,14 @@ async def video(
     return answers.JobState(**job.describe(_prefix(request)))
 
 
-@router.get("/v1/jobs/{id}", summary="How far a film is", responses=problems(404))
+@router.get("/v1/jobs/{id}", summary="How far a video is", responses=problems(404))
 async def job_state(request: Request, id: str) -> answers.JobState:
     return answers.JobState(**service_of(request).jobs.get(id).describe(_prefix(request)))
 
 
 @router.get(
     "/v1/jobs/{id}/{file}",
-    summary="A film's results: result.json, faces.csv, timeline.png or annotated.mp4",
+    summary="A video's results: result.json, faces.csv, timeline.png or annotated.mp4",
     responses={
         200: {"content": {kind.partition(";")[0]: {} for kind in FILES.values()}},
         **problems(404, 409),
@@ -153,19 +216,19 @@ async def job_state(request: Request, id: str) -> answers.JobState:
 async def job_file(request: Request, id: str, file: str) -> FileResponse:
     job = service_of(request).jobs.get(id)
     if file not in FILES:
-        raise Refused(404, "no_file", f"Expected one of {', '.join(FILES)}.")
+        raise ApiError(404, "no_file", f"Expected one of {', '.join(FILES)}.")
     if job.status != "done":
-        raise Refused(409, "not_done", f"The film is {job.status}; its results are there when it is done.")
+        raise ApiError(409, "not_done", f"The video is {job.status}; its results are there when it is done.")
     path = job.folder / file
     if not path.is_file():
-        raise Refused(404, "no_file", "This was not asked for with the film.")
+        raise ApiError(404, "no_file", "This was not asked for with the video.")
     return FileResponse(path, media_type=FILES[file], filename=file, content_disposition_type="inline")
 
 
 @router.delete(
     "/v1/jobs/{id}",
     status_code=204,
-    summary="Stop a film if it is being read, and remove it",
+    summary="Stop a video if it is being read, and remove it",
     responses=problems(404),
     response_class=Response,
 )
@@ -186,7 +249,7 @@ async def stream(socket: WebSocket) -> None:
         lambda token: service.access.may_enter(token if shown is None else shown, client),
     )  # fmt: skip
     if sum(streams.values()) >= most or streams.get(client, 0) >= max(1, most // 2):
-        await session.turn_away(Refused(429, "too_many", "Too many streams are open; try again later."))
+        await session.turn_away(ApiError(429, "too_many", "Too many streams are open; try again later."))
         return
     streams[client] = streams.get(client, 0) + 1
     service.metrics.streams.inc()
@@ -207,7 +270,7 @@ async def health() -> dict[str, str]:
 @router.get("/ready", summary="Whether it takes requests", responses={503: {"model": answers.Problem}})
 async def ready(request: Request) -> dict[str, str]:
     if not service_of(request).ready:
-        raise Refused(503, "starting", "The server is not ready yet.", retry_after_s=1)
+        raise ApiError(503, "starting", "The server is not ready yet.", retry_after_s=1)
     return {"status": "ready"}
 
 
@@ -220,15 +283,15 @@ def _prefix(request: Request) -> str:
     return str(request.scope.get("root_path", ""))
 
 
-async def _pictures(request: Request, most: int) -> list[Upload]:
+async def _images(request: Request, most: int) -> list[Upload]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         content = await request.body()
         if not content:
-            raise Refused(422, "no_picture", "Expected a picture as the body, or as the part 'images'.")
+            raise ApiError(422, "no_picture", "Expected an image as the body, or as the part 'images'.")
         return [Upload("image", content)]
     async with request.form(max_files=most, max_fields=16, max_part_size=1000) as form:
         parts = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
         if not parts:
-            raise Refused(422, "no_picture", "Expected pictures as parts called 'images', with file names.")
+            raise ApiError(422, "no_picture", "Expected images as parts called 'images', with file names.")
         return [Upload(Path(part.filename or "image").name, await part.read()) for part in parts]

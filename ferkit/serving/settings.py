@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DataError
-from ferkit.serving.purposes import BY_ID
+from ferkit.serving.api import BY_ID
 
 PREFIX = "FER_SERVE_"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -22,18 +22,18 @@ class Limits:
     """How much the server takes on.
 
     Attributes:
-        max_bytes: of a request with pictures.
+        max_bytes: of a request with images.
         max_pictures: in one request.
-        max_pixels: of a picture, read from its header before it is decoded.
+        max_pixels: of an image, read from its header before it is decoded.
         max_frame_bytes, max_frame_pixels: of one frame of a stream.
         max_fps: frames a second of a stream; more are refused.
-        max_film_bytes, max_film_pixels, max_duration_s: of a film: its file, one of its frames, its length.
-        max_jobs: films that wait or are read at a time.
-        job_ttl_s: results of a film are removed so long after it was read.
-        max_results_bytes: of the results of all films together; the oldest go first.
+        max_film_bytes, max_film_pixels, max_duration_s: of a video: its file, one of its frames, its length.
+        max_jobs: videos that wait or are read at a time.
+        job_ttl_s: results of a video are removed so long after it was read.
+        max_results_bytes: of the results of all videos together; the oldest go first.
         max_streams: at a time; half of them at most for one client.
         max_connections: at a time.
-        max_waiting: requests with pictures at a time.
+        max_waiting: requests with images at a time.
         rate: requests a second of one client, over a while; 0 for no limit.
         body_timeout_s: a request must send something so often, and be complete after ten times as long plus a
             second for each 100 kB.
@@ -74,9 +74,9 @@ class ServeSettings:
         trusted_proxy: addresses of proxies whose X-Forwarded-For and -Proto hold.
         model: the default one: name or folder; None for the one that comes with ferkit.
         models_dir: those that may be chosen.
-        detector, detector_weights: see :func:`ferkit.inference.cropping.settle_faces`.
-        detect_size: the detector sees frames of streams and films scaled down to this longer side, in pixels.
-        processes: workers that read pictures and frames; None for one a core, eight at most.
+        detector, detector_weights: see :func:`ferkit.faces.cropping.resolve_faces`.
+        detect_size: the detector sees frames of streams and videos scaled down to this longer side, in pixels.
+        processes: workers that read images and frames; None for one a core, eight at most.
         root_path: the prefix under which a proxy offers the server, such as ``/faces``.
         log_dir: one file a day goes there.
         limits: how much it takes on.

@@ -3,30 +3,226 @@
 import asyncio
 import contextlib
 import json
+import math
+import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ferkit.serving.errors import Refused, own_fault
-from ferkit.serving.frames import (
-    StreamFrame,
-    StreamSettings,
-    calibrate_stream,
-    parse_frame,
-    prepare_stream,
-    read_frame,
-    reset_stream,
+from ferkit.core.errors import DataError
+from ferkit.faces.tracking import FaceTracker, TrackerSettings
+from ferkit.inference.engine import Engine, EngineSettings, FrameResult, LiveScheduler
+from ferkit.inference.smoothing import UNSURE, LabelSmoother, NeutralCalibration, SmoothingSettings
+from ferkit.inference.video import UNSURE_NAME
+from ferkit.serving.api import ApiError, check_purpose, internal_error
+from ferkit.serving.monitoring import EventLog, Metrics
+from ferkit.serving.predict import (
+    ModelCatalog,
+    ModelChoice,
+    OpenModel,
+    OpenModels,
+    Workers,
+    describe_labels,
+    image_kind,
+    new_id,
+    read_image,
 )
-from ferkit.serving.log import EventLog
-from ferkit.serving.metrics import Metrics
-from ferkit.serving.purposes import check_purpose
 from ferkit.serving.settings import ServeSettings
-from ferkit.serving.shelf import ModelCatalog, ModelChoice, describe_labels
-from ferkit.serving.workers import Workers, new_id
+
+HEADER = struct.Struct("<Id")
+"""Before each image: the frame's number, and when it was taken, in milliseconds of the client's clock."""
+
+KINDS = ("JPEG", "WEBP", "PNG")
+
+LONGEST_GAP_S = 10.0
+
+KEEP_S = 3.0
+"""A face keeps its number so long without being seen: a line may stall for a second or two."""
+
+
+@dataclass(frozen=True)
+class StreamFrame:
+    """A frame as it came.
+
+    Attributes:
+        number: the client's.
+        captured_ms: by the client's clock, finite.
+        content: the image's bytes.
+        received_s: by this process's ``time.perf_counter``.
+    """
+
+    number: int
+    captured_ms: float
+    content: bytes
+    received_s: float
+
+
+def parse_frame(message: bytes, max_bytes: int) -> StreamFrame:
+    """The frame in a binary message.
+
+    Raises:
+        Refused: it is none (400), of another kind (415), or too large (413).
+    """
+    if len(message) <= HEADER.size:
+        raise ApiError(
+            400,
+            "bad_frame",
+            f"Expected {HEADER.size} bytes of header and an image, found {len(message)} bytes.",
+        )
+    number, captured_ms = HEADER.unpack_from(message)
+    if not math.isfinite(captured_ms):
+        raise ApiError(400, "bad_frame", "Expected a finite time of capture in the frame's header.")
+    content = message[HEADER.size :]
+    if len(content) > max_bytes:
+        raise ApiError(413, "large_frame", f"A frame has at most {max_bytes} bytes; send smaller ones.")
+    if image_kind(content) not in KINDS:
+        raise ApiError(415, "unknown_kind", "Expected JPEG, WebP or PNG after the frame's header.")
+    return StreamFrame(number, captured_ms, content, time.perf_counter())
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What a worker needs to read a stream, at any time anew.
+
+    Attributes:
+        id: under which the worker keeps what it knows of the stream.
+        fps: that the client means to send, so that the work fits between two frames.
+        max_pixels: of a frame.
+        detect_size: the detector sees frames scaled down to this longer side, in pixels.
+    """
+
+    id: int
+    fps: float
+    max_pixels: int
+    detect_size: int
+
+
+class StreamReader:
+    """Reads the frames of one client, in a worker.
+
+    Args:
+        model: whose classifier and detector it shares.
+        settings: the stream's.
+    """
+
+    def __init__(self, model: OpenModel, settings: StreamSettings) -> None:
+        start_confidence = 0.0 if model.faces.settings.detector == "haar" else 0.6  # not on others' scale
+        self.engine = Engine(
+            model.classifier,
+            model.detector,
+            LabelSmoother(SmoothingSettings(), len(model.labels)),
+            EngineSettings(model.faces.settings, model.resize, settings.detect_size),
+            FaceTracker(TrackerSettings(start_confidence=start_confidence, keep_s=KEEP_S)),
+            LiveScheduler(settings.fps),
+        )
+        self.model = model
+        self._max_pixels = settings.max_pixels
+        self._clock = _StreamClock()
+
+    def read(self, frame: StreamFrame, n_dropped: int) -> tuple[str, int]:
+        """The answer as JSON, and how many faces are in it.
+
+        Raises:
+            Refused: the image cannot be read.
+        """
+        rgb = read_image(frame.content, self._max_pixels)
+        result = self.engine.process(rgb, self._clock.at(frame))
+        neutral = self.engine.neutral
+        answer = {
+            "type": "result",
+            "frame": frame.number,
+            "captured_ms": frame.captured_ms,
+            "age_ms": round((time.perf_counter() - frame.received_s) * 1000, 1),
+            "dropped": n_dropped,
+            "width": rgb.shape[1],
+            "height": rgb.shape[0],
+            "faces": _faces(result, self.model.labels.names),
+            "neutral_left_s": 0.0 if neutral is None else round(neutral.seconds_left(result.timestamp_s), 2),
+        }
+        return json.dumps(answer, ensure_ascii=False, allow_nan=False), len(result)
+
+
+def open_reader(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> StreamReader:
+    """The stream's reader in this worker; a new one if it has none. Raises Refused."""
+    if settings.id not in models.streams:
+        models.streams[settings.id] = StreamReader(models.get(choice), settings)
+    reader: StreamReader = models.streams[settings.id]
+    return reader
+
+
+def prepare_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
+    """Open what the stream needs; in a worker. Raises Refused."""
+    open_reader(models, choice, settings)
+
+
+def read_frame(
+    models: OpenModels, choice: ModelChoice, settings: StreamSettings, taken: tuple[StreamFrame, int]
+) -> tuple[str, int]:
+    """See :meth:`StreamReader.read`; in a worker. Raises Refused."""
+    return open_reader(models, choice, settings).read(*taken)
+
+
+def calibrate_stream(
+    models: OpenModels, choice: ModelChoice, settings: StreamSettings, seconds: float
+) -> None:
+    """Learn from resting faces for so long from now on; in a worker.
+
+    Raises:
+        Refused: the model has no neutral class.
+    """
+    reader = open_reader(models, choice, settings)
+    try:
+        reader.engine.neutral = NeutralCalibration(reader.model.labels, seconds)
+    except DataError as error:
+        raise ApiError(422, "no_neutral", f"{error}.") from None
+
+
+def reset_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
+    """Forget everybody; in a worker. Raises Refused."""
+    open_reader(models, choice, settings).engine.reset()
+
+
+class _StreamClock:
+    """Seconds that never run backwards, from the client's clock as far as it can be believed."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._last: StreamFrame | None = None
+
+    def at(self, frame: StreamFrame) -> float:
+        if self._last is not None:
+            gap_s = (frame.captured_ms - self._last.captured_ms) / 1000
+            if not 0 < gap_s < LONGEST_GAP_S:
+                gap_s = frame.received_s - self._last.received_s
+            self._now_s += max(0.0, gap_s)
+        self._last = frame
+        return self._now_s
+
+
+def _faces(result: FrameResult, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    ids = result.faces.track_id
+    faces = []
+    for i in range(len(result)):
+        shown = int(result.label[i])
+        proba = result.proba[i]
+        faces.append(
+            {
+                "id": 0 if ids is None else int(ids[i]),
+                "box": [round(float(v), 1) for v in result.faces.xyxy[i]],
+                "confidence": round(float(proba.max() if shown == UNSURE else proba[shown]), 4),
+                "quality": round(float(result.quality[i]), 3),
+                "label": UNSURE_NAME if shown == UNSURE else names[shown],
+                "probabilities": [round(float(p), 4) for p in proba],
+                "raw": [round(float(p), 4) for p in result.raw[i]],
+            }
+        )
+    return faces
+
 
 START_S = 10.0
 SEND_S = 10.0
@@ -89,12 +285,12 @@ class StreamSession:
             await self._serve()
         except WebSocketDisconnect as end:
             code = end.code
-        except Refused as refused:
+        except ApiError as refused:
             code = refused.close_code
             self._metrics.refused.labels(refused.code).inc()
             await self._say_no(refused)
         except Exception as error:
-            fault = own_fault(self._log.fault(error))
+            fault = internal_error(self._log.fault(error))
             code = fault.close_code
             await self._say_no(fault)
         finally:
@@ -117,9 +313,9 @@ class StreamSession:
         try:
             start = Start.model_validate_json(text)
         except ValidationError as error:
-            raise Refused(400, "bad_start", f"Expected a message of type start: {_first(error)}.") from None
+            raise ApiError(400, "bad_start", f"Expected a message of type start: {_first(error)}.") from None
         if not self._may_enter(start.token):
-            raise Refused(401, "no_token", "Expected the server's token in the message start.")
+            raise ApiError(401, "no_token", "Expected the server's token in the message start.")
         allowed = frozenset(self._settings.allow_purpose)
         self._purpose = check_purpose(start.purpose, self._settings.purpose, allowed)
         self._fps = min(start.fps, self._limits.max_fps)
@@ -173,7 +369,7 @@ class StreamSession:
     async def _answer(self) -> None:
         try:
             text, n_faces = await self._ask(read_frame, take=self._take)
-        except Refused as refused:
+        except ApiError as refused:
             self._n_unreadable += 1
             self._metrics.frames.labels("unreadable").inc()
             one_frame = refused.status == 422 or refused.code == "reader_lost"
@@ -202,7 +398,7 @@ class StreamSession:
             command = json.loads(text)
             kind = command["type"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise Refused(400, "bad_command", "Expected a JSON object with a type.") from None
+            raise ApiError(400, "bad_command", "Expected a JSON object with a type.") from None
         async with self._engine:
             try:
                 if kind == "neutral":
@@ -212,8 +408,8 @@ class StreamSession:
                 elif kind == "model":
                     await self._use(str(command.get("name")))
                 else:
-                    raise Refused(400, "bad_command", "Expected a command neutral, reset or model.")
-            except Refused as refused:
+                    raise ApiError(400, "bad_command", "Expected a command neutral, reset or model.")
+            except ApiError as refused:
                 if refused.status == 400:
                     raise
                 await self._send({"type": "error", "fatal": False, **refused.body})
@@ -224,16 +420,16 @@ class StreamSession:
             async with asyncio.timeout(timeout_s):
                 message = await self._socket.receive()
         except TimeoutError:
-            raise Refused(408, "idle", f"No {what} came for {timeout_s:g} s.") from None
+            raise ApiError(408, "idle", f"No {what} came for {timeout_s:g} s.") from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         content = message.get("text")
         if content is None:
             if text_only:
-                raise Refused(400, "bad_start", "Expected a text message of type start first.")
+                raise ApiError(400, "bad_start", "Expected a text message of type start first.")
             content = message.get("bytes") or b""
         elif len(content) > 4096:
-            raise Refused(400, "bad_command", "Expected a command of at most 4096 characters.")
+            raise ApiError(400, "bad_command", "Expected a command of at most 4096 characters.")
         return content
 
     def _count(self) -> None:
@@ -244,7 +440,7 @@ class StreamSession:
         self._counted_s = now_s
         self._tokens -= 1
         if self._tokens < 0:
-            raise Refused(429, "too_fast", f"At most {self._limits.max_fps:g} frames a second are taken.")
+            raise ApiError(429, "too_fast", f"At most {self._limits.max_fps:g} frames a second are taken.")
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._send_text(json.dumps(message, ensure_ascii=False))
@@ -254,16 +450,16 @@ class StreamSession:
             async with asyncio.timeout(SEND_S):
                 await self._socket.send_text(text)
         except TimeoutError:
-            raise Refused(408, "slow", "The answers were not read in time.") from None
+            raise ApiError(408, "slow", "The answers were not read in time.") from None
         except RuntimeError:  # closed meanwhile
             raise WebSocketDisconnect(1006) from None
 
-    async def turn_away(self, refused: Refused) -> None:
+    async def turn_away(self, refused: ApiError) -> None:
         """Close without serving."""
         self._metrics.refused.labels(refused.code).inc()
         await self._say_no(refused)
 
-    async def _say_no(self, refused: Refused) -> None:
+    async def _say_no(self, refused: ApiError) -> None:
         with contextlib.suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
             message = {"type": "error", "fatal": True, **refused.body}
             async with asyncio.timeout(1.0):
@@ -274,7 +470,7 @@ class StreamSession:
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 60:
-        raise Refused(400, "bad_command", "Expected seconds above 0 and up to 60.")
+        raise ApiError(400, "bad_command", "Expected seconds above 0 and up to 60.")
     return float(value)
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.audit.fix import default_manifest, fix, undo, undo_record
-from ferkit.audit.plan import content_digest, follow, read_plan
+from ferkit.audit.plan import content_digest, default_manifest, fix, follow, read_plan, undo, undo_record
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset
@@ -33,7 +32,7 @@ def plan(tmp_path: Path) -> Path:
     )
 
 
-def test_a_plan_becomes_a_manifest_and_no_picture_is_touched(dataset: Dataset, data: Path, plan: Path):
+def test_a_plan_becomes_a_manifest_and_no_image_is_touched(dataset: Dataset, data: Path, plan: Path):
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     done = fix(dataset, plan, default_manifest(data))
     assert done.manifest == data.parent / "faces-audited.csv"
@@ -74,7 +73,7 @@ def test_lines_that_cannot_be_followed_are_listed_and_the_others_are_applied(
     dataset: Dataset, data: Path, tmp_path: Path
 ):
     (data / C).unlink()
-    other = content_digest(b"another picture")
+    other = content_digest(b"another image")
     plan = write_plan(
         tmp_path / "plan.csv",
         [
@@ -95,7 +94,7 @@ def test_lines_that_cannot_be_followed_are_listed_and_the_others_are_applied(
     reasons = {refusal.line.number: refusal.reason for refusal in applied.refused}
     assert list(reasons) == [3, 4, 5, 6, 7, 8, 9, 10]
     for number, words in (
-        (3, "no such picture"), (4, "cannot be read"), (5, "changed since"), (6, "a label out of angry, happy, sad"),
+        (3, "no such image"), (4, "cannot be read"), (5, "changed since"), (6, "a label out of angry, happy, sad"),
         (7, "was sad in the audit and is happy now"), (8, "an action out of"), (9, "line 2 decides"),
         (10, "which person"),
     ):  # fmt: skip
@@ -104,14 +103,14 @@ def test_lines_that_cannot_be_followed_are_listed_and_the_others_are_applied(
 
 def test_a_plan_of_which_nothing_can_be_followed_writes_nothing(dataset: Dataset, data: Path, tmp_path: Path):
     plan = write_plan(tmp_path / "plan.csv", [("nobody.png", "drop")])
-    with pytest.raises(DataError, match=r"nothing in .* can be followed .*no such picture"):
+    with pytest.raises(DataError, match=r"nothing in .* can be followed .*no such image"):
         fix(dataset, plan, default_manifest(data))
     assert list(data.parent.glob("*audited*")) == []
 
 
 def test_a_plan_that_drops_everything_is_refused(dataset: Dataset, data: Path, tmp_path: Path):
     plan = write_plan(tmp_path / "plan.csv", [(sample.path, "drop") for sample in dataset.samples])
-    with pytest.raises(DataError, match="drops every picture"):
+    with pytest.raises(DataError, match="drops every image"):
         fix(dataset, plan, default_manifest(data))
 
 
@@ -181,7 +180,7 @@ def test_boxes_and_attributes_stay(tmp_path: Path, data: Path):
     assert dict(mended[1].attributes) == {"sex": "m"}
 
 
-def test_pictures_inside_one_file_cannot_be_fixed(tmp_path: Path):
+def test_images_inside_one_file_cannot_be_fixed(tmp_path: Path):
     file = tmp_path / "faces.npz"
     np.savez(file, images=np.zeros((4, 8, 8), np.uint8), labels=np.array(["a", "b", "a", "b"]))
     dataset = load_dataset(file)

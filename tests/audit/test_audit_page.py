@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ferkit.audit.findings import KINDS, Audit, Finding, Note
-from ferkit.audit.fix import default_manifest, fix
 from ferkit.audit.page import render_page, write_audit
+from ferkit.audit.plan import default_manifest, fix
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.table import table_rows
+from ferkit.datasets.tables import table_rows
 
 TEMPLATES = resources.files("ferkit.audit.templates")
 
@@ -113,11 +113,11 @@ def test_what_is_ticked_becomes_a_plan_that_can_be_applied(
     assert counts == {"drop": 2, "relabel": found.counts()["wrong_label"], "same-person": 2, "keep": 1}
     mended = {sample.path: sample for sample in load_dataset(done.manifest).samples}
     assert len(mended) == len(found.dataset) - 2
-    # The pictures have persons already, and the first one's name is taken for both.
+    # The images have persons already, and the first one's name is taken for both.
     assert mended["faces/train/happy/p902_copy.png"].group == "p004"
     assert next(table_rows(done.manifest))[0] == "path"
     click("#language")
     assert browser.title == "데이터 점검: faces"
     browser.refresh()
-    assert browser.execute_script("return document.querySelectorAll('.picture input:checked').length") >= 4
+    assert browser.execute_script("return document.querySelectorAll('.image input:checked').length") >= 4
     assert [entry["message"] for entry in browser.get_log("browser")] == []

@@ -5,19 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.audit.detection import framed
-from ferkit.audit.drift import classifier_two_sample
-from ferkit.audit.findings import DROP, Action, Audit, Finding
-from ferkit.audit.labels import LabelSettings, doubt
-from ferkit.audit.looks import faceless_findings, unusualness
+from ferkit.audit.checks import (
+    LabelSettings,
+    classifier_two_sample,
+    doubt,
+    framed,
+    no_face_findings,
+    unusualness,
+)
+from ferkit.audit.findings import DROP, Action, Audit, Finding, findings_text
 from ferkit.audit.run import AuditSettings, Embedded, audit, kept_apart
-from ferkit.audit.words import sentence
+from ferkit.core.console import Progress
 from ferkit.core.errors import DataError
-from ferkit.core.faces import Faces
-from ferkit.core.progress import Progress
+from ferkit.core.types import Faces
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies
-from ferkit.embedder.table import EmbeddingTable
+from ferkit.embedder.store import EmbeddingTable
 
 QUIET = Progress("", quiet=True)
 
@@ -79,38 +82,38 @@ def test_wrong_labels_come_with_the_right_one(found: Audit):
     assert [f.severity for f in findings] == sorted((f.severity for f in findings), reverse=True)
 
 
-def test_useless_pictures_are_told_apart(found: Audit):
+def test_useless_images_are_told_apart(found: Audit):
     assert paths(found, only(found, "blank")) == ["train/sad/p903_빈.png"]
     assert paths(found, only(found, "tiny")) == ["train/sad/p904_tiny.png"]
     assert paths(found, only(found, "blurred")) == ["train/sad/p905_blur.png"]
     assert paths(found, found.of("outlier")[0]) == ["train/sad/p905_blur.png"]
-    assert only(found, "unreadable").facts["reason"] == "the content is not a picture of a known format"
+    assert only(found, "unreadable").facts["reason"] == "the content is not an image of a known format"
 
 
 def test_what_was_not_looked_for_is_said(dataset: Dataset):
     bare = dataset.subset([replace(s, split=None, group=None) for s in dataset.samples])
-    found = audit(bare, None, AuditSettings(), progress=QUIET, say=lambda sentence: None)
+    found = audit(bare, None, AuditSettings(), progress=QUIET, say=lambda findings_text: None)
     assert {note.key for note in found.notes} == {"no_persons", "no_split", "no_embeddings", "no_detector"}
-    assert "인물 정보가 없어" in sentence(found.notes[0], "ko")
+    assert "인물 정보가 없어" in findings_text(found.notes[0], "ko")
     assert found.counts()["split_copy"] == found.counts()["wrong_label"] == 0
 
 
-def test_embeddings_of_other_pictures_are_refused(dataset: Dataset, embedded: Embedded):
+def test_embeddings_of_other_images_are_refused(dataset: Dataset, embedded: Embedded):
     table = embedded.table
     foreign = EmbeddingTable(
         table.X, table.y, np.array([f"x/{p}" for p in table.paths], object), table.groups, table.split
     )
-    with pytest.raises(DataError, match="of other pictures"):
-        audit(dataset, Embedded(foreign, ""), AuditSettings(), progress=QUIET, say=lambda sentence: None)
+    with pytest.raises(DataError, match="of other images"):
+        audit(dataset, Embedded(foreign, ""), AuditSettings(), progress=QUIET, say=lambda findings_text: None)
 
 
 def test_one_class_is_said_to_be_too_few(dataset: Dataset, embedded: Embedded):
     one = dataset.subset([replace(s, label="happy") for s in dataset.samples])
-    found = audit(one, embedded, AuditSettings(), progress=QUIET, say=lambda sentence: None)
+    found = audit(one, embedded, AuditSettings(), progress=QUIET, say=lambda findings_text: None)
     assert "few_classes" in {note.key for note in found.notes}
 
 
-def test_copies_and_pictures_of_one_person_share_a_fold(dataset: Dataset):
+def test_copies_and_images_of_one_person_share_a_fold(dataset: Dataset):
     rows = {sample.path: row for row, sample in enumerate(dataset.samples)}
     copy, original = rows["train/sad/p901_copy.png"], rows["train/angry/p000_a.png"]
     near = np.array([sorted((copy, original))])
@@ -129,10 +132,10 @@ def test_persons_are_guessed_from_identities_where_names_do_not_tell(dataset: Da
     X[rows["test/happy/p100_a.png"]] = X[rows["train/sad/p005_a.png"]] * 1.1
     identities = Embedded(EmbeddingTable(X, table.y, table.paths, table.groups, table.split), "faces")
     found = audit(
-        nameless, None, AuditSettings(), identities=identities, progress=QUIET, say=lambda sentence: None
+        nameless, None, AuditSettings(), identities=identities, progress=QUIET, say=lambda findings_text: None
     )
     assert paths(found, only(found, "split_person")) == ["test/happy/p100_a.png", "train/sad/p005_a.png"]
-    assert "1 persons were guessed from faces" in sentence(found.notes[0])
+    assert "1 persons were guessed from faces" in findings_text(found.notes[0])
 
 
 def test_flipped_labels_are_found_on_classes_that_overlap():
@@ -177,7 +180,7 @@ def test_what_lies_far_out_is_unusual():
 
 
 class Brightness:
-    """Finds a face in every picture that is not the one of seed 5."""
+    """Finds a face in every image that is not the one of seed 5."""
 
     name = "brightness"
 
@@ -190,7 +193,7 @@ class Brightness:
         return Faces(np.zeros((n, 4), np.float32), np.full(n, 0.4, np.float32))
 
 
-def test_a_picture_without_a_face_is_found_and_the_look_is_kept(
+def test_a_image_without_a_face_is_found_and_the_look_is_kept(
     dataset: Dataset, embedded: Embedded, tmp_path: Path
 ):
     sample = next(s for s in dataset.samples if "p005" in s.path)
@@ -198,20 +201,20 @@ def test_a_picture_without_a_face_is_found_and_the_look_is_kept(
     for _ in range(2):
         found = audit(
             dataset, embedded, AuditSettings(), detector=detector, cache_dir=tmp_path, progress=QUIET,
-            say=lambda sentence: None,
+            say=lambda findings_text: None,
         )  # fmt: skip
         assert [paths(found, finding) for finding in found.of("not_a_face")] == [[sample.path]]
         assert detector.looked == len(dataset) - 1  # all but the broken one, once
 
 
-def test_only_unusual_pictures_without_a_face_are_to_go():
+def test_only_unusual_images_without_a_face_are_to_go():
     confidence, blank = np.array([0, 0, 0, 0.3, np.nan] + [0.9] * 95), np.zeros(100, bool)
     unusual = np.linspace(1, 2, 100)
     unusual[0] = 9
-    findings = {f.rows[0]: f for f in faceless_findings(confidence, blank, unusual)}
+    findings = {f.rows[0]: f for f in no_face_findings(confidence, blank, unusual)}
     assert {row: f.suggested[0].verb for row, f in findings.items()} == {0: "drop", 1: "keep", 2: "keep"}
     assert findings[0].severity > findings[2].severity > findings[1].severity
-    unknown = faceless_findings(confidence, blank, None)
+    unknown = no_face_findings(confidence, blank, None)
     assert {f.suggested[0].verb for f in unknown} == {"keep"}
 
 
@@ -236,7 +239,9 @@ def test_drift_between_the_parts_names_what_changed(dataset: Dataset, embedded: 
         embedded.table.y, embedded.table.paths, embedded.table.groups, embedded.table.split,
     )  # fmt: skip
     marked = dataset.subset([replace(s, attributes={"place": str(s.split)}) for s in dataset.samples])
-    found = audit(marked, Embedded(shifted, ""), AuditSettings(), progress=QUIET, say=lambda sentence: None)
+    found = audit(
+        marked, Embedded(shifted, ""), AuditSettings(), progress=QUIET, say=lambda findings_text: None
+    )
     [drift] = found.drift
     assert (drift.first, drift.second) == ("train", "test")
     by_name = {difference.what: difference for difference in drift.differences}
@@ -254,7 +259,7 @@ def test_another_data_set_is_compared(dataset: Dataset, embedded: Embedded):
         AuditSettings(),
         against=(other, embedded),
         progress=QUIET,
-        say=lambda sentence: None,
+        say=lambda findings_text: None,
     )
     by_name = {difference.what: difference for difference in found.drift[-1].differences}
     assert by_name["label"].measure == "TV"

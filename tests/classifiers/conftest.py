@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.classifiers.embedding import save_embedding_model
-from ferkit.classifiers.fit import FittedHead, fit_head
-from ferkit.classifiers.heads import LogisticSettings
-from ferkit.classifiers.record import ModelArtifact
-from ferkit.embedder.backbones import Embedder, open_embedder
-from ferkit.faces.settings import FaceSettings
+from ferkit.classifiers.embedding_model import save_embedding_model
+from ferkit.classifiers.heads import FittedHead, LogisticSettings, fit_head
+from ferkit.classifiers.model import ModelArtifact
+from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.faces.cropping import FaceSettings
 
 Problem = tuple[np.ndarray, np.ndarray]
 
@@ -42,8 +41,8 @@ def crops() -> np.ndarray:
     rng = np.random.default_rng(0)
     x, y = np.meshgrid(np.arange(64), np.arange(64))
     waves = [np.sin((x * np.cos(a) + y * np.sin(a)) / 3) for a in (0.0, 1.0, 2.0)]
-    pictures = np.stack([waves[i % 3] for i in range(60)]) * 60 + 128 + rng.normal(0, 25, (60, 64, 64))
-    return np.repeat(pictures.clip(0, 255).astype(np.uint8)[..., None], 3, axis=3)
+    images = np.stack([waves[i % 3] for i in range(60)]) * 60 + 128 + rng.normal(0, 25, (60, 64, 64))
+    return np.repeat(images.clip(0, 255).astype(np.uint8)[..., None], 3, axis=3)
 
 
 @pytest.fixture(scope="session")

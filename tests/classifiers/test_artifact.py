@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferkit.classifiers.artifact import (
-    ModelArtifact,
-    list_artifacts,
-    load_classifier,
-    read_model,
-    write_model,
+from ferkit.classifiers.embedding_model import EmbeddingClassifier, check_fingerprint, load_head
+from ferkit.classifiers.heads import (
+    DummySettings,
+    FittedHead,
+    LogisticSettings,
+    MLPSettings,
+    SVMSettings,
+    fit_head,
 )
-from ferkit.classifiers.embedding import EmbeddingClassifier, check_fingerprint, load_head
-from ferkit.classifiers.fit import FittedHead, fit_head
-from ferkit.classifiers.heads import DummySettings, LogisticSettings, MLPSettings, SVMSettings
+from ferkit.classifiers.model import ModelArtifact, list_artifacts, load_classifier, read_model, write_model
 from ferkit.core.errors import FerkitError, ModelError
-from ferkit.core.fingerprint import file_sha256, fingerprint
-from ferkit.embedder.backbones import Embedder
-from ferkit.faces.settings import FaceSettings
+from ferkit.core.files import file_sha256, fingerprint
+from ferkit.embedder.embedders import Embedder
+from ferkit.faces.cropping import FaceSettings
 
 Save = Callable[..., ModelArtifact]
 
@@ -91,7 +91,7 @@ def test_predicting_imports_neither_scikit_learn_nor_skops(tmp_path: Path, save:
     save(tmp_path / "m")
     code = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from ferkit.classifiers.artifact import load_classifier\n"
+        "from ferkit.classifiers.model import load_classifier\n"
         f"c = load_classifier(Path({str(tmp_path / 'm')!r}))\n"
         "c.predict_proba(np.zeros((1, 64, 64, 3), np.uint8))\n"
         "print([m for m in ('sklearn', 'skops', 'tensorflow', 'joblib') if m in sys.modules])"
@@ -132,7 +132,7 @@ def test_a_head_of_another_backbone_is_refused_even_with_mended_digests(tmp_path
     other = fit_head(
         rng.normal(size=(40, 9)).astype(np.float32), np.array(["a", "b"] * 20), LogisticSettings()
     )
-    from ferkit.classifiers.onnx_head import head_to_onnx
+    from ferkit.classifiers.head_onnx import head_to_onnx
 
     save(tmp_path / "m")
     replace_file(tmp_path / "m", "head.onnx", head_to_onnx(other.pipeline, rng.normal(size=(5, 9))))

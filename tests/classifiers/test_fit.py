@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ferkit.classifiers import fit as fit_module
-from ferkit.classifiers.fit import fit_head
+from ferkit.classifiers import heads as fit_module
 from ferkit.classifiers.heads import (
     HEADS,
     DummySettings,
@@ -15,6 +14,7 @@ from ferkit.classifiers.heads import (
     MLPSettings,
     SVMSettings,
     build_head,
+    fit_head,
     head_settings,
     settings_from_dict,
 )

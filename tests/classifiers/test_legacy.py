@@ -13,9 +13,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from ferkit.classifiers.artifact import ModelArtifact, read_model
-from ferkit.classifiers.embedding import load_head
-from ferkit.classifiers.legacy import import_joblib_head
+from ferkit.classifiers.embedding_model import load_head
+from ferkit.classifiers.import_sklearn import import_joblib_head
+from ferkit.classifiers.model import ModelArtifact, read_model
 from ferkit.core.errors import ModelError
 from tests.classifiers.conftest import Problem
 

@@ -5,9 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ferkit.classifiers.fit import fit_head
-from ferkit.classifiers.heads import DummySettings, HeadSettings, LogisticSettings, MLPSettings, SVMSettings
-from ferkit.classifiers.onnx_head import NotConvertibleError, OnnxHead, head_to_onnx
+from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
+from ferkit.classifiers.heads import (
+    DummySettings,
+    HeadSettings,
+    LogisticSettings,
+    MLPSettings,
+    SVMSettings,
+    fit_head,
+)
 from ferkit.core.errors import ModelError
 from tests.classifiers.conftest import Problem, blobs
 

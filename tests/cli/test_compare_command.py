@@ -31,7 +31,7 @@ def test_a_table_sentences_and_files(faces: Path, tmp_path: Path, monkeypatch: p
     who = ["-c", "dummy", "-c", "logistic@hog", "-c", "peer:fer"]
     text = run(faces, *who, "--allow-leaks", "--detector", "none", "-q")
     lines = text.splitlines()
-    assert lines[0].startswith("faces: 49 training pictures, 21 tested (the data's own test part), 7 classes")
+    assert lines[0].startswith("faces: 49 training images, 21 tested (the data's own test part), 7 classes")
     assert [line.split()[0] for line in lines[2:6]] == ["contender", "dummy", "logistic@hog", "peer:fer"]
     assert lines[5].split()[1] == "failed"
     assert "peer:fer failed: PyPI fer is not installed" in text
@@ -86,7 +86,7 @@ def test_wrong_usage_is_said(arguments: list[str], says: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("nobody", "no contender is called 'nobody'"), ("x@hog", "known: dummy")]
+    ("name", "says"), [("nobody", "no candidate is called 'nobody'"), ("x@hog", "known: dummy")]
 )
-def test_an_unknown_contender_is_said_before_anything_is_read(name: str, says: str):
+def test_an_unknown_candidate_is_said_before_anything_is_read(name: str, says: str):
     assert says in run("nowhere", "-c", name, code=1)

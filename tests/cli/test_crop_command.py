@@ -8,7 +8,7 @@ from PIL import Image
 
 from ferkit.cli import main as fer
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.synthetic.aihub import write_aihub_layout
+from ferkit.datasets.synthetic_aihub import write_aihub_layout
 
 
 def run(*arguments: object) -> Result:
@@ -26,13 +26,13 @@ def aihub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_boxes_are_taken_where_they_are_known(aihub: Path, tmp_path: Path):
     result = run(aihub, tmp_path / "out", "--size", 48, "--gray", "--format", "png")
     assert result.exit_code == 0
-    assert result.stdout == f"13 crops of 13 pictures (13 read now): {tmp_path / 'out' / 'labels.csv'}\n"
-    assert "13 pictures" in result.stderr
+    assert result.stdout == f"13 crops of 13 images (13 read now): {tmp_path / 'out' / 'labels.csv'}\n"
+    assert "13 images" in result.stderr
     assert "1 remarks on the annotations" in result.stderr
     assert "every box is known, no detector is asked" in result.stderr
     dataset = load_dataset(tmp_path / "out" / "labels.csv")
     assert dataset.read(dataset.samples[0]).shape == (48, 48, 3)
-    assert "there is no picture of this name" in (tmp_path / "out" / "crops.csv").read_text(encoding="utf-8")
+    assert "there is no image of this name" in (tmp_path / "out" / "crops.csv").read_text(encoding="utf-8")
 
 
 def test_a_detector_is_asked_where_they_are_ignored(aihub: Path, tmp_path: Path):

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from layout_files import picture, text
+from layout_files import image, text
 
 from ferkit.cli import main as fer
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.synthetic.aihub import write_aihub_layout
+from ferkit.datasets.synthetic_aihub import write_aihub_layout
 
 
 def run(*arguments: object, code: int = 0) -> Result:
@@ -34,7 +34,7 @@ def western(tmp_path: Path) -> Path:
     for part, n in (("train", 12), ("test", 4)):
         for cls in ("happy", "sad", "angry", "neutral", "surprise"):
             for i in range(n):
-                picture(tmp_path / "western" / part / cls / f"{i:03d}.png", seed=i, size=48)
+                image(tmp_path / "western" / part / cls / f"{i:03d}.png", seed=i, size=48)
     return tmp_path / "western"
 
 
@@ -88,7 +88,7 @@ def test_from_raw_layouts_to_a_data_set_and_out_again(
 
 
 def test_a_map_of_ones_own_and_the_problems_of_a_list(western: Path, tmp_path: Path):
-    rows = ["Picture;Mood", "western/train/happy/000.png;0", "western/train/sad/000.png;1", "gone.png;0"]
+    rows = ["Image;Mood", "western/train/happy/000.png;0", "western/train/sad/000.png;1", "gone.png;0"]
     text(tmp_path / "list.csv", "\n".join(rows), "cp949")
     out = tmp_path / "out.csv"
     arguments = (
@@ -98,7 +98,7 @@ def test_a_map_of_ones_own_and_the_problems_of_a_list(western: Path, tmp_path: P
         "-o",
         out,
         "--path-column",
-        "Picture",
+        "Image",
         "--label-column",
         "Mood",
     )
@@ -138,7 +138,7 @@ def test_fer2013_as_one_file_is_written_out_and_joined_with_its_votes(tmp_path: 
 
 
 def test_faces_of_coco_keep_the_size_that_their_file_claims(tmp_path: Path):
-    picture(tmp_path / "pictures" / "a.png", size=40)
+    image(tmp_path / "pictures" / "a.png", size=40)
     coco = {
         "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 40}],
         "annotations": [
@@ -184,8 +184,8 @@ def test_wrong_usage_is_told_from_what_can_be_mended(
 
 def test_splits_that_cannot_be_made_say_why(tmp_path: Path):
     for i in range(6):
-        picture(tmp_path / "data" / "happy" / f"kim_{i}.png")
-        picture(tmp_path / "data" / "sad" / f"lee_{i}.png")
+        image(tmp_path / "data" / "happy" / f"kim_{i}.png")
+        image(tmp_path / "data" / "sad" / f"lee_{i}.png")
     said = run(
         "split", tmp_path / "data", "--person-pattern", "^([a-z]+)_", "-o", tmp_path / "x.csv", code=1
     ).stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from small_runs import write_picture, write_pictures
+from small_runs import write_image, write_images
 
 from ferkit.cli import main
 from ferkit.embedder.store import EmbeddingStore
@@ -58,12 +58,12 @@ def usage_error(result: Result) -> str:
 
 
 def test_a_folder_of_faces_becomes_a_store(here: Path):
-    write_pictures(here / "data", 5)
+    write_images(here / "data", 5)
     (here / "data" / "sad" / "text.jpg").write_text("dear diary")
     result = fer_embed("data")
     assert result.exit_code == 0, result.output
     assert result.stderr.startswith("6 images in data, 2 classes: happy 2, sad 4\n")
-    assert "failed: sad/text.jpg: the content is not a picture" in result.stderr
+    assert "failed: sad/text.jpg: the content is not an image" in result.stderr
     assert result.stdout.startswith("5 embedded (")
     assert f"/s), 0 were there, 1 failed, 0 no longer in the data: {the_store().folder}\n" in result.stdout
     assert len(the_store().load()) == 5
@@ -71,7 +71,7 @@ def test_a_folder_of_faces_becomes_a_store(here: Path):
 
 
 def test_json_is_all_that_is_printed(here: Path):
-    write_pictures(here / "data", 3)
+    write_images(here / "data", 3)
     name = os.fsdecode(b"\xff.jpg")
     (here / "data" / "sad" / name).write_text("dear diary")
     result = fer_embed("data", "--json", "-q")
@@ -85,7 +85,7 @@ def test_json_is_all_that_is_printed(here: Path):
 
 def test_names_that_are_not_utf8_can_be_printed(here: Path):
     folder = here / os.fsdecode(b"data\xff")
-    write_pictures(folder, 3)
+    write_images(folder, 3)
     (folder / "sad" / os.fsdecode(b"\xfe.jpg")).write_text("dear diary")
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     for extra in ([], ["--json"]):
@@ -99,14 +99,14 @@ def empty_folder(here: Path) -> None:
     (here / "data").mkdir()
 
 
-def no_pictures(here: Path) -> None:
+def no_images(here: Path) -> None:
     empty_folder(here)
     (here / "data" / "notes.txt").write_text("nothing")
 
 
 def mixed_layouts(here: Path) -> None:
-    write_pictures(here / "data" / "train", 2)
-    write_pictures(here / "data", 2)
+    write_images(here / "data" / "train", 2)
+    write_images(here / "data", 2)
 
 
 def file_for_folder(here: Path) -> None:
@@ -117,8 +117,8 @@ def file_for_folder(here: Path) -> None:
     ("prepare", "message"),
     [
         (lambda here: None, "found nothing at data; check the path"),
-        (empty_folder, "expected pictures in data, found none"),
-        (no_pictures, "expected pictures in data, found none"),
+        (empty_folder, "expected images in data, found none"),
+        (no_images, "expected images in data, found none"),
         (mixed_layouts, "holds split folders (train) beside other folders"),
         (file_for_folder, "expected a folder, a .csv or an .npz file"),
     ],
@@ -129,8 +129,8 @@ def test_data_that_cannot_be_used_is_one_sentence(here: Path, prepare, message: 
     assert not (here / "cache").exists()
 
 
-def test_every_kind_of_bad_picture_is_a_failure_and_stops_nothing(here: Path):
-    write_pictures(here / "data", 2)
+def test_every_kind_of_bad_image_is_a_failure_and_stops_nothing(here: Path):
+    write_images(here / "data", 2)
     bad = here / "data" / "sad"
     (bad / "zero.jpg").write_bytes(b"")
     (bad / "text.jpg").write_text("dear diary")
@@ -154,7 +154,7 @@ def test_every_kind_of_bad_picture_is_a_failure_and_stops_nothing(here: Path):
 
 
 def test_many_failures_are_not_all_listed(here: Path):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     for i in range(14):
         (here / "data" / "sad" / f"x{i:02d}.jpg").write_bytes(b"")
     result = fer_embed("data")
@@ -174,7 +174,7 @@ def test_arrays_that_are_none_are_one_sentence(here: Path):
 
 
 def test_without_permission_is_one_sentence(unprivileged: Path, here: Path):
-    write_pictures(unprivileged / "data", 2)
+    write_images(unprivileged / "data", 2)
     cache = unprivileged / "cache"
     cache.mkdir(mode=0o555)
     assert "cannot be written (Permission denied)" in refusal(
@@ -188,7 +188,7 @@ def test_without_permission_is_one_sentence(unprivileged: Path, here: Path):
 
 
 def test_damage_by_hand_is_one_sentence_and_mended_by_repair(here: Path):
-    write_pictures(here / "data", 5)
+    write_images(here / "data", 5)
     fer_embed("data", "--shard-size", 2)
     shard = the_store().shards()[1]
     shard.npy.write_bytes(shard.npy.read_bytes()[:-1])
@@ -204,7 +204,7 @@ def test_damage_by_hand_is_one_sentence_and_mended_by_repair(here: Path):
     [({"format": 9}, "update ferkit"), ({"fingerprint": "0"}, "was altered"), ({"dim": 3}, "was altered")],
 )
 def test_a_manifest_of_others_is_one_sentence(here: Path, change: dict, message: str):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     fer_embed("data")
     path = the_store().folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -212,15 +212,15 @@ def test_a_manifest_of_others_is_one_sentence(here: Path, change: dict, message:
 
 
 def test_another_data_set_of_the_same_name_is_one_sentence(here: Path):
-    write_pictures(here / "a" / "data", 2)
-    write_pictures(here / "b" / "data", 2)
+    write_images(here / "a" / "data", 2)
+    write_images(here / "b" / "data", 2)
     fer_embed("a/data")
     assert "--name" in refusal(fer_embed("b/data"))
     assert fer_embed("b/data", "--name", "other").exit_code == 0
     assert "--name" in refusal(fer_embed("b/data", "--name", "a/b"))
 
 
-def test_a_network_that_gives_nan_is_told_picture_by_picture(here: Path):
+def test_a_network_that_gives_nan_is_told_image_by_image(here: Path):
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
     inputs = [helper.make_tensor_value_info("x", 1, ["n", 8, 8, 3])]
@@ -228,7 +228,7 @@ def test_a_network_that_gives_nan_is_told_picture_by_picture(here: Path):
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Log", ["flat"], ["y"])]
     graph = helper.make_graph(nodes, "log", inputs, outputs)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), "log.onnx")
-    write_picture(here / "data" / "x" / "noise.bmp", 0)
+    write_image(here / "data" / "x" / "noise.bmp", 0)
     Image.new("RGB", (8, 8)).save(here / "data" / "x" / "black.png")
     result = CliRunner().invoke(main, ["embed", "data", "-b", "onnx:log.onnx", "-d", "none", "--offset", "0"])
     assert result.exit_code == 0, result.output
@@ -249,7 +249,7 @@ def test_a_network_that_gives_nan_is_told_picture_by_picture(here: Path):
     ],
 )
 def test_options_that_cannot_work_are_one_sentence(here: Path, arguments: list[str], message: str):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     (here / "text.onnx").write_text("no network")
     result = CliRunner().invoke(
         main, ["embed", "data", *(arguments if "-b" in arguments else ["-b", "raw", *arguments])]
@@ -279,7 +279,7 @@ def batch_size() -> int:
 
 
 def test_options_come_from_the_environment(here: Path, monkeypatch: pytest.MonkeyPatch):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     monkeypatch.setenv("FER_EMBED_BATCH_SIZE", "5")
     fer_embed("data")
     assert batch_size() == 5
@@ -290,7 +290,7 @@ def test_options_come_from_the_environment(here: Path, monkeypatch: pytest.Monke
 def test_options_come_from_a_file_of_the_environment_unless_they_are_in_it(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     (here / ".env").write_text("FER_EMBED_BATCH_SIZE=6\nFER_EMBED_NAME=from-file\n")
     monkeypatch.setenv("FER_EMBED_NAME", "from-environment")
     # load_dotenv writes into the environment itself: undone with these.
@@ -305,7 +305,7 @@ def test_options_come_from_a_file_of_the_environment_unless_they_are_in_it(
     "text", ["batch-size = 7\njson = true\n", "[embed]\nbatch_size = 7\njson = true\n[fit]\nhead = 'svm'\n"]
 )
 def test_options_come_from_a_file(here: Path, text: str):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     (here / "fer.toml").write_text(text)
     result = fer_embed("data", "--config", "fer.toml")
     assert result.exit_code == 0, result.output
@@ -314,7 +314,7 @@ def test_options_come_from_a_file(here: Path, text: str):
 
 
 def test_the_command_line_is_stronger_than_a_file(here: Path):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     (here / "fer.toml").write_text("batch-size = 7\n")
     fer_embed("data", "--config", "fer.toml", "--batch-size", 8)
     assert batch_size() == 8
@@ -335,7 +335,7 @@ def test_a_file_of_options_that_cannot_be_used_ends_with_2(here: Path, text: str
 
 
 def test_messages_and_errors_go_to_a_file_a_day(here: Path):
-    write_pictures(here / "data", 2)
+    write_images(here / "data", 2)
     fer_embed("data", "--log-dir", "logs")
     refusal(fer_embed("missing", "--log-dir", "logs"))
     (log,) = (here / "logs").iterdir()

@@ -1,8 +1,8 @@
 import click
 from click.testing import CliRunner
 
-from ferkit.cli.engine_options import engine_options, settled_options
-from ferkit.inference.build import EngineOptions
+from ferkit.cli.options import engine_options, settled_options
+from ferkit.inference.engine import EngineOptions
 
 
 def test_what_the_command_line_does_by_default_is_what_the_library_does() -> None:

@@ -19,7 +19,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes, one by its Korean name, in which half of the sad pictures look neutral."""
+    """Three classes, one by its Korean name, in which half of the sad images look neutral."""
     root = tmp_path_factory.mktemp("data") / "얼굴"
     rng = np.random.default_rng(2)
     for name, level in LEVELS.items():
@@ -92,13 +92,13 @@ def test_no_page_and_json_for_programs(model: Path, faces: Path, tmp_path: Path)
     assert (tmp_path / "report.md").is_file()
 
 
-def test_unknown_classes_and_unreadable_pictures(model: Path, faces: Path, tmp_path: Path) -> None:
+def test_unknown_classes_and_unreadable_images(model: Path, faces: Path, tmp_path: Path) -> None:
     for name in ("contempt", "sad", "happy"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(3):
             level = LEVELS.get(name, 128)
-            picture = flat(level, np.random.default_rng(i))
-            Image.fromarray(picture).save(tmp_path / "data" / name / f"{i}.png")
+            image = flat(level, np.random.default_rng(i))
+            Image.fromarray(image).save(tmp_path / "data" / name / f"{i}.png")
     (tmp_path / "data" / "sad" / "torn.png").write_bytes(b"\x89PNG torn")
     result = run(model, tmp_path / "data", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -110,7 +110,7 @@ def test_unknown_classes_and_unreadable_pictures(model: Path, faces: Path, tmp_p
     assert "left out because they cannot be read: 1; the first: sad/torn.png" in page
 
 
-def test_pictures_that_the_model_was_trained_on_are_said(faces: Path, tmp_path: Path) -> None:
+def test_images_that_the_model_was_trained_on_are_said(faces: Path, tmp_path: Path) -> None:
     arguments = ["--cache-dir", tmp_path / "cache", "-q"]
     for step in (
         ["embed", faces, "--backbone", "raw", *arguments],

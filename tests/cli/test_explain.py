@@ -28,7 +28,7 @@ def run(models_dir: Path, *arguments: object) -> Result:
     return result
 
 
-def test_a_picture_of_the_reasons_is_written(models_dir: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_image_of_the_reasons_is_written(models_dir: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "why.png"
     result = run(models_dir, "tiny", photo, "--crops", "--out", out, "--target", "sadness")
     assert result.exit_code == 0, result.output
@@ -38,13 +38,13 @@ def test_a_picture_of_the_reasons_is_written(models_dir: Path, photo: Path, tmp_
 
 def test_wrong_usage_is_one_clear_sentence(models_dir: Path, photo: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.jpg"
-    text.write_text("no picture")
+    text.write_text("no image")
     for arguments, words in (
         ((photo, "--crops", "--target", "bored"), "expected --target out of happy, neutral, sad"),
         ((photo, "--crops", "--method", "gradcam"), "needs a fine-tuned network"),
         ((photo, "--crops", "--face", "2"), "found 1"),
         ((tmp_path / "none.jpg", "--crops"), "found nothing"),
-        ((text, "--crops"), "not a picture of a known format"),
+        ((text, "--crops"), "not an image of a known format"),
     ):
         result = run(models_dir, "tiny", *arguments)
         assert result.exit_code == 1, result.output

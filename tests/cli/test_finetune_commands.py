@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from ferkit.classifiers.artifact import load_classifier, read_model
-from ferkit.classifiers.finetune.recipes import recipe_names
-from ferkit.cli.ensemble import ensemble
-from ferkit.cli.export import export
-from ferkit.cli.finetune import finetune
+from ferkit.classifiers.finetune.recipe import recipe_names
+from ferkit.classifiers.model import load_classifier, read_model
+from ferkit.cli.train import ensemble, export, finetune
 from ferkit.core.errors import FerkitError, TrainingError
 from tests.classifiers.finetune.corners import corners
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ferkit.cli.main import main
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.cropping import FaceSettings
 from ferkit.inference import annotated_copies
 from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
 
@@ -67,8 +67,8 @@ def test_json_has_all_probabilities(models_dir: Path, crops: Path) -> None:
     document = json.loads(run(models_dir, "tiny", crops, crops / "nothing.jpg", "--crops", "--json").stdout)
     assert document["labels"] == ["happy", "neutral", "sad"]
     *faces, missing = document["pictures"]
-    assert [picture["faces"][0]["label"] for picture in faces] == ["happy", "neutral", "sad"]
-    assert all(abs(sum(picture["faces"][0]["probabilities"].values()) - 1) < 0.001 for picture in faces)
+    assert [image["faces"][0]["label"] for image in faces] == ["happy", "neutral", "sad"]
+    assert all(abs(sum(image["faces"][0]["probabilities"].values()) - 1) < 0.001 for image in faces)
     assert missing["error"] == "no such file or directory"
     assert missing["faces"] == []
 
@@ -102,9 +102,9 @@ def test_without_a_korean_font_copies_are_english_and_it_says_so(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["nowhere.jpg"], 1, "neither a picture, nor a folder, nor a model"),
-        (["tiny"], 2, "expected pictures after the model"),
-        (["tiny", "nowhere.jpg", "--crops"], 1, "no picture could be read"),
+        (["nowhere.jpg"], 1, "neither an image, nor a folder, nor a model"),
+        (["tiny"], 2, "expected images after the model"),
+        (["tiny", "nowhere.jpg", "--crops"], 1, "no image could be read"),
         (["tiny", "x.jpg", "--csv", "--json"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--crops", "--detector", "haar"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--detector", "yunet", "--detector-weights", "none.onnx"], 1, "none.onnx"),
@@ -123,8 +123,8 @@ def test_one_unreadable_among_many_is_counted(models_dir: Path, crops: Path) -> 
     (crops / "broken.jpg").write_text("x")
     result = run(models_dir, "tiny", crops, "--crops")
     assert result.exit_code == 0
-    assert "broken.jpg: the content is not a picture" in result.stderr
-    assert "3 of 4 pictures read" in result.stderr
+    assert "broken.jpg: the content is not an image" in result.stderr
+    assert "3 of 4 images read" in result.stderr
 
 
 @pytest.mark.shared

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ferkit.cli.main import main
-from tests.inference.squares import moving_squares, write_film
+from tests.inference.squares import moving_squares, write_video
 from tests.inference.tiny_model import write_tiny_model
 
 
@@ -28,8 +28,8 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_film(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(50))
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(50))
 
 
 def run(models_dir: Path, *arguments: object) -> Result:
@@ -38,8 +38,8 @@ def run(models_dir: Path, *arguments: object) -> Result:
     return result
 
 
-def test_without_a_window_changes_are_printed(models_dir: Path, film: Path) -> None:
-    common = ("tiny", "--source", film, "--view", "none", "--detector", "none", "--min-confidence", "0")
+def test_without_a_window_changes_are_printed(models_dir: Path, video: Path) -> None:
+    common = ("tiny", "--source", video, "--view", "none", "--detector", "none", "--min-confidence", "0")
     result = run(models_dir, *common, "--json", "--min-quality", "0")
     assert result.exit_code == 0, result.output
     changes = [json.loads(line) for line in result.stdout.splitlines()]
@@ -49,7 +49,7 @@ def test_without_a_window_changes_are_printed(models_dir: Path, film: Path) -> N
 
 
 def test_no_window_no_camera_no_model_are_clear_sentences(
-    models_dir: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models_dir: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -70,19 +70,19 @@ def test_no_window_no_camera_no_model_are_clear_sentences(
 
 
 def test_where_no_window_opens_a_browser_takes_its_place(
-    models_dir: Path, film: Path, monkeypatch: pytest.MonkeyPatch
+    models_dir: Path, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    result = run(models_dir, "tiny", "--source", film, "--detector", "none", "--duration", "0.3")
+    result = run(models_dir, "tiny", "--source", video, "--detector", "none", "--duration", "0.3")
     assert result.exit_code == 0, result.output
     assert "there is no display (DISPLAY is not set); the browser takes its place" in result.stderr
     assert re.search(r"open http://127\.0\.0\.1:\d+/\S+/ in a browser", result.stderr)
     taken = socket.create_server(("127.0.0.1", 0))
     with taken:
         port = taken.getsockname()[1]
-        result = run(models_dir, "tiny", "--source", film, "--view", "browser", "--port", port)
+        result = run(models_dir, "tiny", "--source", video, "--view", "browser", "--port", port)
     assert result.exit_code == 1
     assert f"port {port} cannot be had" in result.stderr
 
@@ -111,10 +111,10 @@ def display() -> Iterator[str]:
 def test_a_real_window_opens_obeys_its_keys_and_ends_with_q(
     models_dir: Path, tmp_path: Path, display: str
 ) -> None:
-    film = write_film(tmp_path / "long.mp4", moving_squares(60) * 15)
+    video = write_video(tmp_path / "long.mp4", moving_squares(60) * 15)
     environment = {**os.environ, "DISPLAY": display, "OMP_NUM_THREADS": "1"}
     command = [
-        sys.executable, "-m", "ferkit", "webcam", "tiny", "--models-dir", models_dir, "--source", film,
+        sys.executable, "-m", "ferkit", "webcam", "tiny", "--models-dir", models_dir, "--source", video,
         "--detector", "none", "--out", tmp_path / "out",
     ]  # fmt: skip
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ferkit.core.arrays import check_crops, check_features, check_image
 from ferkit.core.errors import DataError
+from ferkit.core.types import check_crops, check_features, check_image
 
 
 @pytest.mark.parametrize(
@@ -12,8 +12,8 @@ from ferkit.core.errors import DataError
         np.zeros((0, 4, 3), np.uint8), [[[0, 0, 0]]],
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_refused_with_what_was_found(value):
-    with pytest.raises(DataError, match="uint8 RGB picture") as error:
+def test_what_is_no_image_is_refused_with_what_was_found(value):
+    with pytest.raises(DataError, match="uint8 RGB image") as error:
         check_image(value)
     assert str(getattr(value, "shape", "list")) in str(error.value)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
 
 
 def three() -> Faces:

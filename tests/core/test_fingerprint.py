@@ -3,7 +3,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ferkit.core.fingerprint import canonical_json, differing_keys, file_sha256, fingerprint
+from ferkit.core.files import canonical_json, differing_keys, file_sha256, fingerprint
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.core.label_tables import LabelTables
-from ferkit.core.labels import LabelSet
+from ferkit.core.labels import LabelSet, LabelTables
 
 MINE = """
 [words]

@@ -1,6 +1,6 @@
 import pytest
 
-from ferkit.core import progress as module
+from ferkit.core import console as module
 
 
 def test_without_a_terminal_there_is_a_plain_line_now_and_then(

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from ferkit.datasets.deal import deal
+from ferkit.datasets.split import assign_groups
 
 SHARES = (0.8, 0.1, 0.1)
 
@@ -23,15 +23,15 @@ def shares_of(strata: np.ndarray, part: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("n_persons", [300, 3_000, 60_000])
 def test_every_part_gets_its_share_of_every_stratum_and_persons_stay_whole(n_persons: int):
     strata, persons = drawn(30_000, n_persons)
-    part = deal(strata, persons, SHARES, 0)
+    part = assign_groups(strata, persons, SHARES, 0)
     assert len(np.unique(np.stack([persons, part]), axis=1).T) == len(np.unique(persons))
-    # A person of the smallest runs has 100 pictures, two of them of the rarest class.
+    # A person of the smallest runs has 100 images, two of them of the rarest class.
     assert np.abs(shares_of(strata, part) - np.array(SHARES)[:, None]).max() < 0.02
 
 
 def test_free_rows_are_dealt_exactly():
     strata = np.repeat([0, 1, 2], [100, 33, 7])
-    part = deal(strata, np.full(140, -1), SHARES, 0)
+    part = assign_groups(strata, np.full(140, -1), SHARES, 0)
     assert np.bincount(part).tolist() == [112, 14, 14]
     assert np.bincount(part[strata == 0]).tolist() == [80, 10, 10]
     assert np.abs(np.bincount(part[strata == 2], minlength=3) - [5.6, 0.7, 0.7]).max() < 1.5
@@ -40,13 +40,13 @@ def test_free_rows_are_dealt_exactly():
 def test_persons_of_very_different_sizes_are_balanced():
     sizes = np.array([2000, 1000, 500, 250, *[20] * 200])
     persons = np.repeat(np.arange(len(sizes)), sizes)
-    part = deal(np.zeros(len(persons), int), persons, SHARES, 1)
+    part = assign_groups(np.zeros(len(persons), int), persons, SHARES, 1)
     assert np.bincount(part) / len(persons) == pytest.approx(SHARES, abs=0.01)
 
 
 def test_the_seed_decides_alone():
     strata, persons = drawn(5_000, 700)
-    one, again, other = (deal(strata, persons, SHARES, seed) for seed in (1, 1, 2))
+    one, again, other = (assign_groups(strata, persons, SHARES, seed) for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
@@ -54,5 +54,5 @@ def test_the_seed_decides_alone():
 def test_a_million_rows_take_seconds():
     strata, persons = drawn(1_000_000, 80_000)
     start = time.monotonic()
-    deal(strata, persons, SHARES, 0)
+    assign_groups(strata, persons, SHARES, 0)
     assert time.monotonic() - start < 10  # 1.5 s on an idle core

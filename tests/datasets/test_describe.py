@@ -3,15 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layout_files import picture
+from layout_files import image
 from PIL import Image
 
-from ferkit.core.progress import Progress
-from ferkit.datasets.arrays import read_npz
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.describe import LOOKED_AT, describe
-from ferkit.datasets.describe_plot import plot_description
-from ferkit.datasets.files import FileSource
+from ferkit.core.console import Progress
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.summary import LOOKED_AT, plot_summary, summarize
+from ferkit.datasets.tables import read_npz
 
 
 def quiet() -> Progress:
@@ -29,8 +27,8 @@ def mixed(tmp_path: Path) -> Dataset:
         Sample("lost.png", "슬픔", "train", "r", None, {"source": "t"}),
         Sample("damaged.png", "슬픔", "train", "s", None, {"source": "t"}),
     ]
-    picture(tmp_path / "a.png", size=16)
-    picture(tmp_path / "b.png", size=16)
+    image(tmp_path / "a.png", size=16)
+    image(tmp_path / "b.png", size=16)
     Image.new("L", (30, 20)).save(tmp_path / "c.png")
     upright = Image.Exif()
     upright[0x0112] = 6
@@ -40,7 +38,7 @@ def mixed(tmp_path: Path) -> Dataset:
 
 
 def test_counts_persons_attributes_and_files(mixed: Dataset):
-    found = describe(mixed, progress=quiet())
+    found = summarize(mixed, progress=quiet())
     assert found.by(0) == {("",): 1, ("기쁨",): 2, ("슬픔",): 3}
     assert found.by(1, 2) == {("s", "test"): 1, ("s", "train"): 1, ("t", "train"): 3, ("t", "val"): 1}
     persons = found.persons
@@ -62,32 +60,32 @@ def test_counts_persons_attributes_and_files(mixed: Dataset):
 def test_it_is_plain_json(mixed: Dataset):
     import json
 
-    text = json.dumps(describe(mixed, progress=quiet()).to_dict(), ensure_ascii=False)
+    text = json.dumps(summarize(mixed, progress=quiet()).to_dict(), ensure_ascii=False)
     values = json.loads(text)
     assert {"class": "기쁨", "source": "s", "split": "train", "n": 1} in values["counts"]
     assert values["headers"]["unreadable"][0][0] == "damaged.png"
 
 
 def test_a_thousand_headers_are_looked_at_unless_all_are_asked_for(tmp_path: Path):
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     samples = tuple(Sample(f"{i:05d}/../a.png") for i in range(LOOKED_AT + 50))
     for i in (0, LOOKED_AT + 49):
         (tmp_path / f"{i:05d}").mkdir()
     data = Dataset("many", tmp_path, samples, FileSource(tmp_path))
-    assert describe(data, progress=quiet()).headers.n == LOOKED_AT
-    assert describe(data, everything=True, progress=quiet()).headers.n == LOOKED_AT + 50
+    assert summarize(data, progress=quiet()).headers.n == LOOKED_AT
+    assert summarize(data, everything=True, progress=quiet()).headers.n == LOOKED_AT + 50
 
 
 def test_arrays_have_headers_too(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=np.zeros((3, 20, 10), np.uint8), labels=np.array(["x", "y", "y"]))
-    headers = describe(read_npz(tmp_path / "a.npz"), progress=quiet()).headers
+    headers = summarize(read_npz(tmp_path / "a.npz"), progress=quiet()).headers
     assert headers.sizes_wh == {(10, 20): 3}
     assert headers.channels == {"gray": 3}
 
 
 def test_the_plot_names_classes_parts_and_sources(mixed: Dataset):
-    figure = plot_description(describe(mixed, progress=quiet()), "en")
+    figure = plot_summary(summarize(mixed, progress=quiet()), "en")
     written = {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
     assert {"happy", "sad", "unknown", "train", "test", "val", "s", "t"} <= written
-    assert "mixed: 6 pictures, 4 persons" in written
+    assert "mixed: 6 images, 4 persons" in written
     assert any("2 more could not be read" in text for text in written)

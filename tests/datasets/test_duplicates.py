@@ -5,38 +5,45 @@ import cv2
 import numpy as np
 import pytest
 
+from ferkit.core.console import Progress
 from ferkit.core.errors import DataError
-from ferkit.core.progress import Progress
-from ferkit.datasets import candidates, duplicates
-from ferkit.datasets.alignment import likeness
-from ferkit.datasets.candidates import N_VARIANTS, find_candidates, variant_warp
-from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
+from ferkit.datasets import duplicates
+from ferkit.datasets import duplicates as candidates
+from ferkit.datasets.duplicates import (
+    N_VARIANTS,
+    Copies,
+    CopySettings,
+    find_candidates,
+    find_copies,
+    likeness,
+    variant_warp,
+)
+from ferkit.datasets.image_stats import SIDE, ImageStats, image_stats
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.survey import SIDE, Survey, survey
 
 QUIET = Progress("", quiet=True)
 
 
-def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
 
 
-def cropped(picture: np.ndarray, share: float, x: float, y: float) -> np.ndarray:
-    side = len(picture)
+def cropped(image: np.ndarray, share: float, x: float, y: float) -> np.ndarray:
+    side = len(image)
     kept = round(side * (1 - share))
     top, left = round((side - kept) * y), round((side - kept) * x)
-    return cv2.resize(picture[top : top + kept, left : left + kept], (side, side))
+    return cv2.resize(image[top : top + kept, left : left + kept], (side, side))
 
 
-def turned(picture: np.ndarray, degrees: float) -> np.ndarray:
-    middle = (len(picture) - 1) / 2
+def turned(image: np.ndarray, degrees: float) -> np.ndarray:
+    middle = (len(image) - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), degrees, 1)
-    return cv2.warpAffine(picture, turn, picture.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, turn, image.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
-def brightened(picture: np.ndarray, by: float) -> np.ndarray:
-    return np.clip(np.rint(picture * (1 + by)), 0, 255).astype(np.uint8)
+def brightened(image: np.ndarray, by: float) -> np.ndarray:
+    return np.clip(np.rint(image * (1 + by)), 0, 255).astype(np.uint8)
 
 
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -49,11 +56,11 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "smaller": lambda p: cv2.resize(p, (48, 48), interpolation=cv2.INTER_AREA),
     "all": lambda p: jpeg(brightened(cropped(p, 0.08, 1, 0)[:, ::-1], -0.2), 60),
 }
-"""What people and programs do to pictures before they turn up again."""
+"""What people and programs do to images before they turn up again."""
 
 
-def picture(seed: int, side: int = 64) -> np.ndarray:
-    """A picture of its own, with structure at every scale."""
+def image(seed: int, side: int = 64) -> np.ndarray:
+    """An image of its own, with structure at every scale."""
     rng = np.random.default_rng(seed)
     layers = [
         cv2.resize(rng.normal(0, 30, (k, k)), (side, side), interpolation=cv2.INTER_CUBIC) for k in (3, 6, 12)
@@ -61,11 +68,11 @@ def picture(seed: int, side: int = 64) -> np.ndarray:
     return np.clip(sum(layers) + 128 + rng.normal(0, 4, (side, side)), 0, 255).astype(np.uint8)
 
 
-def look(folder: Path, pictures: list[np.ndarray], cache_dir: Path | None = None) -> Survey:
+def look(folder: Path, images: list[np.ndarray], cache_dir: Path | None = None) -> ImageStats:
     folder.mkdir(exist_ok=True)
-    for i, one in enumerate(pictures):
+    for i, one in enumerate(images):
         cv2.imwrite(str(folder / f"{i:03d}.png"), one)
-    return survey(load_dataset(folder), cache_dir, progress=QUIET)
+    return image_stats(load_dataset(folder), cache_dir, progress=QUIET)
 
 
 def pairs(copies: Copies) -> set[tuple[int, int]]:
@@ -74,7 +81,7 @@ def pairs(copies: Copies) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_copies_are_found_however_they_were_changed(change: str, tmp_path: Path):
-    originals = [picture(i) for i in range(40)]
+    originals = [image(i) for i in range(40)]
     changed = [np.ascontiguousarray(CHANGES[change](original)) for original in originals[:20]]
     copies = find_copies(look(tmp_path, originals + changed), CopySettings(), progress=QUIET)
     assert copies.first.tolist() == list(range(60))
@@ -82,44 +89,44 @@ def test_copies_are_found_however_they_were_changed(change: str, tmp_path: Path)
     assert copies.likeness.min() >= 0.85
 
 
-def test_two_pictures_are_enough(tmp_path: Path):
-    copies = find_copies(look(tmp_path, [picture(0), jpeg(picture(0), 50)]), CopySettings(), progress=QUIET)
+def test_two_images_are_enough(tmp_path: Path):
+    copies = find_copies(look(tmp_path, [image(0), jpeg(image(0), 50)]), CopySettings(), progress=QUIET)
     assert pairs(copies) == {(0, 1)}
 
 
 def test_exact_copies_are_no_near_ones(tmp_path: Path):
-    seen = look(tmp_path, [picture(0), picture(1), picture(0), jpeg(picture(1), 40), picture(1)])
+    seen = look(tmp_path, [image(0), image(1), image(0), jpeg(image(1), 40), image(1)])
     copies = find_copies(seen, CopySettings(), progress=QUIET)
     assert copies.first.tolist() == [0, 1, 0, 3, 1]
     assert pairs(copies) == {(1, 3)}
     assert copies.groups().tolist() == [0, 1, 0, 1, 1]
 
 
-def test_blank_pictures_are_no_copies_of_one_another(tmp_path: Path):
+def test_blank_images_are_no_copies_of_one_another(tmp_path: Path):
     blank = [np.full((64, 64), level, np.uint8) for level in (0, 90, 91, 255)]
     assert pairs(find_copies(look(tmp_path, blank), CopySettings(), progress=QUIET)) == set()
 
 
 def test_only_pairs_across_are_looked_for_where_sides_are_given(tmp_path: Path):
-    seen = look(tmp_path, [picture(0), jpeg(picture(0), 50), picture(1), jpeg(picture(0), 40)])
+    seen = look(tmp_path, [image(0), jpeg(image(0), 50), image(1), jpeg(image(0), 40)])
     side = np.array([False, False, False, True])
     assert pairs(find_copies(seen, CopySettings(), side=side, progress=QUIET)) == {(0, 3), (1, 3)}
 
 
-def test_colour_and_size_do_not_matter_and_unreadable_pictures_are_left_out(tmp_path: Path):
-    colour = cv2.applyColorMap(picture(3, 96), cv2.COLORMAP_BONE)
-    (tmp_path / "2.png").write_bytes(b"no picture")
+def test_colour_and_size_do_not_matter_and_unreadable_images_are_left_out(tmp_path: Path):
+    colour = cv2.applyColorMap(image(3, 96), cv2.COLORMAP_BONE)
+    (tmp_path / "2.png").write_bytes(b"no image")
     cv2.imwrite(str(tmp_path / "0.png"), colour)
     cv2.imwrite(str(tmp_path / "1.jpg"), cv2.resize(colour, (60, 60)))
-    seen = survey(load_dataset(tmp_path), progress=QUIET)
+    seen = image_stats(load_dataset(tmp_path), progress=QUIET)
     assert list(seen.errors) == [2]
     assert seen.size_wh.tolist() == [[96, 96], [60, 60], [0, 0]]
     assert pairs(find_copies(seen, CopySettings(), progress=QUIET)) == {(0, 1)}
 
 
-def test_what_was_found_is_kept_until_a_picture_changes(tmp_path: Path):
+def test_what_was_found_is_kept_until_a_image_changes(tmp_path: Path):
     cache, folder = tmp_path / "cache", tmp_path / "data"
-    seen = look(folder, [picture(0), jpeg(picture(0), 50), picture(1)], cache)
+    seen = look(folder, [image(0), jpeg(image(0), 50), image(1)], cache)
     find_copies(seen, CopySettings(), cache_dir=cache, progress=QUIET)
     [kept] = (cache / "copies").iterdir()
     with np.load(kept) as arrays:
@@ -128,8 +135,8 @@ def test_what_was_found_is_kept_until_a_picture_changes(tmp_path: Path):
     np.savez(kept, near=np.array([[0, 2]]), likeness=np.array([0.9], np.float32))
     again = find_copies(look(folder, []), CopySettings(), cache_dir=cache, progress=QUIET)
     assert pairs(again) == {(0, 2)}
-    cv2.imwrite(str(folder / "002.png"), jpeg(picture(0), 70))
-    fresh = survey(load_dataset(folder), cache, progress=QUIET)
+    cv2.imwrite(str(folder / "002.png"), jpeg(image(0), 70))
+    fresh = image_stats(load_dataset(folder), cache, progress=QUIET)
     assert pairs(find_copies(fresh, CopySettings(), cache_dir=cache, progress=QUIET)) == {
         (0, 1),
         (0, 2),
@@ -137,8 +144,8 @@ def test_what_was_found_is_kept_until_a_picture_changes(tmp_path: Path):
     }
 
 
-def test_pictures_of_other_colors_are_no_copies_and_gray_copies_are(tmp_path: Path):
-    gray = picture(3).astype(np.float32)[..., None]
+def test_images_of_other_colors_are_no_copies_and_gray_copies_are(tmp_path: Path):
+    gray = image(3).astype(np.float32)[..., None]
     hue = np.linspace(-40, 40, 64, dtype=np.float32)[:, None]
     warm = np.concatenate([gray - 45 - hue[None], gray, gray + 45 + hue[None]], axis=2)
     cold = warm[:, :, ::-1]
@@ -153,7 +160,7 @@ def test_pictures_of_other_colors_are_no_copies_and_gray_copies_are(tmp_path: Pa
 
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cache, folder = tmp_path / "cache", tmp_path / "data"
-    seen = look(folder, [picture(i) for i in range(12)] + [jpeg(picture(i), 50) for i in range(12)], cache)
+    seen = look(folder, [image(i) for i in range(12)] + [jpeg(image(i), 50) for i in range(12)], cache)
     monkeypatch.setattr(candidates, "_PART_ROWS", 10)
     monkeypatch.setattr(duplicates, "_PART_PAIRS", 5)
     compared: list[int] = []
@@ -184,17 +191,17 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch:
 
 def test_a_damaged_cache_is_made_anew(tmp_path: Path):
     cache, folder = tmp_path / "cache", tmp_path / "data"
-    before = look(folder, [picture(0), jpeg(picture(0), 50)], cache)
+    before = look(folder, [image(0), jpeg(image(0), 50)], cache)
     find_copies(before, CopySettings(), cache_dir=cache, progress=QUIET)
     for file in cache.rglob("*.npz"):
         file.write_bytes(file.read_bytes()[:100])
-    seen = survey(load_dataset(folder), cache, progress=QUIET)
+    seen = image_stats(load_dataset(folder), cache, progress=QUIET)
     np.testing.assert_array_equal(seen.thumbs, before.thumbs)
     assert pairs(find_copies(seen, CopySettings(), cache_dir=cache, progress=QUIET)) == {(0, 1)}
 
 
-def test_a_descriptor_of_a_variant_is_that_of_the_warped_picture():
-    thumbs = np.stack([picture(i, SIDE) for i in range(3)])
+def test_a_descriptor_of_a_variant_is_that_of_the_warped_image():
+    thumbs = np.stack([image(i, SIDE) for i in range(3)])
     for variant in range(N_VARIANTS):
         mirrored, warp = variant_warp(variant)
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layout_files import picture
+from layout_files import image
 from PIL import Image
 
+from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, FerkitError
-from ferkit.core.progress import Progress
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.export import export_folder
-from ferkit.datasets.export_arrays import export_npz, export_parquet
-from ferkit.datasets.files import FileSource
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.export import export_folder, export_npz, export_parquet
 from ferkit.datasets.load import load_dataset
 
 
@@ -39,7 +37,7 @@ def faces(tmp_path: Path) -> Dataset:
         Sample("two/슬픔.png", "슬픔", "test"),
     )
     for i, sample in enumerate(samples):
-        picture(root / sample.path, seed=i)
+        image(root / sample.path, seed=i)
     return Dataset("in", root, samples, FileSource(root))
 
 
@@ -69,7 +67,7 @@ def test_a_second_run_writes_only_what_is_missing(faces: Dataset, tmp_path: Path
     (out / "train" / "기쁨" / ".a.png.tmp").write_bytes(b"of an interrupted run")
     done = export_folder(faces, out, link=link, progress=quiet())  # type: ignore[arg-type]
     assert (done.n_written, done.n_there) == (1, 4)
-    picture(faces.root / "two" / "슬픔.png", seed=99, size=20)
+    image(faces.root / "two" / "슬픔.png", seed=99, size=20)
     done = export_folder(faces, out, link=link, progress=quiet())  # type: ignore[arg-type]
     assert done.n_written == (1 if link == "copy" else 0)
     assert not [name for name in files(out) if name.endswith(".tmp")]
@@ -79,11 +77,11 @@ def test_parts_can_be_left_out_and_half_of_them_must_be(faces: Dataset, tmp_path
     export_folder(faces, tmp_path / "out", parts=False, progress=quiet())
     assert {name.split("/")[0] for name in files(tmp_path / "out")} == {"manifest.csv", "기쁨", "슬픔"}
     half = faces.subset([*faces.samples[:2], Sample("x.png", "기쁨")])
-    with pytest.raises(DataError, match=r"1 of 3 pictures are in no part.*--no-parts"):
+    with pytest.raises(DataError, match=r"1 of 3 images are in no part.*--no-parts"):
         export_folder(half, tmp_path / "half", progress=quiet())
 
 
-def test_lost_pictures_are_left_out_and_told(faces: Dataset, tmp_path: Path):
+def test_lost_images_are_left_out_and_told(faces: Dataset, tmp_path: Path):
     (faces.root / "one" / "a.png").unlink()
     done = export_folder(faces, tmp_path / "out", progress=quiet())
     assert done.failures == (("one/a.png", "cannot be read: No such file or directory"),)
@@ -92,7 +90,7 @@ def test_lost_pictures_are_left_out_and_told(faces: Dataset, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["a/b", "so?", "..", "Test"])
 def test_classes_that_cannot_be_folders_are_refused(tmp_path: Path, name: str):
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     data = Dataset("d", tmp_path, (Sample("a.png", name),), FileSource(tmp_path))
     with pytest.raises(DataError, match=r"cannot be the name of a folder|taken for a part"):
         export_folder(data, tmp_path / "out", progress=quiet())
@@ -115,12 +113,12 @@ def test_a_full_disk_is_said_in_a_sentence(faces: Dataset, tmp_path: Path, monke
 @pytest.mark.skipif(os.name != "posix", reason="file names are Unicode there")
 def test_names_of_a_korean_windows_become_readable(tmp_path: Path):
     name = os.fsdecode("사진 1.png".encode("cp949"))
-    picture(tmp_path / "in" / "happy" / "x.png").rename(tmp_path / "in" / "happy" / name)
+    image(tmp_path / "in" / "happy" / "x.png").rename(tmp_path / "in" / "happy" / name)
     export_folder(load_dataset(tmp_path / "in"), tmp_path / "out", progress=quiet())
     assert files(tmp_path / "out") == ["happy/사진 1.png", "manifest.csv"]
 
 
-def test_pictures_in_arrays_become_png_files(tmp_path: Path):
+def test_images_in_arrays_become_png_files(tmp_path: Path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (4, 8, 6), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.array(["x", "y", "x", "y"]))
@@ -140,7 +138,7 @@ def test_pictures_in_arrays_become_png_files(tmp_path: Path):
         export_folder(data, tmp_path / "linked", link="symlink", progress=quiet())
 
 
-def test_an_array_comes_back_as_the_pictures_it_was_made_of(faces: Dataset, tmp_path: Path):
+def test_an_array_comes_back_as_the_images_it_was_made_of(faces: Dataset, tmp_path: Path):
     assert export_npz(faces, tmp_path / "a.npz", progress=quiet()) == ()
     back = load_dataset(tmp_path / "a.npz")
     assert [(s.label, s.split, s.group) for s in sorted(back.samples, key=lambda s: s.path[-6:])] == [
@@ -151,11 +149,11 @@ def test_an_array_comes_back_as_the_pictures_it_was_made_of(faces: Dataset, tmp_
 
 
 def test_an_array_of_one_size_and_channel(faces: Dataset, tmp_path: Path):
-    picture(faces.root / "one" / "a.png", size=40)
+    image(faces.root / "one" / "a.png", size=40)
     with pytest.raises(DataError, match=r"of one size, found 40x40 and 16x16 .*--size"):
         export_npz(faces, tmp_path / "a.npz", progress=quiet())
     assert not (tmp_path / "a.npz").exists()
-    (faces.root / "two" / "a.png").write_bytes(b"no picture")
+    (faces.root / "two" / "a.png").write_bytes(b"no image")
     failures = export_npz(faces, tmp_path / "a.npz", size_wh=(12, 10), gray=True, progress=quiet())
     assert [path for path, _ in failures] == ["two/a.png"]
     with np.load(tmp_path / "a.npz") as file:
@@ -165,7 +163,7 @@ def test_an_array_of_one_size_and_channel(faces: Dataset, tmp_path: Path):
 
 def test_nothing_that_can_be_read_is_no_array(tmp_path: Path):
     data = Dataset("d", tmp_path, (Sample("a.png", "x"),), FileSource(tmp_path))
-    with pytest.raises(DataError, match=r"no picture of .* can be read; the first: a\.png"):
+    with pytest.raises(DataError, match=r"no image of .* can be read; the first: a\.png"):
         export_npz(data, tmp_path / "a.npz", progress=quiet())
 
 

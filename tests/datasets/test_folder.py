@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import DataError, ImageError
-from ferkit.datasets.files import FileSource
-from ferkit.datasets.folder import read_folder
+from ferkit.datasets.dataset import FileSource, read_folder
 from ferkit.datasets.load import load_dataset
 
 PERSON = "0f" * 32
@@ -116,7 +115,7 @@ def test_a_pattern_that_finds_nobody_is_refused(tmp_path: Path, pattern: str, wh
 def test_nothing_to_read_is_said(tmp_path: Path):
     with pytest.raises(DataError, match="found nothing at"):
         read_folder(tmp_path / "missing")
-    with pytest.raises(DataError, match=r"expected pictures in .*, found none"):
+    with pytest.raises(DataError, match=r"expected images in .*, found none"):
         read_folder(touch(tmp_path, "happy/notes.txt"))
 
 
@@ -143,7 +142,7 @@ def test_only_regular_files_are_read(tmp_path: Path):
         source.read("gone.jpg")
 
 
-def test_a_text_file_called_jpg_is_no_picture(tmp_path: Path):
+def test_a_text_file_called_jpg_is_no_image(tmp_path: Path):
     (tmp_path / "a.jpg").write_text("dear diary")
     data = read_folder(tmp_path)
     with pytest.raises(ImageError, match="known format"):

@@ -1,4 +1,4 @@
-"""Picture files of every kind, whole and damaged, made on the spot."""
+"""Image files of every kind, whole and damaged, made on the spot."""
 
 import io
 import struct
@@ -21,13 +21,13 @@ FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"]
 
 
 def smooth(height: int = 40, width: int = 60) -> np.ndarray:
-    """A soft picture that survives lossy formats: red grows to the right, green downwards."""
+    """A soft image that survives lossy formats: red grows to the right, green downwards."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 200 // width, y * 200 // height, np.full_like(x, 90)], axis=2).astype(np.uint8)
 
 
-def encoded(picture: Image.Image | np.ndarray, kind: str, **options) -> bytes:
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def encoded(image_: Image.Image | np.ndarray, kind: str, **options) -> bytes:
+    image = image_ if isinstance(image_, Image.Image) else Image.fromarray(image_)
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -63,7 +63,7 @@ def test_the_rotation_in_exif_is_applied(kind: str, orientation: int, turn: int)
     assert np.abs(rgb.astype(int) - expected).mean() < 5
 
 
-def test_damaged_exif_costs_no_picture():
+def test_damaged_exif_costs_no_image():
     content = encoded(smooth(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff\x00\x01garbage")
     assert decode_image(content).shape == (40, 60, 3)
 
@@ -148,7 +148,7 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str):
     assert np.all(rgb == (255, 0, 0))
 
 
-def test_a_phone_s_picture_of_several_in_one_file_is_its_first():
+def test_a_phone_s_image_of_several_in_one_file_is_its_first():
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     rgb = decode_image(encoded(frames[0], "MPO", save_all=True, append_images=frames[1:]))
     assert rgb[16, 16, 0] > 240
@@ -172,19 +172,19 @@ def test_black_and_white_becomes_rgb():
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"dear diary\n" * 50, "not a picture of a known format"),
-        (b"\0" * 5000, "not a picture of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "not a picture of a known format"),
-        (b"\x89PNG\r\n\x1a\n", "not a picture of a known format"),
+        (b"dear diary\n" * 50, "not an image of a known format"),
+        (b"\0" * 5000, "not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "not an image of a known format"),
+        (b"\x89PNG\r\n\x1a\n", "not an image of a known format"),
     ],
 )
-def test_what_is_no_picture_says_so(content: bytes, reason: str):
+def test_what_is_no_image_says_so(content: bytes, reason: str):
     with pytest.raises(ImageError, match=reason):
         decode_image(content)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_picture_that_breaks_off_is_refused(kind: str):
+def test_a_image_that_breaks_off_is_refused(kind: str):
     noise = np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8)
     content = encoded(noise, kind)
     with pytest.raises(ImageError):
@@ -192,7 +192,7 @@ def test_a_picture_that_breaks_off_is_refused(kind: str):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_damage_anywhere_gives_a_picture_or_an_image_error_never_another(kind: str):
+def test_damage_anywhere_gives_a_image_or_an_image_error_never_another(kind: str):
     rng = np.random.default_rng(1)
     content = encoded(smooth(24, 24), kind)
     outcomes = set()

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.load import load_dataset
 
 

@@ -6,14 +6,12 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.arrays import read_npz
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.manifest import write_manifest
+from ferkit.datasets.tables import read_npz, write_manifest
 
 
-def picture(path: Path, color: str = "red") -> Path:
+def image(path: Path, color: str = "red") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), color).save(path)
     return path
@@ -46,8 +44,8 @@ def test_it_is_a_small_text_that_git_can_compare(tmp_path: Path):
     assert (tmp_path / "again.csv").read_text("utf-8") == text
 
 
-def test_pictures_are_found_from_wherever_the_manifest_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    picture(tmp_path / "data" / "happy" / "a.png", "lime")
+def test_images_are_found_from_wherever_the_manifest_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    image(tmp_path / "data" / "happy" / "a.png", "lime")
     monkeypatch.chdir(tmp_path)
     for place in ("m.csv", "data/m.csv", "data/happy/m.csv", "lists/deep/m.csv"):
         write_manifest(Path(place), load_dataset(Path("data")))
@@ -61,7 +59,7 @@ def test_pictures_are_found_from_wherever_the_manifest_lies(tmp_path: Path, monk
 
 @pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
 def test_symbolic_links_do_not_lead_astray(tmp_path: Path):
-    picture(tmp_path / "disk" / "deep" / "faces" / "sad" / "a.png")
+    image(tmp_path / "disk" / "deep" / "faces" / "sad" / "a.png")
     project = tmp_path / "project"
     project.mkdir()
     (project / "data").symlink_to(tmp_path / "disk" / "deep" / "faces")
@@ -79,7 +77,7 @@ def test_symbolic_links_do_not_lead_astray(tmp_path: Path):
 
 
 def test_absolute_paths_stay_absolute(tmp_path: Path):
-    file = picture(tmp_path / "far" / "a.png")
+    file = image(tmp_path / "far" / "a.png")
     write_manifest(tmp_path / "m.csv", listed(tmp_path, Sample(file.as_posix(), "x")))
     assert load_dataset(tmp_path / "m.csv").samples[0].path == file.as_posix()
 
@@ -87,7 +85,7 @@ def test_absolute_paths_stay_absolute(tmp_path: Path):
 @pytest.mark.skipif(os.name != "posix", reason="file names are Unicode there")
 def test_file_names_that_are_not_utf8_survive(tmp_path: Path):
     korean = os.fsdecode("기쁨_사진.png".encode("cp949"))
-    picture(tmp_path / "data" / "기쁨" / "a.png").rename(tmp_path / "data" / "기쁨" / korean)
+    image(tmp_path / "data" / "기쁨" / "a.png").rename(tmp_path / "data" / "기쁨" / korean)
     write_manifest(tmp_path / "m.csv", load_dataset(tmp_path / "data"))
     data = load_dataset(tmp_path / "m.csv")
     assert data.samples[0].label == "기쁨"
@@ -115,7 +113,7 @@ def test_a_name_that_a_table_would_not_give_back_is_refused(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_pictures_in_arrays_must_be_written_out_first(tmp_path: Path):
+def test_images_in_arrays_must_be_written_out_first(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), labels=np.array(["x", "y"]))
     with pytest.raises(DataError, match=r"fer dataset export .*a\.npz -o FOLDER"):
         write_manifest(tmp_path / "m.csv", read_npz(tmp_path / "a.npz"))

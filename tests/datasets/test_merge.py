@@ -4,24 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layout_files import picture
+from layout_files import image
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.arrays import read_npz
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.edit import merge
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.manifest import write_manifest
-from ferkit.datasets.merge import merge
+from ferkit.datasets.tables import read_npz, write_manifest
 
 
 def listed(root: Path, *samples: Sample) -> Dataset:
     for sample in samples:
-        picture(root / sample.path)
+        image(root / sample.path)
     return Dataset(root.name, root, samples, FileSource(root))
 
 
-def test_same_names_in_two_folders_are_two_pictures(tmp_path: Path):
+def test_same_names_in_two_folders_are_two_images(tmp_path: Path):
     a = listed(tmp_path / "a", Sample("x.png", "happy", "train", "7"), Sample("y.png", "sad"))
     b = listed(tmp_path / "b", Sample("x.png", "happy", None, "7", (1, 2, 3, 4), {"sex": "female"}))
     done = merge([a, b], tmp_path)
@@ -53,14 +51,14 @@ def test_one_name_for_two_data_sets_says_that_the_persons_are_the_same(tmp_path:
     assert {s.group for s in done.dataset.samples} == {"aihub/7"}
     apart = merge([a, b], tmp_path, ["p", "q"])
     assert {s.group for s in apart.dataset.samples} == {"p/7", "q/7"}
-    # Names do not matter where every picture has its source already.
+    # Names do not matter where every image has its source already.
     halves = [apart.dataset.subset([sample]) for sample in apart.dataset.samples]
     assert merge(halves, tmp_path).dataset.samples == apart.dataset.samples
     with pytest.raises(DataError, match="expected 2 names of sources"):
         merge([a, b], tmp_path, ["p"])
 
 
-def test_a_picture_in_several_data_sets_is_taken_once(tmp_path: Path):
+def test_a_image_in_several_data_sets_is_taken_once(tmp_path: Path):
     a = listed(tmp_path / "a", Sample("x.png", "happy"), Sample("y.png"), Sample("z.png", "happy"))
     again = Dataset("b", tmp_path / "a", (Sample("x.png", "기쁨"), Sample("y.png", "sad")), a.source)
     done = merge([a, again], tmp_path)
@@ -77,7 +75,7 @@ def test_a_picture_in_several_data_sets_is_taken_once(tmp_path: Path):
 def test_different_labels_are_decided_as_asked(tmp_path: Path, conflict: str, label: str | None):
     a = listed(tmp_path / "a", Sample("x.png", "happy"), Sample("y.png", "sad"))
     b = Dataset("b", tmp_path / "a", (Sample("x.png", "sad"),), a.source)
-    with pytest.raises(DataError, match=r"1 pictures different labels, first a/x\.png: happy and sad"):
+    with pytest.raises(DataError, match=r"1 images different labels, first a/x\.png: happy and sad"):
         merge([a, b], tmp_path)
     done = merge([a, b], tmp_path, conflict=conflict)  # type: ignore[arg-type]
     assert {s.path: s.label for s in done.dataset.samples}.get("a/x.png") == label
@@ -114,7 +112,7 @@ def test_classes_that_mean_the_same_are_told(tmp_path: Path):
     assert merge([a, b], tmp_path).spellings == {"happy": ("happy", "기쁨")}
 
 
-def test_pictures_in_arrays_must_be_written_out_first(tmp_path: Path):
+def test_images_in_arrays_must_be_written_out_first(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), labels=np.array(["x", "y"]))
     with pytest.raises(DataError, match="fer dataset export"):
         merge([read_npz(tmp_path / "a.npz")], tmp_path)

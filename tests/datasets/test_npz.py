@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.arrays import read_npz
+from ferkit.datasets.tables import read_npz
 
 GRAY = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
 
@@ -26,7 +26,7 @@ def saved(tmp_path: Path, **arrays: object) -> Path:
     ],
     ids=["gray", "one channel", "rgb", "0..1", "0..255 float", "int"],
 )
-def test_pictures_in_every_usual_form(tmp_path: Path, images: np.ndarray):
+def test_images_in_every_usual_form(tmp_path: Path, images: np.ndarray):
     data = read_npz(saved(tmp_path, images=images, labels=["a", "b", "a", "b"]))
     for i, sample in enumerate(data.samples):
         rgb = data.read(sample)
@@ -36,7 +36,7 @@ def test_pictures_in_every_usual_form(tmp_path: Path, images: np.ndarray):
     assert data.class_counts() == {"a": 2, "b": 2}
 
 
-def test_all_that_is_known_of_each_picture(tmp_path: Path):
+def test_all_that_is_known_of_each_image(tmp_path: Path):
     path = saved(
         tmp_path, x=GRAY, y=np.array([[1], [0], [1], [1]], np.uint8), class_names=["기쁨", "슬픔"],
         split=["Training", "Training", "PrivateTest", ""], groups=np.array([7, 7, 8, 9]),
@@ -80,7 +80,7 @@ def test_labels_without_class_names(tmp_path: Path, labels: list, expected: str 
     assert read_npz(saved(tmp_path, images=GRAY, labels=labels)).samples[0].label == expected
 
 
-def test_pictures_without_labels(tmp_path: Path):
+def test_images_without_labels(tmp_path: Path):
     data = read_npz(saved(tmp_path, images=GRAY))
     assert data.class_counts() == {}
     assert len(data) == 4
@@ -90,8 +90,8 @@ def test_pictures_without_labels(tmp_path: Path):
     ("arrays", "what"),
     [
         ({"faces": GRAY}, "expected arrays 'images' and 'labels'.*faces"),
-        ({"images": GRAY, "labels": [0, 1]}, "one label for each of 4 pictures"),
-        ({"images": GRAY, "labels": np.eye(4)}, "one label for each of 4 pictures"),
+        ({"images": GRAY, "labels": [0, 1]}, "one label for each of 4 images"),
+        ({"images": GRAY, "labels": np.eye(4)}, "one label for each of 4 images"),
         ({"images": GRAY, "labels": [0, 1, 2, 0], "class_names": ["a", "b"]}, r"labels 0..1 .*found 0..2"),
         ({"images": GRAY, "labels": [0, 1, -1, 0], "class_names": ["a", "b"]}, r"found -1..1"),
         ({"images": GRAY, "labels": [0.5, 1, 1, 0]}, "whole numbers as labels"),
@@ -105,7 +105,7 @@ def test_pictures_without_labels(tmp_path: Path):
         ({"images": GRAY * 1.0 - 128}, r"0..255 or 0..1 .*found -128"),
         ({"images": np.full((1, 4, 4), np.nan)}, "no pixels"),
         ({"images": np.full((1, 4, 4), "x")}, "no pixels"),
-        ({"x_train": GRAY, "x_test": GRAY[:, :3]}, "pictures of one size"),
+        ({"x_train": GRAY, "x_test": GRAY[:, :3]}, "images of one size"),
         ({"images": np.array([{}, {}], object)}, "plain arrays"),
     ],
 )

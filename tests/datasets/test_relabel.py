@@ -3,10 +3,9 @@ from pathlib import Path
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.core.label_tables import LabelTables
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
-from ferkit.datasets.relabel import relabel
+from ferkit.core.labels import LabelTables
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.edit import relabel
 
 
 def dataset(*labels: str | None) -> Dataset:
@@ -44,7 +43,7 @@ def test_classes_can_be_spelled_in_korean():
 def test_classes_without_a_place_are_named_and_counted_and_dropped_only_if_asked():
     data = dataset("happy", "surprise", "surprise", "disgust", None)
     with pytest.raises(
-        DataError, match=r"3 pictures .* no place in aihub5: disgust \(1\), surprise \(2\); .*--map"
+        DataError, match=r"3 images .* no place in aihub5: disgust \(1\), surprise \(2\); .*--map"
     ):
         relabel(data, "aihub5")
     labels = {

@@ -5,14 +5,12 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.assign import AssignSettings, assign
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
-from ferkit.datasets.sample import draw, where
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.edit import SplitSettings, draw, split_dataset, where
 
 
 def people(n_persons: int, per_class: int, classes: str = "abc", source: str = "s") -> list[Sample]:
-    """``per_class`` pictures of each person and class."""
+    """``per_class`` images of each person and class."""
     return [
         Sample(f"{source}/{p:04d}/{cls}/{i}.png", cls, None, f"{source}/{p}", None, {"source": source})
         for p in range(n_persons)
@@ -41,17 +39,17 @@ def test_as_many_persons_as_possible_are_drawn():
     assert len({s.group for s in done.dataset.samples if s.label == "a"}) == 30
     more = draw(data, 45).dataset
     assert set(Counter(s.group for s in more.samples if s.label == "a").values()) == {1, 2}
-    # 'b' has ten pictures, two of each person
+    # 'b' has ten images, two of each person
     assert done.persons == (30, 30)
 
 
-def test_pictures_of_nobody_known_count_as_persons_of_their_own():
+def test_images_of_nobody_known_count_as_persons_of_their_own():
     data = dataset(*(Sample(f"{i}.png", "a") for i in range(50)), *people(1, 50, "a"))
     drawn = draw(data, 51).dataset
     assert sum(s.group is None for s in drawn.samples) == 50
 
 
-def test_pictures_without_a_label_are_left_out():
+def test_images_without_a_label_are_left_out():
     done = draw(dataset(Sample("x.png"), Sample("y.png", "a")), 5)
     assert done.n_unlabelled == 1
     assert [s.path for s in done.dataset.samples] == ["y.png"]
@@ -65,22 +63,22 @@ def test_the_seed_decides_what_is_drawn():
 
 def test_what_cannot_be_drawn_is_refused():
     data = dataset(*people(2, 1))
-    with pytest.raises(DataError, match="no picture of d has a 'camera'; known are class, split, source"):
+    with pytest.raises(DataError, match="no image of d has a 'camera'; known are class, split, source"):
         draw(data, 5, ["camera"])
-    with pytest.raises(DataError, match="at least one picture"):
+    with pytest.raises(DataError, match="at least one image"):
         draw(data, 0)
     with pytest.raises(DataError, match="none with a label"):
         draw(dataset(Sample("x.png")), 1)
 
 
-def test_only_pictures_with_the_wanted_values_are_kept():
+def test_only_images_with_the_wanted_values_are_kept():
     data = dataset(*people(2, 3, "abc", "s"), *people(2, 1, "abc", "t"), Sample("x.png"))
     assert len(where(data, {"source": ["t"]})) == 6
     assert len(where(data, {"source": ["s", "t"], "class": ["a"]})) == 8
     assert [s.path for s in where(data, {"class": [""]}).samples] == ["x.png"]
-    with pytest.raises(DataError, match="no picture of d has source u and class a or b"):
+    with pytest.raises(DataError, match="no image of d has source u and class a or b"):
         where(data, {"source": ["u"], "class": ["a", "b"]})
-    with pytest.raises(DataError, match="no picture of d has a 'camera'"):
+    with pytest.raises(DataError, match="no image of d has a 'camera'"):
         where(data, {"camera": ["x"]})
 
 
@@ -91,7 +89,7 @@ def shares(data: Dataset, of: str = "split") -> dict[str, float]:
 
 def test_every_part_has_its_share_of_every_class_and_source_and_no_person_is_in_two():
     data = dataset(*people(60, 4, "abc", "s"), *people(40, 6, "bc", "t"))
-    done = assign(data, AssignSettings(val=0.1, test=0.2, by=("source",)))
+    done = split_dataset(data, SplitSettings(val=0.1, test=0.2, by=("source",)))
     assert shares(done.dataset) == pytest.approx({"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.01)
     for source in ("s", "t"):
         part = dataset(*(s for s in done.dataset.samples if s.attributes["source"] == source))
@@ -102,27 +100,27 @@ def test_every_part_has_its_share_of_every_class_and_source_and_no_person_is_in_
 
 
 def test_without_regard_to_persons_they_are_shared():
-    done = assign(dataset(*people(5, 20)), AssignSettings(by_group=False))
+    done = split_dataset(dataset(*people(5, 20)), SplitSettings(by_group=False))
     assert len(done.shared_persons) == 5
     assert shares(done.dataset) == pytest.approx({"train": 0.8, "test": 0.2}, abs=0.01)
 
 
 def test_only_one_part_is_divided_and_the_others_stay():
     given = [Sample(f"{i}.png", "ab"[i % 2], "test" if i < 20 else "train") for i in range(100)]
-    done = assign(dataset(*given), AssignSettings(val=0.25, test=0.0, within="train"))
+    done = split_dataset(dataset(*given), SplitSettings(val=0.25, test=0.0, within="train"))
     assert Counter(s.split for s in done.dataset.samples) == {"test": 20, "train": 60, "val": 20}
     assert all(s.split == "test" for s in done.dataset.samples if int(s.path[:-4]) < 20)
-    with pytest.raises(DataError, match="expected pictures in the part 'val' of d, found none"):
-        assign(dataset(*given), AssignSettings(within="val"))
+    with pytest.raises(DataError, match="expected images in the part 'val' of d, found none"):
+        split_dataset(dataset(*given), SplitSettings(within="val"))
 
 
 def test_a_whole_source_can_be_the_test_part():
     data = dataset(*people(20, 2, "ab", "s"), *people(3, 2, "ab", "t"))
-    done = assign(data, AssignSettings(val=0.1, test=0.0, held_out=("t",)))
+    done = split_dataset(data, SplitSettings(val=0.1, test=0.0, held_out=("t",)))
     assert {s.attributes["source"] for s in done.dataset.samples if s.split == "test"} == {"t"}
     assert {s.attributes["source"] for s in done.dataset.samples if s.split != "test"} == {"s"}
-    with pytest.raises(DataError, match="no picture has the source u; known sources: s, t"):
-        assign(data, AssignSettings(held_out=("u",)))
+    with pytest.raises(DataError, match="no image has the source u; known sources: s, t"):
+        split_dataset(data, SplitSettings(held_out=("u",)))
 
 
 @pytest.mark.parametrize(
@@ -137,13 +135,13 @@ def test_a_whole_source_can_be_the_test_part():
         (
             [Sample("x.png", "a"), Sample("y.png", "b"), Sample("z.png", "b")],
             {},
-            "class 'a' has only 1 picture",
+            "class 'a' has only 1 image",
         ),
     ],
 )
-def test_too_few_persons_or_pictures_are_named(samples: list[Sample], settings: dict[str, float], what: str):
+def test_too_few_persons_or_images_are_named(samples: list[Sample], settings: dict[str, float], what: str):
     with pytest.raises(DataError, match=what):
-        assign(dataset(*samples), AssignSettings(**settings))
+        split_dataset(dataset(*samples), SplitSettings(**settings))
 
 
 def test_persons_who_tie_all_classes_together_cannot_be_divided():
@@ -151,18 +149,18 @@ def test_persons_who_tie_all_classes_together_cannot_be_divided():
     samples = [Sample(f"{i}.png", cls, None, who) for i, (cls, who) in enumerate(
         [("a", "p"), ("a", "q"), ("b", "p"), ("b", "r"), ("c", "q"), ("c", "r")])]  # fmt: skip
     with pytest.raises(DataError, match=r"no division found .*--no-group"):
-        assign(dataset(*samples), AssignSettings(val=0.0, test=0.5))
+        split_dataset(dataset(*samples), SplitSettings(val=0.0, test=0.5))
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.2), (0.0, 0.0)])
 def test_shares_that_leave_nothing_are_refused(val: float, test: float):
     with pytest.raises(DataError, match="share"):
-        AssignSettings(val=val, test=test)
+        SplitSettings(val=val, test=test)
 
 
-def test_a_hundred_thousand_pictures_take_a_moment():
+def test_a_hundred_thousand_images_take_a_moment():
     rng = np.random.default_rng(0)
     person = rng.integers(0, 20_000, 100_000).tolist()
     samples = [Sample(f"{i:06d}.png", "abcdefg"[i % 7], None, str(p)) for i, p in enumerate(person)]
-    done = assign(dataset(*samples), AssignSettings(val=0.1, test=0.1))
+    done = split_dataset(dataset(*samples), SplitSettings(val=0.1, test=0.1))
     assert shares(done.dataset) == pytest.approx({"train": 0.8, "val": 0.1, "test": 0.1}, abs=0.001)

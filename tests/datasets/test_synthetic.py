@@ -36,7 +36,7 @@ def mean_face(identity: Identity, expression: str, intensity: float) -> np.ndarr
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 @pytest.mark.parametrize("size", [24, 96, 113])
-def test_a_face_is_an_rgb_picture_that_uses_the_range(expression: str, size: int):
+def test_a_face_is_an_rgb_image_that_uses_the_range(expression: str, size: int):
     rng = np.random.default_rng(1)
     face = render_face(Identity.random(rng), expression, rng, size=size)
     assert face.shape == (size, size, 3)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.table import read_table
+from ferkit.datasets.tables import read_table
 
 
 def table(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -60,7 +60,7 @@ def test_paths_are_relative_to_the_table_or_absolute(tmp_path: Path, monkeypatch
     ("text", "what"),
     [
         ("", "found nothing"),
-        ("path,label\n", "expected pictures"),
+        ("path,label\n", "expected images"),
         ("label,age\nhappy,3\n", "expected a column 'path'"),
         ("path;label\na.jpg;happy\n", "expected a column 'path'"),
         ("path,label\n,happy\n", "expected a path in every row"),
@@ -136,7 +136,7 @@ def test_fer2013_without_rows_is_refused(tmp_path: Path):
         read_table(fer2013(tmp_path / "fer2013.csv", []))
 
 
-def test_touching_fer2013_makes_every_picture_look_younger(tmp_path: Path):
+def test_touching_fer2013_makes_every_image_look_younger(tmp_path: Path):
     path = fer2013(tmp_path / "fer2013.csv", [(0, pixels(1), "Training")])
     data = read_table(path)
     before = data.source.stamp("train/000000")

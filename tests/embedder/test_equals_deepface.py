@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from networks import arcface_resnet34, small_network
 
-from ferkit.embedder.backbones import known_backbones, open_embedder
-from ferkit.zoo.registry import entry_of
+from ferkit.core.weights import entry_of
+from ferkit.embedder.embedders import known_backbones, open_embedder
 
 pytest.importorskip("onnx")
 
@@ -41,7 +41,7 @@ np.savez(sys.argv[2], **out)
 
 @pytest.fixture(scope="module")
 def crops() -> np.ndarray:
-    """Wider than high, so that the letterbox is seen, and with more than one picture."""
+    """Wider than high, so that the letterbox is seen, and with more than one image."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (4, 9, 12, 3), np.uint8)
     return np.kron(coarse, np.ones((1, 10, 10, 1), np.uint8))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import BATCH, SHARD, Counting, contents, embed, write_picture, write_pictures
+from small_runs import BATCH, SHARD, Counting, contents, embed, write_image, write_images
 
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.backbones import open_embedder
+from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.store import EmbeddingStore
 
 
@@ -16,8 +16,8 @@ def paths(store: EmbeddingStore) -> list[str]:
     return store.load().paths.tolist()
 
 
-def test_every_picture_becomes_the_row_that_the_network_gives_for_it(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 20)
+def test_every_image_becomes_the_row_that_the_network_gives_for_it(tmp_path: Path):
+    data = write_images(tmp_path / "data", 20)
     store, summary = embed(data, tmp_path / "cache")
     dataset = load_dataset(data)
     table = store.load()
@@ -31,13 +31,13 @@ def test_every_picture_becomes_the_row_that_the_network_gives_for_it(tmp_path: P
 
 def test_batches_never_straddle_two_shards(tmp_path: Path):
     counting = Counting()
-    embed(write_pictures(tmp_path / "data", 20), tmp_path / "cache", counting)
+    embed(write_images(tmp_path / "data", 20), tmp_path / "cache", counting)
     assert counting.batches == [3, 3, 2, 3, 3, 2, 3, 1]
     assert (SHARD, BATCH) == (8, 3)
 
 
 def test_a_second_run_has_nothing_to_do(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 10)
+    data = write_images(tmp_path / "data", 10)
     store, _ = embed(data, tmp_path / "cache")
     before, counting = contents(store.folder), Counting()
     _, summary = embed(data, tmp_path / "cache", counting)
@@ -45,11 +45,11 @@ def test_a_second_run_has_nothing_to_do(tmp_path: Path):
     assert contents(store.folder) == before
 
 
-def test_new_pictures_add_shards_and_touch_no_other(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 10)
+def test_new_images_add_shards_and_touch_no_other(tmp_path: Path):
+    data = write_images(tmp_path / "data", 10)
     store, _ = embed(data, tmp_path / "cache")
     before = contents(store.folder)
-    write_pictures(data, 5, start=10)
+    write_images(data, 5, start=10)
     _, summary = embed(data, tmp_path / "cache")
     assert (summary.n_done, summary.n_kept) == (5, 10)
     after = contents(store.folder)
@@ -60,22 +60,22 @@ def test_new_pictures_add_shards_and_touch_no_other(tmp_path: Path):
 @pytest.mark.parametrize(
     "how", ["other size", "same size, now", "same size, old time", "copied over with its old time"]
 )
-def test_a_changed_picture_is_embedded_again_and_its_new_row_counts(tmp_path: Path, how: str):
-    data = write_pictures(tmp_path / "data", 10)
+def test_a_changed_image_is_embedded_again_and_its_new_row_counts(tmp_path: Path, how: str):
+    data = write_images(tmp_path / "data", 10)
     store, _ = embed(data, tmp_path / "cache")
     before = store.load().X
-    picture = data / "happy" / "0003.bmp"
+    image = data / "happy" / "0003.bmp"
     if how == "other size":
-        write_picture(tmp_path / "x.bmp", 99)
-        picture.write_bytes((tmp_path / "x.bmp").read_bytes() + b"\0")
+        write_image(tmp_path / "x.bmp", 99)
+        image.write_bytes((tmp_path / "x.bmp").read_bytes() + b"\0")
     elif how == "copied over with its old time":
-        write_picture(tmp_path / "x.bmp", 99)
+        write_image(tmp_path / "x.bmp", 99)
         os.utime(tmp_path / "x.bmp", (1_000_000_000, 1_000_000_000))
-        shutil.copy2(tmp_path / "x.bmp", picture)
+        shutil.copy2(tmp_path / "x.bmp", image)
     else:
-        write_picture(picture, 99)
+        write_image(image, 99)
         if how == "same size, old time":
-            os.utime(picture, (1_000_000_000, 1_000_000_000))
+            os.utime(image, (1_000_000_000, 1_000_000_000))
     counting = Counting()
     _, summary = embed(data, tmp_path / "cache", counting)
     assert (summary.n_done, counting.n) == (1, 1)
@@ -85,17 +85,17 @@ def test_a_changed_picture_is_embedded_again_and_its_new_row_counts(tmp_path: Pa
     assert embed(data, tmp_path / "cache")[1].n_done == 0
 
 
-def test_a_picture_that_changes_while_others_are_embedded_is_noticed_the_next_time(tmp_path: Path):
+def test_a_image_that_changes_while_others_are_embedded_is_noticed_the_next_time(tmp_path: Path):
     """It was read ahead, in the second before its shard was begun."""
-    data = write_pictures(tmp_path / "data", 20)
+    data = write_images(tmp_path / "data", 20)
 
     class Changing(Counting):
         def embed(self, crops: np.ndarray) -> np.ndarray:
             if self.n == 0:
                 time.sleep(0.3)  # the threads read ahead into the second shard
-                write_picture(data / "sad" / "0000.bmp", 99)
-                write_picture(data / "happy" / "0019.bmp", 98)
-                write_picture(data / "happy" / "0015.bmp", 97)
+                write_image(data / "sad" / "0000.bmp", 99)
+                write_image(data / "happy" / "0019.bmp", 98)
+                write_image(data / "happy" / "0015.bmp", 97)
             return super().embed(crops)
 
     store, _ = embed(data, tmp_path / "cache", Changing())
@@ -105,16 +105,16 @@ def test_a_picture_that_changes_while_others_are_embedded_is_noticed_the_next_ti
     assert np.array_equal(store.load().X, alone)
 
 
-def test_touched_but_equal_pictures_are_not_embedded_again(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 6)
+def test_touched_but_equal_images_are_not_embedded_again(tmp_path: Path):
+    data = write_images(tmp_path / "data", 6)
     embed(data, tmp_path / "cache")
-    for picture in data.rglob("*.bmp"):
-        picture.touch()
+    for image in data.rglob("*.bmp"):
+        image.touch()
     assert embed(data, tmp_path / "cache")[1].n_done == 0
 
 
-def test_deleted_pictures_leave_the_view_and_come_back_unharmed(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 10)
+def test_deleted_images_leave_the_view_and_come_back_unharmed(tmp_path: Path):
+    data = write_images(tmp_path / "data", 10)
     store, _ = embed(data, tmp_path / "cache")
     before = contents(store.folder)
     (data / "sad" / "0004.bmp").rename(tmp_path / "aside.bmp")
@@ -131,7 +131,7 @@ def test_deleted_pictures_leave_the_view_and_come_back_unharmed(tmp_path: Path):
 
 
 def test_new_labels_splits_and_persons_need_no_embedding(tmp_path: Path):
-    write_pictures(tmp_path / "pictures", 4)
+    write_images(tmp_path / "pictures", 4)
     lines = [f"pictures/{'happy' if i % 2 else 'sad'}/{i:04d}.bmp" for i in range(4)]
 
     def labelled(*extra: str) -> Path:
@@ -152,8 +152,8 @@ def test_new_labels_splits_and_persons_need_no_embedding(tmp_path: Path):
         assert contents(store.folder) == before
 
 
-def test_a_moved_picture_is_embedded_under_its_new_name(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 4)
+def test_a_moved_image_is_embedded_under_its_new_name(tmp_path: Path):
+    data = write_images(tmp_path / "data", 4)
     store, _ = embed(data, tmp_path / "cache")
     (data / "sad" / "0000.bmp").rename(data / "happy" / "0000.bmp")
     _, summary = embed(data, tmp_path / "cache")
@@ -163,7 +163,7 @@ def test_a_moved_picture_is_embedded_under_its_new_name(tmp_path: Path):
 
 
 def test_failures_are_rows_with_a_reason(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 4)
+    data = write_images(tmp_path / "data", 4)
     (data / "sad" / "text.jpg").write_text("dear diary")
     (data / "sad" / "empty.png").write_bytes(b"")
     (data / "sad" / "0000.bmp").write_bytes((data / "sad" / "0000.bmp").read_bytes()[:2000])
@@ -186,14 +186,14 @@ def test_failures_are_rows_with_a_reason(tmp_path: Path):
 
 
 def test_what_could_not_be_read_is_tried_again_once_it_can(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 4)
+    data = write_images(tmp_path / "data", 4)
     lost = data / "sad" / "lost.bmp"
     lost.symlink_to(tmp_path / "later.bmp")
     store, _ = embed(data, tmp_path / "cache")
     before = contents(store.folder)
     assert embed(data, tmp_path / "cache")[1].n_done == 0
     assert contents(store.folder) == before
-    write_picture(tmp_path / "later.bmp", 50)
+    write_image(tmp_path / "later.bmp", 50)
     _, summary = embed(data, tmp_path / "cache")
     assert summary.n_done == 1
     assert "sad/lost.bmp" in paths(store)
@@ -201,7 +201,7 @@ def test_what_could_not_be_read_is_tried_again_once_it_can(tmp_path: Path):
 
 
 def test_what_could_be_read_once_and_no_longer_can_is_a_failure(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 4)
+    data = write_images(tmp_path / "data", 4)
     store, _ = embed(data, tmp_path / "cache")
     (data / "sad" / "0000.bmp").unlink()
     (data / "sad" / "0000.bmp").symlink_to(tmp_path / "nowhere")
@@ -210,8 +210,8 @@ def test_what_could_be_read_once_and_no_longer_can_is_a_failure(tmp_path: Path):
         assert [row.path for row in store.failures()] == ["sad/0000.bmp"]
 
 
-def test_a_picture_without_permission_is_a_failure_until_it_has_one(unprivileged: Path):
-    data = write_pictures(unprivileged / "data", 3)
+def test_a_image_without_permission_is_a_failure_until_it_has_one(unprivileged: Path):
+    data = write_images(unprivileged / "data", 3)
     open_embedder("raw").embed(np.zeros((1, 64, 64, 3), np.uint8))
     (data / "sad" / "0002.bmp").chmod(0)
     store, summary = embed(data, unprivileged / "cache")
@@ -221,11 +221,11 @@ def test_a_picture_without_permission_is_a_failure_until_it_has_one(unprivileged
     assert len(store.load()) == 3
 
 
-def test_a_mended_picture_is_embedded(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 3)
+def test_a_mended_image_is_embedded(tmp_path: Path):
+    data = write_images(tmp_path / "data", 3)
     (data / "sad" / "0002.bmp").write_bytes(b"")
     store, _ = embed(data, tmp_path / "cache")
-    write_picture(data / "sad" / "0002.bmp", 2)
+    write_image(data / "sad" / "0002.bmp", 2)
     embed(data, tmp_path / "cache")
     assert len(store.load()) == 3
 
@@ -240,7 +240,7 @@ def test_a_mended_picture_is_embedded(tmp_path: Path):
     ],
 )
 def test_embeddings_that_are_not_finite_are_failures(tmp_path: Path, value: float, dtype: str, reason: str):
-    data = write_pictures(tmp_path / "data", 5)
+    data = write_images(tmp_path / "data", 5)
     store, summary = embed(data, tmp_path / "cache", Counting({2: value}), dtype=dtype)
     assert [path for path, _ in summary.failures] == ["sad/0000.bmp"]
     assert reason in summary.failures[0][1]

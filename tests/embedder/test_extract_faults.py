@@ -12,23 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import SHARD, Counting, contents, embed, write_picture, write_pictures
+from small_runs import SHARD, Counting, contents, embed, write_image, write_images
 
 from ferkit.core import files
+from ferkit.core.console import Progress
 from ferkit.core.errors import FerkitError, StoreDamagedError, StoreError, StoreLockedError
-from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset, Sample, Stamp
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.backbones import open_embedder
+from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import extract
 from ferkit.embedder.settings import StoreSettings
 from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropper import FaceCropper
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.cropping import FaceCropper, FaceSettings
 
 
 def test_a_repair_makes_the_damaged_shards_anew_and_nothing_else(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 40)
+    data = write_images(tmp_path / "data", 40)
     store, _ = embed(data, tmp_path / "cache")
     before = contents(store.folder)
     shards = store.shards()
@@ -47,11 +46,11 @@ def test_a_repair_makes_the_damaged_shards_anew_and_nothing_else(tmp_path: Path)
 
 
 def test_a_repair_and_a_change_at_once_keep_the_newest_row(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 20)
+    data = write_images(tmp_path / "data", 20)
     store, _ = embed(data, tmp_path / "cache")
-    write_picture(data / "sad" / "0018.bmp", 70)
+    write_image(data / "sad" / "0018.bmp", 70)
     embed(data, tmp_path / "cache")
-    write_picture(data / "sad" / "0018.bmp", 71)
+    write_image(data / "sad" / "0018.bmp", 71)
     store.shards()[0].npy.unlink()
     embed(data, tmp_path / "cache", repair=True)
     dataset = load_dataset(data)
@@ -61,7 +60,7 @@ def test_a_repair_and_a_change_at_once_keep_the_newest_row(tmp_path: Path):
 
 
 def test_two_data_sets_of_one_name_do_not_mix(tmp_path: Path):
-    first, second = write_pictures(tmp_path / "a" / "data", 3), write_pictures(tmp_path / "b" / "data", 5)
+    first, second = write_images(tmp_path / "a" / "data", 3), write_images(tmp_path / "b" / "data", 5)
     store, _ = embed(first, tmp_path / "cache")
     before = contents(store.folder)
     with pytest.raises(StoreError, match="give this one another --name"):
@@ -73,7 +72,7 @@ def test_two_data_sets_of_one_name_do_not_mix(tmp_path: Path):
 
 
 def test_a_data_set_that_was_moved_keeps_its_embeddings(tmp_path: Path):
-    data = write_pictures(tmp_path / "a" / "data", 3)
+    data = write_images(tmp_path / "a" / "data", 3)
     embed(data, tmp_path / "cache")
     (tmp_path / "b").mkdir()
     shutil.move(data, tmp_path / "b" / "data")
@@ -81,9 +80,9 @@ def test_a_data_set_that_was_moved_keeps_its_embeddings(tmp_path: Path):
 
 
 def test_another_process_that_writes_is_not_disturbed(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 10)
+    data = write_images(tmp_path / "data", 10)
     store, _ = embed(data, tmp_path / "cache")
-    write_pictures(data, 2, start=10)
+    write_images(data, 2, start=10)
     code = (
         "import sys; from pathlib import Path; from ferkit.embedder.store import EmbeddingStore\n"
         "with EmbeddingStore.open(Path(sys.argv[1])).writing():\n"
@@ -108,7 +107,7 @@ def test_another_process_that_writes_is_not_disturbed(tmp_path: Path):
 def test_a_disk_that_fills_up_in_the_middle_loses_no_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ):
-    data = write_pictures(tmp_path / "data", 30)
+    data = write_images(tmp_path / "data", 30)
     expected = contents(embed(data, tmp_path / "undisturbed")[0].folder)
     real, calls = getattr(os, step), iter(range(1000))
 
@@ -145,7 +144,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_truly_full_disk_loses_no_shard(tmp_path: Path, small_disk: Path):
-    data = write_pictures(tmp_path / "data", 30)
+    data = write_images(tmp_path / "data", 30)
     with pytest.raises(FerkitError, match="the disk is full"):
         embed(data, small_disk)
     (folder,) = small_disk.iterdir()
@@ -157,7 +156,7 @@ def test_a_truly_full_disk_loses_no_shard(tmp_path: Path, small_disk: Path):
 
 
 def test_half_precision_keeps_three_digits_in_half_the_space(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 9)
+    data = write_images(tmp_path / "data", 9)
     single, _ = embed(data, tmp_path / "cache")
     half, _ = embed(data, tmp_path / "cache", dtype="float16")
     assert half.folder != single.folder
@@ -167,7 +166,7 @@ def test_half_precision_keeps_three_digits_in_half_the_space(tmp_path: Path):
 
 
 class CountingSource:
-    """A source that counts how many pictures are read and not yet embedded."""
+    """A source that counts how many images are read and not yet embedded."""
 
     def __init__(self) -> None:
         self.read_count = 0
@@ -185,7 +184,7 @@ class CountingSource:
         return np.frombuffer(content, np.uint8).reshape(64, 64, 3)
 
 
-def test_no_more_pictures_are_read_ahead_than_the_bound(tmp_path: Path):
+def test_no_more_images_are_read_ahead_than_the_bound(tmp_path: Path):
     source, workers, batch = CountingSource(), 2, 4
     most = 0
 
@@ -213,7 +212,7 @@ def test_no_more_pictures_are_read_ahead_than_the_bound(tmp_path: Path):
 
 
 def test_an_interrupt_does_not_wait_for_what_is_still_queued(tmp_path: Path):
-    data = write_pictures(tmp_path / "data", 30)
+    data = write_images(tmp_path / "data", 30)
 
     class Interrupted(Counting):
         def embed(self, crops: np.ndarray) -> np.ndarray:

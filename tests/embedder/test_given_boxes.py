@@ -8,17 +8,13 @@ import pytest
 from PIL import Image
 from small_runs import contents, embed
 
-from ferkit.classifiers.finetune.pixels import load_pixels
+from ferkit.classifiers.finetune.data import load_pixels
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.manifest import write_manifest
-from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.run import CropOptions, settle_cropping
-from ferkit.faces.cropper import FaceCropper
-from ferkit.faces.settings import FaceSettings
-from ferkit.inference.cropping import settle_faces
+from ferkit.datasets.tables import write_manifest
+from ferkit.embedder.embedders import open_embedder
+from ferkit.faces.cropping import CropOptions, FaceCropper, FaceSettings, resolve_cropping, resolve_faces
 
 BOX = (100.0, 60.0, 164.0, 124.0)
 GIVEN = CropOptions("given", margin=0.0)
@@ -40,12 +36,12 @@ def manifest(root: Path, n: int = 6, crops: int = 0) -> Path:
     (root / "사진").mkdir(parents=True)
     for i in range(n + crops):
         name = f"사진/{i:02d}_기쁨.png"
-        picture = noise(i)
+        image = noise(i)
         if i < n:
             photo = np.full((240, 320, 3), 90, np.uint8)
-            photo[60:124, 100:164] = picture
-            picture = photo
-        Image.fromarray(picture).save(root / name)
+            photo[60:124, 100:164] = image
+            image = photo
+        Image.fromarray(image).save(root / name)
         box = BOX if i < n else None
         samples.append(Sample(name, ("기쁨", "슬픔")[i % 2], None, f"p{i // 2}", box, {"source": "test"}))
     write_manifest(root / "faces.csv", Dataset("faces", root, tuple(samples), FileSource(root)))
@@ -53,7 +49,7 @@ def manifest(root: Path, n: int = 6, crops: int = 0) -> Path:
 
 
 def with_boxes(path: Path, **boxes: tuple[float, float, float, float] | None) -> None:
-    """Give pictures, by their number, another box."""
+    """Give images, by their number, another box."""
     data = load_dataset(path)
     samples = [
         replace(s, box=boxes[f"_{s.path[3:5]}"]) if f"_{s.path[3:5]}" in boxes else s for s in data.samples
@@ -72,7 +68,7 @@ def test_what_is_embedded_is_what_the_box_holds(tmp_path: Path):
     assert store.settings.faces == FaceSettings("given", None, align=False, margin=0.0, faceless="skip")
 
 
-def test_a_picture_whose_box_moved_is_embedded_again_and_no_other(tmp_path: Path):
+def test_a_image_whose_box_moved_is_embedded_again_and_no_other(tmp_path: Path):
     path = manifest(tmp_path)
     store, _ = embed(path, tmp_path / "cache", crop=GIVEN)
     before = contents(store.folder)
@@ -93,7 +89,7 @@ def test_no_box_and_a_box_outside_are_failures_until_they_are_mended(tmp_path: P
     _, summary = embed(path, tmp_path / "cache", crop=GIVEN)
     reasons = dict(summary.failures)
     assert reasons["사진/01_기쁨.png"] == "the data set has no box for it"
-    assert "inside the 320x240 picture" in reasons["사진/02_기쁨.png"]
+    assert "inside the 320x240 image" in reasons["사진/02_기쁨.png"]
     _, again = embed(path, tmp_path / "cache", crop=GIVEN)
     assert (again.n_done, again.n_failed_before, again.failures) == (0, 2, [])
     with_boxes(path, _01=BOX, _02=BOX)
@@ -103,13 +99,13 @@ def test_no_box_and_a_box_outside_are_failures_until_they_are_mended(tmp_path: P
 
 
 def test_auto_takes_the_boxes_and_crops_without_one_whole(tmp_path: Path):
-    all_marked = settle_cropping(load_dataset(manifest(tmp_path / "a")), CropOptions(margin=0.2))
+    all_marked = resolve_cropping(load_dataset(manifest(tmp_path / "a")), CropOptions(margin=0.2))
     assert all_marked.settings == FaceSettings("given", None, align=False, margin=0.2, faceless="skip")
-    assert "6 of 6 pictures have one" in all_marked.reason
+    assert "6 of 6 images have one" in all_marked.reason
     mixed = load_dataset(manifest(tmp_path / "b", n=4, crops=3))
-    cropping = settle_cropping(mixed, CropOptions(margin=0.0))
+    cropping = resolve_cropping(mixed, CropOptions(margin=0.0))
     assert cropping.settings == FaceSettings("given", None, align=False, margin=0.0, faceless="whole")
-    assert "4 of 7 pictures have one, the others are taken whole" in cropping.reason
+    assert "4 of 7 images have one, the others are taken whole" in cropping.reason
     store, summary = embed(tmp_path / "b" / "faces.csv", tmp_path / "cache", crop=CropOptions(margin=0.0))
     assert summary.failures == []
     assert np.array_equal(store.load().X, open_embedder("raw").embed(np.stack([noise(i) for i in range(7)])))
@@ -122,20 +118,20 @@ def test_auto_looks_for_faces_itself_where_photos_have_no_box(tmp_path: Path, sh
     photos = [
         Sample((shared / "media" / f"{name}.jpg").as_posix(), "기쁨") for name in ("img12", "img29", "img5")
     ]
-    cropping = settle_cropping(data.subset([*data.samples, *photos]), CropOptions())
+    cropping = resolve_cropping(data.subset([*data.samples, *photos]), CropOptions())
     assert cropping.settings.detector == "haar"
-    assert "only 1 of 4 pictures have a box, so that none is used" in cropping.reason
+    assert "only 1 of 4 images have a box, so that none is used" in cropping.reason
 
 
 def test_data_without_boxes_cannot_give_them(tmp_path: Path):
     path = manifest(tmp_path, n=0, crops=2)
-    with pytest.raises(DataError, match=r"expected pictures with boxes .*name a detector"):
-        settle_cropping(load_dataset(path), CropOptions("given"))
+    with pytest.raises(DataError, match=r"expected images with boxes .*name a detector"):
+        resolve_cropping(load_dataset(path), CropOptions("given"))
 
 
 def test_fine_tuning_sees_the_same_crops(tmp_path: Path):
     data = load_dataset(manifest(tmp_path))
-    cropper = FaceCropper(settle_cropping(data, GIVEN).settings, lambda: None, (64, 64), "stretch")
+    cropper = FaceCropper(resolve_cropping(data, GIVEN).settings, lambda: None, (64, 64), "stretch")
     pixels = load_pixels(data, ["기쁨", "슬픔"], cropper, "rgb")
     assert np.array_equal(pixels.images, np.stack([noise(i) for i in range(6)]))
 
@@ -148,9 +144,9 @@ def test_other_settings_do_not_look_at_boxes(tmp_path: Path):
     assert embed(path, tmp_path / "cache")[1].n_kept == 6
 
 
-def test_live_pictures_have_no_boxes_so_a_detector_takes_over():
+def test_live_images_have_no_boxes_so_a_detector_takes_over():
     trained = FaceSettings("given", None, align=False, margin=0.2, faceless="skip")
-    found = settle_faces(trained)
+    found = resolve_faces(trained)
     assert found.settings == FaceSettings("haar", None, align=False, margin=0.2, faceless="skip")
     assert not found.look_first
     assert "trained on the boxes of its data set" in found.reason

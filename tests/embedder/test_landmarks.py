@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import WeightsError
-from ferkit.embedder.backbones import load_embedder, open_embedder
+from ferkit.embedder.embedders import load_embedder, open_embedder
 
 pytest.importorskip("mediapipe", reason="needs the extra 'mediapipe'")
 pytestmark = pytest.mark.shared
@@ -22,8 +22,8 @@ def task(shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def photo(shared: Path) -> np.ndarray:
-    picture = cv2.imread(str(shared / "media" / "img5.jpg"))
-    return np.ascontiguousarray(picture[:, :, ::-1])[None]
+    image = cv2.imread(str(shared / "media" / "img5.jpg"))
+    return np.ascontiguousarray(image[:, :, ::-1])[None]
 
 
 def turned(photo: np.ndarray, degrees: float) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_process_ends_without_noise(task: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ferkit.embedder.backbones import open_embedder\n"
+        "import sys; from pathlib import Path; from ferkit.embedder.embedders import open_embedder\n"
         "embedder = open_embedder('mediapipe-blendshapes', weights=Path(sys.argv[1]))"
     )
     run = subprocess.run([sys.executable, "-c", code, str(task)], capture_output=True, text=True, timeout=120)

@@ -13,10 +13,10 @@ import pytest
 from networks import GraphBuilder, small_network
 
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError, WeightsError
-from ferkit.embedder.backbones import InputOptions, known_backbones, load_embedder, open_embedder
-from ferkit.embedder.network import pool_features
+from ferkit.embedder.embedders import InputOptions, known_backbones, load_embedder, open_embedder
+from ferkit.embedder.onnx_network import pool_features
 from ferkit.embedder.settings import EmbedderSettings
-from ferkit.faces.crop import fit_to
+from ferkit.faces.cropping import fit_to
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_every_backbone_has_weights_and_settings() -> None:
 def test_raw_sees_gradients_and_not_brightness() -> None:
     embedder = open_embedder("raw")
     ramp = np.tile(np.arange(64, dtype=np.uint8)[:, None], (1, 64))
-    crops = np.stack([np.repeat(picture[..., None], 3, axis=2) for picture in (ramp, ramp + 100, ramp.T)])
+    crops = np.stack([np.repeat(image[..., None], 3, axis=2) for image in (ramp, ramp + 100, ramp.T)])
     found = embedder.embed(crops)
     assert found.shape == (3, embedder.dim) == (3, 1568)
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 
 from ferkit.core.errors import StoreDamagedError
 from ferkit.datasets.dataset import Sample
-from ferkit.embedder.rows import Row, ShardFiles
+from ferkit.embedder.store import Row, ShardFiles
 
 ROWS = [
     Row("기쁨/가.jpg", "기쁨", "train", "p1", 10, "ab" * 32, (1.5, 2.0, 3.0, 4.0)),
@@ -39,7 +39,7 @@ def test_other_programs_can_read_both_files(shard: ShardFiles):
     assert [row["label"] for row in values["rows"]] == ["기쁨", None, "x"]
 
 
-def test_the_commit_mark_is_as_old_as_the_reading_of_its_pictures(shard: ShardFiles):
+def test_the_commit_mark_is_as_old_as_the_reading_of_its_images(shard: ShardFiles):
     assert shard.json.stat().st_mtime_ns == 1_700_000_000_000_000_000
 
 

@@ -2,13 +2,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_runs import embed, write_pictures
+from small_runs import embed, write_images
 
 from ferkit.core.errors import WeightsError
-from ferkit.core.fingerprint import file_sha256
+from ferkit.core.files import file_sha256
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.run import CropOptions, settle_cropping
-from ferkit.faces.settings import FaceSettings
+from ferkit.faces.cropping import CropOptions, FaceSettings, resolve_cropping
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +26,7 @@ def photos(root: Path, shared: Path) -> Path:
 
 
 def test_small_crops_are_taken_whole_without_any_weights(tmp_path: Path):
-    cropping = settle_cropping(load_dataset(write_pictures(tmp_path / "data", 3)), CropOptions())
+    cropping = resolve_cropping(load_dataset(write_images(tmp_path / "data", 3)), CropOptions())
     assert cropping.settings == FaceSettings.whole()
     assert "taken whole" in cropping.reason
 
@@ -35,24 +34,26 @@ def test_small_crops_are_taken_whole_without_any_weights(tmp_path: Path):
 @pytest.mark.shared
 def test_photos_get_haar_where_no_weights_are_and_yunet_where_they_are(tmp_path: Path, shared: Path):
     data = load_dataset(photos(tmp_path / "photos", shared))
-    cropping = settle_cropping(data, CropOptions(margin=0.2))
+    cropping = resolve_cropping(data, CropOptions(margin=0.2))
     assert cropping.settings == FaceSettings("haar", None, True, 0.2, "skip")
     assert "detector haar" in cropping.reason
     yunet = shared / "models" / "face_detection_yunet_640.onnx"
-    cropping = settle_cropping(data, CropOptions(weights=yunet))
+    cropping = resolve_cropping(data, CropOptions(weights=yunet))
     assert cropping.settings == FaceSettings("yunet", file_sha256(yunet), True, 0.1, "skip")
     assert cropping.weights == yunet
 
 
 def test_what_was_asked_for_is_never_exchanged(tmp_path: Path):
-    data = load_dataset(write_pictures(tmp_path / "data", 3))
-    assert settle_cropping(data, CropOptions("none", align=True, margin=0.5)).settings == FaceSettings.whole()
-    assert settle_cropping(data, CropOptions("haar")).settings.detector == "haar"
+    data = load_dataset(write_images(tmp_path / "data", 3))
+    assert (
+        resolve_cropping(data, CropOptions("none", align=True, margin=0.5)).settings == FaceSettings.whole()
+    )
+    assert resolve_cropping(data, CropOptions("haar")).settings.detector == "haar"
     with pytest.raises(WeightsError, match="is needed, but fetching is switched off"):
-        settle_cropping(data, CropOptions("yunet"))
+        resolve_cropping(data, CropOptions("yunet"))
     for detector in ("auto", "yunet"):
         with pytest.raises(WeightsError, match="found no such file"):
-            settle_cropping(data, CropOptions(detector, weights=tmp_path / "missing.onnx"))
+            resolve_cropping(data, CropOptions(detector, weights=tmp_path / "missing.onnx"))
 
 
 @pytest.mark.shared

@@ -13,10 +13,9 @@ from ferkit.core.errors import (
     StoreError,
     StoreLockedError,
 )
-from ferkit.embedder.rows import Row
 from ferkit.embedder.settings import EmbedderSettings, StoreSettings
-from ferkit.embedder.store import EmbeddingStore, View
-from ferkit.faces.settings import FaceSettings
+from ferkit.embedder.store import EmbeddingStore, Row, Snapshot
+from ferkit.faces.cropping import FaceSettings
 
 SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), FaceSettings.whole())
 
@@ -155,12 +154,12 @@ def test_rows_come_back_sorted_by_path_without_failures_and_the_newest_counts(tm
 def test_the_view_hides_what_was_deleted_and_gives_new_labels(tmp_path: Path):
     store = created(tmp_path)
     store.append([row("a"), row("b"), row("c", error="damaged")], block(1, 2, np.nan), 0)
-    store.write_view(View("/data", 1, deleted=["a", "c"], relabelled={"b": ["sad", "test", None]}))
+    store.write_view(Snapshot("/data", 1, deleted=["a", "c"], relabelled={"b": ["sad", "test", None]}))
     table = store.load()
     assert table.paths.tolist() == ["b"]
     assert (table.y[0], table.split[0], table.groups[0]) == ("sad", "test", None)
     assert store.failures() == []
-    store.write_view(View("/data", 3))
+    store.write_view(Snapshot("/data", 3))
     assert store.load().paths.tolist() == ["a", "b"]
 
 

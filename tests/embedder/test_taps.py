@@ -9,11 +9,9 @@ import pytest
 from networks import GraphBuilder, arcface_resnet34, small_network
 
 from ferkit.core.errors import DataError
-from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.graph import cut, load_graph, split_prelu
-from ferkit.embedder.network import pool_features
-from ferkit.embedder.tap_search import find_best_tap
-from ferkit.embedder.taps import find_tap, list_taps
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.layer_search import find_best_layer
+from ferkit.embedder.onnx_network import cut, find_layer, list_layers, load_graph, pool_features, split_prelu
 
 MOBILEFACENET = "arcface_mobilefacenet_112_rgb255_128d.onnx"
 
@@ -42,7 +40,7 @@ def shared_network(shared: Path) -> Path:
 
 def test_stages_of_the_arcface_resnet(tmp_path: Path) -> None:
     model = load_graph(arcface_resnet34(tmp_path / "net.onnx"))
-    taps = {tap.name: tap for tap in list_taps(model, (112, 112))}
+    taps = {tap.name: tap for tap in list_layers(model, (112, 112))}
     assert list(taps) == ["stage1", "stage2", "stage3", "stage4", "stage5", "last"]
     shapes = [taps[f"stage{k}"].shape for k in (2, 3, 4, 5)]
     assert shapes == [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
@@ -53,7 +51,7 @@ def test_stages_of_the_arcface_resnet(tmp_path: Path) -> None:
 
 @pytest.mark.shared
 def test_stages_of_the_mobilefacenet(shared_network: Path) -> None:
-    taps = {tap.name: tap for tap in list_taps(load_graph(shared_network), (112, 112))}
+    taps = {tap.name: tap for tap in list_layers(load_graph(shared_network), (112, 112))}
     assert (taps["stage4"].tensor, taps["stage4"].shape) == ("add_35", (128, 14, 14))
     assert (taps["stage5"].tensor, taps["stage5"].shape) == ("add_43", (128, 7, 7))
     assert taps["stage4"].default_pool_hw == (7, 7)
@@ -62,7 +60,7 @@ def test_stages_of_the_mobilefacenet(shared_network: Path) -> None:
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_a_prelu_in_parts_is_no_residual_sum(tmp_path: Path, in_parts: bool) -> None:
     model = load_graph(prelu_network(tmp_path / "net.onnx", in_parts=in_parts))
-    assert find_tap(model, (20, 20), "stage2").tensor == "sum"
+    assert find_layer(model, (20, 20), "stage2").tensor == "sum"
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
@@ -83,7 +81,7 @@ def test_a_cut_graph_computes_the_tap_and_nothing_behind_it(tmp_path: Path) -> N
     path = small_network(tmp_path / "net.onnx")
     crops = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), np.uint8)
     whole = load_graph(path)
-    tap = find_tap(whole, (32, 24), "stage2")
+    tap = find_layer(whole, (32, 24), "stage2")
     whole.graph.output.append(onnx.helper.make_tensor_value_info(tap.tensor, onnx.TensorProto.FLOAT, None))
     maps = onnxruntime.InferenceSession(whole.SerializeToString()).run(
         [tap.tensor], {"input": crops.astype(np.float32)}
@@ -121,25 +119,25 @@ def striped(n_per_class: int, seed: int = 0) -> tuple[np.ndarray, list[str]]:
     """Crops whose class is the direction of their stripes: local texture, which averages away."""
     random = np.random.default_rng(seed)
     wave = np.sin(np.arange(32) * 1.5)
-    pictures, labels = [], []
+    images, labels = [], []
     for label, pattern in (("rows", wave[:24, None]), ("columns", wave[None, :])):
         for _ in range(n_per_class):
             noisy = 128 + 60 * pattern + random.normal(0, 40, (24, 32))
-            pictures.append(np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
+            images.append(np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
             labels.append(label)
-    return np.stack(pictures), labels
+    return np.stack(images), labels
 
 
 def test_the_search_ranks_every_stage_and_is_repeatable(tmp_path: Path) -> None:
     embedder = open_embedder(f"onnx:{small_network(tmp_path / 'net.onnx')}")
     crops, labels = striped(30)
-    scores = find_best_tap(embedder, crops, labels, seed=1)
+    scores = find_best_layer(embedder, crops, labels, seed=1)
     assert {score.tap.name for score in scores} == {"stage2", "stage3", "last"}
     accuracies = [score.accuracy for score in scores]
     assert accuracies == sorted(accuracies, reverse=True)
     assert accuracies[0] > 0.9
     assert all(score.images_per_s > 0 for score in scores)
-    assert [s.accuracy for s in find_best_tap(embedder, crops, labels, seed=1)] == accuracies
+    assert [s.accuracy for s in find_best_layer(embedder, crops, labels, seed=1)] == accuracies
 
 
 def test_the_search_keeps_persons_whole(tmp_path: Path) -> None:
@@ -150,9 +148,9 @@ def test_the_search_keeps_persons_whole(tmp_path: Path) -> None:
     persons = np.repeat(np.arange(12), 8)
     crops = (faces[persons] + random.normal(0, 3, (96, 24, 32, 3))).clip(0, 255).astype(np.uint8)
     labels = [("a", "b")[person % 2] for person in persons]
-    mixed = max(score.accuracy for score in find_best_tap(embedder, crops, labels))
+    mixed = max(score.accuracy for score in find_best_layer(embedder, crops, labels))
     apart = min(
-        score.accuracy for score in find_best_tap(embedder, crops, labels, persons.astype(str).tolist())
+        score.accuracy for score in find_best_layer(embedder, crops, labels, persons.astype(str).tolist())
     )
     assert mixed > 0.95
     assert apart < 0.8
@@ -161,9 +159,9 @@ def test_the_search_keeps_persons_whole(tmp_path: Path) -> None:
 def test_the_search_says_what_it_needs(tmp_path: Path) -> None:
     crops, labels = striped(2)
     embedder = open_embedder(f"onnx:{small_network(tmp_path / 'net.onnx')}")
-    with pytest.raises(DataError, match="expected at least two classes with 3 pictures each"):
-        find_best_tap(embedder, crops, labels)
+    with pytest.raises(DataError, match="expected at least two classes with 3 images each"):
+        find_best_layer(embedder, crops, labels)
     with pytest.raises(DataError, match="raw is no network to look into"):
-        find_best_tap(open_embedder("raw"), crops, labels)
+        find_best_layer(open_embedder("raw"), crops, labels)
     with pytest.raises(DataError, match="raw is no network to look into"):
         open_embedder("raw", tap="stage4")

@@ -35,9 +35,9 @@ def test_table_has_every_head_and_chance_comes_last(demo: tuple[Path, str]) -> N
 
 
 def test_overview_shows_something(demo: tuple[Path, str]) -> None:
-    with Image.open(demo[0] / "demo.png") as picture:
-        assert picture.width > picture.height > 500
-        assert np.asarray(picture.convert("L")).std() > 20
+    with Image.open(demo[0] / "demo.png") as image:
+        assert image.width > image.height > 500
+        assert np.asarray(image.convert("L")).std() > 20
 
 
 def test_models_know_their_data_and_predict(demo: tuple[Path, str]) -> None:

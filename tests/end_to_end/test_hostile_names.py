@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from ferkit.cli.main import main
-from ferkit.evaluation.report import write_comparison
+from ferkit.evaluation.report.page import write_comparison
 from ferkit.inference.browser_view import BrowserView
 from tests.evaluation.reports import made_up
 from tests.serving.bad_models import network, read_values, write_record
 from tests.serving.browser import Browser
-from tests.serving.running import picture, running
+from tests.serving.running import image, running
 
 NAMES = (
     "<img src=x onerror=window.hacked=1>",
@@ -47,7 +47,7 @@ def nothing_ran(browser: Browser) -> None:
 
 
 def test_the_report_of_a_comparison(browser: Browser, tmp_path: Path) -> None:
-    comparison = made_up((*NAMES[:2], ENDS), 60, contenders=(f"head@{ENDS}", NAMES[0]), paths=None)
+    comparison = made_up((*NAMES[:2], ENDS), 60, candidates=(f"head@{ENDS}", NAMES[0]), paths=None)
     write_comparison(comparison, tmp_path / "report")
     pages = list((tmp_path / "report").rglob("*.html"))
     assert pages
@@ -93,9 +93,9 @@ def test_the_page_of_the_server(browser: Browser, tmp_path: Path) -> None:
 
     from onnx import helper
 
-    from ferkit.classifiers.finetune.network import NETWORK_ONNX, save_network_model
-    from ferkit.classifiers.record import ModelRecord
-    from ferkit.faces.settings import FaceSettings
+    from ferkit.classifiers.finetune.network_model import NETWORK_ONNX, save_network_model
+    from ferkit.classifiers.model import ModelRecord
+    from ferkit.faces.cropping import FaceSettings
 
     models = tmp_path / "models"
     content = network([helper.make_node("Softmax", ["r"], ["y"])], {})
@@ -106,7 +106,7 @@ def test_the_page_of_the_server(browser: Browser, tmp_path: Path) -> None:
     values = read_values(models / NAMES[0])
     write_record(models / NAMES[0], values | {"licence": ENDS})
     photo = tmp_path / f"{NAMES[0]}.jpg"
-    photo.write_bytes(picture())
+    photo.write_bytes(image())
     with running(models, model=NAMES[0]) as server:
         browser.open(f"http://localhost:{server.port}/?{NAMES[0]}#{ENDS}")
         nothing_ran(browser)

@@ -46,11 +46,11 @@ def test_it_runs_and_shows_its_plots(executed: Any) -> None:
         if "image/png" in out.get("data", {})
     ]
     assert len(plots) == 4
-    assert "196 pictures of 20 persons" in printed(executed, "write_dataset")
+    assert "196 images of 20 persons" in printed(executed, "write_dataset")
     for name in ("shipped", "logistic@ferkit", "mlp@ferkit"):
         assert name in printed(executed, "table(")
     assert "corrected for" in printed(executed, "pair.sentence")
-    assert "the last doubling of pictures brought" in printed(executed, "learning_curve")
+    assert "the last doubling of images brought" in printed(executed, "learning_curve")
 
 
 @pytest.mark.slow

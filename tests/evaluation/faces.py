@@ -3,28 +3,28 @@
 import shutil
 from pathlib import Path
 
-from ferkit.core.progress import Progress
+from ferkit.core.console import Progress
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.run import CropOptions
+from ferkit.evaluation.candidates import parse_candidates
 from ferkit.evaluation.compare import compare
-from ferkit.evaluation.comparison import Comparison, ProtocolSettings
-from ferkit.evaluation.contenders.named import make_contenders
-from ferkit.evaluation.contenders.workbench import BenchOptions
-from ferkit.evaluation.pictures import ReadDataset, gather, read_pictures
+from ferkit.evaluation.comparison import Comparison
+from ferkit.evaluation.protocol import ProtocolSettings, ReadDataset, build_evaluation_data, read_labelled
+from ferkit.evaluation.shared_inputs import CompareOptions
+from ferkit.faces.cropping import CropOptions
 
 PERSON = r"^(p\d+)_"
 QUIET = Progress("", quiet=True)
 
 
-def bench(folder: Path) -> BenchOptions:
-    """Everything below one folder, pictures taken whole."""
-    return BenchOptions(
+def bench(folder: Path) -> CompareOptions:
+    """Everything below one folder, images taken whole."""
+    return CompareOptions(
         folder / "cache", folder / "out", folder / "models", CropOptions("none"), timing_s=0, quiet=True
     )
 
 
 def read(root: Path, folder: Path, person: str = PERSON) -> ReadDataset:
-    return read_pictures(load_dataset(root, person), folder / "cache", progress=QUIET)
+    return read_labelled(load_dataset(root, person), folder / "cache", progress=QUIET)
 
 
 def compared(
@@ -35,11 +35,11 @@ def compared(
     person: str = PERSON,
     **protocol: object,
 ) -> Comparison:
-    """The comparison of ``names`` on the pictures in ``root``; drawn faces may look like copies of each other."""
+    """The comparison of ``names`` on the images in ``root``; drawn faces may look like copies of each other."""
     settings = ProtocolSettings(**{"allow_leaks": True, **protocol})  # type: ignore[arg-type]
     say = (lambda _: None) if said is None else said.append
-    pictures = gather([read(root, folder, person)])
-    return compare(pictures, make_contenders(names), settings, bench(folder), say=say)
+    images = build_evaluation_data([read(root, folder, person)])
+    return compare(images, parse_candidates(names), settings, bench(folder), say=say)
 
 
 def keep(root: Path, target: Path, renamed: dict[str, str], split: str | None = None) -> Path:

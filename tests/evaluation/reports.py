@@ -7,17 +7,9 @@ import cv2
 import numpy as np
 
 from ferkit.core.labels import LabelSet
-from ferkit.datasets.folder import read_folder
-from ferkit.evaluation.comparison import (
-    Cell,
-    Comparison,
-    ContenderResult,
-    Costs,
-    DataUsed,
-    PairTest,
-    ProtocolSettings,
-    SplitRows,
-)
+from ferkit.datasets.dataset import read_folder
+from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, PairTest, RepeatResult
+from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
 
 
 def guesses(truth: np.ndarray, k: int, skill: float, seed: int) -> np.ndarray:
@@ -31,14 +23,14 @@ def made_up(
     n: int = 240,
     *,
     skills: tuple[float, ...] = (0.3, 2.0),
-    contenders: tuple[str, ...] | None = None,
+    candidates: tuple[str, ...] | None = None,
     failed: bool = True,
     persons: bool = True,
     leaking: int = 12,
     by: tuple[str, ...] = ("sex",),
     paths: tuple[str, ...] | None = None,
 ) -> Comparison:
-    """A comparison of two repeats on ``2 n`` pictures."""
+    """A comparison of two repeats on ``2 n`` images."""
     k = len(names)
     rng = np.random.default_rng(0)
     column = np.arange(2 * n) % k
@@ -47,13 +39,13 @@ def made_up(
         SplitRows(r, "drawn", np.setdiff1d(rows, test), test, test[:leaking])
         for r, test in enumerate((rows[:n], rows[n // 2 : n // 2 + n]))
     )
-    contenders = contenders or tuple(f"head{i}@hog" for i in range(len(skills)))
+    candidates = candidates or tuple(f"head{i}@hog" for i in range(len(skills)))
     results = [
-        ContenderResult(
+        CandidateResult(
             name,
             "head",
             tuple(
-                Cell(
+                RepeatResult(
                     r,
                     guesses(column[split.test], k, skill, 10 * i + r),
                     Costs(train_s=3.0 * (i + 1), ms_batch1=0.4 + i, ms_batch32=0.1, size_mb=1.5),
@@ -63,13 +55,13 @@ def made_up(
             ),
             notes=("a note on it",),
         )
-        for i, (name, skill) in enumerate(zip(contenders, skills, strict=True))
+        for i, (name, skill) in enumerate(zip(candidates, skills, strict=True))
     ]
     if failed:
-        results.append(ContenderResult("peer:deepface", "peer", failure="deepface is not installed"))
+        results.append(CandidateResult("peer:deepface", "peer", failure="deepface is not installed"))
     pairs = tuple(
         PairTest(a, b, -0.3, -0.36, -0.24, 0.0001, 0.0, 0.0004, f"{b} is better than {a}.")
-        for a, b in combinations(contenders, 2)
+        for a, b in combinations(candidates, 2)
     )
     paths = paths or tuple(f"{names[c]}/{i:04d}.png" for i, c in enumerate(column))
     leak = {"train": paths[-1], "test": paths[0], "kind": "near", "score": 0.9}
@@ -84,20 +76,20 @@ def made_up(
         attributes={"sex": np.array(["female", "male"], object)[rng.integers(2, size=2 * n)]},
         protocol=ProtocolSettings(repeats=2, by=by),
         splits=splits,
-        contenders=tuple(results),
+        candidates=tuple(results),
         pairs=pairs,
         leaks={"sentence": f"{leaking} leak", "leaking_test_rows": leaking, "pairs": [leak]}
         if leaking
         else None,
-        notes=("2 pictures could not be read",),
+        notes=("2 images could not be read",),
         versions={"python": "3.11"},
         machine={"cores": "2"},
         date="2026-11-20",
     )
 
 
-def with_pictures(comparison: Comparison, root: Path) -> Path:
-    """Write a small picture for each row; gives the folder, which ``read_folder`` reads."""
+def with_images(comparison: Comparison, root: Path) -> Path:
+    """Write a small image for each row; gives the folder, which ``read_folder`` reads."""
     for i, path in enumerate(comparison.paths):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         _, content = cv2.imencode(".png", np.full((20, 20, 3), i % 256, np.uint8))

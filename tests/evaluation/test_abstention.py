@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ferkit.evaluation.abstention import abstention
+from ferkit.evaluation.calibration import abstention
 
 
 def test_by_hand() -> None:

@@ -11,7 +11,7 @@ from ferkit.evaluation.calibration import (
     fit_temperature,
     judge_calibration,
 )
-from ferkit.evaluation.crossfit import fitting_parts
+from ferkit.evaluation.metrics import calibration_folds
 
 
 def drawn(n: int, k: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +69,7 @@ def test_persons_are_never_on_both_sides() -> None:
     truth, _ = drawn(400)
     groups = np.array([f"p{i % 60}" if i % 5 else None for i in range(400)], object)
     seen = np.zeros(400, int)
-    for fitted, judged in fitting_parts(truth, groups):
+    for fitted, judged in calibration_folds(truth, groups):
         known = {group for group in groups[fitted] if group is not None}
         assert not known & {group for group in groups[judged] if group is not None}
         seen[judged] += 1

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.evaluation.comparison_file import load_comparison, save_comparison
-from ferkit.evaluation.headline import best_of, format_headline
+from ferkit.evaluation.comparison import load_comparison, save_comparison
+from ferkit.evaluation.summary import best_of, format_summary
 from tests.evaluation.faces import compared, keep
 
 
-def test_every_contender_sees_the_data_s_own_test_part_and_the_floor_is_lowest(
+def test_every_candidate_sees_the_data_s_own_test_part_and_the_floor_is_lowest(
     drawn_faces: Path, tmp_path: Path
 ):
     found = compared(drawn_faces, tmp_path, "dummy", "logistic@hog", "shipped")
@@ -24,10 +24,10 @@ def test_every_contender_sees_the_data_s_own_test_part_and_the_floor_is_lowest(
     assert split.origin == "given"
     assert {str(path).split("/")[0] for path in found.paths[split.test]} == {"test"}
     assert not set(found.groups[split.train]) & set(found.groups[split.test])
-    accuracy = {one.name: found.evaluation(one.name).figures["accuracy"].value for one in found.contenders}
+    accuracy = {one.name: found.evaluation(one.name).figures["accuracy"].value for one in found.candidates}
     assert accuracy["dummy"] == pytest.approx(1 / 7, abs=0.03)
     assert min(accuracy["logistic@hog"], accuracy["shipped"]) > 0.3
-    for one in found.contenders:
+    for one in found.candidates:
         (cell,) = one.cells
         assert cell.proba.shape == (len(split.test), 7)
         np.testing.assert_allclose(cell.proba.sum(axis=1), 1, atol=1e-5)
@@ -36,7 +36,7 @@ def test_every_contender_sees_the_data_s_own_test_part_and_the_floor_is_lowest(
 
 
 def test_costs_tell_a_trained_head_from_a_finished_network(drawn_faces: Path, tmp_path: Path):
-    head, network = compared(drawn_faces, tmp_path, "logistic@ferkit", "shipped").contenders
+    head, network = compared(drawn_faces, tmp_path, "logistic@ferkit", "shipped").candidates
     assert head.costs.train_s is not None
     assert head.costs.train_s > 0
     assert network.costs.train_s is None
@@ -56,17 +56,17 @@ def test_repeats_are_drawn_anew_stratified_and_by_person(undivided_faces: Path, 
         assert not set(found.groups[split.train]) & set(found.groups[split.test])
     pooled = found.pooled("logistic@hog")
     assert len(pooled.rows) == sum(len(split.test) for split in found.splits)
-    assert pooled.units is not None  # a picture that two repeats tested is one person's, not two
+    assert pooled.units is not None  # an image that two repeats tested is one person's, not two
 
 
 def test_an_ensemble_is_the_mean_of_its_members_which_take_part_too(drawn_faces: Path, tmp_path: Path):
     found = compared(drawn_faces, tmp_path, "ensemble:shipped+logistic@hog")
-    assert [one.name for one in found.contenders] == [
+    assert [one.name for one in found.candidates] == [
         "shipped",
         "logistic@hog",
         "ensemble:shipped+logistic@hog",
     ]
-    shipped, head, both = (one.cells[0] for one in found.contenders)
+    shipped, head, both = (one.cells[0] for one in found.candidates)
     np.testing.assert_allclose(both.proba, (shipped.proba + head.proba) / 2, atol=1e-6)
     assert both.costs.ms_batch1 == pytest.approx(shipped.costs.ms_batch1 + head.costs.ms_batch1)
 
@@ -80,12 +80,12 @@ def test_who_fails_keeps_a_row_with_the_reason_and_the_others_go_on(drawn_faces:
         "model:nowhere",
         "logistic@hog",
     )
-    reasons = {one.name: one.failure for one in found.contenders}
+    reasons = {one.name: one.failure for one in found.candidates}
     assert "json:dumps failed: TypeError" in str(reasons["python:json:dumps"])
     assert "members that failed: python:json:dumps" in str(reasons["ensemble:dummy+python:json:dumps"])
     assert "no model is at nowhere" in str(reasons["model:nowhere"])
     assert reasons["logistic@hog"] is None
-    text = format_headline(found)
+    text = format_summary(found)
     assert "model:nowhere failed: no model is at nowhere" in text
     assert best_of(found) == "logistic@hog"
 
@@ -99,9 +99,9 @@ def test_a_comparison_comes_back_from_disk_as_it_was(drawn_faces: Path, tmp_path
     assert list(map(str, again.pairs)) == list(map(str, found.pairs))  # NaN differs from itself
     assert again.notes == found.notes
     assert again.groups.tolist() == found.groups.tolist()
-    assert again.contender("mlp@hog").cells[0].history == found.contender("mlp@hog").cells[0].history
-    assert again.contender("mlp@hog").cells[0].history  # an MLP learns in passes
-    assert again.contender("model:nowhere").failure == found.contender("model:nowhere").failure
+    assert again.candidate("mlp@hog").cells[0].history == found.candidate("mlp@hog").cells[0].history
+    assert again.candidate("mlp@hog").cells[0].history  # an MLP learns in passes
+    assert again.candidate("model:nowhere").failure == found.candidate("model:nowhere").failure
     ours, theirs = (one.evaluation("mlp@hog").to_dict() for one in (found, again))
     assert ours == theirs
     (tmp_path / "saved" / "comparison.npz").write_bytes(b"PK")
@@ -109,14 +109,14 @@ def test_a_comparison_comes_back_from_disk_as_it_was(drawn_faces: Path, tmp_path
         load_comparison(tmp_path / "saved")
 
 
-def test_a_second_run_computes_nothing_and_another_picture_computes_anew(drawn_faces: Path, tmp_path: Path):
+def test_a_second_run_computes_nothing_and_another_image_computes_anew(drawn_faces: Path, tmp_path: Path):
     faces = tmp_path / "faces"
     shutil.copytree(drawn_faces, faces)
     first = compared(faces, tmp_path, "dummy", "logistic@hog")
     said: list[str] = []
     again = compared(faces, tmp_path, "dummy", "logistic@hog", said=said)
     assert sum("finished before" in line for line in said) == 2
-    assert again.contender("logistic@hog").costs == first.contender("logistic@hog").costs
+    assert again.candidate("logistic@hog").costs == first.candidate("logistic@hog").costs
     next((faces / "train" / "happy").iterdir()).unlink()
     said.clear()
     compared(faces, tmp_path, "dummy", "logistic@hog", said=said)
@@ -144,7 +144,7 @@ def test_a_killed_run_goes_on_where_it_was(drawn_faces: Path, tmp_path: Path):
     for name, (changed, content) in cells.items():
         assert (out / "cells" / name).stat().st_mtime_ns == changed
         assert (out / "cells" / name).read_bytes() == content
-    assert [one.failure for one in load_comparison(out).contenders] == [None] * 4
+    assert [one.failure for one in load_comparison(out).candidates] == [None] * 4
 
 
 def test_a_damaged_cell_is_made_anew(drawn_faces: Path, tmp_path: Path):
@@ -152,7 +152,7 @@ def test_a_damaged_cell_is_made_anew(drawn_faces: Path, tmp_path: Path):
     (cell,) = (tmp_path / "out" / "cells").iterdir()
     cell.write_bytes(cell.read_bytes()[:100])
     again = compared(drawn_faces, tmp_path, "logistic@hog")
-    np.testing.assert_array_equal(first.contenders[0].cells[0].proba, again.contenders[0].cells[0].proba)
+    np.testing.assert_array_equal(first.candidates[0].cells[0].proba, again.candidates[0].cells[0].proba)
 
 
 def test_leaks_are_refused_or_shown_with_both_scores(drawn_faces: Path, tmp_path: Path):
@@ -161,16 +161,16 @@ def test_leaks_are_refused_or_shown_with_both_scores(drawn_faces: Path, tmp_path
     stolen = sorted((faces / "test" / "sad").iterdir())[:3]
     for path in stolen:
         shutil.copy(path, faces / "train" / "sad" / f"q9999_{path.name}")
-    with pytest.raises(DataError, match=r"test pictures leak from training: 3 exact copies.*--allow-leaks"):
+    with pytest.raises(DataError, match=r"test images leak from training: 3 exact copies.*--allow-leaks"):
         compared(faces, tmp_path, "logistic@hog", person=r"^(q\d+)_", allow_leaks=False)
     found = compared(faces, tmp_path, "logistic@hog", person=r"^(q\d+)_", allow_leaks=True)
     (split,) = found.splits
     assert set(found.paths[split.leaking]) >= {path.relative_to(faces).as_posix() for path in stolen}
     whole, clean = (found.evaluation("logistic@hog", with_leaks=leaks) for leaks in (True, False))
     assert (whole.n, clean.n) == (len(split.test), len(split.test) - len(split.leaking))
-    text = format_headline(found)
+    text = format_summary(found)
     assert "without leaks" in text
-    assert "of the tested pictures leak from training; without them logistic@hog has" in text
+    assert "of the tested images leak from training; without them logistic@hog has" in text
 
 
 def test_what_cannot_be_compared_says_why(undivided_faces: Path, drawn_faces: Path, tmp_path: Path):
@@ -192,13 +192,11 @@ def test_what_cannot_be_compared_says_why(undivided_faces: Path, drawn_faces: Pa
         compared(few, tmp_path, "dummy")
     foreign = keep(drawn_faces, tmp_path / "foreign", {"happy": "happy", "sad": "sad", "fear": "fear"})
     shutil.rmtree(foreign / "train" / "fear")
-    with pytest.raises(DataError, match="test part has pictures of fear and the training part has none"):
+    with pytest.raises(DataError, match="test part has images of fear and the training part has none"):
         compared(foreign, tmp_path, "dummy")
 
 
-def test_few_persons_of_many_pictures_hold_out_another_share_and_it_is_said(
-    drawn_faces: Path, tmp_path: Path
-):
+def test_few_persons_of_many_images_hold_out_another_share_and_it_is_said(drawn_faces: Path, tmp_path: Path):
     two = keep(drawn_faces, tmp_path / "two", {"happy": "happy", "sad": "sad", "angry": "angry"}, "train")
     for path in sorted(two.glob("*/*")):
         number = int(path.stem.split("_")[1])
@@ -207,14 +205,14 @@ def test_few_persons_of_many_pictures_hold_out_another_share_and_it_is_said(
     assert any("whole persons make it" in note for note in found.notes)
 
 
-def test_unreadable_pictures_are_left_out_for_all_and_named(drawn_faces: Path, tmp_path: Path):
+def test_unreadable_images_are_left_out_for_all_and_named(drawn_faces: Path, tmp_path: Path):
     faces = tmp_path / "faces"
     shutil.copytree(drawn_faces, faces)
     broken = sorted((faces / "test" / "fear").iterdir())[0]
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     found = compared(faces, tmp_path, "dummy", "logistic@hog")
     assert broken.relative_to(faces).as_posix() not in set(found.paths)
-    assert any("1 pictures of faces cannot be read" in note and broken.name in note for note in found.notes)
+    assert any("1 images of faces cannot be read" in note and broken.name in note for note in found.notes)
 
 
 def test_groups_of_a_column_are_compared_for_the_best(drawn_faces: Path, tmp_path: Path):
@@ -226,7 +224,7 @@ def test_groups_of_a_column_are_compared_for_the_best(drawn_faces: Path, tmp_pat
     table.write_text("\n".join(lines))
     found = compared(table, tmp_path, "dummy", "logistic@hog", by=("sex",))
     assert set(found.attributes["sex"]) == {"f", "m"}
-    text = format_headline(found)
+    text = format_summary(found)
     assert "logistic@hog by sex" in text
     with pytest.raises(DataError, match="no column age; they have sex"):
         compared(table, tmp_path, "dummy", by=("age",))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.evaluation.calibration import Temperature
-from ferkit.evaluation.conformal import judge_conformal, prediction_sets
+from ferkit.evaluation.calibration import Temperature, judge_conformal, prediction_sets
 
 
 def drawn(n: int, k: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.evaluation.comparison import ProtocolSettings
-from ferkit.evaluation.comparison_file import load_comparison
-from ferkit.evaluation.comparison_file import save_comparison as save
-from ferkit.evaluation.contenders.named import make_contenders
-from ferkit.evaluation.cross import common_classes, compare_across, compare_matrix, cross_pictures
-from ferkit.evaluation.headline import format_matrix
+from ferkit.evaluation.candidates import parse_candidates
+from ferkit.evaluation.compare import common_classes, compare_across, compare_matrix, cross_data
+from ferkit.evaluation.comparison import load_comparison
+from ferkit.evaluation.comparison import save_comparison as save
+from ferkit.evaluation.protocol import ProtocolSettings
+from ferkit.evaluation.summary import format_matrix
 from tests.evaluation.faces import bench, keep, read
 
 KOREAN = {
@@ -51,9 +51,9 @@ def test_classes_meet_by_meaning_and_the_rest_is_named(western: Path, korean: Pa
 
 def test_training_is_on_the_one_and_testing_on_the_other(western: Path, korean: Path, tmp_path: Path):
     ones = [read(western, tmp_path), read(korean, tmp_path)]
-    contenders = make_contenders(["dummy", "logistic@hog", "shipped"])
+    candidates = parse_candidates(["dummy", "logistic@hog", "shipped"])
     protocol = ProtocolSettings(allow_leaks=True)
-    found = compare_across(cross_pictures(*ones), contenders, protocol, bench(tmp_path), say=lambda _: None)
+    found = compare_across(cross_data(*ones), candidates, protocol, bench(tmp_path), say=lambda _: None)
     (split,) = found.splits
     assert (split.origin, found.name) == ("cross", "western → korean")
     assert set(found.source[split.train]) == {0}
@@ -66,22 +66,22 @@ def test_training_is_on_the_one_and_testing_on_the_other(western: Path, korean: 
     assert set(found.attributes["data set"]) == {"western", "korean"}
     accuracy = {one.name: found.evaluation(one.name).figures["accuracy"].value for one in found.finished}
     assert accuracy["logistic@hog"] > accuracy["dummy"]
-    assert set(found.contender("shipped").unmapped) == {"disgust", "fear", "surprise"}
+    assert set(found.candidate("shipped").unmapped) == {"disgust", "fear", "surprise"}
 
 
 def test_nothing_in_common_is_an_error(western: Path, drawn_faces: Path, tmp_path: Path):
     teasing = keep(drawn_faces, tmp_path / "teasing", {"happy": "teasing", "sad": "non-teasing"}, "test")
     with pytest.raises(DataError, match="in common, found none"):
-        cross_pictures(read(western, tmp_path), read(teasing, tmp_path))
+        cross_data(read(western, tmp_path), read(teasing, tmp_path))
 
 
 def test_a_matrix_trains_on_each_and_tests_on_each(western: Path, korean: Path, tmp_path: Path):
     ones = [read(western, tmp_path), read(korean, tmp_path)]
     protocol = ProtocolSettings(test_size=0.3, allow_leaks=True)
-    contenders = make_contenders(["dummy", "logistic@hog", "model:nowhere"])
+    candidates = parse_candidates(["dummy", "logistic@hog", "model:nowhere"])
     matrix = compare_matrix(
         ones,
-        contenders,
+        candidates,
         protocol,
         bench(tmp_path),
         keep=lambda one, _, place: save(one, place),

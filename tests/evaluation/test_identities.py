@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
 
+from ferkit.audit.checks import cluster_identities
 from ferkit.core.errors import DataError
-from ferkit.evaluation.identities import cluster_identities
 
 
-def embeddings(n_persons: int, pictures: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+def embeddings(n_persons: int, images: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    person = np.repeat(np.arange(n_persons), pictures)
+    person = np.repeat(np.arange(n_persons), images)
     return (rng.normal(0, 1, (n_persons, 64))[person] + rng.normal(0, noise, (len(person), 64))).astype(
         np.float32
     ), person
 
 
-def test_pictures_of_one_person_get_one_name():
+def test_images_of_one_person_get_one_name():
     X, person = embeddings(40, 5, 0.4)
     names = cluster_identities(X)
     assert len(set(names)) == 40
@@ -32,7 +32,7 @@ def test_an_ordinary_face_does_not_join_everybody():
     assert len(set(cluster_identities(X, 0.1, neighbours=4)) - {None}) >= 40
 
 
-def test_one_picture_is_like_no_other():
+def test_one_image_is_like_no_other():
     assert cluster_identities(np.ones((1, 4), np.float32)) == [None]
 
 

@@ -6,23 +6,23 @@ import pytest
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.leakage import LeakSettings, find_leaks, find_leaks_between
 from ferkit.datasets.load import load_dataset
-from ferkit.evaluation.leaks import LeakSettings, find_leaks, find_leaks_between
 
 
 def face(seed: int) -> np.ndarray:
-    """A picture of its own, with structure at every scale."""
+    """An image of its own, with structure at every scale."""
     rng = np.random.default_rng(seed)
     layers = [
         cv2.resize(rng.normal(0, 1, (k, k)), (64, 64), interpolation=cv2.INTER_CUBIC) for k in (3, 6, 12, 24)
     ]
-    picture = sum(layer * weight for layer, weight in zip(layers, (30, 25, 20, 10), strict=True)) + 128
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = sum(layer * weight for layer, weight in zip(layers, (30, 25, 20, 10), strict=True)) + 128
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def write(path: Path, picture: np.ndarray) -> None:
+def write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture)
+    cv2.imwrite(str(path), image)
 
 
 def rows(dataset: Dataset, split: str) -> np.ndarray:
@@ -43,10 +43,10 @@ def leaks_of(path: Path, settings: LeakSettings | None = None, **options):
     return dataset, find_leaks(dataset, rows(dataset, "train"), rows(dataset, "test"), settings)
 
 
-def test_pictures_of_their_own_do_not_leak(data: Path):
+def test_images_of_their_own_do_not_leak(data: Path):
     _, leaks = leaks_of(data)
     assert not leaks
-    assert leaks.sentence() == "no leaks among 10 test and 30 training pictures"
+    assert leaks.sentence() == "no leaks among 10 test and 30 training images"
     assert leaks.describe()["leaking_share"] == 0
 
 
@@ -103,7 +103,7 @@ def test_persons_on_both_sides_are_counted_and_named(data: Path):
     assert len(leaks.test_rows["person"]) == len(leaks.train_rows["person"]) == 2
     [pair] = [pair for pair in leaks.pairs if pair.kind == "person"]
     assert pair.person == "kim"
-    assert "2 pictures of 1 persons" in leaks.sentence()
+    assert "2 images of 1 persons" in leaks.sentence()
     _, without = leaks_of(data, LeakSettings(persons=False), person_pattern="^([a-z]+)_")
     assert not without
 
@@ -126,8 +126,8 @@ def test_examples_are_bounded_and_counts_are_not(data: Path):
     assert not leaks.describe()["pairs_are_all"]
 
 
-def test_unreadable_pictures_are_listed(data: Path):
-    (data / "test" / "a" / "broken.png").write_bytes(b"no picture")
+def test_unreadable_images_are_listed(data: Path):
+    (data / "test" / "a" / "broken.png").write_bytes(b"no image")
     _, leaks = leaks_of(data)
     assert [path for path, _ in leaks.unreadable] == ["test/a/broken.png"]
     assert not leaks

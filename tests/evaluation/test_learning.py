@@ -9,7 +9,7 @@ from PIL import Image
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.errors import DataError
-from ferkit.embedder.table import EmbeddingTable
+from ferkit.embedder.store import EmbeddingTable
 from ferkit.evaluation.learning import LearningCurve, learning_curve, plot_learning
 
 
@@ -34,7 +34,7 @@ def curve(table: EmbeddingTable) -> LearningCurve:
     return learning_curve(table, head_settings("logistic", C=1.0))
 
 
-def test_more_pictures_help_and_are_learnt_less_by_heart(curve: LearningCurve) -> None:
+def test_more_images_help_and_are_learnt_less_by_heart(curve: LearningCurve) -> None:
     assert [point.n_train for point in curve.points] == [25, 50, 100, 200, 400]
     assert curve.n_test == 200
     first, last = curve.points[0], curve.points[-1]
@@ -48,7 +48,7 @@ def test_more_pictures_help_and_are_learnt_less_by_heart(curve: LearningCurve) -
 
 def test_the_last_point_is_the_head_on_everything(table: EmbeddingTable, curve: LearningCurve) -> None:
     from ferkit.datasets.split import SplitSettings
-    from ferkit.evaluation.holdout import fit_held_out
+    from ferkit.evaluation.evaluate_model import fit_held_out
 
     whole = fit_held_out(table, head_settings("logistic", C=1.0), SplitSettings()).evaluation
     assert curve.points[-1].accuracy.value == pytest.approx(whole.figures["accuracy"].value)
@@ -67,13 +67,13 @@ def test_parts_have_every_class(table: EmbeddingTable) -> None:
     rare = np.flatnonzero(table.y == "sad")[3:]
     few = table[np.setdiff1d(np.arange(600), rare[rare < 400])]
     assert learning_curve(few, head_settings("logistic"), [12]).points[0].n_train == 12
-    with pytest.raises(DataError, match="at least 6 pictures, two of each class, found 2"):
+    with pytest.raises(DataError, match="at least 6 images, two of each class, found 2"):
         learning_curve(table, head_settings("logistic"), [2, 50])
 
 
 def test_plot_shows_the_curve(curve: LearningCurve) -> None:
     file = io.BytesIO()
     plot_learning([("logistic", curve), ("again", curve)]).savefig(file, format="png")
-    with Image.open(file) as picture:
-        assert picture.width > 800
-        assert np.asarray(picture.convert("L")).std() > 10
+    with Image.open(file) as image:
+        assert image.width > 800
+        assert np.asarray(image.convert("L")).std() > 10

@@ -1,4 +1,4 @@
-"""Reports: aligned text, plots with everything inside the picture."""
+"""Reports: aligned text, plots with everything inside the image."""
 
 import json
 import warnings
@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from ferkit.core import fonts
+from ferkit.core.console import width
 from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
-from ferkit.core.tables import width
 from ferkit.evaluation import plots
 from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.report import format_report, write_report
+from ferkit.evaluation.report.page import format_report, write_report
 
 LONG = (
     "aggressively angry",

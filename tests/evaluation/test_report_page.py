@@ -12,11 +12,11 @@ import pytest
 
 from ferkit.core import fonts
 from ferkit.core.errors import FerkitError, ImageError
-from ferkit.datasets.folder import read_folder
-from ferkit.evaluation.comparison import Comparison, ContenderResult
-from ferkit.evaluation.report import write_comparison, write_matrix_report
-from ferkit.evaluation.report.format import percent
-from tests.evaluation.reports import made_up, with_pictures
+from ferkit.datasets.dataset import read_folder
+from ferkit.evaluation.comparison import CandidateResult, Comparison
+from ferkit.evaluation.report.page import write_comparison, write_matrix_report
+from ferkit.evaluation.report.values import percent
+from tests.evaluation.reports import made_up, with_images
 
 VOID = {"meta", "img", "br", "wbr"}
 
@@ -80,8 +80,8 @@ def report(
     request: pytest.FixtureRequest, comparison: Comparison, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp(request.param)
-    pictures = read_folder(with_pictures(comparison, tmp_path_factory.mktemp("pictures")))
-    write_comparison(comparison, folder, request.param, pictures)
+    images = read_folder(with_images(comparison, tmp_path_factory.mktemp("pictures")))
+    write_comparison(comparison, folder, request.param, images)
     return folder, request.param
 
 
@@ -129,7 +129,7 @@ def test_every_interval_of_the_page_is_one_of_the_json(report: tuple[Path, str])
         assert ends == pytest.approx([scale * low, scale * high], abs=0.051)
 
 
-def test_the_headline_says_of_each_contender_its_own_figures(report: tuple[Path, str]) -> None:
+def test_the_headline_says_of_each_candidate_its_own_figures(report: tuple[Path, str]) -> None:
     page, values = read(report[0])
     for one in values["contenders"][:2]:
         row = next(row for row in page.rows if row[0].startswith(one["name"]))
@@ -184,7 +184,7 @@ def test_the_page_holds_what_it_should(report: tuple[Path, str]) -> None:
     assert wanted <= ids
     for text in (
         "deepface is not installed",
-        "2 pictures could not be read",
+        "2 images could not be read",
         "0123456789abcdef",
         "a note on it",
     ):
@@ -195,7 +195,7 @@ def test_the_page_holds_what_it_should(report: tuple[Path, str]) -> None:
     assert len(images) == sum(map(len, grids)) + 2  # and the pair that leaks
     assert all(image["alt"] for image in images)
     expected = {
-        "en": ("neutral", "Each contender", "head1@hog is better than head0@hog."),
+        "en": ("neutral", "Each candidate", "head1@hog is better than head0@hog."),
         "ko": ("중립", "후보별 결과", "head0@hog: head1@hog보다 −30.0포인트(p < 0.001), head1@hog 우세."),
     }
     assert all(word in page.text for word in expected[language])
@@ -220,7 +220,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     names = (evil, '"><img src=x onerror=alert(2)>', "a & b | `c`")
     comparison = made_up(
-        names, 60, contenders=(f"x@{evil}", "'];--"), paths=tuple(f"{evil}/{i}" for i in range(120))
+        names, 60, candidates=(f"x@{evil}", "'];--"), paths=tuple(f"{evil}/{i}" for i in range(120))
     )
     write_comparison(comparison, tmp_path, "en", lambda row: np.zeros((8, 8, 3), np.uint8))
     page, values = read(tmp_path)
@@ -234,7 +234,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ImageError("damaged"), OSError("gone"), KeyError("no such row")])
-def test_pictures_that_cannot_be_read_are_counted(tmp_path: Path, error: Exception) -> None:
+def test_images_that_cannot_be_read_are_counted(tmp_path: Path, error: Exception) -> None:
     def read_some(row: int) -> np.ndarray:
         if row % 2:
             raise error
@@ -246,7 +246,7 @@ def test_pictures_that_cannot_be_read_are_counted(tmp_path: Path, error: Excepti
     assert any(tag == "img" for tag, _ in page.elements)
 
 
-def test_without_pictures_it_says_so(tmp_path: Path) -> None:
+def test_without_images_it_says_so(tmp_path: Path) -> None:
     write_comparison(made_up(n=60), tmp_path)
     page, values = read(tmp_path)
     assert "were not at hand" in page.text
@@ -262,11 +262,11 @@ def test_no_page_where_none_is_wanted(tmp_path: Path) -> None:
 
 def test_nobody_finished(tmp_path: Path) -> None:
     found = made_up(n=60)
-    failed = tuple(ContenderResult(one.name, "head", failure="out of memory") for one in found.contenders)
+    failed = tuple(CandidateResult(one.name, "head", failure="out of memory") for one in found.candidates)
     write_comparison(Comparison(**{**vars(found), "contenders": failed, "pairs": ()}), tmp_path)
     page, values = read(tmp_path)
     assert values["best"] is None
-    assert "No contender finished" in page.text
+    assert "No candidate finished" in page.text
     assert page.text.count("out of memory") == 3
 
 
@@ -300,21 +300,21 @@ def test_classes_that_the_model_lacks_have_rows(tmp_path: Path) -> None:
     assert values["contenders"][0]["evaluation"]["unknown_classes"] == {"contempt": 20}
 
 
-def test_who_saw_the_test_pictures_is_not_the_best(tmp_path: Path) -> None:
+def test_who_saw_the_test_images_is_not_the_best(tmp_path: Path) -> None:
     found = made_up(n=60)
-    cheat = ContenderResult("shipped", "network", found.contenders[1].cells, seen=np.arange(40))
-    honest = ContenderResult("honest", "head", found.contenders[0].cells)
+    cheat = CandidateResult("shipped", "network", found.candidates[1].cells, seen=np.arange(40))
+    honest = CandidateResult("honest", "head", found.candidates[0].cells)
     cheated = Comparison(**{**vars(found), "contenders": (cheat, honest), "pairs": ()})
     write_comparison(cheated, tmp_path)
     page, values = read(tmp_path)
     assert values["contenders"][values["best"]]["name"] == "honest"
     assert "shipped was, or may have been, trained on 40 of these test images" in page.text
-    assert any(row[0].endswith("saw these pictures before") for row in page.rows)
+    assert any(row[0].endswith("saw these images before") for row in page.rows)
     bold = [attributes for tag, attributes in page.elements if "best" in str(attributes.get("class")).split()]
     assert bold == []  # the only other one has no rival
 
 
-def test_every_test_picture_leaks(tmp_path: Path) -> None:
+def test_every_test_image_leaks(tmp_path: Path) -> None:
     write_comparison(made_up(n=60, leaking=60), tmp_path)
     page, values = read(tmp_path)
     assert page.text.count("Every test image leaks") == 2  # in short, and in its section
@@ -341,9 +341,9 @@ def test_two_spellings_of_one_expression_stay_apart(tmp_path: Path) -> None:
     assert {"happy", "happiness"} <= {row[0] for row in page.rows}
 
 
-def test_a_perfect_contender(tmp_path: Path) -> None:
+def test_a_perfect_candidate(tmp_path: Path) -> None:
     found = made_up(n=60, skills=(40.0,), failed=False)
-    write_comparison(found, tmp_path, pictures=lambda row: np.zeros((8, 8, 3), np.uint8))
+    write_comparison(found, tmp_path, images=lambda row: np.zeros((8, 8, 3), np.uint8))
     page, values = read(tmp_path)
     assert values["contenders"][0]["mistakes"] == []
     assert values["hard"]["images"] == 0

@@ -1,4 +1,4 @@
-"""Tests between contenders: against exact values by other ways, and against promises on answers of known truth."""
+"""Tests between candidates: against exact values by other ways, and against promises on answers of known truth."""
 
 import itertools
 import sys
@@ -11,10 +11,8 @@ import pytest
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import Costs
-from ferkit.evaluation.intervals import effective_units, positive_interval, share_interval
-from ferkit.evaluation.metrics import evaluate
-from ferkit.evaluation.pairs import compare_pairs
-from ferkit.evaluation.statistics import holm, paired_bootstrap, retraining_p, sign_flip_p
+from ferkit.evaluation.metrics import effective_units, evaluate, positive_interval, share_interval
+from ferkit.evaluation.significance import compare_pairs, holm, paired_bootstrap, retraining_p, sign_flip_p
 
 ABC = LabelSet(("a", "b", "c"))
 
@@ -39,7 +37,7 @@ def discordant(first: int, second: int, alike: int = 50) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 0), (5, 0), (3, 9), (14, 10)])
-def test_few_pictures_are_mcnemars_exact_test(first: int, second: int) -> None:
+def test_few_images_are_mcnemars_exact_test(first: int, second: int) -> None:
     from scipy.stats import binomtest
 
     expected = binomtest(first, first + second).pvalue
@@ -47,7 +45,7 @@ def test_few_pictures_are_mcnemars_exact_test(first: int, second: int) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(14, 11), (40, 20), (300, 420), (30, 30)])
-def test_many_pictures_are_its_mid_p(first: int, second: int) -> None:
+def test_many_images_are_its_mid_p(first: int, second: int) -> None:
     from scipy.stats import binom
 
     less, n = min(first, second), first + second
@@ -65,7 +63,7 @@ def test_persons_are_tested_by_every_way_to_swap_their_answers() -> None:
     assert sign_flip_p(-gains) == sign_flip_p(gains)
 
 
-def test_contenders_that_never_differ_are_not_different() -> None:
+def test_candidates_that_never_differ_are_not_different() -> None:
     assert sign_flip_p(np.zeros(10, int)) == 1.0
     assert sign_flip_p(np.array([17])) == 1.0
 
@@ -152,7 +150,7 @@ def test_the_sentence_names_the_better_and_what_it_costs() -> None:
     )
 
 
-def test_of_equal_contenders_the_sooner_trained_is_spoken_of() -> None:
+def test_of_equal_candidates_the_sooner_trained_is_spoken_of() -> None:
     costs = {"A": Costs(80.0), "B": Costs(2.0)}
     (pair,) = pairs([0.6, 0.6], 300, costs=costs)
     assert pair.low < 0 < pair.high
@@ -172,7 +170,7 @@ def test_same_answers_one_person_and_a_lead_that_a_training_may_undo() -> None:
     y = np.array(list("abcab" * 20))
     right, wrong = np.eye(3)[np.tile([0, 1, 2, 0, 1], 20)], np.eye(3)[np.tile([0, 1, 2, 0, 0], 20)]
     (same,) = compare_pairs(y, {"A": right, "B": right * 0.9 + 0.01}, ABC)
-    assert same.sentence == "A and B gave the same answer to every picture here."
+    assert same.sentence == "A and B gave the same answer to every image here."
     assert (same.p_adjusted, same.difference) == (1.0, 0.0)
     assert same.low < 0 < same.high
     (alone,) = compare_pairs(y, {"A": right, "B": wrong}, ABC, units=np.full(100, "p1", object))
@@ -191,7 +189,7 @@ def test_same_answers_one_person_and_a_lead_that_a_training_may_undo() -> None:
     assert "another training may undo" in lead.sentence
 
 
-def test_repeats_of_one_picture_are_no_further_evidence() -> None:
+def test_repeats_of_one_image_are_no_further_evidence() -> None:
     rng = np.random.default_rng(2)
     y = np.array(ABC.names)[rng.integers(0, 3, 60)]
     a, b = rng.random((60, 3)), rng.random((60, 3))
@@ -210,7 +208,7 @@ def test_pairs_of_a_comparison_use_its_persons_repeats_and_what_was_seen(
 ) -> None:
     from dataclasses import replace
 
-    from ferkit.evaluation.pairs import pairs_of
+    from ferkit.evaluation.significance import pairs_of
     from tests.evaluation.faces import compared
 
     found = compared(undivided_faces, tmp_path, "dummy", "logistic@hog", repeats=3, test_size=0.25)
@@ -219,18 +217,18 @@ def test_pairs_of_a_comparison_use_its_persons_repeats_and_what_was_seen(
     assert pair.difference == pytest.approx(accuracy[0] - accuracy[1])
     assert 0 < pair.p_retraining <= 1
     assert pair.p_adjusted == max(pair.p_mcnemar, pair.p_retraining)
-    assert pairs_of(replace(found, contenders=found.contenders[:1])) == ()
-    seen = replace(found.contenders[1], seen=found.splits[0].test[:2])
-    (warned,) = pairs_of(replace(found, contenders=(found.contenders[0], seen)))
+    assert pairs_of(replace(found, candidates=found.candidates[:1])) == ()
+    seen = replace(found.candidates[1], seen=found.splits[0].test[:2])
+    (warned,) = pairs_of(replace(found, candidates=(found.candidates[0], seen)))
     assert "Mind that logistic@hog was trained on" in warned.sentence
 
 
 @pytest.mark.parametrize(
     ("y", "proba", "words"),
     [
-        (["a", "x"], np.ones((2, 3)), "expected pictures of a, b, c, found x"),
+        (["a", "x"], np.ones((2, 3)), "expected images of a, b, c, found x"),
         (["a", "b"], np.ones((2, 2)), r"expected probabilities of A of shape \(2, 3\), found \(2, 2\)"),
-        ([], np.ones((0, 3)), "at least one picture"),
+        ([], np.ones((0, 3)), "at least one image"),
     ],
 )
 def test_what_cannot_be_tested(y: list[str], proba: np.ndarray, words: str) -> None:
@@ -241,8 +239,8 @@ def test_what_cannot_be_tested(y: list[str], proba: np.ndarray, words: str) -> N
 # The promises, on fewer draws than the benchmark's: bounds are three standard errors of 200 draws around 5 %.
 
 
-@pytest.mark.parametrize("name", ["3,589 pictures", "150 persons, unequal", "30 persons, unequal"])
-def test_equal_contenders_are_called_different_as_rarely_as_promised(
+@pytest.mark.parametrize("name", ["3,589 images", "150 persons, unequal", "30 persons, unequal"])
+def test_equal_candidates_are_called_different_as_rarely_as_promised(
     significance: ModuleType, name: str
 ) -> None:
     found = significance.rejections(significance.EQUAL[name], 200, n_resamples=100)
@@ -250,11 +248,11 @@ def test_equal_contenders_are_called_different_as_rarely_as_promised(
     assert found.bootstrap <= 0.10
     assert found.macro_f1 <= 0.10
     if "persons" in name:
-        assert found.over_images > 0.2  # what comes of taking pictures of one person for independent
+        assert found.over_images > 0.2  # what comes of taking images of one person for independent
 
 
 def test_a_difference_of_three_points_is_found(significance: ModuleType) -> None:
-    found = significance.rejections(significance.DIFFERENT["3 points, 3,589 pictures"], 60, n_resamples=100)
+    found = significance.rejections(significance.DIFFERENT["3 points, 3,589 images"], 60, n_resamples=100)
     assert found.over_units > 0.8
 
 
@@ -270,7 +268,7 @@ def test_correction_holds_for_all_pairs_together(significance: ModuleType) -> No
     assert significance.any_false_alarm(6, 100, corrected=False) > 0.2
 
 
-@pytest.mark.parametrize("name", ["200 pictures, 65 %", "30 persons, unequal"])
+@pytest.mark.parametrize("name", ["200 images, 65 %", "30 persons, unequal"])
 def test_intervals_cover(significance: ModuleType, name: str) -> None:
     held, _ = significance.coverage(significance.COVERED[name], 150, n_resamples=80)
     assert 0.89 <= held <= 0.99

@@ -14,12 +14,12 @@ AB = LabelSet(("a", "b"))
 
 
 def answers(hit: np.ndarray) -> np.ndarray:
-    """Probabilities for pictures that are all of class a."""
+    """Probabilities for images that are all of class a."""
     return np.where(hit[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
 
 
 def by_sex(accuracies: tuple[float, float], persons: int = 60, seed: int = 0) -> Subgroups:
-    """Persons of unequal numbers of pictures, half of them of each sex."""
+    """Persons of unequal numbers of images, half of them of each sex."""
     rng = np.random.default_rng(seed)
     sizes = np.maximum(1, np.rint(rng.lognormal(2.5, 0.8, persons)).astype(int))
     person = np.repeat(np.arange(persons), sizes)
@@ -38,7 +38,7 @@ def by_sex(accuracies: tuple[float, float], persons: int = 60, seed: int = 0) ->
     )
 
 
-def test_each_value_has_the_figures_of_its_own_pictures() -> None:
+def test_each_value_has_the_figures_of_its_own_images() -> None:
     rng = np.random.default_rng(0)
     y, proba = np.array(list("ab") * 60), rng.dirichlet([1, 1], 120)
     sex = np.array(["여"] * 80 + ["남"] * 40, object)
@@ -103,8 +103,8 @@ def test_missing_and_rare_values_are_named_and_take_no_part() -> None:
     assert found.missing == 6
     assert "moon" not in (found.best, found.worst)
     assert found.notes == (
-        "6 pictures have no place, and are in no group",
-        "too few to be compared: moon (3), with fewer than 30 pictures or 5 persons",
+        "6 images have no place, and are in no group",
+        "too few to be compared: moon (3), with fewer than 30 images or 5 persons",
     )
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -116,7 +116,7 @@ def test_one_value_has_no_gap() -> None:
     assert found.to_dict()["p"] is None
 
 
-def test_pictures_of_several_repeats_count_once() -> None:
+def test_images_of_several_repeats_count_once() -> None:
     values, hit = np.tile(np.array(["x", "y"] * 30, object), 3), np.tile(np.arange(60) % 4 > 0, 3)
     many = subgroups(
         "c", values, np.full(180, "a"), answers(hit), AB, images=np.tile(np.arange(60), 3), seed=1
@@ -129,5 +129,5 @@ def test_pictures_of_several_repeats_count_once() -> None:
 
 
 def test_a_column_that_is_empty() -> None:
-    with pytest.raises(DataError, match="no picture has a value of 'sex'"):
+    with pytest.raises(DataError, match="no image has a value of 'sex'"):
         subgroups("sex", np.full(4, None, object), np.full(4, "a"), answers(np.ones(4, bool)), AB)

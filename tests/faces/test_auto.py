@@ -7,7 +7,7 @@ from PIL import Image
 from ferkit.datasets.images import decode_image
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.synthetic import write_dataset
-from ferkit.faces.auto import SAMPLE_SIZE, choose_cropping, face_share
+from ferkit.faces.cropping import SAMPLE_SIZE, choose_cropping, face_share
 from ferkit.faces.detectors import open_detector
 
 
@@ -42,27 +42,27 @@ def test_photos_are_not_taken_whole_but_the_crops_out_of_them_are(
     for detector in detectors:
         choice = choose_cropping(load_dataset(photos), detector)
         assert not choice.whole, choice.reason
-        assert "6 of 6 pictures" in choice.reason
+        assert "6 of 6 images" in choice.reason
         choice = choose_cropping(load_dataset(crops), detector)
         assert choice.whole, choice.reason
 
 
-def test_large_pictures_without_faces_are_not_taken_whole_but_small_ones_are(tmp_path: Path):
+def test_large_images_without_faces_are_not_taken_whole_but_small_ones_are(tmp_path: Path):
     for side, whole in ((600, False), (64, True)):
         folder = tmp_path / str(side)
         folder.mkdir()
         Image.new("RGB", (side, side), "gray").save(folder / "a.png")
         choice = choose_cropping(load_dataset(folder), open_detector("haar"))
         assert choice.whole is whole
-        assert f"0 of 1 pictures looked at, which are {side} px" in choice.reason
+        assert f"0 of 1 images looked at, which are {side} px" in choice.reason
 
 
-def test_unreadable_pictures_do_not_decide(tmp_path: Path):
+def test_unreadable_images_do_not_decide(tmp_path: Path):
     (tmp_path / "a.jpg").write_text("dear diary")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "gone")
     choice = choose_cropping(load_dataset(tmp_path), open_detector("haar"))
     assert choice.whole
-    assert choice.reason == "no picture of the sample could be read"
+    assert choice.reason == "no image of the sample could be read"
     Image.new("RGB", (600, 600), "gray").save(tmp_path / "c.png")
     assert not choose_cropping(load_dataset(tmp_path), open_detector("haar")).whole
 
@@ -84,5 +84,5 @@ def test_no_more_than_a_sample_is_looked_at(tmp_path: Path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (20_000, 2)])
-def test_thin_pictures_have_no_face(shape: tuple[int, int]):
+def test_thin_images_have_no_face(shape: tuple[int, int]):
     assert face_share(np.zeros((*shape, 3), np.uint8), open_detector("haar")) == 0.0

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import ImageError
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
 from ferkit.datasets.images import decode_image
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.cropping import FaceCropper, FaceSettings
 from ferkit.faces.detectors import open_detector
-from ferkit.faces.settings import FaceSettings
 
 
 class Boxes:
@@ -25,31 +24,31 @@ class Boxes:
         return Faces(self._boxes, np.ones(len(self._boxes), np.float32))
 
 
-PICTURE = np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)
+IMAGE = np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)
 
 
-def test_whole_pictures_never_open_a_detector():
+def test_whole_images_never_open_a_detector():
     def unwanted():
         raise AssertionError
 
-    crop = FaceCropper(FaceSettings.whole(), unwanted, (80, 60), "stretch").largest(PICTURE)
+    crop = FaceCropper(FaceSettings.whole(), unwanted, (80, 60), "stretch").largest(IMAGE)
     assert crop.xyxy is None
-    assert np.array_equal(crop.rgb, PICTURE)
+    assert np.array_equal(crop.rgb, IMAGE)
 
 
 def test_the_largest_face_is_cut_out_and_its_box_is_told():
     settings = FaceSettings("haar", align=False, margin=0.0)
     cropper = FaceCropper(settings, lambda: Boxes((0, 0, 10, 10), (20, 20, 40.04, 40)), (20, 20), "stretch")
-    crop = cropper.largest(PICTURE)
+    crop = cropper.largest(IMAGE)
     assert crop.xyxy == (20.0, 20.0, 40.0, 40.0)
-    assert np.array_equal(crop.rgb, PICTURE[20:40, 20:40])
-    assert len(cropper.crops(PICTURE, cropper.faces(PICTURE))) == 2
+    assert np.array_equal(crop.rgb, IMAGE[20:40, 20:40])
+    assert len(cropper.crops(IMAGE, cropper.faces(IMAGE))) == 2
 
 
-def test_a_picture_without_a_face_fails_or_is_taken_whole_as_the_settings_say():
+def test_a_image_without_a_face_fails_or_is_taken_whole_as_the_settings_say():
     with pytest.raises(ImageError, match="no face found by haar"):
-        FaceCropper(FaceSettings("haar"), Boxes, (20, 20), "stretch").largest(PICTURE)
-    crop = FaceCropper(FaceSettings("haar", faceless="whole"), Boxes, (20, 20), "stretch").largest(PICTURE)
+        FaceCropper(FaceSettings("haar"), Boxes, (20, 20), "stretch").largest(IMAGE)
+    crop = FaceCropper(FaceSettings("haar", faceless="whole"), Boxes, (20, 20), "stretch").largest(IMAGE)
     assert crop.xyxy is None
     assert crop.rgb.shape == (20, 20, 3)
 
@@ -65,7 +64,7 @@ def test_every_thread_has_a_detector_of_its_own_and_makes_it_once():
 
     cropper = FaceCropper(FaceSettings("haar", align=False), opened, (8, 8), "stretch")
     with ThreadPoolExecutor(3) as pool:
-        crops = list(pool.map(cropper.largest, [PICTURE] * 30))
+        crops = list(pool.map(cropper.largest, [IMAGE] * 30))
     assert len(crops) == 30
     assert len(made) == len(set(made)) == 3
 

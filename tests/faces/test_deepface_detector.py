@@ -9,9 +9,7 @@ import pytest
 
 from ferkit.core.errors import DependencyError, WeightsError
 from ferkit.datasets.images import decode_image
-from ferkit.faces.deepface_detector import _in_picture_order
-from ferkit.faces.detectors import open_detector
-from ferkit.faces.process import ProcessDetector
+from ferkit.faces.detectors import ProcessDetector, _in_image_order, open_detector
 
 needs_deepface = pytest.mark.skipif(
     importlib.util.find_spec("deepface") is None, reason="needs deepface (pip install 'ferkit[deepface]')"
@@ -51,8 +49,8 @@ def test_keras_stays_usable_beside_deepface() -> None:
     assert done.stdout.split() == ["True", "None"]
 
 
-def test_left_is_left_in_the_picture() -> None:
+def test_left_is_left_in_the_image() -> None:
     # As DeepFace gives them: the person's left eye, which is on the right.
     points = np.array([[[70, 40], [30, 41], [50, 60], [65, 80], [35, 81]]], np.float32)
-    assert _in_picture_order(points)[0].tolist() == [[30, 41], [70, 40], [50, 60], [35, 81], [65, 80]]
-    assert (_in_picture_order(_in_picture_order(points)) == _in_picture_order(points)).all()
+    assert _in_image_order(points)[0].tolist() == [[30, 41], [70, 40], [50, 60], [35, 81], [65, 80]]
+    assert (_in_image_order(_in_image_order(points)) == _in_image_order(points)).all()

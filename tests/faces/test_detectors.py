@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError, WeightsError
-from ferkit.core.protocols import FaceDetector
+from ferkit.core.types import FaceDetector
 from ferkit.datasets.images import decode_image
 from ferkit.faces.detectors import open_detector
 
@@ -45,7 +45,7 @@ def test_haar_and_yunet_find_the_one_face_of_a_portrait(shared: Path, yunet: Fac
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", [*PORTRAITS, "couple.jpg", "selfie-many-people.jpg"])
-def test_yunet_s_points_are_eyes_nose_and_mouth_as_seen_in_the_picture(
+def test_yunet_s_points_are_eyes_nose_and_mouth_as_seen_in_the_image(
     shared: Path, yunet: FaceDetector, name: str
 ):
     faces = yunet.detect(photo(shared, name))
@@ -67,7 +67,7 @@ def test_yunet_finds_more_faces_than_one(shared: Path, yunet: FaceDetector):
 
 
 @pytest.mark.shared
-def test_yunet_answers_in_the_picture_s_own_pixels_whatever_its_size(shared: Path, yunet: FaceDetector):
+def test_yunet_answers_in_the_image_s_own_pixels_whatever_its_size(shared: Path, yunet: FaceDetector):
     rgb = photo(shared, "img6.jpg")
     small = rgb[::3, ::3]
     (box,), (box_of_small,) = yunet.detect(rgb).xyxy, yunet.detect(np.ascontiguousarray(small)).xyxy
@@ -78,7 +78,7 @@ def test_yunet_answers_in_the_picture_s_own_pixels_whatever_its_size(shared: Pat
 @pytest.mark.parametrize(
     "shape", [(1, 1), (1, 600), (3, 640), (31, 640), (600, 12), (33, 9), (20, 20), (7, 5000)]
 )
-def test_tiny_and_thin_pictures_hold_no_face(yunet: FaceDetector, shape: tuple[int, int]):
+def test_tiny_and_thin_images_hold_no_face(yunet: FaceDetector, shape: tuple[int, int]):
     for value in (0, 128, 255):
         rgb = np.full((*shape, 3), value, np.uint8)
         assert len(yunet.detect(rgb)) == 0
@@ -123,6 +123,6 @@ def test_weights_that_are_none_are_refused(tmp_path: Path):
         open_detector("yunet")
 
 
-def test_only_pictures_are_looked_at():
-    with pytest.raises(DataError, match="uint8 RGB picture"):
+def test_only_images_are_looked_at():
+    with pytest.raises(DataError, match="uint8 RGB image"):
         open_detector("haar").detect(np.zeros((10, 10), np.uint8))

@@ -1,10 +1,9 @@
 import cv2
 import numpy as np
 
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
 from ferkit.datasets.synthetic import Identity, render_face
-from ferkit.faces.looks import looks_of
-from ferkit.faces.tracking import FaceTracker
+from ferkit.faces.tracking import FaceTracker, appearance_of
 
 SIDE = 60
 
@@ -32,10 +31,10 @@ def test_the_same_face_looks_alike_in_other_light_and_others_do_not() -> None:
     rgb = scene((10, a), (100, b), (190, c), (280, d))
     darker = np.clip(cv2.GaussianBlur(rgb, (0, 0), 1) * 0.6 + 10, 0, 255).astype(np.uint8)
     faces = box_at(10, 100, 190, 280)
-    likeness = looks_of(rgb, faces) @ looks_of(darker, faces).T
+    likeness = appearance_of(rgb, faces) @ appearance_of(darker, faces).T
     assert np.diag(likeness).min() > 0.9
     assert (likeness.argmax(axis=1) == np.arange(4)).all()
-    assert np.diag(looks_of(rgb, faces) @ looks_of(rgb, faces).T).min() > 0.999
+    assert np.diag(appearance_of(rgb, faces) @ appearance_of(rgb, faces).T).min() > 0.999
 
 
 def test_who_walks_in_front_does_not_inherit_the_number() -> None:
@@ -46,7 +45,7 @@ def test_who_walks_in_front_does_not_inherit_the_number() -> None:
         # The one who passes hides the other while they overlap, and only one face is found then.
         rgb = scene((150, stays), (x, passes))
         faces = box_at(x) if abs(x - 150) < SIDE - 10 else box_at(x, 150)
-        found = tracker.update(faces, frame / 25, looks_of(rgb, faces))
+        found = tracker.update(faces, frame / 25, appearance_of(rgb, faces))
         assert found.track_id is not None
         numbers.append(
             dict(zip(found.xyxy[:, 0].round().astype(int).tolist(), found.track_id.tolist(), strict=True))

@@ -7,8 +7,7 @@ import pytest
 
 from ferkit.core.errors import FerkitError, WeightsError
 from ferkit.datasets.images import decode_image
-from ferkit.faces.detectors import HaarDetector
-from ferkit.faces.process import ProcessDetector
+from ferkit.faces.detectors import HaarDetector, ProcessDetector
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
 from ferkit.datasets.synthetic import Identity, render_face
 from ferkit.faces.quality import face_quality
 

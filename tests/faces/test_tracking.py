@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from ferkit.core.faces import Faces
+from ferkit.core.types import Faces
 from ferkit.faces.tracking import FaceTracker, TrackerSettings, box_overlap, without_doubles
 
 FPS = 25.0

@@ -12,26 +12,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import small_network
-from small_runs import contents, write_pictures
+from small_runs import contents, write_images
 
 from ferkit.embedder.store import EmbeddingStore
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 N_KILLS = 25
-N_PICTURES = 1200
+N_IMAGES = 1200
 SHARD = 8
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, and all that can stand in for one, spread over the shards; a network beside them."""
+    """Images, and all that can stand in for one, spread over the shards; a network beside them."""
     folder = tmp_path_factory.mktemp("kill")
     small_network(folder / "network.onnx", size_wh=(64, 64))
-    root = write_pictures(folder / "data", N_PICTURES)
-    pictures = sorted(root.rglob("*.bmp"))
-    whole = pictures[0].read_bytes()
-    for i, path in enumerate(pictures[5::40]):
+    root = write_images(folder / "data", N_IMAGES)
+    images = sorted(root.rglob("*.bmp"))
+    whole = images[0].read_bytes()
+    for i, path in enumerate(images[5::40]):
         match i % 4:
             case 0:
                 path.write_text("dear diary")
@@ -98,13 +98,13 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_same(folder: Path, undisturbed: Path, data: Path) -> None:
-    """Byte for byte the same shards, each picture once, the failures with their reasons."""
+    """Byte for byte the same shards, each image once, the failures with their reasons."""
     assert contents(folder) == contents(undisturbed)
     store = EmbeddingStore.open(folder)
     paths = [row.path for shard in store.shards() for row in shard.read_rows()]
     assert paths == sorted(path.relative_to(data).as_posix() for path in data.rglob("*.bmp"))
     failed = [row.path for row in store.failures()]
-    assert len(failed) == N_PICTURES // 40
+    assert len(failed) == N_IMAGES // 40
     table = store.load()
     assert sorted([*table.paths, *failed]) == paths
     assert np.isfinite(table.X).all()
@@ -128,7 +128,7 @@ def test_25_kills_at_random_moments_leave_no_trace(data: Path, undisturbed: Path
         numbers = {path.stem for path in folder.glob("shard-*.json")}
         n_shards.append(len(numbers))
         torn += bool(list(folder.glob(".*.tmp")) or {p.stem for p in folder.glob("shard-*.npy")} - numbers)
-    total = -(-N_PICTURES // SHARD)
+    total = -(-N_IMAGES // SHARD)
     assert n_shards == sorted(n_shards), "a kill lost a shard that was complete"
     assert sum(0 < n < total for n in n_shards) >= N_KILLS // 2
     assert len(set(n_shards)) >= N_KILLS // 3, f"hardly a kill fell into the work: {n_shards}"
@@ -149,7 +149,7 @@ def test_ctrl_c_says_that_nothing_is_lost_and_nothing_is(data: Path, undisturbed
     assert err.decode().strip() == "stopped; what was finished is kept, run the same command again to go on"
     assert out == b""
     (folder,) = tmp_path.iterdir()
-    assert 0 < len(EmbeddingStore.open(folder).load()) < N_PICTURES
+    assert 0 < len(EmbeddingStore.open(folder).load()) < N_IMAGES
     finish(start(data, tmp_path))
     check_same(folder, undisturbed, data)
 

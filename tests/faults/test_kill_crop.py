@@ -14,16 +14,16 @@ from PIL import Image
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
-N_PICTURES, N_KILLS = 400, 6
+N_IMAGES, N_KILLS = 400, 6
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of noise with a known box each, some damaged, and their table."""
+    """Images of noise with a known box each, some damaged, and their table."""
     folder = tmp_path_factory.mktemp("kill-crop")
     rng = np.random.default_rng(0)
     rows = ["path,label,group,left,top,right,bottom"]
-    for i in range(N_PICTURES):
+    for i in range(N_IMAGES):
         name = f"{i:04d} 사진.jpg"
         Image.fromarray(rng.integers(0, 255, (120, 160, 3), np.uint8)).save(folder / name, quality=60)
         if i % 40 == 7:
@@ -65,15 +65,15 @@ def test_kills_at_random_moments_leave_no_trace(table: Path, tmp_path: Path):
         process.communicate()
         seen.append(n_lines(out))
     assert seen == sorted(seen)
-    assert seen[-1] < N_PICTURES
+    assert seen[-1] < N_IMAGES
     last = start(table, out)
     said, err = last.communicate(timeout=60)
     assert last.returncode == 0, err
     # A line that was being written when the kill came is done again, no other.
-    assert f"({N_PICTURES - seen[-1]} read now)" in said
+    assert f"({N_IMAGES - seen[-1]} read now)" in said
     assert contents(out) == contents(whole)
-    assert len([name for name in contents(out) if name.endswith(".jpg")]) == N_PICTURES - N_PICTURES // 40 + 2
-    assert n_lines(out) == N_PICTURES
+    assert len([name for name in contents(out) if name.endswith(".jpg")]) == N_IMAGES - N_IMAGES // 40 + 2
+    assert n_lines(out) == N_IMAGES
 
 
 def test_ctrl_c_says_that_nothing_is_lost(table: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Films in which faces are striped squares, and the detector and classifier that know them."""
+"""Videos in which faces are striped squares, and the detector and classifier that know them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.faces import Faces
-from ferkit.faces.settings import FaceSettings
+from ferkit.core.types import Faces
+from ferkit.faces.cropping import FaceSettings
 from ferkit.inference.engine import Engine, EngineSettings
 from ferkit.inference.smoothing import LabelSmoother, SmoothingSettings
 from tests.inference.brightness import BrightnessClassifier
@@ -62,7 +62,7 @@ def new_engine(**changes: object) -> Engine:
     return Engine(**{**parts, **changes})  # type: ignore[arg-type]
 
 
-def write_film(path: Path, frames: Sequence[np.ndarray], fps: float = 25.0) -> Path:
+def write_video(path: Path, frames: Sequence[np.ndarray], fps: float = 25.0) -> Path:
     """MPEG-4 at high quality, without sound."""
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))

@@ -33,14 +33,14 @@ def path(view: BrowserView, below: str = "") -> str:
     return urlsplit(view.url).path + below
 
 
-def test_the_page_has_a_picture_and_a_button_for_every_key(view: BrowserView) -> None:
+def test_the_page_has_a_image_and_a_button_for_every_key(view: BrowserView) -> None:
     page = ask(view, "GET", path(view)).read().decode()
     assert 'src="pictures"' in page
     assert page.count("<button") == 6
     assert ask(view, "GET", path(view, "live.js")).status == 200
 
 
-def test_pictures_arrive_as_they_were_shown_and_end_with_the_view(view: BrowserView) -> None:
+def test_images_arrive_as_they_were_shown_and_end_with_the_view(view: BrowserView) -> None:
     stream = ask(view, "GET", path(view, "pictures"))
     view.show(RGB)
     head = b""
@@ -83,7 +83,7 @@ def test_who_looks_on_and_leaves_is_not_missed(view: BrowserView) -> None:
     stream.read(100)
     stream.close()
     began = time.monotonic()
-    for brightness in range(100):  # the closed connection is noticed with one of the next pictures
+    for brightness in range(100):  # the closed connection is noticed with one of the next images
         view.show(np.full((48, 64, 3), brightness, np.uint8))
         time.sleep(0.01)
     view.close()

@@ -3,9 +3,7 @@ import pytest
 
 from ferkit.core import fonts
 from ferkit.core.labels import LabelSet
-from ferkit.inference.annotate import draw_face, draw_picture, enlarged
-from ferkit.inference.colors import ink_on, label_colors
-from ferkit.inference.text import TextPainter
+from ferkit.faces.drawing import TextPainter, draw_face, draw_faces, enlarged, ink_on, label_colors
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def test_text_over_the_border_is_cut_off(painter: TextPainter, xy: tuple[int, in
 
 
 @pytest.mark.parametrize("box", [(0, 0, 199, 119), (-30, -20, 50, 40), (150, 80, 260, 170), (60, 40, 61, 41)])
-def test_a_label_is_always_in_the_picture(painter: TextPainter, box: tuple[int, ...]) -> None:
+def test_a_label_is_always_in_the_image(painter: TextPainter, box: tuple[int, ...]) -> None:
     rgb = canvas()
     draw_face(rgb, np.array(box, np.float32), "fear 99%", (158, 104, 205), painter)
     n_letters = int((rgb == 255).all(axis=2).sum())
@@ -50,7 +48,7 @@ def test_a_label_is_always_in_the_picture(painter: TextPainter, box: tuple[int, 
 def test_small_crops_are_enlarged_until_a_caption_fits(painter: TextPainter) -> None:
     rgb, factor = enlarged(np.full((48, 48, 3), 90, np.uint8))
     assert (rgb.shape, factor) == ((240, 240, 3), 5)
-    draw_picture(rgb, np.zeros((1, 4)), ["sad 51%"], [(72, 134, 220)], painter, whole=True)
+    draw_faces(rgb, np.zeros((1, 4)), ["sad 51%"], [(72, 134, 220)], painter, whole=True)
     assert (rgb[0] == 90).all()
     assert (rgb[-1] == (72, 134, 220)).all()
 

@@ -5,14 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ferkit.classifiers.model import TrainedModel
 from ferkit.core.errors import DataError
-from ferkit.core.faces import Faces
-from ferkit.faces.settings import FaceSettings
-from ferkit.inference.build import EngineOptions, build_engine
-from ferkit.inference.engine import EngineSettings, detect_scaled
-from ferkit.inference.models import TrainedModel
-from ferkit.inference.pace import LivePace, SteadyPace
-from ferkit.inference.sources import FilmSource
+from ferkit.core.types import Faces
+from ferkit.faces.cropping import FaceSettings
+from ferkit.inference.engine import (
+    EngineOptions,
+    EngineSettings,
+    LiveScheduler,
+    SteadyScheduler,
+    build_engine,
+    detect_scaled,
+)
+from ferkit.inference.sources import VideoSource
 from tests.inference.brightness import BrightnessClassifier
 from tests.inference.squares import SquareDetector, frame_with, new_engine
 
@@ -32,7 +37,7 @@ def test_each_face_gets_a_number_probabilities_and_a_label() -> None:
 
 def test_between_detections_faces_move_on() -> None:
     detector = SquareDetector()
-    engine = new_engine(detector=detector, pace=SteadyPace(detect_every=3))
+    engine = new_engine(detector=detector, pace=SteadyScheduler(detect_every=3))
     for i in range(31):
         result = engine.process(frame_with((20 + 4 * i, 60, 128)), i / 25)
         assert len(result) == 1
@@ -73,14 +78,14 @@ def test_no_faces_give_an_empty_result_of_the_right_shape() -> None:
     assert (len(result), result.proba.shape, result.label.shape) == (0, (0, 3), (0,))
 
 
-def test_frames_that_are_no_pictures_are_refused() -> None:
+def test_frames_that_are_no_images_are_refused() -> None:
     with pytest.raises(DataError, match="uint8 RGB"):
         new_engine().process(np.zeros((10, 10)), 0.0)
 
 
 def test_a_crowd_is_read_in_turns_when_time_is_short() -> None:
     squares = [(x, y, 128) for x in range(5, 300, 60) for y in range(5, 200, 60)]
-    pace = LivePace(fps=30)
+    pace = LiveScheduler(fps=30)
     pace._crop_s, pace._detect_s = 0.006, 0.001
     engine = new_engine(pace=pace)
     classifier = engine.classifier
@@ -93,7 +98,7 @@ def test_a_crowd_is_read_in_turns_when_time_is_short() -> None:
 
 
 def test_effort_follows_the_time_that_frames_take() -> None:
-    pace = LivePace(fps=30)
+    pace = LiveScheduler(fps=30)
     for _ in range(60):
         pace.spent(detect_s=0.1, n_crops=2, crops_s=0.02, other_s=0.002)
     slow = pace.effort(4)
@@ -116,7 +121,7 @@ def test_whole_frames_are_faces_where_nothing_is_looked_for() -> None:
 
 def test_a_restored_engine_goes_on_alike() -> None:
     frames = [frame_with((20 + 3 * i, 30, 30 + 7 * i), (200, 150, 225)) for i in range(25)]
-    one, other = new_engine(pace=SteadyPace(2)), new_engine(pace=SteadyPace(2))
+    one, other = new_engine(pace=SteadyScheduler(2)), new_engine(pace=SteadyScheduler(2))
     for i in range(13):
         one.process(frames[i], i / 25)
     other.restore(json.loads(json.dumps(one.state())))
@@ -146,11 +151,11 @@ def test_people_who_walk_by_keep_their_numbers(shared: Path) -> None:
         TrainedModel("brightness", BrightnessClassifier(), FaceSettings.whole()), options
     )
     seen: Counter[int] = Counter()
-    for frame in FilmSource(shared / "media" / "group_1080p.mp4"):
+    for frame in VideoSource(shared / "media" / "group_1080p.mp4"):
         faces = engine.process(frame.rgb, frame.timestamp_s).faces
         assert faces.track_id is not None
         assert len(set(faces.track_id.tolist())) == len(faces)
         seen.update(faces.track_id.tolist())
-    # Seven people are in sight for most of the film; one of them is hidden for a second, and one crosses in a second.
+    # Seven people are in sight for most of the video; one of them is hidden for a second, and one crosses in a second.
     assert sum(n >= 55 for n in seen.values()) >= 7
     assert sum(n for n in seen.values() if n >= 9) > 0.97 * sum(seen.values())

@@ -5,12 +5,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ferkit.classifiers.finetune.network import NetworkClassifier
+from ferkit.classifiers.finetune.network_model import NetworkClassifier
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.labels import LabelSet
-from ferkit.inference.explain import heat, occlusion_map
-from ferkit.inference.explanation import Explanation, draw_explanation
-from ferkit.inference.gradcam import grad_cam, map_weights, part_of, run_part
+from ferkit.inference.explain import (
+    Explanation,
+    draw_explanation,
+    grad_cam,
+    heat,
+    map_weights,
+    occlusion_map,
+    part_of,
+    run_part,
+)
 
 LABELS = LabelSet(("sad", "happy"))
 SIZE = 48

@@ -6,27 +6,33 @@ from pathlib import Path
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.inference import film as film_module
-from ferkit.inference.annotated_film import annotate_film
-from ferkit.inference.capture import Capture
+from ferkit.inference import video as video_module
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.film import FaceRow, analyse_film, frames_of, read_rows
 from ferkit.inference.overlay import Overlay
 from ferkit.inference.sinks import Recorder
-from ferkit.inference.sources import FilmSource
-from ferkit.inference.summary import negative_labels, summarise
-from ferkit.inference.timeline import Timeline, plot_timeline
+from ferkit.inference.sources import Capture, VideoSource
+from ferkit.inference.video import (
+    FaceRow,
+    Timeline,
+    analyse_video,
+    annotate_video,
+    frames_of,
+    negative_labels,
+    plot_timeline,
+    read_rows,
+    summarise,
+)
 from tests.inference.brightness import LABELS
-from tests.inference.squares import frame_with, moving_squares, new_engine, write_film
+from tests.inference.squares import frame_with, moving_squares, new_engine, write_video
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_film(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(60))
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(60))
 
 
-def test_every_face_of_every_frame_is_a_row(film: Path, tmp_path: Path) -> None:
-    run = analyse_film(film, tmp_path, new_engine(), {})
+def test_every_face_of_every_frame_is_a_row(video: Path, tmp_path: Path) -> None:
+    run = analyse_video(video, tmp_path, new_engine(), {})
     rows = list(read_rows(run.table))
     assert (run.n_frames, run.n_faces, len(rows)) == (60, 120, 120)
     assert {row.face for row in rows} == {1, 2}
@@ -41,10 +47,10 @@ class PulledPlugError(Exception):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_table(
-    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    analyse_film(film, tmp_path / "whole", new_engine(), {})
-    monkeypatch.setattr(film_module, "_CHECKPOINT_S", 0.0)
+    analyse_video(video, tmp_path / "whole", new_engine(), {})
+    monkeypatch.setattr(video_module, "_CHECKPOINT_S", 0.0)
     process = Engine.process
     for n_frames in (17, 13):
         engine = new_engine()
@@ -57,21 +63,21 @@ def test_an_interrupted_run_goes_on_to_the_same_table(
         with monkeypatch.context() as patch:
             patch.setattr(Engine, "process", fail_later)
             with pytest.raises(PulledPlugError):
-                analyse_film(film, tmp_path / "cut", engine, {})
+                analyse_video(video, tmp_path / "cut", engine, {})
         with (tmp_path / "cut" / "faces.csv").open("ab") as table:
             table.write(b"99,half a li")  # what was written after the last note of it
-    run = analyse_film(film, tmp_path / "cut", new_engine(), {})
+    run = analyse_video(video, tmp_path / "cut", new_engine(), {})
     assert run.resumed_at_s == pytest.approx(29 / 25, abs=0.01)
     assert (run.n_frames, run.n_faces) == (60, 120)
     assert run.table.read_bytes() == (tmp_path / "whole" / "faces.csv").read_bytes()
-    again = analyse_film(film, tmp_path / "cut", new_engine(), {})
+    again = analyse_video(video, tmp_path / "cut", new_engine(), {})
     assert again.resumed_at_s is None
     assert again.n_faces == 120
 
 
-def test_other_settings_begin_anew(film: Path, tmp_path: Path) -> None:
-    analyse_film(film, tmp_path, new_engine(), {"smooth": "ema"})
-    run = analyse_film(film, tmp_path, new_engine(), {"smooth": "hmm"}, every_s=0.4)
+def test_other_settings_begin_anew(video: Path, tmp_path: Path) -> None:
+    analyse_video(video, tmp_path, new_engine(), {"smooth": "ema"})
+    run = analyse_video(video, tmp_path, new_engine(), {"smooth": "hmm"}, every_s=0.4)
     assert run.resumed_at_s == 0
     assert run.n_frames == 6
 
@@ -118,11 +124,11 @@ def test_nobody_to_be_seen_is_a_timeline_too(tmp_path: Path) -> None:
     assert (tmp_path / "empty.png").is_file()
 
 
-def test_the_annotated_film_is_as_long_and_boxes_move_between_readings(film: Path, tmp_path: Path) -> None:
-    run = analyse_film(film, tmp_path / "out", new_engine(), {}, every_s=0.4)
+def test_the_annotated_video_is_as_long_and_boxes_move_between_readings(video: Path, tmp_path: Path) -> None:
+    run = analyse_video(video, tmp_path / "out", new_engine(), {}, every_s=0.4)
     out = tmp_path / "annotated.mp4"
-    annotate_film(film, run.table, out, Overlay(LABELS, bars=False, history=False), LABELS)
-    frames = [frame.rgb for frame in FilmSource(out)]
+    annotate_video(video, run.table, out, Overlay(LABELS, bars=False, history=False), LABELS)
+    frames = [frame.rgb for frame in VideoSource(out)]
     assert len(frames) == 60
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mp4"] == ["annotated.mp4"]
     # In frame 5, between two readings, the box's left edge is around the square at 30.
@@ -133,11 +139,11 @@ def test_the_annotated_film_is_as_long_and_boxes_move_between_readings(film: Pat
 def test_sound_is_kept(tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
         pytest.skip("needs ffmpeg and ffprobe")
-    silent, film = write_film(tmp_path / "silent.mp4", moving_squares(25)), tmp_path / "film.mp4"
+    silent, video = write_video(tmp_path / "silent.mp4", moving_squares(25)), tmp_path / "film.mp4"
     sound = ["-f", "lavfi", "-i", "sine=duration=1"]
-    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", silent, *sound, "-c:v", "copy", film], check=True)
-    run = analyse_film(film, tmp_path / "out", new_engine(), {})
-    annotate_film(film, run.table, tmp_path / "annotated.mp4", Overlay(LABELS), LABELS)
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", silent, *sound, "-c:v", "copy", video], check=True)
+    run = analyse_video(video, tmp_path / "out", new_engine(), {})
+    annotate_video(video, run.table, tmp_path / "annotated.mp4", Overlay(LABELS), LABELS)
     streams = subprocess.run(
         ["ffprobe", "-v", "error", "-show_entries", "stream=codec_type", "-of", "csv=p=0", tmp_path / "annotated.mp4"],
         capture_output=True, text=True, check=True,

@@ -3,18 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.core.faces import Faces
 from ferkit.core.labels import LabelSet
+from ferkit.core.types import Faces
 from ferkit.inference import overlay as overlay_module
-from ferkit.inference.capture import Capture
 from ferkit.inference.engine import FrameResult
-from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
-from ferkit.inference.live_source import LiveSource
+from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel, window_problem
 from ferkit.inference.overlay import History, Overlay, Status, mirrored
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.window import window_problem
+from ferkit.inference.sources import Capture, LiveSource
 from tests.inference.brightness import LABELS
-from tests.inference.squares import frame_with, moving_squares, new_engine, write_film
+from tests.inference.squares import frame_with, moving_squares, new_engine, write_video
 
 
 class KeyedView:
@@ -36,12 +34,12 @@ class KeyedView:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_film(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(40)))
+def video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_video(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(40)))
 
 
 def watch(
-    film: str, keys: dict[int, str], folder: Path, **settings: object
+    video: str, keys: dict[int, str], folder: Path, **settings: object
 ) -> tuple[LiveView, KeyedView, list[str], list[str]]:
     view, said, loaded = KeyedView(keys), [], []
 
@@ -50,7 +48,7 @@ def watch(
         return LoadedModel(name, new_engine())
 
     live = LiveView(
-        LiveSource(film),
+        LiveSource(video),
         ["first", "second"],
         load,
         view,
@@ -61,9 +59,9 @@ def watch(
     return live, view, said, loaded
 
 
-def test_keys_save_record_change_and_quit(film: str, tmp_path: Path) -> None:
+def test_keys_save_record_change_and_quit(video: str, tmp_path: Path) -> None:
     keys = {3: "s", 5: "r", 12: "m", 14: "h", 18: "r", 20: "s", 22: "q"}
-    _, view, said, loaded = watch(film, keys, tmp_path)
+    _, view, said, loaded = watch(video, keys, tmp_path)
     assert len(view.frames) == 22
     assert view.closed
     assert loaded == ["first", "second"]
@@ -75,25 +73,25 @@ def test_keys_save_record_change_and_quit(film: str, tmp_path: Path) -> None:
     with Capture.of_file(tmp_path / "recording-1.mp4") as capture:
         assert capture.n_frames >= 8
     assert [line.split(":")[0] for line in said] == ["saved", "model", "recorded", "saved"]
-    # The help in the middle of the picture is there between 14 and the end.
+    # The help in the middle of the image is there between 14 and the end.
     middle = (slice(200, 280), slice(200, 440))
     assert (view.frames[13][middle] != view.frames[16][middle]).mean() > 0.2
 
 
-def test_it_ends_with_the_film_or_after_the_time_given(film: str, tmp_path: Path) -> None:
-    live, _, _, _ = watch(film, {}, tmp_path)
+def test_it_ends_with_the_video_or_after_the_time_given(video: str, tmp_path: Path) -> None:
+    live, _, _, _ = watch(video, {}, tmp_path)
     assert live.n_frames > 20
-    live, _, _, _ = watch(film, {}, tmp_path, duration_s=0.5)
+    live, _, _, _ = watch(video, {}, tmp_path, duration_s=0.5)
     assert 3 < live.n_frames <= 15
 
 
-def test_small_frames_are_shown_larger(film: str, tmp_path: Path) -> None:
-    _, view, _, _ = watch(film, {2: "q"}, tmp_path)
+def test_small_frames_are_shown_larger(video: str, tmp_path: Path) -> None:
+    _, view, _, _ = watch(video, {2: "q"}, tmp_path)
     assert view.frames[0].shape == (480, 640, 3)
 
 
 def test_without_a_font_the_key_for_korean_says_so(
-    film: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = overlay_module.open_font
     monkeypatch.setattr(
@@ -101,7 +99,7 @@ def test_without_a_font_the_key_for_korean_says_so(
         "open_font",
         lambda texts, size: None if "기쁨" in (t := list(texts)) else real(t, size),
     )
-    _, _, said, _ = watch(film, {2: "l", 4: "q"}, tmp_path)
+    _, _, said, _ = watch(video, {2: "l", 4: "q"}, tmp_path)
     assert "no font with Hangul" in said[0]
 
 
@@ -118,7 +116,7 @@ def result_of(*faces: tuple[float, float, int], t: float = 0.0) -> FrameResult:
     )
 
 
-def test_a_mirror_turns_the_picture_and_not_the_words() -> None:
+def test_a_mirror_turns_the_image_and_not_the_words() -> None:
     rgb = frame_with((20, 100, 200))
     result = result_of((10, 90, 2))
     assert mirrored(result, 320).faces.xyxy.tolist() == [[250, 90, 310, 150]]

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ferkit.classifiers.predict import ImageCropper, list_images, read_expressions
 from ferkit.core.errors import DataError
-from ferkit.core.faces import Faces
-from ferkit.faces.settings import FaceSettings
-from ferkit.inference.pictures import PictureCropper, list_pictures, read_expressions
+from ferkit.core.types import Faces
+from ferkit.faces.cropping import FaceSettings
 from tests.inference.brightness import BrightnessClassifier
 
 
 class CornerDetector:
-    """Finds a face in every corner that is bright, as large as a quarter of the picture."""
+    """Finds a face in every corner that is bright, as large as a quarter of the image."""
 
     name = "corner"
 
@@ -37,16 +37,16 @@ def gray(level: int, size: int = 48) -> np.ndarray:
     return np.full((size, size, 3), level, np.uint8)
 
 
-def whole_cropper() -> PictureCropper:
-    return PictureCropper(FaceSettings.whole(), CornerDetector, (24, 24), "stretch")
+def whole_cropper() -> ImageCropper:
+    return ImageCropper(FaceSettings.whole(), CornerDetector, (24, 24), "stretch")
 
 
-def detecting_cropper(**changes: object) -> PictureCropper:
+def detecting_cropper(**changes: object) -> ImageCropper:
     settings = FaceSettings("haar", None, align=False, margin=0.0, faceless="skip")
-    return PictureCropper(settings, CornerDetector, (24, 24), "stretch", **changes)  # type: ignore[arg-type]
+    return ImageCropper(settings, CornerDetector, (24, 24), "stretch", **changes)  # type: ignore[arg-type]
 
 
-def test_whole_pictures_come_back_in_order(tmp_path: Path) -> None:
+def test_whole_images_come_back_in_order(tmp_path: Path) -> None:
     levels = [0, 255, 128] * 15
     paths = [save(tmp_path / f"{i}.png", gray(level)) for i, level in enumerate(levels)]
     classifier = BrightnessClassifier()
@@ -77,10 +77,10 @@ def test_a_crowd_is_classified_in_batches(tmp_path: Path) -> None:
     assert max(classifier.batches) <= 3
 
 
-def test_unreadable_pictures_say_why_and_do_not_stop_the_others(tmp_path: Path) -> None:
+def test_unreadable_images_say_why_and_do_not_stop_the_others(tmp_path: Path) -> None:
     good = save(tmp_path / "good.png", gray(255))
     text = tmp_path / "text.jpg"
-    text.write_text("no picture")
+    text.write_text("no image")
     cut = tmp_path / "cut.png"
     cut.write_bytes(good.read_bytes()[:60])
     empty = tmp_path / "empty.jpg"
@@ -89,7 +89,7 @@ def test_unreadable_pictures_say_why_and_do_not_stop_the_others(tmp_path: Path) 
     results = list(read_expressions(paths, BrightnessClassifier(), whole_cropper()))
     assert [len(result) for result in results] == [0, 1, 0, 0, 0, 0]
     reasons = [result.error or "" for result in results]
-    assert "not a picture" in reasons[0]
+    assert "not an image" in reasons[0]
     assert "empty" in reasons[3]
     assert reasons[4:] == ["no such file or directory", "is a directory"]
 
@@ -112,7 +112,7 @@ def test_looking_first_takes_crops_whole_and_photos_apart(tmp_path: Path) -> Non
 def test_folders_are_listed_sorted_and_empty_ones_refused(tmp_path: Path) -> None:
     b, a = save(tmp_path / "in" / "b.png", gray(1)), save(tmp_path / "in" / "가" / "a.JPG", gray(1))
     (tmp_path / "in" / "notes.txt").touch()
-    assert list_pictures([tmp_path / "in", tmp_path / "x.jpg"]) == [b, a, tmp_path / "x.jpg"]
+    assert list_images([tmp_path / "in", tmp_path / "x.jpg"]) == [b, a, tmp_path / "x.jpg"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="found none"):
-        list_pictures([tmp_path / "empty"])
+        list_images([tmp_path / "empty"])

@@ -5,9 +5,15 @@ import pytest
 
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
-from ferkit.inference.filters import checked_transitions, learn_transitions
-from ferkit.inference.neutral import NeutralCalibration
-from ferkit.inference.smoothing import METHODS, UNSURE, LabelSmoother, SmoothingSettings
+from ferkit.inference.smoothing import (
+    METHODS,
+    UNSURE,
+    LabelSmoother,
+    NeutralCalibration,
+    SmoothingSettings,
+    checked_transitions,
+    learn_transitions,
+)
 
 ME = np.array([7])
 

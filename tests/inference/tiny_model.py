@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.embedding import save_embedding_model
-from ferkit.classifiers.fit import fit_head
-from ferkit.classifiers.heads import LogisticSettings
-from ferkit.embedder.backbones import open_embedder
-from ferkit.faces.settings import FaceSettings
+from ferkit.classifiers.embedding_model import save_embedding_model
+from ferkit.classifiers.heads import LogisticSettings, fit_head
+from ferkit.embedder.embedders import open_embedder
+from ferkit.faces.cropping import FaceSettings
 from tests.networks import small_network
 
 LEVELS = {"sad": 30, "neutral": 128, "happy": 225}
@@ -37,5 +36,5 @@ def write_tiny_model(folder: Path, faces: FaceSettings | None = None) -> Path:
 
 
 def flat(level: int, rng: np.random.Generator, size_hw: tuple[int, int] = (48, 48)) -> np.ndarray:
-    """A picture of one brightness with a little noise, uint8 (h, w, 3)."""
+    """An image of one brightness with a little noise, uint8 (h, w, 3)."""
     return np.clip(rng.normal(level, 4, (*size_hw, 3)), 0, 255).astype(np.uint8)

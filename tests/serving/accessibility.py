@@ -14,7 +14,7 @@ _NAMELESS = """
         .map((e) => e.outerHTML.slice(0, 120));
 """
 
-# Text over the camera's picture stands on plates of its own; over the empty stage the lightest part of its shade
+# Text over the camera's image stands on plates of its own; over the empty stage the lightest part of its shade
 # counts.
 _LOW_CONTRAST = """
     const numbers = (color) => (color.match(/[\\d.]+/g) || []).map(Number);
@@ -39,7 +39,7 @@ _LOW_CONTRAST = """
 
 
 def nameless(page: Browser) -> list[str]:
-    """Controls and pictures in sight that a screen reader has no name for."""
+    """Controls and images in sight that a screen reader has no name for."""
     return page.js(_NAMELESS)
 
 

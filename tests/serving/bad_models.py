@@ -9,11 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ferkit.classifiers.artifact import write_model
-from ferkit.classifiers.finetune.network import NETWORK_ONNX, save_network_model
-from ferkit.classifiers.record import ModelRecord
-from ferkit.core.fingerprint import file_sha256, fingerprint
-from ferkit.faces.settings import FaceSettings
+from ferkit.classifiers.finetune.network_model import NETWORK_ONNX, save_network_model
+from ferkit.classifiers.model import ModelRecord, write_model
+from ferkit.core.files import file_sha256, fingerprint
+from ferkit.faces.cropping import FaceSettings
 
 LABELS = ("happy", "neutral", "sad")
 

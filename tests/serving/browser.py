@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of the web page, with a camera that plays a film."""
+"""A headless Chromium for tests of the web page, with a camera that plays a video."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ class Browser:
     """Chromium under Selenium, with shorter words for what the tests do.
 
     Args:
-        clip: ``.mjpeg`` or ``.y4m``, played over and over as the camera's picture; None for no camera.
+        clip: ``.mjpeg`` or ``.y4m``, played over and over as the camera's image; None for no camera.
         downloads: folder of the files that the page saves.
         language: of the browser, such as ``en-GB``.
     """

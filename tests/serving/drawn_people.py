@@ -46,7 +46,7 @@ def drawn_frames(
 
 
 def write_camera_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
-    """Frames as the Motion JPEG that Chromium plays as a camera's picture."""
+    """Frames as the Motion JPEG that Chromium plays as a camera's image."""
     with path.open("wb") as file:
         for frame in frames:
             _, jpeg = cv2.imencode(
@@ -56,9 +56,9 @@ def write_camera_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
     return path
 
 
-def read_frames(film: Path, n_frames: int) -> Iterator[np.ndarray]:
-    """The first frames of a film, RGB."""
-    capture = cv2.VideoCapture(str(film))
+def read_frames(video: Path, n_frames: int) -> Iterator[np.ndarray]:
+    """The first frames of a video, RGB."""
+    capture = cv2.VideoCapture(str(video))
     try:
         for _ in range(n_frames):
             good, bgr = capture.read()
@@ -69,8 +69,8 @@ def read_frames(film: Path, n_frames: int) -> Iterator[np.ndarray]:
         capture.release()
 
 
-def write_film(path: Path, frames: Iterator[np.ndarray], fps: float = 25.0) -> Path:
-    """Frames as a film that any player takes."""
+def write_video(path: Path, frames: Iterator[np.ndarray], fps: float = 25.0) -> Path:
+    """Frames as a video that any player takes."""
     writer = None
     for frame in frames:
         if writer is None:

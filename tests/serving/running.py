@@ -22,8 +22,8 @@ from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 from ferkit.serving.app import create_app
+from ferkit.serving.routes import Service
 from ferkit.serving.server import listen, serve_on, uvicorn_config
-from ferkit.serving.service import Service
 from ferkit.serving.settings import settings_from
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -56,7 +56,7 @@ class Running:
 
 @contextmanager
 def running(models_dir: Path, **options: Any) -> Iterator[Running]:
-    """A server with the model ``tiny`` that takes every picture as a face."""
+    """A server with the model ``tiny`` that takes every image as a face."""
     values = {
         "models_dir": models_dir, "model": "tiny", "detector": "none", "port": 0, "rate": 0.0, "processes": 1,
     }  # fmt: skip
@@ -82,8 +82,8 @@ def running(models_dir: Path, **options: Any) -> Iterator[Running]:
         assert not thread.is_alive()
 
 
-def picture(level: int = 225, size_wh: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
-    """A flat picture's file; the model tiny reads 30 as sad, 128 as neutral, 225 as happy."""
+def image(level: int = 225, size_wh: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
+    """A flat image's file; the model tiny reads 30 as sad, 128 as neutral, 225 as happy."""
     file = io.BytesIO()
     Image.fromarray(np.full((size_wh[1], size_wh[0], 3), level, np.uint8)).save(file, kind)
     return file.getvalue()

@@ -9,10 +9,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from ferkit.core.errors import DataError
-from ferkit.serving.access import Access
-from ferkit.serving.errors import Refused
+from ferkit.serving.api import ApiError
+from ferkit.serving.security import Auth
 from ferkit.serving.settings import Limits, ServeSettings, option_names, settings_from
-from tests.serving.running import TOKEN, Running, picture, running
+from tests.serving.running import TOKEN, Running, image, running
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_without_the_token_nothing_is_read(guarded: Running, shown: str | None) 
     asked = [
         guarded.http.get("/v1/models", headers=headers),
         guarded.http.get("/metrics", headers=headers),
-        guarded.http.post("/v1/predict", content=picture(), headers=headers),
+        guarded.http.post("/v1/predict", content=image(), headers=headers),
         guarded.http.post("/v1/video", content=b"x", headers=headers),
         guarded.http.delete("/v1/jobs/x", headers=headers),
     ]
@@ -39,7 +39,7 @@ def test_without_the_token_nothing_is_read(guarded: Running, shown: str | None) 
 
 
 def test_with_the_token_all_is_open_and_the_rest_always_is(guarded: Running) -> None:
-    assert guarded.http.post("/v1/predict", content=picture(), headers=RIGHT).status_code == 200
+    assert guarded.http.post("/v1/predict", content=image(), headers=RIGHT).status_code == 200
     assert guarded.http.get("/metrics", headers=RIGHT).status_code == 200
     assert guarded.http.get("/v1/info").json()["token_required"]
     for path in ("/health", "/ready", "/docs", "/docs.css", "/openapi.json"):
@@ -80,7 +80,7 @@ def test_a_stream_shows_its_token_in_its_start_or_in_its_head(guarded: Running) 
 )
 def test_other_sites_pages_are_refused(server: Running, origin: str) -> None:
     headers = {"Origin": origin}
-    refused = server.http.post("/v1/predict", content=picture(), headers=headers)
+    refused = server.http.post("/v1/predict", content=image(), headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (403, "foreign_origin")
     assert server.http.delete("/v1/jobs/x", headers=headers).status_code == 403
     with pytest.raises(InvalidStatus) as denied:
@@ -90,16 +90,16 @@ def test_other_sites_pages_are_refused(server: Running, origin: str) -> None:
 
 def test_a_cross_site_request_without_an_origin_is_refused(server: Running) -> None:
     headers = {"Sec-Fetch-Site": "cross-site"}
-    assert server.http.post("/v1/predict", content=picture(), headers=headers).status_code == 403
+    assert server.http.post("/v1/predict", content=image(), headers=headers).status_code == 403
 
 
 def test_the_own_page_and_allowed_ones_may_ask(server: Running, guarded: Running) -> None:
     own = {"Origin": f"http://127.0.0.1:{server.port}"}
-    assert server.http.post("/v1/predict", content=picture(), headers=own).status_code == 200
+    assert server.http.post("/v1/predict", content=image(), headers=own).status_code == 200
     with connect(server.stream_url, additional_headers=own):
         pass
     other = {"Origin": "https://faces.example.org", **RIGHT}
-    answer = guarded.http.post("/v1/predict", content=picture(), headers=other)
+    answer = guarded.http.post("/v1/predict", content=image(), headers=other)
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Origin"] == "https://faces.example.org"
     asks_first = {**other, "Access-Control-Request-Method": "POST"}
@@ -134,16 +134,16 @@ def scope(host: str = "192.0.2.1", server: str = "192.0.2.1") -> dict:
 
 
 def test_an_address_that_others_reach_needs_a_token_whoever_bound_it() -> None:
-    with pytest.raises(Refused) as refused:
-        Access(ServeSettings()).check(scope())
+    with pytest.raises(ApiError) as refused:
+        Auth(ServeSettings()).check(scope())
     assert refused.value.code == "token_needed"
 
 
 def test_beyond_loopback_numbers_and_given_names_are_known() -> None:
-    access = Access(ServeSettings(host="0.0.0.0", token=TOKEN, allowed_host=("faces.example.org",)))
+    access = Auth(ServeSettings(host="0.0.0.0", token=TOKEN, allowed_host=("faces.example.org",)))
     for host in ("192.0.2.1", "192.0.2.1:8000", "[2001:db8::1]:80", "faces.example.org", "localhost"):
         access.check(scope(host))
-    with pytest.raises(Refused, match="not called by this name"):
+    with pytest.raises(ApiError, match="not called by this name"):
         access.check(scope("other.example.org"))
 
 

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect as connect_plainly
 
 from tests.serving import bad_models as bad
-from tests.serving.running import TOKEN, Running, frame, picture, running, until
+from tests.serving.running import TOKEN, Running, frame, image, running, until
 from tests.serving.test_stream import close_code
 
 pytestmark = [pytest.mark.attack, pytest.mark.timeout(3600)]
@@ -76,7 +76,7 @@ def faults(server: Running) -> dict[str, float]:
 
 def test_a_frame_that_cannot_be_read_and_a_word_back_to_back(target: Running) -> None:
     """The case of edition one: half of these streams never ended on Python 3.11."""
-    half = picture(kind="PNG")[:60]
+    half = image(kind="PNG")[:60]
     for _ in range(times(30, 1000)):
         with connect_plainly(target.stream_url, compression=None) as stream:
             stream.send(json.dumps({"type": "start", "purpose": "art"}))
@@ -108,7 +108,7 @@ COMMANDS: list[Any] = [
 
 
 def frames(rng: random.Random) -> bytes:
-    whole = picture(rng.randrange(256), kind=rng.choice(("JPEG", "PNG", "WEBP")))
+    whole = image(rng.randrange(256), kind=rng.choice(("JPEG", "PNG", "WEBP")))
     cut = whole[: rng.randrange(len(whole))]
     spoilt = bytearray(whole)
     for _ in range(5):
@@ -121,7 +121,7 @@ def frames(rng: random.Random) -> bytes:
             frame(0, whole),
             frame(1, cut),
             frame(2, bytes(spoilt)),
-            frame(3, picture(kind="GIF")),
+            frame(3, image(kind="GIF")),
             frame(4, whole, captured_ms=float("nan")),
             frame(5, whole + bytes(200_000)),
             bytes(12),
@@ -177,12 +177,12 @@ def test_every_kind_of_start_frame_word_and_end_in_random_order(target: Running)
     assert sum(seen[end] for end in ("abort", "close", "wait", "half")) > n / 4
     # And it serves as before.
     with target.stream() as stream:
-        stream.send(frame(1, picture()))
+        stream.send(frame(1, image()))
         assert json.loads(stream.recv(10))["type"] == "result"
 
 
 def damaged(rng: random.Random) -> bytes:
-    content = bytearray(picture(rng.randrange(256), kind=rng.choice(("JPEG", "PNG", "WEBP", "GIF", "BMP"))))
+    content = bytearray(image(rng.randrange(256), kind=rng.choice(("JPEG", "PNG", "WEBP", "GIF", "BMP"))))
     for _ in range(rng.randrange(8)):
         content[rng.randrange(len(content))] = rng.randrange(256)
     return bytes(content[: rng.randrange(len(content) + 1)] if rng.random() < 0.5 else content)
@@ -267,7 +267,7 @@ def test_heads_of_any_kind(target: Running) -> None:
 def test_silent_and_slow_clients_do_not_keep_others_out(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ferkit.serving.connections.HEAD_S", 1.0)
+    monkeypatch.setattr("ferkit.serving.server.HEAD_S", 1.0)
     with running(models_dir, max_connections=40) as server:
         silent = []
         for i in range(times(60, 400)):
@@ -309,7 +309,7 @@ def test_many_come_and_go_and_nothing_grows(target: Running) -> None:
 
         async def one(client: httpx.AsyncClient, i: int) -> int:
             async with turn:
-                answer = await client.post("/v1/predict", content=picture(i % 256))
+                answer = await client.post("/v1/predict", content=image(i % 256))
                 return answer.status_code
 
         base = f"http://127.0.0.1:{target.port}"

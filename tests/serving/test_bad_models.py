@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ferkit.classifiers.artifact import broken_models, list_artifacts, load_classifier
+from ferkit.classifiers.model import broken_models, list_artifacts, load_classifier
 from ferkit.cli.main import main
 from ferkit.core.errors import FerkitError, ModelError
 from tests.inference.tiny_model import write_tiny_model
 from tests.serving import bad_models as bad
-from tests.serving.running import Running, frame, picture, running, until
+from tests.serving.running import Running, frame, image, running, until
 from tests.serving.test_stream import ask, close_code
 
 BROKEN = {
@@ -87,27 +87,27 @@ def test_bad_models_are_listed_as_broken_and_the_others_work(crowded: Running, c
     for name in BROKEN.keys() - AT_OPENING | {"altered", "external"}:
         assert listed[name], name
         assert str(crowd) not in listed[name]
-        refused = crowded.http.post("/v1/predict", params={"model": name}, content=picture())
+        refused = crowded.http.post("/v1/predict", params={"model": name}, content=image())
         assert (refused.status_code, refused.json()["code"]) == (503, "model_unusable"), name
-    assert crowded.http.post("/v1/predict", params={"model": "tiny"}, content=picture()).status_code == 200
+    assert crowded.http.post("/v1/predict", params={"model": "tiny"}, content=image()).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["no-parts", "no-graph", "members-outside", "member-itself"])
 def test_what_cannot_be_opened_is_refused_and_broken_from_then_on(crowded: Running, name: str) -> None:
-    refused = crowded.http.post("/v1/predict", params={"model": name}, content=picture())
+    refused = crowded.http.post("/v1/predict", params={"model": name}, content=image())
     assert (refused.status_code, refused.json()["code"]) == (503, "model_unusable")
     listed = {model["name"]: model["broken"] for model in crowded.http.get("/v1/models").json()["models"]}
     assert name in listed[name]
-    assert crowded.http.post("/v1/predict", content=picture()).status_code == 200
+    assert crowded.http.post("/v1/predict", content=image()).status_code == 200
 
 
 def test_what_is_no_probability_is_never_told(crowded: Running) -> None:
     for name in ("nan", "raw"):
-        answer = crowded.http.post("/v1/predict", params={"model": name}, content=picture())
+        answer = crowded.http.post("/v1/predict", params={"model": name}, content=image())
         assert (answer.status_code, answer.json()["code"]) == (500, "bad_model")
         assert name in answer.json()["message"]
     with crowded.stream(model="raw") as stream:
-        said = ask(stream, frame(0, picture()))
+        said = ask(stream, frame(0, image()))
         assert (said["code"], said["fatal"]) == ("bad_model", True)
         assert close_code(stream) == 4500
 
@@ -115,9 +115,9 @@ def test_what_is_no_probability_is_never_told(crowded: Running) -> None:
 def test_a_graph_that_loops_for_ever_ends_with_its_worker(
     crowded: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ferkit.serving.workers.WORK_S", 1.0)
-    monkeypatch.setattr("ferkit.serving.workers.OPEN_S", 4.0)
-    dark, bright = picture(30), picture(225)
+    monkeypatch.setattr("ferkit.serving.predict.WORK_S", 1.0)
+    monkeypatch.setattr("ferkit.serving.predict.OPEN_S", 4.0)
+    dark, bright = image(30), image(225)
     asked = {"model": "endless-if-bright"}
     assert crowded.http.post("/v1/predict", params=asked, content=dark).status_code == 200
     with crowded.stream() as other:
@@ -137,7 +137,7 @@ def test_a_graph_that_loops_for_ever_ends_with_its_worker(
 
 def test_a_model_that_is_mended_or_replaced_works_without_a_restart(crowded: Running, crowd: Path) -> None:
     shutil.copytree(crowd / "cut", crowd / "mended")
-    asked = {"params": {"model": "mended"}, "content": picture()}
+    asked = {"params": {"model": "mended"}, "content": image()}
     assert crowded.http.post("/v1/predict", **asked).status_code == 503
     shutil.copy(crowd / "tiny" / "model.json", crowd / "mended" / "model.json")
     assert crowded.http.post("/v1/predict", **asked).status_code == 200
@@ -222,4 +222,4 @@ def test_no_record_makes_the_list_fail_or_opens_as_anything_but_a_model(
 
 def test_a_mutant_does_not_hurt_the_rest_of_the_server(crowded: Running) -> None:
     assert until(lambda: crowded.http.get("/ready").status_code == 200)
-    assert crowded.http.post("/v1/predict", content=picture()).status_code == 200
+    assert crowded.http.post("/v1/predict", content=image()).status_code == 200

@@ -19,10 +19,10 @@ from click.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 
 from ferkit.cli.main import main
-from ferkit.serving.describe import api_page
-from ferkit.serving.log import EventLog
-from tests.inference.squares import moving_squares, write_film
-from tests.serving.running import TOKEN, Running, held, picture, running, until
+from ferkit.serving.app import api_page
+from ferkit.serving.monitoring import EventLog
+from tests.inference.squares import moving_squares, write_video
+from tests.serving.running import TOKEN, Running, held, image, running, until
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def test_fer_serve_says_where_it_is_logs_and_ends_quietly(tmp_path: Path) -> Non
         assert until(lambda: "ferkit is at" in said.read_text(), 60), said.read_text()
         address = re.search(r"http://\S+", said.read_text())
         assert address is not None
-        files = {"images": ("private-name.jpg", picture())}
+        files = {"images": ("private-name.jpg", image())}
         assert httpx.post(f"{address[0]}/v1/predict", files=files).status_code == 401
         headers = {"Authorization": f"Bearer {TOKEN}"}
         answer = httpx.post(f"{address[0]}/v1/predict", files=files, headers=headers, timeout=30)
@@ -125,7 +125,7 @@ def test_the_page_of_the_api_needs_nothing_from_elsewhere(server: Running) -> No
 
 
 def test_metrics_are_prometheus_text_and_hold_no_paths_of_clients(server: Running) -> None:
-    server.http.post("/v1/predict", content=picture())
+    server.http.post("/v1/predict", content=image())
     server.http.get("/secret-word")
     text = server.http.get("/metrics").text
     assert 'ferkit_requests_total{method="POST",route="/v1/predict",status="200"}' in text
@@ -138,7 +138,7 @@ def test_the_log_begins_a_file_each_day(tmp_path: Path, monkeypatch: pytest.Monk
     log = EventLog(tmp_path, console=False)
     now_s = time.time()
     for day in range(3):
-        monkeypatch.setattr("ferkit.serving.log.time.time", lambda day=day: now_s + 86_400 * day)
+        monkeypatch.setattr("ferkit.serving.monitoring.time.time", lambda day=day: now_s + 86_400 * day)
         log.write("request", status=200, text="기쁨\n")
     log.close()
     assert len(list(tmp_path.iterdir())) == 3
@@ -152,7 +152,7 @@ def test_a_server_that_is_stopped_says_goodbye_and_finishes_what_it_has(models_d
         asked: list[int] = []
 
         def ask() -> None:
-            asked.append(server.http.post("/v1/predict", content=picture()).status_code)
+            asked.append(server.http.post("/v1/predict", content=image()).status_code)
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -175,7 +175,7 @@ def test_a_worker_that_hangs_delays_the_end_no_longer_than_the_grace(
 
         def ask() -> None:
             with contextlib.suppress(httpx.HTTPError):
-                server.http.post("/v1/predict", content=picture())
+                server.http.post("/v1/predict", content=image())
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -200,8 +200,8 @@ def test_every_file_of_the_page_is_packaged() -> None:
 
 
 def test_the_example_of_a_client_runs_as_it_is_written(server: Running, tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").write_bytes(picture())
-    write_film(tmp_path / "talk.mp4", moving_squares(5))
+    (tmp_path / "photo.jpg").write_bytes(image())
+    write_video(tmp_path / "talk.mp4", moving_squares(5))
     example = Path(__file__).resolve().parents[2] / "examples" / "client.py"
     command = [sys.executable, example, "photo.jpg", "talk.mp4", f"127.0.0.1:{server.port}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -8,7 +8,7 @@ import threading
 import psutil
 from websockets.asyncio.client import connect
 
-from tests.serving.running import Running, frame, picture, until
+from tests.serving.running import Running, frame, image, until
 
 CYCLES = 300
 """benchmarks/serve.py does 2,000 and more."""
@@ -21,10 +21,10 @@ async def come_and_go(url: str, number: int) -> None:
         await socket.send(json.dumps({"type": "start", "purpose": "art"}))
         await socket.recv()
         if number % 3 == 1:
-            await socket.send(frame(0, picture()))
+            await socket.send(frame(0, image()))
             socket.transport.abort()  # without waiting for the answer
             return
-        await socket.send(frame(0, picture()))
+        await socket.send(frame(0, image()))
         await socket.recv()
 
 

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
     status_code_conformance,
 )
 
-from tests.serving.running import Running, frame, picture, running  # noqa: E402
+from tests.serving.running import Running, frame, image, running  # noqa: E402
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 JSON = st.dictionaries(
@@ -85,9 +85,9 @@ def test_no_request_makes_the_server_fail(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_no_damaged_picture_makes_the_server_fail(fuzzed: Running, kind: str) -> None:
+def test_no_damaged_image_makes_the_server_fail(fuzzed: Running, kind: str) -> None:
     rng = np.random.default_rng(0)
-    whole = np.frombuffer(picture(kind=kind), np.uint8)
+    whole = np.frombuffer(image(kind=kind), np.uint8)
     statuses = set()
     for _ in range(8):
         files = []
@@ -109,7 +109,7 @@ def test_no_message_makes_a_stream_fail(fuzzed: Running, message: bytes | str) -
     with fuzzed.stream() as stream:
         stream.send(message)
         with contextlib.suppress(ConnectionClosed):
-            stream.send(frame(1, picture()))
+            stream.send(frame(1, image()))
             while json.loads(stream.recv(10))["type"] != "result":
                 pass
         assert stream.close_code in (None, 4400, 4415, 4422)

@@ -13,11 +13,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.serving.running import Running, frame, picture, running, until
+from tests.serving.running import Running, frame, image, running, until
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A valid head of a picture of any size, with hardly any content."""
+    """A valid head of an image of any size, with hardly any content."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (
@@ -59,19 +59,19 @@ def test_a_bomb_in_a_stream_ends_it(server: Running) -> None:
         assert json.loads(stream.recv(5))["code"] == "too_many_pixels"
 
 
-def test_text_that_unfolds_in_a_picture_is_refused(server: Running) -> None:
+def test_text_that_unfolds_in_a_image_is_refused(server: Running) -> None:
     text = b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9)
     chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
-    whole = picture(kind="PNG")
+    whole = image(kind="PNG")
     bomb = whole[:33] + chunk + whole[33:]
     before_mb = psutil.Process().memory_info().rss / 1e6
     assert server.http.post("/v1/predict", content=bomb).status_code == 422
     assert psutil.Process().memory_info().rss / 1e6 - before_mb < 50
 
 
-def test_a_picture_of_endless_scans_is_refused(server: Running) -> None:
+def test_a_image_of_endless_scans_is_refused(server: Running) -> None:
     scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00"
-    whole = picture()
+    whole = image()
     refused = server.http.post("/v1/predict", content=whole[:-2] + scan * 200 + whole[-2:])
     assert (refused.status_code, refused.json()["code"]) == (422, "damaged")
 
@@ -88,12 +88,12 @@ def test_a_picture_of_endless_scans_is_refused(server: Running) -> None:
         (b"GIF89a/*<svg/onload=alert(1)>*/=1;", 422),
     ],
 )
-def test_what_is_no_picture_is_never_opened(server: Running, content: bytes, status: int) -> None:
+def test_what_is_no_image_is_never_opened(server: Running, content: bytes, status: int) -> None:
     assert server.http.post("/v1/predict", content=content).status_code == status
 
 
-def test_a_picture_that_is_a_page_too_is_read_as_a_picture_and_given_back_as_nothing(server: Running) -> None:
-    polyglot = picture() + b"<script>alert(1)</script>PK\x05\x06"
+def test_a_image_that_is_a_page_too_is_read_as_a_image_and_given_back_as_nothing(server: Running) -> None:
+    polyglot = image() + b"<script>alert(1)</script>PK\x05\x06"
     files = {"images": ("<script>alert(1)</script>.html", polyglot, "text/html")}
     answer = server.http.post("/v1/predict", files=files)
     assert answer.status_code == 200
@@ -112,14 +112,14 @@ def test_a_picture_that_is_a_page_too_is_read_as_a_picture_and_given_back_as_not
         b"<MPD xmlns='urn:mpeg:dash:schema:mpd:2011'/>",
     ],
 )
-def test_playlists_and_other_files_that_open_files_are_no_films(server: Running, content: bytes) -> None:
+def test_playlists_and_other_files_that_open_files_are_no_videos(server: Running, content: bytes) -> None:
     for asked in ({"content": content}, {"files": {"file": ("film.mp4", content, "video/mp4")}}):
         refused = server.http.post("/v1/video", **asked)
         assert (refused.status_code, refused.json()["code"]) == (415, "unknown_kind")
     assert not server.service.jobs._jobs
 
 
-def test_films_that_are_only_a_beginning_fail_with_a_reason(server: Running) -> None:
+def test_videos_that_are_only_a_beginning_fail_with_a_reason(server: Running) -> None:
     noise = random.Random(0).randbytes(100_000)
     for start in (b"\x00\x00\x00\x18ftypmp42", b"\x1aE\xdf\xa3", b"RIFF\xff\xff\xff\xffAVI LIST"):
         job = server.http.post("/v1/video", content=start + noise).json()
@@ -202,7 +202,7 @@ def test_bodies_that_trickle_are_given_up(models_dir: Path) -> None:
 
 
 def test_heads_that_trickle_are_given_up(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ferkit.serving.connections.HEAD_S", 0.4)
+    monkeypatch.setattr("ferkit.serving.server.HEAD_S", 0.4)
     with running(models_dir) as server:
         silent = socket.create_connection(("127.0.0.1", server.port), timeout=5)
         half = raw(server, "GET /health HTTP/1.1\nHost: ")
@@ -256,7 +256,7 @@ def _answers(server: Running) -> bool:
 
 def test_a_stream_that_takes_no_answers_is_cut(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ferkit.serving.stream.SEND_S", 0.5)
-    monkeypatch.setattr("ferkit.serving.connections.STALL_S", 0.5)
+    monkeypatch.setattr("ferkit.serving.server.STALL_S", 0.5)
     with running(models_dir, max_fps=60_000) as server:
         options = {"compression": None, "max_queue": 1, "ping_interval": None, "close_timeout": 0.1}
         with connect(server.stream_url, **options) as deaf:
@@ -289,7 +289,7 @@ def test_garbage_instead_of_http(server: Running) -> None:
 
 
 def test_answers_that_nobody_takes_are_cut(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ferkit.serving.connections.STALL_S", 0.4)
+    monkeypatch.setattr("ferkit.serving.server.STALL_S", 0.4)
     with running(models_dir) as server, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))

@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ferkit.inference.capture import Capture
-from ferkit.serving.jobs import JobBoard
-from ferkit.serving.metrics import Metrics
+from ferkit.inference.sources import Capture
+from ferkit.serving.jobs import JobQueue
+from ferkit.serving.monitoring import Metrics
 from ferkit.serving.settings import Limits
-from tests.inference.squares import moving_squares, write_film
+from tests.inference.squares import moving_squares, write_video
 from tests.serving.running import Running, running, until
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_film(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(50)).read_bytes()
+def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_video(tmp_path_factory.mktemp("films") / "film.mp4", moving_squares(50)).read_bytes()
 
 
 @pytest.fixture(scope="module")
-def long_film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     frames = moving_squares(50) * 12
-    return write_film(tmp_path_factory.mktemp("films") / "long.mp4", frames).read_bytes()
+    return write_video(tmp_path_factory.mktemp("films") / "long.mp4", frames).read_bytes()
 
 
 def finished(server: Running, link: str, timeout_s: float = 60) -> dict:
@@ -41,10 +41,10 @@ def finished(server: Running, link: str, timeout_s: float = 60) -> dict:
     return found
 
 
-def test_a_film_becomes_a_table_a_timeline_and_an_annotated_film(
-    server: Running, film: bytes, tmp_path: Path
+def test_a_video_becomes_a_table_a_timeline_and_an_annotated_video(
+    server: Running, video: bytes, tmp_path: Path
 ) -> None:
-    files = {"file": ("my holidays.mp4", film, "video/mp4")}
+    files = {"file": ("my holidays.mp4", video, "video/mp4")}
     started = server.http.post("/v1/video", params={"every": 0.5, "language": "ko"}, files=files)
     assert started.status_code == 202
     job = started.json()
@@ -69,7 +69,7 @@ def test_a_film_becomes_a_table_a_timeline_and_an_annotated_film(
     with Capture.of_file(drawn) as capture:
         assert capture.size_wh == (320, 240)
         assert capture.n_frames == pytest.approx(50, abs=2)
-    # The film itself is gone as soon as it has been read.
+    # The video itself is gone as soon as it has been read.
     folder = server.service.jobs.get(job["id"]).folder
     assert not [path for path in folder.iterdir() if path.name.startswith(("film", "upload"))]
     assert server.http.delete(links["self"]).status_code == 204
@@ -77,9 +77,9 @@ def test_a_film_becomes_a_table_a_timeline_and_an_annotated_film(
     assert not folder.exists()
 
 
-def test_the_film_as_the_body_without_a_copy(server: Running, film: bytes) -> None:
+def test_the_video_as_the_body_without_a_copy(server: Running, video: bytes) -> None:
     asked = {"every": 0.2, "annotated": False, "model": "ferkit"}
-    job = server.http.post("/v1/video", params=asked, content=film).json()
+    job = server.http.post("/v1/video", params=asked, content=video).json()
     job = finished(server, job["links"]["self"])
     assert job["status"] == "done"
     assert "annotated.mp4" not in job["links"]
@@ -91,9 +91,9 @@ def test_the_film_as_the_body_without_a_copy(server: Running, film: bytes) -> No
     server.http.delete(job["links"]["self"])
 
 
-def test_a_film_that_is_read_or_waits_can_be_stopped(server: Running, long_film: bytes) -> None:
+def test_a_video_that_is_read_or_waits_can_be_stopped(server: Running, long_video: bytes) -> None:
     first, second = (
-        server.http.post("/v1/video", params={"every": 0}, content=long_film).json() for _ in "ab"
+        server.http.post("/v1/video", params={"every": 0}, content=long_video).json() for _ in "ab"
     )
     running_now = first["links"]["self"]
     assert until(lambda: server.http.get(running_now).json()["progress"] > 0, 30)
@@ -107,31 +107,31 @@ def test_a_film_that_is_read_or_waits_can_be_stopped(server: Running, long_film:
 
 
 @pytest.mark.parametrize("limit", [{"max_duration_s": 1.0}, {"max_film_pixels": 10_000}])
-def test_films_that_are_too_long_or_large_fail_at_once(models_dir: Path, film: bytes, limit: dict) -> None:
+def test_videos_that_are_too_long_or_large_fail_at_once(models_dir: Path, video: bytes, limit: dict) -> None:
     with running(models_dir, **limit) as server:
-        job = finished(server, server.http.post("/v1/video", content=film).json()["links"]["self"])
+        job = finished(server, server.http.post("/v1/video", content=video).json()["links"]["self"])
         assert job["status"] == "failed"
         assert "at most" in job["reason"]
 
 
-def test_too_many_films_and_too_large_ones_are_refused(models_dir: Path, long_film: bytes) -> None:
-    with running(models_dir, max_jobs=2, max_film_bytes=len(long_film)) as server:
-        assert server.http.post("/v1/video", content=long_film).status_code == 202
-        busy = server.http.post("/v1/video", content=long_film)
+def test_too_many_videos_and_too_large_ones_are_refused(models_dir: Path, long_video: bytes) -> None:
+    with running(models_dir, max_jobs=2, max_film_bytes=len(long_video)) as server:
+        assert server.http.post("/v1/video", content=long_video).status_code == 202
+        busy = server.http.post("/v1/video", content=long_video)
         assert (busy.status_code, busy.headers["Retry-After"]) == (503, "30")
-        assert server.http.post("/v1/video", content=long_film + b"x").status_code == 413
+        assert server.http.post("/v1/video", content=long_video + b"x").status_code == 413
 
 
-def test_results_go_when_their_time_is_over_and_with_the_server(models_dir: Path, film: bytes) -> None:
+def test_results_go_when_their_time_is_over_and_with_the_server(models_dir: Path, video: bytes) -> None:
     with running(models_dir, job_ttl_s=1.0) as server:
-        link = server.http.post("/v1/video", params={"annotated": False}, content=film).json()["links"][
+        link = server.http.post("/v1/video", params={"annotated": False}, content=video).json()["links"][
             "self"
         ]
         folder = next(iter(server.service.jobs._jobs.values())).folder
         finished(server, link)
         assert until(lambda: server.http.get(link).status_code == 404)
         assert not folder.exists()
-        server.http.post("/v1/video", params={"every": 0}, content=film)
+        server.http.post("/v1/video", params={"every": 0}, content=video)
         root = folder.parent
         assert root.exists()
     assert not root.exists()
@@ -146,7 +146,7 @@ def left() -> Iterator[Path]:
 
 
 async def _open_and_close() -> None:
-    board = JobBoard(Limits(), Metrics())
+    board = JobQueue(Limits(), Metrics())
     await board.open()
     await board.close()
 
@@ -161,10 +161,10 @@ def test_what_a_killed_server_left_goes_with_the_next_start(left: Path) -> None:
 
 
 def test_a_reader_that_breaks_down_takes_nothing_with_it(
-    server: Running, film: bytes, monkeypatch: pytest.MonkeyPatch
+    server: Running, video: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ferkit.serving.jobs.sys", type("S", (), {"executable": "/bin/false"}))
-    job = finished(server, server.http.post("/v1/video", content=film).json()["links"]["self"])
+    job = finished(server, server.http.post("/v1/video", content=video).json()["links"]["self"])
     assert job["status"] == "failed"
     assert "broke down" in job["reason"]
     assert server.http.get("/health").status_code == 200

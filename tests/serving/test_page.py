@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from ferkit.faces.detectors import open_detector
-from ferkit.serving.purposes import REASON_EN, REASON_KO
+from ferkit.serving.api import REASON_EN, REASON_KO
 from tests.conftest import SHARED
 from tests.serving.accessibility import low_contrast, nameless
 from tests.serving.browser import Browser
-from tests.serving.drawn_people import drawn_frames, read_frames, write_camera_clip, write_film
+from tests.serving.drawn_people import drawn_frames, read_frames, write_camera_clip, write_video
 from tests.serving.running import TOKEN, Running, running
 
 YUNET = SHARED / "models" / "face_detection_yunet_640.onnx"
@@ -46,8 +46,8 @@ def photo(scene: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def film(scene: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_film(tmp_path_factory.mktemp("page") / "film.mp4", iter(scene[:12]), fps=4)
+def video(scene: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("page") / "film.mp4", iter(scene[:12]), fps=4)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def start_camera(page: Browser) -> None:
 
 
 def painted(page: Browser) -> list[float] | None:
-    """Left, top, right and bottom of what is drawn over the camera's picture, as shares of it; None for nothing."""
+    """Left, top, right and bottom of what is drawn over the camera's image, as shares of it; None for nothing."""
     return page.js("""
         const overlay = document.querySelector("#overlay"), { width, height } = overlay;
         const copy = Object.assign(document.createElement("canvas"), { width, height });
@@ -193,47 +193,47 @@ def check_saved_table(page: Browser) -> None:
     saved = json.loads(page.save("#save-json", ".json").read_text(encoding="utf-8"))
     assert saved["purpose"] == "research"
     assert len(saved["faces"]) >= len(rows)
-    picture = cv2.imread(str(page.save("#save-png", ".png")))
-    assert picture.shape[:2] == tuple(
+    image = cv2.imread(str(page.save("#save-png", ".png")))
+    assert image.shape[:2] == tuple(
         page.js("const v = document.querySelector('#video'); return [v.videoHeight, v.videoWidth]")
     )
 
 
-def test_pictures_and_a_film_are_read(page: Browser, photo: Path, film: Path, tmp_path: Path):
+def test_images_and_a_video_are_read(page: Browser, photo: Path, video: Path, tmp_path: Path):
     page.one("#file-any").send_keys(str(photo))
     state_purpose(page)
-    page.until(lambda: page.all(".picture .face"), "faces in the picture", 40)
-    assert page.text(".picture h3") == photo.name
-    assert len(page.all(".picture .face")) >= 2 or not PHOTO.is_file()
-    assert page.text(".picture .now") in EN
+    page.until(lambda: page.all(".image .face"), "faces in the image", 40)
+    assert page.text(".image h3") == photo.name
+    assert len(page.all(".image .face")) >= 2 or not PHOTO.is_file()
+    assert page.text(".image .now") in EN
     page.click("#language")
-    assert page.text(".picture .now") in KO
-    with page.save("#pictures-csv", ".csv").open(encoding="utf-8-sig", newline="") as file:
+    assert page.text(".image .now") in KO
+    with page.save("#images-csv", ".csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["picture"] for row in csv.DictReader(file)} == {photo.name}
 
     damaged = tmp_path / "broken.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     page.one("#file-pictures").send_keys(str(damaged))
-    page.until(lambda: "손상" in page.text(".picture .status"), "the word that it is damaged")
-    page.click("#pictures-clear")
+    page.until(lambda: "손상" in page.text(".image .status"), "the word that it is damaged")
+    page.click("#images-clear")
     assert not page.all(".picture")
 
-    page.one("#file-any").send_keys(str(film))
-    page.until(lambda: page.all(".film-result .person"), "the film's people", 90)
-    assert "1번" in page.text(".film-result .person h3")
+    page.one("#file-any").send_keys(str(video))
+    page.until(lambda: page.all(".video-result .person"), "the video's people", 90)
+    assert "1번" in page.text(".video-result .person h3")
     shares = page.js(
         "return [...document.querySelectorAll('.shares li')].map(n => n.textContent.split(' ')[0])"
     )
     assert set(shares) <= KO
     page.until(
-        lambda: page.js("return document.querySelector('.film-result video').readyState") >= 1, "the copy"
+        lambda: page.js("return document.querySelector('.video-result video').readyState") >= 1, "the copy"
     )
     job = page.js(
         "return performance.getEntriesByType('resource').map(e => e.name).find(n => n.includes('result.json'))"
     )
-    page.click(".film-head .toolbar > button")
+    page.click(".video-head .toolbar > button")
     status = "return (async () => (await fetch(arguments[0])).status)()"
-    page.until(lambda: page.js(status, job) == 404, "the film to be removed from the server")
+    page.until(lambda: page.js(status, job) == 404, "the video to be removed from the server")
     assert any("404" in complaint for complaint in page.complaints())  # of this very question
 
 
@@ -267,14 +267,14 @@ def test_what_is_missing_is_said_in_plain_words(page: Browser, tmp_path: Path):
     page.until(lambda: "https" in page.text("#problem"), "that the page is not secure")
 
     bring = """
-        const data = new DataTransfer(); data.items.add(new File(["no picture"], "notes.txt", { type: "text/plain" }));
+        const data = new DataTransfer(); data.items.add(new File(["no image"], "notes.txt", { type: "text/plain" }));
         window.dispatchEvent(new DragEvent("dragenter", { dataTransfer: data }));
         window.shownOnce = document.querySelector("#veil").checkVisibility();
         window.dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
     """
     page.js(bring)
     assert page.js("return window.shownOnce && !document.querySelector('#veil').checkVisibility()")
-    page.until(lambda: "notes.txt" in page.text("#problem"), "that it is no picture")
+    page.until(lambda: "notes.txt" in page.text("#problem"), "that it is no image")
     page.js("""
         const canvas = Object.assign(document.createElement("canvas"), { width: 300, height: 200 });
         canvas.getContext("2d").fillRect(0, 0, 100, 100);
@@ -283,13 +283,13 @@ def test_what_is_missing_is_said_in_plain_words(page: Browser, tmp_path: Path):
             document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, cancelable: true }));
         });
     """)
-    page.until(lambda: page.all(".picture"), "the picture that was pasted")
-    page.until(lambda: "No face" in page.text(".picture .status"), "that it shows nobody")
+    page.until(lambda: page.all(".picture"), "the image that was pasted")
+    page.until(lambda: "No face" in page.text(".image .status"), "that it shows nobody")
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
         file.truncate(11_000_000)
     page.one("#file-pictures").send_keys(str(large))
-    page.until(lambda: "10 MB" in page.text(".picture .status"), "that it is too large")
+    page.until(lambda: "10 MB" in page.text(".image .status"), "that it is too large")
     page.js("document.querySelector('#language').click()")
     page.click("#purpose-chip")
     page.click('#purpose-options input[value="education"]')
@@ -323,7 +323,7 @@ def test_the_page_survives_its_server_and_asks_for_its_token(browser: Browser, m
 def test_everybody_can_use_it(page: Browser, photo: Path):
     page.one("#file-pictures").send_keys(str(photo))
     state_purpose(page)
-    page.until(lambda: page.all(".picture .face"), "faces in the picture", 40)
+    page.until(lambda: page.all(".image .face"), "faces in the image", 40)
     page.prefer(color_scheme="light", reduced_motion="reduce")
     for (width, height), scheme, tab in product(
         [(320, 700), (390, 844), (1280, 800)], ["light", "dark"], ["camera", "pictures", "film"]
@@ -361,7 +361,7 @@ def test_it_can_be_used_with_keys_alone(page: Browser):
     page.js("document.querySelector('#tab-camera').focus()")
     press(Keys.ARROW_LEFT)
     assert focused() == "tab-film"
-    assert page.one("#panel-film").is_displayed()
+    assert page.one("#panel-video").is_displayed()
     press(Keys.HOME)
     assert page.one("#panel-camera").is_displayed()
     page.js("document.querySelector('#start').focus()")

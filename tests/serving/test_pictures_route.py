@@ -4,11 +4,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving.running import Running, held, picture, running, until
+from tests.serving.running import Running, held, image, running, until
 
 
-def test_a_picture_as_the_body(server: Running) -> None:
-    answer = server.http.post("/v1/predict", content=picture(225)).json()
+def test_a_image_as_the_body(server: Running) -> None:
+    answer = server.http.post("/v1/predict", content=image(225)).json()
     assert answer["model"] == "tiny"
     assert answer["labels"] == ["happy", "neutral", "sad"]
     (found,) = answer["images"]
@@ -20,17 +20,17 @@ def test_a_picture_as_the_body(server: Running) -> None:
     assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_several_pictures_in_a_form_in_their_order_each_with_its_own_error(server: Running) -> None:
+def test_several_images_in_a_form_in_their_order_each_with_its_own_error(server: Running) -> None:
     files = [
-        ("images", ("dark.png", picture(30, kind="PNG"), "image/png")),
-        ("images", ("notes.txt", b"no picture", "text/plain")),
-        ("images", ("bright.webp", picture(225, kind="WEBP"), "image/webp")),
-        ("images", ("cut.jpg", picture()[:200], "image/jpeg")),
+        ("images", ("dark.png", image(30, kind="PNG"), "image/png")),
+        ("images", ("notes.txt", b"no image", "text/plain")),
+        ("images", ("bright.webp", image(225, kind="WEBP"), "image/webp")),
+        ("images", ("cut.jpg", image()[:200], "image/jpeg")),
     ]
     answer = server.http.post("/v1/predict", files=files)
     assert answer.status_code == 200
     dark, notes, bright, cut = answer.json()["images"]
-    assert [image["name"] for image in (dark, notes, bright, cut)] == [name for _, (name, _, _) in files]
+    assert [image_["name"] for image_ in (dark, notes, bright, cut)] == [name for _, (name, _, _) in files]
     assert dark["faces"][0]["label"] == "sad"
     assert bright["faces"][0]["label"] == "happy"
     assert notes["faces"] == cut["faces"] == []
@@ -55,19 +55,19 @@ def test_where_nothing_can_be_read_the_status_says_why(
     assert answer.json()["code"] == code
 
 
-def test_a_form_without_pictures(server: Running) -> None:
-    answer = server.http.post("/v1/predict", files={"pictures": ("a.jpg", picture())})
+def test_a_form_without_images(server: Running) -> None:
+    answer = server.http.post("/v1/predict", files={"pictures": ("a.jpg", image())})
     assert (answer.status_code, answer.json()["code"]) == (422, "no_picture")
-    files = [("images", (f"{i}.jpg", picture())) for i in range(17)]
+    files = [("images", (f"{i}.jpg", image())) for i in range(17)]
     assert server.http.post("/v1/predict", files=files).status_code == 400
 
 
 def test_models_are_chosen_by_name_and_never_by_path(server: Running, models_dir: Path) -> None:
-    answer = server.http.post("/v1/predict", params={"model": "ferkit"}, content=picture()).json()
+    answer = server.http.post("/v1/predict", params={"model": "ferkit"}, content=image()).json()
     assert answer["model"] == "ferkit"
     assert "surprise" in answer["labels"]
     for name in ("nobody", str(models_dir / "tiny"), "../models/tiny", "tiny/"):
-        refused = server.http.post("/v1/predict", params={"model": name}, content=picture())
+        refused = server.http.post("/v1/predict", params={"model": name}, content=image())
         assert (refused.status_code, refused.json()["code"]) == (404, "no_model")
 
 
@@ -84,14 +84,14 @@ def test_models_are_listed_with_names_and_colours(server: Running) -> None:
 
 def test_a_purpose_is_declared_by_query_or_header(server: Running) -> None:
     with httpx.Client(base_url=server.http.base_url) as http:
-        missing = http.post("/v1/predict", content=picture())
+        missing = http.post("/v1/predict", content=image())
         assert (missing.status_code, missing.json()["code"]) == (400, "no_purpose")
         assert "X-Ferkit-Purpose" in missing.json()["message"]
-        assert http.post("/v1/predict?purpose=fun", content=picture()).status_code == 400
+        assert http.post("/v1/predict?purpose=fun", content=image()).status_code == 400
         headers = {"X-Ferkit-Purpose": "accessibility"}
-        assert http.post("/v1/predict", content=picture(), headers=headers).status_code == 200
+        assert http.post("/v1/predict", content=image(), headers=headers).status_code == 200
         for purpose in ("hiring", "workplace", "education"):
-            refused = http.post(f"/v1/predict?purpose={purpose}", content=picture())
+            refused = http.post(f"/v1/predict?purpose={purpose}", content=image())
             assert refused.status_code == 403
             assert "Article 5(1)(f)" in refused.json()["message"]
             assert http.post(f"/v1/video?purpose={purpose}", content=b"x").status_code == 403
@@ -99,13 +99,12 @@ def test_a_purpose_is_declared_by_query_or_header(server: Running) -> None:
 
 def test_whoever_runs_the_server_sets_a_default_and_allows(models_dir: Path) -> None:
     with running(models_dir, purpose="research", allow_purpose=("education",)) as server:
-        answer = httpx.post(f"{server.http.base_url}/v1/predict", content=picture())
+        answer = httpx.post(f"{server.http.base_url}/v1/predict", content=image())
         assert answer.status_code == 200
-        allowed = server.http.post("/v1/predict", params={"purpose": "education"}, content=picture())
+        allowed = server.http.post("/v1/predict", params={"purpose": "education"}, content=image())
         assert allowed.status_code == 200
         assert (
-            server.http.post("/v1/predict", params={"purpose": "hiring"}, content=picture()).status_code
-            == 403
+            server.http.post("/v1/predict", params={"purpose": "hiring"}, content=image()).status_code == 403
         )
         info = server.http.get("/v1/info").json()
         assert info["default_purpose"] == "research"
@@ -115,12 +114,12 @@ def test_whoever_runs_the_server_sets_a_default_and_allows(models_dir: Path) -> 
         assert "제5조" in by_id["hiring"]["reason_ko"]
 
 
-def test_pictures_of_several_clients_are_read_together(models_dir: Path) -> None:
+def test_images_of_several_clients_are_read_together(models_dir: Path) -> None:
     with running(models_dir) as server:
         answers: list[str] = []
 
         def ask(level: int) -> None:
-            found = server.http.post("/v1/predict", content=picture(level)).json()
+            found = server.http.post("/v1/predict", content=image(level)).json()
             answers.append(f"{level}{found['images'][0]['faces'][0]['label']}")
 
         threads = [threading.Thread(target=ask, args=(level,)) for level in (30, 128, 225, 30, 128, 225)]
@@ -137,6 +136,6 @@ def test_pictures_of_several_clients_are_read_together(models_dir: Path) -> None
 
 def test_a_full_queue_says_when_to_come_again(models_dir: Path) -> None:
     with running(models_dir, max_waiting=1) as server, server.service.predictor.place():
-        answer = server.http.post("/v1/predict", content=picture())
+        answer = server.http.post("/v1/predict", content=image())
         assert (answer.status_code, answer.json()["code"]) == (503, "busy")
         assert answer.headers["Retry-After"] == "1"

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.inference.squares import moving_squares, write_film
-from tests.serving.running import TOKEN, Running, frame, picture, running, until
+from tests.inference.squares import moving_squares, write_video
+from tests.serving.running import TOKEN, Running, frame, image, running, until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "proxy"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
@@ -88,7 +88,7 @@ def test_all_works_under_a_prefix_and_the_client_is_known(front: tuple[Running, 
         assert answer.status_code == 200, path
     page = ask(port, "/faces/docs").text  # type: ignore[union-attr]
     assert not re.search(r'(src|href)="/', page)
-    answer = ask(port, "/faces/v1/predict?purpose=art", "POST", content=picture())
+    answer = ask(port, "/faces/v1/predict?purpose=art", "POST", content=image())
     assert answer is not None
     assert answer.json()["images"][0]["faces"][0]["label"] == "happy"
     assert b"models" not in ask(port, "/v1/models").content  # type: ignore[union-attr]
@@ -96,10 +96,10 @@ def test_all_works_under_a_prefix_and_the_client_is_known(front: tuple[Running, 
     assert '"client": "127.0.0.1"' in log
 
 
-def test_a_film_s_links_lead_through_the_proxy(front: tuple[Running, int], tmp_path: Path) -> None:
+def test_a_video_s_links_lead_through_the_proxy(front: tuple[Running, int], tmp_path: Path) -> None:
     _, port = front
-    film = write_film(tmp_path / "film.mp4", moving_squares(10)).read_bytes()
-    job = ask(port, "/faces/v1/video?purpose=art&annotated=false", "POST", content=film)
+    video = write_video(tmp_path / "film.mp4", moving_squares(10)).read_bytes()
+    job = ask(port, "/faces/v1/video?purpose=art&annotated=false", "POST", content=video)
     assert job is not None
     link = job.json()["links"]["self"]
     assert link.startswith("/faces/v1/jobs/")
@@ -116,7 +116,7 @@ def test_streams_pass_and_end_as_they_do_without_a_proxy(front: tuple[Running, i
     with connect(address, sock=raw, compression=None, additional_headers=headers) as stream:
         stream.send(json.dumps({"type": "start", "purpose": "art"}))
         assert json.loads(stream.recv(20))["type"] == "ready"
-        stream.send(frame(1, picture()))
+        stream.send(frame(1, image()))
         assert json.loads(stream.recv(20))["frame"] == 1
     assert until(lambda: not server.service.streams)
 

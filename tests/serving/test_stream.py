@@ -8,8 +8,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from ferkit.serving.frames import StreamFrame, _StreamClock
-from tests.serving.running import Running, frame, held, picture, running, until
+from ferkit.serving.stream import StreamFrame, _StreamClock
+from tests.serving.running import Running, frame, held, image, running, until
 
 
 def ask(socket: ClientConnection, message: Any) -> dict:
@@ -40,7 +40,7 @@ def test_ready_tells_the_labels(server: Running) -> None:
 def test_an_answer_names_its_frame_and_its_age(server: Running) -> None:
     with server.stream() as socket:
         for number in (7, 8):
-            answer = ask(socket, frame(number, picture(225), captured_ms=1000.25 + 100 * number))
+            answer = ask(socket, frame(number, image(225), captured_ms=1000.25 + 100 * number))
             assert (answer["type"], answer["frame"]) == ("result", number)
             assert answer["captured_ms"] == 1000.25 + 100 * number
             assert 0 < answer["age_ms"] < 5000
@@ -49,23 +49,23 @@ def test_an_answer_names_its_frame_and_its_age(server: Running) -> None:
             assert face["box"] == [0, 0, 64, 48]
             assert len(face["probabilities"]) == len(face["raw"]) == 3
             assert face["probabilities"].index(max(face["probabilities"])) == 0
-            # A flat picture has no edges: it is no face that could be read.
+            # A flat image has no edges: it is no face that could be read.
             assert (face["id"], face["label"], face["quality"]) == (1, "unsure", 0)
 
 
 def test_every_kind_of_frame_is_read(server: Running) -> None:
     with server.stream() as socket:
         for number, kind in enumerate(("JPEG", "WEBP", "PNG")):
-            assert ask(socket, frame(number, picture(30, kind=kind)))["faces"][0]["probabilities"][2] > 0.5
+            assert ask(socket, frame(number, image(30, kind=kind)))["faces"][0]["probabilities"][2] > 0.5
 
 
 def test_of_the_frames_that_wait_the_newest_is_read(models_dir: Path) -> None:
     with running(models_dir) as server, server.stream() as socket:
         with held(server) as go_on:
-            socket.send(frame(0, picture()))
+            socket.send(frame(0, image()))
             assert until(lambda: server.service.workers.all[0].n_waiting == 1)
             for number in range(1, 11):
-                socket.send(frame(number, picture()))
+                socket.send(frame(number, image()))
             assert until(lambda: server.metric("ferkit_frames_total", fate="dropped") == 9)
             go_on()
             answers = [json.loads(socket.recv(10)) for _ in range(2)]
@@ -81,26 +81,26 @@ def test_a_busy_stream_does_not_hold_up_the_others_nor_the_rest(models_dir: Path
         server.stream() as other,
         held(server, 0) as go_on,
     ):
-        waits.send(frame(0, picture()))
+        waits.send(frame(0, image()))
         assert until(lambda: server.service.workers.all[0].n_waiting == 1)
-        assert ask(other, frame(0, picture()))["type"] == "result"
+        assert ask(other, frame(0, image()))["type"] == "result"
         assert server.http.get("/health").status_code == 200
-        assert server.http.post("/v1/predict", content=picture()).status_code == 200
+        assert server.http.post("/v1/predict", content=image()).status_code == 200
         go_on()
         assert json.loads(waits.recv(10))["frame"] == 0
 
 
 def test_a_worker_that_breaks_down_costs_a_frame_and_no_more(models_dir: Path) -> None:
     with running(models_dir) as server, server.stream() as socket:
-        assert ask(socket, frame(0, picture()))["type"] == "result"
+        assert ask(socket, frame(0, image()))["type"] == "result"
         with held(server):
-            socket.send(frame(1, picture()))
+            socket.send(frame(1, image()))
             assert until(lambda: server.service.workers.all[0].n_waiting == 1)
             server.service.workers.all[0].end()
             said = json.loads(socket.recv(10))
         assert (said["type"], said["code"], said["fatal"]) == ("error", "reader_lost", False)
-        assert ask(socket, frame(2, picture()))["frame"] == 2
-        assert server.http.post("/v1/predict", content=picture()).status_code == 200
+        assert ask(socket, frame(2, image()))["frame"] == 2
+        assert server.http.post("/v1/predict", content=image()).status_code == 200
 
 
 def test_commands_between_frames(server: Running) -> None:
@@ -108,13 +108,13 @@ def test_commands_between_frames(server: Running) -> None:
         socket.send(json.dumps({"type": "neutral", "seconds": 2}))
         now_ms = 5000.0
         left = [
-            ask(socket, frame(i, picture(), captured_ms=now_ms + 500 * i))["neutral_left_s"] for i in range(6)
+            ask(socket, frame(i, image(), captured_ms=now_ms + 500 * i))["neutral_left_s"] for i in range(6)
         ]
         assert left == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
         socket.send(json.dumps({"type": "reset"}))
         ready = ask(socket, {"type": "model", "name": "ferkit"})
         assert (ready["type"], ready["model"], len(ready["labels"])) == ("ready", "ferkit", 7)
-        assert len(ask(socket, frame(7, picture()))["faces"][0]["probabilities"]) == 7
+        assert len(ask(socket, frame(7, image()))["faces"][0]["probabilities"]) == 7
 
 
 def test_an_unknown_model_is_said_and_the_stream_goes_on(server: Running) -> None:
@@ -122,20 +122,20 @@ def test_an_unknown_model_is_said_and_the_stream_goes_on(server: Running) -> Non
         for name in ("nobody", "../tiny", 5, None):
             said = ask(socket, {"type": "model", "name": name})
             assert (said["type"], said["code"], said["fatal"]) == ("error", "no_model", False)
-        assert ask(socket, frame(0, picture()))["type"] == "result"
+        assert ask(socket, frame(0, image()))["type"] == "result"
 
 
-def test_a_picture_that_cannot_be_read_is_said_and_the_stream_goes_on(server: Running) -> None:
+def test_a_image_that_cannot_be_read_is_said_and_the_stream_goes_on(server: Running) -> None:
     with server.stream() as socket:
-        said = ask(socket, frame(0, picture()[:300]))
+        said = ask(socket, frame(0, image()[:300]))
         assert (said["type"], said["code"], said["fatal"]) == ("error", "damaged", False)
-        assert ask(socket, frame(1, picture()))["type"] == "result"
+        assert ask(socket, frame(1, image()))["type"] == "result"
 
 
-def test_many_pictures_that_cannot_be_read_end_it(server: Running) -> None:
+def test_many_images_that_cannot_be_read_end_it(server: Running) -> None:
     with server.stream() as socket:
         for number in range(20):
-            said = ask(socket, frame(number, picture()[:300]))
+            said = ask(socket, frame(number, image()[:300]))
         assert said["fatal"]
         assert close_code(socket) == 4422
 
@@ -145,12 +145,12 @@ def test_many_pictures_that_cannot_be_read_end_it(server: Running) -> None:
     [
         (b"", 4400),
         (b"\x00" * 12, 4400),
-        (frame(0, picture(), captured_ms=float("nan")), 4400),
+        (frame(0, image(), captured_ms=float("nan")), 4400),
         (frame(0, b"%PDF-1.7" + bytes(100)), 4415),
-        (frame(0, picture(kind="GIF")), 4415),
-        (frame(0, picture(size_wh=(4000, 1001))), 4413),
-        (frame(0, picture() + bytes(2_000_100 - len(picture()))), 4413),
-        (frame(0, picture() + bytes(7_000_000)), 4413),
+        (frame(0, image(kind="GIF")), 4415),
+        (frame(0, image(size_wh=(4000, 1001))), 4413),
+        (frame(0, image() + bytes(2_000_100 - len(image()))), 4413),
+        (frame(0, image() + bytes(7_000_000)), 4413),
         ("{", 4400),
         ("[" * 4000, 4400),
         ("7", 4400),
@@ -203,7 +203,7 @@ def test_more_frames_than_anybody_needs_end_it(models_dir: Path) -> None:
     with running(models_dir, max_fps=5) as server, server.stream() as socket:
         with contextlib.suppress(ConnectionClosed):
             for number in range(1000):
-                socket.send(frame(number, picture()))
+                socket.send(frame(number, image()))
         assert close_code(socket) == 4429
 
 
@@ -215,7 +215,7 @@ def test_more_streams_than_there_may_be(models_dir: Path) -> None:
             assert close_code(third) == 4429
         assert until(lambda: not server.service.streams)
         with server.stream() as again:
-            assert ask(again, frame(0, picture()))["type"] == "result"
+            assert ask(again, frame(0, image()))["type"] == "result"
 
 
 def test_the_clock_never_runs_backwards_whatever_a_client_says() -> None:
@@ -239,11 +239,11 @@ def test_a_fault_of_the_server_ends_one_stream_and_is_found_in_the_log(
     with running(models_dir, log_dir=tmp_path) as server:
         with server.stream() as socket:
             monkeypatch.setattr("ferkit.serving.stream.read_frame", _fails)
-            said = ask(socket, frame(0, picture()))
+            said = ask(socket, frame(0, image()))
             assert (said["code"], said["fatal"]) == ("fault", True)
             assert close_code(socket) == 4500
         monkeypatch.setattr("ferkit.serving.predict.classify_crops", _fails)
-        failed = server.http.post("/v1/predict", content=picture())
+        failed = server.http.post("/v1/predict", content=image())
         assert failed.status_code == 500
         assert "Content-Security-Policy" in failed.headers
     (log,) = tmp_path.iterdir()

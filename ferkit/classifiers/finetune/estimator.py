@@ -9,14 +9,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ferkit.classifiers.finetune.network import NetworkClassifier
-from ferkit.classifiers.finetune.pixels import from_crops
-from ferkit.classifiers.finetune.recipes import load_recipe
-from ferkit.core.arrays import check_crops
+from ferkit.classifiers.finetune.data import from_crops
+from ferkit.classifiers.finetune.network_model import NetworkClassifier
+from ferkit.classifiers.finetune.recipe import load_recipe
 from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.labels import LabelSet
+from ferkit.core.types import check_crops
 from ferkit.datasets.split import SplitSettings, holdout
-from ferkit.faces.crop import fit_to
+from ferkit.faces.cropping import fit_to
 
 
 class FineTunedClassifier(ClassifierMixin, BaseEstimator):
@@ -24,7 +24,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         recipe: name of a recipe, or a TOML file.
-        changes: what to change in it, see :func:`ferkit.classifiers.finetune.recipes.load_recipe`.
+        changes: what to change in it, see :func:`ferkit.classifiers.finetune.recipe.load_recipe`.
         validation_fraction: held out of the training crops, stratified, to choose the best epoch by.
         random_state: seed of weights, order, augmentation and split.
         flip: average with the mirrored crops when predicting.
@@ -66,16 +66,15 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):
             DataError: crops of another shape or type, another number of labels, fewer than two classes.
             TrainingError: the recipe cannot be carried out.
         """
-        from ferkit.classifiers.finetune.backend import open_keras
+        from ferkit.classifiers.finetune.recipe import open_keras
 
         open_keras()
         import keras
 
-        from ferkit.classifiers.finetune.assembly import build_core, whole_network
-        from ferkit.classifiers.finetune.backbones import input_shape
+        from ferkit.classifiers.finetune.data import training_targets
         from ferkit.classifiers.finetune.export import to_onnx
-        from ferkit.classifiers.finetune.targets import training_targets
-        from ferkit.classifiers.finetune.train import TrainingData, nan_advice, train
+        from ferkit.classifiers.finetune.networks import build_core, input_shape, whole_network
+        from ferkit.classifiers.finetune.training import TrainingData, nan_advice, train
 
         check_crops(crops)
         self.classes_, numbers = np.unique(np.asarray(y), return_inverse=True)

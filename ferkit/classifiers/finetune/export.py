@@ -1,4 +1,4 @@
-"""A trained network in the formats that others read; each is run against Keras before it is accepted."""
+"""Export a fine-tuned network to Keras, SavedModel, TFLite and ONNX, and check the result."""
 
 import logging
 import tempfile
@@ -10,7 +10,96 @@ from typing import Any
 import keras
 import numpy as np
 
+from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX
+from ferkit.classifiers.model import read_model
 from ferkit.core.errors import DependencyError, ModelError
+from ferkit.core.files import write_atomically
+from ferkit.datasets.dataset import Dataset
+
+FORMATS = ("onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8")
+SUFFIXES = {
+    "onnx": ".onnx",
+    "keras": ".keras",
+    "h5": ".h5",
+    "saved-model": "",
+    "tflite": ".tflite",
+    "tflite-int8": ".tflite",
+}
+CALIBRATION_IMAGES = 200
+
+
+def convert_model(
+    model: Path,
+    fmt: str,
+    target: Path,
+    *,
+    calibration: Callable[[int, tuple[int, int]], np.ndarray] | None = None,
+) -> Path:
+    """Write the network of ``model`` to ``target``.
+
+    Every format but ``tflite-int8`` gives the network's probabilities; it is compared before it is written.
+
+    Args:
+        model: folder of a model that ``fer finetune`` made.
+        fmt: one of :data:`FORMATS`.
+        target: file, or folder for ``saved-model``, to make.
+        calibration: for ``tflite-int8``: gives up to so many uint8 RGB crops (n, H, W, 3) of the given size
+            (width, height), such as the training saw.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        ModelError: the model has no network, the target exists, or the format does not reproduce the network.
+        DependencyError: a package that the format needs is not installed.
+    """
+    artifact = read_model(model)
+    if fmt not in FORMATS:
+        raise ModelError(f"expected one of {', '.join(FORMATS)} as format, found {fmt!r}")
+    if NETWORK_KERAS not in artifact.files:
+        raise ModelError(f"{model} is of kind {artifact.record.kind} and has no Keras network to convert")
+    if target.exists():
+        raise ModelError(f"{target} exists; choose another place or remove it")
+    if fmt in ("onnx", "keras"):
+        content = artifact.file(NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS).read_bytes()
+        write_atomically(target, lambda file: file.write(content))
+        return target
+
+    from ferkit.classifiers.finetune.recipe import open_keras
+
+    open_keras()
+    import keras
+
+    network = keras.saving.load_model(artifact.file(NETWORK_KERAS), compile=False)
+    if fmt == "saved-model":
+        to_saved_model(network, target)
+        return target
+    if fmt == "h5":
+        content = to_h5(network)
+    elif fmt == "tflite":
+        content = to_tflite(network)
+    else:
+        if calibration is None:
+            raise ModelError(
+                "tflite-int8 needs images to find its ranges by; give --data with some of the training's"
+            )
+        width, height = artifact.record.input_size_wh
+        content = to_tflite(network, calibration(CALIBRATION_IMAGES, (width, height)).astype(np.float32))
+    write_atomically(target, lambda file: file.write(content))
+    return target
+
+
+def calibration_crops(dataset: Dataset, n: int, size_wh: tuple[int, int]) -> np.ndarray:
+    """Up to ``n`` images, spread evenly over the data set, as uint8 crops (m, H, W, 3).
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    from ferkit.faces.cropping import fit_to
+
+    index = np.unique(np.linspace(0, len(dataset) - 1, n).astype(int))
+    return np.stack([fit_to(dataset.read(dataset.samples[i]), size_wh) for i in index])
+
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that counts as rounding, for float formats."""

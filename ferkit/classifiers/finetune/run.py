@@ -1,4 +1,4 @@
-"""``fer finetune`` as one function: pictures in, a trained and exported model folder out."""
+"""``fer finetune`` as one function: images in, a trained and exported model folder out."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,20 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.artifact import ModelArtifact, ModelRecord, load_classifier
-from ferkit.classifiers.finetune.network import NETWORK_KERAS, NETWORK_ONNX, save_network_model
-from ferkit.classifiers.finetune.options import RunOptions
-from ferkit.classifiers.finetune.parts import Parts, check_classes, divide
-from ferkit.classifiers.finetune.pixels import Pixels, load_pixels
-from ferkit.classifiers.finetune.settings import RecipeSettings
+from ferkit.classifiers.finetune.data import Pixels, TrainVal, check_classes, divide, load_pixels
+from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX, save_network_model
+from ferkit.classifiers.finetune.recipe import RecipeSettings, RunOptions
+from ferkit.classifiers.model import ModelArtifact, ModelRecord, load_classifier
+from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, ModelError, TrainingError
-from ferkit.core.files import exclusive_lock
-from ferkit.core.fingerprint import file_sha256
+from ferkit.core.files import exclusive_lock, file_sha256
 from ferkit.core.labels import LabelSet
-from ferkit.core.progress import Progress
 from ferkit.datasets.dataset import Dataset
-from ferkit.embedder.run import CropOptions, settle_cropping
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.cropping import CropOptions, FaceCropper, resolve_cropping
 from ferkit.faces.detectors import open_detector
 
 
@@ -38,7 +34,7 @@ def finetune(
     model.
 
     Args:
-        dataset: labelled pictures.
+        dataset: labelled images.
         recipe: what to do.
         crop: how faces are taken out of them.
         options: where to, and what else.
@@ -46,7 +42,7 @@ def finetune(
         say_epoch: takes one line an epoch; by default a live line on standard error.
 
     Raises:
-        DataError: the pictures cannot be learnt from; the message says why.
+        DataError: the images cannot be learnt from; the message says why.
         TrainingError: the recipe cannot be carried out, or the loss stopped being a number. If an epoch was
             finished before, the model is written first.
         SettingsMismatchError: an interrupted run had other settings.
@@ -54,14 +50,14 @@ def finetune(
     """
     if options.model.exists() and not options.overwrite:
         raise ModelError(f"the model {options.model} exists; choose another --name, or --overwrite it")
-    from ferkit.classifiers.finetune.backend import open_keras
+    from ferkit.classifiers.finetune.recipe import open_keras
 
     open_keras()
-    from ferkit.classifiers.finetune.backbones import input_shape
+    from ferkit.classifiers.finetune.networks import input_shape
 
     parts = divide(dataset, options)
     height, width, _ = input_shape(recipe.network)
-    cropping = settle_cropping(parts.train, crop)
+    cropping = resolve_cropping(parts.train, crop)
     say(cropping.reason)
     cropper = FaceCropper(
         cropping.settings,
@@ -121,13 +117,13 @@ def train_and_save(
     say: Callable[[str], object],
     say_epoch: Callable[[str], object] | None = None,
 ) -> ModelArtifact:
-    """The part after the pictures are read; see :func:`finetune`."""
+    """The part after the images are read; see :func:`finetune`."""
     import keras
 
-    from ferkit.classifiers.finetune.assembly import build_core, whole_network
     from ferkit.classifiers.finetune.export import to_keras, to_onnx
-    from ferkit.classifiers.finetune.train import TrainingData, nan_advice
-    from ferkit.classifiers.finetune.train import train as run_recipe
+    from ferkit.classifiers.finetune.networks import build_core, whole_network
+    from ferkit.classifiers.finetune.training import TrainingData, nan_advice
+    from ferkit.classifiers.finetune.training import train as run_recipe
 
     k = len(record.labels)
     keras.utils.set_random_seed(recipe.seed)
@@ -171,7 +167,7 @@ def train_and_save(
 
 def clear(folder: Path) -> None:
     """Remove what a run left in its work folder; logs for TensorBoard stay."""
-    from ferkit.classifiers.finetune.checkpoint import BEST, CHECKPOINT
+    from ferkit.classifiers.finetune.training import BEST, CHECKPOINT
 
     for name in (CHECKPOINT, BEST, "history.csv", "curves.png", "train.npy", "validation.npy"):
         (folder / name).unlink(missing_ok=True)
@@ -213,9 +209,9 @@ def _pixels(
 
 
 def _targets(
-    train: Pixels, parts: Parts, recipe: RecipeSettings, options: RunOptions, cropper: FaceCropper
+    train: Pixels, parts: TrainVal, recipe: RecipeSettings, options: RunOptions, cropper: FaceCropper
 ) -> np.ndarray:
-    from ferkit.classifiers.finetune.targets import read_votes, teacher_opinion, training_targets
+    from ferkit.classifiers.finetune.data import read_votes, teacher_opinion, training_targets
 
     soft = read_votes(options.votes, train.paths, parts.labels) if options.votes else None
     teacher = None

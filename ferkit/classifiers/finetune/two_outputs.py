@@ -5,7 +5,7 @@
 
 Averaging the *features* of a face and of its mirror image is test-time flipping for both outputs at once, and keeps
 the classifier a linear head on the embedding: a logistic head fitted on it can do all that the network itself does.
-Bringing every crop to the brightness and contrast that training pictures have on average costs well-lit faces
+Bringing every crop to the brightness and contrast that training images have on average costs well-lit faces
 nothing and saves dark ones.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferkit.classifiers.finetune.network import PROBABILITIES
+from ferkit.classifiers.finetune.network_model import PROBABILITIES
 from ferkit.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _average_with_mirror(
     after = [node for node in graph.node if node.output[0] not in own]
     for node in after:
         node.input[:] = [EMBEDDING if name == features else name for name in node.input]
-    # The mirrored branch comes first: the last tensor of each resolution, which a tap takes, is then of the picture.
+    # The mirrored branch comes first: the last tensor of each resolution, which a tap takes, is then of the image.
     nodes = [*branch, *before, *join, *after]
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]

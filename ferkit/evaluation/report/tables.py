@@ -1,22 +1,185 @@
 """The tables of a report on who is how good, at which cost, on which data."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ferkit.evaluation.report import format as fmt
-from ferkit.evaluation.report.cells import (
-    Cell,
-    Table,
-    Values,
-    figure_cell,
-    frozen,
-    mark_best,
-    name_cell,
-    unit_words,
-)
-from ferkit.evaluation.report.format import Words
-from ferkit.evaluation.report.sentences import ALPHA, is_distinct, verdict
-from ferkit.evaluation.report.values import figure_rows
+from ferkit.evaluation.report import values as fmt
+from ferkit.evaluation.report.values import ALPHA, Translations, figure_rows, is_distinct, verdict
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell.
+
+    Attributes:
+        text: what is written.
+        value: the number of ``report.json`` that it shows; None for words and for what is not known.
+        low, high: the ends of its interval, None without one.
+        small: what is written smaller, below; with ``low`` and ``high``, their interval.
+        note: a further line as small.
+        best: whether it is the best of its column.
+        kind: a class of the style sheet.
+        rival: of a candidate's name: whether it takes part in being the best. Always saying the same is the fastest
+            and never surprises, and who saw the test images before knows them: neither is an achievement.
+    """
+
+    text: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    small: str = ""
+    note: str = ""
+    best: bool = False
+    kind: str = ""
+    rival: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of which names the row."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[TableCell, ...], ...]
+    caption: str = ""
+    left: frozenset[int] = field(default_factory=frozenset)
+    """Columns of words, beside the first."""
+
+
+def figure_cell(figure: Values, kind: str = "percent", digits: int | None = None) -> TableCell:
+    """A figure with its interval below."""
+    write = fmt.FORMATS[kind]
+    text = write(figure["value"]) if digits is None else fmt.number(figure["value"], digits)
+    return TableCell(text, figure["value"], figure["low"], figure["high"], fmt.interval(figure, kind))
+
+
+def name_cell(one: Values, words: Translations) -> TableCell:
+    """A candidate's name and kind, and whether it saw the test images before."""
+    note = words("part.saw") if one["seen_rows"] else ""
+    rival = one["kind"] != "dummy" and not one["seen_rows"]
+    return TableCell(one["name"], small=words(f"kind.{one['kind']}"), note=note, kind="name", rival=rival)
+
+
+def translations_of(values: Values, words: Translations) -> dict[str, str]:
+    """What each class is called in the report's language."""
+    return dict(zip(values["labels"]["names"], values["words"][words.language], strict=True))
+
+
+def unit_words(values: Values, words: Translations) -> str:
+    """What the intervals are drawn over."""
+    if not values["test"]["persons"]:
+        return words("unit.images")
+    return words("unit.persons" if values["test"]["all_persons_known"] else "unit.units")
+
+
+def whole_persons(values: Values, words: Translations) -> str:
+    """That persons are kept whole, where any is known."""
+    return words("part.whole") if values["test"]["persons"] else ""
+
+
+def mark_best(rows: list[list[TableCell]], column: int, *, least: bool = False) -> None:
+    """Mark the largest, or the least, number of a column."""
+    rivals = [row for row in rows if len(row) > column and row[0].rival]
+    known = [row[column].value for row in rivals]
+    numbers = [value for value in known if value is not None]
+    if len(numbers) < 2:
+        return
+    best = min(numbers) if least else max(numbers)
+    for row in rivals:
+        if row[column].value == best:
+            row[column] = replace(row[column], best=True)
+
+
+def frozen(rows: Sequence[Sequence[TableCell]]) -> tuple[tuple[TableCell, ...], ...]:
+    """Rows as a table keeps them."""
+    return tuple(tuple(row) for row in rows)
+
+
+def calibration_table(values: Values, words: Translations) -> Table:
+    """Calibration error and log-loss before and after each correction."""
+    methods = ("before", "temperature", "isotonic")
+    header = [words("column.contender")]
+    header += [
+        f"{words(f'column.{part}')}, {words(f'column.{m}')}" for part in ("ece", "log_loss") for m in methods
+    ]
+    rows = []
+    for one in figure_rows(values):
+        if "reason" in one["calibration"]:
+            reason = words("caption.not_done", reason=one["calibration"]["reason"])
+            rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
+            continue
+        results = one["calibration"]["results"]
+        cells = [TableCell(fmt.percent(result["ece"]), result["ece"]) for result in results]
+        cells += [TableCell(fmt.number(result["log_loss"]), result["log_loss"]) for result in results]
+        warmth = results[1]["temperature"]
+        rows.append([name_cell(one, words), *cells, TableCell(fmt.number(warmth, 2), warmth)])
+    caption = (
+        words("caption.calibration", whole=whole_persons(values, words)) + " " + words("caption.temperature")
+    )
+    return Table((*header, words("column.temperature")), frozen(rows), caption)
+
+
+def abstention_table(values: Values, words: Translations) -> Table:
+    """Accuracy if the least sure are left out."""
+    done = figure_rows(values)
+    shares = [one["share"] for one in done[0]["abstention"]["left_out"]]
+    header = [words("column.contender"), words("column.aurc")]
+    header += [words("column.left_out", share=share) for share in shares] + [words("column.answer_above")]
+    rows = []
+    for one in done:
+        left_out = one["abstention"]["left_out"]
+        threshold = next(part["threshold"] for part in left_out if part["share"] == 0.2)
+        cells = [figure_cell(one["abstention"]["aurc"], "number")]
+        cells += [figure_cell(part["accuracy"]) for part in left_out]
+        rows.append([name_cell(one, words), *cells, TableCell(fmt.percent(threshold, 0), threshold)])
+    mark_best(rows, 1, least=True)
+    for column in range(2, len(header) - 1):
+        mark_best(rows, column)
+    return Table(tuple(header), frozen(rows), words("caption.left_out"))
+
+
+def conformal_table(values: Values, words: Translations) -> Table | None:
+    """How often the sets of each method and level held the true expression, and their mean size."""
+    done = figure_rows(values)
+    kinds = next((_set_kinds(one) for one in done if "results" in one["conformal"]), ())
+    rows = []
+    for one in done:
+        if "reason" in one["conformal"]:
+            reason = words("caption.not_done", reason=one["conformal"]["reason"])
+            rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
+            continue
+        cells = []
+        for result in one["conformal"]["results"]:
+            cell, size = figure_cell(result["coverage"]), result["mean_size"]["value"]
+            cells.append(replace(cell, note=words("column.set_size", size=size)))
+        rows.append([name_cell(one, words), *cells])
+    best = values["contenders"][values["best"]]["name"]
+    caption = words("caption.conformal", whole=whole_persons(values, words), name=best)
+    return Table((words("column.contender"), *kinds), frozen(rows), caption)
+
+
+def coverage_table(values: Values, one: Values, words: Translations) -> Table | None:
+    """How often the sets held each expression; None where there are no sets."""
+    if "reason" in one["conformal"]:
+        return None
+    rows = [
+        [
+            TableCell(name, kind="name"),
+            *(
+                TableCell(fmt.percent(r["per_class"][c]), r["per_class"][c])
+                for r in one["conformal"]["results"]
+            ),
+        ]
+        for c, name in enumerate(translations_of(values, words).values())
+    ]
+    return Table((words("column.expression"), *_set_kinds(one)), frozen(rows))
+
+
+def _set_kinds(one: Values) -> tuple[str, ...]:
+    return tuple(f"{r['method'].upper()} {fmt.percent(r['level'], 0)}" for r in one["conformal"]["results"])
+
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "top2")
 _COSTS: dict[str, Callable[[float | None], str]] = {
@@ -25,8 +188,8 @@ _COSTS: dict[str, Callable[[float | None], str]] = {
 }  # fmt: skip
 
 
-def headline_table(values: Values, words: Words) -> Table:
-    """All figures of all contenders, the most accurate first, then those that failed."""
+def summary_table(values: Values, words: Translations) -> Table:
+    """All figures of all candidates, the most accurate first, then those that failed."""
     header = [words("column.contender"), *(words(f"column.{name}") for name in (*_SHARES, "log_loss", "ece"))]
     rows = []
     for one in figure_rows(values):
@@ -42,14 +205,14 @@ def headline_table(values: Values, words: Words) -> Table:
     return Table(tuple(header), frozen(rows), caption)
 
 
-def cost_table(values: Values, words: Words) -> Table | None:
-    """What each contender takes, without columns that nobody has; None if nothing was measured."""
+def cost_table(values: Values, words: Translations) -> Table | None:
+    """What each candidate takes, without columns that nobody has; None if nothing was measured."""
     done = figure_rows(values)
     known = [name for name in _COSTS if any(one["costs"][name] is not None for one in done)]
     if not known:
         return None
     rows = [
-        [name_cell(one, words), *(Cell(_COSTS[c](one["costs"][c]), one["costs"][c]) for c in known)]
+        [name_cell(one, words), *(TableCell(_COSTS[c](one["costs"][c]), one["costs"][c]) for c in known)]
         for one in done
     ]
     for column in range(1, len(known) + 1):
@@ -62,8 +225,8 @@ def cost_table(values: Values, words: Words) -> Table | None:
     return Table(header, frozen(rows), caption)
 
 
-def pair_matrix(values: Values, words: Words) -> Table:
-    """Accuracy of each contender less that of each other, the most accurate first."""
+def pair_matrix(values: Values, words: Translations) -> Table:
+    """Accuracy of each candidate less that of each other, the most accurate first."""
     done = figure_rows(values)
     found = {}
     for pair in values["pairs"]:
@@ -75,12 +238,12 @@ def pair_matrix(values: Values, words: Words) -> Table:
         for other in done:
             sign, pair = found.get((one["name"], other["name"]), (0, None))
             if pair is None:
-                row.append(Cell(""))
+                row.append(TableCell(""))
                 continue
             difference = sign * pair["difference"]
             kind = ("better" if difference > 0 else "worse") if is_distinct(pair) else ""
             row.append(
-                Cell(
+                TableCell(
                     fmt.points(difference),
                     difference,
                     small=f"p {fmt.p_value(pair['p_adjusted'])}",
@@ -92,28 +255,28 @@ def pair_matrix(values: Values, words: Words) -> Table:
     return Table((words("column.contender"), *(str(i + 1) for i in range(len(done)))), frozen(rows), caption)
 
 
-def pair_table(values: Values, words: Words) -> Table:
-    """Each two contenders."""
+def pair_table(values: Values, words: Translations) -> Table:
+    """Each two candidates."""
     names = ("contender", "contender", "difference", "p_mcnemar", "p_bootstrap", "p", "verdict")
     rows = []
     for pair in values["pairs"]:
         difference = {"value": pair["difference"], "low": pair["low"], "high": pair["high"]}
-        ps = [Cell(fmt.p_value(pair[p]), pair[p]) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
+        ps = [TableCell(fmt.p_value(pair[p]), pair[p]) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
         same = verdict(pair, words)
         rows.append(
             [
-                Cell(pair["a"], kind="name"),
-                Cell(pair["b"], kind="name"),
+                TableCell(pair["a"], kind="name"),
+                TableCell(pair["b"], kind="name"),
                 figure_cell(difference, "points"),
                 *ps,
-                Cell(same, best=is_distinct(pair), kind="wide"),
+                TableCell(same, best=is_distinct(pair), kind="wide"),
             ]
         )
     header = tuple(words(f"column.{name}") for name in names)
     return Table(header, frozen(rows), words("caption.pairs"), frozenset({1, 6}))
 
 
-def leak_table(values: Values, words: Words) -> Table | None:
+def leak_table(values: Values, words: Translations) -> Table | None:
     """Accuracy with and without leaking rows; None if none leaks."""
     rows = []
     for one in figure_rows(values):
@@ -121,12 +284,14 @@ def leak_table(values: Values, words: Words) -> Table | None:
             continue
         whole, clean = one["evaluation"]["accuracy"], one["evaluation_without_leaks"]["accuracy"]
         gain = whole["value"] - clean["value"]
-        rows.append([name_cell(one, words), figure_cell(whole), figure_cell(clean), Cell(fmt.points(gain))])
+        rows.append(
+            [name_cell(one, words), figure_cell(whole), figure_cell(clean), TableCell(fmt.points(gain))]
+        )
     header = tuple(words(f"column.{name}") for name in ("contender", "with_leaks", "without_leaks", "memory"))
     return Table(header, frozen(rows), words("caption.leaks")) if rows else None
 
 
-def class_table(one: Values, shown: Mapping[str, str], words: Words) -> Table:
+def class_table(one: Values, shown: Mapping[str, str], words: Translations) -> Table:
     """Precision, recall and F1 of each expression."""
     rows = []
     for name, figures in one["evaluation"]["per_class"].items():
@@ -135,13 +300,13 @@ def class_table(one: Values, shown: Mapping[str, str], words: Words) -> Table:
             for i, part in enumerate(("precision", "recall", "f1"))
         ]
         support = figures["support"]
-        rows.append([Cell(shown[name], kind="name"), *cells, Cell(f"{support:,}", support)])
+        rows.append([TableCell(shown[name], kind="name"), *cells, TableCell(f"{support:,}", support)])
     header = tuple(words(f"column.{name}") for name in ("expression", "precision", "recall", "f1", "images"))
     return Table(header, frozen(rows), words("caption.class"))
 
 
-def subgroup_tables(values: Values, words: Words) -> list[Table]:
-    """For each column that groups are compared by, the best contender by group, then all contenders' gaps."""
+def subgroup_tables(values: Values, words: Translations) -> list[Table]:
+    """For each column that groups are compared by, the best candidate by group, then all candidates' gaps."""
     found = []
     for i, column in enumerate(values["protocol"]["by"]):
         best = values["contenders"][values["best"]]
@@ -154,18 +319,22 @@ def subgroup_tables(values: Values, words: Words) -> list[Table]:
     return found
 
 
-def _groups_of_one(groups: Values, column: str, values: Values, words: Words) -> Table:
+def _groups_of_one(groups: Values, column: str, values: Values, words: Translations) -> Table:
     names = ["images", "persons", "accuracy", "macro_f1", "gap"]
     rows = []
     for row in groups["rows"]:
-        cells = [Cell(f"{row['n']:,}", row["n"])]
-        cells.append(Cell(fmt.MISSING if row["persons"] is None else f"{row['persons']:,}", row["persons"]))
+        cells = [TableCell(f"{row['n']:,}", row["n"])]
+        cells.append(
+            TableCell(fmt.MISSING if row["persons"] is None else f"{row['persons']:,}", row["persons"])
+        )
         cells += [
             figure_cell(row["accuracy"]),
             figure_cell(row["macro_f1"]),
             figure_cell(row["gap"], "points"),
         ]
-        rows.append([Cell(row["value"], note=words("part.few") if row["few"] else "", kind="name"), *cells])
+        rows.append(
+            [TableCell(row["value"], note=words("part.few") if row["few"] else "", kind="name"), *cells]
+        )
     name = values["contenders"][values["best"]]["name"]
     caption = words("caption.subgroups", column=column, name=name, units=unit_words(values, words))
     for note in groups["notes"]:
@@ -173,22 +342,22 @@ def _groups_of_one(groups: Values, column: str, values: Values, words: Words) ->
     return Table((column, *(words(f"column.{name}") for name in names)), frozen(rows), caption)
 
 
-def _gaps_of_all(i: int, column: str, values: Values, words: Words) -> Table:
+def _gaps_of_all(i: int, column: str, values: Values, words: Translations) -> Table:
     rows = []
     for one in figure_rows(values):
         groups = one["subgroups"][i]
         gap = replace(
             figure_cell(groups["gap"], "points"), best=groups["p"] is not None and groups["p"] < ALPHA
         )
-        ends = [Cell(groups[end] or fmt.MISSING) for end in ("best", "worst")]
-        rows.append([name_cell(one, words), *ends, gap, Cell(fmt.p_value(groups["p"]), groups["p"])])
+        ends = [TableCell(groups[end] or fmt.MISSING) for end in ("best", "worst")]
+        rows.append([name_cell(one, words), *ends, gap, TableCell(fmt.p_value(groups["p"]), groups["p"])])
     names = ("contender", "best_group", "worst_group", "widest_gap", "p_groups")
     header = tuple(words(f"column.{name}") for name in names)
     return Table(header, frozen(rows), words("caption.gaps", column=column), frozenset({1, 2}))
 
 
-def cross_tables(values: Values, words: Words) -> list[tuple[str, Table]]:
-    """For each contender, accuracy by the data trained on (rows) and tested on (columns)."""
+def cross_tables(values: Values, words: Translations) -> list[tuple[str, Table]]:
+    """For each candidate, accuracy by the data trained on (rows) and tested on (columns)."""
     names = values["data"]
     found = []
     for name, matrix in values["contenders"].items():
@@ -197,37 +366,37 @@ def cross_tables(values: Values, words: Words) -> list[tuple[str, Table]]:
             cells = []
             for j, cell in enumerate(row):
                 if cell is None:
-                    cells.append(Cell(words("part.failed")))
+                    cells.append(TableCell(words("part.failed")))
                     continue
                 note = words("part.in_classes", k=len(cell["classes"]))
                 cells.append(replace(figure_cell(cell["accuracy"]), note=note, best=i == j))
-            rows.append([Cell(names[i], kind="name"), *cells])
+            rows.append([TableCell(names[i], kind="name"), *cells])
         found.append((name, Table((words("column.trained_tested"), *names), frozen(rows))))
     return found
 
 
-def split_table(values: Values, words: Words) -> Table:
+def split_table(values: Values, words: Translations) -> Table:
     """The rows of each repeat."""
     names = ("seed", "origin", "train_rows", "test_rows", "leaking_rows")
     rows = [
         [
-            Cell(str(split["seed"]), split["seed"]),
-            Cell(words(f"part.{split['origin']}")),
-            *(Cell(f"{split[name]:,}", split[name]) for name in names[2:]),
+            TableCell(str(split["seed"]), split["seed"]),
+            TableCell(words(f"part.{split['origin']}")),
+            *(TableCell(f"{split[name]:,}", split[name]) for name in names[2:]),
         ]
         for split in values["splits"]
     ]
     return Table(tuple(words(f"column.{n}") for n in names), frozen(rows), left=frozenset({1}))
 
 
-def data_table(values: Values, words: Words) -> Table:
+def data_table(values: Values, words: Translations) -> Table:
     """The data sets."""
     rows = [
         [
-            Cell(one["name"], kind="name"),
-            Cell(words(f"part.{one['part']}")),
-            Cell(f"{one['n']:,}", one["n"]),
-            Cell(one["digest"][:16], kind="wide"),
+            TableCell(one["name"], kind="name"),
+            TableCell(words(f"part.{one['part']}")),
+            TableCell(f"{one['n']:,}", one["n"]),
+            TableCell(one["digest"][:16], kind="wide"),
         ]
         for one in values["data"]
     ]

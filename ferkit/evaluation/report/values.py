@@ -1,24 +1,127 @@
-"""Everything that a report of a comparison says in numbers, as JSON values.
+"""Gather what a report shows: numbers, formats and sentences.
 
 The page, the Markdown and ``report.json`` are all made of what :func:`report_values` gives, so that they cannot
 differ.
 """
 
+import functools
+import tomllib
 from collections.abc import Callable, Mapping
+from importlib import resources
 from typing import Any, Protocol
 
 import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
-from ferkit.evaluation.abstention import abstention
-from ferkit.evaluation.calibration import judge_calibration
-from ferkit.evaluation.comparison import Comparison, ContenderResult, Pooled
-from ferkit.evaluation.comparison_file import to_dict
-from ferkit.evaluation.conformal import judge_conformal
+from ferkit.evaluation.calibration import abstention, judge_calibration, judge_conformal
+from ferkit.evaluation.comparison import CandidateResult, Comparison, Pooled, to_dict
 from ferkit.evaluation.subgroups import subgroups_of
 
-N_PICTURES = 24
+Value = float | None
+
+_NBSP = "\u00a0"
+MISSING = "–"
+
+
+def percent(value: Value, digits: int = 1) -> str:
+    """``0.6744`` as ``67.4 %``."""
+    return MISSING if value is None else f"{100 * value:.{digits}f}{_NBSP}%"
+
+
+def points(value: Value) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    # Adding nothing makes a negative zero a positive one.
+    return MISSING if value is None else f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def number(value: Value, digits: int = 3) -> str:
+    """A number of so many decimals."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def amount(value: Value) -> str:
+    """About three digits, whatever the size."""
+    if value is None:
+        return MISSING
+    if 0 < abs(value) < 0.01:
+        return "< 0.01"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def duration(seconds: Value) -> str:
+    """Seconds as a reader says them."""
+    if seconds is None:
+        return MISSING
+    if seconds < 100:
+        return f"{amount(seconds)}{_NBSP}s"
+    return f"{seconds / 60:.0f}{_NBSP}min" if seconds < 5400 else f"{seconds / 3600:.1f}{_NBSP}h"
+
+
+def p_value(value: Value) -> str:
+    """Two digits, and no false precision below a thousandth."""
+    if value is None:
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def interval(figure: Mapping[str, Value], kind: str = "percent") -> str:
+    """Both ends, in the unit of the value; empty where there is none."""
+    low, high = figure["low"], figure["high"]
+    if low is None or high is None:
+        return ""
+    if kind == "points":
+        return f"{points(low)} … {points(high)}"
+    return f"{100 * low:.1f}–{100 * high:.1f}" if kind == "percent" else f"{low:.3f}–{high:.3f}"
+
+
+FORMATS = {
+    "percent": percent, "points": points, "number": number, "amount": amount, "duration": duration,
+    "p": p_value,
+}  # fmt: skip
+
+
+class Translations:
+    """A report's words in one language.
+
+    Args:
+        language: ``en`` or ``ko``.
+    """
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def __call__(self, key: str, **fields: Any) -> str:
+        """The words for ``group.key`` with its fields filled in; a field ``{value:pct}`` is written as a percentage."""
+        group, _, name = key.partition(".")
+        template = _tables()[group][name][self.language]
+        return template.format_map({name: _Shown(value) for name, value in fields.items()})
+
+
+class _Shown:
+    """A value that knows the formats ``pct`` and ``pct0`` beside those of its type."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __format__(self, spec: str) -> str:
+        if spec.startswith("pct"):
+            return percent(self.value, int(spec[3:] or 1))
+        return format(self.value, spec)
+
+
+@functools.cache
+def _tables() -> dict[str, Any]:
+    text = (
+        resources.files("ferkit.evaluation.report.templates")
+        .joinpath("words.toml")
+        .read_text(encoding="utf-8")
+    )
+    return tomllib.loads(text)
+
+
+N_IMAGES = 24
 """In each grid."""
 
 N_LEAK_PAIRS = 8
@@ -30,17 +133,17 @@ HISTOGRAM_BINS = 20
 def report_values(
     comparison: Comparison, say: Callable[[str], None] = lambda message: None
 ) -> dict[str, Any]:
-    """The comparison's own values, and for each contender that finished what follows from its probabilities.
+    """The comparison's own values, and for each candidate that finished what follows from its probabilities.
 
     Added to those of ``comparison.json``: ``words`` (the classes' names in each language), ``test`` (how much was
-    tested), ``best`` (index of the most accurate contender, of those that did not see the test pictures before if
-    there is any), ``hard`` (test pictures that every contender gets wrong), ``leak_pairs`` (some examples), and to
-    each contender ``calibration``, ``abstention``, ``conformal``, ``histogram``, ``subgroups`` (one for each
+    tested), ``best`` (index of the most accurate candidate, of those that did not see the test images before if
+    there is any), ``hard`` (test images that every candidate gets wrong), ``leak_pairs`` (some examples), and to
+    each candidate ``calibration``, ``abstention``, ``conformal``, ``histogram``, ``subgroups`` (one for each
     column of the protocol), ``mistakes`` and ``unsure``. A part that these data do not allow is ``{"reason": …}``.
 
     Args:
         comparison: what was found.
-        say: told which contender is being looked at.
+        say: told which candidate is being looked at.
     """
     values = to_dict(comparison)
     values["words"] = {
@@ -57,14 +160,14 @@ def report_values(
         "train_images": max(len(split.train) for split in comparison.splits),
     }
     finished = []
-    for i, one in enumerate(comparison.contenders):
+    for i, one in enumerate(comparison.candidates):
         values["contenders"][i]["number"] = i + 1
         if one.failure is None:
             say(one.name)
             values["contenders"][i] |= _judged(comparison, one)
             finished.append(i)
-    # Who was trained on the test pictures elsewhere is the best only where nobody else is there.
-    fair = [i for i in finished if not len(comparison.contenders[i].seen)] or finished
+    # Who was trained on the test images elsewhere is the best only where nobody else is there.
+    fair = [i for i in finished if not len(comparison.candidates[i].seen)] or finished
     accuracy = {i: values["contenders"][i]["evaluation"]["accuracy"]["value"] for i in fair}
     values["best"] = max(accuracy, key=lambda i: accuracy[i]) if fair else None
     values["hard"] = _hard(comparison)
@@ -72,7 +175,7 @@ def report_values(
     return values
 
 
-def _judged(comparison: Comparison, one: ContenderResult) -> dict[str, Any]:
+def _judged(comparison: Comparison, one: CandidateResult) -> dict[str, Any]:
     pooled = comparison.pooled(one.name)
     column = {name: i for i, name in enumerate(comparison.labels.names)}
     known = np.array([name in column for name in pooled.y_true], bool)
@@ -122,13 +225,13 @@ def _histograms(truth: np.ndarray, proba: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _notable(comparison: Comparison, pooled: Pooled) -> dict[str, Any]:
-    """The surest mistakes and the least sure images, each picture once."""
+    """The surest mistakes and the least sure images, each image once."""
     names = np.array(comparison.labels.names, object)
     predicted, confidence = names[pooled.proba.argmax(axis=1)], pooled.proba.max(axis=1)
 
     def listed(order: np.ndarray) -> list[dict[str, Any]]:
         _, first = np.unique(pooled.rows[order], return_index=True)
-        chosen = order[np.sort(first)[:N_PICTURES]]
+        chosen = order[np.sort(first)[:N_IMAGES]]
         return [
             {
                 "row": int(pooled.rows[i]),
@@ -146,7 +249,7 @@ def _notable(comparison: Comparison, pooled: Pooled) -> dict[str, Any]:
 
 
 def _hard(comparison: Comparison) -> dict[str, Any]:
-    """Test pictures that no contender ever gets right: hard ones, or wrongly labelled ones."""
+    """Test images that no candidate ever gets right: hard ones, or wrongly labelled ones."""
     names = np.array(comparison.labels.names, object)
     right = np.zeros(len(comparison.y), bool)
     votes = np.zeros((len(comparison.y), len(names)))
@@ -170,7 +273,7 @@ def _hard(comparison: Comparison) -> dict[str, Any]:
                 "predicted": str(names[mean[row].argmax()]),
                 "confidence": float(mean[row].max()),
             }
-            for row in rows[:N_PICTURES]
+            for row in rows[:N_IMAGES]
         ],
     }
 
@@ -204,6 +307,207 @@ def _distinct(shown: list[str], labels: LabelSet) -> list[str]:
 
 
 def figure_rows(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The contenders that finished, the most accurate first."""
+    """The candidates that finished, the most accurate first."""
     done = [one for one in values["contenders"] if one["failure"] is None]
     return sorted(done, key=lambda one: -one["evaluation"]["accuracy"]["value"])
+
+
+Values = Mapping[str, Any]
+
+ALPHA = 0.05
+_FLAT_ECE = 0.01
+"""A temperature that lowers the calibration error by less is not worth a sentence."""
+
+_SMALL_ECE = 0.05
+"""Calibration errors below it do not mislead anybody who reads a percentage."""
+
+
+def findings_text(values: Values, words: Translations) -> list[str]:
+    """The report in short, most important first.
+
+    Args:
+        values: of :func:`ferkit.evaluation.report.values.report_values`.
+        words: of the language.
+    """
+    if values["best"] is None:
+        return [words("say.none"), *_failures(values, words)]
+    best = values["contenders"][values["best"]]
+    return [
+        *_accuracy(values, best, words),
+        *_ties(values, best, words),
+        *_weakest(values, best, words),
+        *_gaps(best, words),
+        *_calibration(best, words),
+        *_abstention(best, words),
+        *_leaks(values, best, words),
+        *_seen(values, words),
+        *_sentences_hard(values, words),
+        *_failures(values, words),
+    ]
+
+
+def verdict(pair: Values, words: Translations) -> str:
+    """Which of two candidates is better, if either."""
+    if not is_distinct(pair):
+        return words("say.pair_same")
+    return words("say.pair_better", name=pair["a"] if pair["difference"] > 0 else pair["b"])
+
+
+def is_distinct(pair: Values) -> bool:
+    """Whether two candidates can be told apart on these images."""
+    return pair["p_adjusted"] is not None and pair["p_adjusted"] < ALPHA
+
+
+def pair_sentences(values: Values, words: Translations) -> list[str]:
+    """Of the best candidate against each other one: the tests' own sentences, which are English, or short ones."""
+    if values["best"] is None:
+        return []
+    best = values["contenders"][values["best"]]["name"]
+    found = []
+    for pair in values["pairs"]:
+        if best not in (pair["a"], pair["b"]):
+            continue
+        if words.language == "en" and pair["sentence"]:
+            found.append(pair["sentence"])
+            continue
+        other, sign = (pair["b"], -1) if pair["a"] == best else (pair["a"], 1)
+        facts = {"difference": points(sign * pair["difference"]), "p": p_value(pair["p_adjusted"])}
+        found.append(words("say.pair_line", name=best, other=other, verdict=verdict(pair, words), **facts))
+    return found
+
+
+def tied_with(name: str, values: Values) -> list[str]:
+    """Candidates that are not distinguishable from ``name``."""
+    tied = []
+    for pair in values["pairs"]:
+        if name in (pair["a"], pair["b"]) and not is_distinct(pair):
+            tied.append(pair["b"] if pair["a"] == name else pair["a"])
+    return tied
+
+
+def dummy_accuracy(values: Values) -> float:
+    """What always saying the most frequent expression of the test part would reach."""
+    best = values["contenders"][values["best"]]["evaluation"]
+    return max(one["support"] for one in best["per_class"].values()) / best["n"]
+
+
+def _accuracy(values: Values, best: Values, words: Translations) -> list[str]:
+    accuracy = best["evaluation"]["accuracy"]
+    n = best["evaluation"]["n"] if len(values["splits"]) == 1 else values["test"]["images"]
+    key = "say.best_plain" if accuracy["low"] is None else "say.best"
+    return [
+        words(key, name=best["name"], n=n, **accuracy),
+        words("say.dummy", value=dummy_accuracy(values)),
+    ]
+
+
+def _ties(values: Values, best: Values, words: Translations) -> list[str]:
+    if not values["pairs"]:
+        return []
+    tied = tied_with(best["name"], values)
+    if not tied:
+        return [words("say.alone", n=len(values["pairs"]))]
+    found = [words("say.tied", names=", ".join(tied))]
+    equal = [one for one in figure_rows(values) if one["name"] in (*tied, best["name"])]
+    fast = [one for one in equal if one["costs"]["ms_batch1"] is not None]
+    if len(fast) == len(equal):
+        one = min(fast, key=lambda one: one["costs"]["ms_batch1"])
+        found.append(words("say.tied_fastest", name=one["name"], ms=amount(one["costs"]["ms_batch1"])))
+    trained = [one for one in equal if one["costs"]["train_s"] is not None]
+    if len(trained) > 1:
+        one = min(trained, key=lambda one: one["costs"]["train_s"])
+        found.append(words("say.tied_quickest", name=one["name"], seconds=duration(one["costs"]["train_s"])))
+    return found
+
+
+def _weakest(values: Values, best: Values, words: Translations) -> list[str]:
+    shown = dict(zip(values["labels"]["names"], values["words"][words.language], strict=True))
+    some = {name: one for name, one in best["evaluation"]["per_class"].items() if one["support"]}
+    if len(some) < 2:
+        return []
+    name = min(some, key=lambda name: some[name]["f1"]["value"])
+    recall, precision = (some[name][part]["value"] for part in ("recall", "precision"))
+    return [words("say.weakest", name=shown[name], recall=recall, precision=precision)]
+
+
+def _gaps(best: Values, words: Translations) -> list[str]:
+    """Columns whose groups differ more than chance explains."""
+    found = []
+    for groups in best["subgroups"]:
+        if "reason" in groups or groups["p"] is None or groups["p"] >= ALPHA:
+            continue
+        facts = {name: groups[name] for name in ("column", "best", "worst")}
+        found.append(words("say.gap", **facts, value=groups["gap"]["value"], p=p_value(groups["p"])))
+    return found
+
+
+def _calibration(best: Values, words: Translations) -> list[str]:
+    if "reason" in best["calibration"]:
+        return []
+    plain, temperature = best["calibration"]["results"][:2]
+    before, after = plain["ece"], temperature["ece"]
+    if after > before - _FLAT_ECE:
+        key = "say.calibrated" if before < _SMALL_ECE else "say.uncalibrated"
+        return [words(key, before=before, n=best["evaluation"]["n"])]
+    key = "say.overconfident" if temperature["temperature"] > 1 else "say.underconfident"
+    return [
+        words(
+            key,
+            confidence=mean_confidence(plain["reliability"]),
+            temperature=temperature["temperature"],
+            before=before,
+            after=after,
+        )
+    ]
+
+
+def mean_confidence(reliability: list[list[Any]]) -> float:
+    """Over all images, from the bins."""
+    total = sum(count for count, _, _ in reliability)
+    return sum(count * confidence for count, confidence, _ in reliability if count) / total
+
+
+def _abstention(best: Values, words: Translations) -> list[str]:
+    one = next(one for one in best["abstention"]["left_out"] if one["share"] == 0.2)
+    return [words("say.abstain", share=one["share"], value=one["accuracy"]["value"])]
+
+
+def _leaks(values: Values, best: Values, words: Translations) -> list[str]:
+    if len(values["contenders"]) == 1 and not values["test"]["train_images"]:
+        # Nothing was trained here: what counts is what the model's record says of its own training.
+        return (
+            [] if best["seen_rows"] else [_sentence(note) for note in best["notes"]] or [words("say.unseen")]
+        )
+    leaking = max(split["leaking_rows"] for split in values["splits"])
+    if leaking and "evaluation_without_leaks" in best:
+        clean = best["evaluation_without_leaks"]["accuracy"]["value"]
+        return [words("say.leaking", n=leaking, name=best["name"], clean=clean)]
+    if leaking:
+        return [words("say.all_leaking")]
+    return [words("say.clean" if values["leaks"] is not None else "say.unchecked")]
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:].rstrip('.')}."
+
+
+def _seen(values: Values, words: Translations) -> list[str]:
+    return [
+        words("say.seen", name=one["name"], n=one["seen_rows"])
+        for one in values["contenders"]
+        if one["seen_rows"] and one["failure"] is None
+    ]
+
+
+def _sentences_hard(values: Values, words: Translations) -> list[str]:
+    n = values["hard"]["images"]
+    if len(figure_rows(values)) < 2 or not n:
+        return []
+    return [words("say.hard", n=n, share=n / values["test"]["images"])]
+
+
+def _failures(values: Values, words: Translations) -> list[str]:
+    failed = [one["name"] for one in values["contenders"] if one["failure"] is not None]
+    if not failed:
+        return []
+    return [words("say.failed", n=len(failed), all=len(values["contenders"]), names=", ".join(failed))]

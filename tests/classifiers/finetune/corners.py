@@ -1,8 +1,8 @@
-"""Tiny pictures that a network can learn in an epoch: each class has its bright corner."""
+"""Tiny images that a network can learn in an epoch: each class has its bright corner."""
 
 import numpy as np
 
-from ferkit.classifiers.finetune.pixels import Pixels
+from ferkit.classifiers.finetune.data import Pixels
 
 
 def corners(y: np.ndarray, size: int = 24, seed: int = 0) -> np.ndarray:

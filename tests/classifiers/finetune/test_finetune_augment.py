@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from ferkit.classifiers.finetune.augment import Augmentation
-from ferkit.classifiers.finetune.settings import AugmentationSettings
+from ferkit.classifiers.finetune.batches import Augmentation
+from ferkit.classifiers.finetune.recipe import AugmentationSettings
 
 OFF = AugmentationSettings(flip=False, shift=0, rotate=0, zoom=0, brightness=0, contrast=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 24, 24, 3)).astype(np.float32)
@@ -84,7 +84,7 @@ def test_mixing_mixes_targets_as_it_mixes_images(kind: str) -> None:
     images, targets = augmented(settings, plain)
     assert targets.sum(axis=1) == pytest.approx(np.ones(64), abs=1e-5)
     assert (targets.max(axis=1) < 0.99).sum() > 20
-    # The mean gray of a picture is that of its classes, weighed by its targets; a pasted rectangle covers
+    # The mean gray of an image is that of its classes, weighed by its targets; a pasted rectangle covers
     # whole pixels, but counts with its exact area.
     tolerance = 0.01 if kind == "mixup" else 180 * 2 / 24
     assert images.mean((1, 2, 3)) == pytest.approx(targets @ (np.arange(4) * 60.0), abs=tolerance)

@@ -5,10 +5,15 @@ import keras
 import numpy as np
 import pytest
 
-from ferkit.classifiers.finetune.assembly import build_core, whole_network
-from ferkit.classifiers.finetune.backbones import BACKBONES, build_backbone
-from ferkit.classifiers.finetune.settings import NetworkSettings, StageSettings
-from ferkit.classifiers.finetune.unfreezing import block_names, set_trainable
+from ferkit.classifiers.finetune.networks import (
+    BACKBONES,
+    block_names,
+    build_backbone,
+    build_core,
+    set_trainable,
+    whole_network,
+)
+from ferkit.classifiers.finetune.recipe import NetworkSettings, StageSettings
 from ferkit.core.errors import TrainingError, WeightsError
 
 PLAIN = NetworkSettings(backbone="plain", input_size_wh=(24, 24))

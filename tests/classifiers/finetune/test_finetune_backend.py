@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from ferkit.classifiers.finetune import backend
+from ferkit.classifiers.finetune import recipe as backend
 from ferkit.core.errors import DependencyError
 
 
 def test_predicting_never_loads_what_trains() -> None:
     code = (
-        "import sys, ferkit.classifiers.finetune.network, ferkit.classifiers.ensemble, ferkit.cli.finetune\n"
-        "import ferkit.classifiers.finetune.run, ferkit.classifiers.finetune.recipes\n"
+        "import sys, ferkit.classifiers.finetune.network_model, ferkit.classifiers.ensemble, ferkit.cli.train\n"
+        "import ferkit.classifiers.finetune.run, ferkit.classifiers.finetune.recipe\n"
         "print([name for name in ('keras', 'tensorflow', 'sklearn', 'onnxruntime') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
 import numpy as np
 
 from ferkit.classifiers.finetune.batches import TrainingBatches, epoch_order
-from ferkit.classifiers.finetune.settings import SamplingSettings
+from ferkit.classifiers.finetune.recipe import SamplingSettings
 
 Y = np.array([0] * 50 + [1] * 10 + [2] * 3)
 

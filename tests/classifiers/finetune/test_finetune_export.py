@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from ferkit.classifiers.artifact import ModelRecord, load_classifier
 from ferkit.classifiers.finetune import export
-from ferkit.classifiers.finetune.assembly import build_core, whole_network
-from ferkit.classifiers.finetune.conversion import FORMATS, calibration_crops, convert_model
-from ferkit.classifiers.finetune.network import NetworkClassifier, save_network_model
-from ferkit.classifiers.finetune.settings import NetworkSettings
+from ferkit.classifiers.finetune.export import FORMATS, calibration_crops, convert_model
+from ferkit.classifiers.finetune.network_model import NetworkClassifier, save_network_model
+from ferkit.classifiers.finetune.networks import build_core, whole_network
+from ferkit.classifiers.finetune.recipe import NetworkSettings
+from ferkit.classifiers.model import ModelRecord, load_classifier
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.load import load_dataset
@@ -114,7 +114,7 @@ def test_every_format_is_made_from_a_model_folder(model: Path, tmp_path: Path, f
         convert_model(model, fmt, target)
 
 
-def test_int8_needs_pictures_and_is_smaller(
+def test_int8_needs_images_and_is_smaller(
     model: Path, tmp_path: Path, write_folder: Callable[..., Path]
 ) -> None:
     with pytest.raises(ModelError, match="give --data"):

@@ -10,7 +10,7 @@ from ferkit.classifiers.finetune.history import (
     learning_rate,
     write_csv,
 )
-from ferkit.classifiers.finetune.settings import StageSettings
+from ferkit.classifiers.finetune.recipe import StageSettings
 
 ROW = EpochRecord(1, 1, 1e-3, 1.0, 0.5, 1.0, 0.5, 0.5, 1.0, 100.0)
 

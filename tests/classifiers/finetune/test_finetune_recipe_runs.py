@@ -1,4 +1,4 @@
-"""Every recipe, an epoch long, on a few small pictures: what is exported agrees with what was trained."""
+"""Every recipe, an epoch long, on a few small images: what is exported agrees with what was trained."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,13 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from ferkit.classifiers.artifact import load_classifier, read_model
-from ferkit.classifiers.finetune.options import RunOptions
-from ferkit.classifiers.finetune.recipes import load_recipe, recipe_names
+from ferkit.classifiers.finetune.recipe import RunOptions, StageSettings, load_recipe, recipe_names
 from ferkit.classifiers.finetune.run import finetune
-from ferkit.classifiers.finetune.settings import StageSettings
+from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.run import CropOptions
+from ferkit.faces.cropping import CropOptions
 
 # The large networks take a quarter of a minute to trace each time: of their stages one is enough.
 STAGES = {"teasing": 2, "interview": 2, "aihub": 1, "vgg": 1, "vgg-transfer": 2}

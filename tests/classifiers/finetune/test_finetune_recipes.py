@@ -2,8 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from ferkit.classifiers.finetune.recipes import load_recipe, parse_change, recipe_names
-from ferkit.classifiers.finetune.settings import AugmentationSettings, SamplingSettings
+from ferkit.classifiers.finetune.recipe import (
+    AugmentationSettings,
+    SamplingSettings,
+    load_recipe,
+    parse_change,
+    recipe_names,
+)
 from ferkit.core.errors import TrainingError
 
 

@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from ferkit.classifiers.artifact import load_classifier, read_model
-from ferkit.classifiers.finetune import callbacks, pixels
-from ferkit.classifiers.finetune.network import NetworkClassifier
-from ferkit.classifiers.finetune.options import RunOptions
-from ferkit.classifiers.finetune.parts import divide
+from ferkit.classifiers.finetune import data as pixels
+from ferkit.classifiers.finetune import training as callbacks
+from ferkit.classifiers.finetune.data import divide
+from ferkit.classifiers.finetune.network_model import NetworkClassifier
+from ferkit.classifiers.finetune.recipe import NetworkSettings, RecipeSettings, RunOptions, StageSettings
 from ferkit.classifiers.finetune.run import finetune
-from ferkit.classifiers.finetune.settings import NetworkSettings, RecipeSettings, StageSettings
+from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.core.errors import DataError, FerkitError, ModelError, TrainingError
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.run import CropOptions
+from ferkit.faces.cropping import CropOptions
 
 RECIPE = RecipeSettings(
     network=NetworkSettings(backbone="plain", input_size_wh=(24, 24)),
@@ -41,7 +41,7 @@ def run(data: Path, tmp_path: Path, recipe: RecipeSettings = RECIPE, **changes: 
     return said
 
 
-def test_a_folder_of_pictures_becomes_a_model_like_any_other(write_folder: Write, tmp_path: Path) -> None:
+def test_a_folder_of_images_becomes_a_model_like_any_other(write_folder: Write, tmp_path: Path) -> None:
     data = write_folder({"train": {"angry": 40, "happy": 40}, "val": {"angry": 8, "happy": 8}})
     recipe = replace(RECIPE, stages=(StageSettings(epochs=8, learning_rate=5e-3, augment=False),))
     run(data, tmp_path, recipe)
@@ -82,10 +82,10 @@ def test_the_test_part_is_never_looked_at_unless_asked_for(write_folder: Write, 
     ("counts", "changes", "message"),
     [
         ({"train": {"happy": 5}}, {}, "at least two classes.*'happy'"),
-        ({"train": {"angry": 5, "happy": 1}}, {}, r"at least 2 pictures of every class.*happy \(1\)"),
+        ({"train": {"angry": 5, "happy": 1}}, {}, r"at least 2 images of every class.*happy \(1\)"),
         ({"train": TWO, "val": {"angry": 3, "sad": 3}}, {}, "same classes: sad not among angry, happy"),
-        ({"train": TWO, "val": {"angry": 3}}, {}, "no validation pictures of happy"),
-        ({"train": TWO}, {"labels": LabelSet(("angry", "happy", "fear"))}, "no training pictures of fear"),
+        ({"train": TWO, "val": {"angry": 3}}, {}, "no validation images of happy"),
+        ({"train": TWO}, {"labels": LabelSet(("angry", "happy", "fear"))}, "no training images of fear"),
         ({"train": TWO}, {"labels": LabelSet(("angry", "sad"))}, "happy not among angry, sad"),
         ({"train": TWO}, {"validate_on": "test"}, "expected a part test/"),
         ({"test": TWO}, {}, "expected a part train/"),
@@ -100,27 +100,27 @@ def test_data_that_cannot_be_learnt_from_is_refused(
     assert not (tmp_path / "models").exists()
 
 
-def test_odd_pictures_are_used_or_named(write_folder: Write, tmp_path: Path) -> None:
+def test_odd_images_are_used_or_named(write_folder: Write, tmp_path: Path) -> None:
     data = write_folder({"train": TWO})
     folder = data / "train" / "happy"
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
     for name, shape in (("wide.png", (30, 90, 3)), ("tiny.png", (2, 3, 3)), ("one.png", (1, 1))):
-        picture = np.full(shape, 100, np.uint8)
-        (folder / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        image = np.full(shape, 100, np.uint8)
+        (folder / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
     said = run(data, tmp_path)
     left_out = [line for line in said if "left out" in line]
     assert len(left_out) == 2
-    assert any("text.png: the content is not a picture" in line for line in left_out)
+    assert any("text.png: the content is not an image" in line for line in left_out)
     record = read_model(tmp_path / "models" / "net").record
     assert record.split["train_rows"] + record.split["validation_rows"] == 48 + 3
 
 
-def test_a_class_of_unreadable_pictures_counts_as_empty(write_folder: Write, tmp_path: Path) -> None:
+def test_a_class_of_unreadable_images_counts_as_empty(write_folder: Write, tmp_path: Path) -> None:
     data = write_folder({"train": TWO, "val": {"angry": 2, "happy": 2}})
     for path in (data / "train" / "happy").iterdir():
         path.write_bytes(b"damaged")
-    with pytest.raises(DataError, match="no training pictures of happy"):
+    with pytest.raises(DataError, match="no training images of happy"):
         run(data, tmp_path)
     for path in (data / "train" / "angry").iterdir():
         path.write_bytes(b"damaged")
@@ -168,7 +168,7 @@ def test_memory_that_runs_out_while_training_says_which_option_helps(
     def run_out(*_: object, **__: object) -> None:
         raise RuntimeError("RESOURCE_EXHAUSTED: OOM when allocating tensor")
 
-    monkeypatch.setattr("ferkit.classifiers.finetune.objective.Objective.fit", run_out)
+    monkeypatch.setattr("ferkit.classifiers.finetune.training.LossModel.fit", run_out)
     with pytest.raises(TrainingError, match="batches of 16; use a smaller --batch-size"):
         run(write_folder({"train": TWO}), tmp_path)
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.classifiers.finetune.settings import LossSettings
-from ferkit.classifiers.finetune.targets import read_votes, teacher_opinion, training_targets
+from ferkit.classifiers.finetune.data import read_votes, teacher_opinion, training_targets
+from ferkit.classifiers.finetune.recipe import LossSettings
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 

@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import pytest
 
-from ferkit.classifiers.finetune import batches, callbacks
-from ferkit.classifiers.finetune.assembly import build_core
-from ferkit.classifiers.finetune.checkpoint import load_best
-from ferkit.classifiers.finetune.objective import balanced_class_weights, cross_entropy, log_probabilities
-from ferkit.classifiers.finetune.settings import (
+from ferkit.classifiers.finetune import batches
+from ferkit.classifiers.finetune import training as callbacks
+from ferkit.classifiers.finetune.data import training_targets
+from ferkit.classifiers.finetune.networks import build_core
+from ferkit.classifiers.finetune.recipe import (
     AugmentationSettings,
     LossSettings,
     NetworkSettings,
@@ -24,8 +24,15 @@ from ferkit.classifiers.finetune.settings import (
     RecipeSettings,
     StageSettings,
 )
-from ferkit.classifiers.finetune.targets import training_targets
-from ferkit.classifiers.finetune.train import TrainingData, TrainingResult, train
+from ferkit.classifiers.finetune.training import (
+    TrainingData,
+    TrainingResult,
+    balanced_class_weights,
+    cross_entropy,
+    load_best,
+    log_probabilities,
+    train,
+)
 from ferkit.core.errors import FerkitError, SettingsMismatchError, TrainingError
 from tests.classifiers.finetune.corners import make_pixels
 

@@ -5,9 +5,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from ferkit.classifiers.finetune.assembly import build_core, whole_network
 from ferkit.classifiers.finetune.export import to_onnx
-from ferkit.classifiers.finetune.settings import NetworkSettings
+from ferkit.classifiers.finetune.networks import build_core, whole_network
+from ferkit.classifiers.finetune.recipe import NetworkSettings
 from ferkit.classifiers.finetune.two_outputs import LastLayer, Light, with_embedding
 from ferkit.core.errors import ModelError
 
@@ -65,7 +65,7 @@ def test_another_last_layer_changes_the_probabilities_alone(exported: bytes) -> 
         with_embedding(exported, LastLayer(layer.matrix[:5], layer.biases))
 
 
-def test_light_undoes_dark_and_flat_pictures(exported: bytes) -> None:
+def test_light_undoes_dark_and_flat_images(exported: bytes) -> None:
     network = with_embedding(exported, light=Light(128.0, 50.0))
     lit, dark = run(network, CROPS), run(network, CROPS * 0.3 + 20)
     assert dark["probabilities"] == pytest.approx(lit["probabilities"], abs=0.01)

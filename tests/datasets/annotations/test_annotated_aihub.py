@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.annotations.aihub import read_aihub
-from ferkit.datasets.annotations.annotated import Annotated
-from ferkit.datasets.synthetic.aihub import EMOTIONS, write_aihub_layout
+from ferkit.datasets.formats.aihub import read_aihub
+from ferkit.datasets.formats.annotated import Annotated
+from ferkit.datasets.synthetic_aihub import EMOTIONS, write_aihub_layout
 
 PERSON = "ab" * 32
 Record = dict[str, object]
@@ -37,15 +37,15 @@ def record(
     return {"filename": name, **known, **said, **more}
 
 
-def picture(path: Path, colour: str = "red") -> None:
+def image(path: Path, colour: str = "red") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 96), colour).save(path)
 
 
 def write(root: Path, records: list[Record], *, encoding: str = "utf-8", file: str = "labels.json") -> Path:
-    """Pictures and one JSON file."""
+    """Images and one JSON file."""
     for i, entry in enumerate(records):
-        picture(root / str(entry["filename"]), f"rgb({i},0,0)")
+        image(root / str(entry["filename"]), f"rgb({i},0,0)")
     (root / file).write_text(json.dumps(records, ensure_ascii=False), encoding=encoding)
     return root
 
@@ -124,7 +124,7 @@ def test_boxes_that_are_none_are_listed_and_others_count(tmp_path: Path):
     assert reasons(found) == {
         name_of(1): ["annot_A: the box 60,20,10,80 is inverted"],
         name_of(2): [
-            "annot_A: the box -50,20,-10,80 lies outside the picture",
+            "annot_A: the box -50,20,-10,80 lies outside the image",
             "annot_B: the box [10, 'x', 60, 80] holds something that is no number",
             "annot_C: the box 10,20,10,80 is empty",
         ],
@@ -147,12 +147,12 @@ def test_spellings_of_one_emotion_count_together(tmp_path: Path):
 def test_what_is_on_one_side_only_is_listed(tmp_path: Path):
     write(tmp_path, [record(name_of(i)) for i in range(1, 4)])
     (tmp_path / name_of(1)).unlink()
-    picture(tmp_path / "deeper" / name_of(9))
+    image(tmp_path / "deeper" / name_of(9))
     found = read_aihub(tmp_path)
     assert [s.path for s in found.dataset.samples] == [name_of(2), name_of(3)]
     assert reasons(found) == {
-        name_of(1): ["there is no picture of this name; recorded in labels.json"],
-        f"deeper/{name_of(9)}": ["there is no record of this picture"],
+        name_of(1): ["there is no image of this name; recorded in labels.json"],
+        f"deeper/{name_of(9)}": ["there is no record of this image"],
     }
 
 
@@ -160,22 +160,22 @@ def test_mac_names_and_other_cases_are_found(tmp_path: Path):
     (tmp_path / "labels.json").write_text(
         json.dumps([record(name_of(1)), record(name_of(2).upper().replace("AB", "ab")), record(name_of(3))])
     )
-    picture(tmp_path / unicodedata.normalize("NFD", name_of(1)))
-    picture(tmp_path / name_of(2))
-    picture(tmp_path / name_of(3))
-    picture(tmp_path / name_of(3).replace(".jpg", ".JPG"), "blue")
+    image(tmp_path / unicodedata.normalize("NFD", name_of(1)))
+    image(tmp_path / name_of(2))
+    image(tmp_path / name_of(3))
+    image(tmp_path / name_of(3).replace(".jpg", ".JPG"), "blue")
     found = read_aihub(tmp_path)
     assert len(found.dataset) == 3
     assert {s.group for s in found.dataset.samples} == {PERSON}
     assert {s.label for s in found.dataset.samples} == {"기쁨"}
     # Of two that differ in case only, the one that is meant to the letter counts.
-    assert reasons(found) == {name_of(3).replace(".jpg", ".JPG"): ["there is no record of this picture"]}
+    assert reasons(found) == {name_of(3).replace(".jpg", ".JPG"): ["there is no record of this image"]}
 
 
 def test_one_name_in_two_folders(tmp_path: Path):
     for part in ("Training", "Validation"):
         for i in (1, 2, 3):
-            picture(
+            image(
                 tmp_path / part / "[원천]기쁨" / name_of(i), "red" if i < 3 or part == "Training" else "blue"
             )
     for part, wanted in (("Training", (1, 2)), ("Validation", (1,))):
@@ -195,7 +195,7 @@ def test_one_name_in_two_folders(tmp_path: Path):
         "recorded again in labels.json; the first record counts"
     ]
     (several,) = listed[name_of(3)]
-    assert several.startswith("several different pictures have this name: Training/")
+    assert several.startswith("several different images have this name: Training/")
 
 
 def test_damage_in_the_middle_costs_one_record(tmp_path: Path):
@@ -218,7 +218,7 @@ def test_damage_in_the_middle_costs_one_record(tmp_path: Path):
 
 def test_lines_single_records_and_utf16(tmp_path: Path):
     for i in (1, 2, 3):
-        picture(tmp_path / name_of(i))
+        image(tmp_path / name_of(i))
     (tmp_path / "a.json").write_text("\n".join(json.dumps(record(name_of(i))) for i in (1, 2)))
     (tmp_path / "b.json").write_text(json.dumps(record(name_of(3)), ensure_ascii=False), encoding="utf-16")
     found = read_aihub(tmp_path)
@@ -231,7 +231,7 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path):
         read_aihub(tmp_path / "nowhere")
     with pytest.raises(DataError, match="found no JSON files"):
         read_aihub(tmp_path)
-    picture(tmp_path / name_of(1))
+    image(tmp_path / name_of(1))
     (tmp_path / "[라벨]EMOIMG_기쁨_TRAIN.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"unpack the [.]zip files first"):
         read_aihub(tmp_path)
@@ -241,7 +241,7 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path):
 
 
 def test_a_folder_in_use_is_not_drawn_into(tmp_path: Path):
-    picture(tmp_path / "mine.jpg")
+    image(tmp_path / "mine.jpg")
     with pytest.raises(DataError, match="choose another one"):
         write_aihub_layout(tmp_path, 2)
     shutil.rmtree(tmp_path)

@@ -5,12 +5,11 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.annotations.boxes import read_boxes
-from ferkit.datasets.annotations.coco import read_coco
-from ferkit.datasets.annotations.voc import read_voc
+from ferkit.datasets.formats.coco_voc import read_coco, read_voc
+from ferkit.datasets.formats.load import read_boxes
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 96)).save(path)
     return path
@@ -28,7 +27,7 @@ def voc(filename: str, *objects: tuple[str, object, object, object, object]) -> 
 
 def test_voc(tmp_path: Path):
     for name in ("둘.jpg", "renamed.jpg", "bare.jpg", "empty.jpg"):
-        picture(tmp_path / "JPEGImages" / name)
+        image(tmp_path / "JPEGImages" / name)
     notes = tmp_path / "Annotations"
     notes.mkdir()
     (notes / "a.xml").write_text(
@@ -49,9 +48,9 @@ def test_voc(tmp_path: Path):
     assert found.sizes_wh["JPEGImages/둘.jpg"] == (64, 96)
     listed = dict(found.problems)
     assert listed["JPEGImages/renamed.jpg"] == "the box 29,4,20,50 is inverted"
-    assert listed["JPEGImages/bare.jpg"] == "there is no record of this picture"
+    assert listed["JPEGImages/bare.jpg"] == "there is no record of this image"
     assert listed["JPEGImages/empty.jpg"] == "Annotations/empty.xml marks nothing in it"
-    assert listed["gone.jpg"] == "there is no picture of this name; recorded in Annotations/gone.xml"
+    assert listed["gone.jpg"] == "there is no image of this name; recorded in Annotations/gone.xml"
     assert listed["Annotations/torn.xml"].startswith("it cannot be read")
     with pytest.raises(DataError, match="found none"):
         read_voc(tmp_path / "JPEGImages")
@@ -59,7 +58,7 @@ def test_voc(tmp_path: Path):
 
 def test_coco(tmp_path: Path):
     for name in ("train/a.jpg", "val/a.jpg", "val/b.jpg"):
-        picture(tmp_path / "images" / name)
+        image(tmp_path / "images" / name)
     Image.new("RGB", (64, 96), "red").save(tmp_path / "images/val/a.jpg")
     content = {
         "images": [
@@ -90,8 +89,8 @@ def test_coco(tmp_path: Path):
     listed = [f"{path}: {reason}" for path, reason in found.problems]
     assert len(listed) == 8
     for part in (
-        "gone.jpg: there is no picture", "a.jpg: several different pictures", "no category with the number 9",
-        "the box 0,0,-5,6 is inverted", "no picture with the number 77", "expected a bbox of four numbers",
+        "gone.jpg: there is no image", "a.jpg: several different images", "no category with the number 9",
+        "the box 0,0,-5,6 is inverted", "no image with the number 77", "expected a bbox of four numbers",
         "images/train/a.jpg: coco.json marks nothing", "images/val/b.jpg: coco.json marks nothing",
     ):  # fmt: skip
         assert any(part in line for line in listed), part

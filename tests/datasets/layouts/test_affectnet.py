@@ -2,13 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layout_files import labels, picture, reasons, splits, text
+from layout_files import image, labels, reasons, splits, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.layouts.affectnet import read_affectnet
+from ferkit.datasets.formats.affectnet import read_affectnet
 
 
-def test_arrays_beside_the_pictures(tmp_path: Path):
+def test_arrays_beside_the_images(tmp_path: Path):
     for part, name, value in (
         ("train_set", "0", np.array("1")),
         ("train_set", "12", np.array(6)),
@@ -18,11 +18,11 @@ def test_arrays_beside_the_pictures(tmp_path: Path):
         ("val_set", "6", np.array("0")),
     ):
         if name != "6":
-            picture(tmp_path / part / "images" / f"{name}.jpg")
+            image(tmp_path / part / "images" / f"{name}.jpg")
         (tmp_path / part / "annotations").mkdir(exist_ok=True, parents=True)
         np.save(tmp_path / part / "annotations" / f"{name}_exp.npy", value)
         np.save(tmp_path / part / "annotations" / f"{name}_val.npy", np.array("0.3"))
-    picture(tmp_path / "train_set" / "images" / "99.jpg")
+    image(tmp_path / "train_set" / "images" / "99.jpg")
     (tmp_path / "val_set" / "annotations" / "7_exp.npy").write_bytes(b"no array")
     found = read_affectnet(tmp_path)
     assert labels(found) == {
@@ -34,7 +34,7 @@ def test_arrays_beside_the_pictures(tmp_path: Path):
     found_reasons = reasons(found)
     assert found_reasons["val_set/annotations/4_exp.npy"] == "it is marked as 'none', which is no expression"
     assert found_reasons["val_set/annotations/5_exp.npy"] == "expected one value, found (2,)"
-    assert found_reasons["val_set/annotations/6_exp.npy"] == "its picture is not there"
+    assert found_reasons["val_set/annotations/6_exp.npy"] == "its image is not there"
     assert found_reasons["train_set/images/99.jpg"] == "it has no annotation"
     assert "it is no array" in found_reasons["val_set/annotations/7_exp.npy"]
     assert len(found_reasons) == 5
@@ -55,7 +55,7 @@ def test_lists_with_boxes(tmp_path: Path, header: str):
     )
     text(lists / "validation.csv", header + "9/d.jpg,1,2,-3,4,1;2,5,-0.5,-2\n")
     for name in ("689/a.jpg", "392/b.png", "12/c.jpg", "9/d.jpg"):
-        picture(tmp_path / "Manually_Annotated_Images" / name)
+        image(tmp_path / "Manually_Annotated_Images" / name)
     found = read_affectnet(tmp_path)
     images = "Manually_Annotated_Images"
     assert labels(found) == {
@@ -69,7 +69,7 @@ def test_lists_with_boxes(tmp_path: Path, header: str):
     assert by_path[f"{images}/9/d.jpg"].split == "val"
     assert reasons(found) == {
         "392/b.png": "it is marked as 'no face', which is no expression",
-        "1/gone.jpg": "there is no picture of this name",
+        "1/gone.jpg": "there is no image of this name",
     }
 
 
@@ -78,8 +78,8 @@ def test_the_table_that_kaggle_has(tmp_path: Path):
         tmp_path / "labels.csv",
         ",pth,label,relFCs\n0,anger/image0.jpg,surprise,0.87\n1,happy/image1.jpg,happy,0.9\n",
     )
-    picture(tmp_path / "anger" / "image0.jpg")
-    picture(tmp_path / "happy" / "image1.jpg")
+    image(tmp_path / "anger" / "image0.jpg")
+    image(tmp_path / "happy" / "image1.jpg")
     found = read_affectnet(tmp_path)
     assert labels(found) == {"anger/image0.jpg": "surprise", "happy/image1.jpg": "happy"}
     assert found.dataset.samples[0].attributes == {"relFCs": "0.87"}
@@ -87,7 +87,7 @@ def test_the_table_that_kaggle_has(tmp_path: Path):
 
 def test_numbered_folders(tmp_path: Path):
     for name in ("train/0/a.jpg", "train/7/b.jpg", "val/3/c.jpg", "val/9/d.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     found = read_affectnet(tmp_path)
     assert labels(found) == {
         "train/0/a.jpg": "neutral",
@@ -99,6 +99,6 @@ def test_numbered_folders(tmp_path: Path):
 
 
 def test_other_folders_are_refused(tmp_path: Path):
-    picture(tmp_path / "cats" / "a.jpg")
+    image(tmp_path / "cats" / "a.jpg")
     with pytest.raises(DataError, match="found none that can be used"):
         read_affectnet(tmp_path)

@@ -1,18 +1,18 @@
 from pathlib import Path
 
 import pytest
-from layout_files import labels, picture, reasons, text
+from layout_files import image, labels, reasons, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.layouts.ckplus import read_ckplus
+from ferkit.datasets.formats.ckplus import read_ckplus
 
 
 def sequences(root: Path) -> Path:
-    """Two sequences with an emotion, one without, one emotion without pictures."""
+    """Two sequences with an emotion, one without, one emotion without images."""
     for person, take, n in (("S005", "001", 5), ("S010", "002", 2), ("S010", "004", 4)):
         for frame in range(1, n + 1):
             name = f"{person}_{take}_{frame:08d}.png"
-            picture(root / "cohn-kanade-images" / person / take / name, seed=frame)
+            image(root / "cohn-kanade-images" / person / take / name, seed=frame)
     emotion = root / "Emotion"
     text(emotion / "S005" / "001" / "S005_001_00000005_emotion.txt", "   3.0000000e+00\n")
     text(emotion / "S010" / "002" / "S010_002_00000002_emotion.txt", "   7.0000000e+00\n")
@@ -37,7 +37,7 @@ def test_the_end_of_a_sequence_shows_it_and_its_beginning_is_neutral(tmp_path: P
     assert reasons(found) == {
         "Emotion/S998/001/S998_001_00000009_emotion.txt": "expected a number 0 to 7, found ''",
         "cohn-kanade-images/S010/004": "the sequence S010_004 has no emotion; it is left out",
-        "S999_001": "there is an emotion, but no picture of the sequence",
+        "S999_001": "there is an emotion, but no image of the sequence",
     }
 
 
@@ -49,7 +49,7 @@ def test_without_neutral_the_first_frame_may_be_among_the_last(tmp_path: Path):
 def test_the_folders_of_ck48_have_persons_in_their_names(tmp_path: Path):
     for name in ("anger/S010_004_00000017.png", "anger/S010_004_00000018.png", "contempt/S138_008_00000007.png",
                  "cats/S001_001_00000001.png", "anger/other.png"):  # fmt: skip
-        picture(tmp_path / "CK+48" / name)
+        image(tmp_path / "CK+48" / name)
     found = read_ckplus(tmp_path)
     assert found.dataset.class_counts() == {"angry": 2, "contempt": 1}
     assert [sample.group for sample in found.dataset.samples] == ["S010", "S010", "S138"]

@@ -2,10 +2,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from layout_files import labels, picture, reasons, text
+from layout_files import image, labels, reasons, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.layouts.fer2013 import read_fer2013
+from ferkit.datasets.formats.fer2013 import read_fer2013
 
 PLUS = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
 
@@ -18,7 +18,7 @@ def folder(root: Path) -> Path:
         "test/sad/000003.png",
         "test/sad/000004.png",
     ):
-        picture(root / name)
+        image(root / name)
     return root
 
 
@@ -78,7 +78,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="expected whole numbers of votes"):
         read_fer2013(tmp_path / "fer", text(tmp_path / "y.csv", PLUS + "T,a," + "x," * 9 + "1\n"))
     shutil.rmtree(tmp_path / "fer")
-    picture(tmp_path / "fer" / "train" / "angry" / "Training_3908.jpg")
+    image(tmp_path / "fer" / "train" / "angry" / "Training_3908.jpg")
     with pytest.raises(DataError, match=r"do not tell the row in fer2013\.csv"):
         read_fer2013(tmp_path / "fer", plus)
     with pytest.raises(DataError, match="say where to write them with --extract"):

@@ -2,10 +2,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from layout_files import labels, picture, reasons, text
+from layout_files import image, labels, reasons, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.layouts.folders import Naming, read_folders, read_list
+from ferkit.datasets.formats.folders import Naming, read_folders, read_list
 
 PERSON = "0123456789abcdef" * 4
 
@@ -16,28 +16,28 @@ def nfd(name: str) -> str:
 
 def test_folders_with_numbers_for_classes(tmp_path: Path):
     for name in ("1/a.png", "2/b.png", "3/c.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     text(tmp_path / "1" / "notes.docx", "x")
     text(tmp_path / "Thumbs.db", "x")
     found = read_folders(tmp_path, Naming(classes={1: "surprise", 2: "fear"}))
     assert labels(found) == {"1/a.png": "surprise", "2/b.png": "fear"}
     assert reasons(found) == {
-        "1/notes.docx": "it is not called like a picture (.jpg, .png, …)",
+        "1/notes.docx": "it is not called like an image (.jpg, .png, …)",
         "3/c.png": "its class '3' is none of those given",
     }
 
 
 @pytest.mark.parametrize(("sign", "encoding"), [(",", "utf-8"), (";", "cp949"), ("\t", "utf-8-sig")])
 def test_a_table_of_any_delimiter_and_encoding(tmp_path: Path, sign: str, encoding: str):
-    picture(tmp_path / "사진" / "가.png")
-    picture(tmp_path / "사진" / f"{PERSON}_여.png")
+    image(tmp_path / "사진" / "가.png")
+    image(tmp_path / "사진" / f"{PERSON}_여.png")
     rows = [
-        ("Picture", "Mood", "path"),
+        ("Image", "Mood", "path"),
         ("사진/가.png", "기쁨", "x"),
         (f"사진\\{PERSON}_여.png", "슬픔", "y"),
     ]
     text(tmp_path / "list.csv", "\n".join(sign.join(row) for row in rows), encoding)
-    naming = Naming(columns={"path": "Picture", "label": "Mood"})
+    naming = Naming(columns={"path": "Image", "label": "Mood"})
     found = read_list(tmp_path / "list.csv", naming)
     assert labels(found) == {"사진/가.png": "기쁨", f"사진/{PERSON}_여.png": "슬픔"}
     assert {s.group for s in found.dataset.samples} == {None, PERSON}
@@ -49,7 +49,7 @@ def test_a_table_of_any_delimiter_and_encoding(tmp_path: Path, sign: str, encodi
 
 def test_rows_that_cannot_be_used_are_listed_and_the_others_are_taken(tmp_path: Path):
     for name in ("a.png", "b.png", "c.png"):
-        picture(tmp_path / "pictures" / name)
+        image(tmp_path / "pictures" / name)
     text(
         tmp_path / "list.csv",
         "path,label,split,left,top,right,bottom\na.png,x,train,1,2,3,4\nb.png,x,train,3,2,1,4\na.png,y,test,,,,\n"
@@ -61,7 +61,7 @@ def test_rows_that_cannot_be_used_are_listed_and_the_others_are_taken(tmp_path: 
     }  # fmt: skip
     listed = dict(found.problems)
     assert "row 3: expected a box with left < right" in listed["b.png"]
-    assert listed["a.png"] == "row 4: an earlier row names the same picture"
+    assert listed["a.png"] == "row 4: an earlier row names the same image"
     assert listed["gone.png"] == "row 5: it is not there"
     assert "row 6: expected a path" in listed[""]
     assert "row 7: expected train, val or test" in listed["c.png"]
@@ -69,10 +69,10 @@ def test_rows_that_cannot_be_used_are_listed_and_the_others_are_taken(tmp_path: 
 
 
 def test_names_are_found_as_the_disk_has_them(tmp_path: Path):
-    picture(tmp_path / nfd("사진") / nfd("기쁨.png"))
-    picture(tmp_path / "Upper.PNG")
-    picture(tmp_path / "same.png")
-    picture(tmp_path / "SAME.png")
+    image(tmp_path / nfd("사진") / nfd("기쁨.png"))
+    image(tmp_path / "Upper.PNG")
+    image(tmp_path / "same.png")
+    image(tmp_path / "SAME.png")
     text(tmp_path / "list.csv", "path,label\n사진/기쁨.png,a\nupper.png,b\nSame.png,c\nsame.png,d\n")
     found = read_list(tmp_path / "list.csv", Naming())
     assert labels(found) == {nfd("사진/기쁨.png"): "a", "Upper.PNG": "b", "same.png": "d"}
@@ -80,8 +80,8 @@ def test_names_are_found_as_the_disk_has_them(tmp_path: Path):
 
 
 def test_columns_that_are_not_there_are_named(tmp_path: Path):
-    table = text(tmp_path / "list.csv", "picture,mood\na.png,x\n")
-    with pytest.raises(DataError, match=r"expected a column 'Bild' .*found picture, mood"):
+    table = text(tmp_path / "list.csv", "image,mood\na.png,x\n")
+    with pytest.raises(DataError, match=r"expected a column 'Bild' .*found image, mood"):
         read_list(table, Naming(columns={"path": "Bild"}))
     with pytest.raises(DataError, match="--path-column"):
         read_list(table, Naming(columns={"label": "mood"}))

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from layout_files import labels, picture, reasons, splits, text
+from layout_files import image, labels, reasons, splits, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.layouts.rafdb import read_rafdb
+from ferkit.datasets.formats.rafdb import read_rafdb
 
 
 def official(root: Path) -> Path:
@@ -13,8 +13,8 @@ def official(root: Path) -> Path:
         "train_00001.jpg 5\ntrain_00002.jpg 1\n\ntest_0001.jpg 7\ntest_0002.jpg 9\ntest_0003.jpg 4\nnonsense\n",
     )
     for name in ("train_00001", "train_00002", "test_0001", "test_0099"):
-        picture(root / "Image" / "aligned" / f"{name}_aligned.jpg")
-        picture(root / "Image" / "original" / f"{name}.jpg", size=64)
+        image(root / "Image" / "aligned" / f"{name}_aligned.jpg")
+        image(root / "Image" / "original" / f"{name}.jpg", size=64)
     text(root / "Annotation" / "manual" / "train_00001_manu_attri.txt", "1.5\t2\n" * 5 + "1\n2\n3\n")
     text(root / "Annotation" / "manual" / "test_0001_manu_attri.txt", "1.5\t2\n" * 5 + "2\n0\n4\n")
     text(root / "Annotation" / "boundingbox" / "train_00001_boundingbox.txt", "3.5 4 30 40.25\n")
@@ -22,7 +22,7 @@ def official(root: Path) -> Path:
     return root
 
 
-def test_the_label_list_and_the_aligned_pictures(tmp_path: Path):
+def test_the_label_list_and_the_aligned_images(tmp_path: Path):
     found = read_rafdb(official(tmp_path))
     folder = "Image/aligned"
     assert labels(found) == {
@@ -37,7 +37,7 @@ def test_the_label_list_and_the_aligned_pictures(tmp_path: Path):
     assert reasons(found) == {
         "test_0002.jpg": "line 5 of EmoLabel/list_patition_label.txt is 'test_0002.jpg 9', "
         "not a name and a number 1 to 7",
-        "test_0003.jpg": "there is no picture of this name",
+        "test_0003.jpg": "there is no image of this name",
         "nonsense": "line 7 of EmoLabel/list_patition_label.txt is 'nonsense', not a name and a number 1 to 7",
         f"{folder}/test_0099_aligned.jpg": "no label list names it",
     }
@@ -59,7 +59,7 @@ def test_the_form_that_kaggle_has(tmp_path: Path):
         ("train", "train_00002", 1),
         ("test", "test_0001", 7),
     ):
-        picture(tmp_path / "DATASET" / part / str(number) / f"{name}_aligned.jpg")
+        image(tmp_path / "DATASET" / part / str(number) / f"{name}_aligned.jpg")
     # Without the tables the folders count; with them, they do.
     wanted = {
         "DATASET/train/5/train_00001_aligned.jpg": "sad",
@@ -77,10 +77,10 @@ def test_the_form_that_kaggle_has(tmp_path: Path):
     found = read_rafdb(tmp_path)
     assert labels(found) == wanted
     assert splits(found) == {path: path.split("/")[1] for path in wanted}
-    assert reasons(found) == {"x.jpg": "there is no picture of this name"}
+    assert reasons(found) == {"x.jpg": "there is no image of this name"}
 
 
 def test_other_folders_are_refused(tmp_path: Path):
-    picture(tmp_path / "cats" / "a.jpg")
+    image(tmp_path / "cats" / "a.jpg")
     with pytest.raises(DataError, match=r"found none that can be used.*'cats' is no class 1 to 7"):
         read_rafdb(tmp_path)

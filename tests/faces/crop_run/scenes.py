@@ -1,19 +1,17 @@
-"""Pictures with drawn people in them, and crops of them."""
+"""Images with drawn people in them, and crops of them."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ferkit.core.progress import Progress
-from ferkit.datasets.annotations.annotated import Annotated
-from ferkit.datasets.annotations.load import read_annotated
-from ferkit.datasets.synthetic.expressions import sample_units
-from ferkit.datasets.synthetic.face import paint_face
-from ferkit.datasets.synthetic.identity import Identity
-from ferkit.faces.crop_run.run import CropSummary, crop_dataset
-from ferkit.faces.crop_run.settings import CropSettings
-from ferkit.faces.settings import FaceSettings
+from ferkit.core.console import Progress
+from ferkit.datasets.formats.annotated import Annotated
+from ferkit.datasets.formats.load import read_annotated
+from ferkit.datasets.synthetic import Identity, paint_face, sample_units
+from ferkit.faces.crop_dataset import CropSummary, crop_dataset
+from ferkit.faces.crop_image import CropSettings
+from ferkit.faces.cropping import FaceSettings
 
 HAAR = FaceSettings("haar", None, align=False, margin=0.1, faceless="skip")
 MARKED = FaceSettings("none", None, align=False, margin=0.1, faceless="skip")
@@ -31,7 +29,7 @@ def scene(
     pixels = np.full((side, side, 3), 190, np.uint8)
     for centre in centres:
         pose = np.column_stack([np.eye(2) * zoom, centre])
-        # Light falls on the whole picture with each face: brightened again, so that the first is not left in the dark.
+        # Light falls on the whole image with each face: brightened again, so that the first is not left in the dark.
         pixels = paint_face(pixels, pose, Identity.random(rng), sample_units("neutral", rng), rng, 2 * zoom)
         pixels = np.clip(pixels * (200 / 165), 0, 255).astype(np.uint8)
     return pixels[: size_wh[1], : size_wh[0]]

@@ -1,4 +1,4 @@
-"""One picture: how much of it is decoded, how it is turned, and which of its faces are taken."""
+"""One image: how much of it is decoded, how it is turned, and which of its faces are taken."""
 
 import io
 import struct
@@ -13,13 +13,9 @@ from scenes import HAAR, MARKED, scene
 
 from ferkit.core.errors import ImageError
 from ferkit.datasets.images import decode_image
-from ferkit.faces.crop_run.one import Marks, crop_picture
-from ferkit.faces.crop_run.outcome import Cut
-from ferkit.faces.crop_run.picture import Picture, coarsest
-from ferkit.faces.crop_run.settings import CropSettings
-from ferkit.faces.cropper import FaceCropper
+from ferkit.faces.crop_image import CropResult, CropSettings, KnownBoxes, LazyImage, coarsest, crop_image
+from ferkit.faces.cropping import FaceCropper, FaceSettings
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
-from ferkit.faces.settings import FaceSettings
 
 TWO = ((90, 110), (230, 120))
 
@@ -47,23 +43,23 @@ def cut(
     boxes: tuple = (),
     claimed_wh: tuple[int, int] | None = None,
     **values,
-) -> list[Cut]:
+) -> list[CropResult]:
     settings = CropSettings(faces=faces, **{"size_wh": (64, 64), **values})
     cropper = FaceCropper(faces, HaarDetector, settings.size_wh, "stretch")
-    return crop_picture(content, Marks(boxes, claimed_wh), cropper, settings)
+    return crop_image(content, KnownBoxes(boxes, claimed_wh), cropper, settings)
 
 
-def statuses(cuts: list[Cut]) -> list[str]:
+def statuses(cuts: list[CropResult]) -> list[str]:
     return [str(one.outcome.status) for one in cuts]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("size_wh", [(321, 243), (320, 240), (51, 38)])
-def test_a_reduced_picture_is_the_picture_in_small(kind: str, size_wh: tuple[int, int]):
+def test_a_reduced_image_is_the_image_in_small(kind: str, size_wh: tuple[int, int]):
     content = stored(cv2.resize(scene(0, TWO), size_wh), kind)
     whole = decode_image(content)
     for reduce in (1, 2, 4, 8):
-        small = Picture(content).at(reduce)
+        small = LazyImage(content).at(reduce)
         assert small.shape == (-(-size_wh[1] // reduce), -(-size_wh[0] // reduce), 3)
         expected = cv2.resize(whole, small.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(small.astype(int) - expected).mean() < 12
@@ -76,7 +72,7 @@ def test_only_the_size_that_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch
         asked.append(reduce)
         return decode_image(content, reduce)
 
-    monkeypatch.setattr("ferkit.faces.crop_run.picture.decode_image", watched)
+    monkeypatch.setattr("ferkit.faces.crop_image.decode_image", watched)
     large = cv2.resize(scene(0, ((110, 120),)), (3200, 2400))
     content = stored(large)
     (found,) = cut(content, size_wh=(64, 64), detect_size=320)
@@ -112,16 +108,16 @@ def test_the_coarsest_reduction_leaves_enough(have: float, need: float, reduce: 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_turn_with_the_picture(orientation: int):
+def test_boxes_turn_with_the_image(orientation: int):
     upright = np.full((60, 100, 3), 255, np.uint8)
     upright[10:30, 50:90] = (255, 0, 0)
     content = stored(upright, orientation=orientation)
     raw = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     ys, xs = np.nonzero(raw[..., 1] < 128)
     in_stored = (float(xs.min()), float(ys.min()), xs.max() + 1.0, ys.max() + 1.0)
-    picture = Picture(content)
-    assert picture.size_wh == (100, 60)
-    assert np.abs(np.array(picture.upright(in_stored)) - (50, 10, 90, 30)).max() <= 1
+    image = LazyImage(content)
+    assert image.size_wh == (100, 60)
+    assert np.abs(np.array(image.upright(in_stored)) - (50, 10, 90, 30)).max() <= 1
     by_hand = cut(content, MARKED, (in_stored,), box_frame="stored", min_size=0)
     seen = cut(content, MARKED, ((50.0, 10.0, 90.0, 30.0),), box_frame="upright", min_size=0)
     assert by_hand[0].rgb is not None
@@ -132,12 +128,12 @@ def test_boxes_turn_with_the_picture(orientation: int):
 def test_the_frame_of_a_box_is_known_by_the_claimed_size_or_by_where_it_fits():
     content = stored(np.zeros((60, 100, 3), np.uint8), orientation=6)  # stored as 60 wide, 100 high
     box = (10.0, 20.0, 50.0, 50.0)
-    turned = Picture(content).upright(box)
+    turned = LazyImage(content).upright(box)
     for claimed, boxes, expected in (
         ((60, 100), box, turned),
         ((100, 60), box, box),
         (None, box, box),
-        (None, (10.0, 70.0, 50.0, 95.0), Picture(content).upright((10.0, 70.0, 50.0, 95.0))),
+        (None, (10.0, 70.0, 50.0, 95.0), LazyImage(content).upright((10.0, 70.0, 50.0, 95.0))),
     ):
         (one,) = cut(content, MARKED, (boxes,), claimed)
         assert one.outcome.box == expected
@@ -179,7 +175,7 @@ def test_small_doubtful_and_blurred_faces_are_left_out_with_the_figure():
     assert statuses(cut(crowd, which="skip", min_size=sum(sides) / 2)) == ["cropped", "small"]
 
 
-def test_pictures_without_a_face():
+def test_images_without_a_face():
     empty = stored(np.full((100, 200, 3), 130, np.uint8))
     (skipped,) = cut(empty)
     assert (str(skipped.outcome.status), skipped.outcome.reason) == ("faceless", "no face found by haar")
@@ -198,12 +194,12 @@ def test_boxes_outside_and_over_the_border():
     cuts = cut(content, MARKED, (over, outside), which="all")
     assert statuses(cuts) == ["cropped", "outside"]
     assert cuts[0].outcome.box == (60, 10, 100, 55)
-    assert cuts[0].outcome.reason == "the box reached out of the 100x60 picture"
+    assert cuts[0].outcome.reason == "the box reached out of the 100x60 image"
     assert [c.outcome.mark for c in cuts] == [0, 1]
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "torn", "bomb"])
-def test_damaged_pictures_are_errors_that_say_so(damage: str):
+def test_damaged_images_are_errors_that_say_so(damage: str):
     content = {
         "empty": b"",
         "text": b"dear diary",
@@ -211,7 +207,7 @@ def test_damaged_pictures_are_errors_that_say_so(damage: str):
         "bomb": b"BM"
         + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 40_000, 30_000, 1, 24, 0, 0, 0, 0, 0, 0),
     }[damage]
-    with pytest.raises(ImageError, match=r"empty|not a picture|damaged|million"):
+    with pytest.raises(ImageError, match=r"empty|not an image|damaged|million"):
         cut(content)
 
 
@@ -224,9 +220,9 @@ def test_points_turn_faces_upright_also_where_the_box_is_known(shared: Path):
     weights = shared / "models" / "face_detection_yunet_640.onnx"
     detector = YuNetDetector(weights)
     cropper = FaceCropper(settings.faces, lambda: detector, settings.size_wh, "stretch")
-    (found,) = crop_picture(content, Marks(), cropper, settings)
+    (found,) = crop_image(content, KnownBoxes(), cropper, settings)
     assert found.outcome.box is not None
-    (marked,) = crop_picture(content, Marks((found.outcome.box,)), cropper, settings)
+    (marked,) = crop_image(content, KnownBoxes((found.outcome.box,)), cropper, settings)
     assert marked.outcome.reason == ""
     for one in (found, marked):
         assert one.rgb is not None
@@ -236,5 +232,5 @@ def test_points_turn_faces_upright_also_where_the_box_is_known(shared: Path):
         (left, right), across = points[0, :2], 336 * 35 / 112 / 1.2
         assert abs(right[1] - left[1]) < 0.1 * (right[0] - left[0])
         assert right[0] - left[0] == pytest.approx(across, rel=0.15)
-    (nowhere,) = crop_picture(content, Marks(((0.0, 0.0, 30.0, 30.0),)), cropper, settings)
+    (nowhere,) = crop_image(content, KnownBoxes(((0.0, 0.0, 30.0, 30.0),)), cropper, settings)
     assert nowhere.outcome.reason == "not turned upright: its eyes, nose and mouth were not found"

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ferkit.datasets.annotations.annotated import Annotated
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.files import FileSource
-from ferkit.faces.crop_run.plan import plan_crops
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.formats.annotated import Annotated
+from ferkit.faces.crop_image import plan_crops
 
 
 def planned(samples: Sequence[Sample], further: Sequence[Sample] = ()) -> dict[str, tuple[str, ...]]:
     dataset = Dataset("data", Path("data"), tuple(samples), FileSource(Path("data")))
     plan = plan_crops(Annotated(dataset, (), tuple(further)))
-    return {picture.path: tuple(face.stem for face in picture.faces) for picture in plan}
+    return {image.path: tuple(face.stem for face in image.faces) for image in plan}
 
 
 def test_folders_of_classes_and_splits_stay():

@@ -14,7 +14,7 @@ from scenes import HAAR, MARKED, crop, report, save, scene
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError, StoreLockedError
 from ferkit.core.files import exclusive_lock
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.synthetic.aihub import write_aihub_layout
+from ferkit.datasets.synthetic_aihub import write_aihub_layout
 
 ONE, TWO = ((110, 120),), ((90, 110), (230, 120))
 
@@ -51,7 +51,7 @@ def test_classes_splits_and_names_stay(photos: Path, tmp_path: Path):
         *(f"{part}/sad/{seed} 사진.jpg" for part in ("train", "test") for seed in (5, 7)),
         "train/sad/two.jpg",
     }
-    assert (summary.n_pictures, summary.n_done, summary.n_crops) == (12, 12, 9)
+    assert (summary.n_images, summary.n_done, summary.n_crops) == (12, 12, 9)
     by_folder, by_table = load_dataset(tmp_path / "out"), load_dataset(summary.table)
     for dataset in (by_folder, by_table):
         assert {sample.path for sample in dataset.samples} == crops
@@ -67,7 +67,7 @@ def test_everything_is_listed_with_its_reason(photos: Path, tmp_path: Path):
     assert summary.statuses == {"cropped": 9, "unreadable": 2, "not largest": 1, "faceless": 1}
     assert rows["train/sad/wall.png", "faceless"]["reason"] == "no face found by haar"
     assert rows["train/sad/empty.jpg", "unreadable"]["reason"] == "the file is empty"
-    assert rows["train/sad/torn.jpg", "unreadable"]["reason"].startswith("the picture is damaged")
+    assert rows["train/sad/torn.jpg", "unreadable"]["reason"].startswith("the image is damaged")
     assert rows["train/sad/two.jpg", "not largest"]["reason"] == "another of 2 faces is larger"
     taken = rows["train/sad/two.jpg", "cropped"]
     assert taken["output"] == "train/sad/two.jpg"
@@ -141,7 +141,7 @@ def test_each_marked_face_goes_to_its_own_class(tmp_path: Path):
     }  # fmt: skip
     listed = [(row["path"], row["status"], row["reason"]) for row in report(tmp_path / "out")]
     assert ("two.png", "annotation", "row 5: the box 90,70,60,165 is inverted") in listed
-    assert ("two.png", "outside", "the box lies outside the 320x240 picture") in listed
+    assert ("two.png", "outside", "the box lies outside the 320x240 image") in listed
 
 
 def test_a_second_run_does_nothing_again(photos: Path, tmp_path: Path):
@@ -206,7 +206,7 @@ def FaceSettingsWith(**values: object):  # noqa: N802
 
 def test_places_that_crops_cannot_go_to(photos: Path, tmp_path: Path):
     for out in (photos, photos / "crops"):
-        with pytest.raises(DataError, match="expected a folder apart from the pictures"):
+        with pytest.raises(DataError, match="expected a folder apart from the images"):
             crop(photos, out)
     assert not (photos / "crops").exists()
     (tmp_path / "mine").mkdir()
@@ -217,7 +217,7 @@ def test_places_that_crops_cannot_go_to(photos: Path, tmp_path: Path):
     with pytest.raises(DataError, match="found other files in"):
         crop(photos, tmp_path / "file")
     summary = crop(photos, tmp_path / "out")
-    with pytest.raises(DataError, match="apart from the pictures"):
+    with pytest.raises(DataError, match="apart from the images"):
         crop(summary.table, tmp_path / "out")
     with exclusive_lock(tmp_path / "out/.crop/lock", "cropping into"), pytest.raises(StoreLockedError):
         crop(photos, tmp_path / "out")
@@ -253,7 +253,7 @@ def test_a_full_disk_stops_and_the_rest_follows_when_there_is_room(
     assert files(out) == files(tmp_path / "afresh")
 
 
-def test_a_torn_journal_costs_one_picture(photos: Path, tmp_path: Path):
+def test_a_torn_journal_costs_one_image(photos: Path, tmp_path: Path):
     out = tmp_path / "out"
     crop(photos, out)
     journal = out / ".crop" / "journal"
@@ -265,7 +265,7 @@ def test_a_torn_journal_costs_one_picture(photos: Path, tmp_path: Path):
 def test_nothing_to_crop_says_where_the_reasons_are(tmp_path: Path):
     save(tmp_path / "photos/a.png", np.zeros((50, 50, 3), np.uint8))
     with pytest.raises(
-        DataError, match=r"none of the 1 pictures gave a crop; the first: no face found by haar"
+        DataError, match=r"none of the 1 images gave a crop; the first: no face found by haar"
     ):
         crop(tmp_path / "photos", tmp_path / "out")
     assert [row["status"] for row in report(tmp_path / "out")] == ["faceless"]

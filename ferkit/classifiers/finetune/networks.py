@@ -1,0 +1,498 @@
+"""Build the networks that can be fine-tuned, and freeze their layers.
+
+Full 3x3 convolutions on few, small maps: on processors they reach several times the arithmetic rate of
+depthwise ones (measured, see ``docs/finetune.md``), so that for the same time the network may be wider. The
+stem halves the image at once, pooling halves it twice more, and identity shortcuts (He et al. 2016) pass
+over every second convolution.
+
+uint8 RGB crops ──> gray? ──> core: scaling ─> backbone ─> pooling ─> dropout ─> logits ──> softmax or
+    sigmoid
+                                  └─────────────── what is trained ──────────────────────┘
+
+The whole network takes 0..255 RGB and gives probabilities, so that no caller needs to know its
+preprocessing. Only
+layers that Keras has itself are used: anybody's Keras can load the file.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from ferkit.classifiers.finetune.recipe import NetworkSettings, StageSettings
+from ferkit.core.errors import TrainingError, WeightsError
+from ferkit.core.weights import BUNDLED, NETWORK_KERAS, bundled_folder
+
+BASELINE_WIDTHS = (32, 64, 128)
+BASELINE_FEATURES = BASELINE_WIDTHS[-1]
+
+
+def baseline_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
+    """Maps of (H/8, W/8, 128) from images (H, W, C) of about -2..2; 93 thousand weights."""
+    images = x = keras.Input(input_shape)
+    for block, width in enumerate(BASELINE_WIDTHS, start=1):
+        x = layers.Conv2D(
+            width, 3, padding="same", kernel_initializer="he_normal", name=f"block{block}_conv"
+        )(x)
+        x = layers.ReLU(name=f"block{block}_relu")(x)
+        x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
+        x = layers.BatchNormalization(momentum=0.95, name=f"block{block}_bn")(x)
+    return keras.Model(images, x, name="backbone")
+
+
+VGG_WIDTHS = (64, 128, 256, 512)
+VGG_FEATURES = VGG_WIDTHS[-1]
+
+
+def vgg48(input_shape: tuple[int, int, int]) -> keras.Model:
+    """Maps of (H/16, W/16, 512) from images (H, W, C) of about -2..2.
+
+    Four blocks of two 3x3 convolutions, each block half as large and twice as wide as the one before, as in
+    the tuned VGG of Khaireddin and Chen (2021), 73.28 % on FER2013; 4.7 million weights.
+    """
+    images = x = keras.Input(input_shape)
+    for block, width in enumerate(VGG_WIDTHS, start=1):
+        for i in (1, 2):
+            name = f"block{block}_{i}"
+            x = layers.Conv2D(
+                width, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+            )(x)
+            x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
+            x = layers.ReLU(name=f"{name}_relu")(x)
+        x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
+    return keras.Model(images, x, name="backbone")
+
+
+SMALL_RESNET_WIDTH = 48
+SMALL_RESNET_FEATURES = 4 * SMALL_RESNET_WIDTH
+
+
+def small_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
+    """Maps of (H/8, W/8, 192) from images (H, W, C) of about -2..2; 0.65 million weights."""
+    images = keras.Input(input_shape)
+    x = _convolution(images, SMALL_RESNET_WIDTH, "stem", kernel=5, strides=2)
+    x = _residual(x, SMALL_RESNET_WIDTH, "stage1")
+    for i, width in enumerate((2 * SMALL_RESNET_WIDTH, SMALL_RESNET_FEATURES), start=2):
+        x = layers.MaxPooling2D(2, padding="same", name=f"stage{i}_pool")(x)
+        x = _convolution(x, width, f"stage{i}_widen")
+        x = _residual(x, width, f"stage{i}")
+    return keras.Model(images, x, name="backbone")
+
+
+def _convolution(x: Any, width: int, name: str, kernel: int = 3, strides: int = 1) -> Any:
+    x = layers.Conv2D(
+        width, kernel, strides, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _residual(x: Any, width: int, name: str) -> Any:
+    y = layers.Conv2D(
+        width, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    y = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(y)
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What turns 0..255 into the range a backbone was made for: ``x * scale + offset``, one number a channel
+    or one.
+    """
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+
+CENTRED = Preprocessing((1 / 64,), (-2.0,))
+PLUS_MINUS_ONE = Preprocessing((1 / 127.5,), (-1.0,))
+STANDARDISED = Preprocessing(
+    tuple(1 / (255 * s) for s in IMAGENET_STD),
+    tuple(-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)),
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row of the table.
+
+    Attributes:
+        build: from the input shape (H, W, C) and, for networks of Keras, ``imagenet`` or None, to maps (h,
+            w, features).
+        input_size_wh: what it was made for.
+        features: channels of the maps.
+        preprocessing: applied inside our network, so that callers always give 0..255.
+        pretrained: whether ImageNet weights exist; such networks always see three channels.
+    """
+
+    build: Callable[[tuple[int, int, int], str | None], keras.Model]
+    input_size_wh: tuple[int, int]
+    features: int
+    preprocessing: Preprocessing
+    pretrained: bool = True
+
+
+def _keras_network(name: str, **options: Any) -> Callable[[tuple[int, int, int], str | None], keras.Model]:
+    def build(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
+        builder = getattr(keras.applications, name)
+        base = builder(include_top=False, weights=weights, input_shape=input_shape, **options)
+        return keras.Model(base.input, base.output, name="backbone")
+
+    return build
+
+
+def _efficientnet(name: str) -> Callable[[tuple[int, int, int], str | None], keras.Model]:
+    def build(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
+        base = getattr(keras.applications, name)(include_top=False, weights=weights, input_shape=input_shape)
+        # Its own scaling cannot be switched off, and its Normalization layer does not survive the export to
+        # ONNX: begin after it. `Backbone.preprocessing` does the same sum.
+        return keras.Model(base.get_layer("stem_conv_pad").input, base.output, name="backbone")
+
+    return build
+
+
+def _own(build: Callable[[tuple[int, int, int]], keras.Model]) -> Callable[..., keras.Model]:
+    return lambda input_shape, weights: build(input_shape)
+
+
+_V3 = {"include_preprocessing": False}
+BACKBONES: dict[str, Backbone] = {
+    "compact": Backbone(_own(small_resnet), (48, 48), SMALL_RESNET_FEATURES, CENTRED, pretrained=False),
+    "vgg48": Backbone(_own(vgg48), (48, 48), VGG_FEATURES, CENTRED, pretrained=False),
+    "plain": Backbone(_own(baseline_cnn), (48, 48), BASELINE_FEATURES, CENTRED, pretrained=False),
+    "efficientnet-b0": Backbone(_efficientnet("EfficientNetB0"), (224, 224), 1280, STANDARDISED),
+    "efficientnet-b1": Backbone(_efficientnet("EfficientNetB1"), (240, 240), 1280, STANDARDISED),
+    "efficientnet-b2": Backbone(_efficientnet("EfficientNetB2"), (260, 260), 1408, STANDARDISED),
+    "efficientnet-v2-b0": Backbone(_keras_network("EfficientNetV2B0", **_V3), (224, 224), 1280, STANDARDISED),
+    "mobilenet-v3-large": Backbone(
+        _keras_network("MobileNetV3Large", **_V3), (224, 224), 960, PLUS_MINUS_ONE
+    ),
+    "mobilenet-v3-small": Backbone(
+        _keras_network("MobileNetV3Small", **_V3), (224, 224), 576, PLUS_MINUS_ONE
+    ),
+    "resnet50-v2": Backbone(_keras_network("ResNet50V2"), (224, 224), 2048, PLUS_MINUS_ONE),
+}
+
+
+def is_file(name: str) -> bool:
+    """Whether a backbone's name is a file, the shipped network's for ``ferkit``, not a row of :data:`BACKBONES`."""
+    return name == BUNDLED or name.endswith(FILE_SUFFIXES)
+
+
+def _file(name: str) -> Path:
+    return bundled_folder() / NETWORK_KERAS if name == BUNDLED else Path(name)
+
+
+def input_shape(settings: NetworkSettings) -> tuple[int, int, int]:
+    """(H, W, C) of what the backbone of ``settings`` is given.
+
+    Raises:
+        TrainingError: no backbone has that name.
+        WeightsError: the backbone's file cannot be used, or not with these settings.
+    """
+    channels = 1 if settings.color == "gray" else 3
+    if is_file(settings.backbone):
+        return _file_input_shape(load_backbone_file(_file(settings.backbone)), settings)
+    row = _row(settings.backbone)
+    width, height = settings.input_size_wh if settings.input_size_wh[0] else row.input_size_wh
+    return height, width, 3 if row.pretrained else channels
+
+
+def build_backbone(settings: NetworkSettings) -> tuple[keras.Model, Preprocessing]:
+    """The backbone with its weights, and the range it wants.
+
+    Raises:
+        TrainingError: no backbone has that name.
+        WeightsError: weights cannot be had, or are of another shape.
+    """
+    if is_file(settings.backbone):
+        base = load_backbone_file(_file(settings.backbone))
+        _file_input_shape(base, settings)
+        return base, _file_preprocessing(_file(settings.backbone))
+    row = _row(settings.backbone)
+    wanted = settings.weights
+    if wanted == "imagenet" and not row.pretrained:
+        raise WeightsError(
+            f"there are no ImageNet weights for {settings.backbone}; use --weights none, or a .keras "
+            "file of an earlier run"
+        )
+    base = _fetched(row, settings) if wanted == "imagenet" else row.build(input_shape(settings), None)
+    if wanted not in ("imagenet", "none"):
+        _copy_weights(load_backbone_file(_file(wanted)), base, wanted)
+    return base, row.preprocessing
+
+
+def load_backbone_file(path: Path) -> keras.Model:
+    """The backbone of a network saved by a run, or a foreign network up to its last maps or features.
+
+    Raises:
+        WeightsError: no such file, not a Keras network, or one without a usable layer.
+    """
+    if not path.is_file():
+        raise WeightsError(f"expected a .keras or .h5 file at {path}, found none")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # whatever Keras and h5py raise for foreign content
+        raise WeightsError(
+            f"{path} cannot be read as a Keras network ({type(error).__name__}: {str(error)[:200]})"
+        ) from None
+    ours = _inner(model, "backbone")
+    if ours is not None:
+        return ours
+    for layer in reversed(model.layers):
+        shape = getattr(getattr(layer, "output", None), "shape", ())
+        if len(shape) == 4:
+            return keras.Model(model.inputs, layer.output, name="backbone")
+    raise WeightsError(
+        f"{path} has no layer that gives maps (h, w, channels); expected a convolutional network"
+    )
+
+
+def _row(name: str) -> Backbone:
+    if name not in BACKBONES:
+        raise TrainingError(
+            f"no backbone is called {name!r}; known: {', '.join([BUNDLED, *BACKBONES])}, or a .keras or .h5 file"
+        )
+    return BACKBONES[name]
+
+
+def _fetched(row: Backbone, settings: NetworkSettings) -> keras.Model:
+    try:
+        return row.build(input_shape(settings), "imagenet")
+    except Exception as error:  # urllib, ssl, socket and Keras' own, by the state of the network
+        if "URL fetch failure" not in str(error) and not isinstance(error, OSError):
+            raise
+        address = re.search(r"https?://\S+", str(error))
+        name = address[0].rsplit("/", 1)[-1].rstrip(":") if address else "the weights file"
+        folder = Path.home() / ".keras" / "models"
+        raise WeightsError(
+            f"the ImageNet weights of {settings.backbone} could not be fetched; put {name} into {folder}"
+            f"{f', from {address[0].rstrip(chr(58))}' if address else ''}, or use --weights none or a "
+            "file of an earlier run"
+        ) from None
+
+
+def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
+    given, wanted = source.weights, target.weights
+    for a, b in zip(given, wanted, strict=False):
+        if a.shape != b.shape:
+            raise WeightsError(
+                f"{name} does not fit: expected {b.path} of shape {tuple(b.shape)}, found {tuple(a.shape)}; "
+                "use the backbone, colour and width it was trained with"
+            )
+    if len(given) != len(wanted):
+        raise WeightsError(
+            f"{name} does not fit: expected {len(wanted)} arrays of weights, found {len(given)}"
+        )
+    target.set_weights(source.get_weights())
+
+
+def _inner(model: keras.Model, name: str) -> keras.Model | None:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            if layer.name == name:
+                return layer
+            if (found := _inner(layer, name)) is not None:
+                return found
+    return None
+
+
+def _file_input_shape(base: keras.Model, settings: NetworkSettings) -> tuple[int, int, int]:
+    height, width, channels = base.input_shape[1:]
+    if settings.input_size_wh[0]:
+        height, width = height or settings.input_size_wh[1], width or settings.input_size_wh[0]
+        if (width, height) != settings.input_size_wh:
+            raise WeightsError(
+                f"{settings.backbone} takes images of {width}x{height}, but the settings say "
+                f"{settings.input_size_wh[0]}x{settings.input_size_wh[1]}; leave --input-size out"
+            )
+    if not height or not width:
+        raise WeightsError(f"{settings.backbone} leaves its input size open; say --input-size")
+    if channels not in (1, 3) or (channels == 1 and settings.color == "rgb"):
+        wanted = 1 if settings.color == "gray" else 3
+        raise WeightsError(
+            f"{settings.backbone} takes {channels} channels, expected {wanted} for --color {settings.color}"
+        )
+    return height, width, channels
+
+
+def _file_preprocessing(path: Path) -> Preprocessing:
+    """A network of ours says its range in its own scaling layer; a foreign one is given 0..255 as it is."""
+    model = keras.saving.load_model(path, compile=False)
+    core = _inner(model, "core")
+    if core is None:
+        return Preprocessing((1.0,), (0.0,))
+    scaling = core.get_layer("scaling")
+    return Preprocessing(_as_tuple(scaling.scale), _as_tuple(scaling.offset))
+
+
+def _as_tuple(value: Any) -> tuple[float, ...]:
+    return tuple(float(item) for item in (value if isinstance(value, (list, tuple)) else [value]))
+
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what JPEG, Pillow and OpenCV call gray
+
+
+def output_units(settings: NetworkSettings, n_classes: int) -> int:
+    """Columns of the logits: one for a sigmoid.
+
+    Raises:
+        TrainingError: fewer than two classes, or a sigmoid for more.
+    """
+    if n_classes < 2:
+        raise TrainingError(f"expected at least two classes to tell apart, found {n_classes}")
+    if settings.output == "sigmoid" and n_classes != 2:
+        raise TrainingError(
+            f"a sigmoid output tells two classes apart, found {n_classes}; use output = softmax"
+        )
+    return 1 if settings.output == "sigmoid" else n_classes
+
+
+def build_core(settings: NetworkSettings, n_classes: int, precision: str = "float32") -> keras.Model:
+    """The part that is trained: (n, H, W, 1 or 3) of 0..255 to float32 logits (n, k), or (n, 1) for a
+    sigmoid.
+
+    Raises:
+        TrainingError: an unknown backbone, or an output that does not fit the classes.
+        WeightsError: see :func:`ferkit.classifiers.finetune.networks.build_backbone`.
+    """
+    units = output_units(settings, n_classes)
+    shape = input_shape(settings)
+    with _dtype_policy(precision):
+        backbone, preprocessing = build_backbone(settings)
+        images = keras.Input((*shape[:2], 1 if settings.color == "gray" else 3), name="images")
+        x = (
+            layers.Concatenate(name="three_channels")([images] * 3)
+            if shape[2] == 3 != images.shape[-1]
+            else images
+        )
+        x = layers.Rescaling(_number(preprocessing.scale), _number(preprocessing.offset), name="scaling")(x)
+        maps = backbone(x)
+        if len(maps.shape) != 4 or 0 in maps.shape[1:3]:
+            raise WeightsError(
+                f"{settings.backbone} gives {maps.shape} for images of {shape[:2]}; make --input-size larger"
+            )
+        x = layers.GlobalAveragePooling2D(name="features")(maps)
+        x = layers.Dropout(settings.dropout, name="dropout")(x)
+        if settings.hidden:
+            x = layers.Dense(settings.hidden, "relu", name="hidden")(x)
+            x = layers.Dropout(settings.dropout, name="hidden_dropout")(x)
+        logits = layers.Dense(units, dtype="float32", name="logits")(x)
+        return keras.Model(images, logits, name="core")
+
+
+def whole_network(core: keras.Model, settings: NetworkSettings, n_classes: int) -> keras.Model:
+    """float32 (n, H, W, 3) RGB 0..255 to probabilities (n, k), or (n, 1) for a sigmoid; always in float32.
+
+    The weights are those of ``core``, copied.
+    """
+    # Weights trained in mixed precision are kept in float32; only the arithmetic has to be declared anew.
+    plain = build_core(_without_weights(settings), n_classes)
+    plain.set_weights(core.get_weights())
+    height, width, channels = plain.input_shape[1:]
+    images = x = keras.Input((height, width, 3), name="images")
+    if channels == 1:
+        gray = layers.Dense(1, use_bias=False, trainable=False, name="gray")
+        x = gray(x)
+        gray.set_weights([np.array(LUMA, np.float32)[:, None]])
+    activation = "sigmoid" if settings.output == "sigmoid" else "softmax"
+    return keras.Model(images, layers.Activation(activation, name="probabilities")(plain(x)), name="network")
+
+
+def _without_weights(settings: NetworkSettings) -> NetworkSettings:
+    return replace(settings, weights="none")
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _number(values: tuple[float, ...]) -> float | list[float]:
+    return values[0] if len(values) == 1 else list(values)
+
+
+S3_STAGES = 3  # resolutions whose statistics are of edges and skin, and not of the data set
+
+# What the built-in and the Keras networks call their blocks: block6a_expand_conv, expanded_conv_12/depthwise,
+# conv4_block2_1_bn, stage2_conv.
+_BLOCK = re.compile(
+    r"^(block\d+[a-z]?|expanded_conv(?:_\d+)?|conv\d_block\d+|stage\d+|stem|top|Conv_\d|conv_\d)"
+)
+
+
+def block_names(base: keras.Model) -> list[str]:
+    """The blocks of a backbone, input first, as ``from:BLOCK`` takes them."""
+    return list(dict.fromkeys(match[0] for layer in base.layers if (match := _BLOCK.match(layer.name))))
+
+
+def set_trainable(base: keras.Model, stage: StageSettings) -> None:
+    """Make the layers learn that ``stage`` says, and its batch normalisations move as it says.
+
+    Raises:
+        TrainingError: the backbone has no block of that name, or fewer layers.
+    """
+    base.trainable = True
+    learning = {id(layer) for layer in _learning_layers(base, stage.unfreeze)}
+    early = {id(layer) for layer in _up_to_resolution(base, S3_STAGES)}
+    for layer in base.layers:
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        kept = is_norm and (stage.batch_norm == "all" or (stage.batch_norm == "s3" and id(layer) in early))
+        layer.trainable = id(layer) in learning and not kept
+        if is_norm:
+            for scale in (layer.gamma, layer.beta):
+                if scale is not None:
+                    scale.trainable = layer.trainable and stage.batch_norm != "adaptive"
+
+
+def _learning_layers(base: keras.Model, unfreeze: str) -> list[keras.layers.Layer]:
+    kind, _, value = unfreeze.partition(":")
+    if kind == "none":
+        return []
+    if kind == "last":
+        if not 0 < int(value) <= len(base.layers):
+            raise TrainingError(
+                f"expected unfreeze last:1 to last:{len(base.layers)} for this backbone, found {unfreeze}"
+            )
+        return base.layers[-int(value) :]
+    if kind == "from":
+        first = next((i for i, layer in enumerate(base.layers) if layer.name.startswith(value)), None)
+        if first is None:
+            raise TrainingError(
+                f"this backbone has no block {value!r}; it has {', '.join(block_names(base))}"
+            )
+        return base.layers[first:]
+    return base.layers
+
+
+def _up_to_resolution(base: keras.Model, stages: int) -> list[keras.layers.Layer]:
+    """Layers whose maps have one of the first ``stages`` sizes below the input's."""
+    sizes: list[int] = []
+    found = []
+    for layer in base.layers:
+        shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
+        if len(shape) == 4 and shape[1] is not None:
+            # Padding layers enlarge a map by a pixel or two and squeeze-and-excite ones work on 1x1: neither
+            # is a stage.
+            if shape[1] > 1 and (not sizes or shape[1] < 0.75 * sizes[-1]):
+                sizes.append(shape[1])
+            if len(sizes) <= stages + 1:
+                found.append(layer)
+    return found

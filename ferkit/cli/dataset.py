@@ -1,0 +1,662 @@
+"""``fer dataset``: steps from raw data to a data set one can trust."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ferkit.cli.options import DATA, FILE, FOLDER, SIZE, common_options, is_quiet, person_option, say
+from ferkit.core.console import table
+
+if TYPE_CHECKING:
+    from ferkit.core.console import Progress
+    from ferkit.datasets.dataset import Dataset
+    from ferkit.datasets.formats.annotated import Annotated
+    from ferkit.datasets.summary import Summary, Values
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LISTED = 10
+"""Entries of a list that are printed; files and --json have all."""
+
+data_argument = click.argument("data", type=DATA)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+seed_option = click.option(
+    "--seed", type=int, default=0, show_default=True, help="The same seed gives the same result."
+)
+
+
+def step_options(command: F) -> F:
+    """``--out``, ``--json``, ``--person-pattern`` and those of every command."""
+    out = click.option(
+        "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
+        help="The manifest to write, a .csv file.",
+    )  # fmt: skip
+    return out(json_option(person_option(common_options(command))))
+
+
+def load(path: Path, person_pattern: str | None) -> "Dataset":
+    """The data set that a user names."""
+    from ferkit.datasets.dataset import AIHUB_PERSON
+    from ferkit.datasets.load import load_dataset
+
+    return load_dataset(path, person_pattern or AIHUB_PERSON)
+
+
+def finish(
+    out: Path, dataset: "Dataset", summary: Mapping[str, Any], lines: Sequence[str], as_json: bool
+) -> None:
+    """Write the manifest and print what was done."""
+    from ferkit.datasets.tables import write_manifest
+
+    write_manifest(out, dataset)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "n": len(dataset), **summary}, ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(line)
+    click.echo(f"{len(dataset):,} images: {out}")
+
+
+def say_list(heading: str, entries: Sequence[str]) -> None:
+    """A remark and the first entries of a list."""
+    say(heading)
+    for entry in entries[:LISTED]:
+        say(f"  {entry}")
+    if len(entries) > LISTED:
+        say(f"  … and {len(entries) - LISTED:,} more")
+
+
+@click.command()
+@data_argument
+@click.option("--all", "everything", is_flag=True, help="Look at the header of every file, not of 1,000.")
+@click.option("--plot", type=FILE, help="Also draw it, as .png, .svg or .pdf.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that read headers.  [default: two a core]")
+@json_option
+@person_option
+@common_options
+def info(data: Path, as_json: bool, **options: Any) -> None:
+    """Say what a data set consists of: classes, parts, sources, persons, sizes, and what cannot be read.
+
+    \b
+    Examples:
+        fer dataset info data/
+        fer dataset info both.csv --all --plot both.png
+    """
+    from ferkit.core.console import Progress
+    from ferkit.core.files import write_atomically
+    from ferkit.datasets.summary import summarize
+
+    dataset = load(data, options["person_pattern"])
+    with Progress("looking", quiet=is_quiet()) as progress:
+        found = summarize(
+            dataset, everything=options["everything"], workers=options["workers"], progress=progress
+        )
+    if options["plot"]:
+        from ferkit.datasets.summary import plot_summary
+
+        figure, path = plot_summary(found), options["plot"]
+        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lstrip(".") or "png"))
+        say(f"plot: {path}")
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        return
+    _print(found)
+
+
+def _print(found: "Summary") -> None:
+    click.echo(f"{found.name}: {found.n:,} images")
+    click.echo("")
+    columns = [axis for axis in (1, 2) if len(found.by(axis)) > 1 or (axis == 2 and ("",) not in found.by(2))]
+    values = {axis: [value for (value,) in found.by(axis)] for axis in columns}
+    if 2 in values:
+        values[2].sort(key=("train", "val", "test", "").index)
+    counts = {axis: found.by(0, axis) for axis in columns}
+    header = ["class", "pictures", *(value or "–" for axis in columns for value in values[axis])]
+    rows = []
+    for (cls,), n in found.by(0).items():
+        cells = [f"{counts[axis].get((cls, value), 0):,}" for axis in columns for value in values[axis]]
+        rows.append([cls or "(no label)", f"{n:,}", *cells])
+    totals = [f"{found.by(axis)[(value,)]:,}" for axis in columns for value in values[axis]]
+    rows.append(["all", f"{found.n:,}", *totals])
+    click.echo(table(header, rows, right=range(1, len(header))))
+    click.echo("")
+    click.echo("\n".join(_sentences(found)))
+    if found.headers.unreadable:
+        listed = [f"{path}: {reason}" for path, reason in found.headers.unreadable]
+        say_list(f"{len(listed):,} cannot be read:", listed)
+
+
+def _sentences(found: "Summary") -> list[str]:
+    persons, headers = found.persons, found.headers
+    if persons.n:
+        lines = [
+            f"persons: {persons.n:,}, with {persons.fewest:,} to {persons.most:,} images each (half have at most "
+            f"{persons.median:g}); {persons.n_unknown:,} images of nobody known"
+        ]
+        if persons.in_several_parts:
+            lines.append(
+                f"         {persons.in_several_parts:,} of them are in more than one part: results on the test part "
+                "will be too good"
+            )
+    else:
+        lines = ["persons: not known"]
+    if found.n_boxes:
+        lines.append(f"boxes:   {found.n_boxes:,} images have the box of a face")
+    for name, known in found.attributes.items():
+        lines.append(f"{name}: {_values(known)}; {known.n:,} images have it")
+    n_readable = headers.n - len(headers.unreadable)
+    if n_readable:
+        sizes = [f"{w}x{h} ({n:,})" for (w, h), n in list(headers.sizes_wh.items())[:5]]
+        more = f" and {len(headers.sizes_wh) - 5:,} other sizes" if len(headers.sizes_wh) > 5 else ""
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in {**headers.channels, **headers.formats}.items())
+        looked = "all files" if headers.n == found.n else f"{headers.n:,} files looked at"
+        lines.append(
+            f"files:   {looked}: {', '.join(sizes)}{more}; {kinds}; {_bytes(headers.n_bytes / n_readable)} each"
+        )
+    return lines
+
+
+def _values(known: "Values") -> str:
+    if known.range is not None:
+        low, mean, high = known.range
+        return f"{low:g} to {high:g}, mean {mean:.3g}"
+    if known.counts:
+        return ", ".join(f"{value} {count:,}" for value, count in known.counts.items())
+    return f"{known.n_values:,} different values"
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 1e6:.1f} MB" if n >= 1e6 else f"{n / 1e3:.1f} kB"
+
+
+KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "folder", "csv")
+
+
+@click.command("import")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("src", type=DATA)
+@click.option("--source", help="What the images have as source.  [default: KIND, or the name of SRC]")
+@click.option("--extract", type=FOLDER,
+              help="fer2013, ckplus as one CSV file: write the images into this folder first.")  # fmt: skip
+@click.option("--votes", type=FILE, help="fer2013: votes of FER+, fer2013new.csv or a table with paths.")
+@click.option(
+    "--majority", is_flag=True, help="fer2013: label by most of the votes; undecided images are left out."
+)
+@click.option("--images", help="rafdb: aligned (default) or original; csv, coco: folder of the images.")
+@click.option("--frames", type=click.IntRange(1), default=3, show_default=True,
+              help="ckplus: taken from the end of each sequence.")  # fmt: skip
+@click.option("--neutral/--no-neutral", default=True, show_default=True,
+              help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
+@click.option("--class", "classes", multiple=True, metavar="NUMBER=NAME",
+              help="folder, csv: what a number stands for; several times.")  # fmt: skip
+@click.option("--path-column", help="csv: column with the paths.")
+@click.option("--label-column", help="csv: column with the classes.")
+@click.option("--split-column", help="csv: column with train, val or test.")
+@click.option("--group-column", help="csv: column with the persons.")
+@click.option("--problems", "problems_file", type=FILE,
+              help="List of what could not be used.  [default: <out>-problems.csv]")  # fmt: skip
+@step_options
+def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Read a data set in the layout that it comes in, and write a manifest.
+
+    What cannot be used is listed, with reasons, in a CSV file beside the manifest.
+
+    \b
+    KIND       SRC
+    fer2013    folder train/<emotion>/…, or fer2013.csv with --extract
+    rafdb      folder with EmoLabel/ and Image/, or Kaggle's DATASET/
+    affectnet  folder with train_set/, or with training.csv, or Kaggle's
+    ckplus     folder with cohn-kanade-images/ and Emotion/, CK+48, or ckextended.csv with --extract
+    aihub      folder with images and JSON files
+    voc, coco  folder with XML files; JSON file
+    folder     folder <class>/… or <part>/<class>/…
+    csv        table with paths and classes, of any delimiter
+
+    \b
+    Examples:
+        fer dataset import rafdb basic/ -o rafdb.csv
+        fer dataset import fer2013 fer2013.csv --extract fer2013/ --votes fer2013new.csv -o fer2013-plus.csv
+        fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
+        fer dataset import csv list.csv --label-column mood --class 0=happy --class 1=sad -o list.manifest.csv
+    """
+    from ferkit.core.console import Progress
+    from ferkit.core.files import write_atomically
+    from ferkit.datasets.tables import SOURCE
+
+    with Progress("importing", quiet=is_quiet()) as progress:
+        found = _read(kind, src, options, progress)
+    source = options["source"] or (
+        kind if kind not in ("folder", "csv", "voc", "coco") else found.dataset.name
+    )
+    # The size that annotations claim tells 'fer crop' whether a photo was turned upright before it was marked.
+    sizes = {path: {"width": str(w), "height": str(h)} for path, (w, h) in found.sizes_wh.items()}
+    samples = [
+        replace(sample, attributes={SOURCE: source, **sample.attributes, **sizes.get(sample.path, {})})
+        for sample in found.dataset.samples
+    ]
+    problems = options["problems_file"] or out.with_name(f"{out.stem}-problems.csv")
+    if found.problems:
+        text = _problem_table(found.problems)
+        write_atomically(problems, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+        listed = [f"{path}: {reason}" for path, reason in found.problems]
+        say_list(f"{len(listed):,} problems, all of them in {problems}:", listed)
+    if found.further:
+        say(f"{len(found.further):,} more faces are marked in images with several; the largest is taken")
+    dataset = found.dataset.subset(samples)
+    rows = [(name, f"{n:,}") for name, n in dataset.class_counts().items()]
+    summary = {
+        "classes": dataset.class_counts(),
+        "problems": [list(problem) for problem in found.problems],
+        "further_faces": len(found.further),
+    }
+    finish(out, dataset, summary, [table(("class", "pictures"), rows, right=[1])], as_json)
+
+
+def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -> "Annotated":
+    from ferkit.datasets.dataset import AIHUB_PERSON
+    from ferkit.datasets.formats.affectnet import read_affectnet
+    from ferkit.datasets.formats.aihub import read_aihub
+    from ferkit.datasets.formats.ckplus import read_ckplus
+    from ferkit.datasets.formats.coco_voc import read_coco, read_voc
+    from ferkit.datasets.formats.fer2013 import read_fer2013
+    from ferkit.datasets.formats.folders import Naming, read_folders, read_list
+    from ferkit.datasets.formats.rafdb import read_rafdb
+
+    if kind in ("fer2013", "ckplus") and src.is_file() and options["extract"]:
+        _extract(src, options["extract"], progress)
+        src = options["extract"]
+        if kind == "ckplus":  # these 48x48 images have lost their sequences
+            kind = "folder"
+            options["source"] = options["source"] or "ckplus"
+    naming = Naming(
+        classes=_classes(options["classes"]),
+        columns={
+            meaning: options[f"{meaning}_column"]
+            for meaning in ("path", "label", "split", "group")
+            if options[f"{meaning}_column"]
+        },
+        person=options["person_pattern"] or AIHUB_PERSON,
+    )
+    if kind == "fer2013":
+        return read_fer2013(src, options["votes"], options["majority"])
+    if kind == "rafdb":
+        images = options["images"] or "aligned"
+        if images not in ("aligned", "original"):
+            raise click.UsageError("--images is aligned or original for rafdb")
+        return read_rafdb(src, images)
+    if kind == "affectnet":
+        return read_affectnet(src, progress)
+    if kind == "ckplus":
+        return read_ckplus(src, options["frames"], options["neutral"])
+    if kind == "folder":
+        return read_folders(src, naming)
+    if kind == "csv":
+        return read_list(src, naming, Path(options["images"]) if options["images"] else None)
+    if kind == "coco":
+        return read_coco(src, Path(options["images"]) if options["images"] else None, naming.person)
+    return read_voc(src, naming.person) if kind == "voc" else read_aihub(src)
+
+
+def _extract(src: Path, folder: Path, progress: "Progress") -> None:
+    from ferkit.datasets.export import export_folder
+    from ferkit.datasets.load import load_dataset
+
+    done = export_folder(load_dataset(src), folder, progress=progress)
+    say(f"{done.n_written:,} images written into {folder}, {done.n_there:,} were there")
+
+
+def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
+    classes: dict[int, str] = {}
+    for pair in pairs:
+        number, sign, name = pair.partition("=")
+        if not sign or not number.strip().isdecimal() or not name.strip():
+            raise click.UsageError(f"expected NUMBER=NAME for --class, found {pair!r}")
+        classes[int(number)] = name.strip()
+    return classes or None
+
+
+def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
+    import csv
+    import io
+
+    buffer = io.StringIO(newline="")
+    from ferkit.core.files import csv_cell
+
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("path", "problem"))
+    writer.writerows(map(csv_cell, problem) for problem in problems)
+    return buffer.getvalue()
+
+
+@click.command("map")
+@data_argument
+@click.option("--to", "target", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of "
+              "your own file. May be left out where that file has one set.")  # fmt: skip
+@click.option("--map", "own", type=FILE, help="TOML file with words, sets and maps of your own.")
+@click.option(
+    "--unmapped",
+    type=click.Choice(["refuse", "keep", "unlabel", "drop"]),
+    default="refuse",
+    show_default=True,
+    help="What becomes of images whose class has no place in the target.",
+)
+@click.option("--lang", type=click.Choice(["en", "ko"]), help="Spell the classes in English or Korean.")
+@step_options
+def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Map the classes of one data set to those of another.
+
+    \b
+    Examples:
+        fer dataset map aihub.csv --to aihub5 -o aihub5.csv
+        fer dataset map fer2013/ --to aihub5 --unmapped drop -o western5.csv
+        fer dataset map faces.csv --map my_labels.toml --to mood3 -o mood.csv
+
+    \b
+    my_labels.toml:
+        [sets]
+        mood3 = ["good", "bad", "other"]
+        [maps.mood3]
+        good = ["happy", "기쁨"]
+        bad = ["angry", "sad", "fear", "disgust"]
+        other = ["neutral", "surprise"]
+    """
+    from ferkit.core.labels import LabelTables
+    from ferkit.datasets.edit import relabel as relabelled
+
+    built_in = LabelTables.built_in()
+    tables = LabelTables.read(options["own"]) if options["own"] else built_in
+    target = options["target"]
+    if target is None:
+        mine = [name for name in tables.sets if name not in built_in.sets]
+        if len(mine) != 1:
+            raise click.UsageError(f"give the label set with --to; known are {', '.join(tables.sets)}")
+        target = mine[0]
+    dataset = load(data, options["person_pattern"])
+    done = relabelled(dataset, target, tables=tables, language=options["lang"], unmapped=options["unmapped"])
+    rows = [(old, new, f"{n:,}") for (old, new), n in done.changes.items()]
+    rows += [(old, f"({options['unmapped']})", f"{n:,}") for old, n in done.unmapped.items()]
+    if done.unreached:
+        say(f"no image is of the class {', '.join(done.unreached)}")
+    summary = {
+        "changes": [{"from": old, "to": new, "n": n} for (old, new), n in done.changes.items()],
+        "unmapped": dict(done.unmapped),
+        "unreached": list(done.unreached),
+    }
+    finish(out, done.dataset, summary, [table(("was", "is", "pictures"), rows, right=[2])], as_json)
+
+
+@click.command("merge")
+@click.argument("data", nargs=-1, required=True, type=DATA)
+@click.option("--source", "sources", multiple=True, help="What the images of each DATA have as source; once for "
+              "each, in their order.  [default: names of files and folders]")  # fmt: skip
+@click.option(
+    "--conflict",
+    type=click.Choice(["refuse", "first", "last", "drop"]),
+    default="refuse",
+    show_default=True,
+    help="What becomes of an image that is in several data sets with different labels.",
+)
+@step_options
+def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Put data sets together, with a column that says where each image is from.
+
+    Persons of different sources are kept apart. Nothing is copied.
+
+    \b
+    Examples:
+        fer dataset merge fer2013.csv aihub.csv -o both.csv
+        fer dataset merge a/ b/ --source seoul --source busan -o both.csv
+    """
+    from ferkit.datasets.edit import merge as merged
+
+    datasets = [load(path, options["person_pattern"]) for path in data]
+    done = merged(datasets, out.parent, options["sources"] or None, options["conflict"])
+    if done.n_same:
+        say(f"{done.n_same:,} images are in several of the data sets, and are taken once")
+    if done.conflicts:
+        listed = [f"{path}: {' and '.join(labels)}" for path, labels in done.conflicts]
+        say_list(f"{len(listed):,} of them have different labels (--conflict {options['conflict']}):", listed)
+    if done.lookalikes:
+        listed = [f"{a} | {b}" for a, b in done.lookalikes]
+        say_list(
+            f"{len(listed):,} pairs of names differ only in case or in how Hangul is composed; on Windows or a Mac "
+            "one of each would be lost:", listed,
+        )  # fmt: skip
+    for names in done.spellings.values():
+        say(f"{' and '.join(names)} mean the same; make them one class with 'fer dataset map'")
+    counts: dict[str, int] = {}
+    for sample in done.dataset.samples:
+        source = sample.attributes["source"]
+        counts[source] = counts.get(source, 0) + 1
+    summary = {
+        "sources": counts,
+        "same": done.n_same,
+        "conflicts": [{"path": path, "labels": list(labels)} for path, labels in done.conflicts],
+        "lookalikes": [list(pair) for pair in done.lookalikes],
+        "spellings": {meaning: list(names) for meaning, names in done.spellings.items()},
+    }
+    rows = [(source, f"{n:,}") for source, n in sorted(counts.items())]
+    finish(out, done.dataset, summary, [table(("source", "pictures"), rows, right=[1])], as_json)
+
+
+@click.command("sample")
+@data_argument
+@click.option("-n", "--per-class", type=click.IntRange(1), help="Images of each class.  [default: all]")
+@click.option("--where", "wanted", multiple=True, metavar="COLUMN=VALUE",
+              help="Only images with this class, split, source or other attribute; several times.")  # fmt: skip
+@click.option("--by", multiple=True, help="So many of each class and value of this column too: source, split, or an "
+              "attribute such as sex; may be given several times.")  # fmt: skip
+@seed_option
+@step_options
+def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Draw so many images of each class, of as many persons as possible.
+
+    Where a class has fewer, all are taken and the shortage is listed.
+
+    \b
+    Examples:
+        fer dataset sample both.csv --per-class 5000 --by source -o balanced.csv
+        fer dataset sample fer2013/ --per-class 200 --by split -o small.csv
+        fer dataset sample both.csv --where source=aihub --where split=test -o korean_test.csv
+    """
+    from ferkit.datasets.edit import draw as drawn
+    from ferkit.datasets.edit import where
+
+    by = options["by"]
+    wanted: dict[str, list[str]] = {}
+    for condition in options["wanted"]:
+        column, sign, value = condition.partition("=")
+        if not sign:
+            raise click.UsageError(f"expected COLUMN=VALUE for --where, found {condition!r}")
+        wanted.setdefault(column, []).append(value)
+    done = drawn(
+        where(load(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
+    )
+    if done.n_unlabelled:
+        say(f"{done.n_unlabelled:,} images have no label and are left out")
+    if done.persons[0]:
+        say(f"{done.persons[1]:,} of {done.persons[0]:,} persons are shown")
+    rows = [
+        (
+            *(part or "–" for part in stratum),
+            f"{taken:,}",
+            f"{there:,}",
+            "short" if there < done.wanted else "",
+        )
+        for stratum, (there, taken) in done.counts.items()
+    ]
+    summary = {
+        "counts": [
+            {"class": stratum[0], **dict(zip(by, stratum[1:], strict=True)), "there": there, "drawn": taken}
+            for stratum, (there, taken) in done.counts.items()
+        ],
+        "persons": {"there": done.persons[0], "drawn": done.persons[1]},
+    }
+    k = 1 + len(by)
+    finish(
+        out,
+        done.dataset,
+        summary,
+        [table(("class", *by, "drawn", "of", ""), rows, right=[k, k + 1])],
+        as_json,
+    )
+
+
+@click.command("split")
+@data_argument
+@click.option(
+    "--val", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of validation."
+)
+@click.option(
+    "--test", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Share of the test part."
+)
+@click.option("--by", multiple=True, help="Keep this column in proportion too: source, or an attribute; may be given "
+              "several times.")  # fmt: skip
+@click.option("--group/--no-group", "by_group", default=True, show_default=True,
+              help="Keep all images of a person in one part, where persons are known.")  # fmt: skip
+@click.option("--within", type=click.Choice(["train", "val", "test"]),
+              help="Divide only what is in this part now; the rest stays.")  # fmt: skip
+@click.option("--test-source", "held_out", multiple=True,
+              help="All images of this source are the test part; may be given several times.")  # fmt: skip
+@seed_option
+@step_options
+def split_command(data: Path, out: Path, as_json: bool, person_pattern: str | None, **options: Any) -> None:
+    """Divide a data set into train, val and test: classes in proportion, persons whole.
+
+    \b
+    Examples:
+        fer dataset split faces.csv --val 0.1 --test 0.1 --by source -o split.csv
+        fer dataset split fer2013/ --within train --val 0.1 --test 0 -o split.csv
+        fer dataset split both.csv --test-source aihub --val 0.1 --test 0 -o cross.csv
+    """
+    from ferkit.datasets.edit import PARTS, SplitSettings
+    from ferkit.datasets.edit import split_dataset as assigned
+
+    settings = SplitSettings(**options)
+    done = assigned(load(data, person_pattern), settings)
+    if not any(done.persons.values()):
+        say("persons are not known: images of one person may be in several parts; see --person-pattern")
+    elif not settings.by_group or done.shared_persons:
+        say(f"{len(done.shared_persons):,} persons are in more than one part")
+    parts = [part for part in PARTS if any(part in row for row in done.counts.values())]
+    rows = [(cls or "–", *(f"{row.get(part, 0):,}" for part in parts)) for cls, row in done.counts.items()]
+    rows.append(("persons", *(f"{done.persons[part]:,}" for part in parts)))
+    summary = {
+        "counts": {cls: dict(row) for cls, row in done.counts.items()},
+        "persons": dict(done.persons),
+        "shared_persons": list(done.shared_persons),
+    }
+    lines = [table(("class", *parts), rows, right=range(1, len(parts) + 1))]
+    finish(out, done.dataset, summary, lines, as_json)
+
+
+@click.command()
+@data_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True,
+              help="A folder, or a file that ends in .csv, .npz or .parquet.")  # fmt: skip
+@click.option(
+    "--link",
+    type=click.Choice(["copy", "hardlink", "symlink"]),
+    default="copy",
+    show_default=True,
+    help="Folders: how images get there; links take no space.",
+)
+@click.option("--parts/--no-parts", default=True, show_default=True,
+              help="Folders: train, val and test above those of the classes.")  # fmt: skip
+@click.option("--size", type=SIZE, help=".npz: resize all images to width x height.")
+@click.option("--gray", is_flag=True, help=".npz: one channel instead of three.")
+@click.option("--images", is_flag=True, help=".parquet: take the images' files along.")
+@json_option
+@person_option
+@common_options
+def export(data: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Write a data set as a folder of images, a manifest, an .npz file or a .parquet file.
+
+    A folder has [train/]<class>/*.jpg and manifest.csv; it is continued if it was interrupted.
+
+    \b
+    Examples:
+        fer dataset export split.csv -o faces/ --link hardlink
+        fer dataset export fer2013.csv -o fer2013/
+        fer dataset export faces.csv -o faces.npz --size 48 --gray
+        fer dataset export faces.csv -o faces.parquet --images
+    """
+    from ferkit.core.console import Progress
+    from ferkit.datasets.export import export_folder, export_npz, export_parquet
+    from ferkit.datasets.tables import write_manifest
+
+    dataset = load(data, options["person_pattern"])
+    suffix = out.suffix.lower()
+    _check_options(suffix, options)
+    failures: tuple[tuple[str, str], ...] = ()
+    n_there = 0
+    with Progress("writing", quiet=is_quiet()) as progress:
+        if suffix == ".csv":
+            write_manifest(out, dataset)
+        elif suffix == ".npz":
+            failures = export_npz(
+                dataset, out, size_wh=options["size"], gray=options["gray"], progress=progress
+            )
+        elif suffix == ".parquet":
+            failures = export_parquet(dataset, out, images=options["images"], progress=progress)
+        else:
+            done = export_folder(
+                dataset, out, link=options["link"], parts=options["parts"], progress=progress
+            )
+            failures, n_there = done.failures, done.n_there
+            if done.renamed:
+                listed = [f"{path} -> {target}" for path, target in done.renamed]
+                say_list(f"{len(listed):,} images got another name, theirs was taken:", listed)
+    if failures:
+        listed = [f"{path}: {reason}" for path, reason in failures]
+        say_list(f"{len(listed):,} images are left out:", listed)
+    n = len(dataset) - len(failures)
+    if as_json:
+        summary = {
+            "out": str(out),
+            "n": n,
+            "n_there": n_there,
+            "failures": [list(entry) for entry in failures],
+        }
+        click.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    if n_there:
+        say(f"{n_there:,} of them were there already")
+    click.echo(f"{n:,} images: {out}")
+
+
+def _check_options(suffix: str, options: dict[str, Any]) -> None:
+    for name, wanted, default in (
+        ("size", ".npz", None),
+        ("gray", ".npz", False),
+        ("images", ".parquet", False),
+    ):
+        if options[name] != default and suffix != wanted:
+            raise click.UsageError(f"--{name} is for {wanted} files")
+    if options["link"] != "copy" and suffix in (".csv", ".npz", ".parquet"):
+        raise click.UsageError("--link is for folders")
+
+
+@click.group()
+def dataset() -> None:
+    """Look at, import, map, merge, sample, split and export data sets.
+
+    DATA is whatever 'fer embed' takes: a folder data/<emotion>/*.jpg, a table, an .npz file. Every step but info and
+    export writes a manifest, a small CSV file that refers to the images, and copies nothing.
+
+    \b
+    Example:
+        fer dataset import aihub photos/ -o aihub.csv
+        fer dataset map aihub.csv --to aihub5 -o aihub5.csv
+        fer dataset split aihub5.csv --val 0.1 --test 0.1 -o faces.csv
+        fer embed faces.csv
+    """
+
+
+for command in (info, import_, relabel, merge, draw, split_command, export):
+    dataset.add_command(command)

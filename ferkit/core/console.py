@@ -1,0 +1,165 @@
+"""Show progress and tables on a terminal, and run work ahead by threads."""
+
+import contextlib
+import logging
+import sys
+import time
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 10.0
+_hidden: ContextVar[bool] = ContextVar("progress_hidden", default=False)
+
+
+@contextlib.contextmanager
+def progress(doing: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator["Progress"]:
+    """Show how far a piece of work is while the block runs; call ``update`` on what it gives.
+
+    Args:
+        doing: what is being done, in a word or two.
+        total: how many there are.
+        done: how many of them were there before.
+        unit: what is counted.
+    """
+    with Progress(doing, unit, quiet=_hidden.get()) as shown:
+        shown.start(total, done)
+        yield shown
+
+
+@contextlib.contextmanager
+def hidden_progress() -> Iterator[None]:
+    """Show no progress within the block: for ``--quiet``, servers and work inside other work."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
+class Progress:
+    """Shows how far, how fast, how long still, and how many failed, on a terminal's standard error or by logging.
+
+    Args:
+        doing: what is being done, in a word or two.
+        unit: what is counted.
+        quiet: show nothing.
+    """
+
+    def __init__(self, doing: str, unit: str = "images", quiet: bool = False) -> None:
+        self._doing, self._unit, self._quiet = doing, unit, quiet
+        self._bar: tqdm | None = None
+        self._done = self._total = self._failures = self._first = 0
+        self._began = self._last_line = 0.0
+
+    def start(self, total: int, done: int = 0) -> None:
+        """Begin to count to ``total``; ``done`` of them were there before."""
+        self._done = self._first = done
+        self._total = total
+        self._began = self._last_line = time.monotonic()
+        if not self._quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, initial=done, desc=self._doing, unit=f" {self._unit}", smoothing=0.1
+            )
+
+    def update(self, n: int, failures: int = 0) -> None:
+        """Count ``n`` more, ``failures`` of which failed."""
+        self._done += n
+        self._failures += failures
+        if self._bar is not None:
+            if failures:
+                self._bar.set_postfix_str(f"{self._failures} failed", refresh=False)
+            self._bar.update(n)
+        elif not self._quiet and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _print_line(self) -> None:
+        from tqdm import tqdm
+
+        self._last_line = time.monotonic()
+        rate = (self._done - self._first) / (self._last_line - self._began)
+        left = (self._total - self._done) / rate if rate > 0 else 0.0
+        failed = f", {self._failures} failed" if self._failures else ""
+        share = self._done / max(1, self._total)
+        logger.info(
+            f"{self._doing}: {self._done}/{self._total} {self._unit} ({share:.0%}), {rate:.0f}/s, "
+            f"{tqdm.format_interval(left)} left{failed}"
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+) -> Generator[Result, None, None]:
+    """``map(work, items)`` by ``workers`` threads, with at most ``ahead`` results waiting: that bounds the memory.
+
+    When the iterator is closed or an interrupt comes, what has not begun is dropped.
+    """
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ahead")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def width(text: str) -> int:
+    """Columns that a terminal gives to ``text``."""
+    columns = (
+        2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text if not unicodedata.combining(c)
+    )
+    return sum(columns)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Aligned columns under a header; the columns numbered in ``right`` end flush.
+
+    >>> print(table(["class", "n"], [["happy", "12"], ["슬픔", "7"]], right=[1]))
+    class   n
+    happy  12
+    슬픔    7
+    """
+    widths = [max(width(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = []
+        for i, cell in enumerate(row):
+            space = " " * (widths[i] - width(cell))
+            cells.append(space + cell if i in right else cell + space)
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(line(row) for row in (header, *rows))

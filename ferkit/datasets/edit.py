@@ -1,0 +1,497 @@
+"""Change a data set: merge several, rename classes, draw a sample, assign splits."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ferkit.core.errors import DataError
+from ferkit.core.labels import LabelSet, LabelTables, meaning_of
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.split import assign_groups, numbered
+from ferkit.datasets.tables import SOURCE, relocated
+
+Conflict = Literal["refuse", "first", "last", "drop"]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Data sets put together.
+
+    Attributes:
+        dataset: all images, with paths relative to the folder asked for and the attribute ``source``.
+        n_same: images that were in several of the data sets and are taken once.
+        conflicts: path, and the labels that several data sets give it.
+        lookalikes: pairs of different images whose names differ only in case or in how Hangul is composed: where
+            file systems do not tell them apart, copying the folder would lose one.
+        spellings: names of classes that mean the same, side by side: ``{"happy": ("happy", "기쁨")}``.
+    """
+
+    dataset: Dataset
+    n_same: int
+    conflicts: tuple[tuple[str, tuple[str, ...]], ...]
+    lookalikes: tuple[tuple[str, str], ...]
+    spellings: dict[str, tuple[str, ...]]
+
+
+def merge(
+    datasets: Sequence[Dataset],
+    folder: Path,
+    names: Sequence[str] | None = None,
+    conflict: Conflict = "refuse",
+) -> Merged:
+    """Put data sets together; no image is touched.
+
+    Persons of one source stay apart from those of another: ``7`` of ``ckplus`` becomes ``ckplus/7``. Images that
+    already have a source keep it.
+
+    Args:
+        datasets: of images in files.
+        folder: that the paths will be relative to.
+        names: what each data set's images have as ``source``; by default the data sets' own names. Given twice, a
+            name says that the persons are the same too.
+        conflict: what becomes of an image to which data sets give labels of different meaning.
+
+    Raises:
+        DataError: images in arrays, two data sets of one name, or conflicts where ``conflict`` is ``refuse``.
+    """
+    if names is None:
+        names = [dataset.name for dataset in datasets]
+        used = [d.name for d in datasets if any(SOURCE not in sample.attributes for sample in d.samples)]
+        twice = next((name for name in used if used.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(
+                f"two of the data sets are called {twice!r}, so that their persons could not be told apart; "
+                "name the sources: --source NAME for each data set, in their order"
+            )
+    if len(names) != len(datasets):
+        raise DataError(f"expected {len(datasets)} names of sources, one a data set, found {len(names)}")
+    sources = [unicodedata.normalize("NFC", name) for name in names]
+    parts = [
+        [_from_source(sample, source) for sample in relocated(dataset, folder)]
+        for dataset, source in zip(datasets, sources, strict=True)
+    ]
+    samples, n_same, conflicts, lookalikes = _once(parts, folder, conflict)
+    if conflicts and conflict == "refuse":
+        path, labels = conflicts[0]
+        raise DataError(
+            f"the data sets give {len(conflicts):,} images different labels, first {path}: {' and '.join(labels)}; "
+            "decide with --conflict first, last or drop"
+        )
+    merged = Dataset(folder.resolve().name, folder, tuple(samples), FileSource(folder))
+    return Merged(merged, n_same, tuple(conflicts), tuple(lookalikes), _spellings(merged))
+
+
+def _from_source(sample: Sample, source: str) -> Sample:
+    source = sample.attributes.get(SOURCE, source)
+    group = sample.group
+    if group is not None and not group.startswith(f"{source}/"):
+        group = f"{source}/{group}"
+    attributes = sample.attributes if SOURCE in sample.attributes else {SOURCE: source, **sample.attributes}
+    return Sample(sample.path, sample.label, sample.split, group, sample.box, attributes)
+
+
+def _once(
+    parts: list[list[Sample]], folder: Path, conflict: Conflict
+) -> tuple[list[Sample], int, list[tuple[str, tuple[str, ...]]], list[tuple[str, str]]]:
+    """Every image once; how many were there again; conflicts and names that are alike."""
+    real: dict[str, str] = {}
+    kept: dict[tuple[str, str], list[Sample]] = {}
+    disputed: dict[str, list[str]] = {}
+    lookalikes: list[tuple[str, str]] = []
+    n_same = 0
+    for sample in (sample for part in parts for sample in part):
+        parent, _, name = sample.path.rpartition("/")
+        if parent not in real:
+            real[parent] = os.path.realpath(folder / parent)
+        alike = kept.setdefault((real[parent], unicodedata.normalize("NFC", name).casefold()), [])
+        same = next((i for i, other in enumerate(alike) if _is_same(other, sample, folder)), None)
+        if same is None:
+            lookalikes += [(other.path, sample.path) for other in alike]
+            alike.append(sample)
+            continue
+        n_same += 1
+        before = alike[same]
+        labels = [label for label in (before.label, sample.label) if label is not None]
+        if len(set(map(meaning_of, labels))) > 1:
+            disputed.setdefault(before.path, [labels[0]]).append(labels[1])
+        if before.label is None or (conflict == "last" and sample.label is not None):
+            alike[same] = replace(before, label=sample.label)
+    samples = [sample for alike in kept.values() for sample in alike]
+    if conflict == "drop":
+        samples = [sample for sample in samples if sample.path not in disputed]
+    return samples, n_same, [(path, tuple(labels)) for path, labels in disputed.items()], lookalikes
+
+
+def _is_same(a: Sample, b: Sample, folder: Path) -> bool:
+    """Whether two names that are alike lead to one file; only those that differ in spelling are looked up."""
+    if a.path.rpartition("/")[2] == b.path.rpartition("/")[2]:
+        return True
+    try:
+        return os.path.samefile(folder / a.path, folder / b.path)
+    except OSError:
+        return False
+
+
+def _spellings(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    by_meaning: dict[str, list[str]] = {}
+    for name in dataset.class_counts():
+        by_meaning.setdefault(meaning_of(name), []).append(name)
+    return {meaning: tuple(names) for meaning, names in by_meaning.items() if len(names) > 1}
+
+
+Unmapped = Literal["refuse", "keep", "unlabel", "drop"]
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """A data set with other classes.
+
+    Attributes:
+        dataset: the same images, or fewer.
+        changes: number of images by the class they had and the one they have, the most frequent first.
+        unmapped: number of images of the classes that have no place in the target, by class.
+        unreached: classes of the target that no image falls into.
+    """
+
+    dataset: Dataset
+    changes: Mapping[tuple[str, str], int]
+    unmapped: Mapping[str, int]
+    unreached: tuple[str, ...]
+
+
+def relabel(
+    dataset: Dataset,
+    target: str,
+    *,
+    tables: LabelTables | None = None,
+    language: str | None = None,
+    unmapped: Unmapped = "refuse",
+) -> Relabelled:
+    """Give every image its class of the set ``target``; images without a label stay without.
+
+    Args:
+        dataset: with class names in any spelling and language that the tables know.
+        target: name of a label set.
+        tables: label sets and maps; those that come along by default.
+        language: ``en`` or ``ko`` spells the classes so; None as the set does.
+        unmapped: what becomes of images whose class has no place in the target.
+
+    Raises:
+        DataError: no such set, nothing left, or classes without a place and ``unmapped`` is ``refuse``.
+    """
+    tables = tables or LabelTables.built_in()
+    labels = LabelSet.named(target, tables)
+    counts = dataset.class_counts()
+    if not counts:
+        raise DataError(f"expected labelled images in {dataset.root}, found none with a label")
+    mapping = LabelSet(tuple(counts)).map_to(labels, tables)
+    spelled = labels.names if language is None else labels.display(language, tables)
+    new = {name: spelled[i] if i >= 0 else None for name, i in zip(counts, mapping.index, strict=True)}
+    without = {name: counts[name] for name in mapping.unmapped}
+    if without and unmapped == "refuse":
+        listed = ", ".join(f"{name} ({n:,})" for name, n in without.items())
+        raise DataError(
+            f"{sum(without.values()):,} images are of classes that have no place in {target}: {listed}; give them "
+            "one in a file of your own (--map), or say what becomes of them (--unmapped drop, keep or unlabel)"
+        )
+    samples = []
+    for sample in dataset.samples:
+        label = new[sample.label] if sample.label is not None else None
+        if sample.label in without:
+            if unmapped == "drop":
+                continue
+            if unmapped == "keep":
+                label = sample.label
+        if label != sample.label:
+            sample = Sample(sample.path, label, sample.split, sample.group, sample.box, sample.attributes)
+        samples.append(sample)
+    if not samples:
+        raise DataError(
+            f"no class of {dataset.root} has a place in {target}; its classes are {', '.join(counts)}"
+        )
+    changes = {(name, cls): counts[name] for name, cls in new.items() if cls is not None}
+    return Relabelled(
+        dataset.subset(samples),
+        dict(Counter(changes).most_common()),
+        without,
+        tuple(name for name, cls in zip(labels.names, spelled, strict=True) if cls not in set(new.values())),
+    )
+
+
+Stratum = tuple[str, ...]
+"""Class, then the value of each column drawn by; an empty text where unknown."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample of a data set.
+
+    Attributes:
+        dataset: the images drawn.
+        wanted: how many of each stratum were asked for; 0 for all.
+        counts: how many of each stratum there are and were drawn, sorted by stratum.
+        persons: known persons in the data set, and among the images drawn.
+        n_unlabelled: images without a label, which are left out.
+    """
+
+    dataset: Dataset
+    wanted: int
+    counts: Mapping[Stratum, tuple[int, int]]
+    persons: tuple[int, int]
+    n_unlabelled: int
+
+    @property
+    def short(self) -> dict[Stratum, int]:
+        """Strata that have fewer images than were asked for, and how many."""
+        return {stratum: n for stratum, (n, _) in self.counts.items() if n < self.wanted}
+
+
+def draw(dataset: Dataset, per_class: int | None, by: Sequence[str] = (), seed: int = 0) -> Drawn:
+    """Draw ``per_class`` images of each class, or all where there are fewer, out of those with a label.
+
+    Of every person one image is taken before a second of anybody is: the sample shows as many persons as it can.
+
+    Args:
+        dataset: labelled images.
+        per_class: images of each class; with ``by`` of each class and value; None takes all.
+        by: ``split`` or names of attributes such as ``source``: so many of each of their values.
+        seed: the same seed draws the same.
+
+    Raises:
+        DataError: no labels, or no image has such an attribute.
+    """
+    if per_class is not None and per_class < 1:
+        raise DataError(f"expected at least one image of each class, found {per_class}")
+    labelled = [sample for sample in dataset.samples if sample.label is not None]
+    if not labelled:
+        raise DataError(f"expected labelled images in {dataset.root}, found none with a label")
+    strata = strata_of(labelled, by, dataset)
+    names = sorted(set(strata))
+    number = {stratum: i for i, stratum in enumerate(names)}
+    stratum = np.array([number[s] for s in strata], np.int64)
+    person = numbered(sample.group for sample in labelled)
+    unknown = person < 0
+    person[unknown] = person.max(initial=-1) + 1 + np.arange(unknown.sum())
+
+    chance = np.random.default_rng(seed).random(len(labelled))
+    turn = _turns(stratum, person, chance)
+    order = np.lexsort((chance, turn, stratum))
+    place = _places(stratum[order])
+    rows = np.sort(order[place < (len(labelled) if per_class is None else per_class)])
+    kept = [labelled[i] for i in rows.tolist()]
+    there, drawn = (np.bincount(s, minlength=len(names)).tolist() for s in (stratum, stratum[rows]))
+    return Drawn(
+        dataset.subset(kept),
+        per_class or 0,
+        {name: (there[i], drawn[i]) for i, name in enumerate(names)},
+        (len({s.group for s in labelled} - {None}), len({s.group for s in kept} - {None})),
+        len(dataset) - len(labelled),
+    )
+
+
+def where(dataset: Dataset, wanted: Mapping[str, Collection[str]]) -> Dataset:
+    """Only the images that have one of the wanted values in each of the columns.
+
+    Args:
+        dataset: any.
+        wanted: values by ``class``, ``split`` or the name of an attribute; an empty text is for none.
+
+    Raises:
+        DataError: no image has such an attribute, or none has these values.
+    """
+    keep = np.ones(len(dataset), bool)
+    for name, values in wanted.items():
+        keep &= [value in values for value in _column(dataset.samples, name, dataset)]
+    if not keep.any():
+        asked = " and ".join(f"{name} {' or '.join(values)}" for name, values in wanted.items())
+        raise DataError(f"no image of {dataset.root} has {asked}; see 'fer dataset info'")
+    return dataset.subset([dataset.samples[i] for i in np.flatnonzero(keep)])
+
+
+def strata_of(samples: Sequence[Sample], by: Sequence[str], dataset: Dataset) -> list[Stratum]:
+    """Class and values of the columns ``by`` of each sample, as text.
+
+    Raises:
+        DataError: no sample has a value in such a column.
+    """
+    columns = [_column(samples, name, dataset) for name in by]
+    return list(zip([sample.label or "" for sample in samples], *columns, strict=True))
+
+
+def _column(samples: Sequence[Sample], name: str, dataset: Dataset) -> list[str]:
+    if name == "split":
+        column = [sample.split or "" for sample in samples]
+    elif name == "class":
+        column = [sample.label or "" for sample in samples]
+    else:
+        column = [sample.attributes.get(name, "") for sample in samples]
+    if not any(column):
+        known = sorted({key for sample in samples for key in sample.attributes})
+        listed = "".join(f", {key}" for key in known)
+        raise DataError(f"no image of {dataset.root} has a {name!r}; known are class, split{listed}")
+    return column
+
+
+def _turns(stratum: np.ndarray, person: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """For each row how many images of the same person and stratum come before it, in an order by chance."""
+    order = np.lexsort((chance, person, stratum))
+    key = stratum[order] * (int(person.max(initial=0)) + 1) + person[order]
+    turns = np.empty(len(stratum), np.int64)
+    turns[order] = _places(key)
+    return turns
+
+
+def _places(sorted_keys: np.ndarray) -> np.ndarray:
+    """Position of each entry among those that are equal to it, which lie side by side."""
+    if not len(sorted_keys):
+        return np.zeros(0, np.int64)
+    begins = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1]])
+    return np.arange(len(sorted_keys)) - np.repeat(begins, np.diff(np.r_[begins, len(sorted_keys)]))
+
+
+PARTS = ("train", "val", "test")
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How images are divided.
+
+    Attributes:
+        val, test: shares of the images, 0 to 1; training gets the rest.
+        by: attributes that are kept in proportion beside the classes, such as ``source``.
+        by_group: keep all images of one person in one part, where persons are known.
+        within: divide only the images that are in this part now, and leave the others where they are.
+        held_out: values of ``source`` all of whose images go to the test part.
+        seed: the same seed divides the same.
+    """
+
+    val: float = 0.0
+    test: float = 0.2
+    by: tuple[str, ...] = ()
+    by_group: bool = True
+    within: str | None = None
+    held_out: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.val, self.test) < 0 or self.val + self.test >= 1:
+            raise DataError(
+                f"expected shares of val and test that leave something for training, found {self.val} and {self.test}"
+            )
+        if self.val + self.test == 0 and not self.held_out:
+            raise DataError("expected a share for val or test, or a source that is held out, found none")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each part that has one."""
+        shares = {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
+        return {part: share for part, share in shares.items() if share > 0}
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """A data set whose images all have a part.
+
+    Attributes:
+        dataset: the same images.
+        counts: images of each class in each part, by class and part.
+        persons: known persons in each part.
+        shared_persons: persons in more than one part, which only parts that were given before can cause, or
+            ``by_group=False``.
+    """
+
+    dataset: Dataset
+    counts: Mapping[str, Mapping[str, int]]
+    persons: Mapping[str, int]
+    shared_persons: tuple[str, ...]
+
+
+def split_dataset(dataset: Dataset, settings: SplitSettings) -> SplitResult:
+    """Divide a data set.
+
+    Raises:
+        DataError: persons or images are too few for every class to be in every part, or there is nothing to
+            divide.
+    """
+    chosen = [i for i, s in enumerate(dataset.samples) if settings.within in (None, s.split)]
+    if not chosen:
+        raise DataError(f"expected images in the part {settings.within!r} of {dataset.root}, found none")
+    parts: list[str | None] = [sample.split for sample in dataset.samples]
+    free = []
+    for i in chosen:
+        if dataset.samples[i].attributes.get("source") in settings.held_out:
+            parts[i] = "test"
+        else:
+            free.append(i)
+    _check_sources(dataset, settings)
+    if free:
+        names = list(settings.shares)
+        for i, number in zip(
+            free, _divided([dataset.samples[i] for i in free], dataset, settings), strict=True
+        ):
+            parts[i] = names[number]
+    samples = [
+        s if s.split == part else Sample(s.path, s.label, part, s.group, s.box, s.attributes)
+        for s, part in zip(dataset.samples, parts, strict=True)
+    ]
+    return _described(dataset.subset(samples))
+
+
+def _divided(samples: Sequence[Sample], dataset: Dataset, settings: SplitSettings) -> list[int]:
+    y = numbered(sample.label for sample in samples)
+    strata = numbered(strata_of(samples, settings.by, dataset))
+    persons = numbered(sample.group if settings.by_group else None for sample in samples)
+    classes = sorted({sample.label for sample in samples} - {None}, key=str)
+    shares = list(settings.shares.values())
+    _check_enough(y, persons, [str(cls) for cls in classes], list(settings.shares))
+    for attempt in range(_ATTEMPTS):
+        part = assign_groups(strata, persons, shares, settings.seed + 1000 * attempt)
+        missing = [cls for k, cls in enumerate(classes) if len(np.unique(part[y == k])) < len(shares)]
+        if not missing and len(np.unique(part)) == len(shares):
+            return part.tolist()
+    raise DataError(
+        f"no division found that has {', '.join(map(str, missing)) or 'pictures'} in all of "
+        f"{', '.join(settings.shares)} with every person in one part; add persons, make the small parts larger, or "
+        "divide without regard to persons (--no-group)"
+    )
+
+
+def _check_enough(y: np.ndarray, persons: np.ndarray, classes: list[str], parts: list[str]) -> None:
+    for k, cls in enumerate(classes):
+        rows = persons[y == k]
+        n = len(np.unique(rows[rows >= 0])) + int((rows < 0).sum())
+        if n < len(parts):
+            what = "person" if (rows >= 0).any() else "picture"
+            raise DataError(
+                f"class {cls!r} has only {n} {what}{'s' if n != 1 else ''}, but {', '.join(parts)} need one each; add "
+                f"{what}s, leave the class out (fer dataset map), or make fewer parts"
+            )
+
+
+def _check_sources(dataset: Dataset, settings: SplitSettings) -> None:
+    if settings.held_out:
+        known = {sample.attributes.get("source") for sample in dataset.samples} - {None}
+        if unknown := sorted(set(settings.held_out) - known):
+            found = ", ".join(sorted(map(str, known))) or "none"
+            raise DataError(f"no image has the source {', '.join(unknown)}; known sources: {found}")
+
+
+def _described(dataset: Dataset) -> SplitResult:
+    counts: dict[str, dict[str, int]] = {}
+    parts_of: dict[str, set[str]] = {}
+    for sample in dataset.samples:
+        row = counts.setdefault(sample.label or "", {})
+        part = sample.split or ""
+        row[part] = row.get(part, 0) + 1
+        if sample.group is not None:
+            parts_of.setdefault(sample.group, set()).add(part)
+    persons = {part: sum(part in parts for parts in parts_of.values()) for part in PARTS}
+    shared = tuple(sorted(group for group, parts in parts_of.items() if len(parts) > 1))
+    return SplitResult(dataset, dict(sorted(counts.items())), persons, shared)

@@ -1,0 +1,172 @@
+"""What every reader of annotations gives: a data set with boxes, and a list of what could not be used."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+from ferkit.core.errors import DataError
+from ferkit.core.files import file_sha256
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, image_paths
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Annotated images.
+
+    Attributes:
+        dataset: one sample an image: of several marked faces the largest.
+        problems: (path, reason) of everything that was found and not used, or used in part; the path is that of a
+            image, of a file of annotations, or a name in one.
+        further: the other marked faces of images with several, sorted by path; their samples' paths are those of
+            the data set.
+        sizes_wh: width and height that the annotations claim for images, by path, where they claim one: that tells
+            whether a photo was turned upright before it was marked.
+    """
+
+    dataset: Dataset
+    problems: tuple[tuple[str, str], ...] = ()
+    further: tuple[Sample, ...] = ()
+    sizes_wh: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def annotated(
+    root: Path,
+    source_root: Path,
+    faces: Iterable[Sample],
+    problems: list[tuple[str, str]],
+    sizes_wh: Mapping[str, tuple[int, int]] | None = None,
+) -> Annotated:
+    """Sort marked faces into one an image and the rest.
+
+    Args:
+        root: what was read, for messages and the name.
+        source_root: the folder that the samples' paths are relative to.
+        faces: in any order, several of an image allowed.
+        problems: what was not used.
+        sizes_wh: see :class:`Annotated`.
+
+    Raises:
+        DataError: no face is left.
+    """
+    by_path: dict[str, list[Sample]] = {}
+    for face in faces:
+        by_path.setdefault(face.path, []).append(face)
+    if not by_path:
+        first = f"; the first of {len(problems)} problems: {': '.join(problems[0])}" if problems else ""
+        raise DataError(f"expected annotated images in {root}, found none that can be used{first}")
+    for several in by_path.values():
+        several.sort(key=lambda face: -area(face.box))
+    largest = tuple(several[0] for several in by_path.values())
+    further = tuple(face for path in sorted(by_path) for face in by_path[path][1:])
+    name = root.resolve().stem if root.is_file() else root.resolve().name
+    dataset = Dataset(name, root, largest, FileSource(source_root))
+    return Annotated(dataset, tuple(problems), further, MappingProxyType(dict(sizes_wh or {})))
+
+
+def area(box: Box | None) -> float:
+    """Square pixels; 0 without a box."""
+    return 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1])
+
+
+def checked_box(left: float, top: float, right: float, bottom: float) -> Box:
+    """The box, cut off at the image's left and upper border; its other borders are known only to the image.
+
+    Raises:
+        DataError: a corner is no number, inverted or empty, or wholly left of or above the image.
+    """
+    try:
+        box = tuple(float(value) for value in (left, top, right, bottom))
+    except (TypeError, ValueError):
+        raise DataError(f"the box {[left, top, right, bottom]} holds something that is no number") from None
+    shown = f"{box[0]:g},{box[1]:g},{box[2]:g},{box[3]:g}"
+    if not all(abs(value) < 1e7 for value in box):  # also catches NaN
+        raise DataError(f"the box {shown} is not finite")
+    if box[2] <= box[0] or box[3] <= box[1]:
+        kind = "inverted" if box[2] < box[0] or box[3] < box[1] else "empty"
+        raise DataError(f"the box {shown} is {kind}")
+    if box[2] <= 0 or box[3] <= 0:
+        raise DataError(f"the box {shown} lies outside the image")
+    return max(box[0], 0.0), max(box[1], 0.0), box[2], box[3]
+
+
+class ImageIndex:
+    """Images below a folder by their names.
+
+    Names are compared composed (NFC), so that names typed on a Mac are found; upper and lower case count only where
+    they tell two images apart.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        DataError: it is no folder, or it cannot be listed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise DataError(f"expected a folder of images, found nothing at {root}; check the path")
+        self._root = root
+        self.paths = [path.as_posix() for path in image_paths(root)]
+        self._by_name: dict[str, list[str]] = {}
+        for path in self.paths:
+            self._by_name.setdefault(_name(path).casefold(), []).append(path)
+
+    def find(self, name: str, near: str = "") -> str:
+        """Path of the image called ``name``, relative to the root.
+
+        Args:
+            name: a file name, or a path whose folders help to choose between images of one name.
+            near: path of the file that speaks of it, relative to the root: of several images of one name the one
+                whose folders share most words with it is meant.
+
+        Raises:
+            DataError: there is none, or it cannot be told which of several different ones.
+        """
+        name = name.replace("\\", "/")
+        wanted = _name(name)
+        candidates = self._by_name.get(wanted.casefold(), [])
+        candidates = [path for path in candidates if _name(path) == wanted] or candidates
+        if not candidates:
+            raise DataError("there is no image of this name")
+        if len(candidates) == 1:
+            return candidates[0]
+        hints = _words(name.rpartition("/")[0]) | _words(near)
+        shared = [len(hints & _words(path.rpartition("/")[0])) for path in candidates]
+        best = [path for path, n in zip(candidates, shared, strict=True) if n == max(shared)]
+        if len(best) > 1 and not self._same_content(best):
+            raise DataError(f"several different images have this name: {', '.join(best[:3])}")
+        return best[0]
+
+    def _same_content(self, paths: Iterable[str]) -> bool:
+        files = [self._root / path for path in paths]
+        if len({file.stat().st_size for file in files}) > 1:
+            return False
+        return len({file_sha256(file) for file in files}) == 1
+
+
+def files_below(root: Path, suffix: str) -> list[str]:
+    """Relative POSIX paths of the files with this suffix (lower case, with its dot) below ``root``, sorted."""
+    found = []
+    for folder, subfolders, names in os.walk(root, followlinks=False):
+        subfolders[:] = [name for name in subfolders if name[0] != "." and name != "__MACOSX"]
+        relative = PurePosixPath(Path(folder).relative_to(root).as_posix())
+        found += [
+            (relative / name).as_posix() for name in names if name[0] != "." and name.lower().endswith(suffix)
+        ]
+    return sorted(found)
+
+
+def _name(path: str) -> str:
+    return unicodedata.normalize("NFC", path.rpartition("/")[2])
+
+
+def _words(path: str) -> set[str]:
+    """Words of a path: ``Training/[라벨]EMOIMG_기쁨_TRAIN`` has training, 라벨, emoimg, 기쁨, train."""
+    return set(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", path).casefold()))

@@ -1,0 +1,316 @@
+"""Find leaks: images and persons that stand on both sides of a split."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ferkit.core.console import Progress
+from ferkit.core.errors import DataError
+from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
+from ferkit.datasets.image_stats import ImageStats, image_stats
+
+
+@dataclass(frozen=True)
+class LeakPairs:
+    """Rows that leak in one way.
+
+    Attributes:
+        test: int64 (m,), test rows that leak.
+        partner: int64 (m,), the training row that is most like each.
+        score: (m,), how like, 0..1.
+        train: int64, the training rows that leak.
+    """
+
+    test: np.ndarray
+    partner: np.ndarray
+    score: np.ndarray
+    train: np.ndarray
+
+
+def exact_overlap(test: np.ndarray, first: np.ndarray) -> LeakPairs:
+    """Rows of which the other side has the same bytes or pixels."""
+    train_of = _least_row(first, ~test)
+    leaks = test & (train_of[first] >= 0)
+    given_away = ~test & (_least_row(first, test)[first] >= 0)
+    rows = np.flatnonzero(leaks)
+    return LeakPairs(rows, train_of[first[rows]], np.ones(len(rows)), np.flatnonzero(given_away))
+
+
+def near_overlap(test: np.ndarray, copies: Copies) -> LeakPairs:
+    """Rows that are near-duplicates of the other side, and no exact copies of it."""
+    n, first = len(test), copies.first
+    train_of, test_of = _least_row(first, ~test), _least_row(first, test)
+    best, partner, given_away = np.zeros(n), np.full(n, -1), np.zeros(n, bool)
+    for (a, b), likeness in zip(copies.near, copies.likeness, strict=True):
+        for here, there in ((a, b), (b, a)):
+            if test_of[here] >= 0 and train_of[there] >= 0:
+                given_away[there] = True
+                if likeness > best[here]:
+                    best[here], partner[here] = likeness, train_of[there]
+    # What was found for the first of each set of exact copies holds for all of them.
+    exact = train_of[first] >= 0
+    rows = np.flatnonzero(test & (partner[first] >= 0) & ~exact)
+    train = np.flatnonzero(~test & given_away[first] & (test_of[first] < 0))
+    return LeakPairs(rows, partner[first[rows]], best[first[rows]], train)
+
+
+def person_overlap(test: np.ndarray, person: list[str | None]) -> LeakPairs:
+    """Rows whose person is on the other side too."""
+    train_rows: dict[str, int] = {}
+    for row in np.flatnonzero(~test)[::-1]:
+        if person[row] is not None:
+            train_rows[str(person[row])] = int(row)
+    in_test = {person[row] for row in np.flatnonzero(test)}
+    rows = np.array([r for r in np.flatnonzero(test) if person[r] in train_rows], np.int64)
+    partner = np.array([train_rows[str(person[row])] for row in rows], np.int64)
+    shared = in_test & train_rows.keys()
+    train = np.array([row for row in np.flatnonzero(~test) if person[row] in shared], np.int64)
+    return LeakPairs(rows, partner, np.ones(len(rows)), train)
+
+
+def _least_row(first: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """(n,): for each first row the lowest row among those that are its exact copies; -1 if there is none."""
+    least = np.full(len(first), -1)
+    rows = np.flatnonzero(among)[::-1]
+    least[first[rows]] = rows
+    return least
+
+
+Kind = Literal["exact", "near", "person"]
+KINDS: tuple[Kind, ...] = ("exact", "near", "person")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakSettings:
+    """What is looked for.
+
+    Attributes:
+        near: look for near-duplicates too, and not for exact copies alone.
+        persons: count a person who is on both sides as a leak.
+        copies: what counts as a near-duplicate.
+        max_pairs: pairs that are kept as examples; counts and rows are always whole.
+    """
+
+    near: bool = True
+    persons: bool = True
+    copies: CopySettings = field(default_factory=CopySettings)
+    max_pairs: int = 1000
+
+
+@dataclass(frozen=True)
+class LeakPair:
+    """A test image, and the training image that gives it away.
+
+    Attributes:
+        train, test: paths within their data sets.
+        kind: ``exact``: same bytes or pixels; ``near``: the same image re-encoded, cropped, mirrored, brightened …;
+            ``person``: the same person in another image.
+        score: 1 for exact copies and known persons; the likeness, 0..1, of near-duplicates.
+        person: who it is, for pairs of that kind.
+    """
+
+    train: str
+    test: str
+    kind: Kind
+    score: float
+    person: str | None = None
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What a test part shares with the training part.
+
+    Attributes:
+        pairs: examples, the gravest kind first, then by score: for each leaking test image the training
+            image that is most like it; for each shared person one pair.
+        test_rows: for each kind, int64 positions in the test data set's samples of all that leak, ascending.
+        train_rows: the same on the side of training.
+        n_train, n_test: rows compared.
+        n_persons: persons on both sides.
+        persons_known: share of the compared rows whose person is known, 0..1.
+        unreadable: path and reason of images that could not be compared.
+        settings: what was looked for.
+    """
+
+    pairs: tuple[LeakPair, ...]
+    test_rows: Mapping[Kind, np.ndarray]
+    train_rows: Mapping[Kind, np.ndarray]
+    n_train: int
+    n_test: int
+    n_persons: int
+    persons_known: float
+    unreadable: tuple[tuple[str, str], ...]
+    settings: LeakSettings
+
+    @property
+    def leaking(self) -> np.ndarray:
+        """Positions of the test rows that leak in any way, ascending."""
+        return np.unique(np.concatenate([self.test_rows[kind] for kind in KINDS]))
+
+    def __bool__(self) -> bool:
+        """Whether anything leaks."""
+        return bool(len(self.leaking))
+
+    def sentence(self) -> str:
+        """What was found, in one line."""
+        if not self:
+            return f"no leaks among {self.n_test:,} test and {self.n_train:,} training images"
+        found = [
+            f"{len(self.test_rows['exact']):,} exact copies" if len(self.test_rows["exact"]) else "",
+            f"{len(self.test_rows['near']):,} near-duplicates" if len(self.test_rows["near"]) else "",
+            f"{len(self.test_rows['person']):,} images of {self.n_persons:,} persons who are in both"
+            if len(self.test_rows["person"])
+            else "",
+        ]
+        return f"{len(self.leaking):,} of {self.n_test:,} test images leak from training: " + ", ".join(
+            part for part in found if part
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON values: counts, shares and the example pairs."""
+        return {
+            "train_rows": self.n_train,
+            "test_rows": self.n_test,
+            "leaking_test_rows": len(self.leaking),
+            "leaking_share": len(self.leaking) / max(1, self.n_test),
+            "test_rows_by_kind": {kind: len(self.test_rows[kind]) for kind in KINDS},
+            "train_rows_by_kind": {kind: len(self.train_rows[kind]) for kind in KINDS},
+            "persons_on_both_sides": self.n_persons,
+            "persons_known": self.persons_known,
+            "unreadable": len(self.unreadable),
+            "settings": dataclasses.asdict(self.settings),
+            "pairs": [
+                {key: value for key, value in dataclasses.asdict(pair).items() if value is not None}
+                for pair in self.pairs
+            ],
+            "pairs_are_all": len(self.pairs) < self.settings.max_pairs,
+        }
+
+
+def find_leaks(
+    dataset: Dataset,
+    train: np.ndarray,
+    test: np.ndarray,
+    settings: LeakSettings | None = None,
+    *,
+    identities: Sequence[str | None] | None = None,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Leaks:
+    """What the test rows of a data set share with its training rows.
+
+    All copies among both parts are found at once and kept in the cache, so that further splits of the same
+    images cost next to nothing.
+
+    Args:
+        dataset: the images.
+        train, test: int positions in ``dataset.samples``; no row is in both.
+        settings: what is looked for.
+        identities: (len(dataset),) who is shown, where this is known better than from the samples' groups,
+            for example :func:`ferkit.audit.checks.cluster_identities` of identity embeddings.
+        cache_dir: folder of all caches; None keeps nothing.
+        workers: threads that read images; one a core if None.
+        progress: is told how far it is; None shows nothing.
+
+    Raises:
+        DataError: positions that are not of the data set, or rows on both sides.
+        FerkitError: the cache cannot be written.
+    """
+    settings, progress = settings or LeakSettings(), progress or Progress("", quiet=True)
+    train, test = _positions(train, len(dataset), "train"), _positions(test, len(dataset), "test")
+    both = np.intersect1d(train, test)
+    if len(both):
+        raise DataError(
+            f"expected training and test rows apart, found {len(both)} in both, the first "
+            f"{dataset.samples[both[0]].path}; draw the split again"
+        )
+    rows = np.union1d(train, test)
+    used = dataset if len(rows) == len(dataset) else dataset.subset([dataset.samples[i] for i in rows])
+    seen = image_stats(used, cache_dir, workers=workers, progress=progress)
+    wanted = settings.copies if settings.near else None
+    copies = find_copies(seen, wanted, cache_dir=cache_dir, workers=workers, progress=progress)
+    who = [s.group for s in dataset.samples] if identities is None else list(identities)
+    rivals = _Rivals(
+        np.isin(rows, test), rows, [sample.path for sample in used.samples], [who[row] for row in rows]
+    )
+    return _assemble(rivals, copies, seen, settings)
+
+
+def find_leaks_between(
+    train: Dataset,
+    test: Dataset,
+    settings: LeakSettings | None = None,
+    *,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Leaks:
+    """What a test data set shares with another one that is trained on; persons are compared by name.
+
+    Positions in the result are those of each data set's own samples; see :func:`find_leaks`.
+    """
+    settings, progress = settings or LeakSettings(), progress or Progress("", quiet=True)
+    surveys = [image_stats(part, cache_dir, workers=workers, progress=progress) for part in (train, test)]
+    seen = surveys[0].joined(surveys[1])
+    side = np.arange(len(seen)) >= len(train)
+    wanted = settings.copies if settings.near else None
+    copies = find_copies(seen, wanted, side=side, cache_dir=cache_dir, workers=workers, progress=progress)
+    samples = (*train.samples, *test.samples)
+    own = np.concatenate([np.arange(len(train)), np.arange(len(test))])
+    rivals = _Rivals(side, own, [sample.path for sample in samples], [sample.group for sample in samples])
+    return _assemble(rivals, copies, seen, settings)
+
+
+@dataclass(frozen=True)
+class _Rivals:
+    """The compared rows: whether each is of the test part, its position in its data set, its path, and who it is."""
+
+    test: np.ndarray
+    position: np.ndarray
+    path: list[str]
+    person: list[str | None]
+
+
+def _assemble(rivals: _Rivals, copies: Copies, seen: ImageStats, settings: LeakSettings) -> Leaks:
+    found: dict[Kind, LeakPairs] = {
+        "exact": exact_overlap(rivals.test, copies.first),
+        "near": near_overlap(rivals.test, copies),
+        "person": person_overlap(
+            rivals.test, rivals.person if settings.persons else [None] * len(rivals.test)
+        ),
+    }
+    pairs: list[LeakPair] = []
+    for kind, crossing in found.items():
+        shown: set[str | None] = set()
+        for i in np.argsort(-crossing.score, kind="stable"):
+            t, r = crossing.test[i], crossing.partner[i]
+            person = rivals.person[t] if kind == "person" else None
+            if len(pairs) == settings.max_pairs or (person is not None and person in shown):
+                continue
+            shown.add(person)
+            pairs.append(LeakPair(rivals.path[r], rivals.path[t], kind, float(crossing.score[i]), person))
+    known = sum(person is not None for person in rivals.person)
+    return Leaks(
+        tuple(pairs),
+        {kind: np.sort(rivals.position[crossing.test]) for kind, crossing in found.items()},
+        {kind: np.sort(rivals.position[crossing.train]) for kind, crossing in found.items()},
+        int((~rivals.test).sum()),
+        int(rivals.test.sum()),
+        len({rivals.person[row] for row in found["person"].test}),
+        known / max(1, len(rivals.person)),
+        tuple((rivals.path[row], reason) for row, reason in sorted(seen.errors.items())),
+        settings,
+    )
+
+
+def _positions(rows: np.ndarray, n: int, name: str) -> np.ndarray:
+    rows = np.unique(np.asarray(rows))
+    if rows.dtype.kind not in "iu" or not len(rows) or rows[0] < 0 or rows[-1] >= n:
+        raise DataError(f"expected {name} rows as positions 0..{n - 1} of the data set, found {rows}")
+    return rows.astype(np.int64)

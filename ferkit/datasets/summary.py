@@ -1,0 +1,364 @@
+"""Summarize a data set in numbers and plots."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ferkit.core.console import Progress, map_ahead
+from ferkit.core.errors import ImageError
+from ferkit.core.fonts import can_draw, plot_families
+from ferkit.core.labels import LabelSet
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.images import ImageHeader, read_header
+from ferkit.datasets.tables import SOURCE, ArraySource, attribute_names
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+LOOKED_AT = 1000
+"""Images whose headers are read, unless all are asked for."""
+_CHANNELS = {
+    **dict.fromkeys(("1", "L", "I", "F", "I;16", "I;16B", "I;16L"), "gray"),
+    **{"LA": "gray with transparency", "RGBA": "colour with transparency", "CMYK": "CMYK"},
+}
+"""Pillow's modes in words; all others are colour."""
+_MANY = 12
+
+
+@dataclass(frozen=True)
+class Persons:
+    """Who is shown.
+
+    Attributes:
+        n: different persons.
+        n_unknown: images of nobody known.
+        fewest, median, most: images a person.
+        in_several_parts: persons with images in more than one of train, val and test.
+    """
+
+    n: int
+    n_unknown: int
+    fewest: int
+    median: float
+    most: int
+    in_several_parts: int
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What the files say of themselves, without decoding them.
+
+    Attributes:
+        n: files looked at.
+        sizes_wh: number of files by width and height, the most frequent first.
+        channels: number of files by kind of colour.
+        formats: number of files by format.
+        n_bytes: of all files looked at.
+        unreadable: path and reason of the others.
+    """
+
+    n: int
+    sizes_wh: Mapping[tuple[int, int], int]
+    channels: Mapping[str, int]
+    formats: Mapping[str, int]
+    n_bytes: int
+    unreadable: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Values:
+    """What images have in one attribute.
+
+    Attributes:
+        n: images that have it.
+        n_values: different values.
+        range: smallest, mean and largest value where all are numbers; else None.
+        counts: images by value, the most frequent first; empty for numbers and where there are more than twelve.
+    """
+
+    n: int
+    n_values: int
+    range: tuple[float, float, float] | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set in figures.
+
+    Attributes:
+        name, root: of the data set.
+        n: images.
+        counts: images by class, source and part; empty texts where unknown.
+        persons: who is shown.
+        n_boxes: images with the box of a face.
+        attributes: by name.
+        headers: sizes and colours.
+    """
+
+    name: str
+    root: Path
+    n: int
+    counts: Mapping[tuple[str, str, str], int]
+    persons: Persons
+    n_boxes: int
+    attributes: Mapping[str, Values]
+    headers: Headers
+
+    def by(self, *axes: int) -> dict[tuple[str, ...], int]:
+        """Images by some of class (0), source (1) and part (2), sorted."""
+        found: Counter[tuple[str, ...]] = Counter()
+        for key, n in self.counts.items():
+            found[tuple(key[axis] for axis in axes)] += n
+        return dict(sorted(found.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        rows = [
+            {"class": cls or None, "source": source or None, "split": part or None, "n": n}
+            for (cls, source, part), n in sorted(self.counts.items())
+        ]
+        headers = self.headers
+        return {
+            "name": self.name,
+            "root": str(self.root),
+            "n": self.n,
+            "counts": rows,
+            "persons": vars(self.persons),
+            "n_boxes": self.n_boxes,
+            "attributes": {name: vars(values) for name, values in self.attributes.items()},
+            "headers": {
+                "n": headers.n,
+                "sizes_wh": [[*size, n] for size, n in headers.sizes_wh.items()],
+                "channels": dict(headers.channels),
+                "formats": dict(headers.formats),
+                "n_bytes": headers.n_bytes,
+                "unreadable": [list(entry) for entry in headers.unreadable],
+            },
+        }
+
+
+def summarize(
+    dataset: Dataset, *, everything: bool = False, workers: int | None = None, progress: Progress
+) -> Summary:
+    """Count, and look at the headers of 1,000 images spread over the data set, or of all.
+
+    Args:
+        dataset: labelled or not.
+        everything: look at every header: a file that cannot be read is found for sure.
+        workers: threads that read; two a core if None, since they wait for the disk.
+        progress: is told of every header.
+    """
+    counts = Counter((s.label or "", s.attributes.get(SOURCE, ""), s.split or "") for s in dataset.samples)
+    names = [name for name in attribute_names(dataset.samples) if name != SOURCE]
+    return Summary(
+        dataset.name,
+        dataset.root,
+        len(dataset),
+        dict(counts),
+        _persons(dataset),
+        sum(sample.box is not None for sample in dataset.samples),
+        {name: _values(dataset, name) for name in names},
+        _headers(dataset, everything, workers, progress),
+    )
+
+
+def _persons(dataset: Dataset) -> Persons:
+    parts: dict[str, set[str | None]] = {}
+    counts: Counter[str] = Counter()
+    for sample in dataset.samples:
+        if sample.group is not None:
+            counts[sample.group] += 1
+            parts.setdefault(sample.group, set()).add(sample.split)
+    sizes = sorted(counts.values()) or [0]
+    several = sum(len(found) > 1 for found in parts.values())
+    n_unknown = len(dataset) - counts.total()
+    return Persons(len(counts), n_unknown, sizes[0], float(np.median(sizes)), sizes[-1], several)
+
+
+def _values(dataset: Dataset, name: str) -> Values:
+    found = Counter(s.attributes[name] for s in dataset.samples if name in s.attributes)
+    try:
+        numbers = np.array([float(value) for value in found])
+        mean = float(np.average(numbers, weights=list(found.values())))
+        low, high = float(numbers.min()), float(numbers.max())
+    except ValueError:
+        counts = dict(found.most_common()) if len(found) <= _MANY else {}
+        return Values(found.total(), len(found), None, counts)
+    return Values(found.total(), len(found), (low, mean, high), {})
+
+
+def _headers(dataset: Dataset, everything: bool, workers: int | None, progress: Progress) -> Headers:
+    n = len(dataset) if everything else min(len(dataset), LOOKED_AT)
+    positions = np.unique(np.linspace(0, len(dataset) - 1, n).astype(int)).tolist()
+    sizes: Counter[tuple[int, int]] = Counter()
+    channels: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
+    unreadable: list[tuple[str, str]] = []
+    n_bytes = 0
+
+    def look(position: int) -> tuple[Sample, ImageHeader | None, int, str]:
+        sample = dataset.samples[position]
+        try:
+            return sample, header_of(dataset, sample), dataset.source.stamp(sample.path).size, ""
+        except ImageError as error:
+            return sample, None, 0, str(error)
+        except OSError as error:
+            return sample, None, 0, f"cannot be read: {error.strerror or error}"
+
+    workers = workers or 2 * (os.cpu_count() or 1)
+    progress.start(len(positions))
+    for sample, header, length, reason in map_ahead(look, positions, workers=workers, ahead=16 * workers):
+        if header is None:
+            unreadable.append((sample.path, reason))
+        else:
+            sizes[header.size_wh] += 1
+            channels[_CHANNELS.get(header.mode, "colour")] += 1
+            formats[header.format] += 1
+            n_bytes += length
+        progress.update(1, failures=header is None)
+    return Headers(
+        len(positions),
+        dict(sizes.most_common()),
+        dict(channels.most_common()),
+        dict(formats.most_common()),
+        n_bytes,
+        tuple(unreadable),
+    )
+
+
+def header_of(dataset: Dataset, sample: Sample) -> ImageHeader:
+    """What an image's file says of it, or its array.
+
+    Raises:
+        ImageError: it is no image.
+        OSError: it cannot be read.
+    """
+    source = dataset.source
+    if isinstance(source, ArraySource):
+        height, width = source.images.shape[1:3]
+        gray = source.images.ndim == 3 or source.images.shape[3] == 1
+        return ImageHeader((width, height), (width, height), 1, "array", "L" if gray else "RGB")
+    if isinstance(source, FileSource):
+        with (source.root / sample.path).open("rb") as file:
+            return read_header(file)
+    return read_header(source.read(sample.path))
+
+
+_INK, _MUTED, _GRID = "#222222", "#666666", "#dddddd"
+_COLOURS = ("#2f6db3", "#d9822b", "#3b8f5a", "#8a5ea8", "#b3423a", "#6f6f6f", "#c9a227", "#3a9aa8")
+_MOST = 30
+_NONE = "unknown"
+
+
+def plot_summary(description: Summary, language: str | None = None) -> "Figure":
+    """Images by class, in colours by part and by source where there are several, and the sizes of the files.
+
+    Args:
+        description: of the data set.
+        language: ``en`` or ``ko`` for the names of classes; None as they are, or in English where no font can draw
+            them.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    classes = [cls for (cls,) in description.by(0)]
+    names = _names(classes, language)
+    panels = [("by part", 2)] if len(description.by(2)) > 1 or len(description.by(1)) < 2 else []
+    panels += [("by source", 1)] if len(description.by(1)) > 1 else []
+    height = 1.5 + 0.32 * max(4, min(len(classes), _MOST))
+    figure = Figure(
+        figsize=(10, height * len(panels) + 2.6), dpi=130, layout="constrained", facecolor="white"
+    )
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(panels) + 1, 1, height_ratios=[height] * len(panels) + [2.2], squeeze=False)[
+        :, 0
+    ]
+    for axes, (title, axis) in zip(rows, panels, strict=False):
+        _classes(axes, description, classes[:_MOST], names[:_MOST], axis, title)
+    _sizes(rows[-1], description)
+    persons = f", {description.persons.n:,} persons" if description.persons.n else ""
+    figure.suptitle(
+        f"{description.name}: {description.n:,} images{persons}", x=0.01, ha="left", fontsize=14, color=_INK
+    )
+    for text in figure.findobj(Text):
+        text.set_fontfamily(plot_families())
+    return figure
+
+
+def _classes(
+    axes: "Axes", description: Summary, classes: list[str], names: list[str], axis: int, title: str
+) -> None:
+    counts = description.by(0, axis)
+    values = [value for (value,) in description.by(axis)]
+    if axis == 2:
+        values.sort(key=lambda part: ("train", "val", "test").index(part) if part else 3)
+    at, left = np.arange(len(classes)), np.zeros(len(classes))
+    for i, value in enumerate(values):
+        width = np.array([counts.get((cls, value), 0) for cls in classes], float)
+        colour = _COLOURS[(i + 3 * (axis == 1)) % len(_COLOURS)]  # a source is no part
+        axes.barh(at, width, left=left, color=colour, height=0.72, label=value or _NONE)
+        left += width
+    for y, total in enumerate(left.tolist()):
+        axes.text(total, y, f" {int(total):,}", va="center", fontsize=9, color=_MUTED)
+    axes.set_yticks(at, names)
+    axes.set_ylim(len(classes) - 0.4, -0.6)
+    axes.set_xlim(0, left.max() * 1.12)
+    axes.set_title(f"Images of each class, {title}" if len(values) > 1 else "Images of each class",
+                   loc="left", fontsize=11, color=_INK)  # fmt: skip
+    if len(values) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _plain(axes, "x")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _sizes(axes: "Axes", description: Summary) -> None:
+    headers = description.headers
+    sides = np.repeat([max(size) for size in headers.sizes_wh], list(headers.sizes_wh.values()))
+    title = f"Longer side of {len(sides):,} files looked at, pixels"
+    if headers.unreadable:
+        title += f"; {len(headers.unreadable):,} more could not be read"
+    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    if not len(sides):
+        axes.set_axis_off()
+        return
+    values, counts = np.unique(sides, return_counts=True)
+    if len(values) <= 8:
+        at = np.arange(len(values))
+        axes.bar(at, counts, 0.6, color=_COLOURS[0])
+        axes.set_xticks(at, [f"{value:,}" for value in values])
+        axes.set_xlim(-1, max(len(values), 5))
+    else:
+        bins = np.geomspace(values[0] * 0.98, values[-1] * 1.02, 41)
+        axes.hist(sides, bins.tolist(), color=_COLOURS[0])
+        axes.set_xscale("log")
+        ticks = [t for t in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if bins[0] <= t <= bins[-1]]
+        axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+        axes.minorticks_off()
+    _plain(axes, "y")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _names(classes: list[str], language: str | None) -> list[str]:
+    named = [cls for cls in classes if cls]
+    if named and (language is not None or not can_draw(named)):
+        shown = LabelSet(tuple(named)).display(language or "en")
+        if can_draw(shown):
+            named = list(shown)
+    return [_NONE, *named] if "" in classes else named
+
+
+def _plain(axes: "Axes", grid: Literal["x", "y"]) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_MUTED)
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid, color=_GRID, linewidth=0.7)
+    axes.tick_params(length=0, labelsize=9)

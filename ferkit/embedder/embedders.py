@@ -1,0 +1,320 @@
+"""Open embedders by name: networks, HOG and facial landmarks."""
+
+import functools
+import os
+import tomllib
+import weakref
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ferkit.core.errors import DataError, DependencyError, SettingsMismatchError, WeightsError
+from ferkit.core.files import file_sha256, fingerprint
+from ferkit.core.weights import entry_of, weights_dir, weights_file
+from ferkit.embedder.onnx_network import input_format, load_graph, open_network
+from ferkit.embedder.settings import Channels, EmbedderSettings, Resize, resize_crops, to_gray
+
+_CELL = 8
+_ORIENTATIONS = 8
+_BLOCK = 2
+
+
+class HogEmbedder:
+    """Histograms of oriented gradients on gray crops (Dalal and Triggs 2005, by scikit-image).
+
+    8 orientations, cells of 8x8 pixels, blocks of 2x2 cells: 1,568 numbers at 64x64 pixels.
+    """
+
+    def __init__(self, settings: EmbedderSettings) -> None:
+        self.name = settings.backbone
+        self.weights_path: Path | None = None
+        self.licence = "no weights"
+        self.settings = settings
+        self.input_size_wh = settings.input_size_wh
+        self.resize = settings.resize
+        self.fingerprint = fingerprint(settings)
+        blocks_x, blocks_y = (side // _CELL - _BLOCK + 1 for side in settings.input_size_wh)
+        self.dim = blocks_x * blocks_y * _BLOCK * _BLOCK * _ORIENTATIONS
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """float32 (n, dim), blocks L2-Hys-normalised, for uint8 RGB ``crops`` (n, H, W, 3) of any size."""
+        from skimage.feature import hog
+
+        gray = to_gray(resize_crops(crops, self.input_size_wh, self.resize))
+        features = np.empty((len(gray), self.dim), np.float32)
+        for row, image in zip(features, gray, strict=True):
+            row[:] = hog(image, _ORIENTATIONS, (_CELL, _CELL), (_BLOCK, _BLOCK), block_norm="L2-Hys")
+        return features
+
+
+N_LANDMARKS = 478
+N_BLENDSHAPES = 52
+_EYE_CORNERS = [33, 133], [362, 263]  # left and right eye as seen in the image
+
+
+class LandmarkEmbedder:
+    """MediaPipe's 478 landmarks (1,434 numbers) or 52 blendshapes.
+
+    Landmarks are centred on their mean, turned until the eyes are level, and scaled to a root mean square
+    distance of 1 from the centre, so that neither place, roll nor size of the face is left in them. A crop in
+    which no face is found gives a row of NaN.
+
+    Raises:
+        DependencyError: mediapipe is not installed.
+        WeightsError: the file is no FaceLandmarker.
+    """
+
+    def __init__(self, settings: EmbedderSettings, weights_path: Path, licence: str) -> None:
+        self.settings = settings
+        self.name = settings.backbone
+        self.input_size_wh = settings.input_size_wh
+        self.resize = settings.resize
+        self.fingerprint = fingerprint(settings)
+        self.weights_path: Path | None = weights_path
+        self.licence = licence
+        self._blendshapes = settings.backbone == "mediapipe-blendshapes"
+        self.dim = N_BLENDSHAPES if self._blendshapes else N_LANDMARKS * 3
+        self._landmarker = _open_landmarker(weights_path, self._blendshapes)
+        weakref.finalize(self, _forget, self._landmarker)
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3) of any size; NaN where no face is found.
+
+        Raises:
+            DataError: crops of another shape or type.
+        """
+        import mediapipe
+
+        crops = resize_crops(crops, self.input_size_wh, self.resize)
+        features = np.full((len(crops), self.dim), np.nan, np.float32)
+        for row, crop in zip(features, crops, strict=True):
+            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(crop))
+            found = self._landmarker.detect(image)
+            if found.face_landmarks:
+                row[:] = self._scores(found) if self._blendshapes else self._shape(found)
+        return features
+
+    def _scores(self, found: Any) -> np.ndarray:
+        return np.array([category.score for category in found.face_blendshapes[0]], np.float32)
+
+    def _shape(self, found: Any) -> np.ndarray:
+        width, height = self.input_size_wh
+        points = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]]) * (width, height, width)
+        return normalized_points(points).astype(np.float32).reshape(-1)
+
+
+def normalized_points(points: np.ndarray) -> np.ndarray:
+    """Points (478, 3) without place, roll and size: mean 0, eyes level, root mean square distance 1."""
+    points = points - points.mean(axis=0)
+    left, right = (points[corners, :2].mean(axis=0) for corners in _EYE_CORNERS)
+    angle = np.arctan2(*(right - left)[::-1])
+    cos, sin = np.cos(angle), np.sin(angle)
+    points[:, :2] = points[:, :2] @ np.array([[cos, -sin], [sin, cos]])
+    return points / np.sqrt((points**2).sum(axis=1).mean())
+
+
+def _forget(landmarker: Any) -> None:
+    """Close it. At the interpreter's end MediaPipe's threads are gone and its ``__del__`` would fail noisily:
+    then leave it to the system."""
+    try:
+        landmarker.close()
+    except RuntimeError:
+        landmarker._handle = None
+
+
+def _open_landmarker(path: Path, blendshapes: bool) -> Any:
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from mediapipe.tasks.python import BaseOptions, vision
+    except ImportError as error:
+        raise DependencyError(
+            f"MediaPipe landmarks need mediapipe ({error}); install it with: pip install 'ferkit[mediapipe]'"
+        ) from None
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
+        output_face_blendshapes=blendshapes,
+        min_face_detection_confidence=0.1,  # what is shown to it are faces; it need not doubt that
+        min_face_presence_confidence=0.1,
+    )
+    try:
+        return vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"expected MediaPipe's face_landmarker.task, but {path} cannot be used: {reason}"
+        ) from None
+
+
+_OF_A_FILE = "onnx:"
+_MEDIAPIPE = frozenset({"mediapipe-landmarks", "mediapipe-blendshapes"})
+_FILE_LICENCE = "unknown; ask where the file comes from"
+
+
+class Embedder(Protocol):
+    """An open backbone: a :class:`ferkit.core.types.Embedder` that knows what it was made of."""
+
+    name: str
+    dim: int
+    input_size_wh: tuple[int, int]
+    fingerprint: str
+    settings: EmbedderSettings
+    resize: Resize
+    weights_path: Path | None
+    licence: str
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3) of any size."""
+        ...
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How a network of one's own wants its input; None takes what its graph says, or the usual.
+
+    Attributes:
+        size_wh: pixels; only for graphs that take any size.
+        channels: ``rgb``, ``bgr`` or ``gray``; usually ``rgb``, for one channel ``gray``.
+        scale, offset: the input is ``pixel * scale + offset``; usually the raw pixels, 0..255.
+    """
+
+    size_wh: tuple[int, int] | None = None
+    channels: Channels | None = None
+    scale: float | tuple[float, ...] | None = None
+    offset: float | tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A row of the registry.
+
+    Attributes:
+        weights: what :mod:`ferkit.core.weights` calls its file, None if it has none.
+        settings: without the digest of the weights.
+    """
+
+    weights: str | None
+    settings: EmbedderSettings
+
+
+@functools.cache
+def known_backbones() -> dict[str, Backbone]:
+    """Every backbone by its name; ``onnx:FILE`` is one more, for any network."""
+    text = resources.files("ferkit.embedder").joinpath("backbones.toml").read_text(encoding="utf-8")
+    backbones = {}
+    for name, row in tomllib.loads(text).items():
+        weights = row.pop("weights", None)
+        backbones[name] = Backbone(weights, EmbedderSettings(backbone=name, weights_sha256=None, **row))
+    return backbones
+
+
+def open_embedder(
+    spec: str,
+    *,
+    weights: Path | None = None,
+    tap: str | None = None,
+    pool_hw: tuple[int, int] | None = None,
+    options: InputOptions | None = None,
+    threads: int | None = None,
+) -> Embedder:
+    """Open a backbone.
+
+    Args:
+        spec: a name of :func:`known_backbones`, or ``onnx:FILE``.
+        weights: a file to take instead of the one that would be fetched.
+        tap: ``stage1`` …, or the name of a tensor inside the network; None for its own output.
+        pool_hw: rows and columns that a spatial tap is averaged to; None for at most 7x7.
+        options: the input of an ``onnx:`` network.
+        threads: how many work on one batch; None takes every core.
+
+    Raises:
+        DataError: no such backbone or tap, or options that it does not take.
+        WeightsError: the weights are missing, unreachable or not usable.
+    """
+    if spec.startswith(_OF_A_FILE):
+        path = weights or Path(spec.removeprefix(_OF_A_FILE))
+        settings, licence = _file_settings(path, options or InputOptions()), _FILE_LICENCE
+    else:
+        if options is not None and options != InputOptions():
+            raise DataError(
+                f"{spec} has its own input; --input-size, --channels, --scale, --offset are for onnx:FILE"
+            )
+        backbone = _backbone(spec)
+        settings = backbone.settings
+        if backbone.weights is None:
+            path, licence = None, "no weights"
+        else:
+            path = weights_file(backbone.weights, given=weights)
+            licence = entry_of(backbone.weights).licence
+    digest = None if path is None else file_sha256(path)
+    settings = replace(settings, weights_sha256=digest, tap=tap, pool_hw=pool_hw)
+    return _open(settings, path, licence, threads)
+
+
+def load_embedder(
+    settings: EmbedderSettings, *, weights: Path | None = None, threads: int | None = None
+) -> Embedder:
+    """Open the backbone that ``settings`` were made with, exactly as it was.
+
+    Args:
+        settings: of an earlier embedder.
+        weights: the file of its weights; None looks where :func:`ferkit.core.weights.weights_dir` keeps them,
+            and fetches those that can be fetched.
+        threads: how many work on one batch; None takes every core.
+
+    Raises:
+        SettingsMismatchError: the weights are not the ones that the settings name.
+        WeightsError: the weights are missing, unreachable or not usable.
+        DataError: no such backbone.
+    """
+    path: Path | None
+    if settings.backbone.startswith(_OF_A_FILE):
+        path, licence = weights or weights_dir() / settings.backbone.removeprefix(_OF_A_FILE), _FILE_LICENCE
+        if not path.is_file():
+            raise WeightsError(f"expected {path.name} at {path}, found none; say where it is with --weights")
+    else:
+        name = _backbone(settings.backbone).weights
+        if name is None:
+            return _open(settings, None, "no weights", threads)
+        path, licence = weights_file(name, given=weights), entry_of(name).licence
+    found = file_sha256(path)
+    if found != settings.weights_sha256:
+        raise SettingsMismatchError(
+            f"expected the weights of {settings.backbone} with SHA-256 {settings.weights_sha256}, "
+            f"found {path} with {found}; give the file that it was made with (--weights) or embed again"
+        )
+    return _open(settings, path, licence, threads)
+
+
+def _open(settings: EmbedderSettings, path: Path | None, licence: str, threads: int | None) -> Embedder:
+    if path is not None and settings.backbone not in _MEDIAPIPE:
+        return open_network(path, settings, licence, threads)
+    if settings.tap is not None or settings.pool_hw is not None:
+        raise DataError(f"{settings.backbone} is no network to look into; leave --tap and --pool out")
+    return HogEmbedder(settings) if path is None else LandmarkEmbedder(settings, path, licence)
+
+
+def _file_settings(path: Path, options: InputOptions) -> EmbedderSettings:
+    found = input_format(load_graph(path))
+    size_wh = options.size_wh or found.size_wh
+    if size_wh is None:
+        raise WeightsError(f"{path.name} takes images of any size; say which with --input-size")
+    return EmbedderSettings(
+        f"{_OF_A_FILE}{path.name}",
+        None,
+        size_wh,
+        options.channels or ("gray" if found.n_channels == 1 else "rgb"),
+        1.0 if options.scale is None else options.scale,
+        0.0 if options.offset is None else options.offset,
+    )
+
+
+def _backbone(name: str) -> Backbone:
+    try:
+        return known_backbones()[name]
+    except KeyError:
+        known = ", ".join(known_backbones())
+        raise DataError(f"no backbone is called {name!r}; known: {known}, onnx:FILE") from None

@@ -1,0 +1,641 @@
+"""Run ONNX networks: open a session, cut the graph at a layer, embed in batches.
+
+A network trained to tell persons apart is trained to overlook their expression: its last layer has lost it,
+its middle layers still hold it. A *stage* is the part of a network with one spatial stride, ``stage1`` with
+stride 1, ``stage2`` with 2, ``stage3`` with 4 and so on; its end is the richest tensor of that size.
+"""
+
+import dataclasses
+import math
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ferkit.core.errors import DataError, FerkitError, WeightsError
+from ferkit.core.files import fingerprint
+from ferkit.embedder.settings import EmbedderSettings, network_input, resize_crops
+
+if TYPE_CHECKING:
+    import onnx
+
+
+_BLOCKED = frozenset({"Conv", "BatchNormalization"})
+"""What ONNX Runtime computes in its blocked layout, of the operators that a PReLU follows."""
+
+
+def load_graph(path: Path) -> "onnx.ModelProto":
+    """The network in ``path``.
+
+    Raises:
+        WeightsError: missing, or no ONNX network.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise WeightsError(f"expected an ONNX file at {path}, found none; correct the path")
+    try:
+        refuse_external_data(path.read_bytes(), path.name)
+        model = onnx.load(path)
+    except WeightsError:
+        raise
+    except Exception as error:  # protobuf's own errors
+        raise WeightsError(f"expected an ONNX network, but {path.name} cannot be read: {error}") from None
+    if not model.graph.node or not model.graph.output:
+        raise WeightsError(f"expected an ONNX network, found none in {path.name}; the file may be damaged")
+    return model
+
+
+def refuse_external_data(content: bytes, name: str, error: type[FerkitError] = WeightsError) -> None:
+    """Let no network take its numbers out of other files: it could name any.
+
+    Args:
+        content: of an ONNX file.
+        name: what messages call it.
+        error: what to raise.
+
+    Raises:
+        FerkitError: it does, or it is no ONNX network; of the kind ``error``.
+    """
+    if b"location" not in content:  # the key under which a tensor says where it lies
+        return
+    import onnx
+
+    try:
+        model = onnx.load_from_string(content)
+    except Exception as reason:  # protobuf's own errors
+        raise error(f"expected an ONNX network, but {name} cannot be read: {reason}") from None
+    if _has_external_data(model):
+        raise error(
+            f"{name} keeps numbers in other files; save it as one file (onnx.save with all data inside)"
+        )
+
+
+def _has_external_data(message: Any) -> bool:
+    if message.DESCRIPTOR.name == "TensorProto" and message.data_location == 1:
+        return True
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            values = [value] if hasattr(value, "ListFields") else value
+            if any(_has_external_data(inner) for inner in values):
+                return True
+    return False
+
+
+def input_names(model: "onnx.ModelProto") -> list[str]:
+    """What has to be fed; older exporters list the weights among the inputs, these are left out."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value.name for value in model.graph.input if value.name not in weights]
+
+
+def constant_names(model: "onnx.ModelProto") -> set[str]:
+    """Tensors that do not depend on the input."""
+    constants = {tensor.name for tensor in model.graph.initializer} | {""}
+    for node in model.graph.node:
+        if set(consumed(node)) <= constants:
+            constants.update(node.output)
+    return constants - {""}
+
+
+def consumed(node: "onnx.NodeProto") -> Iterator[str]:
+    """Names that a node reads, also those that graphs inside it (loops, branches) read."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from consumed(inner)
+
+
+def cut(model: "onnx.ModelProto", tensors: Sequence[str], channels_last: Sequence[str] = ()) -> None:
+    """Make ``tensors`` the outputs of ``model``, in place, and drop whatever they do not need.
+
+    Args:
+        model: the network.
+        tensors: names of tensors that it computes.
+        channels_last: those among them that are (n, h, w, c); they become (n, c, h, w).
+    """
+    from onnx import TensorProto, helper
+
+    outputs = []
+    for name in tensors:
+        if name in channels_last:
+            model.graph.node.append(
+                helper.make_node("Transpose", [name], [f"{name}/nchw"], perm=[0, 3, 1, 2])
+            )
+            name = f"{name}/nchw"
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    _prune(model)
+
+
+def split_prelu(model: "onnx.ModelProto") -> int:
+    """Write each PReLU of a convolution as ``slope * x + (1 - slope) * relu(x)``, in place; returns how many.
+
+    ONNX Runtime computes convolutions on x86 in a blocked layout. It has no PReLU there and converts every
+    such tensor back and forth; scaling per channel, ReLU and sums it has. Also found is what tf2onnx makes of
+    a PReLU, ``max(x, 0) + slope * min(x, 0)``. The numbers stay equal up to rounding.
+    """
+    from onnx import helper, numpy_helper
+
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return 0
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    nodes: list[onnx.NodeProto] = []
+    n_split = 0
+    for node in model.graph.node:
+        x, slope_name = _prelu_operands(node, producers, weights)
+        slope = None if slope_name is None else numpy_helper.to_array(weights[slope_name])
+        if x is None or slope is None or producers[x].op_type not in _BLOCKED or not _per_channel(slope):
+            nodes.append(node)
+            continue
+        n_split += 1
+        slope, out = slope.reshape(-1), node.output[0]
+        constants = {"slope": slope, "rest": 1 - slope, "zero": 0 * slope, "one": 0 * slope + 1}
+        for key, values in constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(values, f"{out}/{key}"))
+        for source, factor, product in ((x, "slope", "linear"), (f"{out}/relu", "rest", "bent")):
+            if source != x:
+                nodes.append(helper.make_node("Relu", [x], [source]))
+            operands = [source, *(f"{out}/{key}" for key in (factor, "zero", "zero", "one"))]
+            nodes.append(helper.make_node("BatchNormalization", operands, [f"{out}/{product}"], epsilon=0.0))
+        nodes.append(helper.make_node("Add", [f"{out}/linear", f"{out}/bent"], [out]))
+    if n_split:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        _prune(model)
+    return n_split
+
+
+def _prelu_operands(
+    node: "onnx.NodeProto", producers: "dict[str, onnx.NodeProto]", weights: "dict[str, onnx.TensorProto]"
+) -> tuple[str | None, str | None]:
+    """What a PReLU, in one node or in four, is applied to, and the name of its slopes; else None, None."""
+    if node.op_type == "PRelu" and node.input[1] in weights and node.input[0] in producers:
+        return node.input[0], node.input[1]
+    if node.op_type != "Add":
+        return None, None
+    by_type = {producers[name].op_type: producers[name] for name in node.input if name in producers}
+    if set(by_type) != {"Max", "Mul"}:
+        return None, None
+    slope, lower = _constant_and_other(by_type["Mul"], weights)
+    zero, x = _constant_and_other(by_type["Max"], weights)
+    if slope is None or zero is None or lower not in producers or producers[lower].op_type != "Min":
+        return None, None
+    zero_below, x_below = _constant_and_other(producers[lower], weights)
+    if x_below != x or x not in producers or not (_is_zero(weights, zero) and _is_zero(weights, zero_below)):
+        return None, None
+    return x, slope
+
+
+def _constant_and_other(
+    node: "onnx.NodeProto", weights: "dict[str, onnx.TensorProto]"
+) -> tuple[str | None, str | None]:
+    if len(node.input) != 2 or (node.input[0] in weights) == (node.input[1] in weights):
+        return None, None
+    constant = 0 if node.input[0] in weights else 1
+    return node.input[constant], node.input[1 - constant]
+
+
+def _is_zero(weights: "dict[str, onnx.TensorProto]", name: str | None) -> bool:
+    from onnx import numpy_helper
+
+    return name is not None and not np.any(numpy_helper.to_array(weights[name]))
+
+
+def _per_channel(slope: np.ndarray) -> bool:
+    """float32, one for each channel of (n, c, h, w)."""
+    shape = (1,) * (4 - slope.ndim) + slope.shape
+    return slope.dtype == np.float32 and len(shape) == 4 and shape[1] == slope.size > 1
+
+
+def _prune(model: "onnx.ModelProto") -> None:
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed.update(consumed(node))
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+    for values in (model.graph.initializer, model.graph.value_info):
+        wanted = [value for value in values if value.name in needed]
+        if len(wanted) < len(values):
+            del values[:]
+            values.extend(wanted)
+
+
+LARGEST_POOL = 7
+"""Maps are averaged to at most this many rows and columns unless another size is asked for."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place to take the embedding from.
+
+    Attributes:
+        name: ``stage2`` …, ``last`` for the network's own output, or the tensor's own name.
+        tensor: name of the tensor in the graph.
+        shape: of one image: (channels, height, width), or (dim,).
+        channels_last: whether the tensor itself is (n, height, width, channels).
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    channels_last: bool = False
+
+    @property
+    def default_pool_hw(self) -> tuple[int, int] | None:
+        """Rows and columns that the maps are averaged to if nobody says otherwise; None for vectors."""
+        if len(self.shape) != 3:
+            return None
+        return min(self.shape[1], LARGEST_POOL), min(self.shape[2], LARGEST_POOL)
+
+
+def list_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> list[Layer]:
+    """The ends of all stages and the network's own output, from the input to the output.
+
+    The end of a stage is its last residual sum, which is before the expansion to the next stage; in stages
+    without residual sums the last convolution, activation or the like.
+    """
+    layout = _Layout(model, input_size_wh)
+    ends: dict[int, str] = {}
+    sums: dict[int, str] = {}
+    for node in model.graph.node:
+        tensor = node.output[0]
+        stage = layout.stage_of(tensor)
+        if stage is None or node.op_type in _KEEPS_VALUES or not layout.is_learnt(tensor):
+            continue
+        ends[stage] = tensor
+        if layout.is_residual_sum(node):
+            sums[stage] = tensor
+    stages = [layout.tap(f"stage{stage}", sums.get(stage, end)) for stage, end in sorted(ends.items())]
+    return [*stages, layout.tap("last", model.graph.output[0].name)]
+
+
+def find_layer(model: "onnx.ModelProto", input_size_wh: tuple[int, int], name: str) -> Layer:
+    """The tap called ``name``: a stage, ``last``, or any tensor of the network.
+
+    Raises:
+        DataError: there is none, or it cannot be an embedding.
+    """
+    taps = list_layers(model, input_size_wh)
+    for tap in taps:
+        if tap.name == name:
+            return tap
+    layout = _Layout(model, input_size_wh)
+    if name not in layout.shapes or len(layout.shapes[name]) < 2:
+        known = ", ".join(f"{tap.name} ({tap.tensor})" for tap in taps)
+        raise DataError(f"expected a tap or tensor of the network, found {name!r}; taps: {known}")
+    return layout.tap(name, name)
+
+
+_KEEPS_VALUES = frozenset(
+    {"Pad", "Transpose", "Reshape", "Identity", "Cast", "Dropout", "Flatten", "Squeeze", "Unsqueeze", "Slice"}
+)
+_ELEMENTWISE = frozenset(
+    {"Min", "Max", "Mul", "Div", "Sub", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Sigmoid"}
+)
+_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+
+
+class _Layout:
+    """Shapes and meanings of the tensors of a graph, for one image of the given size."""
+
+    def __init__(self, model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> None:
+        self._height = input_size_wh[1]
+        self._constants = constant_names(model)
+        self._producers = {output: node for node in model.graph.node for output in node.output}
+        self.shapes = _inferred_shapes(model, input_size_wh)
+        (first,) = input_names(model)
+        self._channels_last = {first} if self.shapes[first][3] in (1, 3) else set()
+        self._learnt: set[str] = set()
+        for node in model.graph.node:
+            self._follow(node)
+
+    def _follow(self, node: "onnx.NodeProto") -> None:
+        sources = [name for name in consumed(node) if name not in self._constants]
+        if node.op_type in ("Conv", "Gemm", "MatMul") or any(name in self._learnt for name in sources):
+            self._learnt.update(node.output)
+        perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+        if node.op_type == "Transpose" and perm in (_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST):
+            last = perm == _TO_CHANNELS_LAST
+        else:
+            last = node.op_type != "Conv" and any(name in self._channels_last for name in sources)
+        if last:
+            self._channels_last.update(node.output)
+
+    def is_learnt(self, tensor: str) -> bool:
+        """Whether weights have had a part in it."""
+        return tensor in self._learnt
+
+    def tap(self, name: str, tensor: str) -> Layer:
+        shape = self.shapes.get(tensor, (1, 0))[1:]
+        last = tensor in self._channels_last and len(shape) == 3
+        return Layer(name, tensor, (shape[2], *shape[:2]) if last else shape, last)
+
+    def stage_of(self, tensor: str) -> int | None:
+        """1 for stride 1, 2 for stride 2, 3 for 4, …; None for what is no map. Odd sizes are rounded."""
+        shape = self.shapes.get(tensor, ())
+        if len(shape) != 4:
+            return None
+        height, width = shape[1:3] if tensor in self._channels_last else shape[2:]
+        if height * width <= 1 or height > self._height:
+            return None
+        return round(math.log2(self._height / height)) + 1
+
+    def is_residual_sum(self, node: "onnx.NodeProto") -> bool:
+        """A sum of two branches that differ in more than elementwise arithmetic; a PReLU in parts is none."""
+        branches = [name for name in node.input if name not in self._constants]
+        if node.op_type not in ("Add", "Sum") or len(branches) < 2:
+            return False
+        return len({self._source(name) for name in branches}) > 1
+
+    def _source(self, tensor: str) -> str:
+        """Back through elementwise arithmetic with constants."""
+        while (node := self._producers.get(tensor)) is not None and node.op_type in _ELEMENTWISE:
+            varying = [name for name in node.input if name and name not in self._constants]
+            if len(varying) != 1:
+                break
+            tensor = varying[0]
+        return tensor
+
+
+def _inferred_shapes(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors whose shape can be known, for a batch of one image."""
+    import onnx
+
+    names = input_names(model)
+    if len(names) != 1:
+        raise WeightsError(
+            f"expected a network with one input, found {', '.join(names)}; taps need one image"
+        )
+    light = _without_large_weights(model)
+    for value in light.graph.input:
+        if value.name == names[0]:
+            dims = value.type.tensor_type.shape.dim
+            height, width = (1, 2) if dims[3].dim_value in (1, 3) else (2, 3)
+            dims[0].dim_value, dims[height].dim_value, dims[width].dim_value = (
+                1,
+                input_size_wh[1],
+                input_size_wh[0],
+            )
+    graph = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    values: Iterable[onnx.ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
+    shapes = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
+    return {name: shape for name, shape in shapes.items() if shape and all(shape)}
+
+
+def _without_large_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """The same graph with its weights as inputs: their shapes are enough, and copying them takes time."""
+    from onnx import ModelProto, helper
+
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = "shapes"
+    light.graph.node.extend(model.graph.node)
+    known = {value.name for value in model.graph.input}
+    light.graph.input.extend(model.graph.input)
+    for value in model.graph.output:
+        light.graph.output.append(
+            helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, None)
+        )
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= 64:  # targets of Reshape, axes and the like are needed by value
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in known:
+            light.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return light
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """What a network takes, as far as its graph says.
+
+    Attributes:
+        name: of the input tensor.
+        channels_first: (n, c, height, width) instead of (n, height, width, c).
+        n_channels: 1 or 3.
+        size_wh: width and height in pixels, None where the graph takes any.
+        batch_size: how many images a run takes, None for any number.
+    """
+
+    name: str
+    channels_first: bool
+    n_channels: int
+    size_wh: tuple[int, int] | None
+    batch_size: int | None
+
+
+class NetworkEmbedder:
+    """An ONNX network as embedder; made by :func:`open_network`."""
+
+    def __init__(
+        self, settings: EmbedderSettings, runner: "BatchRunner", weights_path: Path, licence: str
+    ) -> None:
+        self.settings = settings
+        self.name = settings.backbone
+        self.input_size_wh = settings.input_size_wh
+        self.resize = settings.resize
+        self.fingerprint = fingerprint(settings)
+        self.weights_path: Path | None = weights_path
+        self.licence = licence
+        self._runner = runner
+        blank = np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)
+        self.dim = self._features(blank).shape[1]
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3); other sizes are brought to the input size.
+
+        Raises:
+            DataError: crops of another shape or type.
+        """
+        crops = resize_crops(crops, self.input_size_wh, self.resize)
+        return self._features(crops) if len(crops) else np.empty((0, self.dim), np.float32)
+
+    def _features(self, crops: np.ndarray) -> np.ndarray:
+        features = pool_features(self._runner.run(crops)[0], self.settings.pool_hw)
+        return l2_normalized(features) if self.settings.l2_normalize else features
+
+
+class BatchRunner:
+    """Crops of the input size in, the network's outputs out.
+
+    Args:
+        session: an ONNX Runtime session.
+        network_format: what it takes.
+        settings: how crops become that.
+    """
+
+    def __init__(self, session: Any, network_format: InputFormat, settings: EmbedderSettings) -> None:
+        self._session = session
+        self._format = network_format
+        self._settings = settings
+
+    def run(self, crops: np.ndarray) -> list[np.ndarray]:
+        """Every output, float32 (n, …), for uint8 RGB ``crops`` (n, height, width, 3), n at least 1."""
+        values = network_input(crops, self._settings, self._format.channels_first)
+        size = self._format.batch_size
+        if size is None:
+            return self._run(values)
+        batches = [values[start : start + size] for start in range(0, len(values), size)]
+        missing = size - len(batches[-1])  # a fixed batch size wants the last one filled up
+        batches[-1] = np.concatenate([batches[-1], np.zeros((missing, *values.shape[1:]), np.float32)])
+        parts = [self._run(batch) for batch in batches]
+        return [np.concatenate(outputs)[: len(values)] for outputs in zip(*parts, strict=True)]
+
+    def _run(self, values: np.ndarray) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = self._session.run(None, {self._format.name: values})
+        return outputs
+
+
+def open_network(
+    path: Path, settings: EmbedderSettings, licence: str, threads: int | None = None
+) -> NetworkEmbedder:
+    """An ONNX file as embedder.
+
+    Args:
+        path: the file.
+        settings: what is put in and taken out; ``tap`` may be the name of a stage, and its ``pool_hw`` None:
+            the embedder's own settings then say which tensor and pooling that is.
+        licence: of the weights, for model cards.
+        threads: how many work on one batch; None takes every core.
+
+    Raises:
+        WeightsError: no ONNX network, or it takes another size or colour than the settings say.
+        DataError: no such tap, or a pooling that it does not allow.
+    """
+    model = load_graph(path)
+    network_format = input_format(model)
+    _check_fits(settings, network_format, path)
+    changed = False
+    if settings.tap == "last":
+        settings = dataclasses.replace(settings, tap=None)
+    if settings.tap is not None:
+        tap = find_layer(model, settings.input_size_wh, settings.tap)
+        pool_hw = settings.pool_hw or tap.default_pool_hw
+        settings = dataclasses.replace(settings, tap=tap.tensor, pool_hw=pool_hw)
+        cut(model, [tap.tensor], [tap.tensor] if tap.channels_last else [])
+        changed = True
+    changed |= split_prelu(model) > 0
+    session = open_session(model.SerializeToString() if changed else path, path.name, threads)
+    return NetworkEmbedder(settings, BatchRunner(session, network_format, settings), path, licence)
+
+
+def open_session(model: Path | bytes, name: str, threads: int | None = None) -> Any:
+    """An ONNX Runtime session on the processor.
+
+    Args:
+        model: a file, or its content.
+        name: what messages call it.
+        threads: how many work within one run; None takes every core.
+
+    Raises:
+        WeightsError: ONNX Runtime cannot run it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
+    options.intra_op_num_threads = threads or 0
+    # Threads that wait must not burn the time of those that read and crop the next batch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime raises a family of its own for unsupported and damaged networks
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(f"expected an ONNX network, but {name} cannot be loaded: {lines[0]}") from None
+
+
+def input_format(model: "onnx.ModelProto") -> InputFormat:
+    """What a network takes.
+
+    Raises:
+        WeightsError: it does not take one batch of images in float32.
+    """
+    names = input_names(model)
+    values = [value for value in model.graph.input if value.name in names]
+    shapes = [tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values]
+    floats = [value.type.tensor_type.elem_type == 1 for value in values]
+    if len(values) != 1 or len(shapes[0]) != 4 or not floats[0]:
+        found = ", ".join(f"{n} of shape {s}" for n, s in zip(names, shapes, strict=True)) or "none"
+        raise WeightsError(f"expected a network with one float32 input of four dimensions, found {found}")
+    shape = shapes[0]
+    if shape[3] in (1, 3):
+        height, width, channels = shape[1:]
+    elif shape[1] in (1, 3):
+        channels, height, width = shape[1:]
+    else:
+        raise WeightsError(f"expected a network that takes 1 or 3 colour channels, found an input of {shape}")
+    size_wh = (width, height) if width > 0 and height > 0 else None
+    return InputFormat(
+        names[0], shape[3] not in (1, 3), channels, size_wh, shape[0] if shape[0] > 0 else None
+    )
+
+
+def pool_features(output: np.ndarray, pool_hw: tuple[int, int] | None) -> np.ndarray:
+    """Vectors float32 (n, dim) of an output: (n, dim) as it is, (n, c, h, w) averaged and laid out flat.
+
+    Args:
+        output: float (n, …).
+        pool_hw: rows and columns that h and w are averaged to; None keeps them all.
+
+    Raises:
+        DataError: it has no batch dimension, or there is less to average than is asked for.
+    """
+    if output.ndim < 2:
+        raise DataError(f"expected an output of shape (n, …), found {output.shape}; name another tensor")
+    if pool_hw is not None:
+        if output.ndim != 4:
+            raise DataError(
+                f"expected maps to average, found an output of shape {output.shape}; leave --pool out"
+            )
+        output = _average(output, pool_hw)
+    return np.ascontiguousarray(output.reshape(len(output), -1), np.float32)
+
+
+def l2_normalized(features: np.ndarray) -> np.ndarray:
+    """Each row divided by its Euclidean length; rows of zeros stay."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(length, np.finfo(np.float32).tiny)
+
+
+def _average(maps: np.ndarray, pool_hw: tuple[int, int]) -> np.ndarray:
+    """(n, c, h, w) to (n, c, *pool_hw): each target cell is the mean of the source cells that it covers."""
+    rows, columns = (_averaging(side, cells) for side, cells in zip(maps.shape[2:], pool_hw, strict=True))
+    return rows @ (maps @ columns.T)
+
+
+def _averaging(side: int, cells: int) -> np.ndarray:
+    """float32 (cells, side), rows sum to 1: cell k covers what lies between k/cells and (k+1)/cells, as in
+    adaptive pooling."""
+    if cells > side:
+        raise DataError(
+            f"expected at least {cells} rows and columns to average, found {side}; use a smaller --pool"
+        )
+    matrix = np.zeros((cells, side), np.float32)
+    for k in range(cells):
+        start, end = k * side // cells, -(-(k + 1) * side // cells)
+        matrix[k, start:end] = 1 / (end - start)
+    return matrix
+
+
+def _check_fits(settings: EmbedderSettings, found: InputFormat, path: Path) -> None:
+    wanted_channels = 1 if settings.channels == "gray" else 3
+    if found.n_channels != wanted_channels:
+        raise WeightsError(
+            f"{path.name} takes {found.n_channels} colour channels, the settings say {settings.channels} "
+            f"({wanted_channels}); give other --channels"
+        )
+    if found.size_wh is not None and found.size_wh != settings.input_size_wh:
+        raise WeightsError(
+            f"{path.name} takes {found.size_wh[0]}x{found.size_wh[1]} pixels, the settings say "
+            f"{settings.input_size_wh[0]}x{settings.input_size_wh[1]}; leave --input-size out"
+        )

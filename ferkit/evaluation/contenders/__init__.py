@@ -1,1 +1,0 @@
-"""Who takes part in a comparison: each kind of contender in a module of its own."""

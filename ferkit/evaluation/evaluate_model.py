@@ -1,0 +1,373 @@
+"""Evaluate one model on labelled images."""
+
+import datetime
+import itertools
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ferkit.classifiers.embedding_model import save_embedding_model
+from ferkit.classifiers.heads import FitProgress, FittedHead, HeadSettings, fit_head
+from ferkit.classifiers.model import ModelArtifact, installed_versions, read_model
+from ferkit.classifiers.search import SearchSettings, search_head
+from ferkit.core.console import Progress, map_ahead
+from ferkit.core.errors import DataError, ImageError
+from ferkit.core.files import fingerprint
+from ferkit.core.labels import LabelSet
+from ferkit.core.types import ExpressionClassifier
+from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.split import Split, SplitSettings, make_split
+from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
+from ferkit.evaluation.candidates import Task, history_of, size_mb_of, trained_on
+from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kind, RepeatResult
+from ferkit.evaluation.cost import milliseconds
+from ferkit.evaluation.metrics import Evaluation, evaluate
+from ferkit.evaluation.protocol import DataUsed, EvaluationData, ProtocolSettings, SplitRows
+from ferkit.faces.cropping import FaceCropper
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities of the images that could be read.
+
+    Attributes:
+        samples: the images, ``m`` of them.
+        proba: float32 (m, k), columns in the order of the classifier's labels.
+        failures: path and reason of the others.
+    """
+
+    samples: tuple[Sample, ...]
+    proba: np.ndarray
+    failures: tuple[tuple[str, str], ...]
+
+    @property
+    def y_true(self) -> np.ndarray:
+        """(m,) str objects, class names."""
+        return np.array([sample.label for sample in self.samples], object)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(m,) str objects, who is shown; None where unknown."""
+        return np.array([sample.group for sample in self.samples], object)
+
+
+def score(
+    dataset: Dataset,
+    classifier: ExpressionClassifier,
+    cropper: FaceCropper,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    progress: Progress,
+) -> Scores:
+    """Probabilities of every image, the largest face of each.
+
+    Raises:
+        DataError: no image could be read.
+    """
+    workers = workers or os.cpu_count() or 1
+
+    def load(sample: Sample) -> tuple[Sample, np.ndarray | None, str]:
+        try:
+            return sample, cropper.largest(dataset.read(sample), sample.box).rgb, ""
+        except ImageError as error:
+            return sample, None, str(error)
+        except OSError as error:
+            return sample, None, f"cannot be read: {error.strerror or error}"
+
+    progress.start(len(dataset))
+    samples: list[Sample] = []
+    parts: list[np.ndarray] = []
+    failures: list[tuple[str, str]] = []
+    loaded = map_ahead(load, dataset.samples, workers=workers, ahead=max(2 * batch_size, 4 * workers))
+    while batch := list(itertools.islice(loaded, batch_size)):
+        crops = [crop for _, crop, _ in batch if crop is not None]
+        failed = [(sample.path, reason) for sample, crop, reason in batch if crop is None]
+        if crops:
+            parts.append(classifier.predict_proba(np.stack(crops)))
+            samples += [sample for sample, crop, _ in batch if crop is not None]
+        failures += failed
+        progress.update(len(batch), failures=len(failed))
+    if not parts:
+        raise DataError(
+            f"none of the {len(dataset)} images could be read; the first: {': '.join(failures[0])}"
+        )
+    return Scores(tuple(samples), np.concatenate(parts), tuple(failures))
+
+
+def labelled_part(dataset: Dataset, split: str = "auto") -> Dataset:
+    """The labelled images of one split; ``auto`` takes ``test`` where there is one, or else all.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = {sample.split for sample in dataset.samples}
+    if split == "auto":
+        split = "test" if "test" in found else "all"
+    keep = [s for s in dataset.samples if s.label is not None and split in ("all", s.split)]
+    if not keep:
+        names = ", ".join(sorted(name or "none" for name in found))
+        raise DataError(
+            f"expected labelled images of the split {split!r} in {dataset.root}, found splits: {names}"
+        )
+    return dataset.subset(keep)
+
+
+def in_words_of(labels: LabelSet, y: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
+    """Class names of other data in the classifier's own words: ``happiness`` becomes ``happy``, ``기쁨`` too.
+
+    Returns:
+        The names (n,), unchanged where the classifier has no such class, and what became what.
+    """
+    mapping = LabelSet.of(sorted(set(y))).map_to(labels)
+    table = {
+        name: labels.names[i] for name, i in zip(mapping.source.names, mapping.index, strict=True) if i >= 0
+    }
+    changed = {name: known for name, known in table.items() if name != known}
+    return np.array([table.get(name, name) for name in y], object), changed
+
+
+@dataclass(frozen=True)
+class HeldOutFit:
+    """A head, and how it did on rows that it never saw."""
+
+    head: FittedHead
+    split: Split
+    evaluation: Evaluation
+
+
+def fit_held_out(
+    table: EmbeddingTable,
+    settings: HeadSettings,
+    split_settings: SplitSettings,
+    *,
+    search: SearchSettings | None = None,
+    progress: FitProgress | None = None,
+) -> HeldOutFit:
+    """Fit on the training part of ``table`` and evaluate on its test part.
+
+    Args:
+        table: labelled embeddings.
+        settings: of the head; what a search starts from.
+        split_settings: how the parts are drawn, where the data set does not give them.
+        search: choose hyper-parameters by cross-validation within the training part first.
+        progress: told how far fitting is.
+
+    Raises:
+        DataError: the data cannot be split or fitted.
+    """
+    split = make_split(table.y, table.groups, table.split, split_settings)
+    X, y, groups = table.X[split.train], table.y[split.train], table.groups[split.train]
+    if search is None:
+        head = fit_head(X, y, settings, groups, progress)
+    else:
+        head = search_head(X, y, settings, search, groups, progress)
+    proba = head.predict_proba(table.X[split.test])
+    labels = LabelSet.of(head.classes)
+    evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)
+    return HeldOutFit(head, split, evaluation)
+
+
+def save_fit(
+    folder: Path, fitted: HeldOutFit, store: EmbeddingStore, table: EmbeddingTable, *, overwrite: bool
+) -> ModelArtifact:
+    """Write a fitted head as a model that knows its embeddings, data, split and figures.
+
+    Raises:
+        ModelError: the folder may not be written.
+    """
+    view = store.view()
+    settings = store.settings
+    names, counts = np.unique(table.y.astype(str), return_counts=True)
+    rows = list(zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True))
+    return save_embedding_model(
+        folder,
+        fitted.head,
+        table.X[fitted.split.train[:256]],
+        embedder_settings=settings.embedder,
+        embedder_fingerprint=fingerprint(settings.embedder),
+        faces=settings.faces,
+        weights=Path(view.weights) if view is not None and view.weights else None,
+        licence=view.licence if view is not None else "unknown",
+        data={
+            "embeddings": store.folder.name,
+            "root": view.root if view is not None else "",
+            "digest": fingerprint(rows),
+            "classes": {str(name): int(n) for name, n in zip(names, counts, strict=True)},
+        },
+        split=fitted.split.describe(),
+        metrics=fitted.evaluation.to_dict(),
+        overwrite=overwrite,
+    )
+
+
+def load_labelled(store: EmbeddingStore, say: Callable[[str], None]) -> EmbeddingTable:
+    """The labelled embeddings of a store; says what is missing from them.
+
+    Raises:
+        DataError: there are none.
+        StoreDamagedError: a shard is not what was written.
+    """
+    # Half precision is enough for taps, and the widest of them fit into memory only so.
+    table = store.load("float16" if store.settings.dtype == "float16" and store.dim > 2000 else "float32")
+    labelled = table.labelled()
+    if len(labelled) < len(table):
+        say(f"{len(table) - len(labelled)} images have no label and are left out")
+    view, n_failed = store.view(), len(store.failures())
+    n_listed = view.n_samples if view is not None else len(table)
+    if n_failed:
+        say(f"{n_failed} images could not be embedded and are left out; see 'fer embed'")
+    if len(table) + n_failed < n_listed:
+        say(f"only {len(table) + n_failed} of {n_listed} images are embedded yet; run 'fer embed' to its end")
+    return labelled
+
+
+_KINDS: dict[str, Kind] = {"embedding": "head", "network": "network", "ensemble": "ensemble"}
+
+N_TIMED = 32
+
+
+def check_columns(dataset: Dataset, by: Sequence[str]) -> None:
+    """The columns to compare groups by are there.
+
+    Raises:
+        DataError: one is not.
+    """
+    columns = {column for sample in dataset.samples for column in sample.attributes}
+    unknown = [column for column in by if column not in columns]
+    if unknown:
+        known = ", ".join(sorted(columns)) or "none"
+        raise DataError(f"the data have no column {', '.join(unknown)}; they have {known}")
+
+
+def evaluate_model(
+    name: str,
+    folder: Path,
+    labels: LabelSet,
+    dataset: Dataset,
+    scores: Scores,
+    y_true: np.ndarray,
+    *,
+    by: Sequence[str] = (),
+    seed: int = 0,
+    costs: Costs | None = None,
+) -> Comparison:
+    """What a report of one model is made of.
+
+    Its ``seen`` rows are those that its record says it was, or may have been, trained on.
+
+    Args:
+        name: of the model.
+        folder: where it lies.
+        labels: its classes.
+        dataset: all images of the data set, also those that were not tested.
+        scores: of the images that were tested.
+        y_true: (m,) their class names, in the words of the model where it knows them.
+        by: columns whose groups are compared.
+        seed: of the bootstrap.
+        costs: what predicting takes; see :func:`timed`.
+
+    Raises:
+        ModelError: the folder is no model.
+    """
+    artifact = read_model(folder)
+    samples = scores.samples
+    columns = sorted({column for sample in samples for column in sample.attributes})
+    rows = np.arange(len(samples))
+    seen, notes = _seen(artifact, dataset, scores, seed)
+    left_out: tuple[str, ...] = ()
+    if scores.failures:
+        path, reason = scores.failures[0]
+        left_out = (
+            f"left out because they cannot be read: {len(scores.failures)}; the first: {path}: {reason}",
+        )
+    facts = [(sample.path, sample.label, sample.group) for sample in samples]
+    return Comparison(
+        name=dataset.name,
+        labels=labels,
+        y=np.asarray(y_true, object),
+        paths=np.array([sample.path for sample in samples], object),
+        groups=scores.groups,
+        source=np.zeros(len(samples), np.int64),
+        data=(DataUsed(dataset.name, str(dataset.root), "test", len(samples), fingerprint(facts)),),
+        attributes={
+            column: np.array([sample.attributes.get(column) for sample in samples], object)
+            for column in columns
+        },
+        protocol=ProtocolSettings(seed=seed, by=tuple(by)),
+        splits=(SplitRows(seed, "given", np.zeros(0, np.int64), rows),),
+        candidates=(
+            CandidateResult(
+                name,
+                _KINDS.get(artifact.kind, "network"),
+                (
+                    RepeatResult(
+                        0, scores.proba, costs or Costs(size_mb=size_mb_of(artifact)), history_of(artifact)
+                    ),
+                ),
+                seen=seen,
+                notes=notes,
+            ),
+        ),
+        notes=left_out,
+        versions={"python": platform.python_version(), **installed_versions()},
+        machine={"processor": platform.machine(), "cores": str(os.cpu_count()), "system": platform.system()},
+        date=datetime.date.today().isoformat(),
+    )
+
+
+def timed(folder: Path, classifier: ExpressionClassifier, cropper: FaceCropper, dataset: Dataset) -> Costs:
+    """Milliseconds an image on some of the data, and the size of the model's files.
+
+    Raises:
+        ModelError: the folder is no model.
+    """
+    crops: list[np.ndarray] = []
+    for sample in dataset.samples:
+        try:
+            crop = cropper.largest(dataset.read(sample), sample.box).rgb
+        except (ImageError, OSError):
+            continue
+        if crop is not None:
+            crops.append(crop)
+        if len(crops) == N_TIMED:
+            break
+    size = size_mb_of(read_model(folder))
+    if not crops:
+        return Costs(size_mb=size)
+    batch = np.stack([crops[i % len(crops)] for i in range(N_TIMED)])
+    return Costs(
+        ms_batch1=milliseconds(classifier.predict_proba, batch[:1]),
+        ms_batch32=milliseconds(classifier.predict_proba, batch),
+        size_mb=size,
+    )
+
+
+def _seen(
+    artifact: ModelArtifact, dataset: Dataset, scores: Scores, seed: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Rows of the scores that the model was trained on, and what to say of it."""
+    labelled = [sample for sample in dataset.samples if sample.label is not None]
+    whole = dataset.subset(labelled)
+    row_of = {sample.path: row for row, sample in enumerate(whole.samples)}
+    tested = np.array([row_of[sample.path] for sample in scores.samples], np.int64)
+    given = any(sample.split in ("train", "val") for sample in labelled)
+    images = EvaluationData(
+        name=dataset.name,
+        dataset=whole,
+        parts=(dataset,),
+        names=(dataset.name,),
+        source=np.zeros(len(whole), np.int64),
+        own_paths=tuple(sample.path for sample in whole.samples),
+        content=(),
+        labels=LabelSet.of(sorted({str(sample.label) for sample in labelled})),
+    )
+    others = np.setdiff1d(np.arange(len(whole)), tested)
+    task = Task(images, others, tested, seed, "given" if given else "drawn")
+    seen, notes = trained_on(artifact, task)
+    place = {row: i for i, row in enumerate(tested)}
+    return np.array([place[row] for row in seen], np.int64), notes

@@ -1,0 +1,164 @@
+"""Draw boxes, labels and text on images, Hangul too."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from ferkit.core.fonts import Font
+from ferkit.core.labels import LabelSet, meaning_of
+
+RGB = tuple[int, int, int]
+
+UNSURE_COLOR: RGB = (170, 170, 170)
+
+_BY_MEANING: dict[str, RGB] = {
+    "angry": (226, 74, 66),
+    "contempt": (178, 117, 66),
+    "disgust": (116, 166, 56),
+    "fear": (158, 104, 205),
+    "happy": (250, 196, 44),
+    "neutral": (148, 172, 186),
+    "sad": (72, 134, 220),
+    "surprise": (246, 137, 48),
+    "embarrassed": (240, 126, 168),
+    "anxious": (176, 126, 222),
+    "uneasy": (206, 128, 200),
+    "hurt": (92, 110, 190),
+    "distressed": (96, 120, 200),
+    "positive": (90, 190, 100),
+    "negative": (214, 84, 90),
+    "teasing": (214, 84, 90),
+    "non-teasing": (90, 190, 100),
+}
+
+_OTHERS: tuple[RGB, ...] = (
+    (78, 178, 180), (214, 126, 92), (140, 186, 86), (196, 112, 196), (104, 148, 214), (222, 178, 76),
+)  # fmt: skip
+
+
+def label_colors(labels: LabelSet) -> tuple[RGB, ...]:
+    """A colour for each class: by its meaning where that is known."""
+    return tuple(
+        _BY_MEANING.get(meaning_of(name), _OTHERS[i % len(_OTHERS)]) for i, name in enumerate(labels.names)
+    )
+
+
+def ink_on(background: RGB) -> RGB:
+    """Black or white, whichever can be read on ``background`` (relative luminance of ITU-R BT.709)."""
+    luminance = 0.2126 * background[0] + 0.7152 * background[1] + 0.0722 * background[2]
+    return (20, 20, 20) if luminance > 135 else (255, 255, 255)
+
+
+_KEPT = 512
+
+
+class TextPainter:
+    """Draws lines of text with one font.
+
+    Args:
+        font: see :func:`ferkit.core.fonts.open_font`.
+    """
+
+    def __init__(self, font: Font) -> None:
+        self._font = font
+        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
+        # Hangul and letters with descenders alike, so that all lines sit at one height.
+        top, bottom = zip(*(font.getbbox(text)[1::2] for text in ("Ág|", "gjpqy")), strict=True)
+        self._top = int(min(top))
+        self.height = int(np.ceil(max(bottom))) - self._top
+
+    def width(self, text: str) -> int:
+        """Width of ``text`` in pixels."""
+        return self._mask(text).shape[1]
+
+    def draw(self, rgb: np.ndarray, text: str, xy: tuple[int, int], color: RGB, opacity: float = 1.0) -> None:
+        """Draw into ``rgb`` (H, W, 3) uint8, the left upper corner at ``xy``; what is outside is cut off."""
+        mask = self._mask(text)
+        x, y = xy
+        height, width = rgb.shape[:2]
+        x0, y0, x1, y1 = max(0, x), max(0, y), min(width, x + mask.shape[1]), min(height, y + mask.shape[0])
+        if x0 >= x1 or y0 >= y1:
+            return
+        part = rgb[y0:y1, x0:x1]
+        alpha = mask[y0 - y : y1 - y, x0 - x : x1 - x, None] * np.float32(opacity)
+        part[:] = part + alpha * (np.array(color, np.float32) - part)
+
+    def _mask(self, text: str) -> np.ndarray:
+        """float32 (height, width), 0..1."""
+        if text in self._masks:
+            self._masks.move_to_end(text)
+            return self._masks[text]
+        from PIL import Image, ImageDraw
+
+        width = max(1, int(np.ceil(self._font.getlength(text))))
+        image = Image.new("L", (width, self.height))
+        ImageDraw.Draw(image).text((0, -self._top), text, fill=255, font=self._font)
+        self._masks[text] = np.asarray(image, np.float32) / 255
+        if len(self._masks) > _KEPT:
+            self._masks.popitem(last=False)
+        return self._masks[text]
+
+
+SMALLEST_SIDE = 240
+"""Copies of smaller images are enlarged, so that a label fits."""
+
+
+def text_size(rgb: np.ndarray) -> int:
+    """Height of letters in pixels that can be read on an image of this size."""
+    return int(np.clip(round(max(rgb.shape[:2]) / 40), 15, 44))
+
+
+def enlarged(rgb: np.ndarray) -> tuple[np.ndarray, int]:
+    """A copy, enlarged by the whole factor that is returned too, if the image is small."""
+    factor = -(-SMALLEST_SIDE // min(rgb.shape[:2]))
+    if factor <= 1:
+        return rgb.copy(), 1
+    return cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), factor
+
+
+def draw_face(rgb: np.ndarray, xyxy: np.ndarray, label: str, color: RGB, painter: TextPainter) -> None:
+    """Draw one box with its label above it, or below or inside where there is no room, into ``rgb``."""
+    height, width = rgb.shape[:2]
+    x0, y0, x1, y1 = np.round(xyxy).astype(int).tolist()
+    line = max(2, painter.height // 9)
+    cv2.rectangle(rgb, (x0, y0), (x1, y1), color, line, cv2.LINE_AA)
+    pad = max(2, painter.height // 6)
+    box_w, box_h = painter.width(label) + 2 * pad, painter.height + 2 * pad
+    top = y0 - line // 2 - box_h
+    if top < 0:
+        top = y1 + line // 2 + 1 if y1 + box_h < height else max(0, y0)
+    left = int(np.clip(x0 - line // 2, 0, max(0, width - box_w)))
+    cv2.rectangle(rgb, (left, top), (left + box_w, top + box_h), color, cv2.FILLED)
+    painter.draw(rgb, label, (left + pad, top + pad), ink_on(color))
+
+
+def draw_caption(rgb: np.ndarray, label: str, color: RGB, painter: TextPainter) -> None:
+    """Draw a label across the lower edge of ``rgb``: for an image that is a face as a whole."""
+    height, width = rgb.shape[:2]
+    pad = max(2, painter.height // 6)
+    top = height - painter.height - 2 * pad
+    rgb[max(0, top) :] = color
+    painter.draw(rgb, label, (max(pad, (width - painter.width(label)) // 2), top + pad), ink_on(color))
+
+
+def draw_faces(
+    rgb: np.ndarray,
+    xyxy: np.ndarray,
+    labels: Sequence[str],
+    colors: Sequence[RGB],
+    painter: TextPainter,
+    *,
+    whole: bool = False,
+) -> None:
+    """Draw all faces of one image into ``rgb``, the largest last, so that its label is on top."""
+    if whole:
+        draw_caption(rgb, labels[0], colors[0], painter)
+        return
+    for box, label, color in sorted(zip(xyxy, labels, colors, strict=True), key=lambda face: _area(face[0])):
+        draw_face(rgb, box, label, color, painter)
+
+
+def _area(xyxy: np.ndarray) -> float:
+    return float((xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1]))

@@ -1,0 +1,604 @@
+"""Predict the expressions in a video over time: timeline, summary and annotated copy."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ferkit.core.errors import DataError
+from ferkit.core.files import csv_cell, csv_text, exclusive_lock, fingerprint, write_atomically, write_json
+from ferkit.core.fonts import HINT, hangul_font_file, has_hangul
+from ferkit.core.labels import LabelSet
+from ferkit.core.types import Faces
+from ferkit.faces.drawing import RGB, UNSURE_COLOR, label_colors
+from ferkit.inference.engine import Engine, FrameResult
+from ferkit.inference.overlay import Overlay, Status
+from ferkit.inference.sinks import Recorder
+from ferkit.inference.smoothing import UNSURE
+from ferkit.inference.sources import VideoSource
+
+TABLE = "faces.csv"
+RESUME = "resume.json"
+FIXED = (
+    "frame",
+    "time_s",
+    "face",
+    "left",
+    "top",
+    "right",
+    "bottom",
+    "found",
+    "quality",
+    "label",
+    "raw_label",
+)
+"""Columns before those of the probabilities, which are called ``p_<class>``."""
+
+UNSURE_NAME = "unsure"
+
+_CHECKPOINT_S = 5.0
+
+
+@dataclass(frozen=True)
+class VideoRun:
+    """What became of a video.
+
+    Attributes:
+        table: the CSV file with all rows.
+        n_frames: frames looked at, those of earlier runs included.
+        n_faces: rows.
+        resumed_at_s: where in the video this run went on; 0 from the beginning, None if all was there already.
+        broken_at_s: where the video could no longer be read, None if it could to its end.
+    """
+
+    table: Path
+    n_frames: int
+    n_faces: int
+    resumed_at_s: float | None
+    broken_at_s: float | None
+
+
+@dataclass(frozen=True)
+class FaceRow:
+    """One row of the table."""
+
+    frame: int
+    time_s: float
+    face: int
+    xyxy: tuple[float, float, float, float]
+    found: float
+    quality: float
+    label: str
+    raw_label: str
+    proba: tuple[float, ...]
+
+
+def analyse_video(
+    video: Path,
+    folder: Path,
+    engine: Engine,
+    settings: Any,
+    *,
+    every_s: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> VideoRun:
+    """Read all faces of a video into ``folder/faces.csv``.
+
+    A run with the same video and settings goes on where the last one ended, to the same result; with others the
+    table is begun anew.
+
+    Args:
+        video: video file.
+        folder: where the table goes; made if it is not there.
+        engine: fresh.
+        settings: all that the result depends on, besides the video; plain values or a dataclass.
+        every_s: seconds between the frames that are looked at; 0 for all.
+        progress: called with frames of the video that are behind, and how many it says it has (0: it does not say).
+
+    Raises:
+        DataError: the video cannot be read.
+        StoreLockedError: another process is at it.
+        FerkitError: the folder cannot be written.
+    """
+    identity = fingerprint([video.name, video.stat().st_size if video.is_file() else 0, every_s, settings])
+    with exclusive_lock(folder / ".lock", "analysing a video into"):
+        start = _Checkpoint.read(folder, identity)
+        if start.done:
+            return VideoRun(folder / TABLE, start.n_frames, start.n_faces, None, start.broken_at_s)
+        if start.engine is not None:
+            engine.restore(start.engine)
+        source = VideoSource(video, every_s, start.next_frame)
+        with _open_table(folder / TABLE, start, engine.labels) as table:
+            now = start
+            saved_at = time.monotonic()
+            for frame in source:
+                result = engine.process(frame.rgb, frame.timestamp_s)
+                table.write(_as_csv(rows_of(frame.index, result, engine.labels)))
+                now = now.after(frame.index + 1, frame.timestamp_s, len(result))
+                if progress is not None:
+                    progress(frame.index + 1, source.n_frames)
+                if time.monotonic() - saved_at > _CHECKPOINT_S:
+                    now.save(folder, identity, table, engine)
+                    saved_at = time.monotonic()
+            now.save(folder, identity, table, engine, done=True, broken_at_s=source.broken_at_s)
+        return VideoRun(folder / TABLE, now.n_frames, now.n_faces, start.time_s, source.broken_at_s)
+
+
+def rows_of(index: int, result: FrameResult, labels: LabelSet) -> list[FaceRow]:
+    """The rows of one frame."""
+    rows = []
+    for i in range(len(result)):
+        shown = int(result.label[i])
+        rows.append(
+            FaceRow(
+                index,
+                result.timestamp_s,
+                0 if result.faces.track_id is None else int(result.faces.track_id[i]),
+                tuple(float(v) for v in result.faces.xyxy[i]),  # type: ignore[arg-type]
+                float(result.faces.confidence[i]),
+                float(result.quality[i]),
+                UNSURE_NAME if shown == UNSURE else labels.names[shown],
+                labels.names[int(result.raw[i].argmax())],
+                tuple(float(p) for p in result.proba[i]),
+            )
+        )
+    return rows
+
+
+def read_rows(table: Path) -> Iterator[FaceRow]:
+    """The rows of a table that :func:`analyse_video` wrote, one after the other.
+
+    Raises:
+        DataError: it is no such table.
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            if tuple(next(reader, ())[: len(FIXED)]) != FIXED:
+                raise DataError(
+                    f"expected a table of faces in {table}, found other columns; run 'fer video' again"
+                )
+            for v in reader:
+                numbers = [float(value) for value in v[3:9]]
+                box = (numbers[0], numbers[1], numbers[2], numbers[3])
+                proba = tuple(float(p) for p in v[len(FIXED) :])
+                yield FaceRow(
+                    int(v[0]),
+                    float(v[1]),
+                    int(v[2]),
+                    box,
+                    numbers[4],
+                    numbers[5],
+                    csv_text(v[9]),
+                    csv_text(v[10]),
+                    proba,
+                )
+    except (OSError, ValueError, IndexError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{table} cannot be read ({error}); delete it and run 'fer video' again") from None
+
+
+def frames_of(rows: Iterable[FaceRow]) -> Iterator[list[FaceRow]]:
+    """The rows of each frame together."""
+    for _, group in groupby(rows, key=lambda row: row.frame):
+        yield list(group)
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    next_frame: int = 0
+    time_s: float = 0.0
+    n_frames: int = 0
+    n_faces: int = 0
+    n_bytes: int = 0
+    engine: dict[str, Any] | None = None
+    done: bool = False
+    broken_at_s: float | None = None
+
+    @staticmethod
+    def read(folder: Path, identity: str) -> "_Checkpoint":
+        """Where the last run ended; the beginning if there was none, or one of other settings."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            values = json.loads((folder / RESUME).read_text(encoding="utf-8"))
+            if values.pop("identity") == identity and (folder / TABLE).stat().st_size >= values["n_bytes"]:
+                return _Checkpoint(**values)
+        return _Checkpoint()
+
+    def after(self, next_frame: int, time_s: float, n_faces: int) -> "_Checkpoint":
+        return _Checkpoint(next_frame, time_s, self.n_frames + 1, self.n_faces + n_faces, self.n_bytes)
+
+    def save(
+        self,
+        folder: Path,
+        identity: str,
+        table: IO[bytes],
+        engine: Engine,
+        *,
+        done: bool = False,
+        broken_at_s: float | None = None,
+    ) -> None:
+        """Make sure that the rows are on the disk, then note that they are."""
+        table.flush()
+        os.fsync(table.fileno())
+        write_json(
+            folder / RESUME,
+            {
+                "identity": identity,
+                "next_frame": self.next_frame,
+                "time_s": self.time_s,
+                "n_frames": self.n_frames,
+                "n_faces": self.n_faces,
+                "n_bytes": table.tell(),
+                "engine": None if done else engine.state(),
+                "done": done,
+                "broken_at_s": broken_at_s,
+            },
+        )
+
+
+@contextlib.contextmanager
+def _open_table(path: Path, start: _Checkpoint, labels: LabelSet) -> Iterator[IO[bytes]]:
+    """The table, cut to what the checkpoint knows of."""
+    with path.open("r+b" if start.n_bytes else "wb") as file:
+        file.truncate(start.n_bytes)
+        file.seek(start.n_bytes)
+        if not start.n_bytes:
+            file.write(_csv_line([*FIXED, *(f"p_{name}" for name in labels.names)]))
+        yield file
+
+
+def _as_csv(rows: list[FaceRow]) -> bytes:
+    return b"".join(
+        _csv_line([
+            row.frame, f"{row.time_s:.3f}", row.face, *(f"{v:.1f}" for v in row.xyxy), f"{row.found:.3f}",
+            f"{row.quality:.3f}", csv_cell(row.label), csv_cell(row.raw_label), *(f"{p:.4f}" for p in row.proba),
+        ])
+        for row in rows
+    )  # fmt: skip
+
+
+def _csv_line(values: list[Any]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue().encode()
+
+
+def boxes(rows: list[FaceRow]) -> np.ndarray:
+    """float32 (n, 4)."""
+    return np.array([row.xyxy for row in rows], np.float32).reshape(-1, 4)
+
+
+FULL_SCORE = 100
+"""Points that everybody starts with; every negative reading takes one away."""
+
+
+@dataclass
+class PersonSummary:
+    """One person of a video.
+
+    Attributes:
+        face: number in the table.
+        first_s, last_s: when first and last seen.
+        n: readings.
+        labels: how many of them showed each label, ``unsure`` among them.
+        changes: how often the label changed.
+        n_negative: readings with a negative expression.
+    """
+
+    face: int
+    first_s: float
+    last_s: float
+    n: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    changes: int = 0
+    n_negative: int = 0
+    _last: str | None = None
+
+    @property
+    def score(self) -> int:
+        """100 points, minus one for each negative reading, not below 0: so it falls with the number of readings,
+        and says something only between videos that were looked at equally often and long."""
+        return max(0, FULL_SCORE - self.n_negative)
+
+    @property
+    def changes_per_minute(self) -> float:
+        """Changes of the label in a minute that the person was seen."""
+        return 60 * self.changes / max(self.last_s - self.first_s, 1.0)
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """All persons of a video, who was seen longest first."""
+
+    people: list[PersonSummary]
+    n_readings: int
+
+    @property
+    def labels(self) -> Counter[str]:
+        """Readings of each label, of all people."""
+        return sum((person.labels for person in self.people), Counter())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "n_readings": self.n_readings,
+            "labels": dict(self.labels),
+            "people": [
+                {
+                    "face": p.face,
+                    "first_s": round(p.first_s, 3),
+                    "last_s": round(p.last_s, 3),
+                    "n_readings": p.n,
+                    "labels": dict(p.labels),
+                    "changes_per_minute": round(p.changes_per_minute, 2),
+                    "n_negative": p.n_negative,
+                    "score": p.score,
+                }
+                for p in self.people
+            ],
+        }
+
+
+def summarise(rows: Iterable[FaceRow], labels: LabelSet) -> VideoSummary:
+    """Go through all rows once; memory grows with the number of people only."""
+    negative = negative_labels(labels)
+    people: dict[int, PersonSummary] = {}
+    n = 0
+    for row in rows:
+        n += 1
+        person = people.setdefault(row.face, PersonSummary(row.face, row.time_s, row.time_s))
+        person.last_s = row.time_s
+        person.n += 1
+        person.labels[row.label] += 1
+        person.n_negative += row.label in negative
+        if person._last is not None and row.label != person._last:
+            person.changes += 1
+        person._last = row.label
+    return VideoSummary(sorted(people.values(), key=lambda p: (-p.n, p.face)), n)
+
+
+def negative_labels(labels: LabelSet) -> frozenset[str]:
+    """The classes that count as negative."""
+    valence = LabelSet.named("valence3")
+    index = labels.map_to(valence).index
+    return frozenset(
+        name for name, i in zip(labels.names, index, strict=True) if i >= 0 and valence.names[i] == "negative"
+    ) - {UNSURE_NAME}
+
+
+N_PEOPLE = 6
+N_COLUMNS = 900
+
+
+class Timeline:
+    """Probabilities and labels of the people seen longest, in as many columns as an image can show.
+
+    Args:
+        summary: of the video.
+        labels: the classes.
+    """
+
+    def __init__(self, summary: VideoSummary, labels: LabelSet) -> None:
+        self.people = summary.people[:N_PEOPLE]
+        self.labels = labels
+        self.end_s = max((p.last_s for p in self.people), default=0.0)
+        self.start_s = min((p.first_s for p in self.people), default=0.0)
+        self._row_of = {p.face: i for i, p in enumerate(self.people)}
+        n_readings = max((p.n for p in self.people), default=1)
+        self.n_columns = int(np.clip(n_readings, 1, N_COLUMNS))
+        self.proba = np.zeros((len(self.people), self.n_columns, len(labels)))
+        self.counts = np.zeros((len(self.people), self.n_columns), np.int64)
+        self.shown = np.full((len(self.people), self.n_columns), -2, np.int64)
+
+    def add(self, rows: Iterable[FaceRow]) -> "Timeline":
+        """Take in all rows."""
+        span_s = max(self.end_s - self.start_s, 1e-6)
+        number = {name: i for i, name in enumerate(self.labels.names)} | {UNSURE_NAME: -1}
+        for row in rows:
+            i = self._row_of.get(row.face)
+            if i is None:
+                continue
+            column = min(self.n_columns - 1, int((row.time_s - self.start_s) / span_s * self.n_columns))
+            self.proba[i, column] += row.proba
+            self.counts[i, column] += 1
+            self.shown[i, column] = number[row.label]
+        return self
+
+    @property
+    def edges_s(self) -> np.ndarray:
+        """Where columns begin and end, (n_columns + 1,)."""
+        return np.linspace(self.start_s, max(self.end_s, self.start_s + 1e-3), self.n_columns + 1)
+
+
+def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "en") -> str | None:
+    """Write a PNG: for each person the probabilities, stacked, and below them the label shown.
+
+    Returns:
+        What to tell the user if Hangul could not be drawn; None otherwise.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    names, hint = timeline.labels.display(language), None
+    unsure = {"en": "unsure", "ko": "불확실"}[language]
+    font = hangul_font_file() if has_hangul([*names, title]) or language == "ko" else None
+    if has_hangul(names) and font is None:
+        names, unsure, hint = timeline.labels.display("en"), "unsure", HINT
+    with rc_context(_font_settings(font)):  # type: ignore[arg-type]
+        n = max(1, len(timeline.people))
+        figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
+        axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
+        colors = [_fractions(color) for color in label_colors(timeline.labels)]
+        for i, axis in enumerate(axes[: len(timeline.people)]):
+            _person(axis, timeline, i, colors)
+        axes[-1].set_xlabel("시간 (초)" if language == "ko" and hint is None and font else "time in seconds")
+        axes[0].set_title(title, loc="left", fontsize=11)
+        _legend(figure, names, colors, unsure)
+
+        def save(file: Any) -> None:
+            figure.savefig(file, format="png")
+
+        write_atomically(path, save)
+    return hint
+
+
+def _person(axis: Any, timeline: Timeline, i: int, colors: list[tuple[float, float, float]]) -> None:
+    edges = timeline.edges_s
+    there = timeline.counts[i] > 0
+    mean = timeline.proba[i] / np.maximum(timeline.counts[i], 1)[:, None]
+    # A column without a reading between two readings is a matter of rounding, not an absence.
+    mean, shown, there = _filled(mean, timeline.shown[i], there)
+    top = np.cumsum(mean, axis=1)
+    for k, color in enumerate(colors):
+        low = top[:, k - 1] if k else np.zeros(len(top))
+        axis.stairs(np.where(there, top[:, k], np.nan), edges, baseline=np.where(there, low, np.nan),
+                    fill=True, color=color, alpha=0.85, linewidth=0)  # fmt: skip
+    palette = np.array([*colors, _fractions(UNSURE_COLOR)])
+    for first, last, label in _runs(np.where(there, shown, -2)):
+        if label != -2:
+            axis.axvspan(edges[first], edges[last], ymin=0, ymax=0.14, color=palette[label], linewidth=0)
+    axis.axhline(0, color="white", linewidth=1.5)
+    axis.set_ylim(-0.1628, 1)
+    axis.set_yticks([0, 0.5, 1], ["0", "", "1"])
+    axis.set_xlim(edges[0], edges[-1])
+    axis.set_ylabel(f"#{timeline.people[i].face}", rotation=0, labelpad=16, va="center")
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _filled(
+    mean: np.ndarray, shown: np.ndarray, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    mean, shown, there = mean.copy(), shown.copy(), there.copy()
+    seen = np.flatnonzero(there)
+    for a, b in zip(seen[:-1].tolist(), seen[1:].tolist(), strict=True):
+        if 1 < b - a <= 3:
+            mean[a + 1 : b], shown[a + 1 : b], there[a + 1 : b] = mean[a], shown[a], True
+    return mean, shown, there
+
+
+def _runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
+    """(first, one past the last, label) of each stretch of equal labels."""
+    cuts = np.flatnonzero(np.diff(labels)) + 1
+    starts, ends = [0, *cuts.tolist()], [*cuts.tolist(), len(labels)]
+    return [(a, b, int(labels[a])) for a, b in zip(starts, ends, strict=True)]
+
+
+def _legend(
+    figure: Any, names: tuple[str, ...], colors: list[tuple[float, float, float]], unsure: str
+) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=color, label=name) for name, color in zip(names, colors, strict=True)]
+    patches.append(Patch(color=_fractions(UNSURE_COLOR), label=unsure))
+    figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=9)
+
+
+def _fractions(color: RGB) -> tuple[float, float, float]:
+    return color[0] / 255, color[1] / 255, color[2] / 255
+
+
+def _font_settings(file: Path | None) -> dict[str, Any]:
+    """Matplotlib's settings for a font file; its own font for None."""
+    if file is None:
+        return {}
+    from matplotlib import font_manager
+
+    font_manager.fontManager.addfont(str(file))
+    added = font_manager.fontManager.ttflist[-1]
+    return {
+        "font.family": [added.name, "DejaVu Sans"],
+        "font.weight": added.weight,
+        "axes.labelweight": added.weight,
+    }
+
+
+HOLD_S = 0.5
+"""Where a video is looked at seldom, a face without a next reading is shown for so long."""
+
+
+def annotate_video(
+    video: Path,
+    table: Path,
+    out: Path,
+    overlay: Overlay,
+    labels: LabelSet,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write ``out``; boxes move evenly from reading to reading, sound is kept where ffmpeg is there.
+
+    Args:
+        video: video file.
+        table: what was read in it.
+        out: video file to make, ``.mp4``; complete or not there at all.
+        overlay: draws.
+        labels: the classes of the table.
+        progress: called with frames done, and how many the video says it has.
+
+    Raises:
+        DataError: the video or the table cannot be read.
+        FerkitError: ``out`` cannot be written.
+    """
+    source = VideoSource(video)
+    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
+    readings = _Readings(frames_of(read_rows(table)), labels)
+    try:
+        with Recorder(partial, source.fps, sound_of=video) as recorder:
+            for frame in source:
+                result = readings.at(frame.timestamp_s)
+                recorder.write(overlay.draw(frame.rgb, result, Status()), frame.timestamp_s)
+                if progress is not None:
+                    progress(frame.index + 1, source.n_frames)
+        partial.replace(out)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+class _Readings:
+    """Readings at any time, asked for in rising order; two are held at once."""
+
+    def __init__(self, frames: Iterator[list[FaceRow]], labels: LabelSet) -> None:
+        self._frames = frames
+        self._labels = labels
+        self._last: list[FaceRow] = []
+        self._next: list[FaceRow] = next(frames, [])
+
+    def at(self, time_s: float) -> FrameResult:
+        # The table has milliseconds.
+        while self._next and self._next[0].time_s <= time_s + 0.0006:
+            self._last, self._next = self._next, next(self._frames, [])
+        rows, moved = [], []
+        following = {row.face: row for row in self._next}
+        for row in self._last:
+            later = following.get(row.face)
+            if later is None and time_s - row.time_s > HOLD_S:
+                continue
+            share = 0.0 if later is None else (time_s - row.time_s) / max(later.time_s - row.time_s, 1e-6)
+            here, there = np.array(row.xyxy), np.array((later or row).xyxy)
+            rows.append(row)
+            moved.append(here + np.clip(share, 0, 1) * (there - here))
+        return self._result(rows, moved, time_s)
+
+    def _result(self, rows: list[FaceRow], moved: list[np.ndarray], time_s: float) -> FrameResult:
+        number = {name: i for i, name in enumerate(self._labels.names)} | {UNSURE_NAME: UNSURE}
+        proba = np.array([row.proba for row in rows], np.float32).reshape(-1, len(self._labels))
+        xyxy = boxes(rows) if not moved else np.array(moved, np.float32)
+        found = np.array([row.found for row in rows], np.float32)
+        faces = Faces(xyxy, found, None, np.array([row.face for row in rows], np.int64))
+        quality = np.array([row.quality for row in rows], np.float32)
+        label = np.array([number[row.label] for row in rows], np.int64)
+        return FrameResult(time_s, faces, quality, proba, proba, label)

@@ -1,0 +1,206 @@
+"""Define what the API answers: schemas, problems and purposes."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, Field
+
+
+class ApiError(Exception):
+    """A request that is not served.
+
+    Args:
+        status: of HTTP.
+        code: one word for programs.
+        message: one or two sentences for people: what was expected, and the remedy.
+        retry_after_s: when to try again, if that may help.
+    """
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+
+    @property
+    def close_code(self) -> int:
+        """The code with which a WebSocket is closed: 4000 more than the status."""
+        return 4000 + self.status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What belongs into the head of the answer."""
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return headers
+
+    @property
+    def body(self) -> dict[str, str]:
+        """The answer."""
+        return {"code": self.code, "message": self.message}
+
+
+def internal_error(incident: str) -> ApiError:
+    """What a client is told when the server itself failed."""
+    return ApiError(
+        500, "fault", f"A fault of the server; whoever runs it finds it in the log under {incident}."
+    )
+
+
+REASON_EN = (
+    "Inferring emotions of people at work, of applicants, or in schools is prohibited in the European Union "
+    "(AI Act, Regulation (EU) 2024/1689, Article 5(1)(f)), except for medical or safety reasons."
+)
+REASON_KO = (
+    "직장, 채용 또는 교육 기관에서 사람의 감정을 추론하는 것은 의료 또는 안전 목적을 제외하고 유럽연합에서 금지되어 "
+    "있습니다(EU AI법, 규정 (EU) 2024/1689, 제5조 제1항 (f))."
+)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What expressions are read for.
+
+    Attributes:
+        id: as requests name it.
+        en, ko: as people call it.
+        prohibited: refused unless whoever runs the server allows it.
+    """
+
+    id: str
+    en: str
+    ko: str
+    prohibited: bool = False
+
+
+PURPOSES = (
+    Purpose("research", "Research", "연구"),
+    Purpose("personal", "Personal use", "개인적 사용"),
+    Purpose("art", "Art and play", "예술과 놀이"),
+    Purpose("accessibility", "Accessibility", "접근성 지원"),
+    Purpose("medical", "Medical reasons", "의료 목적"),
+    Purpose("safety", "Safety reasons", "안전 목적"),
+    Purpose("other", "Something else", "기타"),
+    Purpose("hiring", "Hiring", "채용", prohibited=True),
+    Purpose("workplace", "Workplace", "직장", prohibited=True),
+    Purpose("education", "Education", "교육", prohibited=True),
+)
+BY_ID = {purpose.id: purpose for purpose in PURPOSES}
+
+
+def check_purpose(given: str | None, default: str | None, allowed: frozenset[str]) -> str:
+    """The purpose that a request is made for.
+
+    Args:
+        given: what the request declares, None for nothing.
+        default: what holds where nothing is declared.
+        allowed: prohibited purposes that whoever runs the server allows.
+
+    Raises:
+        Refused: nothing is declared (400), it is unknown (400), or prohibited (403).
+    """
+    name = given or default
+    if name is None:
+        raise ApiError(
+            400,
+            "no_purpose",
+            "Say what the expressions are read for: add ?purpose=… or the header X-Ferkit-Purpose, out of "
+            f"{', '.join(BY_ID)}.",
+        )
+    purpose = BY_ID.get(name)
+    if purpose is None:
+        raise ApiError(400, "unknown_purpose", f"Expected a purpose out of {', '.join(BY_ID)}.")
+    if purpose.prohibited and purpose.id not in allowed:
+        raise ApiError(403, "prohibited_purpose", REASON_EN)
+    return purpose.id
+
+
+class Problem(BaseModel):
+    """Why a request was not served."""
+
+    code: str = Field(description="One word for programs.")
+    message: str = Field(description="What was expected, and the remedy.")
+
+
+class Label(BaseModel):
+    """A class, with its names for people."""
+
+    name: str
+    en: str
+    ko: str
+    color: str = Field(pattern="^#[0-9a-f]{6}$")
+
+
+class Model(BaseModel):
+    """A model that may be asked for."""
+
+    name: str
+    kind: str
+    labels: list[Label]
+    size_mb: float
+    licence: str
+    broken: str | None = Field(None, description="Why it cannot be used; such a model has no labels.")
+
+
+class Models(BaseModel):
+    """All models."""
+
+    default: str
+    models: list[Model]
+
+
+class PurposeEntry(BaseModel):
+    """A purpose, and why it is refused."""
+
+    id: str
+    en: str
+    ko: str
+    allowed: bool
+    reason_en: str | None
+    reason_ko: str | None
+
+
+class Info(BaseModel):
+    """What to know before asking; limits as the options of the server are called."""
+
+    version: str
+    purposes: list[PurposeEntry]
+    limits: dict[str, int | float]
+    token_required: bool
+    default_purpose: str | None
+
+
+class Face(BaseModel):
+    """A face, and what it shows."""
+
+    box: list[float] = Field(description="left, top, right, bottom in pixels", min_length=4, max_length=4)
+    confidence: float = Field(description="probability of the label")
+    quality: float = Field(description="0 cannot be read .. 1 nothing is wrong")
+    label: str
+    probabilities: dict[str, float]
+
+
+class ImageResult(BaseModel):
+    """The faces of one image, the largest first."""
+
+    name: str
+    width: int | None
+    height: int | None
+    faces: list[Face]
+    error: str | None
+
+
+class Prediction(BaseModel):
+    """Images in the order in which they came."""
+
+    model: str
+    labels: list[str]
+    images: list[ImageResult]
+
+
+class JobState(BaseModel):
+    """A video on its way."""
+
+    id: str
+    status: str = Field(pattern="^(queued|running|done|failed|cancelled)$")
+    progress: float = Field(ge=0, le=1)
+    reason: str | None
+    links: dict[str, str]
