@@ -159,7 +159,7 @@ class _Cut:
 def _cut_ahead(paths: Iterable[Path], cropper: ImageCropper, workers: int) -> Iterator[_Cut]:
     queue: deque[Future[_Cut]] = deque()
     todo = iter(paths)
-    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
         try:
             while True:
                 queue.extend(

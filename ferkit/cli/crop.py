@@ -172,7 +172,7 @@ def crop(source: Path, out: Path, **options: Any) -> None:
         format=options["format_"],
         quality=options["quality"],
     )
-    with Progress("cropping", "pictures", quiet=is_quiet()) as progress:
+    with Progress("cropping", "images", quiet=is_quiet()) as progress:
         summary = crop_dataset(
             annotated,
             out,

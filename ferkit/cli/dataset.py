@@ -116,7 +116,7 @@ def _print(found: "Summary") -> None:
     if 2 in values:
         values[2].sort(key=("train", "val", "test", "").index)
     counts = {axis: found.by(0, axis) for axis in columns}
-    header = ["class", "pictures", *(value or "–" for axis in columns for value in values[axis])]
+    header = ["class", "images", *(value or "–" for axis in columns for value in values[axis])]
     rows = []
     for (cls,), n in found.by(0).items():
         cells = [f"{counts[axis].get((cls, value), 0):,}" for axis in columns for value in values[axis]]
@@ -254,7 +254,7 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
         "problems": [list(problem) for problem in found.problems],
         "further_faces": len(found.further),
     }
-    finish(out, dataset, summary, [table(("class", "pictures"), rows, right=[1])], as_json)
+    finish(out, dataset, summary, [table(("class", "images"), rows, right=[1])], as_json)
 
 
 def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -> "Annotated":
@@ -387,7 +387,7 @@ def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
         "unmapped": dict(done.unmapped),
         "unreached": list(done.unreached),
     }
-    finish(out, done.dataset, summary, [table(("was", "is", "pictures"), rows, right=[2])], as_json)
+    finish(out, done.dataset, summary, [table(("was", "is", "images"), rows, right=[2])], as_json)
 
 
 @click.command("merge")
@@ -441,7 +441,7 @@ def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> N
         "spellings": {meaning: list(names) for meaning, names in done.spellings.items()},
     }
     rows = [(source, f"{n:,}") for source, n in sorted(counts.items())]
-    finish(out, done.dataset, summary, [table(("source", "pictures"), rows, right=[1])], as_json)
+    finish(out, done.dataset, summary, [table(("source", "images"), rows, right=[1])], as_json)
 
 
 @click.command("sample")

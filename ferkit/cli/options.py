@@ -162,7 +162,7 @@ def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.meta["ferkit.quiet"] = value
     logger = logging.getLogger("ferkit")
     if value:
-        ctx.with_resource(hidden_progress())
+        ctx.find_root().with_resource(hidden_progress())
         return
     handler = _StandardError()
     level = logger.level
@@ -173,7 +173,7 @@ def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
-    ctx.call_on_close(stop)
+    ctx.find_root().call_on_close(stop)
 
 
 class _StandardError(logging.Handler):

@@ -171,7 +171,7 @@ def _annotated(
 def _print_table(results: Iterable["ImageFaces"], labels: "LabelSet", language: str) -> None:
     names = labels.display(language)
     rows = (row for result in results for row in _table_rows(result, names))
-    header = ("picture", "face", "expression", "sure", "or else")
+    header = ("image", "face", "expression", "sure", "or else")
     while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
         click.echo(table(header, block, right=[3]))
 

@@ -76,7 +76,7 @@ class WeightsEntry:
 @functools.cache
 def known_weights() -> dict[str, WeightsEntry]:
     """Every entry by its name: the shipped network, then the table in its order."""
-    text = resources.files("ferkit.core.weights").joinpath("weights.toml").read_text(encoding="utf-8")
+    text = resources.files("ferkit.core").joinpath("weights.toml").read_text(encoding="utf-8")
     fetched = {
         name: WeightsEntry(name, **{**row, "urls": tuple(row["urls"])})
         for name, row in tomllib.loads(text).items()

@@ -457,7 +457,7 @@ def _divided(samples: Sequence[Sample], dataset: Dataset, settings: SplitSetting
         if not missing and len(np.unique(part)) == len(shares):
             return part.tolist()
     raise DataError(
-        f"no division found that has {', '.join(map(str, missing)) or 'pictures'} in all of "
+        f"no division found that has {', '.join(map(str, missing)) or 'images'} in all of "
         f"{', '.join(settings.shares)} with every person in one part; add persons, make the small parts larger, or "
         "divide without regard to persons (--no-group)"
     )
@@ -468,7 +468,7 @@ def _check_enough(y: np.ndarray, persons: np.ndarray, classes: list[str], parts:
         rows = persons[y == k]
         n = len(np.unique(rows[rows >= 0])) + int((rows < 0).sum())
         if n < len(parts):
-            what = "person" if (rows >= 0).any() else "picture"
+            what = "person" if (rows >= 0).any() else "image"
             raise DataError(
                 f"class {cls!r} has only {n} {what}{'s' if n != 1 else ''}, but {', '.join(parts)} need one each; add "
                 f"{what}s, leave the class out (fer dataset map), or make fewer parts"

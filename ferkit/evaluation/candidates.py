@@ -663,7 +663,7 @@ def parse_candidates(names: Sequence[str], file: Path | None = None) -> tuple[Ca
 
     Args:
         names: as in :data:`FORMS`; with ``file`` None and no name, :data:`DEFAULT`.
-        file: TOML with ``contenders``, a list of names and of tables. A table has ``use``, a name as above; may have
+        file: TOML with ``candidates``, a list of names and of tables. A table has ``use``, a name as above; may have
             ``name``, what it is called in the results; and further options: those of the head (``C``, ``alpha`` …)
             and ``pool`` (rows and columns) for heads, dotted changes of the recipe for ``finetune``, ``labels`` and
             ``input_size`` for ``python``.
@@ -723,7 +723,7 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
     """The entries of a TOML file.
 
     Raises:
-        DataError: it cannot be read, or has no list ``contenders``.
+        DataError: it cannot be read, or has no list ``candidates``.
     """
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -731,7 +731,7 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is no TOML file: {error}") from None
-    entries = values.get("contenders")
+    entries = values.get("candidates", values.get("contenders"))  # as version 0.1 called them
     if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise DataError(
             f"expected in {file} a list: candidates = ['dummy', {{use = 'svm@hog', C = 10}}], found "

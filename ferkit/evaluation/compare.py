@@ -83,7 +83,7 @@ def odd_splits(
         if split.origin == "drawn" and abs(share - protocol.test_size) > 0.05:
             notes.append(
                 f"{protocol.test_size:.0%} were to be held out, whole persons make it {share:.0%}: some have many "
-                "pictures"
+                "images"
             )
         absent = sorted(set(images.labels.names) - set(images.y[split.test]))
         if absent:

@@ -81,7 +81,7 @@ def _title(comparison: Comparison) -> str:
     how = {"given": "the data's own test part", "drawn": "held out", "cross": "of other data"}[split.origin]
     repeats = f", {len(comparison.splits)} repeats" if len(comparison.splits) > 1 else ""
     persons = {group for group in comparison.groups[tested] if group is not None}
-    over = f"{len(persons):,} persons" if persons else "pictures"
+    over = f"{len(persons):,} persons" if persons else "images"
     return (
         f"{comparison.name}: {len(split.train):,} training images, {len(split.test):,} tested ({how}){repeats}, "
         f"{len(comparison.labels)} classes; 95 % intervals over {over}"
@@ -137,7 +137,7 @@ def _subgroups(comparison: Comparison, name: str, column: str) -> str:
     ]
     lines = [
         f"{name} by {column}",
-        table((column, "pictures", "accuracy", "against others", ""), rows, right=[1, 2, 3]),
+        table((column, "images", "accuracy", "against others", ""), rows, right=[1, 2, 3]),
     ]
     if found.best is not None:
         gap = found.gap

@@ -168,6 +168,6 @@ def test_the_wheel_takes_its_files_along() -> None:
         pytest.skip("needs the project's source")
     distribution = Distribution({"package_dir": {"": str(root)}})
     distribution.parse_config_files([str(root / "setup.cfg")])
-    patterns = distribution.package_data["ferkit.core.weights"]
-    taken = {path.name for pattern in patterns for path in (root / "ferkit" / "zoo").glob(pattern)}
+    patterns = distribution.package_data["ferkit.core"]
+    taken = {path.name for pattern in patterns for path in (root / "ferkit" / "core").glob(pattern)}
     assert {NETWORK_ONNX, NETWORK_KERAS, "model.json", "MODEL_CARD.md"} <= taken

@@ -263,7 +263,7 @@ def test_no_page_where_none_is_wanted(tmp_path: Path) -> None:
 def test_nobody_finished(tmp_path: Path) -> None:
     found = made_up(n=60)
     failed = tuple(CandidateResult(one.name, "head", failure="out of memory") for one in found.candidates)
-    write_comparison(Comparison(**{**vars(found), "contenders": failed, "pairs": ()}), tmp_path)
+    write_comparison(Comparison(**{**vars(found), "candidates": failed, "pairs": ()}), tmp_path)
     page, values = read(tmp_path)
     assert values["best"] is None
     assert "No candidate finished" in page.text
@@ -304,7 +304,7 @@ def test_who_saw_the_test_images_is_not_the_best(tmp_path: Path) -> None:
     found = made_up(n=60)
     cheat = CandidateResult("shipped", "network", found.candidates[1].cells, seen=np.arange(40))
     honest = CandidateResult("honest", "head", found.candidates[0].cells)
-    cheated = Comparison(**{**vars(found), "contenders": (cheat, honest), "pairs": ()})
+    cheated = Comparison(**{**vars(found), "candidates": (cheat, honest), "pairs": ()})
     write_comparison(cheated, tmp_path)
     page, values = read(tmp_path)
     assert values["contenders"][values["best"]]["name"] == "honest"

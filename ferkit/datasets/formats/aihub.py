@@ -201,7 +201,7 @@ def read_aihub(root: Path) -> Annotated:
     files = files_below(root, ".json")
     problems = [(path, "it is still packed; unpack it") for path in files_below(root, ".zip")]
     if not files or not images.paths:
-        missing = "pictures" if files else "JSON files"
+        missing = "images" if files else "JSON files"
         packed = "; unpack the .zip files first" if problems else ""
         raise DataError(f"expected AI Hub's images and JSON files below {root}, found no {missing}{packed}")
     samples: dict[str, Sample] = {}

@@ -30,28 +30,28 @@ def read_rafdb(root: Path, images: str = "aligned") -> Annotated:
     Raises:
         DataError: nothing of this form.
     """
-    image_list = ImageIndex(root)
+    index = ImageIndex(root)
     problems: list[tuple[str, str]] = []
     lists = [path for path in files_below(root, ".txt") if path.rpartition("/")[2] == _LIST]
     tables = [path for path in files_below(root, ".csv") if path.endswith("_labels.csv")]
     if lists:
-        faces = _from_list(root, lists[0], image_list, images, problems)
+        faces = _from_list(root, lists[0], index, images, problems)
     elif tables:
-        faces = _from_tables(root, tables, image_list, problems)
+        faces = _from_tables(root, tables, index, problems)
     else:
-        faces = _from_folders(image_list, problems)
+        faces = _from_folders(index, problems)
     listed = {face.path for face in faces}
     if lists or tables:
         problems += [
             (path, "no label list names it")
-            for path in image_list.paths
+            for path in index.paths
             if path not in listed and _is_wanted(path, images if lists else "any")
         ]
     return annotated(root, root, faces, problems)
 
 
 def _from_list(
-    root: Path, list_path: str, image_list: ImageIndex, images: str, problems: list[tuple[str, str]]
+    root: Path, list_path: str, index: ImageIndex, images: str, problems: list[tuple[str, str]]
 ) -> list[Sample]:
     about = {path.rpartition("/")[2]: path for path in files_below(root, ".txt")}
     faces = []
@@ -67,7 +67,7 @@ def _from_list(
             )
             continue
         try:
-            path = image_list.find(f"{stem}_aligned.jpg" if images == "aligned" else words[0])
+            path = index.find(f"{stem}_aligned.jpg" if images == "aligned" else words[0])
             box = _box(root, about.get(f"{stem}_boundingbox.txt")) if images == "original" else None
         except DataError as error:
             problems.append((words[0], str(error)))

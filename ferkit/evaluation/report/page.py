@@ -414,7 +414,7 @@ def write_comparison(
     comparison: Comparison,
     folder: Path,
     language: str = "en",
-    image_list: Thumbnails | Dataset | None = None,
+    images: Thumbnails | Dataset | None = None,
     *,
     page: bool = True,
     say: Callable[[str], None] = lambda message: None,
@@ -442,9 +442,9 @@ def write_comparison(
     values = report_values(comparison, say)
     files = {}
     if page:
-        read = thumbnails_of(comparison, image_list) if isinstance(image_list, Dataset) else image_list
-        images = {} if read is None else thumbnails(_shown_rows(values), read)
-        files[folder / "report.html"] = render_page(values, language, images)
+        read = thumbnails_of(comparison, images) if isinstance(images, Dataset) else images
+        shown = {} if read is None else thumbnails(_shown_rows(values), read)
+        files[folder / "report.html"] = render_page(values, language, shown)
     else:  # one of an earlier report would contradict the other files
         (folder / "report.html").unlink(missing_ok=True)
     files[folder / "report.md"] = render_markdown(values, language)

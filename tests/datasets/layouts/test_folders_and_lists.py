@@ -80,8 +80,8 @@ def test_names_are_found_as_the_disk_has_them(tmp_path: Path):
 
 
 def test_columns_that_are_not_there_are_named(tmp_path: Path):
-    table = text(tmp_path / "list.csv", "image,mood\na.png,x\n")
-    with pytest.raises(DataError, match=r"expected a column 'Bild' .*found image, mood"):
+    table = text(tmp_path / "list.csv", "bild,mood\na.png,x\n")
+    with pytest.raises(DataError, match=r"expected a column 'Bild' .*found bild, mood"):
         read_list(table, Naming(columns={"path": "Bild"}))
     with pytest.raises(DataError, match="--path-column"):
         read_list(table, Naming(columns={"label": "mood"}))
