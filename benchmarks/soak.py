@@ -4,7 +4,8 @@
     python benchmarks/soak.py --image photo.jpg --minutes 5 -- --detector yunet
 
 Streams, single images, damaged images, videos, clients that leave at any point and requests that are none, at rates
-that keep two cores busy. A line is printed for each tenth of the time; the last line compares the first tenth with the last.
+that keep two cores busy. A line is printed for each tenth of the time; the last lines compare the first tenth with the
+last.
 """
 
 import argparse
