@@ -164,7 +164,7 @@ def test_every_kind_of_start_frame_word_and_end_in_random_order(target: Running)
     n, seen = times(100, 5000), Counter[str]()
 
     async def all_of_them() -> None:
-        turn = asyncio.Semaphore(12)
+        turn = asyncio.Semaphore(8)
 
         async def one(seed: int) -> None:
             async with turn:
@@ -174,7 +174,7 @@ def test_every_kind_of_start_frame_word_and_end_in_random_order(target: Running)
 
     asyncio.run(all_of_them())
     assert lost(target) == {}, seen
-    assert sum(seen[end] for end in ("abort", "close", "wait", "half")) > n / 4
+    assert sum(seen[end] for end in ("abort", "close", "wait", "half")) > n / 10
     # And it serves as before.
     with target.stream() as stream:
         stream.send(frame(1, image()))
