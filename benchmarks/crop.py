@@ -19,15 +19,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.console import Progress, table
+from ferkit.core.console import table
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.formats.load import read_annotated
 from ferkit.datasets.images import decode_image
 from ferkit.datasets.synthetic_aihub import write_aihub_layout
 from ferkit.faces.crop_dataset import crop_dataset
-from ferkit.faces.crop_image import CropSettings
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.crop_image import CropRunSettings
+from ferkit.faces.cropping import CropSettings
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
 
 SIZE_WH = (4000, 3000)
@@ -121,9 +121,8 @@ def naive(photos: list[Path], out: Path, largest: Largest) -> int:
 
 
 def ours(annotated: Annotated, out: Path, detector: str, weights: Path | None, workers: int | None) -> int:
-    settings = CropSettings(faces=FaceSettings(detector, None, align=False, margin=0.0, faceless="skip"))
-    progress = Progress("cropping", quiet=True)
-    return crop_dataset(annotated, out, settings, weights=weights, workers=workers, progress=progress).n_crops
+    settings = CropRunSettings(faces=CropSettings(detector, None, align=False, margin=0.0, no_face="skip"))
+    return crop_dataset(annotated, out, settings, weights=weights, workers=workers).n_crops
 
 
 def main() -> None:

@@ -27,12 +27,11 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
     """Images a second: the loop, the raw session at the same batch size, DeepFace one by one and as a list."""
     from networks import arcface_resnet34
 
-    from ferkit.core.console import Progress
     from ferkit.datasets.load import load_dataset
     from ferkit.datasets.synthetic import write_dataset
     from ferkit.embedder.embedders import open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
     weights = arcface_resnet34(folder / ".deepface" / "weights" / "arcface_weights.onnx")
     write_dataset(
@@ -45,10 +44,7 @@ def speed(folder: Path, n_images: int, batch_size: int, rounds: int) -> None:
 
     def loop(i: int) -> None:
         options = StoreOptions(root=folder / f"cache{i}", batch_size=batch_size)
-        with Progress("", quiet=True) as progress:
-            embed_dataset(
-                dataset, embedder, CropOptions("none"), options, progress=progress, say=lambda _: None
-            )
+        embed_dataset(dataset, embedder, Cropping.ask("none"), options)
 
     raw = _raw_session(weights, batch_size)
     batch = np.random.default_rng(0).random((batch_size, 112, 112, 3), np.float32)

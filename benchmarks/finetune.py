@@ -133,7 +133,7 @@ def transfer(data: Path, weights: Path, n_images: int, seeds: int, epochs: int) 
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.load import load_dataset
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
     dataset = load_dataset(data)
     target = LabelSet.named("valence3")
@@ -163,12 +163,8 @@ def transfer(data: Path, weights: Path, n_images: int, seeds: int, epochs: int) 
                 artifact = finetune(
                     subset,
                     recipe,
-                    CropOptions("none"),
-                    RunOptions(
-                        model=Path(folder) / "m", work=Path(folder) / "w", validate_on="test", quiet=True
-                    ),
-                    say=lambda line: None,
-                    say_epoch=lambda line: None,
+                    Cropping.ask("none"),
+                    RunOptions(model=Path(folder) / "m", work=Path(folder) / "w", validate_on="test"),
                 )
             results[way].append(artifact.record.metrics["validation"]["accuracy"])
             print(f"seed {seed}, {way}: {results[way][-1]:.1%}", flush=True)

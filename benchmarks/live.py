@@ -24,7 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.classifiers.model import open_model
+from ferkit.classifiers.model import load_model
 from ferkit.core.console import table
 from ferkit.faces.detectors import memory_mb
 from ferkit.inference.engine import EngineOptions, build_engine
@@ -52,7 +52,7 @@ def ours(
     rows = []
     for video in videos:
         frames = frames_of(video)
-        opened = open_model(model)
+        opened = load_model(model)
         engine, faces = build_engine(
             opened, EngineOptions(detector_weights=weights, detect_every=detect_every, fps=FPS)
         )
@@ -80,7 +80,7 @@ def ours(
 def memory(video: Path, model: Path, weights: Path | None, n_frames: int) -> None:
     """Megabytes after 1,000 frames and after all."""
     frames = frames_of(video)
-    opened = open_model(model)
+    opened = load_model(model)
     engine, _ = build_engine(opened, EngineOptions(detector_weights=weights, detect_every=5))
     overlay = Overlay(opened.labels)
     for n in range(1, n_frames + 1):

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ferkit.classifiers.model import choose_model, open_model
+from ferkit.classifiers.model import choose_model
 from ferkit.core.types import ExpressionClassifier
 from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas, finish, plain
 
@@ -120,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     crops, y = part(arguments.data, "test")
     chosen = np.random.default_rng(0).permutation(len(crops))[: arguments.images]
-    classifier = open_model(choose_model(arguments.model, Path("models"))).classifier
+    classifier = choose_model(arguments.model, Path("models"))
     curves = measure(classifier, crops[chosen], y[chosen])
     print(markdown(curves))
     if arguments.plot:

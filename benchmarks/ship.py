@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
+from two_outputs import EMBEDDING, LastLayer, Light, with_embedding
 
 from ferkit.classifiers.finetune.network_model import (
     NETWORK_KERAS,
@@ -28,7 +29,6 @@ from ferkit.classifiers.finetune.network_model import (
     NetworkClassifier,
     save_network_model,
 )
-from ferkit.classifiers.finetune.two_outputs import EMBEDDING, LastLayer, Light, with_embedding
 from ferkit.classifiers.heads import FittedHead, fit_head, head_settings
 from ferkit.classifiers.model import read_model
 from ferkit.core.labels import LabelSet

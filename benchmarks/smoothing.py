@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.model import open_model
+from ferkit.classifiers.model import load_model
 from ferkit.core.console import table
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
@@ -77,7 +77,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     from ferkit.classifiers.embedding_model import EmbeddingClassifier
     from ferkit.classifiers.heads import LogisticSettings, fit_head
     from ferkit.embedder.embedders import open_embedder
-    from ferkit.faces.cropping import FaceSettings
+    from ferkit.faces.cropping import CropSettings
 
     embedder = open_embedder("raw")
     people = [Identity.random(rng) for _ in range(20)]
@@ -86,7 +86,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     X = embedder.embed(np.stack([fit_to(crop, embedder.input_size_wh) for crop in crops]))
     head = fit_head(X, y, LogisticSettings())
     labels = LabelSet.of(head.classes)
-    classifier = EmbeddingClassifier(embedder, head, head.dim, labels, FaceSettings.whole())
+    classifier = EmbeddingClassifier(embedder, head, head.dim, labels, CropSettings.whole())
     person = Identity.random(rng)
     return classifier, lambda k: render_face(person, labels.names[k], rng, size=SIDE, intensity=0.6)
 
@@ -137,7 +137,7 @@ def main() -> None:
         parser.error("--model and --crops go together")
     rng = np.random.default_rng(options.seed)
     if options.model:
-        classifier = open_model(options.model).classifier
+        classifier = load_model(options.model)
         draw = real_crops(options.crops, classifier, rng)
     else:
         classifier, draw = drawn_faces(rng)

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ferkit.classifiers.heads import fit_head, head_settings
-from ferkit.core.console import Progress
 from ferkit.datasets.load import load_dataset
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 
 def main() -> None:
@@ -36,10 +35,7 @@ def main() -> None:
     for tap in arguments.taps:
         embedder = open_embedder(arguments.backbone, tap=None if tap == "last" else tap)
         options = StoreOptions(root=arguments.cache_dir, dtype=arguments.dtype)
-        with Progress(f"embedding, {tap}") as progress:
-            store, summary = embed_dataset(
-                dataset, embedder, CropOptions("none"), options, progress=progress, say=print
-            )
+        store, summary = embed_dataset(dataset, embedder, Cropping.ask("none"), options)
         print(f"{tap}: {store.dim} numbers, {summary.n_done} embedded in {summary.seconds:.0f} s")
         table = store.load(arguments.dtype).labelled()
         train, test = np.flatnonzero(table.split == "train"), np.flatnonzero(table.split == "test")

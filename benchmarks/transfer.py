@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from ferkit.classifiers.heads import fit_head, head_settings
-from ferkit.core.console import Progress
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.datasets.load import load_dataset
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 HEADS = {"logistic": {"C": 0.01}, "mlp": {}, "svm": {"exact_rows": 10_000}}
 SMALL = 1_000
@@ -32,15 +31,7 @@ Results = dict[str, dict[str, dict[str, list[float]]]]
 def shipped_table(data: Path, cache: Path) -> EmbeddingTable:
     """Embeddings of the whole of ``data`` by the shipped network."""
     dataset = load_dataset(data)
-    with Progress("embedding, ferkit") as progress:
-        store, _ = embed_dataset(
-            dataset,
-            open_embedder("ferkit"),
-            CropOptions("none"),
-            StoreOptions(cache),
-            progress=progress,
-            say=print,
-        )
+    store, _ = embed_dataset(dataset, open_embedder("ferkit"), Cropping.ask("none"), StoreOptions(cache))
     return store.load().labelled()
 
 

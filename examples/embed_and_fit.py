@@ -12,13 +12,12 @@ import numpy as np
 
 from ferkit import load_classifier, load_dataset, open_embedder
 from ferkit.classifiers.heads import head_settings
-from ferkit.core.console import Progress
 from ferkit.datasets.split import SplitSettings
 from ferkit.datasets.synthetic import write_dataset
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
 from ferkit.evaluation.report.page import format_report
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 
 def main(work: Path) -> None:
@@ -27,15 +26,7 @@ def main(work: Path) -> None:
     dataset = load_dataset(work / "faces", person_pattern=r"^(p\d+)_")
 
     embedder = open_embedder("raw")
-    with Progress("embedding") as progress:
-        store, summary = embed_dataset(
-            dataset,
-            embedder,
-            CropOptions("none"),
-            StoreOptions(root=work / "cache"),
-            progress=progress,
-            say=print,
-        )
+    store, summary = embed_dataset(dataset, embedder, Cropping.ask("none"), StoreOptions(root=work / "cache"))
     print(f"{summary.n_done} embedded, {summary.n_kept} were there, {len(summary.failures)} failed")
 
     table = store.load()

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ferkit.core.console import Progress
 from ferkit.datasets.load import load_dataset
 from ferkit.embedder.embedders import Embedder, HogEmbedder, open_embedder
 from ferkit.embedder.extract import ExtractionSummary, StoreOptions, embed_dataset
 from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 SHARD = 8
 BATCH = 3
@@ -49,17 +48,15 @@ def write_images(root: Path, n: int, start: int = 0) -> Path:
 
 
 def embed(
-    data: Path, cache: Path, embedder: Embedder | None = None, crop: CropOptions | None = None, **options
+    data: Path, cache: Path, embedder: Embedder | None = None, crop: Cropping | None = None, **options
 ) -> tuple[EmbeddingStore, ExtractionSummary]:
     """Embed what ``data`` has into a store below ``cache``."""
     return embed_dataset(
         load_dataset(data),
         embedder or open_embedder("raw"),
-        crop or CropOptions("none"),
+        crop or Cropping.ask("none"),
         StoreOptions(cache, **{"batch_size": BATCH, "rows_per_shard": SHARD, **options}),
         workers=2,
-        progress=Progress("embedding", quiet=True),
-        say=lambda _: None,
     )
 
 

@@ -1,6 +1,5 @@
 """The embedding path as a classifier: an open backbone and a fitted head."""
 
-import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,14 @@ import numpy as np
 
 from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import FittedHead
-from ferkit.classifiers.model import ModelArtifact, ModelRecord, write_model
+from ferkit.classifiers.model import Model, ModelRecord, write_model
 from ferkit.core.errors import ModelError
+from ferkit.core.files import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import check_features
 from ferkit.embedder.embedders import Embedder, load_embedder
 from ferkit.embedder.settings import EmbedderSettings, Resize
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 
 HEAD_SKOPS = "head.skops"
 HEAD_ONNX = "head.onnx"
@@ -37,7 +37,6 @@ class EmbeddingClassifier:
         labels: the classes.
         input_size_wh: of the backbone, in pixels.
         resize: how crops of another size become that.
-        faces: how faces were taken out of the images it was trained on.
         embedder: the backbone.
 
     Raises:
@@ -50,7 +49,6 @@ class EmbeddingClassifier:
         head: Any,
         dim: int,
         labels: LabelSet,
-        faces: FaceSettings,
         name: str = "the head",
     ) -> None:
         if embedder.dim != dim:
@@ -60,7 +58,6 @@ class EmbeddingClassifier:
             )
         self.embedder = embedder
         self.labels = labels
-        self.faces = faces
         self.input_size_wh = embedder.input_size_wh
         self.resize: Resize = embedder.resize
         self._head = head
@@ -86,14 +83,15 @@ def save_embedding_model(
     *,
     embedder_settings: EmbedderSettings,
     embedder_fingerprint: str,
-    faces: FaceSettings,
+    faces: CropSettings,
+    crops: str | None = None,
     weights: Path | None = None,
     licence: str = "unknown",
     data: dict[str, Any] | None = None,
     split: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
     overwrite: bool = False,
-) -> ModelArtifact:
+) -> Model:
     """Write a head as a model folder: ``head.skops`` to go on with, and ``head.onnx`` to predict with.
 
     Args:
@@ -103,6 +101,7 @@ def save_embedding_model(
         embedder_settings: of the backbone.
         embedder_fingerprint: of the backbone.
         faces: how faces were taken out of the images.
+        crops: what they were trained on.
         weights: where the backbone's file is now; kept as a hint.
         licence: of the backbone's weights.
         data, split, metrics: for the record, see :class:`ferkit.classifiers.model.ModelRecord`.
@@ -129,10 +128,11 @@ def save_embedding_model(
         kind="embedding",
         labels=head.classes,
         input_size_wh=embedder_settings.input_size_wh,
-        faces=dataclasses.asdict(faces),
+        faces=settings_dict(faces),
+        crops=crops or "",
         parts={
             "embedder": {
-                "settings": dataclasses.asdict(embedder_settings),
+                "settings": settings_dict(embedder_settings),
                 "fingerprint": embedder_fingerprint,
                 "weights": None if weights is None else str(weights.resolve()),
             },
@@ -153,7 +153,7 @@ def save_embedding_model(
 
 
 def load_embedding_classifier(
-    artifact: ModelArtifact, *, weights: Path | None = None, threads: int | None = None
+    model: Model, *, weights: Path | None = None, threads: int | None = None
 ) -> EmbeddingClassifier:
     """Open a model of kind ``embedding`` with its backbone.
 
@@ -161,42 +161,40 @@ def load_embedding_classifier(
         ModelError: the head cannot be read or does not fit the backbone.
         WeightsError: the backbone's weights are missing or not the ones it was made with.
     """
-    settings = embedder_settings_of(artifact)
-    hint = artifact.record.parts["embedder"].get("weights")
+    settings = embedder_settings_of(model)
+    hint = model.record.parts["embedder"].get("weights")
     if weights is None and hint is not None and Path(hint).is_file():
         weights = Path(hint)
     embedder = load_embedder(settings, weights=weights, threads=threads)
-    check_fingerprint(artifact, embedder.fingerprint)
-    head, dim = open_head(artifact)
-    return EmbeddingClassifier(
-        embedder, head, dim, artifact.labels, artifact.faces, f"the head of {artifact.folder}"
-    )
+    check_fingerprint(model, embedder.fingerprint)
+    head, dim = open_head(model)
+    return EmbeddingClassifier(embedder, head, dim, model.labels, f"the head of {model.folder}")
 
 
-def embedder_settings_of(artifact: ModelArtifact) -> EmbedderSettings:
+def embedder_settings_of(model: Model) -> EmbedderSettings:
     """The backbone's settings. Raises ModelError if the model has none."""
     try:
-        return EmbedderSettings.from_dict(artifact.record.parts["embedder"]["settings"])
+        return EmbedderSettings.from_dict(model.record.parts["embedder"]["settings"])
     except (KeyError, TypeError):
-        raise ModelError(f"{artifact.folder} does not say which embedding it takes; make it anew") from None
+        raise ModelError(f"{model.folder} does not say which embedding it takes; make it anew") from None
 
 
-def check_fingerprint(artifact: ModelArtifact, fingerprint: str) -> None:
+def check_fingerprint(model: Model, fingerprint: str) -> None:
     """Refuse embeddings, or a backbone, of other settings than the head was fitted on.
 
     Raises:
         ModelError: the fingerprints differ.
     """
-    wanted = artifact.record.parts["embedder"]["fingerprint"]
+    wanted = model.record.parts["embedder"]["fingerprint"]
     if fingerprint != wanted:
         raise ModelError(
-            f"the head of {artifact.folder} was fitted on embeddings {wanted[:8]} "
-            f"({artifact.record.parts['embedder']['settings'].get('backbone')}), these are of "
+            f"the head of {model.folder} was fitted on embeddings {wanted[:8]} "
+            f"({model.record.parts['embedder']['settings'].get('backbone')}), these are of "
             f"{fingerprint[:8]}; embed the images with the settings of the model"
         )
 
 
-def open_head(artifact: ModelArtifact) -> tuple[Any, int]:
+def open_head(model: Model) -> tuple[Any, int]:
     """What gives the probabilities of embeddings, and how many dimensions it takes.
 
     That is ``head.onnx`` where the model has it, so that scikit-learn is not imported, else ``head.skops``.
@@ -204,19 +202,19 @@ def open_head(artifact: ModelArtifact) -> tuple[Any, int]:
     Raises:
         ModelError: the head is not what a model of this kind has, or has another number of classes.
     """
-    dim = int(artifact.record.parts["head"]["dim"])
-    if HEAD_ONNX not in artifact.files:
-        return load_head(artifact), dim
-    head = OnnxHead(artifact.file(HEAD_ONNX))
-    if (head.dim, head.n_classes) != (dim, len(artifact.labels)):
+    dim = int(model.record.parts["head"]["dim"])
+    if HEAD_ONNX not in model.files:
+        return load_head(model), dim
+    head = OnnxHead(model.file(HEAD_ONNX))
+    if (head.dim, head.n_classes) != (dim, len(model.labels)):
         raise ModelError(
-            f"{artifact.folder} says {dim} dimensions and {len(artifact.labels)} classes, its head has "
+            f"{model.folder} says {dim} dimensions and {len(model.labels)} classes, its head has "
             f"{head.dim} and {head.n_classes}; make the model anew"
         )
     return head, dim
 
 
-def load_head(artifact: ModelArtifact) -> Any:
+def load_head(model: Model) -> Any:
     """The scikit-learn pipeline itself; never unpickles.
 
     Warns if it was made with another release of scikit-learn.
@@ -227,19 +225,19 @@ def load_head(artifact: ModelArtifact) -> Any:
     import sklearn
     import skops.io
 
-    path = artifact.file(HEAD_SKOPS)
+    path = model.file(HEAD_SKOPS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each estimator warns of its release: once is enough, below
             pipeline = skops.io.load(path, trusted=_TRUSTED)
     except Exception as error:  # a foreign file fails in as many ways as there are types in it
         raise ModelError(f"{path} is not a head that ferkit may open: {error}; make the model anew") from None
-    if not hasattr(pipeline, "predict_proba") or len(pipeline.classes_) != len(artifact.labels):
+    if not hasattr(pipeline, "predict_proba") or len(pipeline.classes_) != len(model.labels):
         raise ModelError(f"{path} is not the head of this model; make the model anew")
-    made_with = artifact.record.versions.get("scikit-learn", sklearn.__version__)
+    made_with = model.record.versions.get("scikit-learn", sklearn.__version__)
     if made_with.split(".")[:2] != sklearn.__version__.split(".")[:2]:
         warnings.warn(
-            f"{artifact.folder} was made with scikit-learn {made_with}, this is {sklearn.__version__}: "
+            f"{model.folder} was made with scikit-learn {made_with}, this is {sklearn.__version__}: "
             "compare its predictions before you rely on them, or fit it anew",
             stacklevel=2,
         )

@@ -6,19 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.model import (
-    RECORD,
-    ModelArtifact,
-    ModelRecord,
-    load_classifier,
-    open_classifier,
-    read_model,
-    write_model,
-)
+from ferkit.classifiers.model import RECORD, Model, ModelRecord, read_model, write_model
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier, check_crops
-from ferkit.faces.cropping import fit_to
+from ferkit.embedder.settings import resize_crops
 
 RULES = ("mean", "weighted", "logit-mean")
 _SMALLEST = 1e-7  # below it a logarithm would let one member overrule all others
@@ -78,7 +70,9 @@ class EnsembleClassifier:
         check_crops(crops, self.input_size_wh)
         total = np.zeros((len(crops), len(self.labels)))
         for member, weight, columns in zip(self.members, self.weights, self._columns, strict=True):
-            proba = member.predict_proba(_fitted(crops, member.input_size_wh))[:, columns].astype(np.float64)
+            proba = member.predict_proba(resize_crops(crops, member.input_size_wh))[:, columns].astype(
+                np.float64
+            )
             total += weight * (np.log(np.maximum(proba, _SMALLEST)) if self.logits else proba)
         if self.logits:
             total = np.exp(total - total.max(axis=1, keepdims=True))
@@ -92,7 +86,7 @@ def save_ensemble(
     rule: str = "mean",
     weights: Sequence[float] | None = None,
     overwrite: bool = False,
-) -> ModelArtifact:
+) -> Model:
     """Write an ensemble as a model folder that contains its members, so that it can be moved and they cannot.
 
     Args:
@@ -108,45 +102,46 @@ def save_ensemble(
     """
     if rule not in RULES:
         raise ModelError(f"expected one of {', '.join(RULES)} as rule, found {rule!r}")
-    artifacts = [read_model(member) for member in members]
+    models = [read_model(member) for member in members]
     if rule == "weighted" and weights is None:
-        weights = [_validation_weight(artifact) for artifact in artifacts]
+        weights = [_validation_weight(model) for model in models]
     together = EnsembleClassifier(
-        [open_classifier(artifact) for artifact in artifacts], weights, logits=rule == "logit-mean"
+        [model.classifier for model in models], weights, logits=rule == "logit-mean"
     )
-    first = artifacts[0].record
-    for artifact in artifacts[1:]:
-        if artifact.record.faces != first.faces:
+    first = models[0].record
+    for model in models[1:]:
+        if model.crops != models[0].crops:
             raise ModelError(
-                f"{members[0]} and {artifact.folder} were trained on faces cropped in other ways; an "
+                f"{members[0]} and {model.folder} were trained on faces cropped in other ways; an "
                 "ensemble gives all "
                 "its members the same crop"
             )
     names = [f"member-{i}" for i in range(len(members))]
 
     def write(target: Path) -> None:
-        for name, artifact in zip(names, artifacts, strict=True):
-            shutil.copytree(artifact.folder, target / name)
+        for name, model in zip(names, models, strict=True):
+            shutil.copytree(model.folder, target / name)
 
     record = ModelRecord(
         kind="ensemble",
         labels=together.labels.names,
         input_size_wh=together.input_size_wh,
         faces=first.faces,
+        crops=models[0].crops.kind,
         parts={
             "members": names,
             "weights": together.weights,
             "rule": rule,
-            "from": [a.folder.name for a in artifacts],
+            "from": [model.name for model in models],
         },
         data=first.data,
-        licence="; ".join(dict.fromkeys(artifact.record.licence for artifact in artifacts)),
+        licence="; ".join(dict.fromkeys(model.record.licence for model in models)),
     )
     return write_model(folder, record, write, overwrite=overwrite)
 
 
 def load_ensemble(
-    artifact: ModelArtifact, *, weights: Path | None = None, threads: int | None = None
+    model: Model, *, weights: Path | None = None, threads: int | None = None
 ) -> EnsembleClassifier:
     """Open a model of kind ``ensemble`` with all its members; ``weights`` is handed to them.
 
@@ -154,35 +149,24 @@ def load_ensemble(
         ModelError: a member is damaged or missing.
         WeightsError: a member's backbone is missing.
     """
-    parts = artifact.record.parts
+    parts = model.record.parts
+    for name in parts["members"]:
+        here = model.folder.resolve()
+        if f"{name}/{RECORD}" not in model.files or here not in (model.folder / name).resolve().parents:
+            raise ModelError(f"the model {model.folder} has a member outside itself ({name}); do not use it")
     members = [
-        load_classifier(_member(artifact, name), weights=weights, threads=threads)
+        read_model(model.folder / name, weights=weights, threads=threads).classifier
         for name in parts["members"]
     ]
     return EnsembleClassifier(members, parts["weights"], logits=parts["rule"] == "logit-mean")
 
 
-def _member(artifact: ModelArtifact, name: str) -> Path:
-    """The folder of a member; never the ensemble itself nor anything outside it. Raises ModelError."""
-    folder = artifact.folder / name
-    here = artifact.folder.resolve()
-    if f"{name}/{RECORD}" not in artifact.files or here not in folder.resolve().parents:
-        raise ModelError(f"the ensemble {artifact.folder} has no member {name!r} of its own; do not use it")
-    return folder
-
-
-def _fitted(crops: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    if crops.shape[2:0:-1] == size_wh or not len(crops):
-        return crops if len(crops) else np.zeros((0, size_wh[1], size_wh[0], 3), np.uint8)
-    return np.stack([fit_to(crop, size_wh) for crop in crops])
-
-
-def _validation_weight(artifact: ModelArtifact) -> float:
-    figures = artifact.record.metrics.get("validation", artifact.record.metrics)
+def _validation_weight(model: Model) -> float:
+    figures = model.metrics.get("validation", model.metrics)
     accuracy = figures.get("accuracy") if isinstance(figures, dict) else None
-    chance = 1 / len(artifact.labels)
+    chance = 1 / len(model.labels)
     if not isinstance(accuracy, (int, float)):
         raise ModelError(
-            f"{artifact.folder} has no validation accuracy to weigh it by; give --weight for each model"
+            f"{model.folder} has no validation accuracy to weigh it by; give --weight for each model"
         )
     return max(float(accuracy) - chance, 0.01)

@@ -10,13 +10,14 @@ itself sees is float32 of few dimensions.
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ferkit.core.console import progress
 from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.types import check_features
 from ferkit.datasets.split import SplitSettings, folds, holdout
@@ -302,9 +303,6 @@ CHUNK_VALUES = 2**25
 SAMPLE_ROWS = 20_000
 """Rows that principal components and kernel landmarks are computed from."""
 
-FitProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is at most."""
-
 
 @dataclass(frozen=True)
 class FittedHead:
@@ -351,7 +349,6 @@ def fit_head(
     y: np.ndarray,
     settings: HeadSettings,
     groups: np.ndarray | None = None,
-    progress: FitProgress | None = None,
 ) -> FittedHead:
     """Fit a head on all rows given.
 
@@ -361,7 +358,6 @@ def fit_head(
         settings: of the head.
         groups: who is shown, (n,), None where unknown: whatever is chosen on held-out rows (passes of the
             MLP, calibration) then holds out whole persons.
-        progress: told how far fitting is.
 
     Raises:
         DataError: NaN, fewer than two classes, or a class with one image.
@@ -391,7 +387,7 @@ def fit_head(
         )  # of convergence: bounded on purpose, and said in the notes where it matters
         Z = fit_features(pipeline.steps[:-1], X, settings)
         with _threads_for(settings):
-            head, more, history = fit_classifier(pipeline.steps[-1][1], Z, y, settings, groups, progress)
+            head, more, history = fit_classifier(pipeline.steps[-1][1], Z, y, settings, groups)
     pipeline.steps[-1] = ("head", head)
     return FittedHead(pipeline, settings, X.shape[1], notes + more, time.monotonic() - start, history)
 
@@ -422,7 +418,6 @@ def fit_classifier(
     y: np.ndarray,
     settings: HeadSettings,
     groups: np.ndarray | None = None,
-    progress: FitProgress | None = None,
 ) -> tuple[Any, tuple[str, ...], tuple[dict[str, float], ...]]:
     """Fit, and calibrate, the classifier on what the steps before it gave.
 
@@ -435,10 +430,8 @@ def fit_classifier(
     history: tuple[dict[str, float], ...] = ()
     weights = compute_sample_weight("balanced", y) if settings.balanced else None
     if isinstance(settings, MLPSettings) and settings.patience is not None:
-        epochs, notes, history = choose_epochs(head, Z, y, settings, groups, progress)
+        epochs, notes, history = choose_epochs(head, Z, y, settings, groups)
         head.set_params(max_iter=epochs, n_iter_no_change=epochs + 1)
-    if progress is not None:
-        progress(f"fitting {settings.kind}", 0, 1)
     method = settings.calibration
     if method == "auto":
         exact = isinstance(settings, SVMSettings) and not hasattr(head, "predict_proba")
@@ -456,8 +449,6 @@ def fit_classifier(
     for network in (head, *(part.estimator for part in getattr(head, "calibrated_classifiers_", ()))):
         # Adam's moments are twice the size of the network, and of no use to it any more.
         vars(network).pop("_optimizer", None)
-    if progress is not None:
-        progress(f"fitting {settings.kind}", 1, 1)
     return head, notes, history
 
 
@@ -467,7 +458,6 @@ def choose_epochs(
     y: np.ndarray,
     settings: MLPSettings,
     groups: np.ndarray | None = None,
-    progress: FitProgress | None = None,
 ) -> tuple[int, tuple[str, ...], tuple[dict[str, float], ...]]:
     """How many passes serve best on held-out rows: the one with the highest accuracy, ties by log-loss."""
     from sklearn.base import clone
@@ -487,20 +477,22 @@ def choose_epochs(
     Z_train, y_train, Z_test = Z[train], y[train], Z[test]
     history: list[dict[str, float]] = []
     best = 0
-    for epoch in range(settings.max_epochs):
-        model.partial_fit(Z_train, y_train, classes=classes, sample_weight=weights)
-        proba = model.predict_proba(Z_test)
-        if not np.isfinite(proba).all():
-            raise TrainingError("training diverged: probabilities are not numbers; lower the learning rate")
-        hit = np.average(proba.argmax(axis=1) == truth, weights=scored)
-        loss = -np.average(np.log(proba[np.arange(len(truth)), truth] + 1e-12), weights=scored)
-        history.append({"accuracy": float(hit), "log_loss": float(loss)})
-        if (hit, -loss) > (history[best]["accuracy"], -history[best]["log_loss"]):
-            best = epoch
-        if progress is not None:
-            progress("choosing the number of passes", epoch + 1, settings.max_epochs)
-        if epoch - best >= (settings.patience or settings.max_epochs):
-            break
+    with progress("choosing the number of passes", settings.max_epochs, unit="passes") as shown:
+        for epoch in range(settings.max_epochs):
+            model.partial_fit(Z_train, y_train, classes=classes, sample_weight=weights)
+            proba = model.predict_proba(Z_test)
+            if not np.isfinite(proba).all():
+                raise TrainingError(
+                    "training diverged: probabilities are not numbers; lower the learning rate"
+                )
+            hit = np.average(proba.argmax(axis=1) == truth, weights=scored)
+            loss = -np.average(np.log(proba[np.arange(len(truth)), truth] + 1e-12), weights=scored)
+            history.append({"accuracy": float(hit), "log_loss": float(loss)})
+            if (hit, -loss) > (history[best]["accuracy"], -history[best]["log_loss"]):
+                best = epoch
+            shown.update(1)
+            if epoch - best >= (settings.patience or settings.max_epochs):
+                break
     return (
         best + 1,
         (f"{best + 1} passes, the best of {len(history)} on {len(test):,} held-out images",),

@@ -1,29 +1,51 @@
 """Keep models as folders: record, files and handle.
 
-``models/<name>/model.json`` says what the model is and has the SHA-256 of every other file, and of itself.
-Nothing in a folder is ever unpickled.
+A folder is written whole or not at all, and verified before anything in it is used. ``models/<name>/model.json`` says
+what the model is and has the SHA-256 of every other file, and of itself. Nothing in a folder is ever unpickled.
 """
 
 import contextlib
 import datetime
+import functools
 import json
+import logging
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import numpy as np
 
 from ferkit.core.errors import FerkitError, ModelError
-from ferkit.core.files import file_sha256, fingerprint, write_json
+from ferkit.core.files import file_sha256, fingerprint, settings_from, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import BUNDLED, bundled_folder
 from ferkit.embedder.onnx_network import refuse_external_data
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropKind, Cropping, CropSettings
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+RECORD = "model.json"
+LARGEST_RECORD = 64 << 20
+"""Bytes of ``model.json``; more is no record."""
 
 _PACKAGES = ("ferkit", "numpy", "scikit-learn", "skops", "onnxruntime", "keras", "tensorflow")
+
+_LOADERS = {
+    "embedding": "ferkit.classifiers.embedding_model:load_embedding_classifier",
+    "network": "ferkit.classifiers.finetune.network_model:load_network_classifier",
+    "ensemble": "ferkit.classifiers.ensemble:load_ensemble",
+}
+"""Who opens which kind of model: ``module:function``, called with the model and the options of :func:`load_model`."""
+
+_NEEDED = {"embedding": {"head.onnx", "head.skops"}, "network": {"network.onnx"}}
+"""Files of which a model of a kind has at least one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +56,8 @@ class ModelRecord:
         kind: ``embedding``, ``network`` or ``ensemble``.
         labels: class names in the order of the probabilities.
         input_size_wh: what the classifier takes, in pixels.
-        faces: how faces were cropped: ``dataclasses.asdict`` of the FaceSettings.
+        faces: how faces were cropped: the CropSettings as plain values.
+        crops: what it was trained on, see :data:`ferkit.faces.cropping.CropKind`; empty in version 0.1.
         parts: what the kind's loader needs to know, as plain JSON values; for ``embedding`` the ``embedder``
             (settings, fingerprint, last known file of weights) and the ``head`` (settings, notes, seconds).
         data: what it was trained on: name, digest, class counts.
@@ -50,6 +73,7 @@ class ModelRecord:
     labels: tuple[str, ...]
     input_size_wh: tuple[int, int]
     faces: dict[str, Any] = field(default_factory=dict)
+    crops: str = ""
     parts: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     split: dict[str, Any] = field(default_factory=dict)
@@ -57,22 +81,60 @@ class ModelRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = "unknown"
     versions: dict[str, str] = field(default_factory=lambda: installed_versions())
-    created: str = field(default_factory=lambda: _now())
+    created: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "ModelRecord":
+        """The record in the content of ``model.json``; unknown keys are passed over.
+
+        Raises:
+            TypeError, ValueError: something is missing, or is not what it should be.
+        """
+        known = {f.name for f in fields(ModelRecord)}
+        record = ModelRecord(**{name: value for name, value in values.items() if name in known})
+        typical = ModelRecord(kind="", labels=("",), input_size_wh=(1, 1))
+        for name in known:
+            value, wanted = getattr(record, name), type(getattr(typical, name))
+            if wanted is tuple and isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(record, name, value)
+            if not isinstance(value, wanted):
+                raise TypeError(f"{name} is {type(value).__name__}")
+        if not all(isinstance(label, str) for label in record.labels):
+            raise TypeError("labels are not words")
+        if len(record.input_size_wh) != 2 or not all(
+            isinstance(n, int) and n > 0 for n in record.input_size_wh
+        ):
+            raise TypeError(f"input_size_wh is {record.input_size_wh}")
+        if record.crops and record.crops not in get_args(CropKind):
+            raise TypeError(f"crops is {record.crops!r}")
+        "".join((record.kind, record.licence, *record.labels)).encode()  # not all that JSON holds is text
+        LabelSet.of(record.labels)
+        settings_from(CropSettings, record.faces)
+        return record
 
 
-@dataclass(frozen=True)
-class ModelArtifact:
-    """A verified model folder.
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model folder. What answers is opened when it is first asked.
+
+    Is an :class:`ferkit.core.types.ExpressionClassifier` itself.
 
     Attributes:
         folder: where it lies.
         record: what it says of itself.
         files: its other files, by name.
+        weights: the backbone's file, where it is not where it was.
+        threads: how many work on one batch; None takes every core.
     """
 
     folder: Path
     record: ModelRecord
     files: tuple[str, ...]
+    weights: Path | None = None
+    threads: int | None = None
 
     @property
     def name(self) -> str:
@@ -89,24 +151,68 @@ class ModelArtifact:
         """Of its evaluation, empty if it had none."""
         return self.record.metrics
 
-    @property
+    @functools.cached_property
     def labels(self) -> LabelSet:
         """The classes, in the order of the probabilities."""
         return LabelSet.of(self.record.labels)
 
     @property
-    def faces(self) -> FaceSettings:
-        """How faces were taken out of the images it was trained on.
+    def crops(self) -> Cropping:
+        """What it was trained on: whole images, ready-made crops, or faces that a detector found."""
+        settings = settings_from(CropSettings, self.record.faces)
+        kind = self.record.crops or ("crops" if settings.detector == "none" else "detected")
+        return Cropping(settings, kind=kind)  # type: ignore[arg-type]
+
+    @property
+    def is_dummy(self) -> bool:
+        """Whether it says the same of every image."""
+        head = self.record.parts.get("head")
+        return isinstance(head, dict) and head.get("settings", {}).get("kind") == "dummy"
+
+    @functools.cached_property
+    def classifier(self) -> ExpressionClassifier:
+        """What answers.
 
         Raises:
-            ModelError: it has settings that this ferkit does not know.
+            ModelError: it is of a kind that this ferkit does not know, or damaged.
+            WeightsError: the backbone's weights are missing or not the ones it was made with.
         """
-        try:
-            return FaceSettings(**self.record.faces)
-        except TypeError as error:
+        if self.kind not in _LOADERS:
             raise ModelError(
-                f"{self.folder} crops faces in an unknown way ({error}); update ferkit"
-            ) from None
+                f"{self.folder} is a model of kind {self.kind!r}, which this ferkit does not know"
+            )
+        module, function = _LOADERS[self.kind].split(":")
+        load: Callable[..., ExpressionClassifier] = getattr(import_module(module), function)
+        return load(self, weights=self.weights, threads=self.threads)
+
+    @property
+    def input_size_wh(self) -> tuple[int, int]:
+        """What :meth:`predict_proba` takes, in pixels."""
+        return self.classifier.input_size_wh
+
+    @property
+    def resize(self) -> str:
+        """How crops of another size are fitted, see :func:`ferkit.faces.cropping.fit_to`."""
+        return self.classifier.resize
+
+    def predict_proba(self, crops: np.ndarray) -> np.ndarray:
+        """float32 (n, k), rows sum to 1, of uint8 RGB ``crops`` (n, height, width, 3) of the input size.
+
+        Raises:
+            DataError: crops of another shape or type.
+            ModelError: what the network gives are no probabilities.
+        """
+        proba = self.classifier.predict_proba(crops)
+        if proba.size and not (
+            np.isfinite(proba).all()
+            and proba.min() >= -1e-3
+            and np.abs(proba.sum(axis=1, dtype=np.float64) - 1).max() < 1e-2
+        ):
+            raise ModelError(
+                f"the model {self.name} gives no probabilities (numbers from 0 to 1 that sum to 1); "
+                "train or export it again"
+            )
+        return proba
 
     def file(self, name: str) -> Path:
         """The path of one of its files.
@@ -121,38 +227,151 @@ class ModelArtifact:
             )
         return self.folder / name
 
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> "Model":
+        """Write a copy.
 
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that a model may depend on, as far as they are installed."""
-    versions = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
+        Raises:
+            ModelError: the folder exists, and is no model or may not be replaced.
+            FerkitError: the disk is full or the place cannot be written.
+        """
+
+        def write(target: Path) -> None:
+            for name in self.files:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.folder / name, target / name)
+
+        return write_model(Path(folder), self.record, write, overwrite=overwrite)
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+@dataclass(frozen=True)
+class ListedModel:
+    """A folder that has, or should have, a model: the model, or what is wrong with it."""
+
+    folder: Path
+    model: Model | None
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self.folder.name
 
 
-FORMAT = 1
-RECORD = "model.json"
+def load_model(
+    name: str | os.PathLike[str],
+    *,
+    models_dir: str | os.PathLike[str] = "models",
+    weights: Path | None = None,
+    threads: int | None = None,
+) -> Model:
+    """Open a model of any kind.
 
-LARGEST_RECORD = 64 << 20
-"""Bytes of ``model.json``; more is no record."""
+    Args:
+        name: its folder, its name in ``models_dir``, or ``ferkit``.
+        models_dir: where models are looked for by name.
+        weights: the backbone's file, where it is not where it was.
+        threads: how many work on one batch; None takes every core.
 
-_LOADERS = {
-    "embedding": "ferkit.classifiers.embedding_model:load_embedding_classifier",
-    "network": "ferkit.classifiers.finetune.network_model:load_network_classifier",
-    "ensemble": "ferkit.classifiers.ensemble:load_ensemble",
-}
-"""Who opens which kind of model: ``module:function``, called with the artifact and the options of
-:func:`load_classifier`."""
+    Raises:
+        ModelError: the folder is no model, damaged, tampered with or newer than this ferkit.
+        WeightsError: the backbone's weights are missing or not the ones it was made with.
+    """
+    folder = find_model(os.fspath(name), Path(models_dir)) or Path(name)
+    model = read_model(folder, weights=weights, threads=threads)
+    _ = model.classifier
+    return model
+
+
+def load_classifier(
+    folder: str | os.PathLike[str], *, weights: Path | None = None, threads: int | None = None
+) -> ExpressionClassifier:
+    """What answers in a model; see :func:`load_model`."""
+    return load_model(folder, weights=weights, threads=threads).classifier
+
+
+def read_model(folder: Path, *, weights: Path | None = None, threads: int | None = None) -> Model:
+    """Read and verify a model folder; see :func:`load_model`.
+
+    Raises:
+        ModelError: no model is there, it is of a newer ferkit, or a file in it is missing or was altered.
+    """
+    record, digests = _read_record(folder)
+    _verify(folder, digests)
+    return Model(folder, record, tuple(digests), weights, threads)
+
+
+def list_models(models_dir: Path, *, verify: bool = True) -> list[ListedModel]:
+    """The model that comes with ferkit, and those in a folder, by name; whatever is wrong with one hurts no other.
+
+    Args:
+        models_dir: where models are.
+        verify: compare their files' digests too, which takes time once for each file.
+    """
+    listed = []
+    for folder in (bundled_folder(), *sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))):
+        listed.append(inspect_model(folder, verify=verify))
+    return listed
+
+
+def inspect_model(folder: Path, *, verify: bool = True) -> ListedModel:
+    """The model in a folder, or what is wrong with it; never raises. See :func:`list_models`."""
+    try:
+        record, digests = _read_record(folder)
+        if verify:
+            _verify(folder, digests, _known_sha256)
+        return ListedModel(folder, Model(folder, record, tuple(digests)))
+    except Exception as error:  # a mutilated folder fails in as many ways as there are bytes in it
+        return ListedModel(folder, None, str(error) or type(error).__name__)
+
+
+def find_model(name: str, models_dir: Path) -> Path | None:
+    """The model folder called ``name``: the folder itself, one in ``models_dir``, or the bundled one; or None."""
+    for folder in (Path(name), models_dir / name):
+        if (folder / RECORD).is_file():
+            return folder
+    return bundled_folder() if name == BUNDLED else None
+
+
+def newest_model(models_dir: Path) -> Model | None:
+    """The model in ``models_dir`` that was made last, without dummies and broken ones; None if there is none."""
+    listed = [
+        entry.model for entry in list_models(models_dir, verify=False) if entry.folder != bundled_folder()
+    ]
+    models = [model for model in listed if model is not None and not model.is_dummy]
+    made = {model: (model.record.created, model.folder.stat().st_mtime_ns) for model in models}
+    for model in sorted(models, key=made.__getitem__, reverse=True):
+        with contextlib.suppress(ModelError, OSError):
+            return read_model(model.folder)
+    return None
+
+
+def choose_model(name: str | None, models_dir: Path, *, threads: int | None = None) -> Model:
+    """The named model; without a name the newest in ``models_dir``, or the one that comes with ferkit.
+
+    Which of these two is logged in one sentence.
+
+    Raises:
+        ModelError: there is no such model, or it is damaged.
+    """
+    if name is None:
+        newest = newest_model(models_dir)
+        folder = bundled_folder() if newest is None else newest.folder
+        which = "which comes with ferkit" if newest is None else f"the newest in {models_dir}"
+        logger.info(f"model: {folder.name}, {which}; name another to take that")
+        return read_model(folder, threads=threads)
+    found = find_model(name, models_dir)
+    if found is None:
+        known = ", ".join(entry.name for entry in list_models(models_dir, verify=False) if entry.model)
+        raise ModelError(
+            f"no model is called {name!r}; expected a folder with {RECORD}, or one of {known} "
+            f"(those in {models_dir}, and the one that comes with ferkit)"
+        )
+    return read_model(found, threads=threads)
 
 
 def write_model(
     folder: Path, record: ModelRecord, write: Callable[[Path], object], *, overwrite: bool = False
-) -> ModelArtifact:
+) -> Model:
     """Make a model folder.
 
     Everything is written beside ``folder`` first and moved into place when it is complete.
@@ -197,67 +416,19 @@ def write_model(
         raise FerkitError(f"the model {folder} could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ModelArtifact(folder, record, tuple(names))
+    return Model(folder, record, tuple(names))
 
 
-def read_model(folder: Path) -> ModelArtifact:
-    """Read and verify a model folder.
-
-    Raises:
-        ModelError: no model is there, it is of a newer ferkit, or a file in it is missing or was altered.
-    """
-    artifact, digests = _read_record(folder)
-    for name, sha256 in digests.items():
-        try:
-            _verify(folder, name, sha256)
-        except (OSError, ValueError) as error:  # a name that no file can have, a disk that fails
-            raise _unreadable(folder / name, error) from None
-    return artifact
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that a model may depend on, as far as they are installed."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
-def scan_model(folder: Path) -> ModelArtifact:
-    """What a model folder says of itself, with all its files there but unread.
-
-    Raises:
-        ModelError: anything at all is wrong with it.
-    """
-    try:
-        artifact, _ = _read_record(folder)
-        for name in artifact.files:
-            _check_inside(folder, name)
-        values = [artifact.kind, artifact.record.licence, *artifact.labels.names]
-        if not all(isinstance(value, str) for value in values):
-            raise ModelError(f"expected words for kind, licence and classes, found {ascii(values)[:200]}")
-        "".join(values).encode()  # not every string of JSON is text
-        if not isinstance(artifact.metrics, dict):
-            raise ModelError(f"expected figures in {folder / RECORD}, found {ascii(artifact.metrics)[:50]}")
-        artifact.faces  # noqa: B018 - raises
-    except ModelError:
-        raise
-    except Exception as error:  # a foreign file fails in as many ways as there are
-        raise _unreadable(folder / RECORD, error) from None
-    return artifact
-
-
-def list_artifacts(models_dir: Path) -> list[ModelArtifact]:
-    """The models in a folder, by name, files unread; :func:`broken_models` gives the others."""
-    return [found for _, found in _scan(models_dir) if isinstance(found, ModelArtifact)]
-
-
-def broken_models(models_dir: Path) -> dict[str, str]:
-    """Why models in a folder cannot be used, by name."""
-    return {name: found for name, found in _scan(models_dir) if isinstance(found, str)}
-
-
-def _scan(models_dir: Path) -> Iterator[tuple[str, ModelArtifact | str]]:
-    for path in sorted(models_dir.glob(f"[!.]*/{RECORD}")):
-        try:
-            yield path.parent.name, scan_model(path.parent)
-        except ModelError as error:
-            yield path.parent.name, str(error)
-
-
-def _read_record(folder: Path) -> tuple[ModelArtifact, dict[str, str]]:
+def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
     """What ``model.json`` says, and the SHA-256 that each file ought to have."""
     path = folder / RECORD
     if not path.is_file():
@@ -269,103 +440,72 @@ def _read_record(folder: Path) -> tuple[ModelArtifact, dict[str, str]]:
         if path.stat().st_size > LARGEST_RECORD:
             raise ValueError(f"it has more than {LARGEST_RECORD >> 20} MiB")
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise _unreadable(path, error) from None
-    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
-        raise ModelError(f"{path} is not of ferkit; choose a folder that 'fer fit' or 'fer finetune' made")
-    if values["format"] > FORMAT:
-        raise ModelError(
-            f"{folder} has format {values['format']}, this ferkit reads up to {FORMAT}: update ferkit"
-        )
-    try:
+        if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+            raise ModelError(
+                f"{path} is not of ferkit; choose a folder that 'fer fit' or 'fer finetune' made"
+            )
+        if values["format"] > FORMAT:
+            raise ModelError(
+                f"{folder} has format {values['format']}, this ferkit reads up to {FORMAT}: update ferkit"
+            )
         if values.pop("sha256", None) != fingerprint(values):
             raise ModelError(
-                f"{path} was changed after it was written; make the model again or take a copy of it"
+                f"{path} was changed after it was written; make the model anew or take a copy of it"
             )
-        digests = {name: str(entry["sha256"]) for name, entry in values["files"].items()}
-        return ModelArtifact(folder, _record(values, path), tuple(digests)), digests
-    except ModelError:
-        raise
-    except Exception as error:  # of whatever a foreign hand wrote there
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> ModelError:
-    what = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
-    return ModelError(f"{path} cannot be read: {what[:300]}; make the model again or take a copy of it")
-
-
-def load_classifier(
-    folder: Path, *, weights: Path | None = None, threads: int | None = None
-) -> ExpressionClassifier:
-    """Open a model, whatever its kind.
-
-    Args:
-        folder: ``models/<name>``.
-        weights: the backbone's file, where it is not where it was.
-        threads: how many work on one batch; None takes every core.
-
-    Raises:
-        ModelError: the folder is no model, damaged, tampered with or newer than this ferkit.
-        WeightsError: the backbone's weights are missing or not the ones it was made with.
-    """
-    return open_classifier(read_model(folder), weights=weights, threads=threads)
-
-
-def open_classifier(
-    artifact: ModelArtifact, *, weights: Path | None = None, threads: int | None = None
-) -> ExpressionClassifier:
-    """The classifier of a model that :func:`read_model` has verified; see :func:`load_classifier`.
-
-    Raises:
-        ModelError: it is of a kind that this ferkit does not know, or damaged.
-        WeightsError: the backbone's weights are missing or not the ones it was made with.
-    """
-    if artifact.record.kind not in _LOADERS:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(
-            f"{artifact.folder} is a model of kind {artifact.record.kind!r}, which this ferkit does not know"
-        )
-    module, function = _LOADERS[artifact.record.kind].split(":")
-    classifier: ExpressionClassifier = getattr(import_module(module), function)(
-        artifact, weights=weights, threads=threads
-    )
-    return classifier
-
-
-def _record(values: Mapping[str, Any], path: Path) -> ModelRecord:
-    known = {f.name for f in fields(ModelRecord)}
+            f"{path} cannot be read: {error}; make the model anew or take a copy of it"
+        ) from None
     try:
-        record = ModelRecord(**{name: value for name, value in values.items() if name in known})
-        object.__setattr__(record, "labels", tuple(record.labels))
-        object.__setattr__(record, "input_size_wh", tuple(record.input_size_wh))
-    except TypeError as error:
-        raise ModelError(f"{path} lacks a part ({error}); make the model anew") from None
-    return record
-
-
-def _check_inside(folder: Path, name: str) -> Path:
-    path = folder / name
-    parts = Path(name).parts
-    if not parts or ".." in parts or Path(name).is_absolute():
-        raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
-    if not path.is_file():
+        digests = {name: str(entry["sha256"]) for name, entry in values["files"].items()}
+        record = ModelRecord.from_dict(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        lacks = "files" if isinstance(error, KeyError) else error
         raise ModelError(
-            f"the model {folder} is damaged: {name} is missing; make it again or take a copy of it"
-        )
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
-    return path
+            f"{path} lacks a part ({lacks}), or has one that this ferkit does not know; make the model anew, or "
+            "update ferkit"
+        ) from None
+    outside = [name for name in digests if ".." in Path(name).parts or Path(name).is_absolute()]
+    if outside:
+        raise ModelError(f"the model {folder} points outside itself ({outside[0]}); do not use it")
+    needed = _NEEDED.get(record.kind, set())
+    if needed and needed.isdisjoint(digests):
+        raise ModelError(f"the model {folder} has no {' or '.join(sorted(needed))}; make the model anew")
+    return record, digests
 
 
-def _verify(folder: Path, name: str, sha256: str) -> None:
-    path = _check_inside(folder, name)
-    if file_sha256(path) != sha256:
-        raise ModelError(
-            f"the model {folder} is damaged: {name} was changed after it was written; "
-            "make it anew or take a copy of it"
-        )
+def _verify(folder: Path, digests: Mapping[str, str], digest_of: Callable[[Path], str] | None = None) -> None:
+    for name, sha256 in digests.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(
+                f"the model {folder} is damaged: {name} is missing; make it anew or take a copy of it"
+            )
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
+        if (digest_of or _safe_sha256)(path) != sha256:
+            raise ModelError(
+                f"the model {folder} is damaged: {name} was changed after it was written; "
+                "make it anew or take a copy of it"
+            )
+
+
+def _known_sha256(path: Path) -> str:
+    """The digest of a file, from memory where it has not been touched since: for lists, which are asked for often."""
+    status = path.stat()
+    return _sha256_then(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_then(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    return _safe_sha256(path)
+
+
+def _safe_sha256(path: Path) -> str:
+    """The digest of a file that takes nothing out of others. Raises ModelError."""
     if path.suffix == ".onnx":
-        refuse_external_data(path.read_bytes(), str(path), ModelError)
+        refuse_external_data(path.read_bytes(), path.name, ModelError)
+    return file_sha256(path)
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:
@@ -383,76 +523,3 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
         raise
     finally:
         shutil.rmtree(aside.parent, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A classifier, and how faces were taken out of the images that it was trained on.
-
-    Attributes:
-        name: what to call it.
-        classifier: crops to probabilities.
-        faces: the settings of its crops.
-        resize: how crops of another size are fitted, see :func:`ferkit.faces.cropping.fit_to`.
-    """
-
-    name: str
-    classifier: ExpressionClassifier
-    faces: FaceSettings
-    resize: str = "stretch"
-
-    @property
-    def labels(self) -> LabelSet:
-        """The classes, in the order of the probabilities."""
-        return self.classifier.labels
-
-
-def open_model(folder: Path, threads: int | None = None) -> TrainedModel:
-    """Open a model folder of any kind.
-
-    Raises:
-        ModelError: it is no model, or damaged, or of a newer ferkit.
-        WeightsError: the backbone's weights are missing.
-    """
-    artifact = read_model(folder)
-    classifier = open_classifier(artifact, threads=threads)
-    return TrainedModel(folder.name, classifier, artifact.faces, classifier.resize)
-
-
-def find_model(name: str, models_dir: Path) -> Path | None:
-    """The model folder called ``name``: the folder itself, one in ``models_dir``, or the shipped one; or None."""
-    for folder in (Path(name), models_dir / name):
-        if (folder / RECORD).is_file():
-            return folder
-    return bundled_folder() if name == BUNDLED else None
-
-
-def known_models(models_dir: Path) -> list[Path]:
-    """The model folders in ``models_dir``, by name, and the shipped one."""
-    trained = [file.parent for file in models_dir.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")]
-    return [*sorted(trained), bundled_folder()]
-
-
-def choose_model(name: str | None, models_dir: Path) -> Path:
-    """The named model, or the one that comes with the package if ``name`` is None.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    if name is None:
-        return bundled_folder()
-    folder = find_model(name, models_dir)
-    if folder is None:
-        known = ", ".join(folder.name for folder in known_models(models_dir))
-        raise ModelError(
-            f"no model is called {name!r}; expected a folder with {RECORD}, or one of {known} "
-            f"(those in {models_dir}, and the one that comes with ferkit)"
-        )
-    return folder
-
-
-def default_reason(models_dir: Path) -> str:
-    """The sentence that says which model is used when none was named, and what others there are."""
-    trained = ", ".join(folder.name for folder in known_models(models_dir)[:-1])
-    others = f" (in {models_dir}: {trained})" if trained else ""
-    return f"model: {BUNDLED}, which comes with ferkit; to take another, name it first{others}"

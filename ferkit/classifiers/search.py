@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.heads import (
-    FitProgress,
     FittedHead,
     HeadSettings,
     SVMSettings,
@@ -19,6 +18,7 @@ from ferkit.classifiers.heads import (
     fit_features,
     fit_head,
 )
+from ferkit.core.console import hidden_progress, progress
 from ferkit.core.errors import DataError
 from ferkit.core.types import check_features
 from ferkit.datasets.split import folds
@@ -83,7 +83,6 @@ def search_head(
     settings: HeadSettings,
     search: SearchSettings | None = None,
     groups: np.ndarray | None = None,
-    progress: FitProgress | None = None,
 ) -> FittedHead:
     """Fit a head with the best settings that :func:`compare_settings` finds, on all rows.
 
@@ -91,9 +90,9 @@ def search_head(
         DataError: as :func:`ferkit.classifiers.heads.fit_head`.
     """
     start = time.monotonic()
-    candidates = compare_settings(X, y, settings, search, groups, progress)
+    candidates = compare_settings(X, y, settings, search, groups)
     best = candidates[0]
-    fitted = fit_head(X, y, best.settings, groups, progress)
+    fitted = fit_head(X, y, best.settings, groups)
     changed = [
         f"{name} {value}"
         for name, value in best.settings.to_dict().items()
@@ -112,7 +111,6 @@ def compare_settings(
     settings: HeadSettings,
     search: SearchSettings | None = None,
     groups: np.ndarray | None = None,
-    progress: FitProgress | None = None,
 ) -> list[Candidate]:
     """Candidates, the best first: successive halving (Jamieson & Talwalkar, 2016) in two rounds.
 
@@ -133,11 +131,11 @@ def compare_settings(
     few = _sample(y, max(len(y) // 4, 2_000), search.seed)
     if len(few) < len(y) and len(tried) > 3:
         some_groups = None if groups is None else groups[few]
-        screened = _evaluate(tried, n, Z[few], y[few], some_groups, search, progress, "screening")
+        screened = _evaluate(tried, n, Z[few], y[few], some_groups, search, "screening")
         n_kept = max(3, -(-len(screened) // 3))
         kept = [candidate.settings for candidate in screened[:n_kept]]
-        return _evaluate(kept, n, Z, y, groups, search, progress, "comparing") + screened[n_kept:]
-    return _evaluate(tried, n, Z, y, groups, search, progress, "comparing")
+        return _evaluate(kept, n, Z, y, groups, search, "comparing") + screened[n_kept:]
+    return _evaluate(tried, n, Z, y, groups, search, "comparing")
 
 
 def _evaluate(
@@ -147,7 +145,6 @@ def _evaluate(
     y: np.ndarray,
     groups: np.ndarray | None,
     search: SearchSettings,
-    progress: FitProgress | None,
     doing: str,
 ) -> list[Candidate]:
     from joblib import Parallel, delayed
@@ -161,10 +158,10 @@ def _evaluate(
     ]
     scores: list[list[float]] = [[] for _ in tried]
     results = Parallel(n_jobs=search.n_jobs, return_as="generator_unordered")(jobs)
-    for done, (i, score) in enumerate(results, 1):
-        scores[i].append(score)
-        if progress is not None:
-            progress(f"{doing} {len(tried)} settings", done, len(jobs))
+    with progress(f"{doing} {len(tried)} settings", len(jobs), unit="fits") as shown:
+        for i, score in results:
+            scores[i].append(score)
+            shown.update(1)
     candidates = [Candidate(s, float(np.mean(one)), len(y)) for s, one in zip(tried, scores, strict=True)]
     return sorted(candidates, key=lambda candidate: -candidate.accuracy)
 
@@ -183,7 +180,7 @@ def _score(
     # The features are reduced already, and a decision needs no calibration.
     plain = dataclasses.replace(settings, pca=None, calibration="none")
     X_train, X_test = Z[train], Z[test]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), hidden_progress():
         warnings.simplefilter("ignore")
         (_, *kernel, (_, head)) = build_head(plain, *X_train.shape)[0].steps
         for _, step in kernel:

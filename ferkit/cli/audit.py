@@ -206,14 +206,13 @@ def _embedded(
     else:
         from ferkit.embedder.embedders import open_embedder
         from ferkit.embedder.extract import StoreOptions, embed_dataset
-        from ferkit.faces.cropping import CropOptions
+        from ferkit.faces.cropping import Cropping
 
         store_options = StoreOptions(options["cache_dir"])
         store, _ = embed_dataset(
-            dataset, open_embedder("ferkit"), CropOptions(faceless="whole"), store_options,
-            workers=options["workers"], progress=progress, say=say,
+            dataset, open_embedder("ferkit"), Cropping.ask(no_face="whole"), store_options,
+            workers=options["workers"],
         )  # fmt: skip
-        progress.close()
     # Half precision is enough for taps, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
     tap = store.settings.embedder.tap

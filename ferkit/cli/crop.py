@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,14 +14,10 @@ from ferkit.cli.options import (
     DetectorType,
     common_options,
     detector_weights_option,
-    is_quiet,
     margin_option,
     person_option,
     say,
 )
-
-if TYPE_CHECKING:
-    from ferkit.faces.cropping import FaceSettings
 
 
 @click.command()
@@ -140,11 +136,11 @@ def crop(source: Path, out: Path, **options: Any) -> None:
         fer crop photos/ faces/ --detector yunet --align --size 112 --format png
         fer crop boxes.csv faces/ --gray --size 48 --faces all
     """
-    from ferkit.core.console import Progress
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.formats.load import read_annotated
     from ferkit.faces.crop_dataset import crop_dataset
-    from ferkit.faces.crop_image import CropSettings
+    from ferkit.faces.crop_image import CropRunSettings
+    from ferkit.faces.cropping import Cropping, cropping_for_files
 
     pattern = options["person_pattern"] or AIHUB_PERSON
     annotated = read_annotated(source, options["annotations"], options["pictures"], pattern)
@@ -157,9 +153,14 @@ def crop(source: Path, out: Path, **options: Any) -> None:
             f"{len(annotated.problems)} remarks on the annotations, listed in crops.csv; the first: {path}: {reason}"
         )
     all_known = options["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
-    faces, weights = _settle_faces(options, all_known=all_known)
-    settings = CropSettings(
-        faces=faces,
+    asked = Cropping.ask(
+        options["detector"], options["detector_weights"],
+        align=options["align"], margin=options["margin"], no_face=options["faceless"],
+    )  # fmt: skip
+    cropping = cropping_for_files(asked, all_known=all_known)
+    say(cropping.reason)
+    settings = CropRunSettings(
+        faces=cropping.settings,
         use_boxes=options["use_boxes"],
         box_frame=options["box_frame"],
         which=options["faces"],
@@ -172,16 +173,14 @@ def crop(source: Path, out: Path, **options: Any) -> None:
         format=options["format_"],
         quality=options["quality"],
     )
-    with Progress("cropping", "images", quiet=is_quiet()) as progress:
-        summary = crop_dataset(
-            annotated,
-            out,
-            settings,
-            weights=weights,
-            workers=options["workers"],
-            redo=options["redo"],
-            progress=progress,
-        )
+    summary = crop_dataset(
+        annotated,
+        out,
+        settings,
+        weights=cropping.weights,
+        workers=options["workers"],
+        redo=options["redo"],
+    )
     if options["as_json"]:
         click.echo(json.dumps(asdict(summary), ensure_ascii=False, default=str))
         return
@@ -195,25 +194,3 @@ def crop(source: Path, out: Path, **options: Any) -> None:
     removed = f", {summary.n_removed} of old removed" if summary.n_removed else ""
     done = f"{summary.n_done} read now{removed}"
     click.echo(f"{summary.n_crops} crops of {summary.n_images} images ({done}): {summary.table}")
-
-
-def _settle_faces(options: dict[str, Any], *, all_known: bool) -> "tuple[FaceSettings, Path | None]":
-    """How faces are found and cut out, and the detector's weights."""
-    from ferkit.core.files import file_sha256
-    from ferkit.core.weights import weights_file
-    from ferkit.faces.cropping import FaceSettings, best_detector
-
-    name, weights = options["detector"], None
-    if name == "auto" and all_known:
-        name = "none"
-        say("faces: every box is known, no detector is asked")
-    elif name == "auto":
-        name, weights = best_detector(options["detector_weights"])
-        say(f"faces: detector {name}, where no box is to be taken")
-    elif name in ("yunet", "mediapipe"):
-        entry = {"yunet": "yunet", "mediapipe": "blaze_face"}[name]
-        weights = weights_file(entry, given=options["detector_weights"])
-    elif options["detector_weights"] is not None:
-        raise click.UsageError(f"the detector {name} takes no weights; leave --detector-weights out")
-    digest = None if weights is None else file_sha256(weights)
-    return FaceSettings(name, digest, options["align"], options["margin"], options["faceless"]), weights

@@ -15,7 +15,6 @@ from ferkit.cli.options import (
     common_options,
     detector_option,
     detector_weights_option,
-    is_quiet,
     margin_option,
     person_option,
     say,
@@ -26,7 +25,7 @@ from ferkit.core.errors import DataError
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
     from ferkit.embedder.embedders import Embedder
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
 
 @click.command()
@@ -105,12 +104,11 @@ def embed(data: Path, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
-    from ferkit.core.console import Progress
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
     dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
     counts = dataset.class_counts()
@@ -119,12 +117,12 @@ def embed(data: Path, **options: Any) -> None:
         + ", ".join(f"{k} {n}" for k, n in counts.items())
     )
 
-    crop = CropOptions(
+    crop = Cropping.ask(
         options["detector"],
         options["detector_weights"],
-        options["align"],
-        options["margin"],
-        options["faceless"],
+        align=options["align"],
+        margin=options["margin"],
+        no_face=options["faceless"],
     )
     pool = options["pool"]
     backbone = {
@@ -144,10 +142,7 @@ def embed(data: Path, **options: Any) -> None:
         options["cache_dir"], options["name"], options["dtype"], options["batch_size"], options["shard_size"],
         options["repair"],
     )  # fmt: skip
-    with Progress("embedding", quiet=is_quiet()) as progress:
-        store, summary = embed_dataset(
-            dataset, embedder, crop, store_options, workers=options["workers"], progress=progress, say=say
-        )
+    store, summary = embed_dataset(dataset, embedder, crop, store_options, workers=options["workers"])
     if not summary.n_done + summary.n_kept:
         row = store.failures()[0]
         raise DataError(
@@ -169,7 +164,7 @@ def embed(data: Path, **options: Any) -> None:
 
 
 def _best_tap(
-    dataset: "Dataset", embedder: "Embedder", crop: "CropOptions", seed: int, threads: int | None
+    dataset: "Dataset", embedder: "Embedder", crop: "Cropping", seed: int, threads: int | None
 ) -> str:
     from ferkit.embedder.extract import search_layer
 

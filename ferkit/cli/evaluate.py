@@ -68,8 +68,7 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         fer eval mlp other_faces.csv --lang ko --out report/
         fer eval ferkit aihub/ --by sex --by age
     """
-    from ferkit.classifiers.model import choose_model, open_model
-    from ferkit.core.console import Progress
+    from ferkit.classifiers.model import choose_model
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
     from ferkit.evaluation.evaluate_model import (
@@ -82,26 +81,17 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     )
     from ferkit.evaluation.metrics import evaluate as measure
     from ferkit.evaluation.report.page import format_report, write_comparison, write_report
-    from ferkit.faces.cropping import CropOptions, open_cropper, resolve_cropping
+    from ferkit.faces.cropping import cropping_as_trained
 
-    folder = choose_model(model, models_dir)
-    trained = open_model(folder)
+    trained = choose_model(model, models_dir)
     whole = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
     say(f"{len(dataset)} labelled images of {data}")
-    faces, detector = trained.faces, options["detector"]
-    if detector == "auto" and faces.detector not in ("none", "given"):
-        detector = faces.detector
-    asked = CropOptions(detector, options["detector_weights"], faces.align, faces.margin, faces.faceless)
-    cropping = resolve_cropping(dataset, asked)
+    cropping = cropping_as_trained(trained.crops, options["detector"], options["detector_weights"], dataset)
     say(cropping.reason)
-    cropper = open_cropper(cropping, trained.classifier)
-    with Progress("evaluating", quiet=is_quiet()) as progress:
-        scores = score(
-            dataset, trained.classifier, cropper,
-            batch_size=options["batch_size"], workers=options["workers"], progress=progress,
-        )  # fmt: skip
+    cropper = cropping.cropper(trained)
+    scores = score(dataset, trained, cropper, batch_size=options["batch_size"], workers=options["workers"])
     y_true, changed = in_words_of(trained.labels, scores.y_true)
     if changed:
         say("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
@@ -109,12 +99,12 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         say(f"  failed: {path}: {reason}")
     evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, options["seed"])
     found = evaluate_model(
-        trained.name, folder, trained.labels, whole, scores, y_true,
-        by=options["by"], seed=options["seed"], costs=timed(folder, trained.classifier, cropper, dataset),
+        trained, whole, scores, y_true,
+        by=options["by"], seed=options["seed"], costs=timed(trained, cropper, dataset),
     )  # fmt: skip
     for note in found.candidates[0].notes:
         say(f"note: {note}")
-    out = options["out"] or folder / f"eval-{dataset.name}"
+    out = options["out"] or trained.folder / f"eval-{dataset.name}"
     write_report(evaluation, out, options["lang"])
     files = write_comparison(found, out, options["lang"], dataset, page=not options["no_html"])
     if options["as_json"]:
@@ -227,7 +217,6 @@ def compare(data: tuple[Path, ...], **options: Any) -> None:
         crop=_crop_options(options),
         batch_size=options["batch_size"],
         workers=options["workers"],
-        quiet=is_quiet(),
     )
     if options["matrix"]:
         _matrix(read, candidates, protocol, bench, options["lang"], options["as_json"])
@@ -302,8 +291,8 @@ def _read(path: Path, options: dict[str, Any]) -> Any:
 
 
 def _crop_options(options: dict[str, Any]) -> Any:
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
-    return CropOptions(
-        options["detector"], options["detector_weights"], margin=options["margin"], faceless="whole"
+    return Cropping.ask(
+        options["detector"], options["detector_weights"], margin=options["margin"], no_face="whole"
     )

@@ -91,19 +91,17 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         fer webcam --source talk.mp4 --view none --json
     """
     quiet_video_library()
-    from ferkit.classifiers.model import choose_model, default_reason, known_models, open_model
+    from ferkit.classifiers.model import choose_model, list_models, read_model
     from ferkit.inference.engine import build_engine
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
     from ferkit.inference.sources import LiveSource
 
-    first = choose_model(model, models_dir)
-    if model is None:
-        say(default_reason(models_dir))
+    first = choose_model(model, models_dir).folder
     engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
     view = _open_view(options["where"], options["port"])
 
     def load(folder: str) -> LoadedModel:
-        engine, faces = build_engine(open_model(Path(folder)), engine_settings)
+        engine, faces = build_engine(read_model(Path(folder)), engine_settings)
         say(faces.reason)
         return LoadedModel(Path(folder).name, engine)
 
@@ -114,7 +112,8 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         options["lang"], mirror, options["duration"], options["out"], options["bars"], options["history"]
     )
     printer = ChangePrinter(_print_json if options["as_json"] else _print_line)
-    others = [str(folder) for folder in known_models(models_dir) if folder.resolve() != first.resolve()]
+    listed = [entry.folder for entry in list_models(models_dir, verify=False) if entry.model is not None]
+    others = [str(folder) for folder in listed if folder.resolve() != first.resolve()]
     live = LiveView(
         LiveSource(source, options["size"]),
         [str(first), *others],
@@ -224,7 +223,7 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     if annotated is not None and annotated.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
         raise click.UsageError(f"--annotated expects a video file such as faces.mp4, found {annotated}")
     quiet_video_library()
-    from ferkit.classifiers.model import choose_model, default_reason, open_model
+    from ferkit.classifiers.model import choose_model
     from ferkit.core.files import file_sha256, write_json
     from ferkit.inference.engine import build_engine
     from ferkit.inference.video import analyse_video, read_rows, summarise
@@ -236,18 +235,16 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
         )
     if annotated is not None and annotated.resolve() == video.resolve():
         raise click.UsageError("--annotated would write over the video itself; name another file")
-    folder = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
-    if len(model_and_film) == 1:
-        say(default_reason(models_dir))
+    model = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
     detect_every = options["detect_every"] or (1 if options["every"] else 3)
     settings = settled_options(options, detect_every=detect_every)
-    engine, faces = build_engine(open_model(folder), settings)
+    engine, faces = build_engine(model, settings)
     say(faces.reason)
 
     out = options["out"] or Path(f"{video.stem}-expressions")
     with _VideoProgress("reading faces", is_quiet()) as progress:
         run = analyse_video(
-            video, out, engine, [settings, file_sha256(folder / "model.json")],
+            video, out, engine, [settings, file_sha256(model.folder / "model.json")],
             every_s=options["every"], progress=progress.at,
         )  # fmt: skip
     _remark(run)

@@ -15,7 +15,7 @@ from typing import Literal
 
 import click
 
-from ferkit.cli.options import FOLDER, common_options, is_quiet, models_dir_option, say
+from ferkit.cli.options import FOLDER, common_options, models_dir_option, say
 from ferkit.core.console import Progress, table
 from ferkit.core.errors import WeightsError
 
@@ -30,21 +30,22 @@ def models() -> None:
 @models_dir_option
 def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
-    from ferkit.classifiers.model import broken_models, list_artifacts
-    from ferkit.core.weights import BUNDLED, bundled_folder, list_weights, weights_dir
+    from ferkit.classifiers.model import list_models as listed_models
+    from ferkit.core.weights import BUNDLED, list_weights, weights_dir
 
-    shipped = [artifact for artifact in list_artifacts(bundled_folder().parent) if artifact.name == BUNDLED]
-    weights, trained = list_weights(), shipped + list_artifacts(models_dir)
-    broken = broken_models(models_dir)
+    weights, listed = list_weights(), listed_models(models_dir)
+    trained = [entry.model for entry in listed if entry.model is not None]
+    broken = [entry for entry in listed if entry.model is None]
     if as_json:
         known = [
             {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known}
             for w in weights
         ]
-        own = [
+        own: list[dict[str, object]] = [
             {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
             for a in trained
-        ] + [{"name": name, "broken": reason} for name, reason in broken.items()]
+        ]
+        own += [{"name": entry.name, "broken": entry.problem} for entry in broken]
         click.echo(json.dumps({"weights": known, "models": own}, ensure_ascii=False, indent=1))
         return
     rows = [
@@ -64,9 +65,8 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     )
     click.echo("")
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
+    models += [(entry.name, "broken", entry.problem or "", "") for entry in broken]
     click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
-    for name, reason in broken.items():
-        click.echo(f"{name} is broken: {reason}")
     click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
 
@@ -261,12 +261,18 @@ def _weights() -> list[Finding]:
     return [*findings, _writable("weights folder", weights_dir())]
 
 
-def _models() -> list[Finding]:
-    from ferkit.classifiers.model import broken_models
+def _broken_models() -> list[Finding]:
+    from ferkit.classifiers.model import list_models
 
     return [
-        Finding(f"model {name}", "wrong", reason, f"move models/{name} away, or make it again")
-        for name, reason in broken_models(Path("models")).items()
+        Finding(
+            f"model {listed.name}",
+            "wrong",
+            listed.problem or "",
+            f"move {listed.folder} away, or make it again",
+        )
+        for listed in list_models(Path("models"))
+        if listed.model is None
     ]
 
 
@@ -296,7 +302,7 @@ def _version(package: str) -> str | None:
 
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (
-    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _models, _place,
+    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _broken_models, _place,
 )  # fmt: skip
 
 
@@ -318,11 +324,9 @@ def demo(out: Path, images: int, persons: int, seed: int) -> None:
     Draws labelled faces, embeds them, fits a dummy, logistic, mlp and svm head, measures them on persons that they
     never saw, and leaves models, reports and plots. The faces are drawings: the figures say nothing about photographs.
     """
-    from ferkit.core.console import Progress
     from ferkit.evaluation.demo import DemoSettings, run_demo
 
-    with Progress("embedding", quiet=is_quiet()) as progress:
-        rows = run_demo(out, DemoSettings(images, persons, seed), progress=progress, say=say)
+    rows = run_demo(out, DemoSettings(images, persons, seed))
     cells = []
     for row in rows:
         figures = row.evaluation.figures

@@ -29,7 +29,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import csv_cell
 
 if TYPE_CHECKING:
-    from ferkit.classifiers.model import TrainedModel
+    from ferkit.classifiers.model import Model
     from ferkit.classifiers.predict import ImageFaces
     from ferkit.core.labels import LabelSet
 
@@ -71,20 +71,17 @@ def predict(model_and_paths: tuple[Path, ...], models_dir: Path, **options: Any)
     if options["crops"] and options["detector"] not in ("auto", "none"):
         raise click.UsageError("--crops and --detector cannot go together: crops are taken whole")
 
-    from ferkit.classifiers.predict import ImageCropper, list_images, read_expressions
+    from ferkit.classifiers.predict import list_images, predict_images
     from ferkit.core.console import Progress
-    from ferkit.faces.cropping import resolve_faces
+    from ferkit.faces.cropping import cropping_as_trained
 
     model, paths = _open_model(list(model_and_paths), models_dir)
     detector = "none" if options["crops"] else options["detector"]
-    faces = resolve_faces(model.faces, detector, options["detector_weights"])
+    faces = cropping_as_trained(model.crops, detector, options["detector_weights"])
     say(faces.reason)
     images = list_images(paths)
-    cropper = ImageCropper(
-        faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
-    )
-    results = read_expressions(
-        images, model.classifier, cropper, batch_size=options["batch_size"], workers=options["workers"]
+    results = predict_images(
+        images, model, faces.cropper(model), batch_size=options["batch_size"], workers=options["workers"]
     )
     tally = _Tally()
     with Progress("predicting", quiet=is_quiet() or len(images) == 1) as progress:
@@ -123,8 +120,8 @@ class _Tally:
             raise DataError(f"no image could be read: not {path} ({reason}){others}")
 
 
-def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel", list[Path]]:
-    from ferkit.classifiers.model import choose_model, default_reason, find_model, open_model
+def _open_model(arguments: list[Path], models_dir: Path) -> tuple["Model", list[Path]]:
+    from ferkit.classifiers.model import choose_model, find_model
 
     folder = find_model(str(arguments[0]), models_dir)
     if folder is not None:
@@ -136,10 +133,7 @@ def _open_model(arguments: list[Path], models_dir: Path) -> tuple["TrainedModel"
             f"{_shown(arguments[0])} is neither an image, nor a folder, nor a model in {models_dir}; "
             "check the path"
         )
-    else:
-        folder = choose_model(None, models_dir)
-        say(default_reason(models_dir))
-    return open_model(folder), arguments
+    return choose_model(None if folder is None else str(folder), models_dir), arguments
 
 
 def _counted(results: Iterable["ImageFaces"], tally: _Tally, progress: Any) -> Iterator["ImageFaces"]:
@@ -296,17 +290,14 @@ def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) 
         raise click.UsageError("expected one photo, after the model where one is named")
     import numpy as np
 
-    from ferkit.classifiers.model import choose_model, default_reason, open_model
+    from ferkit.classifiers.model import choose_model
     from ferkit.core.files import write_atomically
     from ferkit.inference.explain import draw_explanation
 
     photo = Path(model_and_photo[-1])
     if not photo.is_file():
         raise DataError(f"expected an image at {photo}, found {'a folder' if photo.is_dir() else 'nothing'}")
-    folder = choose_model(model_and_photo[0] if len(model_and_photo) == 2 else None, models_dir)
-    if len(model_and_photo) == 1:
-        say(default_reason(models_dir))
-    model = open_model(folder)
+    model = choose_model(model_and_photo[0] if len(model_and_photo) == 2 else None, models_dir)
     crop = _crop(photo, model, options)
     target = None if options["target"] is None else _position(options["target"], model.labels)
     explanation = _explain(model, crop, target, options["method"])
@@ -328,24 +319,20 @@ def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) 
 
 
 def _crop(photo: Path, model: Any, options: dict[str, Any]) -> Any:
-    from ferkit.classifiers.predict import ImageCropper
     from ferkit.core.errors import ImageError
     from ferkit.datasets.images import decode_image
-    from ferkit.faces.cropping import resolve_faces
+    from ferkit.faces.cropping import cropping_as_trained
 
     detector = "none" if options["crops"] else options["detector"]
-    faces = resolve_faces(model.faces, detector, options["detector_weights"])
+    faces = cropping_as_trained(model.crops, detector, options["detector_weights"])
     say(faces.reason)
-    cropper = ImageCropper(
-        faces.settings, faces.open, model.classifier.input_size_wh, model.resize, look_first=faces.look_first
-    )
     try:
-        xyxy, crops, _ = cropper.cut(decode_image(photo.read_bytes()))
+        crops = faces.cropper(model).cut(decode_image(photo.read_bytes())).rgb
     except ImageError as error:
         raise DataError(f"{photo}: {error}") from None
-    if options["face"] > len(xyxy):
-        hint = "; if it is a cropped face, add --crops" if len(xyxy) == 0 else ""
-        raise DataError(f"expected face {options['face']} in {photo}, found {len(xyxy)}{hint}")
+    if options["face"] > len(crops):
+        hint = "; if it is a cropped face, add --crops" if len(crops) == 0 else ""
+        raise DataError(f"expected face {options['face']} in {photo}, found {len(crops)}{hint}")
     return crops[options["face"] - 1]
 
 
@@ -361,7 +348,7 @@ def _position(name: str, labels: Any) -> int:
 def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
     from ferkit.inference.explain import Explanation, grad_cam, occlusion_map
 
-    proba = model.classifier.predict_proba(crop[None])[0]
+    proba = model.predict_proba(crop[None])[0]
     target = int(proba.argmax()) if target is None else target
     is_network = hasattr(model.classifier, "onnx")
     if method == "gradcam" and not is_network:
@@ -370,7 +357,7 @@ def _explain(model: Any, crop: Any, target: int | None, method: str) -> Any:
         )
     maps = {}
     if method in ("auto", "occlusion"):
-        maps["occlusion"] = occlusion_map(model.classifier, crop, target)
+        maps["occlusion"] = occlusion_map(model, crop, target)
     if method == "gradcam" or (method == "auto" and is_network):
         maps["gradcam"] = grad_cam(model.classifier, crop, target)
     return Explanation(crop, proba, target, maps)

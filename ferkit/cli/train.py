@@ -1,7 +1,6 @@
 """Train and export: ``fer fit``, ``fer finetune``, ``fer ensemble``, ``fer export`` and ``fer import``."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     group_split_option,
-    is_quiet,
     margin_option,
     models_dir_option,
     person_option,
@@ -106,14 +104,14 @@ def fit(cache_dir: Path, models_dir: Path, **options: Any) -> None:
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
     say(f"embeddings: {folder}")
-    table = load_labelled(store, say)
+    table = load_labelled(store)
     settings = head_settings(options["head"], **_hyper_parameters(options))
     split_settings = SplitSettings(
         test_size=options["test_size"], seed=options["seed"], by_group=options["group_split"]
     )
     n, jobs = options["search"], options["jobs"]
     search = SearchSettings(n_candidates=n, n_jobs=jobs, seed=options["seed"]) if n else None
-    fitted = fit_held_out(table, settings, split_settings, search=search, progress=_Status(is_quiet()))
+    fitted = fit_held_out(table, settings, split_settings, search=search)
     for note in fitted.head.notes:
         say(note)
     target = models_dir / (options["name"] or options["head"])
@@ -155,17 +153,6 @@ def _how(split: Any, n_persons: int | None) -> str:
     if n_persons is None:
         return "drawn; persons are not known, see --person-pattern of fer embed"
     return "drawn, persons kept apart" if split.settings.by_group else "drawn without regard to persons"
-
-
-class _Status:
-    """The line that fitting rewrites while it works, on a terminal only."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._shows = sys.stderr.isatty() and not quiet
-
-    def __call__(self, doing: str, done: int, total: int) -> None:
-        if self._shows:
-            click.echo(f"\r\033[K{doing}: {done}/{total}", err=True, nl=done >= total)
 
 
 # Option to setting: what a recipe's file calls it.
@@ -292,7 +279,6 @@ _SETTINGS = {
     show_default=True,
     help="Average with the mirrored image when predicting.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write logs for TensorBoard too.")
 @click.option(
     "--restart", is_flag=True, help="Begin anew where an interrupted run of this name would be continued."
 )
@@ -323,7 +309,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.load import load_dataset
     from ferkit.datasets.split import SplitSettings
-    from ferkit.faces.cropping import CropOptions
+    from ferkit.faces.cropping import Cropping
 
     changes = {_SETTINGS[key]: options[key] for key in _SETTINGS if options[key] is not None}
     recipe = load_recipe(options["recipe"], changes | dict(map(parse_change, options["settings"])))
@@ -334,10 +320,10 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
         + ", ".join(f"{k} {n}" for k, n in counts.items())
     )
     name = options["name"] or Path(options["recipe"]).stem
-    artifact = finetune(
+    made = finetune(
         dataset,
         recipe,
-        CropOptions(options["detector"], options["detector_weights"], margin=options["margin"]),
+        Cropping.ask(options["detector"], options["detector_weights"], margin=options["margin"]),
         RunOptions(
             model=models_dir / name,
             work=cache_dir / "finetune" / name,
@@ -350,18 +336,14 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
             flip=options["flip"],
             restart=options["restart"],
             overwrite=options["overwrite"],
-            tensorboard=options["tensorboard"],
-            quiet=is_quiet(),
         ),
-        say=say,
-        say_epoch=(lambda line: None) if is_quiet() else None,
     )
-    figures = artifact.record.metrics["validation"]
+    figures = made.record.metrics["validation"]
     if options["as_json"]:
-        click.echo(json.dumps({"model": str(artifact.folder), **figures}, ensure_ascii=False))
+        click.echo(json.dumps({"model": str(made.folder), **figures}, ensure_ascii=False))
         return
     click.echo(
-        f"{artifact.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
+        f"{made.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
         f"{figures['macro_f1']:.1%} "
         f"on {figures['images']} images (epoch {figures['epoch']})"
     )
@@ -396,17 +378,15 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
     from ferkit.classifiers.ensemble import save_ensemble
     from ferkit.classifiers.model import choose_model
 
-    artifact = save_ensemble(
+    made = save_ensemble(
         models_dir / options["name"],
-        [choose_model(member, models_dir) for member in members],
+        [choose_model(member, models_dir).folder for member in members],
         rule=options["rule"],
         weights=options["weights"] or None,
         overwrite=options["overwrite"],
     )
-    weights = artifact.record.parts["weights"]
-    click.echo(
-        f"{artifact.folder}: " + ", ".join(f"{m} {w:.2f}" for m, w in zip(members, weights, strict=True))
-    )
+    weights = made.record.parts["weights"]
+    click.echo(f"{made.folder}: " + ", ".join(f"{m} {w:.2f}" for m, w in zip(members, weights, strict=True)))
 
 
 @click.command()
@@ -436,15 +416,14 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
         fer export aihub --format tflite
         fer export aihub --format tflite-int8 --data data/
     """
-    from ferkit.classifiers.finetune.export import SUFFIXES, calibration_crops, convert_model
+    from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
     from ferkit.classifiers.model import choose_model
     from ferkit.datasets.load import load_dataset
 
-    folder = choose_model(model, models_dir)
+    folder = choose_model(model, models_dir).folder
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['fmt']] or '-saved-model'}")
     dataset = load_dataset(options["data"]) if options["data"] else None
-    calibration = None if dataset is None else (lambda n, size_wh: calibration_crops(dataset, n, size_wh))
-    click.echo(convert_model(folder, options["fmt"], target, calibration=calibration))
+    click.echo(convert_model(folder, options["fmt"], target, dataset))
 
 
 @click.command("import")
@@ -486,7 +465,7 @@ def import_head(
     from ferkit.core.errors import ModelError
     from ferkit.core.labels import LabelSet, known_label_sets
     from ferkit.embedder.embedders import open_embedder
-    from ferkit.faces.cropping import FaceSettings
+    from ferkit.faces.cropping import CropSettings
 
     names: tuple[str, ...] | None = None
     if labels is not None:
@@ -506,7 +485,7 @@ def import_head(
         X,
         embedder_settings=embedder.settings,
         embedder_fingerprint=embedder.fingerprint,
-        faces=FaceSettings.whole() if detector == "none" else FaceSettings(detector),
+        faces=CropSettings.whole() if detector == "none" else CropSettings(detector),
         weights=embedder.weights_path,
         licence=embedder.licence,
     )

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -130,9 +130,15 @@ def why_not_written(path: Path, error: OSError) -> str:
     return f"{path} could not be written: {error.strerror or error}"
 
 
+Settings = TypeVar("Settings")
+
+LATER = {"later": True}
+"""Metadata of a settings field that came after 0.1: at its default it is left out, so that digests stay."""
+
+
 def canonical_json(settings: Any) -> str:
     """JSON of a settings dataclass or of plain containers, the same text for the same values."""
-    return json.dumps(_plain(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(settings_dict(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def fingerprint(settings: Any) -> str:
@@ -153,7 +159,7 @@ def file_sha256(path: Path) -> str:
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     """Dotted names of the values in which two settings differ, sorted."""
-    a, b = _plain(a), _plain(b)
+    a, b = settings_dict(a), settings_dict(b)
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return [] if a == b else [prefix.rstrip(".")]
     return sorted(
@@ -163,16 +169,35 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     )
 
 
-def _plain(value: Any) -> Any:
+def settings_dict(value: Any) -> Any:
+    """Settings as the plain values that are hashed and kept on disk: dataclasses become dictionaries, tuples lists.
+
+    A field with ``key`` in its metadata has that name there, so that renaming it changes no digest; see also
+    :data:`LATER`.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
+        return {
+            field.metadata.get("key", field.name): settings_dict(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not field.metadata.get("later") or getattr(value, field.name) != field.default
+        }
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): settings_dict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [settings_dict(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     return value
+
+
+def settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """The settings that :func:`settings_dict` made ``values`` from, one level deep.
+
+    Raises:
+        TypeError: a value is missing or unknown, as in files of a newer ferkit.
+    """
+    names = {field.metadata.get("key", field.name): field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{names.get(key, key): value for key, value in values.items()})
 
 
 Arrays = Mapping[str, np.ndarray]

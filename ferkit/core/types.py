@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ferkit.core.errors import DataError, ModelError
+from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 
 
@@ -47,6 +47,13 @@ class Faces:
         track_id = None if self.track_id is None else self.track_id[index]
         return Faces(self.xyxy[index], self.confidence[index], keypoints, track_id)
 
+    def scaled(self, factor_xy: np.ndarray) -> "Faces":
+        """The same faces in an image that is so many times as wide and high."""
+        factor_xy = np.asarray(factor_xy, np.float32)
+        keypoints = None if self.keypoints is None else (self.keypoints * factor_xy).astype(np.float32)
+        xyxy = (self.xyxy * np.tile(factor_xy, 2)).astype(np.float32)
+        return Faces(xyxy, self.confidence, keypoints, self.track_id)
+
     @staticmethod
     def none() -> "Faces":
         """An image without faces."""
@@ -76,6 +83,11 @@ class Embedder(Protocol):
     input_size_wh: tuple[int, int]
     fingerprint: str
 
+    @property
+    def resize(self) -> str:
+        """How crops of another size become the input: ``stretch`` or ``letterbox``."""
+        ...
+
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, height, width, 3) of the embedder's input size."""
         ...
@@ -98,10 +110,20 @@ class TakesCrops(Protocol):
 class ExpressionClassifier(Protocol):
     """What both paths end in: an embedding with a head, or a fine-tuned network."""
 
-    labels: LabelSet
-    input_size_wh: tuple[int, int]
-    resize: str
-    """How images and boxes are fitted to that size: ``stretch`` or ``letterbox``."""
+    @property
+    def labels(self) -> LabelSet:
+        """The classes, in the order of the probabilities."""
+        ...
+
+    @property
+    def input_size_wh(self) -> tuple[int, int]:
+        """Of the crops, in pixels."""
+        ...
+
+    @property
+    def resize(self) -> str:
+        """How images and boxes are fitted to that size: ``stretch`` or ``letterbox``."""
+        ...
 
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, k), rows sum to 1, columns in the order of ``labels.names``.
@@ -168,29 +190,6 @@ def _describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
     return type(value).__name__
-
-
-def check_probabilities(proba: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
-    """Return ``proba`` as float32 (n, k) if its rows are probabilities, within a hundredth.
-
-    Args:
-        proba: what a model gave.
-        shape: rows and classes expected.
-        name: of the model.
-
-    Raises:
-        ModelError: another shape, NaN, negative values, or rows that do not sum to 1.
-    """
-    proba = np.asarray(proba, np.float32)
-    if proba.shape != shape:
-        raise ModelError(f"the model {name} gives an output of shape {proba.shape}, expected {shape}")
-    if not (
-        np.isfinite(proba).all() and (proba >= -0.01).all() and (abs(proba.sum(axis=1) - 1) < 0.01).all()
-    ):
-        raise ModelError(
-            f"the model {name} gives values that are no probabilities; train it again or take a copy of it"
-        )
-    return proba
 
 
 Predict = Callable[[np.ndarray], np.ndarray]

@@ -1,32 +1,26 @@
 """The extraction loop: images in, rows of a store out; stopped at any time, it goes on where it was."""
 
 import contextlib
-import functools
 import hashlib
-import itertools
-import os
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ferkit.core.console import Progress, map_ahead
-from ferkit.core.errors import DataError, ImageError, StoreDamagedError
+from ferkit.core.console import Progress, progress
+from ferkit.core.errors import DataError, StoreDamagedError
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.embedder.embedders import Embedder
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
 from ferkit.embedder.settings import StoreSettings
 from ferkit.embedder.store import EmbeddingStore, Row
-from ferkit.faces.cropping import (
-    Box,
-    CropOptions,
-    FaceCropper,
-    open_cropper,
-    resolve_cropping,
-)
+from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
+from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
 
 _COARSEST_CLOCK_NS = 2 * 10**9
 """File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
@@ -41,6 +35,7 @@ class ExtractionSummary:
         n_kept: images whose embedding was there already.
         n_failed_before: images that an earlier run could not embed, and that have not changed since.
         n_deleted: images that are in the store but no longer in the data set.
+        n_whole: images of this run that were taken whole for want of a face.
         failures: path and reason of the images of this run that could not be embedded.
         seconds: that the run took.
     """
@@ -49,17 +44,9 @@ class ExtractionSummary:
     n_kept: int = 0
     n_failed_before: int = 0
     n_deleted: int = 0
+    n_whole: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A sample read and cropped, or the reason why not, and when its file was opened."""
-
-    row: Row
-    crop: np.ndarray | None
-    read_ns: int
 
 
 def extract(
@@ -68,8 +55,8 @@ def extract(
     cropper: FaceCropper,
     store: EmbeddingStore,
     *,
+    crops: CropKind = "crops",
     workers: int | None = None,
-    progress: Progress,
 ) -> ExtractionSummary:
     """Embed all images of ``dataset`` that ``store`` does not hold yet.
 
@@ -82,16 +69,15 @@ def extract(
         embedder: the network.
         cropper: takes out the faces, in the embedder's input size.
         store: made with the settings of both; the caller holds its :meth:`~EmbeddingStore.writing`.
+        crops: what the cropper makes of the images, for the heads that will be fitted.
         workers: threads that read and crop; one a core if None.
-        progress: is told of every batch.
 
     Raises:
         StoreError: the store is damaged, or mirrors another data set.
         FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
     """
     started = time.monotonic()
-    workers = workers or os.cpu_count() or 1
-    view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence)
+    view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence, crops)
     store.write_view(view)
     known = store.rows()
     todo = missing(dataset, store)
@@ -102,12 +88,11 @@ def extract(
     summary = ExtractionSummary(
         n_kept=len(there) - n_failed, n_failed_before=n_failed, n_deleted=len(view.deleted)
     )
-    progress.start(total=len(dataset), done=len(there))
-    load = functools.partial(_load, dataset, cropper)
-    loaded = map_ahead(load, todo, workers=workers, ahead=max(2 * store.batch_size, 4 * workers))
-    with contextlib.closing(loaded):
-        for n_rows in _lengths(len(todo), store.rows_per_shard):
-            rows, X, read_ns = _embed_shard(n_rows, loaded, embedder, store, summary, progress)
+    images = read_crops(dataset.source, todo, cropper, batch_size=store.batch_size, workers=workers)
+    with contextlib.closing(images), progress("embedding", len(dataset), done=len(there)) as shown:
+        for first in range(0, len(todo), store.rows_per_shard):
+            n_rows = min(store.rows_per_shard, len(todo) - first)
+            rows, X, read_ns = _embed_shard(n_rows, images, embedder, cropper, store, summary, shown)
             store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
     summary.seconds = time.monotonic() - started
     return summary
@@ -151,75 +136,54 @@ def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
 
 def _embed_shard(
     n_rows: int,
-    loaded: Iterator[_Loaded],
+    images: Generator[ImageCrops, None, None],
     embedder: Embedder,
+    cropper: FaceCropper,
     store: EmbeddingStore,
     summary: ExtractionSummary,
-    progress: Progress,
+    shown: Progress,
 ) -> tuple[list[Row], np.ndarray, int]:
     """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first image was read."""
     rows: list[Row] = []
-    blocks = []
+    X = np.full((n_rows, embedder.dim), np.nan, np.float32)
     read_ns = time.time_ns()
-    for size in _lengths(n_rows, store.batch_size):
-        batch = list(itertools.islice(loaded, size))
-        block = np.full((size, embedder.dim), np.nan, np.float32)
-        crops = {i: item.crop for i, item in enumerate(batch) if item.crop is not None}
-        if crops:
-            block[list(crops)] = embedder.embed(np.stack(list(crops.values())))
-        rows += [
-            _checked(item, vector, store.settings.dtype) for item, vector in zip(batch, block, strict=True)
-        ]
-        blocks.append(block)
-        read_ns = min(read_ns, *(item.read_ns for item in batch))
-        failed = [(row.path, row.error) for row in rows[-size:] if row.error is not None]
-        summary.failures += failed
-        summary.n_done += size - len(failed)
-        progress.update(size, failures=len(failed))
-    X = np.concatenate(blocks)
-    X[[row.error is not None for row in rows]] = np.nan
+    embedded = apply_network(islice(images, n_rows), embedder.embed, embedder.dim, store.batch_size)
+    for i, (image, vector) in enumerate(embedded):
+        row = _row(image, vector, cropper, store.settings.dtype)
+        rows.append(row)
+        read_ns = min(read_ns, image.read_ns)
+        if row.error is None:
+            X[i] = vector[0]
+            summary.n_done += 1
+            summary.n_whole += image.found.whole and cropper.settings.detector != "none"
+        else:
+            summary.failures.append((row.path, row.error))
+        shown.update(1, failures=row.error is not None)
     return rows, X, read_ns
 
 
-def _load(dataset: Dataset, cropper: FaceCropper, sample: Sample) -> _Loaded:
-    """Never raises for what one image can have: the reason becomes part of its row."""
-    size, digest, read_ns = -1, None, time.time_ns()
-    given = cropper.settings.box_for(sample.box)
-    try:
-        content = dataset.source.read(sample.path)
-        size, digest = len(content), _digest(content)
-        crop = cropper.largest(dataset.source.decode(content), sample.box)
-        return _Loaded(_row(sample, size, digest, crop.xyxy), crop.rgb, read_ns)
-    except DataError as error:
-        return _Loaded(_row(sample, size, digest, given, str(error)), None, read_ns)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-        return _Loaded(_row(sample, size, digest, given, reason), None, read_ns)
-
-
-def _checked(item: _Loaded, vector: np.ndarray, dtype: str) -> Row:
-    """The row, with a reason if its vector is no embedding: networks that look for a face may not find one."""
-    with np.errstate(over="ignore"):
-        stored = vector.astype(dtype)
-    if item.crop is None or np.isfinite(stored).all():
-        return item.row
-    row = item.row
-    reason = "the embedder found no face, or gave NaN" if np.isnan(vector).any() else f"too large for {dtype}"
-    return Row(row.path, row.label, row.split, row.group, row.size, row.sha256, row.box, reason)
-
-
-def _row(sample: Sample, size: int, digest: str | None, box: Box | None, error: str | None = None) -> Row:
-    return Row(sample.path, sample.label, sample.split, sample.group, size, digest, box, error)
-
-
-def _lengths(total: int, size: int) -> Iterator[int]:
-    """Lengths of consecutive ranges of at most ``size`` that make up ``total``."""
-    for start in range(0, total, size):
-        yield min(size, total - start)
+def _row(image: ImageCrops, vector: np.ndarray, cropper: FaceCropper, dtype: str) -> Row:
+    """The row, with a reason if its vector (1 or 0, dim) is no embedding: some networks look for a face themselves."""
+    sample, error = image.sample, image.error
+    box = cropper.settings.box_for(sample.box)
+    if error is None:
+        box = None
+        if not image.found.whole:
+            x0, y0, x1, y1 = (round(float(value), 1) for value in image.found.xyxy[0])
+            box = (x0, y0, x1, y1)
+        with np.errstate(over="ignore"):
+            stored = vector.astype(dtype)
+        if not np.isfinite(stored).all():
+            no_face = np.isnan(vector).any()
+            error = "the embedder found no face, or gave NaN" if no_face else f"too large for {dtype}"
+    return Row(sample.path, sample.label, sample.split, sample.group, image.size, image.sha256, box, error)
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -246,29 +210,26 @@ class StoreOptions:
 def embed_dataset(
     dataset: Dataset,
     embedder: Embedder,
-    crop: CropOptions,
+    asked: Cropping,
     options: StoreOptions,
     *,
     workers: int | None = None,
-    progress: Progress,
-    say: Callable[[str], None],
 ) -> tuple[EmbeddingStore, ExtractionSummary]:
     """Embed what is missing, into the store that these settings belong to.
 
     Args:
         dataset: the images.
         embedder: the network.
-        crop: how faces are taken out.
+        asked: how faces are taken out.
         options: where the embeddings go.
         workers: threads that read and crop; one a core if None.
-        progress: is told of every batch.
-        say: takes sentences for the user: what was chosen, and where things are.
 
     Raises:
         FerkitError: see :func:`ferkit.embedder.extract.extract`; also for weights that are missing.
     """
-    cropping = resolve_cropping(dataset, crop)
-    say(cropping.reason)
+    cropping = resolve_cropping(dataset, asked)
+    if cropping is not asked:
+        logger.info(cropping.reason)
     store = EmbeddingStore.create(
         options.root,
         options.name or dataset.name,
@@ -277,19 +238,23 @@ def embed_dataset(
         rows_per_shard=options.rows_per_shard,
         batch_size=options.batch_size,
     )
-    say(f"embeddings: {store.folder} ({store.dim} numbers each)")
+    logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
     with store.writing():
         for shard, reason in store.verify():
             if not options.repair:
                 raise StoreDamagedError(reason)
-            say(f"{shard.npy.name} is damaged and made anew")
+            logger.info(f"{shard.npy.name} is damaged and made anew")
             shard.remove()
-        cropper = open_cropper(cropping, embedder)
-        return store, extract(dataset, embedder, cropper, store, workers=workers, progress=progress)
+        summary = extract(
+            dataset, embedder, cropping.cropper(embedder), store, crops=cropping.kind, workers=workers
+        )
+    if summary.n_whole:
+        logger.info(f"{summary.n_whole} images without a face were taken whole")
+    return store, summary
 
 
 def search_layer(
-    dataset: Dataset, embedder: Embedder, crop: CropOptions, *, seed: int, threads: int | None = None
+    dataset: Dataset, embedder: Embedder, asked: Cropping, *, seed: int, threads: int | None = None
 ) -> list[LayerScore]:
     """What ``--tap auto`` finds on the labelled images of the training part: every tap, the best first.
 
@@ -298,21 +263,13 @@ def search_layer(
     """
     candidates = [s for s in dataset.samples if s.label is not None and s.split in (None, "train")]
     order = np.random.default_rng(seed).permutation(len(candidates))
-    cropper = open_cropper(resolve_cropping(dataset, crop), embedder)
-    crops: list[np.ndarray] = []
-    chosen = []
-    for sample in (candidates[i] for i in order):
-        if len(crops) == SAMPLE:
-            break
-        try:
-            crops.append(cropper.largest(dataset.read(sample), sample.box).rgb)
-        except (ImageError, OSError):
-            continue
-        chosen.append(sample)
-    if not crops:
+    cropper = resolve_cropping(dataset, asked).cropper(embedder)
+    chosen = some_crops(dataset.source, (candidates[i] for i in order), cropper, SAMPLE)
+    if not chosen:
         raise DataError(
             f"expected labelled images in {dataset.root} to try taps on, found none that can be read"
         )
-    groups = [sample.group or sample.path for sample in chosen]
-    labels = [str(sample.label) for sample in chosen]
-    return find_best_layer(embedder, np.stack(crops), labels, groups, seed=seed, threads=threads)
+    crops = np.concatenate([image.found.rgb for image in chosen])
+    groups = [image.sample.group or image.sample.path for image in chosen]
+    labels = [str(image.sample.label) for image in chosen]
+    return find_best_layer(embedder, crops, labels, groups, seed=seed, threads=threads)

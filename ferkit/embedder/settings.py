@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from ferkit.core.errors import DataError, SettingsMismatchError
+from ferkit.core.files import settings_from
 from ferkit.core.types import check_crops
-from ferkit.faces.cropping import FaceSettings, fit_to
+from ferkit.faces.cropping import CropSettings, fit_to
 
 FORMAT = 1
 """Of the store; a later one is refused."""
@@ -86,14 +87,17 @@ class StoreSettings:
     """What every number in a store depends on; its digest is the store's fingerprint."""
 
     embedder: EmbedderSettings
-    faces: FaceSettings
+    faces: CropSettings
     dtype: Literal["float32", "float16"] = "float32"
     format: int = FORMAT
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "StoreSettings":
         """The settings that ``asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
-        embedder, faces = EmbedderSettings.from_dict(values["embedder"]), FaceSettings(**values["faces"])
+        embedder, faces = (
+            EmbedderSettings.from_dict(values["embedder"]),
+            settings_from(CropSettings, values["faces"]),
+        )
         return StoreSettings(embedder, faces, values["dtype"], values["format"])
 
 

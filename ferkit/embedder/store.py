@@ -23,7 +23,15 @@ from typing import Any, Literal
 import numpy as np
 
 from ferkit.core.errors import DataError, SettingsMismatchError, StoreDamagedError, StoreError
-from ferkit.core.files import differing_keys, exclusive_lock, fingerprint, write_atomically, write_json
+from ferkit.core.files import (
+    LATER,
+    differing_keys,
+    exclusive_lock,
+    fingerprint,
+    settings_dict,
+    write_atomically,
+    write_json,
+)
 from ferkit.datasets.dataset import Sample
 from ferkit.embedder.settings import FORMAT, StoreSettings
 
@@ -198,6 +206,7 @@ class Snapshot:
         licence: of these weights.
         deleted: paths in the store that the data set no longer has.
         relabelled: label, split and group of the paths for which they changed since they were embedded.
+        crops: what was embedded of the images, see :data:`ferkit.faces.cropping.CropKind`; None in version 0.1.
     """
 
     root: str
@@ -206,6 +215,7 @@ class Snapshot:
     licence: str = "unknown"
     deleted: list[str] = field(default_factory=list)
     relabelled: dict[str, list[str | None]] = field(default_factory=dict)
+    crops: str | None = field(default=None, metadata=LATER)
 
 
 class EmbeddingStore:
@@ -240,7 +250,7 @@ class EmbeddingStore:
             manifest = {
                 "format": FORMAT,
                 "fingerprint": digest,
-                "settings": asdict(settings),
+                "settings": settings_dict(settings),
                 "dim": dim,
                 "rows_per_shard": rows_per_shard,
                 "batch_size": batch_size,
@@ -322,7 +332,7 @@ class EmbeddingStore:
 
     def write_view(self, view: Snapshot) -> None:
         """Say which data set the store mirrors now. Raises FerkitError if it cannot be written."""
-        write_json(self.folder / "view.json", asdict(view))
+        write_json(self.folder / "view.json", settings_dict(view))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -405,7 +415,12 @@ class EmbeddingStore:
         return damaged
 
     def mirrored(
-        self, samples: tuple[Sample, ...], root: Path, weights: Path | None = None, licence: str = "unknown"
+        self,
+        samples: tuple[Sample, ...],
+        root: Path,
+        weights: Path | None = None,
+        licence: str = "unknown",
+        crops: str | None = None,
     ) -> Snapshot:
         """The view that shows exactly ``samples``.
 
@@ -427,7 +442,7 @@ class EmbeddingStore:
         }
         weights_file = None if weights is None else str(weights.resolve())
         deleted = sorted(rows.keys() - listed.keys())
-        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled)
+        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled, crops)
 
 
 def _positive(value: Any) -> int:

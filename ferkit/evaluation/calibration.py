@@ -3,12 +3,11 @@
 A correction is fitted on four fifths of the rows and judged on the fifth, five times over, with whole persons on one
 side, so that no row is judged by a correction that saw it or its person.
 
-Split conformal prediction by MAPIE: a threshold is found on some rows, and the promise is checked on others. It
-holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
+Split conformal prediction (Vovk et al., 2005): a threshold is found on some rows, the promise is checked on others.
+It holds on average over images like those, not for each class by itself; the per-class coverage shows which classes
 pay for the others.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -372,7 +371,7 @@ def prediction_sets(
     levels: Sequence[float] = LEVELS,
     seed: int = 0,
 ) -> np.ndarray:
-    """Which classes are in the set of each new row, bool (m, k, len(levels)).
+    """Say which classes are in the set of each new row, bool (m, k, len(levels)).
 
     Args:
         truth: int (n,), column of the true class of the rows to find the thresholds on.
@@ -385,8 +384,6 @@ def prediction_sets(
     Raises:
         DataError: shapes or values that do not fit, too few rows for a level, or ``aps`` with two classes.
     """
-    from mapie.classification import SplitConformalClassifier
-
     truth, proba = check_probabilities(truth, proba)
     _, new = check_probabilities(np.zeros(len(new), int), new)
     k, least = proba.shape[1], int(np.ceil(max(levels) / (1 - max(levels)) - 1e-9))
@@ -397,14 +394,20 @@ def prediction_sets(
             f"sets that hold the truth in {max(levels):.0%} need at least {least} labelled images to find the "
             f"threshold on, found {len(truth)}"
         )
-    sets = SplitConformalClassifier(
-        _given_probabilities(k), list(levels), conformity_score=method, prefit=True, random_state=seed
-    )
-    with warnings.catch_warnings():  # it warns of classes without rows, which do no harm to the promise
-        warnings.simplefilter("ignore", UserWarning)
-        sets.conformalize(proba, truth)
-        last = {"include_last_label": "randomized"} if method == "aps" else {}
-        return sets.predict_set(new, conformity_score_params=last)[1]
+    rng = np.random.default_rng(seed)
+    strange = (lambda p: 1 - p) if method == "lac" else (lambda p: _mass_before(p, rng.random((len(p), 1))))
+    of_truth = np.sort(strange(proba)[np.arange(len(truth)), truth])
+    ranks = [min(len(truth), int(np.ceil((len(truth) + 1) * level - 1e-9))) for level in levels]
+    return strange(new)[..., None] <= of_truth[np.array(ranks) - 1]
+
+
+def _mass_before(proba: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Sum the probabilities of the likelier classes, and ``share`` (n, 1) of each class's own, (n, k)."""
+    order = np.argsort(-proba, axis=1, kind="stable")
+    falling = np.take_along_axis(proba, order, axis=1)
+    mass = np.empty_like(proba)
+    np.put_along_axis(mass, order, falling.cumsum(axis=1) - falling + share * falling, axis=1)
+    return mass
 
 
 def judge_conformal(
@@ -470,24 +473,3 @@ def _means(covered: np.ndarray, size: np.ndarray, units: np.ndarray) -> tuple[Fi
         low, high = interval(mean, np.array([error]), np.array([n_units]), effective_units(images))
         figures.append(Figure(float(mean[0]), float(low[0]), float(high[0])))
     return figures[0], figures[1]
-
-
-def _given_probabilities(k: int) -> Any:
-    """A fitted classifier whose features are its probabilities."""
-    from sklearn.base import BaseEstimator, ClassifierMixin
-
-    class GivenProbabilities(ClassifierMixin, BaseEstimator):
-        """Passes on what it is given."""
-
-        classes_ = np.arange(k)
-
-        def predict_proba(self, X: np.ndarray) -> np.ndarray:
-            return X
-
-        def predict(self, X: np.ndarray) -> np.ndarray:
-            return X.argmax(axis=1)
-
-        def fit(self, X: np.ndarray, y: np.ndarray) -> "GivenProbabilities":
-            return self
-
-    return GivenProbabilities()

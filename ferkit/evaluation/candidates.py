@@ -19,7 +19,7 @@ import numpy as np
 
 from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
-from ferkit.classifiers.model import RECORD, ModelArtifact, open_classifier, read_model
+from ferkit.classifiers.model import RECORD, Model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
 from ferkit.core.files import file_sha256, fingerprint
 from ferkit.core.labels import LabelSet
@@ -118,7 +118,7 @@ class Candidate(Protocol):
 _NOTHING = np.zeros(0, np.int64)
 
 
-def trained_on(artifact: ModelArtifact, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
+def trained_on(model: Model, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
     """What a model's record says of the test rows.
 
     A record names its data by digest and class counts, not image by image: where the data are the same but the
@@ -127,11 +127,11 @@ def trained_on(artifact: ModelArtifact, task: Task) -> tuple[np.ndarray, tuple[s
     Returns:
         Row numbers of test images that it was, or may have been, trained on; and what to tell the reader.
     """
-    record = artifact.record
+    record = model.record
     if not record.data:
         return _NOTHING, ("its record does not say what it was trained on",)
     notes: list[str] = []
-    seen = _of_embeddings(artifact, task) if record.kind == "embedding" else _of_network(artifact, task)
+    seen = _of_embeddings(model, task) if record.kind == "embedding" else _of_network(model, task)
     if len(seen):
         notes.append(
             f"was, or may have been, trained on {len(seen)} of the {len(task.test)} test images: its figures are "
@@ -141,19 +141,19 @@ def trained_on(artifact: ModelArtifact, task: Task) -> tuple[np.ndarray, tuple[s
     own_test = record.split.get("origin") == "given" and validated == len(task.test)
     # Parts val and test are often of one size; older records do not say which of the two it was.
     own_test = own_test and record.split.get("validated_on", "test") == "test"
-    if task.origin == "given" and own_test and not len(seen) and _same_data(artifact, task):
+    if task.origin == "given" and own_test and not len(seen) and _same_data(model, task):
         notes.append("its best epoch was chosen on these test images: its figures are a little too good")
     return seen, tuple(notes)
 
 
-def _of_embeddings(artifact: ModelArtifact, task: Task) -> np.ndarray:
+def _of_embeddings(model: Model, task: Task) -> np.ndarray:
     """A head's record has the digest of all rows and how they were divided: that division can be made again."""
     for part, name in zip(task.images.parts, task.images.names, strict=True):
         samples = [sample for sample in part.samples if sample.label is not None]
         rows = [[sample.path, sample.label, sample.split] for sample in samples]
-        if fingerprint(rows) != artifact.record.data.get("digest"):
+        if fingerprint(rows) != model.record.data.get("digest"):
             continue
-        trained = {samples[i].path for i in _training_rows(artifact, samples)}
+        trained = {samples[i].path for i in _training_rows(model, samples)}
         number = task.images.names.index(name)
         hit = [
             row
@@ -164,8 +164,8 @@ def _of_embeddings(artifact: ModelArtifact, task: Task) -> np.ndarray:
     return _NOTHING
 
 
-def _training_rows(artifact: ModelArtifact, samples: list[Sample]) -> np.ndarray:
-    values = artifact.record.split.get("settings")
+def _training_rows(model: Model, samples: list[Sample]) -> np.ndarray:
+    values = model.record.split.get("settings")
     settings = None if values is None else SplitSettings(**values)
     y, groups, split = (
         np.array([getattr(sample, name) for sample in samples], object)
@@ -177,20 +177,20 @@ def _training_rows(artifact: ModelArtifact, samples: list[Sample]) -> np.ndarray
         return np.arange(len(samples))
 
 
-def _of_network(artifact: ModelArtifact, task: Task) -> np.ndarray:
-    if not _same_data(artifact, task):
+def _of_network(model: Model, task: Task) -> np.ndarray:
+    if not _same_data(model, task):
         return _NOTHING
     # The data's own training part holds no test row; any other division may hold all of them.
-    if task.origin in ("given", "cross") and artifact.record.split.get("origin") in ("given", "drawn"):
+    if task.origin in ("given", "cross") and model.record.split.get("origin") in ("given", "drawn"):
         of_train = [s for s in task.images.dataset.samples if s.split in ("train", "val")]
-        if of_train and sum(artifact.record.data.get("class_counts", {}).values()) <= len(of_train):
+        if of_train and sum(model.record.data.get("class_counts", {}).values()) <= len(of_train):
             return _NOTHING
     return task.test
 
 
-def _same_data(artifact: ModelArtifact, task: Task) -> bool:
+def _same_data(model: Model, task: Task) -> bool:
     """Whether a data set of the record's name and with at least its images of each class takes part."""
-    data = artifact.record.data
+    data = model.record.data
     counts = data.get("class_counts", {})
     for part in task.images.parts:
         here = part.class_counts()
@@ -317,17 +317,16 @@ class ModelCandidate:
 
     def run(self, task: Task, bench: SharedInputs) -> CandidateOutput:
         """Score the test rows, and say which of them it was trained on."""
-        artifact = read_model(self._found(bench))
-        classifier = open_classifier(artifact)
-        proba = bench.classify_rows(task.test, classifier, artifact.faces)
-        seen, notes = trained_on(artifact, task)
+        model = read_model(self._found(bench))
+        proba = bench.classify_rows(task.test, model)
+        seen, notes = trained_on(model, task)
         return CandidateOutput(
-            classifier.labels,
+            model.labels,
             proba,
-            predict=classifier.predict_proba,
-            size_wh=classifier.input_size_wh,
-            size_mb=size_mb_of(artifact),
-            history=history_of(artifact),
+            predict=model.predict_proba,
+            size_wh=model.input_size_wh,
+            size_mb=size_mb_of(model),
+            history=history_of(model),
             seen=seen,
             notes=notes,
         )
@@ -373,29 +372,25 @@ class FinetuneCandidate:
             finetune(
                 images.dataset.subset(training),
                 recipe,
-                bench.crop_options(int(images.source[task.train[0]])),
+                bench.croppings[images.source[task.train[0]]],
                 RunOptions(
                     model=folder,
                     work=bench.options.out / "networks" / f"{key}-work",
                     labels=images.labels,
                     holdout=SplitSettings(test_size=0.1, seed=task.seed),
-                    quiet=bench.options.quiet,
                 ),
-                say=bench.say,
-                say_epoch=(lambda line: None) if bench.options.quiet else None,
             )
-        artifact = read_model(folder)
-        history = history_of(artifact)
-        classifier = open_classifier(artifact)
+        model = read_model(folder)
+        history = history_of(model)
         trained_s = sum(epoch.get("seconds", 0.0) for epoch in history)
         return CandidateOutput(
-            classifier.labels,
-            bench.classify_rows(task.test, classifier, artifact.faces),
+            model.labels,
+            bench.classify_rows(task.test, model),
             # Of a run that was interrupted, the epochs' own seconds are all that is known.
             train_s=trained_s or time.monotonic() - started,
-            predict=classifier.predict_proba,
-            size_wh=classifier.input_size_wh,
-            size_mb=size_mb_of(artifact),
+            predict=model.predict_proba,
+            size_wh=model.input_size_wh,
+            size_mb=size_mb_of(model),
             history=history,
             notes=(f"best of {len(history)} epochs, chosen on a tenth of the training rows",),
         )
@@ -436,22 +431,22 @@ class EnsembleCandidate:
         return CandidateOutput(task.images.labels, proba, costs=dataclasses.replace(cells[0].costs, **costs))
 
 
-def size_mb_of(artifact: ModelArtifact) -> float:
+def size_mb_of(model: Model) -> float:
     """Of the files that predicting needs: the graphs, and the backbone's weights."""
-    needed = [artifact.folder / name for name in artifact.files if name.endswith((".onnx", ".skops"))]
+    needed = [model.folder / name for name in model.files if name.endswith((".onnx", ".skops"))]
     if any(path.name == "head.onnx" for path in needed):
         needed = [path for path in needed if path.name != "head.skops"]
-    embedder = artifact.record.parts.get("embedder")
+    embedder = model.record.parts.get("embedder")
     if embedder and embedder.get("weights"):
         needed.append(Path(embedder["weights"]))
     return sum(path.stat().st_size for path in needed if path.is_file()) / 1e6
 
 
-def history_of(artifact: ModelArtifact) -> tuple[dict[str, float], ...]:
+def history_of(model: Model) -> tuple[dict[str, float], ...]:
     """The learning curve that training left in the folder."""
-    if "history.csv" not in artifact.files:
+    if "history.csv" not in model.files:
         return ()
-    text = artifact.file("history.csv").read_text(encoding="utf-8")
+    text = model.file("history.csv").read_text(encoding="utf-8")
     rows = [
         {name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(io.StringIO(text))
     ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.model import installed_versions
-from ferkit.core.console import Progress
+from ferkit.core.console import progress
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import exclusive_lock, write_json
 from ferkit.core.labels import LabelSet
@@ -122,7 +122,7 @@ def check_leaks(
         if same:
             checked.append(replace(split, leaking=same[0].leaking))
             continue
-        with Progress("looking for leaks", quiet=options.quiet) as progress:
+        with progress("looking for leaks", len(images)) as shown:
             leaks = find_leaks(
                 images.dataset,
                 split.train,
@@ -130,7 +130,7 @@ def check_leaks(
                 settings,
                 cache_dir=options.cache_dir,
                 workers=options.workers,
-                progress=progress,
+                progress=shown,
             )
         if leaks:
             say(f"leaks: {leaks.sentence()}")
@@ -188,7 +188,7 @@ def compare(
         say(f"note: {note}")
     splits, leaks = check_leaks(images, splits, protocol, options, say)
     with exclusive_lock(options.out / ".lock", "comparing into"):
-        bench = SharedInputs(images, options, say)
+        bench = SharedInputs(images, options)
         results = _run_all(images, candidates, splits, bench, say)
     comparison = Comparison(
         name=images.name,

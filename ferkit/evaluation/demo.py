@@ -1,6 +1,7 @@
 """``fer demo`` as one function: the whole way on faces that it draws itself."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ferkit.classifiers.heads import head_settings
-from ferkit.core.console import Progress
 from ferkit.core.files import write_atomically
 from ferkit.datasets.dataset import Dataset, read_folder
 from ferkit.datasets.split import SplitSettings
@@ -19,7 +19,7 @@ from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
 from ferkit.evaluation.metrics import Evaluation
 from ferkit.evaluation.plots import BLUE, GREEN, INK, MUTED, ORANGE, canvas, finish, plain
 from ferkit.evaluation.report.page import write_report
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,6 +73,8 @@ def plot_demo(
     return finish(figure)
 
 
+logger = logging.getLogger(__name__)
+
 HEADS = ("dummy", "logistic", "mlp", "svm")
 DRAWN_PERSON = r"^(p\d+)_"
 """The file names of drawn faces begin with who is shown."""
@@ -102,23 +104,19 @@ class DemoRow:
     seconds: float
 
 
-def run_demo(
-    folder: Path, settings: DemoSettings, *, progress: Progress, say: Callable[[str], None]
-) -> list[DemoRow]:
+def run_demo(folder: Path, settings: DemoSettings) -> list[DemoRow]:
     """Draw faces, embed them, fit the heads, evaluate them on unseen persons, save models, reports and an overview.
 
     Args:
         folder: where everything goes: ``faces/``, ``cache/``, ``models/``, ``report/``, ``demo.png``.
         settings: how much.
-        progress: of the embedding.
-        say: takes sentences for the user.
 
     Raises:
         DataError: ``folder`` holds drawn faces of an interrupted run; the message says what to do.
     """
     faces = folder / "faces"
     if not (faces / "test").is_dir():
-        say(
+        logger.info(
             f"drawing {7 * settings.n_per_class} faces of {settings.n_persons} persons: synthetic, not photographs"
         )
         write_dataset(
@@ -127,12 +125,11 @@ def run_demo(
     dataset = read_folder(faces, DRAWN_PERSON)
     embedder = open_embedder("ferkit")
     options = StoreOptions(root=folder / "cache")
-    store, _ = embed_dataset(dataset, embedder, CropOptions("none"), options, progress=progress, say=say)
-    progress.close()
+    store, _ = embed_dataset(dataset, embedder, Cropping.ask("none"), options)
     table = store.load().labelled()
     rows = []
     for kind in HEADS:
-        say(f"fitting {kind}")
+        logger.info(f"fitting {kind}")
         fitted = fit_held_out(
             table, head_settings(kind, seed=settings.seed), SplitSettings(seed=settings.seed)
         )

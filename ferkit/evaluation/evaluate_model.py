@@ -1,21 +1,21 @@
 """Evaluate one model on labelled images."""
 
 import datetime
-import itertools
+import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ferkit.classifiers.embedding_model import save_embedding_model
-from ferkit.classifiers.heads import FitProgress, FittedHead, HeadSettings, fit_head
-from ferkit.classifiers.model import ModelArtifact, installed_versions, read_model
+from ferkit.classifiers.heads import FittedHead, HeadSettings, fit_head
+from ferkit.classifiers.model import Model, installed_versions
 from ferkit.classifiers.search import SearchSettings, search_head
-from ferkit.core.console import Progress, map_ahead
-from ferkit.core.errors import DataError, ImageError
+from ferkit.core.console import progress
+from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
@@ -28,6 +28,7 @@ from ferkit.evaluation.cost import milliseconds
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, EvaluationData, ProtocolSettings, SplitRows
 from ferkit.faces.cropping import FaceCropper
+from ferkit.faces.reading import apply_network, read_crops, some_crops
 
 
 @dataclass(frozen=True)
@@ -62,41 +63,30 @@ def score(
     *,
     batch_size: int = 32,
     workers: int | None = None,
-    progress: Progress,
 ) -> Scores:
     """Probabilities of every image, the largest face of each.
 
     Raises:
         DataError: no image could be read.
     """
-    workers = workers or os.cpu_count() or 1
-
-    def load(sample: Sample) -> tuple[Sample, np.ndarray | None, str]:
-        try:
-            return sample, cropper.largest(dataset.read(sample), sample.box).rgb, ""
-        except ImageError as error:
-            return sample, None, str(error)
-        except OSError as error:
-            return sample, None, f"cannot be read: {error.strerror or error}"
-
-    progress.start(len(dataset))
     samples: list[Sample] = []
-    parts: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     failures: list[tuple[str, str]] = []
-    loaded = map_ahead(load, dataset.samples, workers=workers, ahead=max(2 * batch_size, 4 * workers))
-    while batch := list(itertools.islice(loaded, batch_size)):
-        crops = [crop for _, crop, _ in batch if crop is not None]
-        failed = [(sample.path, reason) for sample, crop, reason in batch if crop is None]
-        if crops:
-            parts.append(classifier.predict_proba(np.stack(crops)))
-            samples += [sample for sample, crop, _ in batch if crop is not None]
-        failures += failed
-        progress.update(len(batch), failures=len(failed))
-    if not parts:
+    images = read_crops(dataset.source, dataset.samples, cropper, batch_size=batch_size, workers=workers)
+    scored = apply_network(images, classifier.predict_proba, len(classifier.labels), batch_size)
+    with progress("evaluating", len(dataset)) as shown:
+        for image, proba in scored:
+            if image.error is None:
+                samples.append(image.sample)
+                rows.append(proba)
+            else:
+                failures.append((image.sample.path, image.error))
+            shown.update(1, failures=image.error is not None)
+    if not rows:
         raise DataError(
             f"none of the {len(dataset)} images could be read; the first: {': '.join(failures[0])}"
         )
-    return Scores(tuple(samples), np.concatenate(parts), tuple(failures))
+    return Scores(tuple(samples), np.concatenate(rows), tuple(failures))
 
 
 def labelled_part(dataset: Dataset, split: str = "auto") -> Dataset:
@@ -131,6 +121,9 @@ def in_words_of(labels: LabelSet, y: np.ndarray) -> tuple[np.ndarray, dict[str, 
     return np.array([table.get(name, name) for name in y], object), changed
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class HeldOutFit:
     """A head, and how it did on rows that it never saw."""
@@ -146,7 +139,6 @@ def fit_held_out(
     split_settings: SplitSettings,
     *,
     search: SearchSettings | None = None,
-    progress: FitProgress | None = None,
 ) -> HeldOutFit:
     """Fit on the training part of ``table`` and evaluate on its test part.
 
@@ -155,17 +147,13 @@ def fit_held_out(
         settings: of the head; what a search starts from.
         split_settings: how the parts are drawn, where the data set does not give them.
         search: choose hyper-parameters by cross-validation within the training part first.
-        progress: told how far fitting is.
 
     Raises:
         DataError: the data cannot be split or fitted.
     """
     split = make_split(table.y, table.groups, table.split, split_settings)
     X, y, groups = table.X[split.train], table.y[split.train], table.groups[split.train]
-    if search is None:
-        head = fit_head(X, y, settings, groups, progress)
-    else:
-        head = search_head(X, y, settings, search, groups, progress)
+    head = fit_head(X, y, settings, groups) if search is None else search_head(X, y, settings, search, groups)
     proba = head.predict_proba(table.X[split.test])
     labels = LabelSet.of(head.classes)
     evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)
@@ -174,7 +162,7 @@ def fit_held_out(
 
 def save_fit(
     folder: Path, fitted: HeldOutFit, store: EmbeddingStore, table: EmbeddingTable, *, overwrite: bool
-) -> ModelArtifact:
+) -> Model:
     """Write a fitted head as a model that knows its embeddings, data, split and figures.
 
     Raises:
@@ -191,6 +179,7 @@ def save_fit(
         embedder_settings=settings.embedder,
         embedder_fingerprint=fingerprint(settings.embedder),
         faces=settings.faces,
+        crops=view.crops if view is not None else None,
         weights=Path(view.weights) if view is not None and view.weights else None,
         licence=view.licence if view is not None else "unknown",
         data={
@@ -205,8 +194,8 @@ def save_fit(
     )
 
 
-def load_labelled(store: EmbeddingStore, say: Callable[[str], None]) -> EmbeddingTable:
-    """The labelled embeddings of a store; says what is missing from them.
+def load_labelled(store: EmbeddingStore) -> EmbeddingTable:
+    """The labelled embeddings of a store; logs what is missing from them.
 
     Raises:
         DataError: there are none.
@@ -216,13 +205,15 @@ def load_labelled(store: EmbeddingStore, say: Callable[[str], None]) -> Embeddin
     table = store.load("float16" if store.settings.dtype == "float16" and store.dim > 2000 else "float32")
     labelled = table.labelled()
     if len(labelled) < len(table):
-        say(f"{len(table) - len(labelled)} images have no label and are left out")
+        logger.info(f"{len(table) - len(labelled)} images have no label and are left out")
     view, n_failed = store.view(), len(store.failures())
     n_listed = view.n_samples if view is not None else len(table)
     if n_failed:
-        say(f"{n_failed} images could not be embedded and are left out; see 'fer embed'")
+        logger.info(f"{n_failed} images could not be embedded and are left out; see 'fer embed'")
     if len(table) + n_failed < n_listed:
-        say(f"only {len(table) + n_failed} of {n_listed} images are embedded yet; run 'fer embed' to its end")
+        logger.info(
+            f"only {len(table) + n_failed} of {n_listed} images are embedded yet; run 'fer embed' to its end"
+        )
     return labelled
 
 
@@ -245,9 +236,7 @@ def check_columns(dataset: Dataset, by: Sequence[str]) -> None:
 
 
 def evaluate_model(
-    name: str,
-    folder: Path,
-    labels: LabelSet,
+    model: Model,
     dataset: Dataset,
     scores: Scores,
     y_true: np.ndarray,
@@ -261,24 +250,18 @@ def evaluate_model(
     Its ``seen`` rows are those that its record says it was, or may have been, trained on.
 
     Args:
-        name: of the model.
-        folder: where it lies.
-        labels: its classes.
+        model: that was tested.
         dataset: all images of the data set, also those that were not tested.
         scores: of the images that were tested.
         y_true: (m,) their class names, in the words of the model where it knows them.
         by: columns whose groups are compared.
         seed: of the bootstrap.
         costs: what predicting takes; see :func:`timed`.
-
-    Raises:
-        ModelError: the folder is no model.
     """
-    artifact = read_model(folder)
     samples = scores.samples
     columns = sorted({column for sample in samples for column in sample.attributes})
     rows = np.arange(len(samples))
-    seen, notes = _seen(artifact, dataset, scores, seed)
+    seen, notes = _seen(model, dataset, scores, seed)
     left_out: tuple[str, ...] = ()
     if scores.failures:
         path, reason = scores.failures[0]
@@ -288,7 +271,7 @@ def evaluate_model(
     facts = [(sample.path, sample.label, sample.group) for sample in samples]
     return Comparison(
         name=dataset.name,
-        labels=labels,
+        labels=model.labels,
         y=np.asarray(y_true, object),
         paths=np.array([sample.path for sample in samples], object),
         groups=scores.groups,
@@ -302,11 +285,11 @@ def evaluate_model(
         splits=(SplitRows(seed, "given", np.zeros(0, np.int64), rows),),
         candidates=(
             CandidateResult(
-                name,
-                _KINDS.get(artifact.kind, "network"),
+                model.name,
+                _KINDS.get(model.kind, "network"),
                 (
                     RepeatResult(
-                        0, scores.proba, costs or Costs(size_mb=size_mb_of(artifact)), history_of(artifact)
+                        0, scores.proba, costs or Costs(size_mb=size_mb_of(model)), history_of(model)
                     ),
                 ),
                 seen=seen,
@@ -320,36 +303,20 @@ def evaluate_model(
     )
 
 
-def timed(folder: Path, classifier: ExpressionClassifier, cropper: FaceCropper, dataset: Dataset) -> Costs:
-    """Milliseconds an image on some of the data, and the size of the model's files.
-
-    Raises:
-        ModelError: the folder is no model.
-    """
-    crops: list[np.ndarray] = []
-    for sample in dataset.samples:
-        try:
-            crop = cropper.largest(dataset.read(sample), sample.box).rgb
-        except (ImageError, OSError):
-            continue
-        if crop is not None:
-            crops.append(crop)
-        if len(crops) == N_TIMED:
-            break
-    size = size_mb_of(read_model(folder))
+def timed(model: Model, cropper: FaceCropper, dataset: Dataset) -> Costs:
+    """Milliseconds an image on some of the data, and the size of the model's files."""
+    crops = [image.found.rgb for image in some_crops(dataset.source, dataset.samples, cropper, N_TIMED)]
     if not crops:
-        return Costs(size_mb=size)
-    batch = np.stack([crops[i % len(crops)] for i in range(N_TIMED)])
+        return Costs(size_mb=size_mb_of(model))
+    batch = np.resize(np.concatenate(crops), (N_TIMED, *crops[0].shape[1:]))
     return Costs(
-        ms_batch1=milliseconds(classifier.predict_proba, batch[:1]),
-        ms_batch32=milliseconds(classifier.predict_proba, batch),
-        size_mb=size,
+        ms_batch1=milliseconds(model.predict_proba, batch[:1]),
+        ms_batch32=milliseconds(model.predict_proba, batch),
+        size_mb=size_mb_of(model),
     )
 
 
-def _seen(
-    artifact: ModelArtifact, dataset: Dataset, scores: Scores, seed: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _seen(model: Model, dataset: Dataset, scores: Scores, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Rows of the scores that the model was trained on, and what to say of it."""
     labelled = [sample for sample in dataset.samples if sample.label is not None]
     whole = dataset.subset(labelled)
@@ -368,6 +335,6 @@ def _seen(
     )
     others = np.setdiff1d(np.arange(len(whole)), tested)
     task = Task(images, others, tested, seed, "given" if given else "drawn")
-    seen, notes = trained_on(artifact, task)
+    seen, notes = trained_on(model, task)
     place = {row: i for i, row in enumerate(tested)}
     return np.array([place[row] for row in seen], np.int64), notes

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ferkit.core.console import Progress, map_ahead
+from ferkit.core.console import map_ahead, progress
 from ferkit.core.errors import DataError, ImageError
 from ferkit.core.files import csv_cell, write_atomically
 from ferkit.core.fonts import can_draw, open_font
@@ -26,7 +26,7 @@ from ferkit.datasets.tables import read_table, write_manifest
 from ferkit.faces.crop_image import (
     SHEETS,
     CropOutcome,
-    CropSettings,
+    CropRunSettings,
     LazyImage,
     PlannedImage,
     Status,
@@ -235,12 +235,11 @@ class _Result:
 def crop_dataset(
     annotated: Annotated,
     out: Path,
-    settings: CropSettings,
+    settings: CropRunSettings,
     *,
     weights: Path | None = None,
     workers: int | None = None,
     redo: bool = False,
-    progress: Progress,
 ) -> CropSummary:
     """Crop what is missing in ``out``. Killed at any moment and run again, it gives the same files.
 
@@ -251,7 +250,6 @@ def crop_dataset(
         weights: the detector's file, where it needs one.
         workers: threads; one a core if None.
         redo: throw away what was made with other settings.
-        progress: is told of every image.
 
     Raises:
         DataError: the images lie in no files of their own, ``out`` holds something else or is part of the data, or
@@ -272,13 +270,13 @@ def crop_dataset(
     worker = _Worker(settings, source, FaceCropper(settings.faces, opener, settings.size_wh, "stretch"))
     with open_journal(out, settings, annotated.dataset.root, redo=redo) as journal:
         todo = [image for image in plan if not journal.is_current(image.path, worker.key(image))]
-        progress.start(len(plan), done=len(plan) - len(todo))
         workers = workers or os.cpu_count() or 1
-        for result in map_ahead(worker, todo, workers=workers, ahead=4 * workers):
-            for output, content in result.files:
-                journal.write_crop(output, content)
-            journal.add(result.record)
-            progress.update(1, failures=0 if result.files else 1)
+        with progress("cropping", len(plan), done=len(plan) - len(todo)) as shown:
+            for result in map_ahead(worker, todo, workers=workers, ahead=4 * workers):
+                for output, content in result.files:
+                    journal.write_crop(output, content)
+                journal.add(result.record)
+                shown.update(1, failures=0 if result.files else 1)
         n_removed = journal.keep_only(image.path for image in plan)
         return _finish(annotated, plan, journal, source, len(todo), n_removed)
 
@@ -286,7 +284,7 @@ def crop_dataset(
 class _Worker:
     """What one thread does with one image; nothing is written here."""
 
-    def __init__(self, settings: CropSettings, source: FileSource, cropper: FaceCropper) -> None:
+    def __init__(self, settings: CropRunSettings, source: FileSource, cropper: FaceCropper) -> None:
         self._settings, self._source, self._cropper = settings, source, cropper
 
     def __call__(self, image: PlannedImage) -> _Result:
@@ -319,7 +317,7 @@ class _Worker:
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
-def _open_detector(settings: CropSettings, weights: Path | None) -> FaceDetector:
+def _open_detector(settings: CropRunSettings, weights: Path | None) -> FaceDetector:
     name, least = settings.faces.detector, settings.min_score
     if name == "yunet" and weights is not None:
         # It scales down by itself, by default further than was asked for.
@@ -327,7 +325,7 @@ def _open_detector(settings: CropSettings, weights: Path | None) -> FaceDetector
     return open_detector(name, weights, None if least is None else min(_USUAL_SCORE, least))
 
 
-def encode(rgb: np.ndarray, settings: CropSettings) -> bytes:
+def encode(rgb: np.ndarray, settings: CropRunSettings) -> bytes:
     """The file's bytes of a crop, uint8 RGB (h, w, 3)."""
     pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY if settings.gray else cv2.COLOR_RGB2BGR)
     quality = {

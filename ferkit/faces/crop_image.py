@@ -17,7 +17,7 @@ from ferkit.core.types import Faces
 from ferkit.datasets.dataset import SPLIT_NAMES, Sample
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.images import decode_image, read_header
-from ferkit.faces.cropping import FaceCropper, FaceSettings, fit_to
+from ferkit.faces.cropping import CropSettings, FaceCropper, fit_to
 from ferkit.faces.quality import sharpness
 from ferkit.faces.tracking import box_overlap
 
@@ -25,7 +25,7 @@ FORMATS = ("jpg", "png", "webp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropSettings:
+class CropRunSettings:
     """How crops are made. What was cropped with some settings is only gone on with under the same.
 
     Attributes:
@@ -48,7 +48,7 @@ class CropSettings:
         DataError: a value out of range.
     """
 
-    faces: FaceSettings
+    faces: CropSettings
     use_boxes: bool = True
     box_frame: Literal["auto", "upright", "stored"] = "auto"
     which: Literal["largest", "all", "skip"] = "largest"
@@ -238,7 +238,7 @@ class _Candidate:
 
 
 def crop_image(
-    content: bytes, marks: KnownBoxes, cropper: FaceCropper, settings: CropSettings
+    content: bytes, marks: KnownBoxes, cropper: FaceCropper, settings: CropRunSettings
 ) -> list[CropResult]:
     """All faces of an image with what becomes of them, crops first; one entry at least.
 
@@ -268,7 +268,7 @@ def crop_image(
 
 
 def _marked(
-    image: LazyImage, marks: KnownBoxes, settings: CropSettings, left_out: list[CropResult]
+    image: LazyImage, marks: KnownBoxes, settings: CropRunSettings, left_out: list[CropResult]
 ) -> list[_Candidate]:
     """Known boxes, turned upright with their image and cut off at its borders."""
     width, height = image.size_wh
@@ -300,14 +300,14 @@ def _is_stored(box: Box, image: LazyImage, claimed_wh: tuple[int, int] | None, f
     return fits(image.stored_wh) and not fits(image.size_wh)
 
 
-def _found(image: LazyImage, cropper: FaceCropper, settings: CropSettings) -> list[_Candidate]:
+def _found(image: LazyImage, cropper: FaceCropper, settings: CropRunSettings) -> list[_Candidate]:
     """Faces that the detector finds, the largest first."""
     if settings.faces.detector == "none":
         return []
     # Decoding takes nearly as long for a quarter of the size as for half of it: better once, fine enough for the crop.
     expected = _USUAL_SHARE * min(image.size_wh) * (1 + 2 * settings.faces.margin)
     rgb = image.within(settings.detect_size, coarsest(expected, max(settings.size_wh)))
-    faces = _scaled(cropper.faces(rgb), _size_wh(rgb), image.size_wh)
+    faces = cropper.faces(rgb).scaled(_ratio(image.size_wh, rgb.shape[1::-1]))
     candidates = []
     for i in range(len(faces)):
         left, top, right, bottom = (round(float(value), 1) for value in faces.xyxy[i])
@@ -320,7 +320,7 @@ def _found(image: LazyImage, cropper: FaceCropper, settings: CropSettings) -> li
 
 
 def _large_and_sure(
-    candidates: list[_Candidate], settings: CropSettings, left_out: list[CropResult]
+    candidates: list[_Candidate], settings: CropRunSettings, left_out: list[CropResult]
 ) -> list[_Candidate]:
     kept = []
     for candidate in candidates:
@@ -338,7 +338,7 @@ def _large_and_sure(
 
 
 def _choose(
-    candidates: list[_Candidate], settings: CropSettings, left_out: list[CropResult]
+    candidates: list[_Candidate], settings: CropRunSettings, left_out: list[CropResult]
 ) -> list[_Candidate]:
     if settings.which == "all" or len(candidates) <= 1:
         return candidates
@@ -351,7 +351,9 @@ def _choose(
     return candidates[:1]
 
 
-def _cut(image: LazyImage, candidate: _Candidate, cropper: FaceCropper, settings: CropSettings) -> CropResult:
+def _cut(
+    image: LazyImage, candidate: _Candidate, cropper: FaceCropper, settings: CropRunSettings
+) -> CropResult:
     outcome, points = candidate.outcome, candidate.keypoints
     if settings.faces.align and points is None:
         points = _points_of_marked(image, candidate.box, cropper)
@@ -366,7 +368,7 @@ def _cut(image: LazyImage, candidate: _Candidate, cropper: FaceCropper, settings
         np.ones(1, np.float32),
         None if points is None else points[None],
     )
-    crop = cropper.crops(rgb, _scaled(face, image.size_wh, _size_wh(rgb)))[0]
+    crop = cropper.crops(rgb, face.scaled(_ratio(rgb.shape[1::-1], image.size_wh)))[0]
     outcome = replace(outcome, sharpness=round(sharpness(crop), 4))
     if outcome.sharpness is not None and outcome.sharpness < settings.min_sharpness:
         reason = f"its sharpness {outcome.sharpness:.2f} is below {settings.min_sharpness:g}"
@@ -398,22 +400,15 @@ def _without_face(image: LazyImage, cropper: FaceCropper) -> CropResult:
     reason = (
         "its box is not known, and no detector was asked" if name == "none" else f"no face found by {name}"
     )
-    if cropper.settings.faceless == "skip":
+    if cropper.settings.no_face == "skip":
         return CropResult(CropOutcome(Status.FACELESS, reason))
     rgb = image.at(coarsest(min(image.size_wh), max(cropper.size_wh)))
     crop = fit_to(rgb, cropper.size_wh, cropper.resize)
     return CropResult(CropOutcome(Status.WHOLE, reason, sharpness=round(sharpness(crop), 4)), crop)
 
 
-def _scaled(faces: Faces, from_wh: tuple[int, int], to_wh: tuple[int, int]) -> Faces:
-    """The same faces in an image of another size."""
-    factor = np.array(to_wh, np.float32) / np.array(from_wh, np.float32)
-    points = None if faces.keypoints is None else (faces.keypoints * factor).astype(np.float32)
-    return Faces((faces.xyxy * np.tile(factor, 2)).astype(np.float32), faces.confidence, points)
-
-
-def _size_wh(rgb: np.ndarray) -> tuple[int, int]:
-    return rgb.shape[1], rgb.shape[0]
+def _ratio(to_wh: tuple[int, ...], from_wh: tuple[int, ...]) -> np.ndarray:
+    return np.array(to_wh, np.float32) / np.array(from_wh, np.float32)
 
 
 SHEETS = "contact-sheets"

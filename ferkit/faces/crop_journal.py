@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError
-from ferkit.core.files import differing_keys, exclusive_lock, why_not_written, write_atomically, write_json
-from ferkit.faces.crop_image import CropOutcome, CropSettings, Status
+from ferkit.core.files import (
+    differing_keys,
+    exclusive_lock,
+    settings_dict,
+    why_not_written,
+    write_atomically,
+    write_json,
+)
+from ferkit.faces.crop_image import CropOutcome, CropRunSettings, Status
 
 FOLDER = ".crop"
 """Within the output folder; readers of folders pass over names that begin with a dot."""
@@ -152,7 +159,9 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(out: Path, settings: CropSettings, source: Path, *, redo: bool = False) -> Iterator[Journal]:
+def open_journal(
+    out: Path, settings: CropRunSettings, source: Path, *, redo: bool = False
+) -> Iterator[Journal]:
     """The journal of ``out``, which nobody else writes to meanwhile.
 
     Args:
@@ -172,7 +181,7 @@ def open_journal(out: Path, settings: CropSettings, source: Path, *, redo: bool 
             f"expected a new or empty folder, or one that 'fer crop' made, found other files in {out}; choose another"
         )
     with exclusive_lock(folder / "lock", "cropping into"):
-        described = {"version": VERSION, "source": str(source.resolve()), **asdict(settings)}
+        described = {"version": VERSION, "source": str(source.resolve()), **settings_dict(settings)}
         journal = Journal(out)
         try:
             journal._load()

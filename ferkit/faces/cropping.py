@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,46 +15,6 @@ from ferkit.core.types import FaceDetector, Faces, TakesCrops
 from ferkit.core.weights import weights_file
 from ferkit.datasets.dataset import Dataset
 from ferkit.faces.detectors import open_detector
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the image."""
-
-DetectorName = str
-"""``none``, ``given``, ``haar``, ``yunet``, ``mediapipe``, ``mtcnn``, or ``deepface:<name>``."""
-
-
-@dataclass(frozen=True)
-class FaceSettings:
-    """Everything about cropping that changes a pixel.
-
-    Attributes:
-        detector: ``none`` takes each image whole, as the crop it is; ``given`` takes the box that the data set has
-            for it (:attr:`ferkit.datasets.dataset.Sample.box`), and looks for nothing.
-        detector_sha256: digest of the detector's weights, None where it has none.
-        align: turn the face by its five points onto the ArcFace template, where the detector gives points.
-        margin: what is added around the face on each side, as a share of its box (or template).
-        faceless: what becomes of an image without a face, or without a given box: ``skip`` records a failure,
-            ``whole`` takes it whole.
-    """
-
-    detector: DetectorName = "none"
-    detector_sha256: str | None = None
-    align: bool = True
-    margin: float = 0.1
-    faceless: Literal["skip", "whole"] = "skip"
-
-    @staticmethod
-    def whole() -> "FaceSettings":
-        """Images that are crops already: nothing is looked for, so nothing else matters."""
-        return FaceSettings("none", None, align=False, margin=0.0, faceless="whole")
-
-    def box_for(self, box: Box | None) -> Box | None:
-        """The box that a crop rests on, to a tenth of a pixel, where these settings take given ones."""
-        if self.detector != "given" or box is None:
-            return None
-        left, top, right, bottom = (round(float(value), 1) for value in box)
-        return left, top, right, bottom
-
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -151,23 +111,349 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.column_stack([linear, target_mean - linear @ source_mean])
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the image."""
+
+CropKind = Literal["whole", "crops", "detected"]
+"""What a network sees of an image: all of it, a face that was cropped before, or a face that is found in it."""
+
 SAMPLE_SIZE = 40
 FILLED = 0.65
 """A face whose box is at least this share of the image's shorter side fills it: the image is a crop already."""
 SMALL_SIDE = 256
 """Images up to this many pixels are taken to be crops when hardly any face can be found in them."""
+TINY_SIDE = 100
+"""Images up to this many pixels are crops without looking: no camera makes them so small."""
+
+_WEIGHTS = {"yunet": "yunet", "mediapipe": "blaze_face"}
 
 
 @dataclass(frozen=True)
-class CropChoice:
-    """Whether images are face crops already, and the sentence that says why."""
+class CropSettings:
+    """Everything about cropping that changes a pixel.
 
-    whole: bool
-    reason: str
+    Attributes:
+        detector: ``none`` takes each image whole; ``given`` takes the box that the data set has for it
+            (:attr:`ferkit.datasets.dataset.Sample.box`), and looks for nothing; else ``haar``, ``yunet``,
+            ``mediapipe``, ``mtcnn`` or ``deepface:<name>``. A request may also say ``auto``.
+        detector_sha256: digest of the detector's weights, None where it has none.
+        align: turn the face by its five points onto the ArcFace template, where the detector gives points.
+        margin: what is added around the face on each side, as a share of its box (or template).
+        no_face: what becomes of an image without a face, or without a given box: ``skip`` records a failure,
+            ``whole`` takes it whole.
+    """
+
+    detector: str = "none"
+    detector_sha256: str | None = None
+    align: bool = True
+    margin: float = 0.1
+    no_face: Literal["skip", "whole"] = field(default="skip", metadata={"key": "faceless"})
+
+    @staticmethod
+    def whole() -> "CropSettings":
+        """Images are taken whole: nothing is looked for, so nothing else matters."""
+        return CropSettings("none", None, align=False, margin=0.0, no_face="whole")
+
+    def box_for(self, box: Box | None) -> Box | None:
+        """The box that a crop rests on, to a tenth of a pixel, where these settings take given ones."""
+        if self.detector != "given" or box is None:
+            return None
+        left, top, right, bottom = (round(float(value), 1) for value in box)
+        return left, top, right, bottom
 
 
-def choose_cropping(dataset: Dataset, detector: FaceDetector) -> CropChoice:
-    """Look at up to 40 images, spread evenly over the sorted paths, so that the answer is always the same."""
+@dataclass(frozen=True)
+class Cropping:
+    """How faces are taken out of images: what is asked for, and, with a reason, what that became.
+
+    Attributes:
+        settings: of the crops; the detector may be ``auto`` until it is resolved.
+        weights: a file for the detector to take instead of the one that would be fetched.
+        kind: what comes out.
+        detect_precropped: take images whole that a face fills, and small ones in which no face is found: for networks
+            that were trained on crops and may be given either.
+        reason: the sentence that says why; empty until it is resolved.
+    """
+
+    settings: CropSettings = field(default_factory=lambda: CropSettings("auto"))
+    weights: Path | None = None
+    kind: CropKind = "detected"
+    detect_precropped: bool = False
+    reason: str = ""
+
+    @staticmethod
+    def ask(
+        detector: str = "auto",
+        weights: Path | None = None,
+        *,
+        align: bool = True,
+        margin: float = 0.1,
+        no_face: Literal["skip", "whole"] = "skip",
+    ) -> "Cropping":
+        """What a user asks for; ``auto`` looks at some images first. See :class:`CropSettings`."""
+        return Cropping(CropSettings(detector, None, align, margin, no_face), weights)
+
+    def open_detector(self, min_confidence: float | None = None) -> FaceDetector:
+        """A new detector; where none is needed, one that is never asked.
+
+        Raises:
+            WeightsError, DependencyError: see :func:`ferkit.faces.detectors.open_detector`.
+        """
+        name = self.settings.detector
+        return open_detector("haar" if name in ("none", "given") else name, self.weights, min_confidence)
+
+    def cropper(self, network: TakesCrops) -> "FaceCropper":
+        """The cropper that feeds ``network``."""
+        return FaceCropper(
+            self.settings, self.open_detector, network.input_size_wh, network.resize, self.detect_precropped
+        )
+
+
+class DetectorPerThread:
+    """One detector a thread, opened when the thread first asks: detectors serve one thread at a time."""
+
+    def __init__(self, name: str, open_detector: Callable[[], FaceDetector]) -> None:
+        self.name = name
+        self._open = open_detector
+        self._own = threading.local()
+        self._opened: list[FaceDetector] = []
+
+    def detect(self, rgb: np.ndarray) -> Faces:
+        """Faces of ``rgb``, uint8 (H, W, 3)."""
+        if not hasattr(self._own, "detector"):
+            self._own.detector = self._open()
+            self._opened.append(self._own.detector)
+        return self._own.detector.detect(rgb)
+
+    def close(self) -> None:
+        """End those that run in processes of their own."""
+        for detector in self._opened:
+            getattr(detector, "close", lambda: None)()
+        self._opened.clear()
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The faces of one image.
+
+    Attributes:
+        xyxy: float32 (n, 4) in pixels of the image, the largest face first; the whole image where that is the face.
+        rgb: uint8 (n, h, w, 3), their crops.
+        whole: whether the image was taken whole.
+    """
+
+    xyxy: np.ndarray
+    rgb: np.ndarray
+    whole: bool = False
+
+
+class FaceCropper:
+    """Takes faces out of images. May be used from many threads: each gets a detector of its own.
+
+    Args:
+        settings: how.
+        open_detector: makes a detector; called once a thread, never for the detectors ``none`` and ``given``.
+        size_wh: size of the crops.
+        resize: how boxes are fitted to that size, see :func:`ferkit.faces.cropping.fit_to`.
+        detect_precropped: see :class:`Cropping`.
+    """
+
+    def __init__(
+        self,
+        settings: CropSettings,
+        open_detector: Callable[[], FaceDetector],
+        size_wh: tuple[int, int],
+        resize: str,
+        detect_precropped: bool = False,
+    ) -> None:
+        self.settings, self.size_wh, self.resize = settings, size_wh, resize
+        self.detect_precropped = detect_precropped
+        self._detector = DetectorPerThread(settings.detector, open_detector)
+
+    def faces(self, rgb: np.ndarray) -> Faces:
+        """All faces in ``rgb``, uint8 (H, W, 3), the largest first."""
+        return self._detector.detect(rgb).largest_first()
+
+    def cut(self, rgb: np.ndarray, box: Box | None = None, most: int | None = None) -> Crops:
+        """The crops of all faces, of the given box, or of the whole image, as the settings say.
+
+        Args:
+            rgb: uint8 (H, W, 3).
+            box: that the data set has for the image; it counts where the settings take given ones.
+            most: faces to crop, the largest ones; None for all.
+        """
+        if self.settings.detector == "none" or (self.detect_precropped and self._is_crop(rgb)):
+            return self._whole(rgb)
+        if self.settings.detector == "given":
+            given = self.settings.box_for(box)
+            faces = (
+                Faces.none()
+                if given is None
+                else Faces(np.array([given], np.float32), np.ones(1, np.float32))
+            )
+        else:
+            faces = self.faces(rgb)[:most]
+        small = self.detect_precropped and max(rgb.shape[:2]) <= SMALL_SIDE
+        if len(faces) == 0 and (self.settings.no_face == "whole" or small):
+            return self._whole(rgb)
+        return Crops(faces.xyxy, self.crops(rgb, faces))
+
+    def largest(self, rgb: np.ndarray, box: Box | None = None) -> Crops:
+        """The one crop of an image; see :meth:`cut`.
+
+        Raises:
+            ImageError: there is no face, and the settings say to skip such images; or the box lies outside.
+        """
+        found = self.cut(rgb, box, most=1)
+        if len(found.rgb) == 0:
+            if self.settings.detector == "given":
+                raise ImageError("the data set has no box for it")
+            raise ImageError(f"no face found by {self.settings.detector}")
+        return found
+
+    def crops(self, rgb: np.ndarray, faces: Faces) -> np.ndarray:
+        """Crops (n, h, w, 3) uint8 of the given faces of ``rgb``."""
+        align, margin = self.settings.align, self.settings.margin
+        return crop_faces(rgb, faces, self.size_wh, align=align, margin=margin, resize=self.resize)
+
+    def _is_crop(self, rgb: np.ndarray) -> bool:
+        shorter, longer = sorted(rgb.shape[:2])
+        # Of the longer side: a portrait in which the face takes the width still shows a neck and shoulders.
+        return longer <= TINY_SIDE or face_share(rgb, self._detector) * shorter / longer >= FILLED
+
+    def _whole(self, rgb: np.ndarray) -> Crops:
+        height, width = rgb.shape[:2]
+        box = np.array([[0, 0, width, height]], np.float32)
+        return Crops(box, fit_to(rgb, self.size_wh, self.resize)[None], whole=True)
+
+
+def resolve_cropping(dataset: Dataset, asked: Cropping) -> Cropping:
+    """What is asked for, for these images; what is resolved already stays.
+
+    Raises:
+        WeightsError: the named detector's weights are missing; ``auto`` takes Haar then.
+        DataError: ``given``, and no image has a box.
+    """
+    if asked.reason:
+        return asked
+    detector = asked.settings.detector
+    unmarked = [sample for sample in dataset.samples if sample.box is None]
+    if detector == "given" or (detector == "auto" and not unmarked):
+        return _given(asked, dataset, unmarked)
+    if detector == "none":
+        kind, seen = look_at(dataset, None)
+        how = "as the crops they are" if kind == "crops" else "not as crops of faces"
+        return _taken_whole(kind, f"faces: images are taken whole, {how} ({seen})")
+    if detector != "auto":
+        return _with_detector(asked, detector, asked.weights, f"faces: detector {detector}")
+    detector, weights = best_detector(asked.weights)
+    kind, seen = look_at(dataset.subset(unmarked), open_detector(detector, weights))
+    if kind == "crops" and len(unmarked) < len(dataset):
+        return _given(replace(asked, settings=replace(asked.settings, no_face="whole")), dataset, unmarked)
+    if kind == "crops":
+        return _taken_whole(kind, f"faces: images are taken whole, as the crops they are ({seen})")
+    reason = f"faces: detector {detector} ({seen})"
+    if len(unmarked) < len(dataset):
+        reason += (
+            f"; only {len(dataset) - len(unmarked):,} of {len(dataset):,} images have a box, so that none is used "
+            "(--detector given takes those alone)"
+        )
+    return _with_detector(asked, detector, weights, reason)
+
+
+def cropping_for_files(asked: Cropping, *, all_known: bool) -> Cropping:
+    """How crops that are kept as files are made: ``auto`` asks no detector where every box is known.
+
+    Raises:
+        WeightsError: the named detector's weights are missing.
+    """
+    detector, weights = asked.settings.detector, asked.weights
+    if detector == "auto" and all_known:
+        return _with_detector(asked, "none", None, "faces: every box is known, no detector is asked")
+    reason = f"faces: detector {detector}"
+    if detector == "auto":
+        detector, weights = best_detector(weights)
+        reason = f"faces: detector {detector}, where no box is to be taken"
+    return _with_detector(asked, detector, weights, reason)
+
+
+def cropping_as_trained(
+    trained: Cropping, detector: str = "auto", weights: Path | None = None, dataset: Dataset | None = None
+) -> Cropping:
+    """How faces are taken out of images for a model.
+
+    Args:
+        trained: what it was trained on.
+        detector: ``auto`` does as in training; for a model that was trained on crops or on given boxes it takes the
+            best detector that is there. ``none`` takes everything whole.
+        weights: a file for the detector.
+        dataset: images that are all alike, to be measured on: ``auto`` looks at some of them first, and an image
+            without a face counts.
+
+    Raises:
+        WeightsError: the weights of a named detector, or of the one trained with, are missing.
+        DataError: ``given``, and no image has a box.
+    """
+    settings, was = trained.settings, trained.settings.detector
+    if detector == "none":
+        return _taken_whole("whole", "faces: images are taken whole, as asked")
+    if detector == "auto" and trained.kind == "whole":
+        return _taken_whole("whole", "faces: images are taken whole, as in training")
+    if was == "none":
+        # FER2013's crops are as wide as the longer side of a detector's box (median over 500 of them: 0.97 times
+        # YuNet's, 1.02 times Haar's), and not turned upright. BlazeFace's boxes are smaller, 0.84 of them.
+        margin = 0.09 if detector == "mediapipe" else 0.0
+        no_face: Literal["skip", "whole"] = "skip" if dataset is None else "whole"
+        settings = CropSettings("auto", None, align=False, margin=margin, no_face=no_face)
+    if detector == "auto" and was not in ("none", "given"):
+        detector, reason = was, f"as in training: {was}"
+    else:
+        reason = f"as asked: {detector}"
+    if dataset is not None:
+        return resolve_cropping(dataset, Cropping(replace(settings, detector=detector), weights))
+    detect_precropped = False
+    if detector == "auto":
+        detector, weights = best_detector(weights)
+        detect_precropped = was == "none"
+        on_crops = f"{detector}; the model was trained on crops, so images that a face fills are taken whole"
+        reason = (
+            on_crops if was == "none" else f"{detector}; the model was trained on the boxes of its data set"
+        )
+        if detector == "haar":
+            reason += (
+                " (YuNet finds more, but its weights are neither here nor to be had; see --detector-weights)"
+            )
+    # The digest is left out: nothing here is stored under it.
+    settings = replace(settings, detector=detector, detector_sha256=None)
+    weights = _weights_of(detector, weights)
+    return Cropping(settings, weights, "detected", detect_precropped, f"faces: {reason}")
+
+
+def best_detector(given: Path | None = None) -> tuple[Literal["haar", "yunet"], Path | None]:
+    """YuNet if its weights can be had, or else Haar, which needs none.
+
+    Raises:
+        WeightsError: the given file is missing.
+    """
+    try:
+        return "yunet", weights_file("yunet", given=given)
+    except WeightsError:
+        if given is not None:
+            raise
+        return "haar", None
+
+
+def look_at(dataset: Dataset, detector: FaceDetector | None) -> tuple[Literal["whole", "crops"], str]:
+    """Whether images are crops of faces, and the sentence that says what was seen.
+
+    Looks at up to 40 of them, spread evenly over the sorted paths, so that the answer is always the same.
+
+    Args:
+        dataset: the images.
+        detector: finds faces. None asks whether images that are to be taken whole are crops: then small ones without
+            a face are none, and the best detector is opened where it is needed.
+    """
+    as_asked = detector is None
     positions = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE_SIZE).astype(int))
     shares, sides = [], []
     for position in positions:
@@ -175,18 +461,23 @@ def choose_cropping(dataset: Dataset, detector: FaceDetector) -> CropChoice:
             rgb = dataset.read(dataset.samples[position])
         except (ImageError, OSError):
             continue
-        shares.append(face_share(rgb, detector))
         sides.append(max(rgb.shape[:2]))
+        if as_asked and sides[-1] <= TINY_SIDE:
+            continue
+        detector = detector or open_detector(*best_detector())
+        shares.append(face_share(rgb, detector))
     if not sides:
-        return CropChoice(True, "no image of the sample could be read")
-    found = [share for share in shares if share > 0]
-    if len(found) * 4 >= len(shares):
-        share = float(np.median(found))
-        seen = f"faces fill {share:.0%} of the side in {len(found)} of {len(shares)} images looked at"
-        return CropChoice(share >= FILLED, seen)
+        return "crops", "no image of the sample could be read"
     side = int(np.median(sides))
-    seen = f"faces found in {len(found)} of {len(shares)} images looked at, which are {side} px large"
-    return CropChoice(side <= SMALL_SIDE, seen)
+    found = [share for share in shares if share > 0]
+    if found and len(found) * 4 >= len(sides):
+        share = float(np.median(found))
+        seen = f"faces fill {share:.0%} of the side in {len(found)} of {len(sides)} images looked at"
+        return ("crops" if share >= FILLED else "whole"), seen
+    if as_asked and not shares:
+        return "crops", f"the {len(sides)} images looked at are {side} px large"
+    seen = f"faces found in {len(found)} of {len(sides)} images looked at, which are {side} px large"
+    return ("crops" if side <= (TINY_SIDE if as_asked else SMALL_SIDE) else "whole"), seen
 
 
 def face_share(rgb: np.ndarray, detector: FaceDetector) -> float:
@@ -207,270 +498,41 @@ def face_share(rgb: np.ndarray, detector: FaceDetector) -> float:
     return float(max(x1 - x0, y1 - y0) / min(scaled.shape[:2]))
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A crop of the asked size, uint8 RGB (h, w, 3), and the face's box in the image (None: the whole image)."""
-
-    rgb: np.ndarray
-    xyxy: tuple[float, float, float, float] | None
+def _taken_whole(kind: CropKind, reason: str) -> Cropping:
+    return Cropping(CropSettings.whole(), None, kind, reason=reason)
 
 
-class FaceCropper:
-    """Takes faces out of images. May be used from many threads: each gets a detector of its own.
-
-    Args:
-        settings: how.
-        open_detector: makes a detector; called once a thread, never for the detectors ``none`` and ``given``.
-        size_wh: size of the crops.
-        resize: how boxes are fitted to that size, see :func:`ferkit.faces.cropping.fit_to`.
-    """
-
-    def __init__(
-        self,
-        settings: FaceSettings,
-        open_detector: Callable[[], FaceDetector],
-        size_wh: tuple[int, int],
-        resize: str,
-    ) -> None:
-        self.settings = settings
-        self.size_wh = size_wh
-        self.resize = resize
-        self._open_detector = open_detector
-        self._own = threading.local()
-
-    def faces(self, rgb: np.ndarray) -> Faces:
-        """All faces in ``rgb``, the largest first."""
-        if not hasattr(self._own, "detector"):
-            self._own.detector = self._open_detector()
-        return self._own.detector.detect(rgb).largest_first()
-
-    def largest(self, rgb: np.ndarray, box: Box | None = None) -> Crop:
-        """The crop of the largest face, of the given box, or of the whole image, as the settings say.
-
-        Args:
-            rgb: uint8 (H, W, 3).
-            box: that the data set has for the image; it counts where the settings take given ones.
-
-        Raises:
-            ImageError: there is no face, and the settings say to skip such images; or the box lies outside.
-        """
-        if self.settings.detector == "none":
-            return Crop(fit_to(rgb, self.size_wh, self.resize), None)
-        if self.settings.detector == "given":
-            given = self.settings.box_for(box)
-            faces = (
-                Faces.none()
-                if given is None
-                else Faces(np.array([given], np.float32), np.ones(1, np.float32))
-            )
-        else:
-            faces = self.faces(rgb)[:1]
-        if len(faces) == 0:
-            if self.settings.faceless == "whole":
-                return Crop(fit_to(rgb, self.size_wh, self.resize), None)
-            if self.settings.detector == "given":
-                raise ImageError("the data set has no box for it")
-            raise ImageError(f"no face found by {self.settings.detector}")
-        x0, y0, x1, y1 = (round(float(value), 1) for value in faces.xyxy[0])
-        return Crop(self.crops(rgb, faces)[0], (x0, y0, x1, y1))
-
-    def crops(self, rgb: np.ndarray, faces: Faces) -> np.ndarray:
-        """Crops (n, h, w, 3) uint8 of the given faces of ``rgb``."""
-        align, margin = self.settings.align, self.settings.margin
-        return crop_faces(rgb, faces, self.size_wh, align=align, margin=margin, resize=self.resize)
-
-
-_WEIGHTS = {"yunet": "yunet", "mediapipe": "blaze_face"}
-
-
-@dataclass(frozen=True)
-class ResolvedDetector:
-    """Settled: how faces are found and cut out.
-
-    Attributes:
-        settings: of the crops.
-        weights: file of the detector, None where it has none.
-        look_first: images that a face fills are taken whole.
-        reason: the sentence that says why.
-    """
-
-    settings: FaceSettings
-    weights: Path | None
-    look_first: bool
-    reason: str
-
-    def open(self, min_confidence: float | None = None) -> FaceDetector:
-        """A new detector; for ``none`` one that is never asked.
-
-        Raises:
-            WeightsError, DependencyError: see :func:`ferkit.faces.detectors.open_detector`.
-        """
-        name = "haar" if self.settings.detector == "none" else self.settings.detector
-        return open_detector(name, self.weights, min_confidence)
-
-
-def resolve_faces(
-    trained: FaceSettings, detector: str = "auto", weights: Path | None = None
-) -> ResolvedDetector:
-    """Choose the detector for a model.
-
-    Args:
-        trained: how faces were taken out of the images that the model was trained on.
-        detector: ``auto`` takes the one that the model was trained with, and for a model that was trained on
-            whole crops or on given boxes the best that is there; ``none`` takes everything whole.
-        weights: a file for the detector.
-
-    Raises:
-        WeightsError: the weights of a named detector, or of the one trained with, are missing.
-    """
-    if detector == "none":
-        return ResolvedDetector(
-            FaceSettings.whole(), None, False, "images are taken whole, as the crops they are"
+def _given(asked: Cropping, dataset: Dataset, unmarked: list) -> Cropping:
+    n_marked = len(dataset) - len(unmarked)
+    if not n_marked:
+        raise DataError(
+            f"expected images with boxes (columns left, top, right, bottom) in {dataset.root}, found none; name a "
+            "detector"
         )
-    if detector != "auto":
-        name, reason = detector, f"as asked: {detector}"
-    elif trained.detector not in ("none", "given"):
-        name, reason = trained.detector, f"as in training: {trained.detector}"
-    else:
-        name, weights = best_detector(weights)
-        reason = f"{name}; the model was trained on crops, so images that a face fills are taken whole"
-        if trained.detector == "given":
-            reason = f"{name}; the model was trained on the boxes of its data set"
-        if name == "haar":
-            reason += (
-                " (YuNet finds more, but its weights are neither here nor to be had; see --detector-weights)"
-            )
-    if name in _WEIGHTS:
-        weights = _weights(name, weights)
-    look_first = trained.detector == "none" and detector == "auto"
-    return ResolvedDetector(_settings(trained, name), weights, look_first, f"faces: {reason}")
+    reason = f"faces: the boxes of the data set, {n_marked:,} of {len(dataset):,} images have one"
+    if unmarked:
+        others = "taken whole, as the crops they are" if asked.settings.no_face == "whole" else "left out"
+        reason += f", the others are {others}"
+    # People who draw boxes draw no points to turn a face by.
+    settings = replace(asked.settings, detector="given", detector_sha256=None, align=False)
+    return Cropping(settings, None, "detected", reason=reason)
 
 
-def _weights(name: str, given: Path | None) -> Path:
+def _with_detector(asked: Cropping, detector: str, weights: Path | None, reason: str) -> Cropping:
+    weights = _weights_of(detector, weights)
+    digest = None if weights is None else file_sha256(weights)
+    settings = replace(asked.settings, detector=detector, detector_sha256=digest)
+    return Cropping(settings, weights, "detected", reason=reason)
+
+
+def _weights_of(detector: str, given: Path | None) -> Path | None:
+    if detector not in _WEIGHTS:
+        return given if ":" in detector or detector == "mtcnn" else None
     try:
-        return weights_file(_WEIGHTS[name], given=given)
+        return weights_file(_WEIGHTS[detector], given=given)
     except WeightsError as error:
         if given is not None:
             raise
         raise WeightsError(
             f"{error}; or name such a file with --detector-weights, or take --detector haar"
         ) from None
-
-
-def _settings(trained: FaceSettings, detector: str) -> FaceSettings:
-    # The digest is left out: nothing here is stored under it.
-    if trained.detector == "none":
-        # FER2013's crops are as wide as the longer side of a detector's box (median over 500 of them: 0.97 times
-        # YuNet's, 1.02 times Haar's), and not turned upright. BlazeFace's boxes are smaller, 0.84 of them.
-        margin = 0.09 if detector == "mediapipe" else 0.0
-        return FaceSettings(detector, None, align=False, margin=margin, faceless="skip")
-    return FaceSettings(detector, None, trained.align, trained.margin, trained.faceless)
-
-
-@dataclass(frozen=True)
-class CropOptions:
-    """How a user wants faces taken out of images; ``auto`` looks at some images first.
-
-    Attributes:
-        detector: see :mod:`ferkit.faces.detectors`; ``given`` takes the boxes that the data set has, and ``auto`` does
-            so too where it has some and its other images are crops.
-        weights: a file for the detector to take instead of the one that would be fetched.
-        align, margin, faceless: see :class:`ferkit.faces.cropping.FaceSettings`.
-    """
-
-    detector: Literal["auto", "none", "given", "haar", "yunet", "mediapipe"] = "auto"
-    weights: Path | None = None
-    align: bool = True
-    margin: float = 0.1
-    faceless: Literal["skip", "whole"] = "skip"
-
-
-@dataclass(frozen=True)
-class Cropping:
-    """Settled: the settings, the detector's weights, and the sentence that says why."""
-
-    settings: FaceSettings
-    weights: Path | None
-    reason: str
-
-
-def resolve_cropping(dataset: Dataset, options: CropOptions) -> Cropping:
-    """What ``auto`` becomes for these images.
-
-    Raises:
-        WeightsError: the named detector's weights are missing; ``auto`` takes Haar then.
-        DataError: ``given``, and no image has a box.
-    """
-    unmarked = [sample for sample in dataset.samples if sample.box is None]
-    n_marked = len(dataset) - len(unmarked)
-    if options.detector == "given":
-        return _given(options, n_marked, len(dataset), dataset.root)
-    if options.detector != "auto":
-        return _cropping(options, options.detector, f"faces: detector {options.detector}")
-    if not unmarked:
-        return _given(options, n_marked, len(dataset), dataset.root)
-    detector, weights = best_detector(options.weights)
-    choice = choose_cropping(dataset.subset(unmarked), open_detector(detector, weights))
-    if choice.whole and n_marked:
-        crops = replace(options, faceless="whole")
-        return _given(crops, n_marked, len(dataset), dataset.root)
-    if choice.whole:
-        return _cropping(
-            options, "none", f"faces: images are taken whole, as the crops they are ({choice.reason})"
-        )
-    reason = f"faces: detector {detector} ({choice.reason})"
-    if n_marked:
-        reason += (
-            f"; only {n_marked:,} of {len(dataset):,} images have a box, so that none is used (--detector given "
-            "takes those alone)"
-        )
-    return _cropping(options, detector, reason)
-
-
-def best_detector(given: Path | None = None) -> tuple[Literal["haar", "yunet"], Path | None]:
-    """YuNet if its weights can be had, or else Haar, which needs none.
-
-    Raises:
-        WeightsError: the given file is missing.
-    """
-    try:
-        return "yunet", weights_file("yunet", given=given)
-    except WeightsError:
-        if given is not None:
-            raise
-        return "haar", None
-
-
-def open_cropper(cropping: Cropping, network: TakesCrops) -> FaceCropper:
-    """The cropper that feeds ``network``."""
-    settings, weights = cropping.settings, cropping.weights
-    return FaceCropper(
-        settings, lambda: open_detector(settings.detector, weights), network.input_size_wh, network.resize
-    )
-
-
-def _given(options: CropOptions, n_marked: int, n: int, root: Path) -> Cropping:
-    if not n_marked:
-        raise DataError(
-            f"expected images with boxes (columns left, top, right, bottom) in {root}, found none; name a detector"
-        )
-    reason = f"faces: the boxes of the data set, {n_marked:,} of {n:,} images have one"
-    if n_marked < n:
-        others = "taken whole, as the crops they are" if options.faceless == "whole" else "left out"
-        reason += f", the others are {others}"
-    # People who draw boxes draw no points to turn a face by.
-    settings = FaceSettings("given", None, align=False, margin=options.margin, faceless=options.faceless)
-    return Cropping(settings, None, reason)
-
-
-def _cropping(
-    options: CropOptions, detector: Literal["none", "haar", "yunet", "mediapipe"], reason: str
-) -> Cropping:
-    if detector == "none":
-        return Cropping(FaceSettings.whole(), None, reason)
-    names = {"yunet": "yunet", "mediapipe": "blaze_face"}
-    weights = weights_file(names[detector], given=options.weights) if detector in names else None
-    digest = file_sha256(weights) if weights is not None else None
-    return Cropping(
-        FaceSettings(detector, digest, options.align, options.margin, options.faceless), weights, reason
-    )

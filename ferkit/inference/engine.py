@@ -6,18 +6,18 @@ Which parts do the work is passed in: a detector, a classifier, a tracker, a smo
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from ferkit.classifiers.model import TrainedModel
+from ferkit.classifiers.model import Model
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Embedder, ExpressionClassifier, FaceDetector, Faces, check_image
 from ferkit.embedder.embedders import open_embedder
-from ferkit.faces.cropping import FaceSettings, ResolvedDetector, crop_faces, fit_to, resolve_faces
+from ferkit.faces.cropping import Cropping, CropSettings, crop_faces, cropping_as_trained, fit_to
 from ferkit.faces.detectors import PREFIX, ProcessDetector
 from ferkit.faces.quality import face_quality
 from ferkit.faces.tracking import FaceTracker, TrackerSettings, appearance_of, without_doubles
@@ -129,7 +129,7 @@ class EngineSettings:
         detect_side: detection sees the frame scaled down to this many pixels of its longer side.
     """
 
-    faces: FaceSettings
+    faces: CropSettings
     resize: str = "stretch"
     detect_side: int = 480
 
@@ -321,9 +321,7 @@ def detect_scaled(detector: FaceDetector, rgb: np.ndarray, side: int) -> Faces:
         return detector.detect(rgb)
     size_wh = max(1, round(width * scale)), max(1, round(height * scale))
     found = detector.detect(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA))
-    back = np.array([width / size_wh[0], height / size_wh[1]], np.float32)
-    points = None if found.keypoints is None else found.keypoints * back
-    return replace(found, xyxy=found.xyxy * np.tile(back, 2), keypoints=points)
+    return found.scaled(np.array([width / size_wh[0], height / size_wh[1]]))
 
 
 def _inside(faces: Faces, rgb: np.ndarray) -> Faces:
@@ -353,7 +351,7 @@ class EngineOptions:
     """What a user may choose.
 
     Attributes:
-        detector, detector_weights: see :func:`ferkit.faces.cropping.resolve_faces`.
+        detector, detector_weights: see :func:`ferkit.faces.cropping.cropping_as_trained`.
         detect_side: longer side of the frame that the detector sees, in pixels.
         detect_every: frames from one detection to the next; None lets the machine's speed decide.
         fps: with ``detect_every`` None, the frame rate that should hold.
@@ -373,7 +371,7 @@ class EngineOptions:
     reidentify: str | None = None
 
 
-def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, ResolvedDetector]:
+def build_engine(model: Model, options: EngineOptions) -> tuple[Engine, Cropping]:
     """Put the parts together.
 
     Args:
@@ -387,11 +385,11 @@ def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, R
         WeightsError, DependencyError: a detector or backbone cannot be had.
         DataError: a neutral calibration of a model that has no such class, or no such backbone.
     """
-    faces = resolve_faces(model.faces, options.detector, options.detector_weights)
+    faces = cropping_as_trained(model.crops, options.detector, options.detector_weights)
     every = options.detect_every
     pace: Scheduler = LiveScheduler(options.fps) if every is None else SteadyScheduler(every)
     engine = Engine(
-        model.classifier,
+        model,
         open_tracking_detector(faces),
         LabelSmoother(options.smoothing, len(model.labels)),
         EngineSettings(faces.settings, model.resize, options.detect_side),
@@ -403,7 +401,7 @@ def build_engine(model: TrainedModel, options: EngineOptions) -> tuple[Engine, R
     return engine, faces
 
 
-def open_tracking_detector(faces: ResolvedDetector) -> FaceDetector:
+def open_tracking_detector(faces: Cropping) -> FaceDetector:
     """The detector, telling of doubtful faces too; MediaPipe and DeepFace's in processes of their own.
 
     Raises:
@@ -412,7 +410,7 @@ def open_tracking_detector(faces: ResolvedDetector) -> FaceDetector:
     name, weights = faces.settings.detector, faces.weights
     if name in ("mediapipe", "mtcnn") or name.startswith(PREFIX):
         return ProcessDetector(name, weights, DOUBTFUL_CONFIDENCE)
-    return faces.open(DOUBTFUL_CONFIDENCE)
+    return faces.open_detector(DOUBTFUL_CONFIDENCE)
 
 
 def identifier(recogniser: Embedder) -> Callable[[np.ndarray, Faces], np.ndarray]:

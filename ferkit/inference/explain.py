@@ -32,7 +32,7 @@ class OnnxClassifier(Protocol):
 
 
 MIRRORED = "/mirrored"
-"""How tensors are called that a network computes from the mirrored crop, see ``finetune.two_outputs``."""
+"""How tensors are called that a network computes from the mirrored crop, see ``benchmarks/two_outputs.py``."""
 
 
 def grad_cam(classifier: OnnxClassifier, crop: np.ndarray, target: int) -> np.ndarray:

@@ -117,7 +117,7 @@ class JobQueue:
         """A job with a folder to put the video into; gone again if the block fails.
 
         Raises:
-            Refused: too many videos are waiting, or half as many of this client (503).
+            ApiError: too many videos are waiting, or half as many of this client (503).
         """
         active = [job for job in self._jobs.values() if job.ended_s is None]
         own = sum(job.client == client for job in active)
@@ -147,7 +147,7 @@ class JobQueue:
         """The job with this id.
 
         Raises:
-            Refused: there is none, any more (404).
+            ApiError: there is none, any more (404).
         """
         job = self._jobs.get(id)
         if job is None:
@@ -158,7 +158,7 @@ class JobQueue:
         """Stop a job if it runs, and remove all of it.
 
         Raises:
-            Refused: there is none (404).
+            ApiError: there is none (404).
         """
         job = self.get(id)
         if job.task is not None and not job.task.done():
@@ -300,7 +300,7 @@ async def receive_video(request: Request, folder: Path) -> Path:
     """Write the video of a request into ``folder`` and give its path.
 
     Raises:
-        Refused: there is none (422), or it is of no known kind (415).
+        ApiError: there is none (422), or it is of no known kind (415).
     """
     path = folder / "upload"
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

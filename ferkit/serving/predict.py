@@ -29,20 +29,18 @@ import numpy as np
 from PIL import Image
 
 from ferkit.classifiers.model import (
-    ModelArtifact,
+    RECORD,
+    Model,
     choose_model,
-    known_models,
-    open_model,
+    inspect_model,
     read_model,
-    scan_model,
 )
-from ferkit.classifiers.predict import ImageCropper
 from ferkit.core.errors import FerkitError, ImageError, ModelError
 from ferkit.core.labels import LabelSet
-from ferkit.core.types import ExpressionClassifier, FaceDetector, Faces, check_probabilities
+from ferkit.core.types import FaceDetector, Faces
 from ferkit.core.weights import bundled_folder
 from ferkit.datasets.images import decode_image
-from ferkit.faces.cropping import ResolvedDetector, resolve_faces
+from ferkit.faces.cropping import cropping_as_trained
 from ferkit.faces.drawing import label_colors
 from ferkit.faces.quality import face_quality
 from ferkit.inference.engine import open_tracking_detector
@@ -85,12 +83,10 @@ class ModelCatalog:
     """
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._settings = settings
-        self._default_folder = choose_model(settings.model, settings.models_dir)
-        self.default = self._default_folder.resolve().name
-        self._verified: dict[Path, tuple[str, ModelArtifact | ModelError]] = {}
+        self._models_dir = settings.models_dir
+        self._default_folder = choose_model(settings.model, settings.models_dir).folder
+        self.default = _as_text(self._default_folder.resolve().name)
         self._broken: dict[str, tuple[str, float]] = {}
-        read_model(self._default_folder)
 
     def describe(self) -> list[dict[str, Any]]:
         """Each model as the API tells of it; of a broken one the reason."""
@@ -100,89 +96,54 @@ class ModelCatalog:
         """The model called ``name``, or the default; reads files.
 
         Raises:
-            Refused: there is none (404), or it is broken (503).
+            ApiError: there is none (404), or it is broken (503).
         """
         # By the list, never by the path: a name comes from outside.
         name = name or self.default
         folder = self._folders().get(name)
         if folder is None:
             raise ApiError(404, "no_model", "No model has that name; GET /v1/models lists those there are.")
-        try:
-            artifact, stamp = self._verify(folder)
-        except ModelError as error:
-            raise ApiError(
-                503, "model_unusable", f"The model {name} is broken: {_told(error, folder)}."
-            ) from None
-        if (reason := self._why_broken(stamp)) is not None:
-            raise ApiError(503, "model_unusable", reason, round(BROKEN_S))
-        return ModelChoice(name, folder, artifact.labels, stamp)
+        found = self._look(folder)
+        if isinstance(found, str):
+            raise ApiError(503, "model_unusable", f"The model {name} is broken: {found}.")
+        model, stamp, broken = found
+        if broken is not None:
+            raise ApiError(503, "model_unusable", broken, round(BROKEN_S))
+        return ModelChoice(name, folder, model.labels, stamp)
 
     def mark_broken(self, choice: ModelChoice, reason: str) -> None:
         """Do not use a model for a while."""
         self._broken[choice.stamp] = (reason, time.monotonic() + BROKEN_S)
 
-    def _why_broken(self, stamp: str) -> str | None:
-        reason, until_s = self._broken.get(stamp, (None, 0.0))
-        return reason if time.monotonic() < until_s else None
-
     def _folders(self) -> dict[str, Path]:
-        trained = known_models(self._settings.models_dir)[:-1]
+        trained = sorted(path.parent for path in self._models_dir.glob(f"[!.]*/{RECORD}"))
         folders = {_as_text(folder.name): folder for folder in (bundled_folder(), *trained)}
-        return folders | {_as_text(self.default): self._default_folder}
+        return folders | {self.default: self._default_folder}
 
     def _describe(self, name: str, folder: Path) -> dict[str, Any]:
-        try:
-            artifact, stamp = self._verify(folder)
-            size = sum(artifact.file(file).stat().st_size for file in artifact.files)
-            return {
-                "name": name,
-                "kind": artifact.kind,
-                "labels": describe_labels(artifact.labels),
-                "size_mb": round(size / 1e6, 1),
-                "licence": artifact.record.licence,
-                "broken": self._why_broken(stamp),
-            }
-        except (FerkitError, OSError) as error:
+        found = self._look(folder)
+        if isinstance(found, str):
             nothing = {"kind": "unknown", "labels": [], "size_mb": 0.0, "licence": "unknown"}
-            return {"name": name, **nothing, "broken": _told(error, folder)}
+            return {"name": name, **nothing, "broken": found}
+        model, _, broken = found
+        return {
+            "name": name,
+            "kind": model.kind,
+            "labels": describe_labels(model.labels),
+            "size_mb": round(sum((folder / file).stat().st_size for file in model.files) / 1e6, 1),
+            "licence": model.record.licence,
+            "broken": broken,
+        }
 
-    def _verify(self, folder: Path) -> tuple[ModelArtifact, str]:
-        """A model whose files are what they ought to be, and its stamp; files are read when they changed."""
-        artifact = scan_model(folder)
-        files = [folder / "model.json", *(artifact.file(file) for file in artifact.files)]
-        stamp = (
-            f"{folder.resolve()} {[(f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files]}"
-        )
-        known, found = self._verified.get(folder, ("", artifact))
-        if known != stamp:
-            try:
-                found = read_model(folder)
-            except ModelError as error:
-                found = error
-            self._verified[folder] = (stamp, found)
-        if isinstance(found, ModelError):
-            raise found
-        return found, stamp
-
-
-class CheckedClassifier:
-    """A classifier whose probabilities are looked at before anybody is told of them."""
-
-    def __init__(self, inner: ExpressionClassifier, name: str) -> None:
-        self.labels, self.input_size_wh, self.resize = inner.labels, inner.input_size_wh, inner.resize
-        self._inner, self._name = inner, name
-
-    def predict_proba(self, crops: np.ndarray) -> np.ndarray:
-        """float32 (n, k), rows sum to 1, for uint8 RGB crops (n, H, W, 3).
-
-        Raises:
-            Refused: what the model gives is no probabilities (500).
-        """
-        proba = self._inner.predict_proba(crops)
-        try:
-            return check_probabilities(proba, (len(crops), len(self.labels)), self._name)
-        except ModelError as error:
-            raise ApiError(500, "bad_model", f"{error}.") from None
+    def _look(self, folder: Path) -> tuple[Model, str, str | None] | str:
+        """A model, its stamp, and why it must not be used now, if so; the reason alone where it is none."""
+        listed = inspect_model(folder)
+        if listed.model is None:
+            return _told(listed.problem, folder)
+        status = [(folder / file).stat() for file in (RECORD, *listed.model.files)]
+        stamp = f"{folder.resolve()} {[(s.st_size, s.st_mtime_ns, s.st_ino) for s in status]}"
+        reason, until_s = self._broken.get(stamp, (None, 0.0))
+        return listed.model, stamp, reason if time.monotonic() < until_s else None
 
 
 class OpenModel:
@@ -194,21 +155,12 @@ class OpenModel:
     """
 
     def __init__(self, choice: ModelChoice, settings: ServeSettings) -> None:
-        trained = open_model(choice.folder, threads=1)
-        self.labels, self.resize = trained.labels, trained.resize
-        self.classifier = CheckedClassifier(trained.classifier, choice.name)
-        self.faces: ResolvedDetector = resolve_faces(
-            trained.faces, settings.detector, settings.detector_weights
-        )
-        self.cropper = ImageCropper(
-            self.faces.settings,
-            self.faces.open,
-            trained.classifier.input_size_wh,
-            trained.resize,
-            self.faces.look_first,
-        )
-        width, height = trained.classifier.input_size_wh
-        self.classifier.predict_proba(np.zeros((1, height, width, 3), np.uint8))
+        self.model = read_model(choice.folder, threads=1)
+        self.labels = choice.labels
+        self.faces = cropping_as_trained(self.model.crops, settings.detector, settings.detector_weights)
+        self.cropper = self.faces.cropper(self.model)
+        width, height = self.model.input_size_wh
+        self.model.classifier.predict_proba(np.zeros((1, height, width, 3), np.uint8))
         self.detector: FaceDetector = open_tracking_detector(self.faces)
 
 
@@ -228,7 +180,7 @@ class OpenModels:
         """The model, opened now if need be.
 
         Raises:
-            Refused: it cannot be opened (503).
+            ApiError: it cannot be opened (503).
         """
         if choice.stamp not in self._open:
             try:
@@ -403,7 +355,7 @@ class Workers:
             by_image: whether it is the image's fault, not the model's, if it takes too long.
 
         Raises:
-            Refused: the image cannot be read, or the model not be used.
+            ApiError: the image cannot be read, or the model not be used.
             WorkerFaultError: a fault of our own.
         """
         worker = worker or min(self.all, key=lambda each: each.n_waiting)
@@ -495,6 +447,8 @@ def _work(pipe: Any, settings: ServeSettings) -> None:
             answer = ("done", function(models, choice, *args))
         except ApiError as refused:
             answer = ("refused", (refused.status, refused.code, refused.message, refused.retry_after_s))
+        except ModelError as error:  # what it gives are no probabilities
+            answer = ("refused", (500, "bad_model", f"{error}.", None))
         except Exception as error:
             answer = ("fault", "".join(traceback.format_exception(error)))
         for stream in forgotten:  # afterwards: one of them may have been opened just now, for nobody
@@ -532,7 +486,7 @@ def read_image(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode an image, uint8 RGB (H, W, 3).
 
     Raises:
-        Refused: no image of a known kind (415), too many pixels (413), or damaged (422).
+        ApiError: no image of a known kind (415), too many pixels (413), or damaged (422).
     """
     kind = image_kind(content)
     if kind is None:
@@ -605,7 +559,7 @@ class Predictor:
         """A place among the requests that wait, for as long as the block lasts; taken before a body is read.
 
         Raises:
-            Refused: there is none (503).
+            ApiError: there is none (503).
         """
         if self.n_waiting >= self._max_waiting:
             raise ApiError(
@@ -623,7 +577,7 @@ class Predictor:
         """What is in each image, as the API says it.
 
         Raises:
-            Refused: no image could be read, for the first one's reason; or the model cannot be used.
+            ApiError: no image could be read, for the first one's reason; or the model cannot be used.
         """
         found = await asyncio.gather(*(self._one(choice, u, max_pixels) for u in uploads))
         refused = [refusal for _, refusal in found if refusal is not None]
@@ -717,16 +671,17 @@ class _Batcher:
 
 
 def cut_faces(models: OpenModels, choice: ModelChoice, content: bytes, max_pixels: int) -> FaceCrops:
-    """The faces of an image; in a worker. Raises Refused."""
+    """The faces of an image; in a worker. Raises ApiError."""
     rgb = read_image(content, max_pixels)
-    xyxy, crops, _ = models.get(choice).cropper.cut(rgb)
-    faces = Faces(xyxy, np.ones(len(xyxy), np.float32))
-    return FaceCrops((rgb.shape[1], rgb.shape[0]), xyxy, crops, face_quality(crops, faces))
+    found = models.get(choice).cropper.cut(rgb)
+    faces = Faces(found.xyxy, np.ones(len(found.xyxy), np.float32))
+    quality = face_quality(found.rgb, faces)
+    return FaceCrops((rgb.shape[1], rgb.shape[0]), found.xyxy, found.rgb, quality)
 
 
 def classify_crops(models: OpenModels, choice: ModelChoice, crops: np.ndarray) -> np.ndarray:
-    """Probabilities float32 (n, k) of crops; in a worker. Raises Refused."""
-    return models.get(choice).classifier.predict_proba(crops)
+    """Probabilities float32 (n, k) of crops; in a worker. Raises ApiError."""
+    return models.get(choice).model.predict_proba(crops)
 
 
 def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: np.ndarray) -> dict[str, Any]:

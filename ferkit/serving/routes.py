@@ -114,7 +114,7 @@ def service_of(request: Request | WebSocket) -> Service:
 
 
 def declare(request: Request, query: str, header: str) -> None:
-    """Check the purpose of a request, and note it for the log. Raises Refused."""
+    """Check the purpose of a request, and note it for the log. Raises ApiError."""
     settings = service_of(request).settings
     purpose = check_purpose(query or header or None, settings.purpose, frozenset(settings.allow_purpose))
     request.state.note["purpose"] = purpose

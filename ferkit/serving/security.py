@@ -51,7 +51,7 @@ class Auth:
         """Let a request or handshake pass.
 
         Raises:
-            Refused: it may not: 400 (host), 401 (token), 403 (origin, or reachable without a token), 429.
+            ApiError: it may not: 400 (host), 401 (token), 403 (origin, or reachable without a token), 429.
         """
         headers = Headers(scope=scope)
         self._check_reach(scope)
@@ -74,7 +74,7 @@ class Auth:
         """Whether a token is the right one, in a time that does not depend on how much of it is right.
 
         Raises:
-            Refused: the client showed too many wrong ones (429).
+            ApiError: the client showed too many wrong ones (429).
         """
         if self._token is None:
             return True
@@ -325,7 +325,7 @@ class _Body:
         self.complete = False
 
     def check_length(self, headers: Headers) -> None:
-        """Refuse by what the head says, before anything has come. Raises Refused."""
+        """Refuse by what the head says, before anything has come. Raises ApiError."""
         text = headers.get("content-length", "0")
         if text.isdigit() and int(text) > self._max_bytes:
             raise self._too_large()
@@ -333,7 +333,7 @@ class _Body:
             self.complete = True
 
     async def receive(self) -> Message:
-        """The next piece. Raises Refused."""
+        """The next piece. Raises ApiError."""
         if self.complete:
             return await self._receive()  # waits for the client to go
         allowed_s = 10 * self._limits.body_timeout_s + self.n_bytes / 100_000

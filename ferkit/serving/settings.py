@@ -74,7 +74,7 @@ class ServeSettings:
         trusted_proxy: addresses of proxies whose X-Forwarded-For and -Proto hold.
         model: the default one: name or folder; None for the one that comes with ferkit.
         models_dir: those that may be chosen.
-        detector, detector_weights: see :func:`ferkit.faces.cropping.resolve_faces`.
+        detector, detector_weights: see :func:`ferkit.faces.cropping.cropping_as_trained`.
         detect_size: the detector sees frames of streams and videos scaled down to this longer side, in pixels.
         processes: workers that read images and frames; None for one a core, eight at most.
         root_path: the prefix under which a proxy offers the server, such as ``/faces``.

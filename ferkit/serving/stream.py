@@ -66,7 +66,7 @@ def parse_frame(message: bytes, max_bytes: int) -> StreamFrame:
     """The frame in a binary message.
 
     Raises:
-        Refused: it is none (400), of another kind (415), or too large (413).
+        ApiError: it is none (400), of another kind (415), or too large (413).
     """
     if len(message) <= HEADER.size:
         raise ApiError(
@@ -113,10 +113,10 @@ class StreamReader:
     def __init__(self, model: OpenModel, settings: StreamSettings) -> None:
         start_confidence = 0.0 if model.faces.settings.detector == "haar" else 0.6  # not on others' scale
         self.engine = Engine(
-            model.classifier,
+            model.model,
             model.detector,
             LabelSmoother(SmoothingSettings(), len(model.labels)),
-            EngineSettings(model.faces.settings, model.resize, settings.detect_size),
+            EngineSettings(model.faces.settings, model.model.resize, settings.detect_size),
             FaceTracker(TrackerSettings(start_confidence=start_confidence, keep_s=KEEP_S)),
             LiveScheduler(settings.fps),
         )
@@ -128,7 +128,7 @@ class StreamReader:
         """The answer as JSON, and how many faces are in it.
 
         Raises:
-            Refused: the image cannot be read.
+            ApiError: the image cannot be read.
         """
         rgb = read_image(frame.content, self._max_pixels)
         result = self.engine.process(rgb, self._clock.at(frame))
@@ -148,7 +148,7 @@ class StreamReader:
 
 
 def open_reader(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> StreamReader:
-    """The stream's reader in this worker; a new one if it has none. Raises Refused."""
+    """The stream's reader in this worker; a new one if it has none. Raises ApiError."""
     if settings.id not in models.streams:
         models.streams[settings.id] = StreamReader(models.get(choice), settings)
     reader: StreamReader = models.streams[settings.id]
@@ -156,14 +156,14 @@ def open_reader(models: OpenModels, choice: ModelChoice, settings: StreamSetting
 
 
 def prepare_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
-    """Open what the stream needs; in a worker. Raises Refused."""
+    """Open what the stream needs; in a worker. Raises ApiError."""
     open_reader(models, choice, settings)
 
 
 def read_frame(
     models: OpenModels, choice: ModelChoice, settings: StreamSettings, taken: tuple[StreamFrame, int]
 ) -> tuple[str, int]:
-    """See :meth:`StreamReader.read`; in a worker. Raises Refused."""
+    """See :meth:`StreamReader.read`; in a worker. Raises ApiError."""
     return open_reader(models, choice, settings).read(*taken)
 
 
@@ -173,7 +173,7 @@ def calibrate_stream(
     """Learn from resting faces for so long from now on; in a worker.
 
     Raises:
-        Refused: the model has no neutral class.
+        ApiError: the model has no neutral class.
     """
     reader = open_reader(models, choice, settings)
     try:
@@ -183,7 +183,7 @@ def calibrate_stream(
 
 
 def reset_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
-    """Forget everybody; in a worker. Raises Refused."""
+    """Forget everybody; in a worker. Raises ApiError."""
     open_reader(models, choice, settings).engine.reset()
 
 

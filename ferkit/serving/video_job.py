@@ -33,7 +33,7 @@ class VideoJob:
     Attributes:
         video: name of the file in the job's folder.
         model: the model's folder.
-        detector, detector_weights: see :func:`ferkit.faces.cropping.resolve_faces`.
+        detector, detector_weights: see :func:`ferkit.faces.cropping.cropping_as_trained`.
         detect_size: the detector sees frames scaled down to this longer side, in pixels.
         every_s: seconds between the frames that are looked at; 0 for all.
         annotated: whether to draw into a copy.
@@ -67,11 +67,11 @@ def predict_video(folder: Path) -> None:
     video = folder / job.video
     _check(video, job)
     most = int(FASTEST_FPS * job.max_duration_s)
-    from ferkit.classifiers.model import open_model
+    from ferkit.classifiers.model import read_model
     from ferkit.inference.engine import EngineOptions, build_engine
     from ferkit.inference.video import Timeline, analyse_video, plot_timeline, read_rows, summarise
 
-    model = open_model(Path(job.model), threads=1)
+    model = read_model(Path(job.model), threads=1)
     weights = None if job.detector_weights is None else Path(job.detector_weights)
     options = EngineOptions(job.detector, weights, job.detect_size, detect_every=1 if job.every_s else 3)
     engine, _ = build_engine(model, options)

@@ -8,9 +8,9 @@ import pytest
 
 from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, LogisticSettings, fit_head
-from ferkit.classifiers.model import ModelArtifact
+from ferkit.classifiers.model import Model
 from ferkit.embedder.embedders import Embedder, open_embedder
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 
 Problem = tuple[np.ndarray, np.ndarray]
 
@@ -51,12 +51,12 @@ def crop_head(embedder: Embedder, crops: np.ndarray) -> FittedHead:
 
 
 @pytest.fixture
-def save(embedder: Embedder, crops: np.ndarray, crop_head: FittedHead) -> Callable[..., ModelArtifact]:
-    def save(folder: Path, head: FittedHead = crop_head, **options: object) -> ModelArtifact:
+def save(embedder: Embedder, crops: np.ndarray, crop_head: FittedHead) -> Callable[..., Model]:
+    def save(folder: Path, head: FittedHead = crop_head, **options: object) -> Model:
         values = {
             "embedder_settings": embedder.settings,
             "embedder_fingerprint": embedder.fingerprint,
-            "faces": FaceSettings(),
+            "faces": CropSettings(),
             **options,
         }
         return save_embedding_model(folder, head, embedder.embed(crops), **values)  # type: ignore[arg-type]

@@ -21,13 +21,21 @@ from ferkit.classifiers.heads import (
     SVMSettings,
     fit_head,
 )
-from ferkit.classifiers.model import ModelArtifact, list_artifacts, load_classifier, read_model, write_model
+from ferkit.classifiers.model import (
+    Model,
+    choose_model,
+    list_models,
+    load_classifier,
+    newest_model,
+    read_model,
+    write_model,
+)
 from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import file_sha256, fingerprint
 from ferkit.embedder.embedders import Embedder
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 
-Save = Callable[..., ModelArtifact]
+Save = Callable[..., Model]
 
 
 def rewrite_record(folder: Path, **changes: Any) -> None:
@@ -63,12 +71,12 @@ def test_a_loaded_model_says_what_the_fitted_head_said(
 ) -> None:
     X = embedder.embed(crops)
     head = fit_head(X, np.array(["happy", "sad", "놀람"] * 20), settings)
-    save(tmp_path / "m", head, faces=FaceSettings(margin=0.3), metrics={"accuracy": 0.5}, licence="MIT")
+    save(tmp_path / "m", head, faces=CropSettings(margin=0.3), metrics={"accuracy": 0.5}, licence="MIT")
     classifier = load_classifier(tmp_path / "m")
     assert isinstance(classifier, EmbeddingClassifier)
     assert classifier.labels.names == ("happy", "sad", "놀람")
     assert (classifier.input_size_wh, classifier.resize) == ((64, 64), "stretch")
-    assert classifier.faces.margin == 0.3
+    assert read_model(tmp_path / "m").crops.settings.margin == 0.3
     proba = classifier.predict_proba(crops)
     assert proba.dtype == np.float32
     assert np.abs(proba - head.predict_proba(X)).max() < 1e-5
@@ -259,16 +267,54 @@ def test_embeddings_of_another_backbone_are_refused(tmp_path: Path, save: Save, 
         check_fingerprint(artifact, "f" * 64)
 
 
-def test_list_leaves_out_what_cannot_be_read_and_warns(tmp_path: Path, save: Save) -> None:
+def test_the_list_says_what_is_wrong_with_a_model_and_has_the_others(tmp_path: Path, save: Save) -> None:
     save(tmp_path / "b")
     save(tmp_path / "a", metrics={"accuracy": 0.5})
     (tmp_path / ".c.x.tmp").mkdir()
     (tmp_path / ".c.x.tmp" / "model.json").write_text("{")
-    assert [(a.name, a.kind, a.metrics) for a in list_artifacts(tmp_path)] == [
-        ("a", "embedding", {"accuracy": 0.5}),
-        ("b", "embedding", {}),
-    ]
+    bundled, a, b = list_models(tmp_path)
+    assert (bundled.name, a.name, b.name) == ("ferkit", "a", "b")
+    assert a.model is not None
+    assert a.model.metrics == {"accuracy": 0.5}
     rewrite_record(tmp_path / "b", format=2)
-    with pytest.warns(UserWarning, match="update ferkit"):
-        assert [a.name for a in list_artifacts(tmp_path)] == ["a"]
-    assert list_artifacts(tmp_path / "absent") == []
+    (tmp_path / "a" / "head.skops").unlink()
+    _, a, b = list_models(tmp_path)
+    assert a.model is None
+    assert "head.skops is missing" in str(a.problem)
+    assert b.model is None
+    assert "update ferkit" in str(b.problem)
+    assert [entry.name for entry in list_models(tmp_path / "absent")] == ["ferkit"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 100_000, '{"format": 1, "files": {}}', "null", '{"format": 1e999}', "\0", '{"format": 1}'],
+)
+def test_whatever_a_record_holds_hurts_no_other_model(tmp_path: Path, save: Save, content: str) -> None:
+    save(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "model.json").write_text(content)
+    listed = {entry.name: entry for entry in list_models(tmp_path)}
+    assert listed["good"].model is not None
+    assert listed["bad"].model is None
+    assert listed["bad"].problem
+
+
+def test_the_newest_model_is_no_dummy_and_not_broken(tmp_path: Path, save: Save) -> None:
+    assert newest_model(tmp_path) is None
+    for number, name in enumerate(("old", "new", "broken")):
+        save(tmp_path / name)
+        rewrite_record(tmp_path / name, created=f"2026-01-0{number + 1}T00:00:00+00:00")
+    (tmp_path / "broken" / "head.onnx").write_bytes(b"")
+    save(tmp_path / "dummy")
+    head = read_model(tmp_path / "dummy").record.parts
+    head["head"]["settings"]["kind"] = "dummy"
+    rewrite_record(tmp_path / "dummy", parts=head)
+    found = newest_model(tmp_path)
+    assert found is not None
+    assert found.name == "new"
+    assert choose_model(None, tmp_path).name == "new"
+    assert choose_model("old", tmp_path).name == "old"
+    assert choose_model(None, tmp_path / "absent").name == choose_model("ferkit", tmp_path).name == "ferkit"
+    with pytest.raises(ModelError, match="no model is called 'other'"):
+        choose_model("other", tmp_path)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from ferkit.classifiers.embedding_model import load_head
 from ferkit.classifiers.import_sklearn import import_joblib_head
-from ferkit.classifiers.model import ModelArtifact, read_model
+from ferkit.classifiers.model import Model, read_model
 from ferkit.core.errors import ModelError
 from tests.classifiers.conftest import Problem
 
@@ -48,7 +48,7 @@ def test_a_head_beside_its_encoder(tmp_path: Path, numbered: Any, wrap: str) -> 
 
 
 def test_an_imported_head_is_a_model_like_any_other(
-    tmp_path: Path, save: Callable[..., ModelArtifact], embedder: Any, crops: np.ndarray
+    tmp_path: Path, save: Callable[..., Model], embedder: Any, crops: np.ndarray
 ) -> None:
     X = embedder.embed(crops)
     mlp = make_pipeline(StandardScaler(), MLPClassifier((128, 64), max_iter=20, tol=10.0, random_state=0))

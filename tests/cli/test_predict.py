@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ferkit.cli.main import main
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 from ferkit.inference import annotated_copies
 from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
 
@@ -47,11 +47,15 @@ def test_a_model_reads_a_folder_into_an_aligned_table(models_dir: Path, crops: P
     assert "model:" not in result.stderr
 
 
-def test_without_a_name_the_shipped_network_is_taken(models_dir: Path, crops: Path, tmp_path: Path) -> None:
+def test_without_a_name_the_newest_model_is_taken_or_the_one_that_comes_with_ferkit(
+    models_dir: Path, crops: Path, tmp_path: Path
+) -> None:
     result = run(models_dir, crops, "--crops", "--json")
+    assert f"model: tiny, the newest in {models_dir}" in result.stderr
+    assert result.stdout == run(models_dir, "tiny", crops, "--crops", "--json").stdout
+    result = run(tmp_path / "none", crops, "--crops", "--json")
     assert len(json.loads(result.stdout)["labels"]) == 7
-    assert "model: ferkit, which comes with ferkit; to take another, name it first" in result.stderr
-    assert "older, tiny" in result.stderr
+    assert "model: ferkit, which comes with ferkit" in result.stderr
     by_name = run(tmp_path / "none", "ferkit", crops, "--crops", "--json")
     assert by_name.stdout == result.stdout
     assert "model:" not in by_name.stderr
@@ -69,7 +73,7 @@ def test_json_has_all_probabilities(models_dir: Path, crops: Path) -> None:
     *faces, missing = document["pictures"]
     assert [image["faces"][0]["label"] for image in faces] == ["happy", "neutral", "sad"]
     assert all(abs(sum(image["faces"][0]["probabilities"].values()) - 1) < 0.001 for image in faces)
-    assert missing["error"] == "no such file or directory"
+    assert missing["error"] == "cannot be read: No such file or directory"
     assert missing["faces"] == []
 
 
@@ -141,7 +145,7 @@ def test_photographs_give_a_row_for_each_face(models_dir: Path, shared: Path) ->
 
 @pytest.mark.shared
 def test_a_model_trained_with_a_detector_uses_it(tmp_path: Path, shared: Path) -> None:
-    write_tiny_model(tmp_path / "models" / "haar", FaceSettings("haar", None, align=False))
+    write_tiny_model(tmp_path / "models" / "haar", CropSettings("haar", None, align=False))
     result = run(tmp_path / "models", "haar", shared / "media" / "couple.jpg")
     assert "as in training: haar" in result.stderr
     assert "1 of " in result.stdout

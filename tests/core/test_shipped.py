@@ -144,15 +144,15 @@ def test_it_is_as_accurate_as_its_card_says(shared: Path) -> None:
 
 @pytest.mark.shared
 def test_smiles_in_a_photograph_are_happy(shared: Path) -> None:
-    from ferkit.classifiers.model import open_model
-    from ferkit.faces.cropping import crop_faces, resolve_faces
+    from ferkit.classifiers.model import read_model
+    from ferkit.faces.cropping import crop_faces, cropping_as_trained
     from ferkit.faces.detectors import open_detector
 
-    model = open_model(bundled_folder())
+    model = read_model(bundled_folder())
     weights = shared / "models" / "face_detection_yunet_640.onnx"
     rgb = np.asarray(Image.open(shared / "media" / "selfie-many-people.jpg").convert("RGB"))
     faces = open_detector("yunet", weights).detect(rgb).largest_first()[:3]
-    settings = resolve_faces(model.faces, "yunet", weights).settings
+    settings = cropping_as_trained(model.crops, "yunet", weights).settings
     found = crop_faces(
         rgb, faces, (48, 48), align=settings.align, margin=settings.margin, resize=model.resize
     )

@@ -15,7 +15,6 @@ import pytest
 from small_runs import SHARD, Counting, contents, embed, write_image, write_images
 
 from ferkit.core import files
-from ferkit.core.console import Progress
 from ferkit.core.errors import FerkitError, StoreDamagedError, StoreError, StoreLockedError
 from ferkit.datasets.dataset import Dataset, Sample, Stamp
 from ferkit.datasets.load import load_dataset
@@ -23,7 +22,7 @@ from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import extract
 from ferkit.embedder.settings import StoreSettings
 from ferkit.embedder.store import EmbeddingStore
-from ferkit.faces.cropping import FaceCropper, FaceSettings
+from ferkit.faces.cropping import CropSettings, FaceCropper
 
 
 def test_a_repair_makes_the_damaged_shards_anew_and_nothing_else(tmp_path: Path):
@@ -200,13 +199,13 @@ def test_no_more_images_are_read_ahead_than_the_bound(tmp_path: Path):
     store = EmbeddingStore.create(
         tmp_path,
         "counted",
-        StoreSettings(embedder.settings, FaceSettings.whole()),
+        StoreSettings(embedder.settings, CropSettings.whole()),
         dim=embedder.dim,
         rows_per_shard=50,
         batch_size=batch,
     )
-    cropper = FaceCropper(FaceSettings.whole(), lambda: None, embedder.input_size_wh, embedder.resize)
-    extract(dataset, embedder, cropper, store, workers=workers, progress=Progress("", quiet=True))
+    cropper = FaceCropper(CropSettings.whole(), lambda: None, embedder.input_size_wh, embedder.resize)
+    extract(dataset, embedder, cropper, store, workers=workers)
     assert embedder.n == source.read_count == 300
     assert batch <= most <= max(2 * batch, 4 * workers) + batch
 

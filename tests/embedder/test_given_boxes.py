@@ -14,10 +14,10 @@ from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import write_manifest
 from ferkit.embedder.embedders import open_embedder
-from ferkit.faces.cropping import CropOptions, FaceCropper, FaceSettings, resolve_cropping, resolve_faces
+from ferkit.faces.cropping import Cropping, CropSettings, FaceCropper, cropping_as_trained, resolve_cropping
 
 BOX = (100.0, 60.0, 164.0, 124.0)
-GIVEN = CropOptions("given", margin=0.0)
+GIVEN = Cropping.ask("given", margin=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_what_is_embedded_is_what_the_box_holds(tmp_path: Path):
     assert np.array_equal(table.X, open_embedder("raw").embed(np.stack([noise(i) for i in range(6)])))
     assert {row.box for row in store.rows().values()} == {BOX}
     assert table.groups.tolist() == ["p0", "p0", "p1", "p1", "p2", "p2"]
-    assert store.settings.faces == FaceSettings("given", None, align=False, margin=0.0, faceless="skip")
+    assert store.settings.faces == CropSettings("given", None, align=False, margin=0.0, no_face="skip")
 
 
 def test_a_image_whose_box_moved_is_embedded_again_and_no_other(tmp_path: Path):
@@ -99,14 +99,14 @@ def test_no_box_and_a_box_outside_are_failures_until_they_are_mended(tmp_path: P
 
 
 def test_auto_takes_the_boxes_and_crops_without_one_whole(tmp_path: Path):
-    all_marked = resolve_cropping(load_dataset(manifest(tmp_path / "a")), CropOptions(margin=0.2))
-    assert all_marked.settings == FaceSettings("given", None, align=False, margin=0.2, faceless="skip")
+    all_marked = resolve_cropping(load_dataset(manifest(tmp_path / "a")), Cropping.ask(margin=0.2))
+    assert all_marked.settings == CropSettings("given", None, align=False, margin=0.2, no_face="skip")
     assert "6 of 6 images have one" in all_marked.reason
     mixed = load_dataset(manifest(tmp_path / "b", n=4, crops=3))
-    cropping = resolve_cropping(mixed, CropOptions(margin=0.0))
-    assert cropping.settings == FaceSettings("given", None, align=False, margin=0.0, faceless="whole")
+    cropping = resolve_cropping(mixed, Cropping.ask(margin=0.0))
+    assert cropping.settings == CropSettings("given", None, align=False, margin=0.0, no_face="whole")
     assert "4 of 7 images have one, the others are taken whole" in cropping.reason
-    store, summary = embed(tmp_path / "b" / "faces.csv", tmp_path / "cache", crop=CropOptions(margin=0.0))
+    store, summary = embed(tmp_path / "b" / "faces.csv", tmp_path / "cache", crop=Cropping.ask(margin=0.0))
     assert summary.failures == []
     assert np.array_equal(store.load().X, open_embedder("raw").embed(np.stack([noise(i) for i in range(7)])))
 
@@ -118,7 +118,7 @@ def test_auto_looks_for_faces_itself_where_photos_have_no_box(tmp_path: Path, sh
     photos = [
         Sample((shared / "media" / f"{name}.jpg").as_posix(), "기쁨") for name in ("img12", "img29", "img5")
     ]
-    cropping = resolve_cropping(data.subset([*data.samples, *photos]), CropOptions())
+    cropping = resolve_cropping(data.subset([*data.samples, *photos]), Cropping.ask())
     assert cropping.settings.detector == "haar"
     assert "only 1 of 4 images have a box, so that none is used" in cropping.reason
 
@@ -126,7 +126,7 @@ def test_auto_looks_for_faces_itself_where_photos_have_no_box(tmp_path: Path, sh
 def test_data_without_boxes_cannot_give_them(tmp_path: Path):
     path = manifest(tmp_path, n=0, crops=2)
     with pytest.raises(DataError, match=r"expected images with boxes .*name a detector"):
-        resolve_cropping(load_dataset(path), CropOptions("given"))
+        resolve_cropping(load_dataset(path), Cropping.ask("given"))
 
 
 def test_fine_tuning_sees_the_same_crops(tmp_path: Path):
@@ -145,8 +145,8 @@ def test_other_settings_do_not_look_at_boxes(tmp_path: Path):
 
 
 def test_live_images_have_no_boxes_so_a_detector_takes_over():
-    trained = FaceSettings("given", None, align=False, margin=0.2, faceless="skip")
-    found = resolve_faces(trained)
-    assert found.settings == FaceSettings("haar", None, align=False, margin=0.2, faceless="skip")
-    assert not found.look_first
+    trained = CropSettings("given", None, align=False, margin=0.2, no_face="skip")
+    found = cropping_as_trained(Cropping(trained))
+    assert found.settings == CropSettings("haar", None, align=False, margin=0.2, no_face="skip")
+    assert not found.detect_precropped
     assert "trained on the boxes of its data set" in found.reason

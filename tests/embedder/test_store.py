@@ -15,9 +15,9 @@ from ferkit.core.errors import (
 )
 from ferkit.embedder.settings import EmbedderSettings, StoreSettings
 from ferkit.embedder.store import EmbeddingStore, Row, Snapshot
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 
-SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), FaceSettings.whole())
+SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), CropSettings.whole())
 
 
 def created(
@@ -53,7 +53,7 @@ def test_a_store_is_made_once_and_found_again(tmp_path: Path):
         replace(SETTINGS, dtype="float16"),
         replace(SETTINGS, embedder=replace(SETTINGS.embedder, tap="stage4")),
         replace(SETTINGS, embedder=replace(SETTINGS.embedder, weights_sha256="cd" * 32)),
-        replace(SETTINGS, faces=FaceSettings("haar", margin=0.2)),
+        replace(SETTINGS, faces=CropSettings("haar", margin=0.2)),
     ],
 )
 def test_other_settings_are_another_folder(tmp_path: Path, other: StoreSettings):
@@ -63,7 +63,7 @@ def test_other_settings_are_another_folder(tmp_path: Path, other: StoreSettings)
 def test_opening_with_other_settings_names_what_differs(tmp_path: Path):
     folder = created(tmp_path).folder
     other = replace(
-        SETTINGS, embedder=replace(SETTINGS.embedder, tap="stage4", scale=0.5), faces=FaceSettings("haar")
+        SETTINGS, embedder=replace(SETTINGS.embedder, tap="stage4", scale=0.5), faces=CropSettings("haar")
     )
     with pytest.raises(SettingsMismatchError) as error:
         EmbeddingStore.open(folder, other)

@@ -10,7 +10,7 @@ from ferkit.evaluation.compare import compare
 from ferkit.evaluation.comparison import Comparison
 from ferkit.evaluation.protocol import ProtocolSettings, ReadDataset, build_evaluation_data, read_labelled
 from ferkit.evaluation.shared_inputs import CompareOptions
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 PERSON = r"^(p\d+)_"
 QUIET = Progress("", quiet=True)
@@ -19,7 +19,7 @@ QUIET = Progress("", quiet=True)
 def bench(folder: Path) -> CompareOptions:
     """Everything below one folder, images taken whole."""
     return CompareOptions(
-        folder / "cache", folder / "out", folder / "models", CropOptions("none"), timing_s=0, quiet=True
+        folder / "cache", folder / "out", folder / "models", Cropping.ask("none"), timing_s=0
     )
 
 

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 
 from ferkit.core.types import Faces
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 from ferkit.inference.engine import Engine, EngineSettings
 from ferkit.inference.smoothing import LabelSmoother, SmoothingSettings
 from tests.inference.brightness import BrightnessClassifier
 
 SIDE = 40
-FACES = FaceSettings("haar", None, align=False, margin=0.0)
+FACES = CropSettings("haar", None, align=False, margin=0.0)
 
 Square = tuple[int, int, int]
 """Left, top and mean brightness."""

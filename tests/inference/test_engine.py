@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.classifiers.model import TrainedModel
+from ferkit.classifiers.model import read_model
 from ferkit.core.errors import DataError
 from ferkit.core.types import Faces
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 from ferkit.inference.engine import (
     EngineOptions,
     EngineSettings,
@@ -20,6 +20,7 @@ from ferkit.inference.engine import (
 from ferkit.inference.sources import VideoSource
 from tests.inference.brightness import BrightnessClassifier
 from tests.inference.squares import SquareDetector, frame_with, new_engine
+from tests.inference.tiny_model import write_tiny_model
 
 
 def test_each_face_gets_a_number_probabilities_and_a_label() -> None:
@@ -113,7 +114,7 @@ def test_effort_follows_the_time_that_frames_take() -> None:
 
 
 def test_whole_frames_are_faces_where_nothing_is_looked_for() -> None:
-    engine = new_engine(settings=EngineSettings(FaceSettings.whole()))
+    engine = new_engine(settings=EngineSettings(CropSettings.whole()))
     result = engine.process(np.full((60, 80, 3), 240, np.uint8), 0.0)
     assert result.faces.xyxy.tolist() == [[0, 0, 80, 60]]
     assert result.raw[0].argmax() == 2
@@ -143,13 +144,11 @@ def test_after_a_reset_counting_begins_anew() -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_people_who_walk_by_keep_their_numbers(shared: Path) -> None:
+def test_people_who_walk_by_keep_their_numbers(shared: Path, tmp_path: Path) -> None:
     options = EngineOptions(
         detector_weights=shared / "models" / "face_detection_yunet_640.onnx", detect_side=640, detect_every=3
     )
-    engine, _ = build_engine(
-        TrainedModel("brightness", BrightnessClassifier(), FaceSettings.whole()), options
-    )
+    engine, _ = build_engine(read_model(write_tiny_model(tmp_path / "m")), options)
     seen: Counter[int] = Counter()
     for frame in VideoSource(shared / "media" / "group_1080p.mp4"):
         faces = engine.process(frame.rgb, frame.timestamp_s).faces

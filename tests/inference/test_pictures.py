@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferkit.classifiers.predict import ImageCropper, list_images, read_expressions
+from ferkit.classifiers.predict import list_images, predict_images
 from ferkit.core.errors import DataError
 from ferkit.core.types import Faces
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings, FaceCropper
 from tests.inference.brightness import BrightnessClassifier
 
 
@@ -37,20 +37,20 @@ def gray(level: int, size: int = 48) -> np.ndarray:
     return np.full((size, size, 3), level, np.uint8)
 
 
-def whole_cropper() -> ImageCropper:
-    return ImageCropper(FaceSettings.whole(), CornerDetector, (24, 24), "stretch")
+def whole_cropper() -> FaceCropper:
+    return FaceCropper(CropSettings.whole(), CornerDetector, (24, 24), "stretch")
 
 
-def detecting_cropper(**changes: object) -> ImageCropper:
-    settings = FaceSettings("haar", None, align=False, margin=0.0, faceless="skip")
-    return ImageCropper(settings, CornerDetector, (24, 24), "stretch", **changes)  # type: ignore[arg-type]
+def detecting_cropper(**changes: object) -> FaceCropper:
+    settings = CropSettings("haar", None, align=False, margin=0.0, no_face="skip")
+    return FaceCropper(settings, CornerDetector, (24, 24), "stretch", **changes)  # type: ignore[arg-type]
 
 
 def test_whole_images_come_back_in_order(tmp_path: Path) -> None:
     levels = [0, 255, 128] * 15
     paths = [save(tmp_path / f"{i}.png", gray(level)) for i, level in enumerate(levels)]
     classifier = BrightnessClassifier()
-    results = list(read_expressions(paths, classifier, whole_cropper(), batch_size=16, workers=3))
+    results = list(predict_images(paths, classifier, whole_cropper(), batch_size=16, workers=3))
     assert [result.path for result in results] == paths
     assert [int(result.proba[0].argmax()) for result in results] == [0, 2, 1] * 15
     assert max(classifier.batches) == 16
@@ -61,9 +61,7 @@ def test_every_face_gets_a_row_and_its_own_crop(tmp_path: Path) -> None:
     rgb = gray(0, 400)
     rgb[:200, :200] = 255
     rgb[200:, 200:] = 128
-    (result,) = read_expressions(
-        [save(tmp_path / "two.png", rgb)], BrightnessClassifier(), detecting_cropper()
-    )
+    (result,) = predict_images([save(tmp_path / "two.png", rgb)], BrightnessClassifier(), detecting_cropper())
     assert result.xyxy.tolist() == [[0, 0, 200, 200], [200, 200, 400, 400]]
     assert result.proba.argmax(axis=1).tolist() == [2, 1]
     assert not result.whole
@@ -72,7 +70,7 @@ def test_every_face_gets_a_row_and_its_own_crop(tmp_path: Path) -> None:
 def test_a_crowd_is_classified_in_batches(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.png", gray(200, 200)) for i in range(5)]
     classifier = BrightnessClassifier()
-    results = list(read_expressions(paths, classifier, detecting_cropper(), batch_size=3))
+    results = list(predict_images(paths, classifier, detecting_cropper(), batch_size=3))
     assert [len(result) for result in results] == [4] * 5
     assert max(classifier.batches) <= 3
 
@@ -86,16 +84,19 @@ def test_unreadable_images_say_why_and_do_not_stop_the_others(tmp_path: Path) ->
     empty = tmp_path / "empty.jpg"
     empty.touch()
     paths = [text, good, cut, empty, tmp_path / "missing.jpg", tmp_path]
-    results = list(read_expressions(paths, BrightnessClassifier(), whole_cropper()))
+    results = list(predict_images(paths, BrightnessClassifier(), whole_cropper()))
     assert [len(result) for result in results] == [0, 1, 0, 0, 0, 0]
     reasons = [result.error or "" for result in results]
     assert "not an image" in reasons[0]
     assert "empty" in reasons[3]
-    assert reasons[4:] == ["no such file or directory", "is a directory"]
+    assert reasons[4:] == [
+        "cannot be read: No such file or directory",
+        "cannot be read: it is no regular file",
+    ]
 
 
 def test_no_face_is_no_error(tmp_path: Path) -> None:
-    (result,) = read_expressions(
+    (result,) = predict_images(
         [save(tmp_path / "a.png", gray(0, 400))], BrightnessClassifier(), detecting_cropper()
     )
     assert (len(result), result.error) == (0, None)
@@ -104,7 +105,9 @@ def test_no_face_is_no_error(tmp_path: Path) -> None:
 def test_looking_first_takes_crops_whole_and_photos_apart(tmp_path: Path) -> None:
     tiny, small, photo = (save(tmp_path / f"{n}.png", gray(0, n)) for n in (48, 200, 600))
     results = list(
-        read_expressions([tiny, small, photo], BrightnessClassifier(), detecting_cropper(look_first=True))
+        predict_images(
+            [tiny, small, photo], BrightnessClassifier(), detecting_cropper(detect_precropped=True)
+        )
     )
     assert [(result.whole, len(result)) for result in results] == [(True, 1), (True, 1), (False, 0)]
 

@@ -7,13 +7,13 @@ import numpy as np
 from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import LogisticSettings, fit_head
 from ferkit.embedder.embedders import open_embedder
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.cropping import CropSettings
 from tests.networks import small_network
 
 LEVELS = {"sad": 30, "neutral": 128, "happy": 225}
 
 
-def write_tiny_model(folder: Path, faces: FaceSettings | None = None) -> Path:
+def write_tiny_model(folder: Path, faces: CropSettings | None = None) -> Path:
     """Write the model and its network, and give its folder."""
     weights = small_network(folder.parent / f"{folder.name}-network.onnx")
     embedder = open_embedder(f"onnx:{weights}", threads=1)
@@ -29,7 +29,7 @@ def write_tiny_model(folder: Path, faces: FaceSettings | None = None) -> Path:
         X,
         embedder_settings=embedder.settings,
         embedder_fingerprint=embedder.fingerprint,
-        faces=faces or FaceSettings.whole(),
+        faces=faces or CropSettings.whole(),
         weights=weights,
     )
     return folder

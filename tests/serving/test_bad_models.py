@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ferkit.classifiers.model import broken_models, list_artifacts, load_classifier
+from ferkit.classifiers.model import list_models, load_classifier
 from ferkit.cli.main import main
 from ferkit.core.errors import FerkitError, ModelError
 from tests.inference.tiny_model import write_tiny_model
@@ -208,9 +208,9 @@ def test_no_record_makes_the_list_fail_or_opens_as_anything_but_a_model(
         bad.write_record(folder, values)
     else:
         (folder / "model.json").write_text(text[: data.draw(st.integers(0, len(text)))])
-    listed, broken = {a.name for a in list_artifacts(folder.parent)}, broken_models(folder.parent)
-    assert "good" in listed
-    assert ("mutant" in listed) != ("mutant" in broken)
+    listed = {entry.name: entry for entry in list_models(folder.parent)}
+    assert listed["good"].model is not None
+    assert (listed["mutant"].model is None) == bool(listed["mutant"].problem)
     try:
         classifier = load_classifier(folder)
     except FerkitError:

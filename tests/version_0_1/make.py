@@ -137,7 +137,7 @@ def main() -> None:
     fer(*IMPORT)
     for command in STORES.values():
         fer(*command)
-    third_shard = "ferkit.core.files.write_atomically", lambda path, _: path.name == "shard-00002.json"
+    third_shard = "ferkit.embedder.rows.write_atomically", lambda path, _: path.name == "shard-00002.json"
     _stopped(INTERRUPTED, *third_shard)
     for command in HEADS.values():
         fer(*command)
@@ -147,7 +147,7 @@ def main() -> None:
     shutil.move("models/half-finished/history.csv", HERE / "undisturbed.csv")
     shutil.rmtree("models/half-finished")
     second_epoch = (
-        "ferkit.classifiers.finetune.training.save_checkpoint",
+        "ferkit.classifiers.finetune.checkpoint.save_checkpoint",
         lambda _, run: len(run.history) == 2,
     )
     _stopped(HALF_FINISHED, *second_epoch)
@@ -251,9 +251,9 @@ def _write_plan() -> None:
 def _record_expected() -> None:
     """Probabilities of every model on four crops, and of every contender on the test part."""
     import cv2
+    from ferkit.evaluation.comparison_file import load_comparison
 
     import ferkit
-    from ferkit.evaluation.comparison import load_comparison
 
     faces = [cv2.imread(str(path))[:, :, ::-1] for path in sorted(Path("faces/test").rglob("*.png"))[::5]]
     arrays: dict[str, np.ndarray] = {"faces": np.stack(faces)}

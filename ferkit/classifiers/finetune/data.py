@@ -1,10 +1,9 @@
 """Prepare training data: parts, pixels and targets."""
 
 import csv
+import logging
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,13 +11,15 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.finetune.recipe import LossSettings, RunOptions
-from ferkit.core.console import Progress
-from ferkit.core.errors import DataError, ImageError, TrainingError
+from ferkit.core.console import progress
+from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
-from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.split import holdout
-from ferkit.faces.cropping import FaceCropper, fit_to
+from ferkit.embedder.settings import resize_crops
+from ferkit.faces.cropping import FaceCropper
+from ferkit.faces.reading import read_crops
 
 LEAST_PER_CLASS = 2
 
@@ -99,6 +100,8 @@ def check_classes(train_y: np.ndarray, validation_y: np.ndarray, labels: LabelSe
             )
 
 
+logger = logging.getLogger(__name__)
+
 MEMORY_SHARE = 0.5
 """Part of the free memory that decoded images may take; the network needs the rest."""
 CACHES = ("auto", "memory", "disk")
@@ -123,16 +126,6 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.images)
 
-    def rows(self, index: np.ndarray) -> "Pixels":
-        """The images of these row numbers."""
-        return Pixels(self.images[index], self.y[index], tuple(self.paths[i] for i in index))
-
-
-def from_crops(crops: np.ndarray, y: np.ndarray, color: str) -> Pixels:
-    """Pixels of arrays in memory: uint8 RGB ``crops`` (n, H, W, 3) and class numbers ``y`` (n,)."""
-    images = np.stack([_channels(crop, color) for crop in crops]) if len(crops) else crops[..., :1]
-    return Pixels(images, np.asarray(y, np.int64), tuple(f"{i:07d}" for i in range(len(crops))))
-
 
 def load_pixels(
     dataset: Dataset,
@@ -142,7 +135,7 @@ def load_pixels(
     *,
     cache: str = "auto",
     cache_file: Path | None = None,
-    progress: Progress | None = None,
+    doing: str = "reading",
 ) -> Pixels:
     """Decode and crop all samples, in threads, in their order.
 
@@ -154,7 +147,7 @@ def load_pixels(
         cache: ``memory``, ``disk`` (``cache_file``), or ``auto``: memory where at most half of what is free
             suffices.
         cache_file: a ``.npy`` file to write where the disk is used.
-        progress: is told of every image.
+        doing: what the progress says.
 
     Raises:
         DataError: no image could be read.
@@ -164,24 +157,29 @@ def load_pixels(
     shape = (len(dataset), height, width, 1 if color == "gray" else 3)
     images = _allocate(shape, cache, cache_file)
     number = {name: i for i, name in enumerate(names)}
-    kept: list[Sample] = []
+    y: list[int] = []
+    paths: list[str] = []
     failures: list[tuple[str, str]] = []
-    if progress is not None:
-        progress.start(len(dataset))
-    for sample, result in _decoded(dataset, cropper, color):
-        if isinstance(result, str):
-            failures.append((sample.path, result))
-        else:
-            images[len(kept)] = result
-            kept.append(sample)
-        if progress is not None:
-            progress.update(1, failures=isinstance(result, str))
-    if not kept:
+    n_whole = 0
+    with progress(doing, len(dataset)) as shown:
+        for image in read_crops(dataset.source, dataset.samples, cropper):
+            if image.error is not None:
+                failures.append((image.sample.path, image.error))
+            else:
+                rgb = image.found.rgb[0]
+                gray = color == "gray"
+                images[len(paths)] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None] if gray else rgb
+                y.append(number[image.sample.label or ""])
+                paths.append(image.sample.path)
+                n_whole += image.found.whole and cropper.settings.detector != "none"
+            shown.update(1, failures=image.error is not None)
+    if n_whole:
+        logger.info(f"{n_whole} images without a face were taken whole")
+    if not paths:
         raise DataError(
             f"none of the {len(dataset)} images of {dataset.root} could be read; first: {failures[0][1]}"
         )
-    y = np.array([number[sample.label or ""] for sample in kept], np.int64)
-    return Pixels(images[: len(kept)], y, tuple(sample.path for sample in kept), tuple(failures))
+    return Pixels(images[: len(paths)], np.array(y, np.int64), tuple(paths), tuple(failures))
 
 
 def free_memory() -> int:
@@ -221,32 +219,6 @@ def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np
             f"({error.strerror}); "
             "make room, or use a smaller --input-size or --color gray"
         ) from None
-
-
-def _decoded(dataset: Dataset, cropper: FaceCropper, color: str) -> Iterator[tuple[Sample, np.ndarray | str]]:
-    workers = os.cpu_count() or 1
-
-    def load(sample: Sample) -> np.ndarray | str:
-        try:
-            return _channels(cropper.largest(dataset.read(sample), sample.box).rgb, color)
-        except ImageError as error:
-            return str(error)
-        except OSError as error:
-            return f"cannot be read: {error.strerror or error}"
-
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[Sample, Future[np.ndarray | str]]] = deque()
-        for sample in dataset.samples:
-            waiting.append((sample, pool.submit(load, sample)))
-            if len(waiting) >= 32 * workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
-
-
-def _channels(rgb: np.ndarray, color: str) -> np.ndarray:
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None] if color == "gray" else rgb
 
 
 TEACHER_BATCH = 64
@@ -298,12 +270,8 @@ def teacher_opinion(teacher: ExpressionClassifier, images: np.ndarray, labels: L
     order = [teacher.labels.names.index(name) for name in labels.names]
     proba = np.empty((len(images), len(labels)), np.float32)
     for start in range(0, len(images), TEACHER_BATCH):
-        crops = np.stack(
-            [
-                fit_to(np.repeat(i, 3 // i.shape[2], axis=2), teacher.input_size_wh)
-                for i in images[start : start + TEACHER_BATCH]
-            ]
-        )
+        batch = images[start : start + TEACHER_BATCH]
+        crops = resize_crops(np.repeat(batch, 3 // batch.shape[3], axis=3), teacher.input_size_wh)
         both = teacher.predict_proba(crops) + teacher.predict_proba(np.ascontiguousarray(crops[:, :, ::-1]))
         proba[start : start + TEACHER_BATCH] = both[:, order] / 2
     return proba

@@ -15,6 +15,8 @@ from ferkit.classifiers.model import read_model
 from ferkit.core.errors import DependencyError, ModelError
 from ferkit.core.files import write_atomically
 from ferkit.datasets.dataset import Dataset
+from ferkit.faces.cropping import cropping_as_trained
+from ferkit.faces.reading import some_crops
 
 FORMATS = ("onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8")
 SUFFIXES = {
@@ -32,8 +34,7 @@ def convert_model(
     model: Path,
     fmt: str,
     target: Path,
-    *,
-    calibration: Callable[[int, tuple[int, int]], np.ndarray] | None = None,
+    dataset: Dataset | None = None,
 ) -> Path:
     """Write the network of ``model`` to ``target``.
 
@@ -43,8 +44,7 @@ def convert_model(
         model: folder of a model that ``fer finetune`` made.
         fmt: one of :data:`FORMATS`.
         target: file, or folder for ``saved-model``, to make.
-        calibration: for ``tflite-int8``: gives up to so many uint8 RGB crops (n, H, W, 3) of the given size
-            (width, height), such as the training saw.
+        dataset: for ``tflite-int8``: images such as the training saw, cropped as they were there.
 
     Returns:
         ``target``.
@@ -53,15 +53,15 @@ def convert_model(
         ModelError: the model has no network, the target exists, or the format does not reproduce the network.
         DependencyError: a package that the format needs is not installed.
     """
-    artifact = read_model(model)
+    found = read_model(model)
     if fmt not in FORMATS:
         raise ModelError(f"expected one of {', '.join(FORMATS)} as format, found {fmt!r}")
-    if NETWORK_KERAS not in artifact.files:
-        raise ModelError(f"{model} is of kind {artifact.record.kind} and has no Keras network to convert")
+    if NETWORK_KERAS not in found.files:
+        raise ModelError(f"{model} is of kind {found.kind} and has no Keras network to convert")
     if target.exists():
         raise ModelError(f"{target} exists; choose another place or remove it")
     if fmt in ("onnx", "keras"):
-        content = artifact.file(NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS).read_bytes()
+        content = found.file(NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS).read_bytes()
         write_atomically(target, lambda file: file.write(content))
         return target
 
@@ -70,43 +70,36 @@ def convert_model(
     open_keras()
     import keras
 
-    network = keras.saving.load_model(artifact.file(NETWORK_KERAS), compile=False)
+    network = keras.saving.load_model(found.file(NETWORK_KERAS), compile=False)
     if fmt == "saved-model":
         to_saved_model(network, target)
         return target
     if fmt == "h5":
-        content = to_h5(network)
+        content = to_keras(network, ".h5")
     elif fmt == "tflite":
         content = to_tflite(network)
     else:
-        if calibration is None:
+        if dataset is None:
             raise ModelError(
                 "tflite-int8 needs images to find its ranges by; give --data with some of the training's"
             )
-        width, height = artifact.record.input_size_wh
-        content = to_tflite(network, calibration(CALIBRATION_IMAGES, (width, height)).astype(np.float32))
+        spread = np.unique(np.linspace(0, len(dataset) - 1, CALIBRATION_IMAGES).astype(int))
+        cropper = cropping_as_trained(found.crops, dataset=dataset).cropper(found)
+        images = some_crops(dataset.source, (dataset.samples[i] for i in spread), cropper, CALIBRATION_IMAGES)
+        if not images:
+            raise ModelError(f"none of the images of {dataset.root} can be read")
+        crops = np.concatenate([image.found.rgb for image in images])
+        content = to_tflite(network, crops.astype(np.float32))
     write_atomically(target, lambda file: file.write(content))
     return target
-
-
-def calibration_crops(dataset: Dataset, n: int, size_wh: tuple[int, int]) -> np.ndarray:
-    """Up to ``n`` images, spread evenly over the data set, as uint8 crops (m, H, W, 3).
-
-    Raises:
-        DataError: one of them cannot be read.
-    """
-    from ferkit.faces.cropping import fit_to
-
-    index = np.unique(np.linspace(0, len(dataset) - 1, n).astype(int))
-    return np.stack([fit_to(dataset.read(dataset.samples[i]), size_wh) for i in index])
 
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that counts as rounding, for float formats."""
 
 
-def to_keras(network: keras.Model) -> bytes:
-    """The ``.keras`` file of a network, read back and compared.
+def to_keras(network: keras.Model, suffix: str = ".keras") -> bytes:
+    """The ``.keras`` file of a network, or the older ``.h5``, which TensorFlow 2 reads; read back and compared.
 
     Raises:
         ModelError: what was read back gives other probabilities.
@@ -115,16 +108,7 @@ def to_keras(network: keras.Model) -> bytes:
     def run(path: Path, images: np.ndarray) -> np.ndarray:
         return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
 
-    return _exported(network, "network.keras", lambda path: network.save(path), run)
-
-
-def to_h5(network: keras.Model) -> bytes:
-    """The older ``.h5`` file, which TensorFlow 2 reads. Raises like :func:`to_keras`."""
-
-    def run(path: Path, images: np.ndarray) -> np.ndarray:
-        return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
-
-    return _exported(network, "network.h5", lambda path: network.save(path), run)
+    return _exported(network, f"network{suffix}", lambda path: network.save(path), run)
 
 
 def to_onnx(network: keras.Model) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.model import ModelArtifact, ModelRecord, write_model
+from ferkit.classifiers.model import Model, ModelRecord, write_model
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import check_crops
@@ -82,7 +82,7 @@ def save_network_model(
     *,
     flip: bool = False,
     overwrite: bool = False,
-) -> ModelArtifact:
+) -> Model:
     """Write a network as a model folder.
 
     Args:
@@ -105,7 +105,7 @@ def save_network_model(
 
 
 def load_network_classifier(
-    artifact: ModelArtifact, *, weights: Path | None = None, threads: int | None = None
+    model: Model, *, weights: Path | None = None, threads: int | None = None
 ) -> NetworkClassifier:
     """Open a model of kind ``network``; it carries its weights, so that ``weights`` has no meaning here.
 
@@ -113,11 +113,11 @@ def load_network_classifier(
         ModelError: the file is no such network.
     """
     if weights is not None:
-        raise ModelError(f"{artifact.folder} is a network and carries its own weights; leave --weights out")
+        raise ModelError(f"{model.folder} is a network and carries its own weights; leave --weights out")
     return NetworkClassifier(
-        artifact.file(NETWORK_ONNX).read_bytes(),
-        artifact.labels,
-        flip=bool(artifact.record.parts.get("flip", False)),
+        model.file(NETWORK_ONNX).read_bytes(),
+        model.labels,
+        flip=bool(model.record.parts.get("flip", False)),
         threads=threads,
     )
 

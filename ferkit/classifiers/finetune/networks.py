@@ -46,6 +46,38 @@ def baseline_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
     return keras.Model(images, x, name="backbone")
 
 
+SMALL_RESNET_WIDTH = 48
+SMALL_RESNET_FEATURES = 4 * SMALL_RESNET_WIDTH
+
+
+def small_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
+    """Maps of (H/8, W/8, 192) from images (H, W, C) of about -2..2; 0.65 million weights."""
+    images = keras.Input(input_shape)
+    x = convolution(images, SMALL_RESNET_WIDTH, "stem", kernel=5, strides=2)
+    x = _residual(x, SMALL_RESNET_WIDTH, "stage1")
+    for i, width in enumerate((2 * SMALL_RESNET_WIDTH, SMALL_RESNET_FEATURES), start=2):
+        x = layers.MaxPooling2D(2, padding="same", name=f"stage{i}_pool")(x)
+        x = convolution(x, width, f"stage{i}_widen")
+        x = _residual(x, width, f"stage{i}")
+    return keras.Model(images, x, name="backbone")
+
+
+def _residual(x: Any, width: int, name: str) -> Any:
+    y = convolution(x, width, name, relu=False)
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+def convolution(
+    x: Any, width: int, name: str, kernel: int = 3, strides: int = 1, *, relu: bool = True
+) -> Any:
+    """Convolution, batch normalisation and, as a rule, ReLU."""
+    x = layers.Conv2D(
+        width, kernel, strides, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
 VGG_WIDTHS = (64, 128, 256, 512)
 VGG_FEATURES = VGG_WIDTHS[-1]
 
@@ -59,46 +91,9 @@ def vgg48(input_shape: tuple[int, int, int]) -> keras.Model:
     images = x = keras.Input(input_shape)
     for block, width in enumerate(VGG_WIDTHS, start=1):
         for i in (1, 2):
-            name = f"block{block}_{i}"
-            x = layers.Conv2D(
-                width, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-            )(x)
-            x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
-            x = layers.ReLU(name=f"{name}_relu")(x)
+            x = convolution(x, width, f"block{block}_{i}")
         x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
     return keras.Model(images, x, name="backbone")
-
-
-SMALL_RESNET_WIDTH = 48
-SMALL_RESNET_FEATURES = 4 * SMALL_RESNET_WIDTH
-
-
-def small_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
-    """Maps of (H/8, W/8, 192) from images (H, W, C) of about -2..2; 0.65 million weights."""
-    images = keras.Input(input_shape)
-    x = _convolution(images, SMALL_RESNET_WIDTH, "stem", kernel=5, strides=2)
-    x = _residual(x, SMALL_RESNET_WIDTH, "stage1")
-    for i, width in enumerate((2 * SMALL_RESNET_WIDTH, SMALL_RESNET_FEATURES), start=2):
-        x = layers.MaxPooling2D(2, padding="same", name=f"stage{i}_pool")(x)
-        x = _convolution(x, width, f"stage{i}_widen")
-        x = _residual(x, width, f"stage{i}")
-    return keras.Model(images, x, name="backbone")
-
-
-def _convolution(x: Any, width: int, name: str, kernel: int = 3, strides: int = 1) -> Any:
-    x = layers.Conv2D(
-        width, kernel, strides, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )(x)
-    x = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _residual(x: Any, width: int, name: str) -> Any:
-    y = layers.Conv2D(
-        width, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )(x)
-    y = layers.BatchNormalization(momentum=0.95, name=f"{name}_bn")(y)
-    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

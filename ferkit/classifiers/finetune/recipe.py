@@ -164,21 +164,10 @@ class AugmentationSettings:
     cutmix_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "shift",
-            "zoom",
-            "brightness",
-            "contrast",
-            "hue",
-            "saturation",
-            "erase",
-            "randaugment_magnitude",
-        ):
-            _check_range(name, getattr(self, name), 0, 1)
-        for name in ("mixup_probability", "cutmix_probability"):
-            _check_range(name, getattr(self, name), 0, 1)
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            _check_range(name, getattr(self, name), 1e-3, 1)
+        for f in dataclasses.fields(self):
+            if f.name not in ("flip", "rotate", "noise", "randaugment"):
+                least = 1e-3 if f.name.endswith("_alpha") else 0
+                _check_range(f.name, getattr(self, f.name), least, 1)
         if self.mixup_probability + self.cutmix_probability > 1:
             raise TrainingError("expected mixup_probability and cutmix_probability to add up to at most 1")
 
@@ -329,8 +318,6 @@ class RunOptions:
         flip: average with the mirrored image when predicting.
         restart: drop the checkpoint of an earlier run.
         overwrite: replace a finished model of the same name.
-        tensorboard: write logs for TensorBoard too.
-        quiet: no live progress.
     """
 
     model: Path
@@ -344,8 +331,6 @@ class RunOptions:
     flip: bool = False
     restart: bool = False
     overwrite: bool = False
-    tensorboard: bool = False
-    quiet: bool = False
 
 
 def recipe_names() -> list[str]:

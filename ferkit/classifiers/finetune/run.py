@@ -1,7 +1,7 @@
 """``fer finetune`` as one function: images in, a trained and exported model folder out."""
 
 import hashlib
-from collections.abc import Callable
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,30 @@ import numpy as np
 from ferkit.classifiers.finetune.data import Pixels, TrainVal, check_classes, divide, load_pixels
 from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX, save_network_model
 from ferkit.classifiers.finetune.recipe import RecipeSettings, RunOptions
-from ferkit.classifiers.model import ModelArtifact, ModelRecord, load_classifier
-from ferkit.core.console import Progress
+from ferkit.classifiers.model import Model, ModelRecord, read_model
 from ferkit.core.errors import DataError, ModelError, TrainingError
-from ferkit.core.files import exclusive_lock, file_sha256
+from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.dataset import Dataset
-from ferkit.faces.cropping import CropOptions, FaceCropper, resolve_cropping
-from ferkit.faces.detectors import open_detector
+from ferkit.faces.cropping import Cropping, FaceCropper, resolve_cropping
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(
     dataset: Dataset,
     recipe: RecipeSettings,
-    crop: CropOptions,
+    asked: Cropping,
     options: RunOptions,
-    *,
-    say: Callable[[str], object],
-    say_epoch: Callable[[str], object] | None = None,
-) -> ModelArtifact:
+) -> Model:
     """Train as the recipe says, going on where an interrupted run stopped, and write the best epoch as a
     model.
 
     Args:
         dataset: labelled images.
         recipe: what to do.
-        crop: how faces are taken out of them.
+        asked: how faces are taken out of them.
         options: where to, and what else.
-        say: takes sentences for the user.
-        say_epoch: takes one line an epoch; by default a live line on standard error.
 
     Raises:
         DataError: the images cannot be learnt from; the message says why.
@@ -57,24 +52,19 @@ def finetune(
 
     parts = divide(dataset, options)
     height, width, _ = input_shape(recipe.network)
-    cropping = resolve_cropping(parts.train, crop)
-    say(cropping.reason)
-    cropper = FaceCropper(
-        cropping.settings,
-        lambda: open_detector(cropping.settings.detector, cropping.weights),
-        (width, height),
-        "stretch",
-    )
+    cropping = resolve_cropping(parts.train, asked)
+    logger.info(cropping.reason)
+    cropper = FaceCropper(cropping.settings, cropping.open_detector, (width, height), "stretch")
     with exclusive_lock(options.work / "lock", "training in"):
         if options.restart:
             clear(options.work)
-        train = _pixels(parts.train, "train", parts.labels, cropper, recipe, options, say)
-        validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options, say)
+        train = _pixels(parts.train, "train", parts.labels, cropper, recipe, options)
+        validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options)
         check_classes(train.y, validation.y, parts.labels)
         settings = {
             "recipe": asdict(recipe),
             "labels": list(parts.labels.names),
-            "faces": asdict(cropping.settings),
+            "faces": settings_dict(cropping.settings),
             "train": digest(train),
             "validation": digest(validation),
             "votes": _sha256(options.votes),
@@ -85,7 +75,8 @@ def finetune(
             kind="network",
             labels=parts.labels.names,
             input_size_wh=(width, height),
-            faces=asdict(cropping.settings),
+            faces=settings_dict(cropping.settings),
+            crops=cropping.kind,
             data={
                 "name": dataset.name,
                 "digest": settings["train"],
@@ -100,9 +91,7 @@ def finetune(
             seeds={"run": recipe.seed},
             licence=_licence(recipe),
         )
-        return train_and_save(
-            train, targets, validation, recipe, record, options, settings, say=say, say_epoch=say_epoch
-        )
+        return train_and_save(train, targets, validation, recipe, record, options, settings)
 
 
 def train_and_save(
@@ -113,10 +102,7 @@ def train_and_save(
     record: ModelRecord,
     options: RunOptions,
     settings: dict[str, Any],
-    *,
-    say: Callable[[str], object],
-    say_epoch: Callable[[str], object] | None = None,
-) -> ModelArtifact:
+) -> Model:
     """The part after the images are read; see :func:`finetune`."""
     import keras
 
@@ -128,15 +114,15 @@ def train_and_save(
     k = len(record.labels)
     keras.utils.set_random_seed(recipe.seed)
     core = build_core(recipe.network, k, recipe.precision)
-    say(f"network: {recipe.network.backbone}, {core.count_params():,} weights, on {keras.backend.backend()}")
+    logger.info(
+        f"network: {recipe.network.backbone}, {core.count_params():,} weights, on {keras.backend.backend()}"
+    )
     result = run_recipe(
         core,
         recipe,
         TrainingData(train, targets, validation),
         options.work,
         settings,
-        say=say_epoch,
-        tensorboard=options.tensorboard,
     )
     network = whole_network(core, recipe.network, k)
     files = {NETWORK_ONNX: to_onnx(network), NETWORK_KERAS: to_keras(network)}
@@ -166,7 +152,7 @@ def train_and_save(
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run left in its work folder; logs for TensorBoard stay."""
+    """Remove what a run left in its work folder."""
     from ferkit.classifiers.finetune.training import BEST, CHECKPOINT
 
     for name in (CHECKPOINT, BEST, "history.csv", "curves.png", "train.npy", "validation.npy"):
@@ -189,22 +175,20 @@ def _pixels(
     cropper: FaceCropper,
     recipe: RecipeSettings,
     options: RunOptions,
-    say: Callable[[str], object],
 ) -> Pixels:
-    with Progress(f"reading {part}", quiet=options.quiet) as progress:
-        pixels = load_pixels(
-            dataset,
-            labels.names,
-            cropper,
-            recipe.network.color,
-            cache=options.cache,
-            cache_file=options.work / f"{part}.npy",
-            progress=progress,
-        )
+    pixels = load_pixels(
+        dataset,
+        labels.names,
+        cropper,
+        recipe.network.color,
+        cache=options.cache,
+        cache_file=options.work / f"{part}.npy",
+        doing=f"reading {part}",
+    )
     for path, reason in pixels.failures[:5]:
-        say(f"  left out: {path}: {reason}")
+        logger.info(f"  left out: {path}: {reason}")
     if len(pixels.failures) > 5:
-        say(f"  … and {len(pixels.failures) - 5} more")
+        logger.info(f"  … and {len(pixels.failures) - 5} more")
     return pixels
 
 
@@ -216,7 +200,7 @@ def _targets(
     soft = read_votes(options.votes, train.paths, parts.labels) if options.votes else None
     teacher = None
     if options.teacher is not None:
-        teacher = teacher_opinion(load_classifier(options.teacher), train.images, parts.labels)
+        teacher = teacher_opinion(read_model(options.teacher).classifier, train.images, parts.labels)
     return training_targets(train.y, len(parts.labels), recipe.loss, soft, teacher)
 
 

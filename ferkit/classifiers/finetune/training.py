@@ -7,12 +7,13 @@ All of them see the run's record (:class:`Run`); only :class:`Validation` adds t
 find the epoch's row there.
 """
 
+import contextlib
 import json
+import logging
 import math
-import sys
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -40,7 +41,8 @@ from ferkit.classifiers.finetune.recipe import (
     StageSettings,
     devices_sharing,
 )
-from ferkit.core.errors import DependencyError, SettingsMismatchError, TrainingError
+from ferkit.core.console import Progress, progress
+from ferkit.core.errors import SettingsMismatchError, TrainingError
 from ferkit.core.files import differing_keys, write_atomically
 
 CHECKPOINT = "checkpoint.npz"
@@ -259,12 +261,20 @@ class Run:
         return of_stage(self.history, self.stage)
 
 
-class EpochStart(keras.callbacks.Callback):
+class RunCallback(keras.callbacks.Callback):
+    """A callback that sees the run's record."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+
+class EpochStart(RunCallback):
     """Sets the order of the images and the learning rate."""
 
     def __init__(self, run: Run, batches: TrainingBatches) -> None:
-        super().__init__()
-        self._run, self._batches = run, batches
+        super().__init__(run)
+        self._batches = batches
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._batches.start_epoch(len(self._run.history))
@@ -272,36 +282,30 @@ class EpochStart(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = rate
 
 
-class NanStop(keras.callbacks.Callback):
+class NanStop(RunCallback):
     """Ends the training when the loss is not a number; what was kept before stays."""
 
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-        self._looked = 0.0
+    _looked = 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
             self._looked = time.monotonic()
-            self._look(logs)
+            self.on_epoch_end(0, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._look(logs)
-
-    def _look(self, logs: dict[str, Any] | None) -> None:
         if logs and not math.isfinite(float(logs["loss"])):
             self._run.stopped_by_nan = True
             self.model.stop_training = True
 
 
-class Validation(keras.callbacks.Callback):
+class Validation(RunCallback):
     """Measures the validation images, never augmented, with the averaged weights where there are such; keeps
     the best.
     """
 
     def __init__(self, run: Run, core: keras.Model, pixels: Pixels, batches: TrainingBatches) -> None:
-        super().__init__()
-        self._run, self._core, self._pixels, self._batches = run, core, pixels, batches
+        super().__init__(run)
+        self._core, self._pixels, self._batches = core, pixels, batches
         self._began = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -344,37 +348,25 @@ class Validation(keras.callbacks.Callback):
             self._core.set_weights(current)
 
 
-class EarlyStopping(keras.callbacks.Callback):
-    """Ends the stage when the record says so."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if is_finished(self._run.stage_settings, self._run.stage_history, self._run.recipe.monitor):
-            self.model.stop_training = True
-
-
-class Checkpointing(keras.callbacks.Callback):
-    """Saves everything that the next epoch depends on."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
+class EpochEnd(RunCallback):
+    """Saves everything that the next epoch depends on, then the figures for people; ends a stage that is finished."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         run = self._run
-        if run.stopped_by_nan:
-            return
-        state = Checkpoint(
-            settings=run.settings,
-            history=tuple(run.history),
-            stage=run.stage,
-            variables=arrays(self.model.variables),
-            optimizer=arrays(self.model.optimizer.variables),
-        )
-        save_checkpoint(run.folder, state)
+        if not run.stopped_by_nan:
+            state = Checkpoint(
+                settings=run.settings,
+                history=tuple(run.history),
+                stage=run.stage,
+                variables=arrays(self.model.variables),
+                optimizer=arrays(self.model.optimizer.variables),
+            )
+            save_checkpoint(run.folder, state)
+        if is_finished(run.stage_settings, run.stage_history, run.recipe.monitor):
+            self.model.stop_training = True
+        if run.history:
+            write_csv(run.folder / "history.csv", run.history)
+            plot_curves(run.folder / "curves.png", run.history, run.recipe.monitor)
 
 
 def predict_log_probabilities(core: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -408,90 +400,33 @@ def arrays(variables: list[Any]) -> tuple[np.ndarray, ...]:
     return tuple(np.array(keras.ops.convert_to_numpy(variable)) for variable in variables)
 
 
-class Logs(keras.callbacks.Callback):
-    """Writes ``history.csv`` and ``curves.png``."""
+logger = logging.getLogger(__name__)
+
+
+class LiveLine(RunCallback):
+    """Shows how far an epoch is, and logs one line when it ends."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._run.history:
-            write_csv(self._run.folder / "history.csv", self._run.history)
-            plot_curves(self._run.folder / "curves.png", self._run.history, self._run.recipe.monitor)
-
-
-class TensorBoardLog(keras.callbacks.Callback):
-    """Writes the record's rows for TensorBoard."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-        self._writer: Any = None
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise DependencyError(
-                "logs for TensorBoard need tensorboardX: pip install tensorboardX"
-            ) from None
-        self._writer = SummaryWriter(str(self._run.folder / "tensorboard"))
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._run.history:
-            return
-        for name, value in asdict(self._run.history[-1]).items():
-            if name not in ("epoch", "stage"):
-                self._writer.add_scalar(name, value, self._run.history[-1].epoch)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._writer.close()
-
-
-class LiveLine(keras.callbacks.Callback):
-    """One line on a terminal, renewed as the run goes on; one line an epoch elsewhere."""
-
-    def __init__(self, run: Run, say: Callable[[str], object] | None = None) -> None:
-        super().__init__()
-        self._run, self._say = run, say
-        self._bar: Any = None
+        super().__init__(run)
         self._total = sum(stage.epochs for stage in run.recipe.stages)
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._say is None and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self.params["steps"], unit=" steps", dynamic_ncols=True, leave=False)
+        self._open = contextlib.ExitStack()
+        self._shown: Progress | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.reset()
-            self._bar.set_description_str(f"epoch {len(self._run.history) + 1}/{self._total}", refresh=False)
+        doing = f"epoch {len(self._run.history) + 1}/{self._total}"
+        self._shown = self._open.enter_context(progress(doing, self.params["steps"], unit="steps"))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.update(batch + 1 - self._bar.n)
+        if self._shown is not None:
+            self._shown.update(1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._run.stopped_by_nan or not self._run.history:
-            return
-        line = describe_epoch(self._run.history, self._run.recipe.monitor, self._total)
-        if self._bar is not None:
-            self._bar.set_postfix_str(line.partition(": ")[2])
-        elif self._say is not None:
-            self._say(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        self._open.close()
+        if self._run.history and not self._run.stopped_by_nan:
+            logger.info(describe_epoch(self._run.history, self._run.recipe.monitor, self._total))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-            if self._run.history:
-                print(
-                    describe_epoch(self._run.history, self._run.recipe.monitor, self._total), file=sys.stderr
-                )
+        self._open.close()
 
 
 def describe_epoch(history: list[EpochRecord], monitor: str, total: int) -> str:
@@ -545,9 +480,6 @@ def train(
     data: TrainingData,
     folder: Path,
     settings: dict[str, Any],
-    *,
-    say: Callable[[str], object] | None = None,
-    tensorboard: bool = False,
 ) -> TrainingResult:
     """Train ``core`` in place, going on where ``folder`` holds a checkpoint.
 
@@ -557,8 +489,6 @@ def train(
         data: what with.
         folder: of the run's files.
         settings: all that a checkpoint must agree in.
-        say: takes one line an epoch; by default a live line on standard error.
-        tensorboard: also write logs for TensorBoard into ``folder/tensorboard``.
 
     Raises:
         SettingsMismatchError: the checkpoint was made with other settings.
@@ -595,14 +525,14 @@ def train(
         if done and saved is not None:
             _restore(objective.variables, saved.variables)
             _restore(objective.optimizer.variables, saved.optimizer)
-        _fit(
-            objective,
-            batches,
-            stage.epochs,
-            done,
-            _callbacks(run, core, data, batches, say, tensorboard),
-            recipe,
-        )
+        around = [
+            EpochStart(run, batches),
+            NanStop(run),
+            Validation(run, core, data.validation, batches),
+            EpochEnd(run),
+            LiveLine(run),
+        ]
+        _fit(objective, batches, stage.epochs, done, around, recipe.batch_size)
         if run.stopped_by_nan:
             break
     best = best_record(run.history, recipe.monitor)
@@ -665,40 +595,16 @@ def optimizer_of(settings: OptimizerSettings, rate: float) -> keras.optimizers.O
     return optimizer
 
 
-def _callbacks(
-    run: Run,
-    core: keras.Model,
-    data: TrainingData,
-    batches: TrainingBatches,
-    say: Callable[[str], object] | None,
-    tensorboard: bool,
-) -> list[keras.callbacks.Callback]:
-    found = [
-        EpochStart(run, batches),
-        NanStop(run),
-        Validation(run, core, data.validation, batches),
-        Checkpointing(run),
-        EarlyStopping(run),
-        Logs(run),
-        LiveLine(run, say),
-    ]
-    if tensorboard:
-        found.append(TensorBoardLog(run))
-    return found
-
-
 def _fit(
     objective: LossModel,
     batches: TrainingBatches,
     epochs: int,
     done: int,
-    with_callbacks: list[keras.callbacks.Callback],
-    recipe: RecipeSettings,
+    around: list[keras.callbacks.Callback],
+    batch_size: int,
 ) -> None:
     try:
-        objective.fit(
-            batches, epochs=epochs, initial_epoch=done, callbacks=with_callbacks, verbose=0, shuffle=False
-        )
+        objective.fit(batches, epochs=epochs, initial_epoch=done, callbacks=around, verbose=0, shuffle=False)
     except Exception as error:
         # MemoryError, or what the backends call it: ResourceExhaustedError, XlaRuntimeError,
         # OutOfMemoryError.
@@ -706,7 +612,7 @@ def _fit(
             word in str(error) for word in ("OOM", "RESOURCE_EXHAUSTED", "out of memory")
         ):
             raise TrainingError(
-                f"the memory is too small for batches of {recipe.batch_size}; use a smaller --batch-size or "
+                f"the memory is too small for batches of {batch_size}; use a smaller --batch-size or "
                 "--input-size, or --cache disk"
             ) from None
         raise

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ferkit.classifiers.finetune import export
-from ferkit.classifiers.finetune.export import FORMATS, calibration_crops, convert_model
+from ferkit.classifiers.finetune.export import FORMATS, convert_model
 from ferkit.classifiers.finetune.network_model import NetworkClassifier, save_network_model
 from ferkit.classifiers.finetune.networks import build_core, whole_network
 from ferkit.classifiers.finetune.recipe import NetworkSettings
@@ -124,7 +124,7 @@ def test_int8_needs_images_and_is_smaller(
         model,
         "tflite-int8",
         tmp_path / "small.tflite",
-        calibration=lambda n, wh: calibration_crops(dataset, n, wh),
+        dataset=dataset,
     )
     large = convert_model(model, "tflite", tmp_path / "large.tflite")
     assert small.stat().st_size < 0.45 * large.stat().st_size

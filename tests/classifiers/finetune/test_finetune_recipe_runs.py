@@ -12,7 +12,7 @@ from ferkit.classifiers.finetune.recipe import RunOptions, StageSettings, load_r
 from ferkit.classifiers.finetune.run import finetune
 from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.datasets.load import load_dataset
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
 
 # The large networks take a quarter of a minute to trace each time: of their stages one is enough.
 STAGES = {"teasing": 2, "interview": 2, "aihub": 1, "vgg": 1, "vgg-transfer": 2}
@@ -39,8 +39,7 @@ def test_a_recipe_runs_and_its_export_agrees_with_keras(
         recipe = replace(recipe, sampling=replace(recipe.sampling, target_per_class=8))
     model = tmp_path / "model"
     finetune(
-        data, recipe, CropOptions("none"), RunOptions(model=model, work=tmp_path / "work", quiet=True),
-        say=lambda line: None, say_epoch=lambda line: None,
+        data, recipe, Cropping.ask("none"), RunOptions(model=model, work=tmp_path / "work"),
     )  # fmt: skip
     crops = np.stack([np.asarray(data.read(sample)) for sample in data.samples[:5]])
     crops = np.stack([np.kron(crop, np.ones((2, 2, 1), np.uint8))[:32, :32] for crop in crops])

@@ -16,7 +16,8 @@ from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.core.errors import DataError, FerkitError, ModelError, TrainingError
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.load import load_dataset
-from ferkit.faces.cropping import CropOptions
+from ferkit.faces.cropping import Cropping
+from tests.classifiers.finetune.heard import heard
 
 RECIPE = RecipeSettings(
     network=NetworkSettings(backbone="plain", input_size_wh=(24, 24)),
@@ -28,16 +29,13 @@ Write = Callable[..., Path]
 
 
 def options(tmp_path: Path, **changes: object) -> RunOptions:
-    values = {"model": tmp_path / "models" / "net", "work": tmp_path / "work", "quiet": True, **changes}
+    values = {"model": tmp_path / "models" / "net", "work": tmp_path / "work", **changes}
     return RunOptions(**values)  # type: ignore[arg-type]
 
 
 def run(data: Path, tmp_path: Path, recipe: RecipeSettings = RECIPE, **changes: object) -> list[str]:
-    said: list[str] = []
-    finetune(
-        load_dataset(data), recipe, CropOptions("none"), options(tmp_path, **changes), say=said.append,
-        say_epoch=said.append,
-    )  # fmt: skip
+    with heard() as said:
+        finetune(load_dataset(data), recipe, Cropping.ask("none"), options(tmp_path, **changes))
     return said
 
 

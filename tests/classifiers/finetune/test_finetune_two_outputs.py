@@ -1,5 +1,8 @@
 """A run's network becomes one graph with probabilities and embedding, and computes what it promises."""
 
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import onnxruntime as ort
@@ -8,8 +11,10 @@ import pytest
 from ferkit.classifiers.finetune.export import to_onnx
 from ferkit.classifiers.finetune.networks import build_core, whole_network
 from ferkit.classifiers.finetune.recipe import NetworkSettings
-from ferkit.classifiers.finetune.two_outputs import LastLayer, Light, with_embedding
 from ferkit.core.errors import ModelError
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+from two_outputs import LastLayer, Light, with_embedding
 
 SETTINGS = NetworkSettings(backbone="plain", input_size_wh=(24, 24))
 CROPS = np.random.default_rng(0).uniform(0, 255, (4, 24, 24, 3)).astype(np.float32)

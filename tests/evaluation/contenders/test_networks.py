@@ -11,8 +11,8 @@ from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
 from ferkit.evaluation.summary import best_of, format_summary
-from ferkit.faces.cropping import CropOptions
-from tests.evaluation.faces import PERSON, QUIET, compared
+from ferkit.faces.cropping import Cropping
+from tests.evaluation.faces import PERSON, compared
 
 
 def fitted(root: Path, folder: Path, seed: int = 0) -> Path:
@@ -21,10 +21,8 @@ def fitted(root: Path, folder: Path, seed: int = 0) -> Path:
     store, _ = embed_dataset(
         read_folder(root, PERSON),
         open_embedder("raw"),
-        CropOptions("none"),
+        Cropping.ask("none"),
         options,
-        progress=QUIET,
-        say=lambda _: None,
     )
     table = store.load().labelled()
     result = fit_held_out(table, head_settings("logistic"), SplitSettings(seed=seed))

@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ferkit.core.console import Progress
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.formats.load import read_annotated
 from ferkit.datasets.synthetic import Identity, paint_face, sample_units
 from ferkit.faces.crop_dataset import CropSummary, crop_dataset
-from ferkit.faces.crop_image import CropSettings
-from ferkit.faces.cropping import FaceSettings
+from ferkit.faces.crop_image import CropRunSettings
+from ferkit.faces.cropping import CropSettings
 
-HAAR = FaceSettings("haar", None, align=False, margin=0.1, faceless="skip")
-MARKED = FaceSettings("none", None, align=False, margin=0.1, faceless="skip")
+HAAR = CropSettings("haar", None, align=False, margin=0.1, no_face="skip")
+MARKED = CropSettings("none", None, align=False, margin=0.1, no_face="skip")
 
 
 def scene(
@@ -42,13 +41,11 @@ def save(path: Path, rgb: np.ndarray, **how: object) -> Path:
 
 
 def crop(
-    source: Path | Annotated, out: Path, faces: FaceSettings = HAAR, *, redo: bool = False, **values
+    source: Path | Annotated, out: Path, faces: CropSettings = HAAR, *, redo: bool = False, **values
 ) -> CropSummary:
     annotated = source if isinstance(source, Annotated) else read_annotated(source)
-    settings = CropSettings(faces=faces, **{"size_wh": (64, 64), **values})
-    return crop_dataset(
-        annotated, out, settings, workers=2, redo=redo, progress=Progress("cropping", quiet=True)
-    )
+    settings = CropRunSettings(faces=faces, **{"size_wh": (64, 64), **values})
+    return crop_dataset(annotated, out, settings, workers=2, redo=redo)
 
 
 def report(out: Path) -> list[dict[str, str]]:

@@ -13,8 +13,8 @@ from scenes import HAAR, MARKED, scene
 
 from ferkit.core.errors import ImageError
 from ferkit.datasets.images import decode_image
-from ferkit.faces.crop_image import CropResult, CropSettings, KnownBoxes, LazyImage, coarsest, crop_image
-from ferkit.faces.cropping import FaceCropper, FaceSettings
+from ferkit.faces.crop_image import CropResult, CropRunSettings, KnownBoxes, LazyImage, coarsest, crop_image
+from ferkit.faces.cropping import CropSettings, FaceCropper
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
 
 TWO = ((90, 110), (230, 120))
@@ -39,12 +39,12 @@ def stored(rgb: np.ndarray, kind: str = "JPEG", orientation: int = 1) -> bytes:
 
 def cut(
     content: bytes,
-    faces: FaceSettings = HAAR,
+    faces: CropSettings = HAAR,
     boxes: tuple = (),
     claimed_wh: tuple[int, int] | None = None,
     **values,
 ) -> list[CropResult]:
-    settings = CropSettings(faces=faces, **{"size_wh": (64, 64), **values})
+    settings = CropRunSettings(faces=faces, **{"size_wh": (64, 64), **values})
     cropper = FaceCropper(faces, HaarDetector, settings.size_wh, "stretch")
     return crop_image(content, KnownBoxes(boxes, claimed_wh), cropper, settings)
 
@@ -179,7 +179,7 @@ def test_images_without_a_face():
     empty = stored(np.full((100, 200, 3), 130, np.uint8))
     (skipped,) = cut(empty)
     assert (str(skipped.outcome.status), skipped.outcome.reason) == ("faceless", "no face found by haar")
-    (whole,) = cut(empty, replace(HAAR, faceless="whole"))
+    (whole,) = cut(empty, replace(HAAR, no_face="whole"))
     assert str(whole.outcome.status) == "whole"
     assert whole.rgb is not None
     assert whole.rgb.shape == (64, 64, 3)
@@ -216,7 +216,7 @@ def test_points_turn_faces_upright_also_where_the_box_is_known(shared: Path):
     photo = decode_image((shared / "media" / "img29.jpg").read_bytes())
     turn = cv2.getRotationMatrix2D((285, 262), 25, 1)
     content = stored(cv2.warpAffine(photo, turn, photo.shape[1::-1], borderMode=cv2.BORDER_REPLICATE))
-    settings = CropSettings(faces=FaceSettings("yunet", "x", align=True, margin=0.1), size_wh=(112, 112))
+    settings = CropRunSettings(faces=CropSettings("yunet", "x", align=True, margin=0.1), size_wh=(112, 112))
     weights = shared / "models" / "face_detection_yunet_640.onnx"
     detector = YuNetDetector(weights)
     cropper = FaceCropper(settings.faces, lambda: detector, settings.size_wh, "stretch")

@@ -1,0 +1,117 @@
+"""The one loop that reads images, crops them in threads ahead, and runs a network on the crops in batches."""
+
+import contextlib
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from ferkit.core.console import map_ahead
+from ferkit.core.errors import DataError
+from ferkit.datasets.dataset import ImageSource, Sample
+from ferkit.faces.cropping import Crops, FaceCropper
+
+
+@dataclass(frozen=True)
+class ImageCrops:
+    """One image after reading.
+
+    Attributes:
+        sample: which.
+        found: its crops; none where it could not be read or cropped.
+        error: why; None if it could. An image without a face has no error and no crops where all faces are wanted.
+        size: of the content, in bytes; -1 if it could not be read.
+        sha256: of the content; None if it could not be read.
+        read_ns: when reading began, nanoseconds since 1970.
+    """
+
+    sample: Sample
+    found: Crops
+    error: str | None
+    size: int
+    sha256: str | None
+    read_ns: int
+
+
+def read_crops(
+    source: ImageSource,
+    samples: Iterable[Sample],
+    cropper: FaceCropper,
+    *,
+    all_faces: bool = False,
+    batch_size: int = 32,
+    workers: int | None = None,
+) -> Generator[ImageCrops, None, None]:
+    """Read and crop images in threads, a few batches ahead, in their order; one bad image never ends it.
+
+    Args:
+        source: gives the images.
+        samples: which.
+        cropper: finds their faces.
+        all_faces: take all faces of an image; else the largest, and an image without one is a failure.
+        batch_size: images taken together; it bounds how many are held.
+        workers: threads; one a core if None.
+    """
+    workers = workers or os.cpu_count() or 1
+    read = functools.partial(_read, source, cropper.cut if all_faces else cropper.largest, cropper)
+    return map_ahead(read, samples, workers=workers, ahead=max(2 * batch_size, 4 * workers))
+
+
+def apply_network(
+    images: Iterable[ImageCrops],
+    network: Callable[[np.ndarray], np.ndarray],
+    width: int,
+    batch_size: int = 32,
+) -> Iterator[tuple[ImageCrops, np.ndarray]]:
+    """Each image with what a network says of its crops, (n, ``width``).
+
+    A batch is always the same range of ``images``, whatever can be read, so that the numbers never depend on how a run
+    was interrupted.
+
+    Args:
+        images: from :func:`read_crops`.
+        network: uint8 RGB crops (n, h, w, 3) to float (n, ``width``).
+        width: numbers a crop.
+        batch_size: images that are taken together, and the most crops of one call.
+    """
+    images = iter(images)
+    while batch := list(islice(images, batch_size)):
+        crops = [image.found.rgb for image in batch if len(image.found.rgb)]
+        X = np.zeros((0, width), np.float32)
+        if crops:
+            together = np.concatenate(crops)
+            steps = range(0, len(together), batch_size)
+            X = np.concatenate([network(together[i : i + batch_size]) for i in steps])
+        first = 0
+        for image in batch:
+            yield image, X[first : first + len(image.found.rgb)]
+            first += len(image.found.rgb)
+
+
+def some_crops(
+    source: ImageSource, samples: Iterable[Sample], cropper: FaceCropper, n: int
+) -> list[ImageCrops]:
+    """The first ``n`` images that can be read and cropped."""
+    with contextlib.closing(read_crops(source, samples, cropper, batch_size=8)) as images:
+        return list(islice((image for image in images if image.error is None), n))
+
+
+def _read(source: ImageSource, cut: Callable[..., Crops], cropper: FaceCropper, sample: Sample) -> ImageCrops:
+    size, digest, read_ns = -1, None, time.time_ns()
+    try:
+        content = source.read(sample.path)
+        size, digest = len(content), hashlib.sha256(content).hexdigest()
+        found = cut(source.decode(content), sample.box)
+        return ImageCrops(sample, found, None, size, digest, read_ns)
+    except DataError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+    width, height = cropper.size_wh
+    nothing = Crops(np.zeros((0, 4), np.float32), np.zeros((0, height, width, 3), np.uint8))
+    return ImageCrops(sample, nothing, reason, size, digest, read_ns)
