@@ -51,7 +51,7 @@ from ferkit.serving.settings import ServeSettings
 MAX_OPEN = 4
 """Models that a worker holds open; of more, the one used longest ago is closed."""
 
-BROKEN_S = 300.0
+BROKEN_S = 120.0
 """A model that hung, or could not be opened, is not tried again for so long, unless its files change."""
 
 

@@ -89,19 +89,15 @@ def test_the_page_of_the_live_view(browser: Browser) -> None:
 
 
 def test_the_page_of_the_server(browser: Browser, tmp_path: Path) -> None:
-    from dataclasses import asdict
 
     from onnx import helper
 
     from ferkit.classifiers.finetune.network_model import NETWORK_ONNX, save_network_model
     from ferkit.classifiers.model import ModelRecord
-    from ferkit.faces.cropping import FaceSettings
 
     models = tmp_path / "models"
     content = network([helper.make_node("Softmax", ["r"], ["y"])], {})
-    record = ModelRecord(
-        kind="network", labels=(*NAMES[:2], ENDS), input_size_wh=(48, 48), faces=asdict(FaceSettings.whole())
-    )
+    record = ModelRecord(kind="network", labels=(*NAMES[:2], ENDS), input_size_wh=(48, 48))
     save_network_model(models / NAMES[0], {NETWORK_ONNX: content}, record)
     values = read_values(models / NAMES[0])
     write_record(models / NAMES[0], values | {"licence": ENDS})

@@ -1,7 +1,6 @@
 """Model folders that are broken, hostile or stuck."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 from ferkit.classifiers.finetune.network_model import NETWORK_ONNX, save_network_model
 from ferkit.classifiers.model import ModelRecord, write_model
 from ferkit.core.files import file_sha256, fingerprint
-from ferkit.faces.cropping import FaceSettings
 
 LABELS = ("happy", "neutral", "sad")
 
@@ -106,9 +104,7 @@ def external_network(elsewhere: str) -> bytes:
 
 def network_model(folder: Path, content: bytes) -> Path:
     """A model folder around a network."""
-    record = ModelRecord(
-        kind="network", labels=LABELS, input_size_wh=(48, 48), faces=asdict(FaceSettings.whole())
-    )
+    record = ModelRecord(kind="network", labels=LABELS, input_size_wh=(48, 48))
     save_network_model(folder, {NETWORK_ONNX: content}, record)
     return folder
 
