@@ -6,7 +6,7 @@ WORKDIR /src
 COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
 COPY ferkit ferkit
 RUN python -m venv /opt/ferkit \
- && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[serve]" \
+ && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[serve,video]" \
  # Nobody opens windows in a container: OpenCV without them needs no libraries of a desktop.
  && version="$(/opt/ferkit/bin/pip list --format freeze | sed -n 's/^opencv-python==//p')" \
  && /opt/ferkit/bin/pip uninstall --yes opencv-python \
@@ -15,9 +15,9 @@ RUN python -m venv /opt/ferkit \
  && FER_WEIGHTS_DIR=/opt/ferkit/weights /opt/ferkit/bin/fer models fetch yunet
 
 FROM python:3.12-slim
-# ffmpeg: annotated films with sound that browsers play. fonts-nanum: Korean names in pictures.
+# fonts-nanum: Korean names in images.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ffmpeg fonts-nanum \
+ && apt-get install -y --no-install-recommends fonts-nanum \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --create-home --home-dir /home/ferkit ferkit \
  && mkdir /models

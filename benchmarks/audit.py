@@ -17,7 +17,6 @@ import numpy as np
 
 from ferkit.audit.checks import Doubts, ImageQualitySettings, LabelSettings, blank_rows, doubt
 from ferkit.audit.run import kept_apart
-from ferkit.core.console import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import CopySettings, find_copies
 from ferkit.datasets.image_stats import image_stats
@@ -142,41 +141,39 @@ def main() -> None:
     whole = load_dataset(arguments.folder)
     dataset = whole.subset([sample for sample in whole.samples if sample.split == "train"])
     options: dict[str, Any] = {"cache_dir": arguments.cache_dir, "workers": arguments.workers}
-    with Progress("auditing") as progress:
-        seen = image_stats(dataset, **options, progress=progress)
-        copies = find_copies(seen, CopySettings(), **options, progress=progress)
-        blank = blank_rows(seen, ImageQualitySettings())
-        later = copies.first < np.arange(len(copies.first))
-        y = np.array([str(sample.label) for sample in dataset.samples])
-        groups = copies.groups()
-        sizes = np.bincount(groups, minlength=len(y))
-        conflicts = sum(len(set(y[groups == g])) > 1 for g in np.flatnonzero(sizes > 1))
-        print(
-            f"{len(dataset):,} images: {blank.sum()} blank, {later.sum():,} exact copies of earlier ones, "
-            f"{len(copies.near):,} near pairs, {(sizes > 1).sum():,} groups of copies, {conflicts:,} of them under "
-            "several labels\n"
-        )
-        crowd = votes(arguments.labels, dataset)
-        changed, flipped = flip(y, arguments.flips, np.random.default_rng(arguments.seed))
-        agreement = disputed(changed, crowd)
-        apart = kept_apart(dataset, copies)
-        rankings: dict[str, np.ndarray] = {}
-        rows: list[str] = []
-        for folder in arguments.embeddings:
-            store = EmbeddingStore.open(folder)
-            table = table_of(store, dataset)
-            tap = store.settings.embedder.tap
-            name = store.settings.embedder.backbone.split(":")[-1].split(".")[0] + (f", {tap}" if tap else "")
-            noisy = EmbeddingTable(table.X, changed.astype(object), table.paths, table.groups, table.split)
-            for head in arguments.heads:
-                doubts = doubt(
-                    noisy, apart, LabelSettings(head=head, seed=arguments.seed), arguments.cache_dir,
-                    progress=progress,
-                )  # fmt: skip
-                rankings[f"{name}: {head}"] = flipped[np.argsort(doubts.quality, kind="stable")]
-                rows.append(
-                    f"| {name} | {head} | {' | '.join(label_rows(doubts, changed, flipped, agreement))} |"
-                )
+    seen = image_stats(dataset, **options)
+    copies = find_copies(seen, CopySettings(), **options)
+    blank = blank_rows(seen, ImageQualitySettings())
+    later = copies.first < np.arange(len(copies.first))
+    y = np.array([str(sample.label) for sample in dataset.samples])
+    groups = copies.groups()
+    sizes = np.bincount(groups, minlength=len(y))
+    conflicts = sum(len(set(y[groups == g])) > 1 for g in np.flatnonzero(sizes > 1))
+    print(
+        f"{len(dataset):,} images: {blank.sum()} blank, {later.sum():,} exact copies of earlier ones, "
+        f"{len(copies.near):,} near pairs, {(sizes > 1).sum():,} groups of copies, {conflicts:,} of them under "
+        "several labels\n"
+    )
+    crowd = votes(arguments.labels, dataset)
+    changed, flipped = flip(y, arguments.flips, np.random.default_rng(arguments.seed))
+    agreement = disputed(changed, crowd)
+    apart = kept_apart(dataset, copies)
+    rankings: dict[str, np.ndarray] = {}
+    rows: list[str] = []
+    for folder in arguments.embeddings:
+        store = EmbeddingStore.open(folder)
+        table = table_of(store, dataset)
+        tap = store.settings.embedder.tap
+        name = store.settings.embedder.backbone.split(":")[-1].split(".")[0] + (f", {tap}" if tap else "")
+        noisy = EmbeddingTable(table.X, changed.astype(object), table.paths, table.groups, table.split)
+        for head in arguments.heads:
+            doubts = doubt(
+                noisy, apart, LabelSettings(head=head, seed=arguments.seed), arguments.cache_dir,
+            )  # fmt: skip
+            rankings[f"{name}: {head}"] = flipped[np.argsort(doubts.quality, kind="stable")]
+            rows.append(
+                f"| {name} | {head} | {' | '.join(label_rows(doubts, changed, flipped, agreement))} |"
+            )
     print(
         f"{flipped.sum():,} labels flipped ({arguments.flips:.0%}):\n\n| features | head | agrees with unseen labels | "
         "flips in the first 5 % | in the first 10 % | precision there | AP | AUC | "

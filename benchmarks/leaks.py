@@ -156,13 +156,12 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
 
     dataset = load_dataset(arguments.folder)
-    with Progress("duplicates") as progress:
-        start = time.monotonic()
-        seen = image_stats(dataset, workers=arguments.workers, progress=progress)
-        read = time.monotonic()
-        wide = CopySettings(threshold=0.75)
-        copies = find_copies(seen, wide, workers=arguments.workers, progress=progress)
-        done = time.monotonic()
+    start = time.monotonic()
+    seen = image_stats(dataset, workers=arguments.workers)
+    read = time.monotonic()
+    wide = CopySettings(threshold=0.75)
+    copies = find_copies(seen, wide, workers=arguments.workers)
+    done = time.monotonic()
     threshold = CopySettings().threshold
     called = copies.likeness >= threshold
     own = Copies(copies.first, copies.near[called], copies.likeness[called])
@@ -184,7 +183,7 @@ def main() -> None:
     sizes = dict(zip(*np.unique(copies.groups(), return_counts=True), strict=True))
     alone = [group for group, size in sizes.items() if size == 1 and seen.contrast[group] > 4]
     clean = [Path(dataset.samples[i].path) for i in alone]
-    with tempfile.TemporaryDirectory() as folder, Progress("planted") as progress:
+    with tempfile.TemporaryDirectory() as folder, Progress("planted"):
         planted = plant(Path(folder), clean, arguments.planted, rng, arguments.folder)
         sides = np.array([sample.split == "test" for sample in planted.samples])
         rows = np.flatnonzero(~sides), np.flatnonzero(sides)
@@ -192,7 +191,7 @@ def main() -> None:
         times = []
         for _ in range(2):
             start = time.monotonic()
-            leaks = find_leaks(planted, *rows, cache_dir=cache, workers=arguments.workers, progress=progress)
+            leaks = find_leaks(planted, *rows, cache_dir=cache, workers=arguments.workers)
             times.append(time.monotonic() - start)
         report(planted, leaks, arguments.planted)
         print(f"\n{leaks.sentence()}; {times[0]:.0f} s, again {times[1]:.1f} s")

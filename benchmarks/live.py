@@ -2,6 +2,7 @@
 
     python benchmarks/live.py woman.mp4 group.mp4 --model models/mlp
     python benchmarks/live.py woman.mp4 --model models/mlp --memory 20000
+    python benchmarks/live.py film_1080p.mp4 --reader
     pip install --no-deps --target /somewhere fer
     python benchmarks/live.py woman.mp4 --model models/mlp --fer /somewhere --deepface
 
@@ -58,7 +59,7 @@ def ours(
         )
         overlay = Overlay(opened.labels)
         drawing_s, n, n_faces = 0.0, 0, 0
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         while time.perf_counter() - began < seconds:
             result = engine.process(frames[n % len(frames)], n / FPS)
             start = time.perf_counter()
@@ -66,15 +67,43 @@ def ours(
             drawing_s += time.perf_counter() - start
             n += 1
             n_faces += len(result)
-        total_s = time.perf_counter() - began
+        total_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
         spent = {**engine.seconds, "draw": drawing_s}
         shares = [f"{value / total_s:.0%}" for value in spent.values()]
-        rows.append((video.name, f"{n_faces / n:.1f}", f"{n / total_s:.1f}", *shares))
+        rows.append(
+            (video.name, f"{n_faces / n:.1f}", f"{n / total_s:.1f}", f"{1000 * cpu_s / n:.1f}", *shares)
+        )
     print(
         f"\nferkit, {model.name}, {faces.settings.detector}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
-    header = ("film", "faces", "frames/s", *(f"{stage}" for stage in spent))
+    header = ("film", "faces", "frames/s", "processor ms a frame", *(f"{stage}" for stage in spent))
     print(table(header, rows, right=range(1, len(header))))
+
+
+def reader(videos: list[Path], every_s: float = 0.5) -> None:
+    """Frames of a video that are behind in a second, and processor time, of ours and of OpenCV's reader."""
+
+    def by_opencv(video: Path) -> int:
+        capture, n, next_s = cv2.VideoCapture(str(video)), 0, 0.0
+        while capture.grab():
+            if capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 >= next_s:
+                cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+                next_s += every_s
+            n += 1
+        return n
+
+    def by_ours(video: Path) -> int:
+        source = VideoSource(video, every_s)
+        return sum(1 for _ in source) and source.n_frames
+
+    rows = []
+    for video in videos:
+        for name, read in (("ferkit", by_ours), ("OpenCV", by_opencv)):
+            began, began_cpu = time.perf_counter(), time.process_time()
+            n = read(video)
+            cpu_s = time.process_time() - began_cpu
+            rows.append((video.name, name, f"{n / (time.perf_counter() - began):.0f}", f"{n / cpu_s:.0f}"))
+    print(table(("video", "reader", "frames/s", "frames a processor second"), rows, right=(2, 3)))
 
 
 def memory(video: Path, model: Path, weights: Path | None, n_frames: int) -> None:
@@ -104,7 +133,10 @@ def peer(name: str, video: Path, site: Path | None, seconds: float) -> None:
         print(f"{name}: failed: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
         return
     values = json.loads(words[-1])
-    print(f"{name:18s} {video.name:24s} {values['fps']:6.1f} frames/s, {values['faces']:.1f} faces a frame")
+    print(
+        f"{name:18s} {video.name:24s} {values['fps']:6.1f} frames/s, {values['cpu_ms']:.1f} processor ms a frame, "
+        f"{values['faces']:.1f} faces a frame"
+    )
 
 
 def run_peer(name: str, video: Path, seconds: float) -> None:
@@ -112,11 +144,12 @@ def run_peer(name: str, video: Path, seconds: float) -> None:
     bgr = [cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) for rgb in frames_of(video, 100)]
     read = _pypi_fer() if name == "fer" else _deepface()
     read(bgr[0])
-    began, n, n_faces = time.perf_counter(), 0, 0
+    began, began_cpu, n, n_faces = time.perf_counter(), time.process_time(), 0, 0
     while time.perf_counter() - began < seconds:
         n_faces += read(bgr[n % len(bgr)])
         n += 1
-    print(json.dumps({"fps": n / (time.perf_counter() - began), "faces": n_faces / n}))
+    values = {"fps": n / (time.perf_counter() - began), "faces": n_faces / n}
+    print(json.dumps(values | {"cpu_ms": 1000 * (time.process_time() - began_cpu) / n}))
 
 
 def _pypi_fer() -> Callable[[np.ndarray], int]:
@@ -185,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("films", nargs="+", type=Path)
+    parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--model", type=Path, help="model folder")
     parser.add_argument("--detector-weights", type=Path)
     parser.add_argument("--detect-every", type=int, help="frames; as the frame rate allows if not given")
@@ -196,11 +229,19 @@ def main() -> None:
     parser.add_argument(
         "--fer", type=Path, metavar="FOLDER", help="where PyPI fer was installed with pip --target"
     )
+    parser.add_argument(
+        "--reader",
+        action="store_true",
+        help="measure reading a frame every half second instead, next to OpenCV's",
+    )
     parser.add_argument("--deepface", action="store_true")
     parser.add_argument("--peer", choices=["fer", "deepface"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
         run_peer(options.peer, options.videos[0], options.seconds)
+        return
+    if options.reader:
+        reader(options.videos)
         return
     if options.model is None:
         parser.error("--model is needed")

@@ -27,9 +27,9 @@ from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import read_folder
 from ferkit.datasets.synthetic import EXPRESSIONS, Identity, render_face
 from ferkit.faces.cropping import fit_to
-from ferkit.inference.sinks import open_video_sink
+from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, SmoothingSettings
-from ferkit.inference.sources import Capture, VideoSource
+from ferkit.inference.sources import VideoSource
 
 FPS = 30.0
 LOOKS_PER_S = 10.0
@@ -62,14 +62,13 @@ def video_of(
     truth: np.ndarray, draw: Callable[[int], np.ndarray], rng: np.random.Generator, path: Path
 ) -> None:
     """Write the video."""
-    sink = open_video_sink(path, (SIDE, SIDE), FPS)
     look, last = np.zeros((SIDE, SIDE, 3), np.uint8), -1
-    for i, label in enumerate(truth.tolist()):
-        if label != last or i % round(FPS / LOOKS_PER_S) == 0:
-            look, last = draw(label), label
-        noise = rng.normal(0, 4, look.shape)
-        sink.write(np.clip(look + noise, 0, 255).astype(np.uint8))
-    sink.close()
+    with VideoWriter(path, FPS) as writer:
+        for i, label in enumerate(truth.tolist()):
+            if label != last or i % round(FPS / LOOKS_PER_S) == 0:
+                look, last = draw(label), label
+            noise = rng.normal(0, 4, look.shape)
+            writer.write(np.clip(look + noise, 0, 255).astype(np.uint8), i / FPS)
 
 
 def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callable[[int], np.ndarray]]:
@@ -145,8 +144,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "film.mp4"
         video_of(truth, draw, rng, video)
-        with Capture.of_file(video) as capture:
-            assert capture.n_frames == len(truth)
+        assert VideoSource(video).n_frames == len(truth)
         readings = list(probabilities(video, classifier))
     report(truth, readings)
 

@@ -20,7 +20,7 @@ from ferkit.classifiers.heads import (
     fit_classifier,
     fit_features,
 )
-from ferkit.core.console import Progress, map_ahead
+from ferkit.core.console import Progress, hidden_progress, map_ahead, progress
 from ferkit.core.errors import DataError, DependencyError, FerkitError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.core.types import FaceDetector, check_features
@@ -50,7 +50,6 @@ def face_confidence(
     cache_dir: Path | None = None,
     *,
     workers: int | None = None,
-    progress: Progress,
 ) -> np.ndarray:
     """float32 (n,), 0..1: confidence of the surest face in each image; 0 for none, NaN if it cannot be read.
 
@@ -59,31 +58,29 @@ def face_confidence(
         detector: opened with :data:`LEAST_CONFIDENCE`.
         cache_dir: where what was found is kept, in ``faces/``; None keeps nothing.
         workers: threads that read; one a core if None. The detector itself runs here.
-        progress: is told of every image.
 
     Raises:
         FerkitError: the cache cannot be written.
     """
-    progress.start(total=len(dataset))
     found = np.full(len(dataset), np.nan, np.float32)
-    for start in range(0, len(dataset), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(dataset)))
-        file = None
-        if cache_dir is not None:
-            boxes = [dataset.samples[row].box for row in rows]
-            key = fingerprint([_FORMAT, detector.name, seen.pixels[rows].tobytes().hex(), boxes])
-            file = cache_dir / "faces" / f"{key[:32]}.npz"
-        look = functools.partial(_look, dataset, rows, detector, workers, progress)
-        known, was_there = cached_arrays(file, look, functools.partial(_fits, len(rows)))
-        if was_there:
-            progress.update(len(rows))
-        found[rows] = known["confidence"]
-    progress.close()
+    with progress("looking for faces", len(dataset)) as shown:
+        for start in range(0, len(dataset), _ROWS):
+            rows = np.arange(start, min(start + _ROWS, len(dataset)))
+            file = None
+            if cache_dir is not None:
+                boxes = [dataset.samples[row].box for row in rows]
+                key = fingerprint([_FORMAT, detector.name, seen.pixels[rows].tobytes().hex(), boxes])
+                file = cache_dir / "faces" / f"{key[:32]}.npz"
+            look = functools.partial(_look, dataset, rows, detector, workers, shown)
+            known, was_there = cached_arrays(file, look, functools.partial(_fits, len(rows)))
+            if was_there:
+                shown.update(len(rows))
+            found[rows] = known["confidence"]
     return found
 
 
 def _look(
-    dataset: Dataset, rows: np.ndarray, detector: FaceDetector, workers: int | None, progress: Progress
+    dataset: Dataset, rows: np.ndarray, detector: FaceDetector, workers: int | None, shown: Progress
 ) -> Arrays:
     def read(row: int) -> np.ndarray | None:
         sample = dataset.samples[row]
@@ -98,7 +95,7 @@ def _look(
         if rgb is not None:
             faces = detector.detect(rgb)
             found[i] = faces.confidence.max() if len(faces) else 0.0
-        progress.update(1)
+        shown.update(1)
     return {"confidence": found}
 
 
@@ -380,8 +377,6 @@ def doubt(
     apart: Sequence[str | None],
     settings: LabelSettings,
     cache_dir: Path | None = None,
-    *,
-    progress: Progress,
 ) -> Doubts:
     """Predict each label out of fold, and rank the labels by how little they fit.
 
@@ -394,7 +389,6 @@ def doubt(
         apart: (n,) rows of one name are kept in one fold; None stands alone.
         settings: of the head and the folds.
         cache_dir: where predictions are kept, in ``predictions/``; None keeps nothing.
-        progress: is told of every fold.
 
     Raises:
         DependencyError: cleanlab is not installed.
@@ -409,7 +403,7 @@ def doubt(
         ) from None
     y = np.array([str(label) for label in table.y])
     classes, given = np.unique(y, return_inverse=True)
-    proba = _predictions(table, y, apart, settings, cache_dir, progress)
+    proba = _predictions(table, y, apart, settings, cache_dir)
     quality = get_label_quality_scores(given, proba, method="self_confidence")
     # One process: cleanlab's own would copy the predictions, and it takes seconds for a million rows.
     issue = find_label_issues(given, proba, filter_by="low_self_confidence", n_jobs=1)
@@ -448,7 +442,6 @@ def _predictions(
     apart: Sequence[str | None],
     settings: LabelSettings,
     cache_dir: Path | None,
-    progress: Progress,
 ) -> np.ndarray:
     """float32 (n, k), from the cache or made now."""
     names = np.array(list(apart), object)
@@ -465,15 +458,13 @@ def _predictions(
     shape = len(y), len(np.unique(y))
     made, _ = cached_arrays(
         file,
-        lambda: {"proba": _predict(table.X, y, names, settings, progress)},
+        lambda: {"proba": _predict(table.X, y, names, settings)},
         lambda known: known["proba"].shape == shape and bool(np.isfinite(known["proba"]).all()),
     )
     return made["proba"]
 
 
-def _predict(
-    X: np.ndarray, y: np.ndarray, apart: np.ndarray, settings: LabelSettings, progress: Progress
-) -> np.ndarray:
+def _predict(X: np.ndarray, y: np.ndarray, apart: np.ndarray, settings: LabelSettings) -> np.ndarray:
     from sklearn.base import clone
     from sklearn.exceptions import ConvergenceWarning
 
@@ -489,15 +480,13 @@ def _predict(
     Z = fit_features(pipeline.steps[:-1], X, head_settings)
     parts = folds(y, apart, settings.folds, settings.seed)
     proba = np.zeros((len(y), len(classes)), np.float32)
-    progress.start(total=len(y))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), progress("predicting labels", len(y)) as shown, hidden_progress():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the passes are few on purpose
         for train, test in parts:
             head: Any = clone(pipeline.steps[-1][1])
             head, _, _ = fit_classifier(head, Z[train], y[train], head_settings, apart[train])
             proba[test] = head.predict_proba(Z[test])
-            progress.update(len(test))
-    progress.close()
+            shown.update(len(test))
     return proba
 
 

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +11,14 @@ from typing import Any
 
 from ferkit.audit.findings import VERBS
 from ferkit.core.errors import DataError, FerkitError
-from ferkit.core.files import csv_text, exclusive_lock, write_atomically, write_json
+from ferkit.core.files import (
+    csv_text,
+    exclusive_lock,
+    parse_json,
+    read_regular,
+    write_atomically,
+    write_json,
+)
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import write_manifest
@@ -294,7 +300,7 @@ def _steps(record: Path) -> list[dict[str, Any]]:
     if not record.exists():
         return []
     try:
-        values = json.loads(record.read_bytes().decode("utf-8", "surrogateescape"))
+        values = parse_json(read_regular(record))
         steps = values["steps"]
         whole = values["format"] <= _FORMAT and all(
             {"before", "after_sha256"} <= step.keys() for step in steps

@@ -1,6 +1,7 @@
 """``fer audit`` as one function: every check, one after the other."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from ferkit.audit.checks import (
     unusualness,
 )
 from ferkit.audit.findings import Audit, Drift, Finding, Note, in_order
-from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, DependencyError
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.image_stats import ImageStats, image_stats
 from ferkit.embedder.store import EmbeddingTable
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -61,8 +63,6 @@ def audit(
     detector: FaceDetector | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
-    progress: Progress,
-    say: Callable[[str], None],
 ) -> Audit:
     """Run every check that the material allows; what could not be checked is among the notes.
 
@@ -75,18 +75,16 @@ def audit(
         detector: looks for faces, see :data:`ferkit.audit.checks.LEAST_CONFIDENCE`; None does without.
         cache_dir: where what takes long is kept, so that a second run, or one after an interrupt, is quick.
         workers: threads; one a core if None.
-        progress: is told how far each check is.
-        say: takes a sentence when a check begins.
 
     Raises:
         DataError: the embeddings are of other images.
         FerkitError: the cache cannot be written.
     """
     notes: list[Note] = []
-    say("reading the images")
-    seen = image_stats(dataset, cache_dir, workers=workers, progress=progress)
-    say("looking for copies")
-    copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers, progress=progress)
+    logger.info("reading the images")
+    seen = image_stats(dataset, cache_dir, workers=workers)
+    logger.info("looking for copies")
+    copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers)
     blank = blank_rows(seen, settings.looks)
     findings = image_quality_findings(dataset, seen, settings.looks)
     findings += copy_findings(dataset, seen, copies, blank)
@@ -110,26 +108,26 @@ def audit(
         rows, table = matched = _matched(dataset, embedded.table)
         if len(rows) < len(dataset):
             notes.append(Note("not_embedded", {"n": f"{len(dataset) - len(rows):,}"}))
-        say("looking for wrong labels")
-        found, note = _wrong_labels(dataset, table, rows, apart, blank, settings.labels, cache_dir, progress)
+        logger.info("looking for wrong labels")
+        found, note = _wrong_labels(dataset, table, rows, apart, blank, settings.labels, cache_dir)
         findings += found
         notes += note
-        say("looking for unusual images")
+        logger.info("looking for unusual images")
         unusual = np.full(len(dataset), np.nan)
         unusual[rows] = unusualness(table.X, settings.labels.seed)
     known = blank.copy()
     if detector is None:
         notes.append(Note("no_detector"))
     else:
-        say("looking for images without a face")
-        confidence = face_confidence(dataset, seen, detector, cache_dir, workers=workers, progress=progress)
+        logger.info("looking for images without a face")
+        confidence = face_confidence(dataset, seen, detector, cache_dir, workers=workers)
         findings += no_face_findings(confidence, blank, unusual)
         known |= confidence == 0
     if unusual is not None:
         findings += unusual_findings(unusual, known, settings.looks)
     other = None
     if against is not None:
-        other_seen = image_stats(against[0], cache_dir, workers=workers, progress=progress)
+        other_seen = image_stats(against[0], cache_dir, workers=workers)
         other = (
             against[0],
             other_seen,
@@ -196,7 +194,6 @@ def _wrong_labels(
     blank: np.ndarray,
     settings: LabelSettings,
     cache_dir: Path | None,
-    progress: Progress,
 ) -> tuple[list[Finding], list[Note]]:
     usable = np.array([table.y[i] is not None and not blank[row] for i, row in enumerate(rows)])
     labels, counts = np.unique(table.y[usable].astype(str), return_counts=True)
@@ -206,7 +203,7 @@ def _wrong_labels(
         return [], [Note("few_classes")]
     part = table if usable.all() else table[usable]
     try:
-        doubts = doubt(part, [apart[row] for row in rows[usable]], settings, cache_dir, progress=progress)
+        doubts = doubt(part, [apart[row] for row in rows[usable]], settings, cache_dir)
     except (DependencyError, DataError) as error:
         return [], [Note("no_label_check", {"reason": str(error)})]
     right = float((doubts.classes[doubts.proba.argmax(axis=1)] == part.y.astype(str)).mean())

@@ -1,5 +1,6 @@
 """The embedding path as a classifier: an open backbone and a fitted head."""
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import FittedHead
 from ferkit.classifiers.model import Model, ModelRecord, write_model
-from ferkit.core.errors import ModelError
+from ferkit.core.errors import ModelError, SettingsMismatchError, WeightsError
 from ferkit.core.files import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import check_features
@@ -162,13 +163,33 @@ def load_embedding_classifier(
         WeightsError: the backbone's weights are missing or not the ones it was made with.
     """
     settings = embedder_settings_of(model)
-    hint = model.record.parts["embedder"].get("weights")
-    if weights is None and hint is not None and Path(hint).is_file():
-        weights = Path(hint)
-    embedder = load_embedder(settings, weights=weights, threads=threads)
+    embedder = _open_backbone(model, settings, weights, threads)
     check_fingerprint(model, embedder.fingerprint)
     head, dim = open_head(model)
     return EmbeddingClassifier(embedder, head, dim, model.labels, f"the head of {model.folder}")
+
+
+def _open_backbone(
+    model: Model, settings: EmbedderSettings, weights: Path | None, threads: int | None
+) -> Embedder:
+    """The backbone, its file being known by its digest: where it was, or a copy next to ``model.json``."""
+    hint = model.record.parts["embedder"].get("weights")
+    known = [Path(hint)] if hint is not None else []
+    known += [path for path in sorted(model.folder.glob("*.onnx")) if path.name != HEAD_ONNX]
+    for path in known if weights is None else []:
+        if path.is_file():
+            with contextlib.suppress(SettingsMismatchError):
+                return load_embedder(settings, weights=path, threads=threads)
+    try:
+        return load_embedder(settings, weights=weights, threads=threads)
+    except (WeightsError, SettingsMismatchError) as error:
+        if weights is not None or not settings.backbone.startswith("onnx:"):
+            raise
+        raise WeightsError(
+            f"the network {settings.backbone} that {model.folder} was fitted on is not where it was "
+            f"({hint or 'unknown'}): {error}; or put a copy of it, with SHA-256 {settings.weights_sha256}, next to "
+            f"{model.folder / 'model.json'}, under any name that ends in .onnx"
+        ) from None
 
 
 def embedder_settings_of(model: Model) -> EmbedderSettings:

@@ -21,7 +21,14 @@ from typing import Any, get_args
 import numpy as np
 
 from ferkit.core.errors import FerkitError, ModelError
-from ferkit.core.files import file_sha256, fingerprint, settings_from, write_json
+from ferkit.core.files import (
+    file_sha256,
+    fingerprint,
+    parse_json,
+    read_regular,
+    settings_from,
+    write_json,
+)
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import BUNDLED, bundled_folder
@@ -439,7 +446,7 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
     try:
         if path.stat().st_size > LARGEST_RECORD:
             raise ValueError(f"it has more than {LARGEST_RECORD >> 20} MiB")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_regular(path))
         if not isinstance(values, dict) or not isinstance(values.get("format"), int):
             raise ModelError(
                 f"{path} is not of ferkit; choose a folder that 'fer fit' or 'fer finetune' made"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.core.errors import DataError
 from ferkit.core.types import ExpressionClassifier
-from ferkit.datasets.dataset import FileSource, ImageSource, Sample, image_paths
+from ferkit.datasets.dataset import FileSource, ImageSource, Sample
+from ferkit.datasets.load import find_paths, list_source
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops
 
@@ -36,20 +36,14 @@ class ImageFaces:
 
 
 def list_images(paths: Iterable[Path]) -> list[Path]:
-    """The images meant by ``paths``: files unchanged, and all images below folders, sorted.
+    """The images meant by ``paths``: files unchanged, all images below folders, and what fits a pattern, sorted.
 
     Raises:
-        DataError: a folder cannot be listed, or there is nothing in it.
+        DataError: a folder cannot be listed, or there is nothing in it, or a pattern fits nothing.
     """
     images: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = [path / image for image in image_paths(path)]
-            if not found:
-                raise DataError(f"expected images in the folder {path}, found none")
-            images += found
-        else:
-            images.append(path)
+    for path in (found for given in paths for found in find_paths(given)):
+        images += [path / image for image in list_source(path).paths] if path.is_dir() else [path]
     return images
 
 

@@ -12,8 +12,8 @@ from ferkit.cli.options import (
     cache_dir_option,
     common_options,
     detector_weights_option,
-    is_quiet,
     lang_option,
+    load_data,
     person_option,
     say,
 )
@@ -21,7 +21,6 @@ from ferkit.core.console import table
 
 if TYPE_CHECKING:
     from ferkit.audit.run import Embedded
-    from ferkit.core.console import Progress
     from ferkit.core.types import FaceDetector
     from ferkit.datasets.dataset import Dataset
 
@@ -111,7 +110,6 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
     from ferkit.audit.plan import beside
     from ferkit.audit.run import AuditSettings
     from ferkit.audit.run import audit as run
-    from ferkit.core.console import Progress
     from ferkit.datasets.duplicates import CopySettings
 
     dataset = _load(data, options)
@@ -119,21 +117,20 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
         copies=CopySettings(threshold=options["likeness"]),
         labels=LabelSettings(head=options["head"], seed=options["seed"]),
     )
-    with Progress("auditing", quiet=is_quiet()) as progress:
-        embedded = _embedded(dataset, options["embeddings"], options, progress)
-        against = None
-        if options["against"] is not None:
-            other = _load(options["against"], options)
-            named = options["against_embeddings"] or ("none" if options["embeddings"] else None)
-            against = (other, _embedded(other, named, options, progress))
-        identities = None
-        if options["identities"] is not None:
-            identities = _embedded(dataset, options["identities"], options, progress)
-        found = run(
-            dataset, embedded, settings, against=against, identities=identities,
-            detector=_detector(options["detector_weights"]), cache_dir=options["cache_dir"],
-            workers=options["workers"], progress=progress, say=say,
-        )  # fmt: skip
+    embedded = _embedded(dataset, options["embeddings"], options)
+    against = None
+    if options["against"] is not None:
+        other = _load(options["against"], options)
+        named = options["against_embeddings"] or ("none" if options["embeddings"] else None)
+        against = (other, _embedded(other, named, options))
+    identities = None
+    if options["identities"] is not None:
+        identities = _embedded(dataset, options["identities"], options)
+    found = run(
+        dataset, embedded, settings, against=against, identities=identities,
+        detector=_detector(options["detector_weights"]), cache_dir=options["cache_dir"],
+        workers=options["workers"],
+    )  # fmt: skip
     out = options["out"] or beside(data, "-audit")
     page, *_ = write_audit(found, out, options["lang"], options["show"])
     if options["as_json"]:
@@ -184,17 +181,13 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _load(data: Path, options: dict[str, Any]) -> "Dataset":
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
 
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     say(f"{len(dataset):,} images in {data}")
     return dataset
 
 
-def _embedded(
-    dataset: "Dataset", named: str | None, options: dict[str, Any], progress: "Progress"
-) -> "Embedded | None":
+def _embedded(dataset: "Dataset", named: str | None, options: dict[str, Any]) -> "Embedded | None":
     """Embeddings by name, or computed now with the shipped network."""
     from ferkit.audit.run import Embedded
     from ferkit.embedder.store import EmbeddingStore, find_embeddings

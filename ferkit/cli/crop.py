@@ -14,6 +14,7 @@ from ferkit.cli.options import (
     DetectorType,
     common_options,
     detector_weights_option,
+    given_columns,
     margin_option,
     person_option,
     say,
@@ -143,7 +144,7 @@ def crop(source: Path, out: Path, **options: Any) -> None:
     from ferkit.faces.cropping import Cropping, cropping_for_files
 
     pattern = options["person_pattern"] or AIHUB_PERSON
-    annotated = read_annotated(source, options["annotations"], options["pictures"], pattern)
+    annotated = read_annotated(source, options["annotations"], options["pictures"], pattern, given_columns())
     n_boxes = sum(sample.box is not None for sample in annotated.dataset.samples)
     counts = ", ".join(f"{name} {n}" for name, n in annotated.dataset.class_counts().items())
     say(f"{len(annotated.dataset)} images in {source}, {n_boxes} with a box: {counts or 'no labels'}")

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.options import DATA, FILE, FOLDER, SIZE, common_options, is_quiet, person_option, say
+from ferkit.cli.options import (
+    DATA,
+    FILE,
+    FOLDER,
+    SIZE,
+    common_options,
+    given_columns,
+    is_quiet,
+    load_data,
+    person_option,
+    say,
+)
 from ferkit.core.console import table
 
 if TYPE_CHECKING:
@@ -37,14 +48,6 @@ def step_options(command: F) -> F:
         help="The manifest to write, a .csv file.",
     )  # fmt: skip
     return out(json_option(person_option(common_options(command))))
-
-
-def load(path: Path, person_pattern: str | None) -> "Dataset":
-    """The data set that a user names."""
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
-
-    return load_dataset(path, person_pattern or AIHUB_PERSON)
 
 
 def finish(
@@ -91,7 +94,7 @@ def info(data: Path, as_json: bool, **options: Any) -> None:
     from ferkit.core.files import write_atomically
     from ferkit.datasets.summary import summarize
 
-    dataset = load(data, options["person_pattern"])
+    dataset = load_data(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:
         found = summarize(
             dataset, everything=options["everything"], workers=options["workers"], progress=progress
@@ -194,10 +197,6 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
               help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
 @click.option("--class", "classes", multiple=True, metavar="NUMBER=NAME",
               help="folder, csv: what a number stands for; several times.")  # fmt: skip
-@click.option("--path-column", help="csv: column with the paths.")
-@click.option("--label-column", help="csv: column with the classes.")
-@click.option("--split-column", help="csv: column with train, val or test.")
-@click.option("--group-column", help="csv: column with the persons.")
 @click.option("--problems", "problems_file", type=FILE,
               help="List of what could not be used.  [default: <out>-problems.csv]")  # fmt: skip
 @step_options
@@ -222,7 +221,7 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
         fer dataset import rafdb basic/ -o rafdb.csv
         fer dataset import fer2013 fer2013.csv --extract fer2013/ --votes fer2013new.csv -o fer2013-plus.csv
         fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
-        fer dataset import csv list.csv --label-column mood --class 0=happy --class 1=sad -o list.manifest.csv
+        fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
     from ferkit.core.console import Progress
     from ferkit.core.files import write_atomically
@@ -275,11 +274,7 @@ def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -
             options["source"] = options["source"] or "ckplus"
     naming = Naming(
         classes=_classes(options["classes"]),
-        columns={
-            meaning: options[f"{meaning}_column"]
-            for meaning in ("path", "label", "split", "group")
-            if options[f"{meaning}_column"]
-        },
+        columns=given_columns(),
         person=options["person_pattern"] or AIHUB_PERSON,
     )
     if kind == "fer2013":
@@ -336,7 +331,7 @@ def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
 @click.command("map")
 @data_argument
 @click.option("--to", "target", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of "
-              "your own file. May be left out where that file has one set.")  # fmt: skip
+              "your own file (the only one by default). Without both, spellings of a class become one.")  # fmt: skip
 @click.option("--map", "own", type=FILE, help="TOML file with words, sets and maps of your own.")
 @click.option(
     "--unmapped",
@@ -353,6 +348,7 @@ def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     \b
     Examples:
         fer dataset map aihub.csv --to aihub5 -o aihub5.csv
+        fer dataset map faces/ -o one_spelling.csv
         fer dataset map fer2013/ --to aihub5 --unmapped drop -o western5.csv
         fer dataset map faces.csv --map my_labels.toml --to mood3 -o mood.csv
 
@@ -371,12 +367,12 @@ def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     built_in = LabelTables.built_in()
     tables = LabelTables.read(options["own"]) if options["own"] else built_in
     target = options["target"]
-    if target is None:
+    if target is None and options["own"]:
         mine = [name for name in tables.sets if name not in built_in.sets]
         if len(mine) != 1:
             raise click.UsageError(f"give the label set with --to; known are {', '.join(tables.sets)}")
         target = mine[0]
-    dataset = load(data, options["person_pattern"])
+    dataset = load_data(data, options["person_pattern"])
     done = relabelled(dataset, target, tables=tables, language=options["lang"], unmapped=options["unmapped"])
     rows = [(old, new, f"{n:,}") for (old, new), n in done.changes.items()]
     rows += [(old, f"({options['unmapped']})", f"{n:,}") for old, n in done.unmapped.items()]
@@ -414,7 +410,7 @@ def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> N
     """
     from ferkit.datasets.edit import merge as merged
 
-    datasets = [load(path, options["person_pattern"]) for path in data]
+    datasets = [load_data(path, options["person_pattern"]) for path in data]
     done = merged(datasets, out.parent, options["sources"] or None, options["conflict"])
     if done.n_same:
         say(f"{done.n_same:,} images are in several of the data sets, and are taken once")
@@ -475,7 +471,7 @@ def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
             raise click.UsageError(f"expected COLUMN=VALUE for --where, found {condition!r}")
         wanted.setdefault(column, []).append(value)
     done = drawn(
-        where(load(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
+        where(load_data(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
     )
     if done.n_unlabelled:
         say(f"{done.n_unlabelled:,} images have no label and are left out")
@@ -538,7 +534,7 @@ def split_command(data: Path, out: Path, as_json: bool, person_pattern: str | No
     from ferkit.datasets.edit import split_dataset as assigned
 
     settings = SplitSettings(**options)
-    done = assigned(load(data, person_pattern), settings)
+    done = assigned(load_data(data, person_pattern), settings)
     if not any(done.persons.values()):
         say("persons are not known: images of one person may be in several parts; see --person-pattern")
     elif not settings.by_group or done.shared_persons:
@@ -590,7 +586,7 @@ def export(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     from ferkit.datasets.export import export_folder, export_npz, export_parquet
     from ferkit.datasets.tables import write_manifest
 
-    dataset = load(data, options["person_pattern"])
+    dataset = load_data(data, options["person_pattern"])
     suffix = out.suffix.lower()
     _check_options(suffix, options)
     failures: tuple[tuple[str, str], ...] = ()

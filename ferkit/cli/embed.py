@@ -15,6 +15,7 @@ from ferkit.cli.options import (
     common_options,
     detector_option,
     detector_weights_option,
+    load_data,
     margin_option,
     person_option,
     say,
@@ -104,13 +105,12 @@ def embed(data: Path, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
+    from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
     from ferkit.faces.cropping import Cropping
 
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     counts = dataset.class_counts()
     say(
         f"{len(dataset)} images in {data}, {len(counts)} classes: "
@@ -149,7 +149,16 @@ def embed(data: Path, **options: Any) -> None:
             f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
         )
     if options["as_json"]:
-        click.echo(json.dumps({"store": str(store.folder), **asdict(summary)}, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {
+                    "store": str(store.folder),
+                    **asdict(summary),
+                    "left_out": left_out_counts(dataset.left_out),
+                },
+                ensure_ascii=False,
+            )
+        )
         return
     for path, reason in summary.failures[:10]:
         say(f"  failed: {path}: {reason}")

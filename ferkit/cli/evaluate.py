@@ -16,8 +16,8 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     group_split_option,
-    is_quiet,
     lang_option,
+    load_data,
     margin_option,
     models_dir_option,
     person_option,
@@ -69,8 +69,6 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         fer eval ferkit aihub/ --by sex --by age
     """
     from ferkit.classifiers.model import choose_model
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.evaluation.evaluate_model import (
         check_columns,
         evaluate_model,
@@ -84,7 +82,7 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     from ferkit.faces.cropping import cropping_as_trained
 
     trained = choose_model(model, models_dir)
-    whole = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    whole = load_data(data, options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
     say(f"{len(dataset)} labelled images of {data}")
@@ -233,10 +231,10 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
 
     if len(read) == 1:
         images = build_evaluation_data(read)
-        found = run(images, candidates, protocol, bench, say=say)
+        found = run(images, candidates, protocol, bench)
     else:
         images = cross_data(*read)
-        found = compare_across(images, candidates, protocol, bench, say=say)
+        found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
     click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found))
     say(f"report: {bench.out / 'report.html'}")
@@ -249,9 +247,7 @@ def _matrix(
     from ferkit.evaluation.report.page import write_matrix_report
     from ferkit.evaluation.summary import format_matrix
 
-    matrix = compare_matrix(
-        read, candidates, protocol, bench, keep=partial(_keep, language=language), say=say
-    )
+    matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
     click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
@@ -280,14 +276,10 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
 
 
 def _read(path: Path, options: dict[str, Any]) -> Any:
-    from ferkit.core.console import Progress
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.evaluation.protocol import read_labelled
 
-    dataset = load_dataset(path, options["person_pattern"] or AIHUB_PERSON)
-    with Progress(f"reading {dataset.name}", quiet=is_quiet()) as progress:
-        return read_labelled(dataset, options["cache_dir"], workers=options["workers"], progress=progress)
+    dataset = load_data(path, options["person_pattern"])
+    return read_labelled(dataset, options["cache_dir"], workers=options["workers"])
 
 
 def _crop_options(options: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -12,7 +13,6 @@ from ferkit.cli.options import (
     SIZE,
     common_options,
     engine_options,
-    is_quiet,
     lang_option,
     models_dir_option,
     quiet_video_library,
@@ -23,6 +23,7 @@ from ferkit.core.errors import DataError, FerkitError
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
+    from ferkit.inference.engine import Engine
     from ferkit.inference.live import View
     from ferkit.inference.video import PersonSummary, VideoRun, VideoSummary
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     "--source",
     default="0",
     show_default=True,
-    help="Number of a camera, a video file, or an address (rtsp://…, http://…).",
+    help="Number or device of a camera, a video file, or an address (rtsp://…, http://…).",
 )
 @click.option("--size", type=SIZE, help="Frame size to ask the camera for: width x height.")
 @click.option("--mirror/--no-mirror", default=None, help="Show as a mirror does.  [default: for cameras]")
@@ -81,7 +82,7 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     comes with ferkit is taken.
 
     \b
-    Keys: q quit, s save an image, r record, m next model, l English/Korean, h help.
+    Keys: q quit, s save an image, r record, m next model, l English/Korean, f full screen, h help.
 
     \b
     Examples:
@@ -93,21 +94,20 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     quiet_video_library()
     from ferkit.classifiers.model import choose_model, list_models, read_model
     from ferkit.inference.engine import build_engine
-    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, LoadedModel
-    from ferkit.inference.sources import LiveSource
+    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
+    from ferkit.inference.sources import LiveSource, is_camera, source_name
 
     first = choose_model(model, models_dir).folder
     engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
     view = _open_view(options["where"], options["port"])
 
-    def load(folder: str) -> LoadedModel:
+    def load(folder: str) -> "Engine":
         engine, faces = build_engine(read_model(Path(folder)), engine_settings)
         say(faces.reason)
-        return LoadedModel(Path(folder).name, engine)
+        return engine
 
     source: str = options["source"]
-    is_file = Path(source).is_file()
-    mirror = options["mirror"] if options["mirror"] is not None else not is_file
+    mirror = is_camera(source) if options["mirror"] is None else options["mirror"]
     settings = LiveSettings(
         options["lang"], mirror, options["duration"], options["out"], options["bars"], options["history"]
     )
@@ -120,7 +120,6 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
         load,
         view,
         settings,
-        say,
         printer if view is None or options["as_json"] else None,
     )
     try:
@@ -128,21 +127,21 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         say("stopped")
     if live.n_frames == 0:
-        raise FerkitError(f"no image came from {source}; check it, or try another --source")
+        raise FerkitError(f"no image came from {source_name(source)}; check it, or try another --source")
     say(f"{live.n_frames} frames")
 
 
 def _open_view(where: str, port: int) -> "View | None":
     from ferkit.inference.browser_view import BrowserView
-    from ferkit.inference.live import LiveWindow, window_problem
+    from ferkit.inference.live import LiveWindow
 
     if where == "none":
         return None
     if where == "window":
-        problem = window_problem()
-        if problem is None:
+        try:
             return LiveWindow("ferkit")
-        say(f"no window can be opened: {problem}; the browser takes its place")
+        except FerkitError as error:
+            say(f"no window can be opened: {error}; the browser takes its place")
     try:
         view = BrowserView(port)
     except OSError as error:
@@ -188,8 +187,10 @@ _PEOPLE_SHOWN = 12
     "--annotated",
     type=FILE,
     metavar="FILE.mp4",
-    help="Write a copy of the video with boxes and labels; with its sound where ffmpeg is there.",
+    help="Write a copy of the video with boxes and labels, and with its sound.",
 )
+@click.option("--frames", type=FOLDER, metavar="DIR", help="Save the frames that were looked at.")
+@click.option("--faces", type=FOLDER, metavar="DIR", help="Save the faces that were found.")
 @lang_option
 @click.option(
     "--detect-every",
@@ -202,9 +203,9 @@ _PEOPLE_SHOWN = 12
 def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> None:
     """Read the expressions in a video, over time.
 
-    Writes faces.csv (a row for each face and moment) and summary.json into a folder. Stop at any time: the same
-    command goes on where it was. MODEL is a model's folder, or its name in --models-dir; without one the
-    network that comes with ferkit is taken.
+    FILE is a video file or an address (http://…). Writes faces.csv (a row for each face and moment) and
+    summary.json into a folder. Stop at any time: the same command goes on where it was. MODEL is a model's folder,
+    or its name in --models-dir; without one the network that comes with ferkit is taken.
 
     Reading emotions in job interviews, at work or in schools is prohibited in the European Union (AI Act,
     Article 5(1)(f)).
@@ -220,20 +221,26 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     if len(model_and_film) > 2:
         raise click.UsageError("expected one video, after the model where one is named")
     annotated: Path | None = options["annotated"]
-    if annotated is not None and annotated.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
-        raise click.UsageError(f"--annotated expects a video file such as faces.mp4, found {annotated}")
     quiet_video_library()
     from ferkit.classifiers.model import choose_model
+    from ferkit.core.addresses import is_address
     from ferkit.core.files import file_sha256, write_json
     from ferkit.inference.engine import build_engine
-    from ferkit.inference.video import analyse_video, read_rows, summarise
+    from ferkit.inference.sinks import VIDEO_SUFFIXES
+    from ferkit.inference.sources import load_av
+    from ferkit.inference.video import analyse_video, read_rows, save_images, summarise
 
-    video = Path(model_and_film[-1])
-    if not video.is_file():
-        raise DataError(
-            f"expected a video file at {video}, found {'a folder' if video.is_dir() else 'nothing'}; check the path"
+    video = model_and_film[-1]
+    title = Path(urlsplit(video).path).name if is_address(video) else Path(video).name
+    load_av()
+    if not is_address(video) and not Path(video).is_file():
+        found = "a folder" if Path(video).is_dir() else "nothing"
+        raise DataError(f"expected a video file at {video}, found {found}; check the path")
+    if annotated is not None and annotated.suffix.lower() not in VIDEO_SUFFIXES:
+        raise click.UsageError(
+            f"--annotated expects a video file ({', '.join(VIDEO_SUFFIXES)}), found {annotated}"
         )
-    if annotated is not None and annotated.resolve() == video.resolve():
+    if annotated is not None and not is_address(video) and annotated.resolve() == Path(video).resolve():
         raise click.UsageError("--annotated would write over the video itself; name another file")
     model = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
     detect_every = options["detect_every"] or (1 if options["every"] else 3)
@@ -241,19 +248,21 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     engine, faces = build_engine(model, settings)
     say(faces.reason)
 
-    out = options["out"] or Path(f"{video.stem}-expressions")
-    with _VideoProgress("reading faces", is_quiet()) as progress:
-        run = analyse_video(
-            video, out, engine, [settings, file_sha256(model.folder / "model.json")],
-            every_s=options["every"], progress=progress.at,
-        )  # fmt: skip
+    out = options["out"] or Path(f"{Path(title).stem or 'video'}-expressions")
+    identity = [settings, file_sha256(model.folder / "model.json")]
+    run = analyse_video(video, out, engine, identity, every_s=options["every"])
     _remark(run)
     summary = summarise(read_rows(run.table), engine.labels)
-    write_json(out / "summary.json", {"film": video.name, "n_frames": run.n_frames, **summary.as_dict()})
+    write_json(out / "summary.json", {"film": title, "n_frames": run.n_frames, **summary.as_dict()})
     if options["plot"]:
-        _plot(run, summary, engine.labels, video, out / "timeline.png", options["lang"])
+        _plot(run, summary, engine.labels, title, out / "timeline.png", options["lang"])
     if annotated is not None:
-        _annotate(run, engine.labels, video, annotated, options["lang"])
+        _annotate(run, engine.labels, video, annotated, options["every"], options["lang"])
+    if options["frames"] or options["faces"]:
+        n_frames, n_faces = save_images(
+            video, run.table, options["every"], options["frames"], options["faces"]
+        )
+        say(f"saved: {n_frames} frames, {n_faces} faces")
     if options["as_csv"]:
         _print_csv(run.table)
     elif options["as_json"]:
@@ -263,32 +272,9 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     say(f"results: {out}")
 
 
-class _VideoProgress:
-    """Progress in frames of a video, which may not say how many it has."""
-
-    def __init__(self, doing: str, quiet: bool) -> None:
-        from ferkit.core.console import Progress
-
-        self._progress = Progress(doing, unit="frames", quiet=quiet)
-        self._done: int | None = None
-
-    def at(self, done: int, total: int) -> None:
-        if self._done is None:
-            self._progress.start(max(total, done), done=done - 1)
-            self._done = done - 1
-        self._progress.update(done - self._done)
-        self._done = done
-
-    def __enter__(self) -> "_VideoProgress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.close()
-
-
 def _remark(run: "VideoRun") -> None:
     if run.resumed_at_s is None:
-        say(f"the video was read before with these settings; delete {run.table.parent} to read it anew")
+        say(f"the video was read before with these settings; delete {run.table.parent} to read it again")
     elif run.resumed_at_s > 0:
         say(f"went on at {run.resumed_at_s:.1f} s, where the last run ended")
     if run.broken_at_s is not None:
@@ -296,30 +282,26 @@ def _remark(run: "VideoRun") -> None:
 
 
 def _plot(
-    run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", video: Path, path: Path, language: str
+    run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", title: str, path: Path, language: str
 ) -> None:
     from ferkit.inference.video import Timeline, plot_timeline, read_rows
 
-    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, video.name, language)
+    hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, title, language)
     if hint:
         say(hint)
     say(f"timeline: {path}")
 
 
-def _annotate(run: "VideoRun", labels: "LabelSet", video: Path, out: Path, language: str) -> None:
+def _annotate(
+    run: "VideoRun", labels: "LabelSet", video: str, out: Path, every_s: float, language: str
+) -> None:
     from ferkit.inference.overlay import Overlay
-    from ferkit.inference.sinks import ffmpeg_is_there
     from ferkit.inference.video import annotate_video
 
     overlay = Overlay(labels, language)
     if overlay.hint:
         say(overlay.hint)
-    if not ffmpeg_is_there():
-        say(
-            "the annotated video has no sound: ffmpeg is not installed (Debian and Ubuntu: apt-get install ffmpeg)"
-        )
-    with _VideoProgress("drawing", is_quiet()) as progress:
-        annotate_video(video, run.table, out, overlay, labels, progress.at)
+    annotate_video(video, run.table, out, overlay, labels, every_s=every_s)
     say(f"annotated video: {out}")
 
 

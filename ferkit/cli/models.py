@@ -136,6 +136,8 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
     "audit": ("cleanlab",),
     "parquet": ("pyarrow",),
+    "video": ("av",),
+    "window": ("pygame-ce",),
 }
 CORE = ("numpy", "opencv-python", "onnxruntime", "onnx", "scikit-learn", "scikit-image", "skops", "pillow")
 

@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import tomllib
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ferkit.core.console import hidden_progress
+from ferkit.core.files import parse_toml, read_regular
 
 if TYPE_CHECKING:
+    from ferkit.datasets.dataset import Dataset
     from ferkit.inference.engine import EngineOptions
 
 
@@ -74,12 +75,39 @@ cache_dir_option = click.option(
 models_dir_option = click.option(
     "--models-dir", type=FOLDER, default=Path("models"), show_default=True, help="Folder of trained models."
 )
-person_option = click.option(
-    "--person-pattern",
-    default=None,
-    help="Regular expression whose first group finds the person in a file name, so that nobody is in train and "
-    "test at once. AI Hub's names are understood without it.",
-)
+
+
+def person_option(command: F) -> F:
+    """``--person-pattern`` and ``--columns``, for commands that read a data set by :func:`load_data`."""
+    pattern = click.option(
+        "--person-pattern",
+        help="Regular expression whose first group finds the person in a file name, so that nobody is in train and "
+        "test at once. AI Hub's names are understood without it.",
+    )
+    columns = click.option(
+        "--columns", metavar="path=NAME,label=NAME,split=NAME,group=NAME", expose_value=False, callback=_set_columns,
+        help="Columns of a table that calls them something that nobody knows.",
+    )  # fmt: skip
+    return pattern(columns(command))
+
+
+def load_data(path: Path, person_pattern: str | None = None) -> "Dataset":
+    """Read the data set that a user names, with what ``--columns`` says of a table."""
+    from ferkit.datasets.load import load_dataset
+
+    return load_dataset(path, person_pattern, given_columns())
+
+
+def given_columns() -> dict[str, str]:
+    """What ``--columns`` says: the name of a column by meaning."""
+    return click.get_current_context().meta.get("ferkit.columns", {})
+
+
+def _set_columns(ctx: click.Context, param: click.Parameter, text: str | None) -> None:
+    if text is not None:
+        from ferkit.datasets.tables import parse_columns
+
+        ctx.meta["ferkit.columns"] = parse_columns(text)
 
 
 detector_weights_option = click.option(
@@ -188,10 +216,10 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_regular(path))
     except OSError as error:
-        raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise click.BadParameter(f"{path} is no TOML file: {error}") from None
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     options = {key: value for key, value in values.items() if key not in tables}

@@ -320,6 +320,7 @@ def explain(model_and_photo: tuple[str, ...], models_dir: Path, **options: Any) 
 
 def _crop(photo: Path, model: Any, options: dict[str, Any]) -> Any:
     from ferkit.core.errors import ImageError
+    from ferkit.core.files import read_regular
     from ferkit.datasets.images import decode_image
     from ferkit.faces.cropping import cropping_as_trained
 
@@ -327,7 +328,7 @@ def _crop(photo: Path, model: Any, options: dict[str, Any]) -> Any:
     faces = cropping_as_trained(model.crops, detector, options["detector_weights"])
     say(faces.reason)
     try:
-        crops = faces.cropper(model).cut(decode_image(photo.read_bytes())).rgb
+        crops = faces.cropper(model).cut(decode_image(read_regular(photo))).rgb
     except ImageError as error:
         raise DataError(f"{photo}: {error}") from None
     if options["face"] > len(crops):

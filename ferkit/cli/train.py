@@ -16,6 +16,7 @@ from ferkit.cli.options import (
     detector_option,
     detector_weights_option,
     group_split_option,
+    load_data,
     margin_option,
     models_dir_option,
     person_option,
@@ -306,14 +307,12 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, **options: Any) -> N
     from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe, parse_change
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
-    from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.load import load_dataset
     from ferkit.datasets.split import SplitSettings
     from ferkit.faces.cropping import Cropping
 
     changes = {_SETTINGS[key]: options[key] for key in _SETTINGS if options[key] is not None}
     recipe = load_recipe(options["recipe"], changes | dict(map(parse_change, options["settings"])))
-    dataset = load_dataset(data, options["person_pattern"] or AIHUB_PERSON)
+    dataset = load_data(data, options["person_pattern"])
     counts = dataset.class_counts()
     say(
         f"{len(dataset)} images in {data}, {len(counts)} classes: "

@@ -5,9 +5,12 @@ import dataclasses
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
-import tempfile
+import stat
+import threading
+import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,26 +20,31 @@ import numpy as np
 
 from ferkit.core.errors import FerkitError, StoreLockedError
 
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+"""What a lock says that somebody else holds."""
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Create or replace ``path`` with what ``write`` puts into the open binary file it is given.
 
     The content goes to a temporary file beside ``path``, is flushed to the disk and moved into place, so that
-    a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part.
+    a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part. What a killed process left is
+    taken over by the next one.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        file, temporary = _open_temporary(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            _keep_default_mode(temporary)
-            os.replace(temporary, path)
+                if os.name == "nt":  # pragma: no cover - what is open cannot be moved there
+                    file.close()
+                os.replace(temporary, path)
             _sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -57,6 +65,71 @@ def csv_cell(text: str | None) -> str | None:
 def csv_text(cell: str) -> str:
     """What :func:`csv_cell` was given."""
     return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that killed processes left in ``folder``; those that are being written stay."""
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError), leftover.open("rb") as file:
+            _lock(file)
+            leftover.unlink()
+
+
+def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
+    """A temporary file next to ``path``, locked while it is open: always of one name, but if somebody writes there."""
+    shared = path.with_name(f".{path.name}.tmp")
+    own = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    for temporary in itertools.chain([shared] if os.name == "posix" else [], itertools.repeat(own)):
+        try:
+            file = os.fdopen(os.open(temporary, flags, 0o666), "w+b")
+        except OSError:
+            if temporary is own:
+                raise
+            continue
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in _HELD:
+                file.close()
+                continue
+        # Who held the lock before may have moved the file into place meanwhile, or deleted it.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(temporary)):
+                file.truncate(0)
+                return file, temporary
+        file.close()
+    raise AssertionError("the names never end")
+
+
+def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """Read a file, or its first ``most`` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, device or socket: reading one may never end.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON; bytes are UTF-8, file names that are not pass through. Raises ValueError, however deep it is."""
+    text = content.decode("utf-8-sig", "surrogateescape") if isinstance(content, bytes) else content
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_toml(content: str | bytes) -> dict[str, Any]:
+    """Parse TOML; bytes are UTF-8. Raises ValueError, however deep it is."""
+    text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -86,7 +159,7 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
         try:
             _lock(file)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            if error.errno not in _HELD:
                 raise FerkitError(why_not_written(path, error)) from error
             raise StoreLockedError(
                 f"another process is {doing} {path.parent}; wait until it has finished, or stop it"
@@ -103,13 +176,6 @@ def _lock(file: IO[bytes]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _keep_default_mode(path: str) -> None:
-    # mkstemp creates files that only their owner may read; results are meant to be shared like any other file.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
 
 
 def _sync_directory(folder: Path) -> None:
@@ -225,7 +291,7 @@ def cached_arrays(
                 arrays = {name: archive[name] for name in archive.files}
             if fits(arrays):
                 return arrays, True
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile):
             pass  # it is not there, or cannot be read: it is made anew
     made = make()
     if file is not None:

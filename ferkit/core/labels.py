@@ -1,7 +1,6 @@
 """Label sets: the classes of a data set or model, what they are called, and how they map to others."""
 
 import functools
-import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import parse_toml, read_regular
 
 LANGUAGES = ("en", "ko")
 
@@ -37,7 +37,7 @@ class LabelTables:
     def built_in() -> "LabelTables":
         """The tables that come along."""
         text = resources.files("ferkit.core").joinpath("label_sets.toml").read_text(encoding="utf-8")
-        return LabelTables({}, {}, {}, {}).extended(tomllib.loads(text), Path("label_sets.toml"))
+        return LabelTables({}, {}, {}, {}).extended(parse_toml(text), Path("label_sets.toml"))
 
     @staticmethod
     def read(path: Path) -> "LabelTables":
@@ -47,10 +47,10 @@ class LabelTables:
             DataError: no such file, no TOML, or tables of another form.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            values = parse_toml(read_regular(path))
         except OSError as error:
-            raise DataError(f"the label file {path} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"the label file {path} cannot be read: {error.strerror or error}") from None
+        except ValueError as error:
             raise DataError(f"expected a TOML file in UTF-8 at {path}: {error}") from None
         return LabelTables.built_in().extended(values, path)
 
@@ -252,3 +252,11 @@ def known_label_sets() -> tuple[str, ...]:
 def meaning_of(label: str) -> str:
     """The common word for a spelling: ``happiness``, ``기쁨`` and ``Happy`` are all ``happy``; others stay."""
     return LabelTables.built_in().meaning_of(label)
+
+
+def same_meaning(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Names of classes that mean the same, side by side: ``{"happy": ("happy", "기쁨")}``."""
+    by_meaning: dict[str, list[str]] = {}
+    for name in names:
+        by_meaning.setdefault(meaning_of(name), []).append(name)
+    return {meaning: tuple(same) for meaning, same in by_meaning.items() if len(same) > 1}

@@ -8,7 +8,6 @@ in ``<file>.sha256`` and checked from then on. That notices later damage or exch
 
 import contextlib
 import functools
-import glob
 import hashlib
 import http.client
 import json
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ferkit.core.errors import FerkitError, WeightsError
-from ferkit.core.files import file_sha256, write_atomically
+from ferkit.core.files import file_sha256, remove_leftovers, write_atomically
 
 BUNDLED = "ferkit"
 """What the model, its backbone and its weights are called."""
@@ -123,7 +122,6 @@ LEAST_SPEED = 10_000
 SLOW_S = 30.0
 """Bytes a second below which an address is given up, after so long."""
 
-_LEFT_S = 86_400
 _CHUNK = 1 << 16
 
 
@@ -256,7 +254,7 @@ def _keep_hash(entry: WeightsEntry, sha256: str) -> None:
 
 def _fetch(entry: WeightsEntry, progress: Progress | None) -> Path:
     path = weights_dir() / entry.file
-    _remove_left(path)
+    remove_leftovers(path.parent)
     reasons = []
     for url in entry.urls:
         try:
@@ -324,14 +322,6 @@ def _length(response: http.client.HTTPResponse, url: str) -> int | None:
     if not (text.isascii() and text.isdigit()):
         raise _UnusableError(f"{_host(url)} says a length of {ascii(text)[:40]}")
     return int(text)
-
-
-def _remove_left(path: Path) -> None:
-    """Remove what broken downloads left of a file; what another process may still write stays."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _LEFT_S:
-                left.unlink()
 
 
 def _opened(url: str) -> http.client.HTTPResponse:

@@ -1,19 +1,23 @@
 """Hold a data set, its samples and where their bytes come from, and list a folder of images."""
 
+import errno
+import functools
+import logging
 import os
 import re
-import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.images import SUFFIXES, decode_image
+from ferkit.core.files import read_regular
+from ferkit.core.labels import LabelTables, meaning_of
+from ferkit.datasets.images import HEAD_BYTES, SUFFIXES, decode_image, why_no_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Dataset:
         root: the folder or file it was read from.
         samples: sorted by path, paths distinct.
         source: gives the pixels.
+        left_out: path and reason of each file or row that was found and not taken; what follows a colon in a reason
+            is detail.
 
     Raises:
         DataError: no samples, or two of one path.
@@ -79,11 +85,13 @@ class Dataset:
     root: Path
     samples: tuple[Sample, ...]
     source: ImageSource
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.samples:
+            why = f" but {': '.join(self.left_out[0])}" if self.left_out else ""
             raise DataError(
-                f"expected images in {self.root}, found none; see 'fer embed --help' for the layouts"
+                f"expected images in {self.root}, found none{why}; see 'fer embed --help' for the layouts"
             )
         object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.path)))
         for a, b in zip(self.samples, self.samples[1:], strict=False):
@@ -94,6 +102,31 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @functools.cached_property
+    def paths(self) -> np.ndarray:
+        """Paths of all samples, (n,) of str."""
+        return self._column("path")
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Classes of all samples, (n,) of str or None."""
+        return self._column("label")
+
+    @functools.cached_property
+    def splits(self) -> np.ndarray:
+        """Parts of all samples, (n,) of ``train``, ``val``, ``test`` or None."""
+        return self._column("split")
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """Persons of all samples, (n,) of str or None."""
+        return self._column("group")
+
+    def _column(self, name: str) -> np.ndarray:
+        column = np.empty(len(self.samples), object)
+        column[:] = [getattr(sample, name) for sample in self.samples]
+        return column
 
     def read(self, sample: Sample) -> np.ndarray:
         """uint8 RGB (H, W, 3).
@@ -113,70 +146,262 @@ class Dataset:
         return Dataset(self.name, self.root, tuple(keep), self.source)
 
 
-_IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
-
 NO_MEDIA = ".nomedia"
 """Name of an empty file that says that a folder's images are not data."""
+
+_SYSTEM_NAMES = frozenset(
+    {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found"}
+)  # fmt: skip
+
+LeftOut = tuple[tuple[str, str], ...]
+"""Path and reason of each file or row that was found and not taken; what follows a colon in a reason is detail."""
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """Images below a folder, each in a file of its own; see :class:`ferkit.datasets.dataset.ImageSource`."""
+    """Images below a folder, each in a file of its own; see :class:`ferkit.datasets.dataset.ImageSource`.
+
+    Names are found however Hangul is composed in them and, where only one fits, in upper or lower case.
+    """
 
     root: Path
+    _folders: dict[str, dict[str, list[str]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def stamp(self, path: str) -> Stamp:
-        status = (self.root / path).stat()
+        """Give the size and the time of the last change."""
+        _, status = self._found(path)
         # The later of the two: copying an old file over a new one sets back the one, but not the other.
         return Stamp(status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
     def read(self, path: str) -> bytes:
-        file = self.root / path
-        if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe or a device may never end
-            raise OSError("it is no regular file")
-        return file.read_bytes()
+        """Give the content of the file."""
+        return read_regular(self.file(path))
 
     def decode(self, content: bytes) -> np.ndarray:
+        """Give uint8 RGB (H, W, 3)."""
         return decode_image(content)
 
+    def file(self, path: str) -> Path:
+        """Give the file of an image.
 
-def image_paths(root: Path) -> Iterator[PurePosixPath]:
-    """Relative paths of the images below ``root``, by their suffix; links are followed, but never in a circle.
+        Raises:
+            FileNotFoundError: there is none, or several differ from ``path`` only in case.
+        """
+        return self._found(path)[0]
 
-    A folder with a file ``.nomedia`` is passed over, as on Android: its images are not data.
+    def _found(self, path: str) -> tuple[Path, os.stat_result]:
+        file = self.root / path
+        try:
+            return file, os.stat(file)
+        except FileNotFoundError:
+            file = self.root / self.on_disk(path)
+            return file, os.stat(file)
+
+    def on_disk(self, path: str) -> str:
+        """Spell ``path`` as the disk does. Raises FileNotFoundError, see :meth:`file`."""
+        found, parts = ("/", path[1:].split("/")) if path[:1] == "/" else ("", path.split("/"))
+        for part in parts:
+            if part not in ("", ".", ".."):
+                if found not in self._folders:
+                    self._folders[found] = _names_in(self.root / found)
+                alike = self._folders[found].get(composed(part).casefold(), [])
+                same = [name for name in alike if name == part] or [
+                    name for name in alike if composed(name) == composed(part)
+                ]
+                if len(same or alike) != 1:
+                    reason = (
+                        "several files differ from it only in case" if alike else "No such file or directory"
+                    )
+                    raise FileNotFoundError(errno.ENOENT, reason, path)
+                part = (same or alike)[0]
+            found += f"{part}/"
+        return found[:-1]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a place.
+
+    Attributes:
+        paths: relative to the place, folder by folder, sorted in each.
+        left_out: the other files.
+        source: reads them.
+    """
+
+    paths: list[str]
+    left_out: LeftOut
+    source: ImageSource
+
+
+def list_folder(root: Path) -> Listing:
+    """List the images below a folder, by their suffix or, where that tells nothing, by their content.
+
+    Links are followed, but never in a circle. Hidden and system files are passed over silently, as is a folder with a
+    file ``.nomedia``, as on Android: its images are not data. Pipes, devices and sockets are left out unopened.
 
     Raises:
         DataError: ``root`` or a folder below it cannot be listed.
     """
     visited: set[tuple[int, int]] = set()
-
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            f"the folder {error.filename} cannot be read ({error.strerror}); correct its permissions"
-        )
-
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited or NO_MEDIA in names:
-            subfolders.clear()
+    paths: list[str] = []
+    left_out: list[tuple[str, str]] = []
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        folder = root / prefix
+        try:
+            status = os.stat(folder)
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(
+                f"the folder {folder} cannot be read ({error.strerror}); correct its permissions"
+            ) from None
+        if (status.st_dev, status.st_ino) in visited or any(entry.name == NO_MEDIA for entry in listed):
             continue
         visited.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and name not in _IGNORED_FOLDERS)
-        relative = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        for name in sorted(names):
-            if name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield relative / name
+        below = []
+        for entry in listed:
+            name = entry.name
+            if name[0] == "." or name.lower() in _SYSTEM_NAMES:
+                continue
+            try:
+                is_file = entry.is_file()
+                if not is_file and entry.is_dir():
+                    below.append(f"{prefix}{name}/")
+                    continue
+            except OSError:
+                is_file = False
+            reason: str | None
+            if not is_file and os.path.exists(entry):
+                reason = "not a regular file"
+            elif os.path.splitext(name)[1].lower() in SUFFIXES:
+                reason = None  # also of a link that leads nowhere: an image that cannot be read
+            else:
+                reason = why_no_image(name, functools.partial(read_regular, entry.path, HEAD_BYTES))
+            if reason is None:
+                paths.append(prefix + name)
+            else:
+                left_out.append((prefix + name, reason))
+        pending += reversed(below)
+    return Listing(paths, tuple(left_out), FileSource(root))
 
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "publictest": "val",
-    "test": "test", "testing": "test", "privatetest": "test",
-}  # fmt: skip
-"""Folder names, table and array entries that name a split, in lower case."""
+def is_hidden(path: str) -> bool:
+    """Whether a part of a path is the name of a hidden or system file."""
+    return any(part[:1] == "." or part.lower() in _SYSTEM_NAMES for part in path.split("/"))
+
+
+def left_out_counts(left_out: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Count by reason, the most frequent first; without the detail after a colon."""
+    return dict(Counter(reason.partition(": ")[0] for _, reason in left_out).most_common())
+
+
+def left_out_line(left_out: LeftOut, what: str = "files") -> str:
+    """Say in one line how many were left out and why: ``3 files not read: .heic 3 (how to mend it)``."""
+    counts = left_out_counts(left_out)
+    reasons = []
+    for reason, n in list(counts.items())[:6]:
+        word, bracket, remedy = reason.partition(" (")
+        reasons.append(f"{word} {n:,}{bracket}{remedy}")
+    more = f" and {len(counts) - 6} other reasons" if len(counts) > 6 else ""
+    one = len(left_out) == 1
+    example = f", {left_out[0][0]}" if one else f"; the first is {left_out[0][0]}"
+    return f"{len(left_out):,} {what.removesuffix('s') if one else what} not read: {', '.join(reasons)}{more}{example}"
+
+
+def composed(name: str) -> str:
+    """Give a name in composed Unicode (NFC); bytes that are not UTF-8 are read as CP949 where that gives Hangul."""
+    if name.isascii():
+        return name
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        try:
+            text = name.encode("utf-8", "surrogateescape").decode("cp949")
+        except UnicodeDecodeError:
+            return name
+        name = text if any("가" <= letter <= "힣" for letter in text) else name
+    return unicodedata.normalize("NFC", name)
+
+
+def class_name(name: str) -> str:
+    """Give the name of a class or person, see :func:`composed`.
+
+    Raises:
+        DataError: it is in an encoding that nobody knows; no model could be saved with it.
+    """
+    name = composed(name)
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise DataError(
+            f"expected names in UTF-8 or CP949, found {name!r}; rename it, for instance with: "
+            "convmv -r -f ENCODING -t utf-8 --notest FOLDER"
+        )
+    return name
+
+
+def _names_in(folder: Path) -> dict[str, list[str]]:
+    """The names in a folder by their composed form in lower case."""
+    alike: dict[str, list[str]] = {}
+    try:
+        for name in os.listdir(folder):
+            alike.setdefault(composed(name).casefold(), []).append(name)
+    except OSError:
+        pass
+    return alike
+
+
+logger = logging.getLogger(__name__)
+
+_SPLIT_WORDS = {
+    "train": "train training trn 훈련 학습 训练 訓練 学習 entrenamiento entrainement entraînement treino "
+    "treinamento addestramento обучение",
+    "val": "val valid validation validate dev eval evaluation publictest 검증 验证 驗證 検証 validacion validación "
+    "validação validazione validierung проверка",
+    "test": "test testing tst privatetest heldout holdout 시험 테스트 평가 测试 測試 テスト prueba teste prova тест",
+}
+SPLIT_NAMES = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
+"""Words that name a split, in lower case; :func:`split_named` also knows ``1.Training``, ``train_set``, ``훈련용`` …"""
+
+_OTHER_WORDS = (
+    "set sets data dataset images image imgs img pics photos faces face folder part split crops samples "
+    "데이터 데이터셋 세트 셋 용 자료 이미지 사진"
+)
+_NO_SPLIT_WORDS = frozenset(_OTHER_WORDS.split())
+"""What stands next to the word that names a split, and says nothing."""
+
+_ENDINGS = (
+    "dataset",
+    "images",
+    "data",
+    "imgs",
+    "set",
+    "용데이터",
+    "데이터셋",
+    "데이터",
+    "세트",
+    "셋",
+    "용",
+    "集",
+)
 
 AIHUB_PERSON = r"^([0-9a-f]{64})_"
 """AI Hub's file names begin with who is shown."""
+
+
+def split_named(name: str) -> str | None:
+    """``train``, ``val`` or ``test`` where a name says so, in many languages and forms; else None."""
+    folded = composed(name).strip().casefold()
+    if folded in SPLIT_NAMES:
+        return SPLIT_NAMES[folded]
+    words = [word for word in re.findall(r"[^\W\d_]+", folded) if word not in _NO_SPLIT_WORDS]
+    if len(words) != 1:
+        return None
+    word = words[0]
+    stems = [word, *(word.removesuffix(ending) for ending in _ENDINGS if word.endswith(ending))]
+    return next((SPLIT_NAMES[stem] for stem in stems if stem in SPLIT_NAMES), None)
 
 
 def split_of(name: str, source: Path) -> str | None:
@@ -185,52 +410,69 @@ def split_of(name: str, source: Path) -> str | None:
     Raises:
         DataError: it is no name of a split.
     """
-    try:
-        return SPLIT_NAMES[name.strip().lower()] if name.strip() else None
-    except KeyError:
-        raise DataError(f"expected train, val or test as split in {source}, found {name!r}") from None
+    if is_missing(name):
+        return None
+    split = split_named(name)
+    if split is None:
+        raise DataError(f"expected train, val or test as split: found {name!r} in {source}")
+    return split
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that something is not known: empty, or what programs write for that."""
+    return text.strip().casefold() in ("", "nan", "<na>", "n/a", "#n/a", "null")
+
+
+def is_known_expression(name: str) -> bool:
+    """Whether a name is one of the expressions that label sets know, in any spelling and language."""
+    return meaning_of(composed(name)) in LabelTables.built_in().display
 
 
 def read_folder(root: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
     """Read ``root/<class>/…`` or ``root/<split>/<class>/…``; images right in ``root`` have no label.
+
+    One wrapping folder too many is seen through, and ``<person>/<expression>/…`` is recognised by the known names of
+    expressions; both is said.
 
     Args:
         root: the folder.
         person_pattern: regular expression that is searched in each file name; its first group is the person.
 
     Raises:
-        DataError: no folder, no images, unreadable, a mix of the two layouts, or an unusable pattern.
+        DataError: no folder, no images, unreadable, splits next to classes, a class whose name is in no known
+            encoding, or an unusable pattern.
     """
     if not root.is_dir():
         raise DataError(f"expected a folder of images, found nothing at {root}; check the path")
-    person = _compiled(person_pattern)
-    paths = list(image_paths(root))
-    nested = [path for path in paths if len(path.parts) > 1]
-    splits = {path.parts[0] for path in nested if path.parts[0].lower() in SPLIT_NAMES}
-    others = {path.parts[0] for path in nested} - splits
-    if splits and others:
-        raise DataError(
-            f"{root} holds split folders ({', '.join(sorted(splits))}) beside other folders with images "
-            f"({', '.join(sorted(others)[:5])}); name the split folder itself, or move the others away"
-        )
+    return labelled_by_folders(root, list_folder(root), person_pattern)
+
+
+def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHUB_PERSON) -> Dataset:
+    """Give each image of a listing class, split and person by its folders, see :func:`read_folder`."""
+    person = person_regex(person_pattern)
+    names: dict[str, list[str]] = {}
+    for path in listing.paths:
+        folder, slash, name = path.rpartition("/")
+        names.setdefault(folder + slash, []).append(name)
+    parts = {folder: tuple(map(composed, folder.split("/")[:-1])) for folder in names}
+    layout = _Layout.of(root, parts.values())
     samples = []
-    for path in paths:
-        parts = path.parts[1:] if splits and len(path.parts) > 1 else path.parts
-        # Names typed on a Mac hold Hangul as single jamo; class and person must have one name everywhere.
-        label = unicodedata.normalize("NFC", parts[0]) if len(parts) > 1 else None
-        found = person.search(unicodedata.normalize("NFC", path.name))
-        samples.append(
-            Sample(
-                path=path.as_posix(),
-                label=label,
-                split=SPLIT_NAMES[path.parts[0].lower()] if len(parts) < len(path.parts) else None,
-                group=found.group(1) if found else None,
+    for folder, files in names.items():
+        label, split, group = layout.describe(parts[folder])
+        for name in files:
+            found = person.search(composed(name))
+            samples.append(
+                Sample(folder + name, label, split, class_name(found.group(1)) if found else group)
             )
-        )
-    return Dataset(root.resolve().name, root, tuple(samples), FileSource(root))
+    return Dataset(root.resolve().name, root, tuple(samples), listing.source, listing.left_out)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def person_regex(pattern: str) -> re.Pattern[str]:
+    """Compile the regular expression whose first group finds the person in a file name.
+
+    Raises:
+        DataError: it is none, or has no group.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -242,3 +484,79 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             f"expected a group in the person pattern, found {pattern!r}; put the person in parentheses"
         )
     return compiled
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """At which depth folders name what; None where none does."""
+
+    split_at: int | None
+    person_at: int | None
+    class_at: int
+
+    @staticmethod
+    def of(root: Path, folders: Iterable[tuple[str, ...]]) -> "_Layout":
+        """Look at the folders that hold images, by their parts."""
+        nested = [parts for parts in folders if parts]
+        at = _below_wrapping(nested, 0)
+        firsts = {parts[at] for parts in nested if len(parts) > at}
+        splits = {name: split for name in sorted(firsts) if (split := split_named(name))}
+        if splits and firsts - splits.keys():
+            raise DataError(
+                f"{root} holds split folders ({', '.join(splits)}) beside other folders with images "
+                f"({', '.join(sorted(firsts - splits.keys())[:5])}); name the split folder itself, or move the "
+                "others away"
+            )
+        if any(name.lower() not in (split, "valid", "validation") for name, split in splits.items()):
+            logger.info("folders are parts: %s", ", ".join(f"{n} is {s}" for n, s in splits.items()))
+        split_at = at if splits else None
+        if splits:
+            at = _below_wrapping(nested, at + 1)
+        if not _above_expressions(nested, at):
+            return _Layout(split_at, None, at)
+        persons = sorted({parts[at] for parts in nested if len(parts) > at})
+        shown = ", ".join(persons[:3]) + (", …" if len(persons) > 3 else "")
+        logger.info(
+            "folders are read as person/expression: %d persons (%s), their folders the classes",
+            len(persons),
+            shown,
+        )
+        return _Layout(split_at, at, at + 1)
+
+    def describe(self, parts: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
+        """Label, split and group of the images in a folder."""
+
+        def named(at: int | None) -> str | None:
+            return None if at is None or at >= len(parts) else class_name(parts[at])
+
+        return named(self.class_at), split_named(named(self.split_at) or ""), named(self.person_at)
+
+
+def _below_wrapping(folders: list[tuple[str, ...]], at: int) -> int:
+    """The depth below folders, from depth ``at`` on, in which all lies and which are neither class nor split."""
+    firsts = {parts[at] for parts in folders if len(parts) > at}
+    if len(firsts) != 1 or any(len(parts) == at + 1 for parts in folders):
+        return at
+    (only,) = firsts
+    if split_named(only) or is_known_expression(only):
+        return at
+    inner = {parts[at + 1] for parts in folders if len(parts) > at + 1}
+    below = _below_wrapping(folders, at + 1)
+    if (
+        below == at + 1
+        and len(inner) < 2
+        and not any(split_named(n) or is_known_expression(n) for n in inner)
+    ):
+        return at
+    logger.info("the folder %s/ holds everything: the folders in it are taken", only)
+    return below
+
+
+def _above_expressions(folders: list[tuple[str, ...]], at: int) -> bool:
+    """Whether folders at this depth are no expressions, and most of those in them are."""
+    deep = [parts for parts in folders if len(parts) > at]
+    if not deep or any(len(parts) == at + 1 or is_known_expression(parts[at]) for parts in deep):
+        return False
+    inner = {parts[at + 1] for parts in deep}
+    known = [name for name in inner if is_known_expression(name)]
+    return len(set(map(meaning_of, known))) > 1 and 2 * len(known) >= len(inner)

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.console import Progress, map_ahead
+from ferkit.core.console import map_ahead, progress
 from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.datasets.image_stats import COLOR_SIDE, SIDE, ImageStats
@@ -68,8 +68,6 @@ def find_candidates(
     least_similarity: float,
     partners: int,
     parts_dir: Path | None = None,
-    *,
-    progress: Progress,
 ) -> Candidates:
     """Compare each image, in all its variants, with all others.
 
@@ -83,7 +81,6 @@ def find_candidates(
         partners: the most that are kept of each image, the most similar ones.
         parts_dir: folder of these very images and settings, in which what was found is kept meanwhile. None
             keeps nothing.
-        progress: is told of every row that was compared.
 
     Raises:
         FerkitError: the folder cannot be written.
@@ -97,28 +94,28 @@ def find_candidates(
             (np.flatnonzero(side), np.flatnonzero(~side)),
             (np.flatnonzero(~side), np.flatnonzero(side)),
         ]
-    progress.start(total=sum(len(queries) for queries, _ in halves))
     found = []
-    for half, (queries, known) in enumerate(halves):
-        targets = np.ascontiguousarray(whole[known].T)
+    n_rows = sum(len(queries) for queries, _ in halves)
+    with progress("comparing images", n_rows) as shown:
+        for half, (queries, known) in enumerate(halves):
+            targets = np.ascontiguousarray(whole[known].T)
 
-        def search(rows: np.ndarray, known: np.ndarray = known, targets: np.ndarray = targets) -> Arrays:
-            blocks = []
-            for block in _blocks(rows, len(known)):
-                blocks.append(
-                    _best_partners(space, thumbs, block, known, targets, least_similarity, partners)
-                )
-                progress.update(len(block))
-            return vars(_joined(blocks))
+            def search(rows: np.ndarray, known: np.ndarray = known, targets: np.ndarray = targets) -> Arrays:
+                blocks = []
+                for block in _blocks(rows, len(known)):
+                    blocks.append(
+                        _best_partners(space, thumbs, block, known, targets, least_similarity, partners)
+                    )
+                    shown.update(len(block))
+                return vars(_joined(blocks))
 
-        for start in range(0, len(queries), _PART_ROWS):
-            rows = queries[start : start + _PART_ROWS]
-            file = None if parts_dir is None else parts_dir / f"partners-{half}-{start:09d}.npz"
-            part, was_there = cached_arrays(file, functools.partial(search, rows), _is_candidates)
-            if was_there:
-                progress.update(len(rows))
-            found.append(Candidates(**part))
-    progress.close()
+            for start in range(0, len(queries), _PART_ROWS):
+                rows = queries[start : start + _PART_ROWS]
+                file = None if parts_dir is None else parts_dir / f"partners-{half}-{start:09d}.npz"
+                part, was_there = cached_arrays(file, functools.partial(search, rows), _is_candidates)
+                if was_there:
+                    shown.update(len(rows))
+                found.append(Candidates(**part))
     return _each_once(_joined(found), n)
 
 
@@ -424,7 +421,6 @@ def find_copies(
     side: np.ndarray | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
-    progress: Progress,
 ) -> Copies:
     """All copies among the images of a survey.
 
@@ -434,7 +430,6 @@ def find_copies(
         side: bool (n,); only near-duplicates of which one lies on each side are looked for. None for all.
         cache_dir: where the result is kept, in ``copies/``, under a digest of the pixels; None keeps nothing.
         workers: threads that compare; one a core if None.
-        progress: is told how far the search is.
 
     Raises:
         FerkitError: the cache cannot be written.
@@ -454,7 +449,7 @@ def find_copies(
     found, was_there = cached_arrays(
         file,
         functools.partial(
-            _near, survey.thumbs[rows], survey.colors[rows], sides, settings, parts_dir, workers, progress
+            _near, survey.thumbs[rows], survey.colors[rows], sides, settings, parts_dir, workers
         ),
         lambda known: _is_pairs(known, len(rows)),
     )
@@ -480,15 +475,12 @@ def _near(
     settings: CopySettings,
     parts_dir: Path | None,
     workers: int | None,
-    progress: Progress,
 ) -> Arrays:
     """Pairs (m, 2) of positions in ``thumbs``, and their likeness."""
     if len(thumbs) < 2:
         return {"near": np.zeros((0, 2), np.int64), "likeness": np.zeros(0, np.float32)}
-    found = find_candidates(
-        thumbs, side, settings.least_similarity, settings.partners, parts_dir, progress=progress
-    )
-    score = _score(thumbs, colors, found, parts_dir, workers, progress)
+    found = find_candidates(thumbs, side, settings.least_similarity, settings.partners, parts_dir)
+    score = _score(thumbs, colors, found, parts_dir, workers)
     alike = score >= settings.threshold
     pairs = np.sort(np.stack([found.a, found.b], axis=1)[alike], axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
@@ -501,7 +493,6 @@ def _score(
     found: Candidates,
     parts_dir: Path | None,
     workers: int | None,
-    progress: Progress,
 ) -> np.ndarray:
     """float32 (m,), the likeness of each candidate pair."""
 
@@ -511,28 +502,28 @@ def _score(
             [likeness(thumbs[a], thumbs[b], int(v), (colors[a], colors[b])) for a, b, v in pairs], np.float32
         )
 
-    def score_part(rows: np.ndarray) -> Arrays:
-        chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-        scores = []
-        for part in map_ahead(score, chunks, workers=workers or os.cpu_count() or 1, ahead=16):
-            scores.append(part)
-            progress.update(len(part))
-        return {"score": np.concatenate(scores)}
-
-    progress.start(total=len(found.a))
     scores = [np.zeros(0, np.float32)]
-    for start in range(0, len(found.a), _PART_PAIRS):
-        rows = np.arange(start, min(start + _PART_PAIRS, len(found.a)))
-        file = None if parts_dir is None else parts_dir / f"likeness-{start:09d}.npz"
-        part, was_there = cached_arrays(
-            file,
-            functools.partial(score_part, rows),
-            lambda known, rows=rows: len(known["score"]) == len(rows),  # type: ignore[misc]
-        )
-        if was_there:
-            progress.update(len(rows))
-        scores.append(part["score"])
-    progress.close()
+    with progress("comparing likely copies", len(found.a), unit="pairs") as shown:
+
+        def score_part(rows: np.ndarray) -> Arrays:
+            chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+            parts = []
+            for part in map_ahead(score, chunks, workers=workers or os.cpu_count() or 1, ahead=16):
+                parts.append(part)
+                shown.update(len(part))
+            return {"score": np.concatenate(parts)}
+
+        for start in range(0, len(found.a), _PART_PAIRS):
+            rows = np.arange(start, min(start + _PART_PAIRS, len(found.a)))
+            file = None if parts_dir is None else parts_dir / f"likeness-{start:09d}.npz"
+            part, was_there = cached_arrays(
+                file,
+                functools.partial(score_part, rows),
+                lambda known, rows=rows: len(known["score"]) == len(rows),  # type: ignore[misc]
+            )
+            if was_there:
+                shown.update(len(rows))
+            scores.append(part["score"])
     return np.concatenate(scores)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.labels import LabelSet, LabelTables, meaning_of
+from ferkit.core.labels import LabelSet, LabelTables, meaning_of, same_meaning
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.split import assign_groups, numbered
 from ferkit.datasets.tables import SOURCE, relocated
@@ -84,7 +84,7 @@ def merge(
             "decide with --conflict first, last or drop"
         )
     merged = Dataset(folder.resolve().name, folder, tuple(samples), FileSource(folder))
-    return Merged(merged, n_same, tuple(conflicts), tuple(lookalikes), _spellings(merged))
+    return Merged(merged, n_same, tuple(conflicts), tuple(lookalikes), same_meaning(merged.class_counts()))
 
 
 def _from_source(sample: Sample, source: str) -> Sample:
@@ -138,13 +138,6 @@ def _is_same(a: Sample, b: Sample, folder: Path) -> bool:
         return False
 
 
-def _spellings(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    by_meaning: dict[str, list[str]] = {}
-    for name in dataset.class_counts():
-        by_meaning.setdefault(meaning_of(name), []).append(name)
-    return {meaning: tuple(names) for meaning, names in by_meaning.items() if len(names) > 1}
-
-
 Unmapped = Literal["refuse", "keep", "unlabel", "drop"]
 
 
@@ -167,7 +160,7 @@ class Relabelled:
 
 def relabel(
     dataset: Dataset,
-    target: str,
+    target: str | None = None,
     *,
     tables: LabelTables | None = None,
     language: str | None = None,
@@ -177,7 +170,7 @@ def relabel(
 
     Args:
         dataset: with class names in any spelling and language that the tables know.
-        target: name of a label set.
+        target: name of a label set; None gives classes that mean the same the spelling that most images have.
         tables: label sets and maps; those that come along by default.
         language: ``en`` or ``ko`` spells the classes so; None as the set does.
         unmapped: what becomes of images whose class has no place in the target.
@@ -186,10 +179,14 @@ def relabel(
         DataError: no such set, nothing left, or classes without a place and ``unmapped`` is ``refuse``.
     """
     tables = tables or LabelTables.built_in()
-    labels = LabelSet.named(target, tables)
     counts = dataset.class_counts()
     if not counts:
         raise DataError(f"expected labelled images in {dataset.root}, found none with a label")
+    if target is None:
+        most = {tables.meaning_of(name): name for name in sorted(counts, key=lambda name: counts[name])}
+        labels = LabelSet(tuple(sorted(most.values())))
+    else:
+        labels = LabelSet.named(target, tables)
     mapping = LabelSet(tuple(counts)).map_to(labels, tables)
     spelled = labels.names if language is None else labels.display(language, tables)
     new = {name: spelled[i] if i >= 0 else None for name, i in zip(counts, mapping.index, strict=True)}

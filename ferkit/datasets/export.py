@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-import unicodedata
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,9 +18,9 @@ from PIL import Image
 
 from ferkit.core.console import Progress, map_ahead
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ImageError
-from ferkit.core.files import why_not_written, write_atomically
-from ferkit.datasets.dataset import SPLIT_NAMES, Dataset, FileSource, Sample
-from ferkit.datasets.tables import BOX, attribute_names, relocated, write_manifest
+from ferkit.core.files import remove_leftovers, why_not_written, write_atomically
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, split_named
+from ferkit.datasets.tables import BOX, ArraySource, attribute_names, relocated, write_manifest
 
 Link = Literal["copy", "hardlink", "symlink"]
 MANIFEST = "manifest.csv"
@@ -110,14 +109,14 @@ def _targets(dataset: Dataset, with_parts: bool) -> Iterator[tuple[str, str]]:
             raise DataError(
                 f"the class {name!r} cannot be the name of a folder; rename it with 'fer dataset map'"
             )
-        if name.lower() in SPLIT_NAMES:
+        if split_named(name):
             raise DataError(f"a folder called {name!r} would be taken for a part; rename the class first")
     taken: set[str] = set()
     last: dict[str, int] = {}
-    suffix = "" if isinstance(dataset.source, FileSource) else ".png"
+    suffix = ".png" if isinstance(dataset.source, ArraySource) else ""
     for sample in dataset.samples:
         folder = "/".join(filter(None, (sample.split if with_parts else None, sample.label)))
-        stem, dot, extension = (_letters(sample.path.rpartition("/")[2]) + suffix).rpartition(".")
+        stem, dot, extension = (composed(sample.path.rpartition("/")[2]) + suffix).rpartition(".")
         wanted = f"{folder}/{stem}".lstrip("/")
         key = f"{wanted}.{extension}".casefold()
         for number in itertools.count(last.get(key, 0) + 1):
@@ -129,20 +128,8 @@ def _targets(dataset: Dataset, with_parts: bool) -> Iterator[tuple[str, str]]:
         yield sample.path, target
 
 
-def _letters(name: str) -> str:
-    """A name in composed Unicode; one of a zip made on a Korean Windows is decoded as what it is."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        try:
-            name = os.fsencode(name).decode("cp949")
-        except UnicodeDecodeError:
-            return name
-    return unicodedata.normalize("NFC", name)
-
-
 def _is_renamed(path: str, target: str) -> bool:
-    name, new = _letters(path.rpartition("/")[2]), target.rpartition("/")[2]
+    name, new = composed(path.rpartition("/")[2]), target.rpartition("/")[2]
     return new not in (name, f"{name}.png")
 
 
@@ -156,13 +143,16 @@ def _place(dataset: Dataset, sample: Sample, target: Path, link: Link) -> bool:
     if not isinstance(dataset.source, FileSource):
         if target.exists():
             return False
+        if not isinstance(dataset.source, ArraySource):
+            _write_content(dataset, sample, target)
+            return True
         array = dataset.read(sample)
         gray = (array[..., :1] == array).all()
         with _writing(target) as temporary:
             Image.fromarray(array[..., 0] if gray else array).save(temporary, "PNG")
         return True
-    source = (dataset.source.root / sample.path).resolve()
     try:
+        source = dataset.source.file(sample.path).resolve()
         status = source.stat()
         there = _there(source, target, status, link)
     except OSError as error:
@@ -177,6 +167,15 @@ def _place(dataset: Dataset, sample: Sample, target: Path, link: Link) -> bool:
         else:
             shutil.copy2(source, temporary)
     return True
+
+
+def _write_content(dataset: Dataset, sample: Sample, target: Path) -> None:
+    try:
+        content = dataset.source.read(sample.path)
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    with _writing(target) as temporary:
+        temporary.write_bytes(content)
 
 
 def _there(source: Path, target: Path, status: os.stat_result, link: Link) -> bool:
@@ -207,6 +206,7 @@ def _writing(target: Path) -> Iterator[Path]:
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
     except OSError as error:
         raise FerkitError(why_not_written(folder, error)) from error
 
@@ -359,7 +359,7 @@ def _row(sample: Sample, names: list[str]) -> dict[str, Any]:
 
 
 def _file(dataset: Dataset, sample: Sample) -> bytes:
-    if isinstance(dataset.source, FileSource):
+    if not isinstance(dataset.source, ArraySource):
         return dataset.source.read(sample.path)
     done, content = cv2.imencode(".png", dataset.read(sample)[..., ::-1])
     if not done:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.console import Progress, map_ahead
+from ferkit.core.console import Progress, map_ahead, progress
 from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.datasets.dataset import Dataset, Sample
@@ -73,9 +73,7 @@ class ImageStats:
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
-def image_stats(
-    dataset: Dataset, cache_dir: Path | None = None, *, workers: int | None = None, progress: Progress
-) -> ImageStats:
+def image_stats(dataset: Dataset, cache_dir: Path | None = None, *, workers: int | None = None) -> ImageStats:
     """Look at every image once.
 
     Args:
@@ -83,22 +81,20 @@ def image_stats(
         cache_dir: where what was seen is kept, in ``images/``; images that have not been touched since are
             not read again. None keeps nothing.
         workers: threads that read; one a core if None.
-        progress: is told of every image.
 
     Raises:
         FerkitError: the cache cannot be written.
     """
-    progress.start(total=len(dataset))
     parts = []
-    for start in range(0, len(dataset), _ROWS):
-        samples = dataset.samples[start : start + _ROWS]
-        file = None if cache_dir is None else cache_dir / "pictures" / f"{_key(dataset, samples)}.npz"
-        look = functools.partial(_look, dataset, samples, workers, progress)
-        part, was_there = cached_arrays(file, look, functools.partial(_fits, len(samples)))
-        if was_there:
-            progress.update(len(samples))
-        parts.append(part)
-    progress.close()
+    with progress(f"reading {dataset.name}", len(dataset)) as shown:
+        for start in range(0, len(dataset), _ROWS):
+            samples = dataset.samples[start : start + _ROWS]
+            file = None if cache_dir is None else cache_dir / "pictures" / f"{_key(dataset, samples)}.npz"
+            look = functools.partial(_look, dataset, samples, workers, shown)
+            part, was_there = cached_arrays(file, look, functools.partial(_fits, len(samples)))
+            if was_there:
+                shown.update(len(samples))
+            parts.append(part)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     reasons = joined.pop("errors")
     return ImageStats(**joined, errors={int(i): str(reasons[i]) for i in np.flatnonzero(reasons != "")})
@@ -116,7 +112,7 @@ def _key(dataset: Dataset, samples: tuple[Sample, ...]) -> str:
 
 
 def _look(
-    dataset: Dataset, samples: tuple[Sample, ...], workers: int | None, progress: Progress
+    dataset: Dataset, samples: tuple[Sample, ...], workers: int | None, shown: Progress
 ) -> dict[str, np.ndarray]:
     n, workers = len(samples), workers or os.cpu_count() or 1
     part = {
@@ -137,7 +133,7 @@ def _look(
         if image is not None:
             for name, value in image.items():
                 part[name][i] = value
-        progress.update(1, failures=bool(reason))
+        shown.update(1, failures=bool(reason))
     return {**part, "errors": np.array(reasons, np.str_)}
 
 

@@ -1,8 +1,11 @@
 """Image files to pixels: strict about damage, tolerant about formats."""
 
 import contextlib
+import functools
+import importlib.util
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -12,11 +15,28 @@ from PIL import ExifTags, Image, ImageOps
 
 from ferkit.core.errors import ImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-"""File names that count as images, in lower case."""
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif"}
+)
+"""File names that count as images, in lower case; :data:`HEIF_SUFFIXES` do where a library reads them."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+HEIF_REMEDY = "pip install 'ferkit[heif]' reads HEIC"
+
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF")
 # Nothing else is tried: a PostScript file called .jpg would start Ghostscript.
+
+_NO_IMAGES = (
+    ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .toml .html .htm .css .js .py .ipynb .sh .log .pdf .doc "
+    ".docx .xls .xlsx .ppt .pptx .hwp .npy .npz .pkl .pickle .h5 .hdf5 .keras .onnx .pt .pth .mat .parquet .db "
+    ".sqlite .zip .tar .gz .tgz .bz2 .xz .7z .rar .egg .alz .mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp "
+    ".ts .mp3 .wav .m4a .flac .ogg .svg .psd .tmp .part .lnk .url .exe"
+)
+_OTHER_SUFFIXES = frozenset(_NO_IMAGES.split())
+"""What is no image by its name, so that nobody has to open it."""
+
+HEAD_BYTES = 32
+"""So much of a file's beginning tells what it is."""
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused: no camera makes them, and decoding one would take gigabytes."""
@@ -32,6 +52,57 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+
+
+def reads_heif() -> bool:
+    """Whether HEIC images can be read: the extra ``heif`` is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def kind_of(head: bytes) -> str | None:
+    """``JPEG``, ``PNG``, …, by the first :data:`HEAD_BYTES` of a file; None if it is no image of these."""
+    if head[4:8] == b"ftyp":
+        brands = {head[i : i + 4] for i in range(8, len(head) - 3, 4)} - {head[12:16]}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        return "HEIF" if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"} else None
+    if head[:2] == b"BM":  # two letters that a text may begin with; a size of the header follows
+        return "BMP" if head[14:18] in {bytes([n, 0, 0, 0]) for n in (12, 40, 52, 56, 64, 108, 124)} else None
+    if head[:4] == b"RIFF":
+        return "WEBP" if head[8:12] == b"WEBP" else None
+    return next((kind for start, kind in _MAGIC.items() if head.startswith(start)), None)
+
+
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF",
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\0\x0cjP  ": "JPEG2000", b"\xff\x4f\xff\x51": "JPEG2000",
+}  # fmt: skip
+
+
+def why_no_image(name: str, read_head: Callable[[], bytes]) -> str | None:
+    """Why a file is not taken as an image, in words that all files of that kind share; None if it is taken.
+
+    Known suffixes decide unopened; others are decided by the content.
+
+    Args:
+        name: of the file.
+        read_head: gives the first :data:`HEAD_BYTES`, may raise OSError; only called for unknown suffixes.
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in SUFFIXES:
+        return None
+    if suffix in HEIF_SUFFIXES:
+        return None if reads_heif() else f"{suffix} ({HEIF_REMEDY})"
+    if suffix not in _OTHER_SUFFIXES:
+        try:
+            kind = kind_of(read_head())
+        except OSError as error:
+            return f"cannot be opened ({error.strerror or error})"
+        if kind == "HEIF" and not reads_heif():
+            return f"HEIC ({HEIF_REMEDY})"
+        if kind is not None:
+            return None
+    return suffix or "without suffix"
 
 
 @dataclass(frozen=True)
@@ -103,7 +174,9 @@ def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
         raise ImageError("the file is empty")
     try:
         file = io.BytesIO(content) if isinstance(content, bytes) else content
-        with Image.open(file, formats=_FORMATS) as image:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        with Image.open(file, formats=_formats(kind_of(head))) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million"
@@ -118,6 +191,23 @@ def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     except Exception as error:
         # Pillow's decoders raise whatever a damaged file leads them into: struct.error, KeyError, SyntaxError, …
         raise ImageError(f"the image is damaged: {error or type(error).__name__}") from None
+
+
+def _formats(kind: str | None) -> tuple[str, ...]:
+    """What Pillow may try. Raises ImageError where a library is missing."""
+    if kind != "HEIF":
+        return _FORMATS
+    if not reads_heif():
+        raise ImageError(f"the content is HEIC, which needs a library of its own: {HEIF_REMEDY}")
+    _register_heif()
+    return ("HEIF",)
+
+
+@functools.cache
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
 
 
 def _is_large_jpeg(image: Image.Image) -> bool:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.core.console import Progress
 from ferkit.core.errors import DataError
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
@@ -201,7 +200,6 @@ def find_leaks(
     identities: Sequence[str | None] | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
 ) -> Leaks:
     """What the test rows of a data set share with its training rows.
 
@@ -216,13 +214,12 @@ def find_leaks(
             for example :func:`ferkit.audit.checks.cluster_identities` of identity embeddings.
         cache_dir: folder of all caches; None keeps nothing.
         workers: threads that read images; one a core if None.
-        progress: is told how far it is; None shows nothing.
 
     Raises:
         DataError: positions that are not of the data set, or rows on both sides.
         FerkitError: the cache cannot be written.
     """
-    settings, progress = settings or LeakSettings(), progress or Progress("", quiet=True)
+    settings = settings or LeakSettings()
     train, test = _positions(train, len(dataset), "train"), _positions(test, len(dataset), "test")
     both = np.intersect1d(train, test)
     if len(both):
@@ -232,9 +229,9 @@ def find_leaks(
         )
     rows = np.union1d(train, test)
     used = dataset if len(rows) == len(dataset) else dataset.subset([dataset.samples[i] for i in rows])
-    seen = image_stats(used, cache_dir, workers=workers, progress=progress)
+    seen = image_stats(used, cache_dir, workers=workers)
     wanted = settings.copies if settings.near else None
-    copies = find_copies(seen, wanted, cache_dir=cache_dir, workers=workers, progress=progress)
+    copies = find_copies(seen, wanted, cache_dir=cache_dir, workers=workers)
     who = [s.group for s in dataset.samples] if identities is None else list(identities)
     rivals = _Rivals(
         np.isin(rows, test), rows, [sample.path for sample in used.samples], [who[row] for row in rows]
@@ -249,18 +246,17 @@ def find_leaks_between(
     *,
     cache_dir: Path | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
 ) -> Leaks:
     """What a test data set shares with another one that is trained on; persons are compared by name.
 
     Positions in the result are those of each data set's own samples; see :func:`find_leaks`.
     """
-    settings, progress = settings or LeakSettings(), progress or Progress("", quiet=True)
-    surveys = [image_stats(part, cache_dir, workers=workers, progress=progress) for part in (train, test)]
+    settings = settings or LeakSettings()
+    surveys = [image_stats(part, cache_dir, workers=workers) for part in (train, test)]
     seen = surveys[0].joined(surveys[1])
     side = np.arange(len(seen)) >= len(train)
     wanted = settings.copies if settings.near else None
-    copies = find_copies(seen, wanted, side=side, cache_dir=cache_dir, workers=workers, progress=progress)
+    copies = find_copies(seen, wanted, side=side, cache_dir=cache_dir, workers=workers)
     samples = (*train.samples, *test.samples)
     own = np.concatenate([np.arange(len(train)), np.arange(len(test))])
     rivals = _Rivals(side, own, [sample.path for sample in samples], [sample.group for sample in samples])

@@ -1,39 +1,116 @@
 """One way in: whatever a user names as data."""
 
+import glob
+import logging
+import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import AIHUB_PERSON, Dataset, read_folder
-from ferkit.datasets.tables import read_npz, read_table
+from ferkit.core.labels import same_meaning
+from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive
+from ferkit.datasets.dataset import (
+    AIHUB_PERSON,
+    Dataset,
+    Listing,
+    labelled_by_folders,
+    left_out_line,
+    list_folder,
+    read_folder,
+)
+from ferkit.datasets.tables import TABLE_SUFFIXES, read_npz, read_table
+
+logger = logging.getLogger(__name__)
+
+KINDS = "a folder, a .zip or .tar file, a table (.csv, .tsv, .txt) or an .npz file"
 
 
-def load_dataset(path: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
-    """Read a folder of images, a CSV table (``fer2013.csv`` too) or an ``.npz`` file.
+def load_dataset(
+    path: str | os.PathLike[str],
+    person_pattern: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Read a folder of images, a zip or tar of one, a table (``fer2013.csv`` too) or an ``.npz`` file.
+
+    What is not taken is logged in one line, with the reasons, and stands in ``left_out``; so are several spellings of
+    one class.
 
     Args:
         path: what to read.
-        person_pattern: for folders, finds the person in a file name: :func:`ferkit.datasets.dataset.read_folder`.
+        person_pattern: regular expression that finds the person in a file name, for folders and archives; None knows
+            AI Hub's names.
+        columns: for tables, name of the column by meaning (``path``, ``label``, ``split``, ``group``).
 
     Raises:
         DataError: nothing there, or nothing that is understood.
     """
+    path = Path(path)
+    dataset = _read(path, person_pattern or AIHUB_PERSON, columns)
+    if dataset.left_out:
+        logger.warning("%s", left_out_line(dataset.left_out, _kind(path)))
+    if spellings := same_meaning(dataset.class_counts()):
+        pairs = "; ".join(" and ".join(names) for names in spellings.values())
+        logger.warning("%s mean the same; make them one class: fer dataset map %s -o merged.csv", pairs, path)
+    return dataset
+
+
+def list_source(path: Path) -> Listing:
+    """List the images of a folder or archive, to read them without labels; what is left out is logged.
+
+    Raises:
+        DataError: it cannot be listed, or holds no image.
+    """
+    listing = list_folder(path) if path.is_dir() else list_archive(path)
+    if listing.left_out:
+        logger.warning("%s", left_out_line(listing.left_out))
+    if not listing.paths:
+        raise DataError(f"expected images in {path}, found none")
+    return listing
+
+
+def find_paths(given: Path) -> list[Path]:
+    """The paths that a name or a pattern such as ``photos/*.jpg`` means, sorted; a name that is there means itself.
+
+    Raises:
+        DataError: a pattern that fits nothing.
+    """
+    if os.path.lexists(given) or not glob.has_magic(str(given)):
+        return [given]
+    found = sorted(glob.glob(str(given), recursive=True))
+    if not found:
+        raise DataError(f"expected files of the pattern {given}, found none")
+    return [Path(name) for name in found]
+
+
+def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None) -> Dataset:
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        mode = path.stat().st_mode
     except FileNotFoundError:
-        raise DataError(
-            f"expected a folder, a .csv or an .npz file, found nothing at {path}; check the path"
-        ) from None
+        raise DataError(f"expected {KINDS}, found nothing at {path}; check the path") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read ({reason}); check the path and its permissions") from None
-    if is_folder:
+    suffix = path.suffix.lower()
+    if stat.S_ISDIR(mode):
         return read_folder(path, person_pattern)
-    readers = {".csv": read_table, ".npz": read_npz}
-    try:
-        reader = readers[path.suffix.lower()]
-    except KeyError:
-        raise DataError(
-            f"expected a folder, a .csv or an .npz file, found {path}; unpack archives first"
-        ) from None
-    return reader(path)
+    if not stat.S_ISREG(mode):
+        raise DataError(f"expected {KINDS}, found what is not a regular file at {path}")
+    if suffix in TABLE_SUFFIXES:
+        return read_table(path, columns)
+    if suffix == ".npz":
+        return read_npz(path)
+    if suffix in ARCHIVE_SUFFIXES:
+        return labelled_by_folders(path, list_archive(path), person_pattern)
+    if suffix in UNREAD_ARCHIVES:
+        remedy = (
+            "join the pieces and unpack them"
+            if suffix in (".z01", ".001", ".part0", ".part1")
+            else "unpack it"
+        )
+        raise DataError(f"expected {KINDS}, found {path}; {remedy} first, and give the folder")
+    raise DataError(f"expected {KINDS}, found {path}")
+
+
+def _kind(path: Path) -> str:
+    return "rows" if path.suffix.lower() in TABLE_SUFFIXES and path.is_file() else "files"

@@ -13,7 +13,7 @@ from ferkit.core.console import Progress, map_ahead
 from ferkit.core.errors import ImageError
 from ferkit.core.fonts import can_draw, plot_families
 from ferkit.core.labels import LabelSet
-from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts
 from ferkit.datasets.images import ImageHeader, read_header
 from ferkit.datasets.tables import SOURCE, ArraySource, attribute_names
 
@@ -101,6 +101,7 @@ class Summary:
         n_boxes: images with the box of a face.
         attributes: by name.
         headers: sizes and colours.
+        left_out: files or rows that were found and not taken, by reason.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Summary:
     n_boxes: int
     attributes: Mapping[str, Values]
     headers: Headers
+    left_out: Mapping[str, int]
 
     def by(self, *axes: int) -> dict[tuple[str, ...], int]:
         """Images by some of class (0), source (1) and part (2), sorted."""
@@ -133,6 +135,7 @@ class Summary:
             "counts": rows,
             "persons": vars(self.persons),
             "n_boxes": self.n_boxes,
+            "left_out": dict(self.left_out),
             "attributes": {name: vars(values) for name, values in self.attributes.items()},
             "headers": {
                 "n": headers.n,
@@ -167,6 +170,7 @@ def summarize(
         sum(sample.box is not None for sample in dataset.samples),
         {name: _values(dataset, name) for name in names},
         _headers(dataset, everything, workers, progress),
+        left_out_counts(dataset.left_out),
     )
 
 
@@ -247,7 +251,7 @@ def header_of(dataset: Dataset, sample: Sample) -> ImageHeader:
         gray = source.images.ndim == 3 or source.images.shape[3] == 1
         return ImageHeader((width, height), (width, height), 1, "array", "L" if gray else "RGB")
     if isinstance(source, FileSource):
-        with (source.root / sample.path).open("rb") as file:
+        with source.file(sample.path).open("rb") as file:
             return read_header(file)
     return read_header(source.read(sample.path))
 

@@ -11,16 +11,22 @@ Paths are relative to the manifest where that is possible, and columns that woul
 """
 
 import codecs
+import contextlib
 import csv
 import io
+import itertools
+import logging
 import math
 import os
 import posixpath
+import re
+import stat
 import unicodedata
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -28,24 +34,47 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import csv_cell, csv_text, write_atomically
-from ferkit.datasets.dataset import Dataset, FileSource, Sample, Stamp, split_of
+from ferkit.datasets.dataset import (
+    Dataset,
+    FileSource,
+    Sample,
+    Stamp,
+    class_name,
+    is_missing,
+    split_named,
+    split_of,
+)
+from ferkit.datasets.images import HEIF_SUFFIXES, SUFFIXES
 
-MEANINGS = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
-    "label": ("label", "emotion", "expression", "class", "category", "target"),
-    "split": ("split", "usage", "subset", "partition", "fold"),
-    "group": ("group", "person", "subject", "person_id", "subject_id", "identity"),
+_NAMES = {
+    "path": "path file filename filepath image imagepath imagefile imagename img imgpath imgname photo picture pth "
+    "subdirectoryfilepath 경로 파일 파일명 파일이름 파일경로 이미지 이미지경로 이미지명 이미지파일 사진 사진경로 "
+    "사진파일",
+    "label": "label labels emotion emotions expression expressions facialexpression class classname category target "
+    "감정 표정 라벨 레이블 클래스 분류 정서 감정라벨",
+    "split": "split usage subset partition fold set datasplit 구분 분할 세트 용도 데이터구분",
+    "group": "group person subject personid subjectid identity participant participantid 인물 사람 피험자 대상자 "
+    "참가자 피사체 개인 인물번호 인물아이디",
 }
-"""Names of columns, in lower case, the one that a manifest uses first."""
+MEANINGS = {meaning: tuple(names.split()) for meaning, names in _NAMES.items()}
+"""Names of columns as :func:`_plain` gives them, the one that a manifest uses first."""
+
+_NOTE_NAMES = (
+    "source sex gender age place uploader professional votes boxvotes width height sequence frame pose truncated "
+    "original score sharpness difficult occluded valence arousal annotation race relfcs facelandmarks faciallandmarks "
+    "fer2013 confidence lossless index no id 성별 나이 연령 장소 출처 번호"
+)
+_NOTES = frozenset(_NOTE_NAMES.split())
+"""Columns that are known to say something else."""
 
 BOX = ("left", "top", "right", "bottom")
-BOX_SPELLINGS = (
-    BOX,
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("minx", "miny", "maxx", "maxy"),
-    ("x0", "y0", "x1", "y1"),
-)
-"""Names of the four columns of a face's box in pixels, in lower case, the ones that a manifest uses first."""
+_CORNERS = (BOX, ("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"), ("x0", "y0", "x1", "y1"))
+_CORNER_AND_SIZE = (
+    ("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"),
+    ("facex", "facey", "facewidth", "faceheight"),
+)  # fmt: skip
+BOX_SPELLINGS = (*_CORNERS, *_CORNER_AND_SIZE)
+"""Names of the four columns of a face's box in pixels, the ones that a manifest uses first."""
 
 
 class Memo(dict[str, str | None]):
@@ -65,10 +94,11 @@ class Columns:
     """Where a table keeps what, by column number.
 
     Attributes:
-        table: the file, for messages and for :func:`ferkit.datasets.dataset.split_of`.
+        table: the file, for messages.
         path: of the image.
         label, split, group: None where there is no such column.
-        box: left, top, right, bottom; None where there are not all four.
+        box: left, top, right, bottom, or left, top, width, height; None where there are not all four.
+        box_has_size: whether the latter.
         attributes: name and column of everything else.
     """
 
@@ -77,7 +107,8 @@ class Columns:
     label: int | None = None
     split: int | None = None
     group: int | None = None
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[int, ...] | None = None
+    box_has_size: bool = False
     attributes: tuple[tuple[str, int], ...] = ()
     _labels: Memo = field(init=False, repr=False, compare=False)
     _splits: Memo = field(init=False, repr=False, compare=False)
@@ -86,30 +117,65 @@ class Columns:
     def __post_init__(self) -> None:
         # Names typed on a Mac hold Hangul as single jamo; classes and persons must have one name everywhere.
         object.__setattr__(
-            self, "_labels", Memo(lambda cell: unicodedata.normalize("NFC", cell.strip()) or None)
+            self, "_labels", Memo(lambda cell: None if is_missing(cell) else class_name(cell.strip()))
         )
         object.__setattr__(self, "_splits", Memo(lambda cell: split_of(cell, self.table)))
         object.__setattr__(self, "_values", Memo(lambda cell: cell.strip() or None))
 
     @staticmethod
-    def of(header: Sequence[str], table: Path) -> "Columns | None":
-        """The columns that ``header`` names; None if no column is called like a path."""
-        names = [cell.strip().lower() for cell in header]
+    def from_header(header: Sequence[str], table: Path, named: Mapping[str, str] | None = None) -> "Columns":
+        """The columns that ``header`` names.
+
+        Args:
+            header: the cells of the first row.
+            table: the file.
+            named: name (or number, from 1) of the column by meaning: ``path``, ``label``, ``split``, ``group``; an
+                empty name says that there is none.
+
+        Raises:
+            DataError: no column of paths, or none of labels although there are columns that nobody knows, or a name
+                that is none of the header.
+        """
+        names = [plain(cell) for cell in header]
         found = {
             meaning: next((names.index(name) for name in spellings if name in names), None)
             for meaning, spellings in MEANINGS.items()
         }
-        if found["path"] is None:
-            return None
-        spelling = next((four for four in BOX_SPELLINGS if set(four) <= set(names)), ())
-        box = tuple(names.index(name) for name in spelling)
+        chosen = {meaning: _chosen(name, header, table) for meaning, name in (named or {}).items()}
+        for meaning, at in found.items():  # a column that the user gave another meaning has lost its own
+            if meaning not in chosen and at in chosen.values():
+                found[meaning] = None
+        found |= chosen
+        corners = next((four for four in _CORNERS if set(four) <= set(names)), None)
+        four = corners or next((four for four in _CORNER_AND_SIZE if set(four) <= set(names)), ())
+        box = tuple(names.index(name) for name in four)
         taken = {*found.values(), *box}
-        rest = tuple((cell.strip(), i) for i, cell in enumerate(header) if i not in taken and cell.strip())
-        return Columns(table, found["path"], found["label"], found["split"], found["group"],
-                       box if len(box) == 4 else None, rest)  # fmt: skip
+        reserved = {*MEANINGS, *BOX}  # a manifest has one column of each of these names
+        rest = tuple(
+            (f"{name}_" if name.lower() in reserved else name, i)
+            for i, name in enumerate(map(str.strip, header))
+            if i not in taken and name
+        )
+        unknown = [cell for cell, _ in rest if is_unknown(cell)]
+        missing = "path" if found["path"] is None else "label"
+        if found[missing] is None and (missing == "path" or ("label" not in chosen and unknown)):
+            example = f"{missing}={(unknown or [cell.strip() for cell in header] or ['NAME'])[0]}"
+            raise DataError(
+                f"expected a column '{missing}' in {table}, found {', '.join(map(str.strip, header)) or 'nothing'}; "
+                f"say which column is what, for instance --columns {example} (label= for none; also split=, group=)"
+            )
+        path = found["path"]
+        assert path is not None
+        return Columns(
+            table, path, found["label"], found["split"], found["group"], box or None, corners is None, rest
+        )
 
-    def sample(self, row: Sequence[str]) -> Sample:
+    def sample(self, row: Sequence[str], box: "CheckBox | None" = None) -> Sample:
         """What a row says; cells that are missing at its end count as empty.
+
+        Args:
+            row: the cells.
+            box: checks and gives a box from four numbers; :func:`box_of` by default.
 
         Raises:
             DataError: no path, a split of no known name, or a box that is none.
@@ -117,33 +183,84 @@ class Columns:
         n = len(row)
         path = row[self.path].strip().replace("\\", "/") if self.path < n else ""
         if not path:
-            raise DataError("expected a path in every row, found none")
+            raise DataError("no path")
         label, split, group = self.label, self.split, self.group
         return Sample(
             path,
             self._labels[row[label]] if label is not None and label < n else None,
             self._splits[row[split]] if split is not None and split < n else None,
             self._labels[row[group]] if group is not None and group < n else None,
-            None if self.box is None else box_of([row[i] if i < n else "" for i in self.box]),
+            None
+            if self.box is None
+            else self._box([row[i] if i < n else "" for i in self.box], box or box_of),
             {name: value for name, i in self.attributes if i < n and (value := self._values[row[i]])},
         )
 
+    def _box(self, cells: Sequence[str], check: "CheckBox") -> tuple[float, float, float, float] | None:
+        if all(map(is_missing, cells)):
+            return None
+        try:
+            a, b, c, d = map(number, cells)
+        except ValueError:
+            raise DataError(f"expected four numbers as box: found {', '.join(map(repr, cells))}") from None
+        return check(a, b, a + c, b + d) if self.box_has_size else check(a, b, c, d)
 
-def box_of(cells: Sequence[str]) -> tuple[float, float, float, float] | None:
-    """A face's box from the text of left, top, right and bottom; None if all four are empty.
+
+CheckBox = Callable[[float, float, float, float], tuple[float, float, float, float]]
+
+
+def plain(name: str) -> str:
+    """A column's name without case, blanks and signs: ``Image_Path`` and ``image path`` are ``imagepath``."""
+    return "".join(c for c in unicodedata.normalize("NFC", name).casefold() if c.isalnum())
+
+
+def is_unknown(name: str) -> bool:
+    """Whether nobody knows what a column of this name says."""
+    folded = plain(name)
+    known = folded in _NOTES or any(folded in names for names in (*MEANINGS.values(), *BOX_SPELLINGS))
+    return bool(folded) and not known and not folded.startswith("ferplus")
+
+
+def number(cell: str) -> float:
+    """A number with a point or a comma. Raises ValueError if it is none."""
+    return float(cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell)
+
+
+def box_of(left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+    """A face's box. Raises DataError if it has no inside."""
+    if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
+        shown = f"{left:g}, {top:g}, {right:g}, {bottom:g}"
+        raise DataError(f"expected a box with left < right and top < bottom: found {shown}")
+    return left, top, right, bottom
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read ``path=이미지,label=표정,split=세트,group=인물``.
 
     Raises:
-        DataError: not four numbers, or a box without an inside.
+        DataError: it is not of this form.
     """
-    if not any(cell.strip() for cell in cells):
+    named = {}
+    for pair in text.split(","):
+        meaning, sign, name = (part.strip() for part in pair.partition("="))
+        if not sign or meaning not in MEANINGS:
+            raise DataError(
+                f"expected --columns like path=NAME,label=NAME,split=NAME,group=NAME, found {pair.strip()!r}"
+            )
+        named[meaning] = name
+    return named
+
+
+def _chosen(name: str, header: Sequence[str], table: Path) -> int | None:
+    if not name:
         return None
-    try:
-        left, top, right, bottom = (float(cell) for cell in cells)
-    except ValueError:
-        raise DataError(f"expected four numbers as box, found {', '.join(map(repr, cells))}") from None
-    if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
-        raise DataError(f"expected a box with left < right and top < bottom, found {', '.join(cells)}")
-    return left, top, right, bottom
+    for form in (str.strip, plain):
+        wanted, names = form(name), [form(cell) for cell in header]
+        if wanted in names:
+            return names.index(wanted)
+    if name.isdecimal() and 1 <= int(name) <= len(header):
+        return int(name) - 1
+    raise DataError(f"expected a column {name!r} in {table}, found {', '.join(map(str.strip, header))}")
 
 
 _IMAGES = ("images", "x", "X", "data")
@@ -187,7 +304,7 @@ def read_npz(path: Path) -> Dataset:
     Raises:
         DataError: not such a file.
     """
-    arrays = _load(path)
+    arrays, left_out = _load(path)
     samples: list[Sample] = []
     parts: list[np.ndarray] = []
     for split, images, labels in _pairs(arrays, path):
@@ -199,23 +316,56 @@ def read_npz(path: Path) -> Dataset:
         groups = _names(arrays, "groups", n, path) if split is None else None
         for i, label in enumerate(known_labels):
             own_split = split if splits is None else split_of(splits[i], path)
-            group = None if groups is None else groups[i] or None
+            group = None if groups is None or is_missing(groups[i]) else groups[i]
             samples.append(Sample(f"{own_split or 'all'}/{len(samples):06d}", label, own_split, group))
     if len({part.shape[1:] for part in parts}) != 1:
         raise DataError(f"expected images of one size in {path}, found {[part.shape[1:] for part in parts]}")
     index = {sample.path: i for i, sample in enumerate(samples)}
-    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.concatenate(parts), index))
+    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.concatenate(parts), index), left_out)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path) -> tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]:
+    """The arrays by name, and the members that are none."""
+    left_out = []
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array, not an archive of named ones")
-        with file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
-        raise DataError(f"expected an .npz file of plain arrays at {path}: {error}") from None
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("not a regular file")
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    if not _is_array(file, member.filename, member.file_size):
+                        left_out.append((member.filename, "not an array"))
+        foreign = {name.removesuffix(".npy") for name, _ in left_out}
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if key not in foreign}, tuple(left_out)
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"expected an .npz file of plain arrays at {path}: {reason}") from None
+
+
+def _is_array(file: IO[bytes], name: str, size: int) -> bool:
+    """Whether it is one; ValueError where it holds less than its header claims, or more than there is memory."""
+    if file.read(6) != np.lib.format.MAGIC_PREFIX:
+        return False
+    version = tuple(file.read(2))
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    claimed = dtype.itemsize
+    for length in shape:  # Python's numbers do not overflow
+        claimed *= int(length)
+    if claimed > size - file.tell() and not dtype.hasobject:
+        raise ValueError(f"its member {name} claims {claimed:,} bytes and has {size - file.tell():,}")
+    if hasattr(os, "sysconf") and claimed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise ValueError(f"its member {name} has {claimed:,} bytes, more than there is memory")
+    return True
 
 
 def _pairs(
@@ -264,19 +414,21 @@ def _labels(labels: np.ndarray, n: int, names: list[str] | None, path: Path) -> 
         )
     values = labels.reshape(-1)
     if not np.issubdtype(values.dtype, np.number):
-        return [text or None for text in _texts(values)]
-    with np.errstate(invalid="ignore"):  # NaN becomes some number, and differs from it
+        return [None if is_missing(text) else class_name(text) for text in _texts(values)]
+    unknown = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(n, bool)
+    values = np.where(unknown, 0, values)
+    with np.errstate(invalid="ignore"):  # infinity becomes some number, and differs from it
         numbers = values.astype(np.int64)
     if not np.array_equal(numbers, values):
         raise DataError(
             f"expected names or whole numbers as labels in {path}, found {values.dtype} with other values"
         )
     if names is None:
-        return [str(number) for number in numbers]
+        return [None if nan else str(number) for number, nan in zip(numbers, unknown, strict=True)]
     if n and not 0 <= numbers.min() <= numbers.max() < len(names):
         found = f"{numbers.min()}..{numbers.max()}"
         raise DataError(f"expected labels 0..{len(names) - 1} for the class_names of {path}, found {found}")
-    return [names[number] for number in numbers]
+    return [None if nan else names[number] for number, nan in zip(numbers, unknown, strict=True)]
 
 
 def _names(arrays: dict[str, np.ndarray], key: str, n: int | None, path: Path) -> list[str] | None:
@@ -296,79 +448,206 @@ def _texts(values: np.ndarray) -> list[str]:
     return [unicodedata.normalize("NFC", text) for text in plain]
 
 
+logger = logging.getLogger(__name__)
+
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt", ".lst"})
+"""File names that count as tables, in lower case."""
+
 _BLOCK = 1 << 20
+_LOOKED_AT = 20
+"""Lines that tell the delimiter."""
 
 _FER2013_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
 """What 0..6 mean in fer2013.csv: not the alphabet's order, which folders of the same images have. The table of CK+
 that has the same form has 7 too."""
 
 
-def read_table(path: Path) -> Dataset:
-    """Read a CSV file (UTF-8 or EUC-KR; with or without header) or FER2013's ``emotion,pixels,Usage``.
+@dataclass(frozen=True)
+class TableRows:
+    """What the rows of a table say.
 
-    Paths are relative to the CSV file, or absolute. Columns called left, top, right and bottom are the face's box
-    in pixels, and what has no meaning of its own becomes an attribute. Without a header the columns are path and
-    label. The data set that :func:`ferkit.datasets.tables.write_manifest` wrote comes back as it was.
+    Attributes:
+        columns: what was read as what.
+        samples: one a row, several of an image allowed.
+        left_out: path and reason of the rows that cannot be used.
+    """
+
+    columns: Columns
+    samples: list[Sample]
+    left_out: list[tuple[str, str]]
+
+
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Dataset:
+    """Read a table (UTF-8, UTF-16, CP949; any delimiter; a header or none) or FER2013's ``emotion,pixels,Usage``.
+
+    Paths are relative to the table, or absolute. Columns are known by their usual names, also in Korean; left, top,
+    right and bottom are the face's box in pixels, and what has no meaning of its own becomes an attribute. Without a
+    header the columns are path, label and split. Rows that cannot be used are left out and listed; of several rows of
+    one image that with the largest box counts, or else the first. The data set that
+    :func:`ferkit.datasets.tables.write_manifest` wrote comes back as it was.
+
+    Args:
+        path: the table.
+        columns: name of the column by meaning, where a table calls them something else.
 
     Raises:
-        DataError: not a readable table, or the columns are not there.
+        DataError: not a readable table, columns that are not there or that nobody knows, or no row that can be used.
     """
-    rows = table_rows(path)
-    header = next(rows, [])
-    names = [cell.strip().lower() for cell in header]
+    header = next(table_rows(path), [])
+    names = [plain(cell) for cell in header]
     if {"emotion", "pixels"} <= set(names):
-        return _read_fer2013(path, rows, names)
-    columns, first = Columns.of(header, path), 2
-    if columns is None:
-        if "label" in names or len(names) < 2:
-            raise DataError(
-                f"expected a column 'path' (and 'label', 'split', 'group') in {path}, found {names or 'nothing'}"
-            )
-        columns, first = Columns(path, 0, 1), 1
-        rows = table_rows(path)  # the first line is data
-
-    samples = []
-    for number, row in enumerate(rows, first):
-        if not any(row):
-            continue
-        try:
-            samples.append(columns.sample(row))
-        except DataError as error:
-            raise DataError(
-                f"row {number} of {path}: {error}; correct it, or let 'fer dataset import csv' leave such rows out"
-            ) from None
-    return Dataset(path.stem, path, tuple(samples), FileSource(path.parent))
+        return _read_fer2013(path, names)
+    rows = parse_table(path, columns)
+    by_path: dict[str, Sample] = {}
+    for sample in rows.samples:
+        before = by_path.setdefault(sample.path, sample)
+        if before is not sample:
+            rows.left_out.append((sample.path, "another row of the same image"))
+            if _area(sample) > _area(before):
+                by_path[sample.path] = sample
+    if not by_path and rows.left_out:
+        first = ": ".join(rows.left_out[0])
+        raise DataError(f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}")
+    return Dataset(path.stem, path, tuple(by_path.values()), FileSource(path.parent), tuple(rows.left_out))
 
 
-def _read_fer2013(path: Path, rows: Iterator[list[str]], header: list[str]) -> Dataset:
+def parse_table(
+    path: Path,
+    named: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    box: CheckBox | None = None,
+) -> TableRows:
+    """Read a table of images row by row.
+
+    Args:
+        path: the table.
+        named: name of the column by meaning, see :meth:`Columns.from_header`.
+        folder: that paths are relative to; None takes that of the table.
+        box: see :meth:`Columns.sample`.
+
+    Raises:
+        DataError: not a readable table, or columns that are not there or that nobody knows.
+    """
+    first = next(table_rows(path), [])
+    columns, has_header = _columns(first, path, named, path.parent if folder is None else folder)
+    while True:
+        rows = table_rows(path)
+        numbered = enumerate(rows, 1)
+        if has_header:
+            next(numbered, None)
+        samples: list[Sample] = []
+        left_out: list[tuple[str, str]] = []
+        for number, row in numbered:
+            if not any(row):
+                continue
+            try:
+                samples.append(columns.sample(row, box))
+            except DataError as error:
+                shown = row[columns.path].strip() if columns.path < len(row) else ""
+                sign = ", " if ": " in str(error) else ": "
+                left_out.append((shown or path.name, f"{error}{sign}row {number}"))
+        if columns.split is None or samples or not left_out or (named or {}).get("split"):
+            break
+        if has_header and plain(first[columns.split]) in ("split", "usage"):
+            break
+        logger.info("the column %r of %s names no parts and is kept as it is", first[columns.split], path)
+        rest = ((first[columns.split].strip(), columns.split),) if has_header else ()
+        columns = replace(columns, split=None, attributes=(*columns.attributes, *rest))
+    if unknown := [name for name, _ in columns.attributes if is_unknown(name)]:
+        logger.info(
+            "columns of %s that are kept as attributes: %s (--columns split=NAME,group=NAME gives them a meaning)",
+            path, ", ".join(unknown),
+        )  # fmt: skip
+    return TableRows(columns, samples, left_out)
+
+
+def table_columns(path: Path, named: Mapping[str, str] | None = None) -> Columns:
+    """What the columns of a table are. Raises DataError, see :func:`parse_table`."""
+    return _columns(next(table_rows(path), []), path, named, path.parent)[0]
+
+
+def _columns(
+    first: Sequence[str], path: Path, named: Mapping[str, str] | None, folder: Path
+) -> tuple[Columns, bool]:
+    """The columns by the first row, and whether it is a header: whether it names columns, or holds no image."""
+    words = {word for words in MEANINGS.values() for word in words}
+    names = [plain(cell) for cell in first]
+    images = [i for i, cell in enumerate(first) if _may_be_image(cell, folder)]
+    if not images or names[0] in words or (images[0] > 0 and not words.isdisjoint(names)):
+        return Columns.from_header(first, path, named), True
+    if named:
+        numbers = [str(i) for i in range(1, len(first) + 1)]
+        return replace(Columns.from_header(numbers, path, named), attributes=()), False
+    others = [i for i in range(len(first)) if i > images[0]] or [
+        i for i in range(len(first)) if i != images[0]
+    ]
+    split = next((i for i in others[1:] if split_named(first[i])), None)
+    if unread := [
+        i + 1 for i in range(len(first)) if i not in (images[0], others[0] if others else -1, split)
+    ]:
+        logger.info("%s has no header, and its column %s is not read; --columns path=1,label=2,group=3 names columns "
+                    "by number", path, ", ".join(map(str, unread)))  # fmt: skip
+    return Columns(path, images[0], others[0] if others else None, split), False
+
+
+def _may_be_image(cell: str, folder: Path) -> bool:
+    name = cell.strip().replace("\\", "/")
+    if _is_image_name(name):
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        return bool(name) and (folder / name).is_file()
+    return False
+
+
+def _is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES | HEIF_SUFFIXES
+
+
+def _area(sample: Sample) -> float:
+    return 0.0 if sample.box is None else (sample.box[2] - sample.box[0]) * (sample.box[3] - sample.box[1])
+
+
+def _read_fer2013(path: Path, header: list[str]) -> Dataset:
     emotion, pixels = header.index("emotion"), header.index("pixels")
     usage = header.index("usage") if "usage" in header else None
     names = dict(enumerate(_FER2013_EMOTIONS))
-    samples, images = [], []
-    for number, row in enumerate(row for row in rows if any(row)):
+    samples, images, left_out = [], [], []
+    for number, row in enumerate(row for row in itertools.islice(table_rows(path), 1, None) if any(row)):
         try:
             label = names[int(row[emotion])]
             image = np.array(row[pixels].split(), np.uint8).reshape(48, 48)
-        except (ValueError, LookupError, OverflowError) as error:
-            raise DataError(
-                f"expected an emotion 0..7 and 48x48 pixels in row {number + 1} of {path}: {error}"
-            ) from None
-        split = split_of(row[usage], path) if usage is not None and usage < len(row) else None
+            split = split_of(row[usage], path) if usage is not None and usage < len(row) else None
+        except (DataError, ValueError, LookupError, OverflowError) as error:
+            reason = f"expected an emotion 0..7, 48x48 pixels and a usage: {error}, row {number + 1}"
+            left_out.append((path.name, reason))
+            continue
         samples.append(Sample(f"{split or 'all'}/{number:06d}", label, split))
         images.append(image)
     if not images:
-        raise DataError(f"expected images in {path}, found only a header")
+        why = (
+            f"found none that can be used; the first, {': '.join(left_out[0])}"
+            if left_out
+            else "found only a header"
+        )
+        raise DataError(f"expected images in {path}, {why}")
     stored = {sample.path: i for i, sample in enumerate(samples)}
-    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.stack(images), stored))
+    source = ArraySource(path, np.stack(images), stored)
+    return Dataset(path.stem, path, tuple(samples), source, tuple(left_out))
 
 
-def table_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    """The rows of a CSV file in UTF-8 or EUC-KR, the header too; the file may be larger than the memory.
+def table_rows(path: Path, delimiter: str | None = None) -> Iterator[list[str]]:
+    """The rows of a table in UTF-8, UTF-16 or CP949, the header too; the file may be larger than the memory.
+
+    Args:
+        path: the table.
+        delimiter: None finds out.
 
     Raises:
         DataError: it cannot be read, or is no such file.
     """
     try:
+        if not path.is_file() and path.exists():
+            raise DataError(f"expected a table, found what is not a regular file at {path}")
         encoding = _encoding(path)
         # newline="" leaves the ends of lines to the CSV reader: a quoted name may hold one.
         file = path.open(encoding=encoding, errors=_errors(encoding), newline="")
@@ -378,14 +657,17 @@ def table_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
 
 
 def _encoding(path: Path) -> str:
-    """Of ``utf-8-sig`` (the file says so itself), ``utf-8`` and ``cp949`` the first that the whole file is in."""
+    """Of ``utf-8-sig`` and ``utf-16`` (the file says so itself), ``utf-8`` and ``cp949`` the one that it is in."""
     decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8", "cp949")}
     # cp949 contains EUC-KR, what Korean Excel writes.
     with path.open("rb") as file:
-        marked = file.read(3) == codecs.BOM_UTF8
-        file.seek(0)
+        block = file.read(_BLOCK)
+        if block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        if b"\0" in block and (wide := _unmarked_utf16(block)) is not None:
+            return wide
+        marked = block.startswith(codecs.BOM_UTF8)
         while decoders:
-            block = file.read(_BLOCK)
             if b"\0" in block:
                 raise DataError(f"expected a CSV table, found binary data in {path}")
             for name, decoder in list(decoders.items()):
@@ -395,29 +677,98 @@ def _encoding(path: Path) -> str:
                     del decoders[name]
             if not block:
                 break
+            block = file.read(_BLOCK)
     if marked:
         return "utf-8-sig"
     if not decoders:
-        raise DataError(f"expected {path} in UTF-8 or EUC-KR, found neither; save it as 'CSV UTF-8'")
+        raise DataError(
+            f"expected {path} in UTF-8, UTF-16 or CP949, found none of these; save it as 'CSV UTF-8'"
+        )
     return next(iter(decoders))
+
+
+def _unmarked_utf16(block: bytes) -> str | None:
+    """The order of bytes in which there are most signs that tables have; None where a zero stays."""
+    signs = {}
+    for encoding in ("utf-16-le", "utf-16-be"):
+        text = block[: len(block) // 2 * 2].decode(encoding, "replace")
+        signs[encoding] = 0 if "\0" in text else sum(map(text.count, ",;\t|\r\n./"))
+    best = max(signs, key=signs.__getitem__)
+    return best if signs[best] else None
 
 
 def _errors(encoding: str) -> str:
     # What is no UTF-8 in a file that says it is are names of files, kept as the bytes they are.
-    return "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    return (
+        "surrogateescape"
+        if encoding == "utf-8-sig"
+        else "replace"
+        if encoding.startswith("utf-16")
+        else "strict"
+    )
 
 
-def _parsed(file: TextIO, path: Path, delimiter: str) -> Iterator[list[str]]:
+def _parsed(file: TextIO, path: Path, delimiter: str | None) -> Iterator[list[str]]:
     with file:
-        reader = csv.reader(file, delimiter=delimiter)
         try:
-            yield from (list(map(csv_text, row)) for row in reader)
-        except csv.Error as error:
-            raise DataError(
-                f"expected a CSV table in {path}, found damage in line {reader.line_num}: {error}"
-            ) from None
+            head = list(itertools.islice(file, _LOOKED_AT))
+            if any("\0" in line for line in head):
+                raise DataError(f"expected a CSV table, found binary data in {path}")
+            if head and (named := re.fullmatch(r"sep=(.)\s*", head[0])):  # what Excel writes and reads
+                delimiter = delimiter or named[1]
+                del head[0]
+            rows = _rows(itertools.chain(head, file), delimiter or _delimiter(head, path.suffix.lower()))
+            yield from (list(map(csv_text, row)) for row in rows)
         except OSError as error:
             raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
+
+
+def _rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
+    """Parse rows; where quotes do not match, the line is taken by itself."""
+    read: list[str] = []
+    again: deque[str] = deque()
+
+    def kept() -> Iterator[str]:
+        while line := again.popleft() if again else next(lines, ""):
+            read.append(line)
+            yield line
+
+    while True:
+        try:
+            for row in csv.reader(
+                kept(), delimiter=delimiter, strict=True, skipinitialspace=delimiter == " "
+            ):
+                read.clear()
+                yield row
+            return
+        except csv.Error:
+            matched = read[0].count('"') % 2 == 0
+            try:
+                if matched:
+                    yield next(csv.reader(read[:1], delimiter=delimiter))
+                else:
+                    row = next(csv.reader(read[:1], delimiter=delimiter, quoting=csv.QUOTE_NONE))
+                    yield [cell.strip('"') for cell in row]
+            except csv.Error as error:
+                yield ["", f"{error}: {read[0][:40]!r}"]
+            again.extendleft(reversed(read[1:]))
+            read.clear()
+
+
+def _delimiter(lines: list[str], suffix: str) -> str:
+    """The sign that all lines have equally often and that makes cells of names or images, or else the first one."""
+    plain_lines = [re.sub(r'"[^"]*"', "", line) for line in lines if line.strip()]
+    counts = {sign: [line.count(sign) for line in plain_lines] for sign in "\t;,|"}
+    if suffix in (".txt", ".lst"):
+        counts[" "] = [line.strip().count(" ") for line in plain_lines]
+    even = [sign for sign, found in counts.items() if found and min(found) == max(found) > 0]
+    if even:
+        return max(even, key=lambda sign: any(map(_says_something, lines[0].split(sign))))
+    return max(counts, key=lambda sign: (counts[sign][:1] or [0], sign == ","))
+
+
+def _says_something(cell: str) -> bool:
+    return _is_image_name(cell.strip('" \n\r')) or any(plain(cell) in names for names in MEANINGS.values())
 
 
 SOURCE = "source"
@@ -463,7 +814,7 @@ def relocated(dataset: Dataset, folder: Path) -> list[Sample]:
     """
     if not isinstance(dataset.source, FileSource):
         raise DataError(
-            f"the images of {dataset.root} lie inside that one file, and a manifest refers to files; "
+            f"the images of {dataset.root} lie inside that one file, and a manifest refers to files of their own; "
             f"write them out first: fer dataset export {dataset.root} -o FOLDER"
         )
     root = dataset.source.root
@@ -499,10 +850,12 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
     reserved = {"path", "label", "split", "group", *BOX}
     if clashes := reserved & {name.lower() for name in names}:
         raise DataError(f"expected other names for attributes than {sorted(clashes)}; rename them")
-    lower = {name.lower() for name in names}
+    lower = {plain(name) for name in names}
     # A column is also written where an attribute would be taken for it, as 'subject' would be for a missing group.
     with_label, with_split, with_group = (
-        any(getattr(sample, meaning) for sample in samples) or not lower.isdisjoint(MEANINGS[meaning])
+        any(getattr(sample, meaning) for sample in samples)
+        or not lower.isdisjoint(MEANINGS[meaning])
+        or (meaning == "label" and any(map(is_unknown, names)))
         for meaning in ("label", "split", "group")
     )
     with_box = any(s.box is not None for s in samples) or any(set(four) <= lower for four in BOX_SPELLINGS)

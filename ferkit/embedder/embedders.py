@@ -274,7 +274,7 @@ def load_embedder(
     if settings.backbone.startswith(_OF_A_FILE):
         path, licence = weights or weights_dir() / settings.backbone.removeprefix(_OF_A_FILE), _FILE_LICENCE
         if not path.is_file():
-            raise WeightsError(f"expected {path.name} at {path}, found none; say where it is with --weights")
+            raise WeightsError(f"expected {path.name} at {path}, found none; put a copy there")
     else:
         name = _backbone(settings.backbone).weights
         if name is None:
@@ -284,7 +284,7 @@ def load_embedder(
     if found != settings.weights_sha256:
         raise SettingsMismatchError(
             f"expected the weights of {settings.backbone} with SHA-256 {settings.weights_sha256}, "
-            f"found {path} with {found}; give the file that it was made with (--weights) or embed again"
+            f"found {path} with {found}; put the file that it was made with there, or embed again"
         )
     return _open(settings, path, licence, threads)
 

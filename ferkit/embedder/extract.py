@@ -101,13 +101,17 @@ def extract(
 def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
     """Samples that are new, or whose content or given box changed, in the order of the data set.
 
-    Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else
-    if its digest is the same. What could not be read and still cannot is not tried again: a run that was
-    interrupted would shift all its shards by it.
+    Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else,
+    also where the store does not say when that was, if its digest is the same. What could not be read and still
+    cannot is not tried again: a run that was interrupted would shift all its shards by it.
     """
-    known = {}
+    known: dict[str, tuple[Row, int]] = {}
+    started_ns, undated = time.time_ns(), []
     for shard in store.shards():
-        made_ns = shard.json.stat().st_mtime_ns
+        made_ns = shard.read_ns()
+        if made_ns is None:
+            undated.append(shard)
+            made_ns = -1
         known.update({row.path: (row, made_ns) for row in shard.read_rows()})
     faces = store.settings.faces
 
@@ -118,7 +122,10 @@ def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
         has_moved = faces.detector == "given" and row.box != faces.box_for(sample.box)
         return has_moved or _changed(dataset, sample, row, made_ns)
 
-    return [sample for sample in dataset.samples if is_missing(sample)]
+    found = [sample for sample in dataset.samples if is_missing(sample)]
+    for shard in undated:  # all its images have just been compared by their digests
+        shard.compared(started_ns - _COARSEST_CLOCK_NS)
+    return found
 
 
 def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
@@ -237,6 +244,7 @@ def embed_dataset(
         dim=embedder.dim,
         rows_per_shard=options.rows_per_shard,
         batch_size=options.batch_size,
+        repair=options.repair,
     )
     logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
     with store.writing():

@@ -5,6 +5,7 @@ A store is a folder ``<dataset>--<backbone>--<fp8>/``:
     manifest.json      the settings that every number in it depends on, and their digest
     shard-00000.npy    embeddings of a fixed range of the sorted images, float32 or float16
     shard-00000.json   what each row is; written last, so that a shard is whole or absent
+    time-00000.json    when its images were read, which decides whether one may have changed since
     view.json          which data set the store mirrors now: what was deleted from it or got another label since
 
 Rows are never changed: an image that changed gets a new row in a new shard, and the newest row counts.
@@ -14,7 +15,9 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +31,8 @@ from ferkit.core.files import (
     differing_keys,
     exclusive_lock,
     fingerprint,
+    parse_json,
+    remove_leftovers,
     settings_dict,
     write_atomically,
     write_json,
@@ -67,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The two files of a shard; the ``.json`` is written last and says that the ``.npy`` is complete."""
+    """The files of a shard; the ``.json`` is written last and says that the ``.npy`` is complete."""
 
     folder: Path
     number: int
@@ -82,8 +87,13 @@ class ShardFiles:
         """A line with the digests of the ``.npy`` and of what follows: one :class:`Row` a row, a line each."""
         return self.folder / f"shard-{self.number:05d}.json"
 
+    @property
+    def time(self) -> Path:
+        """When the first image of the shard was read, so that a copy of the store knows it too."""
+        return self.folder / f"time-{self.number:05d}.json"
+
     def write(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
-        """Write both files; ``started_ns`` is when the first image was read.
+        """Write all files; ``started_ns`` is when the first image was read.
 
         Raises:
             FerkitError: the disk is full or the folder cannot be written.
@@ -100,9 +110,30 @@ class ShardFiles:
             "rows_sha256": hashlib.sha256(body).hexdigest(),
         }
         head = f'{json.dumps(digests)[:-1]}, "rows": [\n'.encode()
-        write_atomically(self.json, lambda file: file.write(head + body))
         # An image that changes while the shard is made must look younger than the shard.
-        os.utime(self.json, ns=(started_ns, started_ns))
+        self._write_time(digests["rows_sha256"], started_ns)
+        write_atomically(self.json, lambda file: file.write(head + body))
+
+    def read_ns(self) -> int | None:
+        """When the first image was read, or all of them were compared again; None if that is not known for sure."""
+        try:
+            known = parse_json(self.time.read_bytes())
+            read_ns, is_of_this = known["read_ns"], known["rows_sha256"] == self._rows_sha256()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return read_ns if is_of_this and isinstance(read_ns, int) and read_ns <= time.time_ns() else None
+
+    def compared(self, read_ns: int) -> None:
+        """Remember that the content of all images was compared at ``read_ns``. Raises FerkitError if it cannot."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            self._write_time(self._rows_sha256(), read_ns)
+
+    def _write_time(self, rows_sha256: str, read_ns: int) -> None:
+        write_json(self.time, {"rows_sha256": rows_sha256, "read_ns": read_ns})
+
+    def _rows_sha256(self) -> str:
+        with self.json.open("rb") as file:
+            return str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
 
     def read_rows(self) -> list[Row]:
         """The rows.
@@ -130,14 +161,15 @@ class ShardFiles:
         return rows, X
 
     def remove(self) -> None:
-        """Delete both files, the commit mark first."""
+        """Delete all files, the commit mark first."""
         self.json.unlink(missing_ok=True)
+        self.time.unlink(missing_ok=True)
         self.npy.unlink(missing_ok=True)
 
     def _parsed(self) -> tuple[str, list[Row]]:
         try:
             content = self.json.read_bytes()
-            values = json.loads(content.decode("utf-8", "surrogateescape"))
+            values = parse_json(content)
             body = content[content.index(b"\n") + 1 :]
             whole = values["rows_sha256"] == hashlib.sha256(body).hexdigest()
             rows = [
@@ -192,7 +224,13 @@ class EmbeddingTable:
         return self if known.all() else self[known]
 
 
-_ALTERED = "was altered after it was written; delete the folder and embed anew"
+_REPAIR = (
+    "'fer embed' with --repair and the settings it was made with writes it anew, without them the embeddings in its "
+    "folder are lost"
+)
+_ALTERED = f"was altered after it was written; {_REPAIR}"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -230,9 +268,24 @@ class EmbeddingStore:
 
     @staticmethod
     def create(
-        root: Path, dataset: str, settings: StoreSettings, *, dim: int, rows_per_shard: int, batch_size: int
+        root: Path,
+        dataset: str,
+        settings: StoreSettings,
+        *,
+        dim: int,
+        rows_per_shard: int,
+        batch_size: int,
+        repair: bool = False,
     ) -> "EmbeddingStore":
         """The store of ``dataset`` with these settings below ``root``; opened if it is there already.
+
+        Args:
+            root: folder of all stores.
+            dataset: the name's first part.
+            settings: what every number depends on; their digest is the name's last part.
+            dim: numbers an embedding.
+            rows_per_shard, batch_size: of a new store.
+            repair: write a damaged manifest anew, as these settings give its digest.
 
         Raises:
             StoreError: the folder is not what it should be.
@@ -245,21 +298,32 @@ class EmbeddingStore:
         digest = fingerprint(settings)
         backbone = Path(settings.embedder.backbone.replace(":", "-")).stem
         folder = root / f"{dataset}--{backbone}--{digest[:8]}"
+        manifest = {
+            "format": FORMAT,
+            "fingerprint": digest,
+            "settings": settings_dict(settings),
+            "dim": dim,
+            "rows_per_shard": rows_per_shard,
+            "batch_size": batch_size,
+        }
         # A folder that cannot be entered counts as absent, which Path.exists does not allow.
         if not os.path.exists(folder / "manifest.json"):
-            manifest = {
-                "format": FORMAT,
-                "fingerprint": digest,
-                "settings": settings_dict(settings),
-                "dim": dim,
-                "rows_per_shard": rows_per_shard,
-                "batch_size": batch_size,
-            }
             write_json(folder / "manifest.json", manifest)
-        store = EmbeddingStore.open(folder, settings)
-        if store.dim != dim:
-            raise StoreDamagedError(f"{folder / 'manifest.json'} {_ALTERED}")
-        return store
+        try:
+            store = EmbeddingStore.open(folder, settings)
+            if store.dim != dim:
+                raise StoreDamagedError(f"{folder / 'manifest.json'} {_ALTERED}")
+            return store
+        except StoreDamagedError as error:
+            if not repair:
+                raise
+            logger.warning("%s; it is written anew", str(error).partition(";")[0])
+        store = EmbeddingStore(folder, settings, manifest)
+        if len(shards := store.shards()) > 1:  # all but the last of a run are full
+            with contextlib.suppress(StoreDamagedError):
+                manifest["rows_per_shard"] = max(1, *(len(shard.read_rows()) for shard in shards[:2]))
+        write_json(folder / "manifest.json", manifest)
+        return EmbeddingStore.open(folder, settings)
 
     @staticmethod
     def open(folder: Path, settings: StoreSettings | None = None) -> "EmbeddingStore":
@@ -276,15 +340,13 @@ class EmbeddingStore:
         """
         path = folder / "manifest.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = parse_json(path.read_bytes())
         except FileNotFoundError:
             raise StoreError(
                 f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'"
             ) from None
         except (OSError, ValueError) as error:
-            raise StoreDamagedError(
-                f"{path} cannot be read ({error}); delete the folder and embed anew"
-            ) from None
+            raise StoreDamagedError(f"{path} cannot be read ({error}); {_REPAIR}") from None
         try:
             if manifest["format"] > FORMAT:
                 newer = f"{folder} has format {manifest['format']}, this ferkit knows {FORMAT}"
@@ -321,7 +383,7 @@ class EmbeddingStore:
         if not path.exists():
             return None
         try:
-            view = Snapshot(**json.loads(path.read_bytes().decode("utf-8", "surrogateescape")))
+            view = Snapshot(**parse_json(path.read_bytes()))
             if not (isinstance(view.deleted, list) and isinstance(view.relabelled, dict)):
                 raise TypeError("it is not what was written")
             return view
@@ -342,8 +404,7 @@ class EmbeddingStore:
             StoreLockedError: another process is writing.
         """
         with exclusive_lock(self.folder / ".lock", "writing to"):
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(self.folder)
             yield
 
     def append(self, rows: list[Row], X: np.ndarray, started_ns: int, *, fill_gaps: bool = True) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 
 from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
-from ferkit.classifiers.model import RECORD, Model, read_model
+from ferkit.classifiers.model import RECORD, Model, find_model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
-from ferkit.core.files import file_sha256, fingerprint
+from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Predict
 from ferkit.core.weights import BUNDLED, bundled_folder
@@ -320,6 +319,8 @@ class ModelCandidate:
         model = read_model(self._found(bench))
         proba = bench.classify_rows(task.test, model)
         seen, notes = trained_on(model, task)
+        if model.crops.kind == "whole":
+            notes += ("it was given whole images, as in its training",)
         return CandidateOutput(
             model.labels,
             proba,
@@ -332,10 +333,12 @@ class ModelCandidate:
         )
 
     def _found(self, bench: SharedInputs) -> Path:
-        for folder in (self.folder, bench.options.models_dir / self.folder):
-            if (folder / RECORD).is_file():
-                return folder
-        raise ModelError(f"no model is at {self.folder} or in {bench.options.models_dir}; correct the name")
+        folder = find_model(str(self.folder), bench.options.models_dir)
+        if folder is None:
+            raise ModelError(
+                f"no model is at {self.folder} or in {bench.options.models_dir}; correct the name"
+            )
+        return folder
 
 
 @dataclass(frozen=True)
@@ -721,10 +724,10 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
         DataError: it cannot be read, or has no list ``candidates``.
     """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = parse_toml(read_regular(file))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{file} is no TOML file: {error}") from None
     entries = values.get("candidates", values.get("contenders"))  # as version 0.1 called them
     if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):

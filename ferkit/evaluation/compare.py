@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.model import installed_versions
-from ferkit.core.console import progress
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import exclusive_lock, write_json
 from ferkit.core.labels import LabelSet
@@ -40,7 +39,7 @@ from ferkit.evaluation.protocol import (
 from ferkit.evaluation.shared_inputs import CompareOptions, SharedInputs
 from ferkit.evaluation.significance import pairs_of
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def draw_splits(
@@ -104,7 +103,6 @@ def check_leaks(
     splits: tuple[SplitRows, ...],
     protocol: ProtocolSettings,
     options: CompareOptions,
-    say: Say,
 ) -> tuple[tuple[SplitRows, ...], dict[str, object]]:
     """Look for test images and persons that are in training too.
 
@@ -122,18 +120,16 @@ def check_leaks(
         if same:
             checked.append(replace(split, leaking=same[0].leaking))
             continue
-        with progress("looking for leaks", len(images)) as shown:
-            leaks = find_leaks(
-                images.dataset,
-                split.train,
-                split.test,
-                settings,
-                cache_dir=options.cache_dir,
-                workers=options.workers,
-                progress=shown,
-            )
+        leaks = find_leaks(
+            images.dataset,
+            split.train,
+            split.test,
+            settings,
+            cache_dir=options.cache_dir,
+            workers=options.workers,
+        )
         if leaks:
-            say(f"leaks: {leaks.sentence()}")
+            logger.info(f"leaks: {leaks.sentence()}")
             if not protocol.allow_leaks:
                 raise DataError(
                     _refusal(leaks.sentence(), [(pair.test, pair.train) for pair in leaks.pairs[:3]])
@@ -161,7 +157,6 @@ def compare(
     *,
     splits: Sequence[SplitRows] | None = None,
     parts: Sequence[str] = ("both",),
-    say: Say,
 ) -> Comparison:
     """Run every candidate in every repeat, going on where an interrupted comparison of the same stopped.
 
@@ -174,7 +169,6 @@ def compare(
         options: where things are kept, and how faces are taken out.
         splits: the rows of each repeat; None draws them, or takes those of the data.
         parts: for each data set, whether it was used for ``train``, ``test`` or ``both``.
-        say: takes sentences for the user.
 
     Raises:
         DataError: the images cannot be divided, or the test part leaks and that is not allowed.
@@ -185,11 +179,11 @@ def compare(
     splits = tuple(splits if splits is not None else draw_splits(images, protocol))
     notes = (*images.notes, *odd_splits(images, splits, protocol))
     for note in notes:
-        say(f"note: {note}")
-    splits, leaks = check_leaks(images, splits, protocol, options, say)
+        logger.info(f"note: {note}")
+    splits, leaks = check_leaks(images, splits, protocol, options)
     with exclusive_lock(options.out / ".lock", "comparing into"):
         bench = SharedInputs(images, options)
-        results = _run_all(images, candidates, splits, bench, say)
+        results = _run_all(images, candidates, splits, bench)
     comparison = Comparison(
         name=images.name,
         labels=images.labels,
@@ -220,7 +214,6 @@ def _run_all(
     candidates: Sequence[Candidate],
     splits: tuple[SplitRows, ...],
     bench: SharedInputs,
-    say: Say,
 ) -> list[CandidateResult]:
     digests = [(images.digest(split.train), images.digest(split.test)) for split in splits]
     earlier: list[dict[str, RepeatResult]] = [{} for _ in splits]
@@ -232,7 +225,7 @@ def _run_all(
             where = f"[{number}/{len(candidates)}] {candidate.name}"
             where += f", repeat {repeat + 1} of {len(splits)}" if len(splits) > 1 else ""
             task = Task(images, split.train, split.test, split.seed, split.origin, earlier[repeat])
-            finished = _run(candidate, task, repeat, digests[repeat], bench, where, say)
+            finished = _run(candidate, task, repeat, digests[repeat], bench, where)
             if isinstance(finished, str):
                 failure = finished
                 break
@@ -263,7 +256,6 @@ def _run(
     digests: tuple[str, str],
     bench: SharedInputs,
     where: str,
-    say: Say,
 ) -> CachedResult | str:
     """A cell from the cache, or made now and kept there; or the reason why there is none."""
     cache = ResultCache(bench.options.out / "cells")
@@ -275,15 +267,15 @@ def _run(
             path = cache.path(candidate.name, [dict(settings), *digests, task.seed, task.origin, labels])
             there = cache.load(path, repeat)
             if there is not None:
-                say(f"{where}: finished before")
+                logger.info(f"{where}: finished before")
                 return there
-        say(where)
+        logger.info(where)
         with ResourceMonitor() as meter:
             outcome = candidate.run(task, bench)
         finished = _finished(outcome, task, repeat, meter, bench)
     except Exception as error:  # whatever it is, the others go on; anybody's code may raise anything
         reason = _reason(error)
-        say(f"{where}: failed: {reason}")
+        logger.info(f"{where}: failed: {reason}")
         return reason
     if path is not None:
         cache.save(path, finished)
@@ -293,7 +285,7 @@ def _run(
 def _reason(error: Exception) -> str:
     if isinstance(error, FerkitError):
         return " ".join(str(error).split())
-    logging.getLogger("ferkit").info("a candidate failed", exc_info=error)
+    logger.info("a candidate failed", exc_info=error)
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -398,13 +390,12 @@ def compare_across(
     options: CompareOptions,
     *,
     rows: Sequence[tuple[AbstractSet[str], AbstractSet[str]]] | None = None,
-    say: Callable[[str], None],
 ) -> Comparison:
     """Train on one data set and test on another.
 
     Args:
         images: of :func:`cross_data`.
-        candidates, protocol, options, say: see :func:`ferkit.evaluation.compare.compare`.
+        candidates, protocol, options: see :func:`ferkit.evaluation.compare.compare`.
         rows: for each repeat, the paths to train on in the one and to test on in the other; None takes the
             training part of the one and the test part of the other where they have such, or else all of it.
 
@@ -421,7 +412,7 @@ def compare_across(
             for side, wanted in enumerate(paths)
         ]
         splits.append(SplitRows(protocol.seed + repeat, "cross", *(np.array(one, np.int64) for one in at)))
-    return compare(images, candidates, protocol, options, splits=splits, parts=("train", "test"), say=say)
+    return compare(images, candidates, protocol, options, splits=splits, parts=("train", "test"))
 
 
 def compare_matrix(
@@ -431,13 +422,12 @@ def compare_matrix(
     options: CompareOptions,
     *,
     keep: Callable[[Comparison, EvaluationData, Path], None],
-    say: Callable[[str], None],
 ) -> list[list[Comparison]]:
     """Every data set against every one, itself among them.
 
     Args:
         read: the data sets, of different names.
-        candidates, protocol, options, say: see :func:`ferkit.evaluation.compare.compare`.
+        candidates, protocol, options: see :func:`ferkit.evaluation.compare.compare`.
         keep: called with each comparison when it is done, its images, and the folder for it.
 
     Returns:
@@ -457,17 +447,17 @@ def compare_matrix(
         row = []
         for j, test in enumerate(read):
             place = replace(options, out=options.out / f"{names[i]}--{names[j]}")
-            say(f"== {names[i]} → {names[j]}")
+            logger.info(f"== {names[i]} → {names[j]}")
             if i == j:
                 images = own[i]
-                found = compare(images, candidates, protocol, place, splits=divided[i], say=say)
+                found = compare(images, candidates, protocol, place, splits=divided[i])
             else:
                 images = cross_data(train, test)
                 rows = [
                     (_paths(own[i], mine.train), _paths(own[j], theirs.test))
                     for mine, theirs in zip(divided[i], divided[j], strict=True)
                 ]
-                found = compare_across(images, candidates, protocol, place, rows=rows, say=say)
+                found = compare_across(images, candidates, protocol, place, rows=rows)
             keep(found, images, place.out)
             row.append(found)
         matrix.append(row)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import fingerprint, write_atomically, write_json
+from ferkit.core.files import fingerprint, parse_json, read_regular, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
@@ -390,7 +390,7 @@ def load_comparison(folder: Path) -> Comparison:
     """
     path = folder / JSON_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_regular(path))
         if values["format"] > FORMAT:
             raise DataError(
                 f"{path} has format {values['format']}, this ferkit reads {FORMAT}; update ferkit"

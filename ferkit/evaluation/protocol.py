@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.core.console import Progress
 from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet, meaning_of
@@ -177,9 +176,7 @@ class EvaluationData:
         )
 
 
-def read_labelled(
-    dataset: Dataset, cache_dir: Path | None, *, workers: int | None = None, progress: Progress
-) -> ReadDataset:
+def read_labelled(dataset: Dataset, cache_dir: Path | None, *, workers: int | None = None) -> ReadDataset:
     """Read and decode every labelled image once; what was seen is kept in the cache, for the leak check too.
 
     Raises:
@@ -190,7 +187,7 @@ def read_labelled(
         raise DataError(
             f"expected labelled images in {dataset.root}, found none; lay them out as <class>/*.jpg"
         )
-    seen = image_stats(dataset.subset(labelled), cache_dir, workers=workers, progress=progress)
+    seen = image_stats(dataset.subset(labelled), cache_dir, workers=workers)
     digests = {
         sample.path: seen.content[i].decode() for i, sample in enumerate(labelled) if i not in seen.errors
     }

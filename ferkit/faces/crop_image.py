@@ -14,7 +14,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.types import Faces
-from ferkit.datasets.dataset import SPLIT_NAMES, Sample
+from ferkit.datasets.dataset import Sample, split_named
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.images import decode_image, read_header
 from ferkit.faces.cropping import CropSettings, FaceCropper, fit_to
@@ -499,8 +499,8 @@ def _place(sample: Sample) -> tuple[PurePosixPath, str]:
     path = PurePosixPath(sample.path)
     above = path.parts[:-1]
     name = path.name.replace("\\", "_")
-    split, *rest = above if above and above[0].lower() in SPLIT_NAMES else ("", *above)
-    named_split = SPLIT_NAMES.get(split.lower())
+    split, *rest = above if above and split_named(above[0]) else ("", *above)
+    named_split = split_named(split)
     in_class = bool(rest) and unicodedata.normalize("NFC", rest[0]) == sample.label
     if in_class and named_split == sample.split and ".." not in above:
         return path.parent, name

@@ -163,6 +163,10 @@ class FaceTracker:
             np.array([track.id for track in seen], np.int64),
         )
 
+    def forget(self) -> None:
+        """Follow nobody any further; numbers that were given are not given again."""
+        self._tracks.clear()
+
     def state(self) -> dict[str, Any]:
         """Everything it remembers, as plain values for JSON."""
         tracks = [

@@ -169,6 +169,7 @@ class Engine:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     n_frames: int = 0
     _since_detection: int = field(default=1 << 30, repr=False)
+    _size_hw: tuple[int, ...] | None = field(default=None, repr=False)
     _readings: dict[int, _Reading] = field(default_factory=dict, repr=False)
 
     @property
@@ -187,6 +188,9 @@ class Engine:
             DataError: no such image.
         """
         check_image(rgb)
+        if self._size_hw not in (None, rgb.shape[:2]):
+            self.reset(renumber=False)  # where faces were says nothing about where they are
+        self._size_hw = rgb.shape[:2]
         before = dict(self.seconds)
         effort = self.pace.effort(len(self._readings))
         faces, detected = self._locate(rgb, timestamp_s, effort)
@@ -204,9 +208,15 @@ class Engine:
         )
         return result
 
-    def reset(self) -> None:
-        """Forget everybody, as at the start of another video; what was learnt about resting faces stays."""
-        self.tracker = FaceTracker(self.tracker.settings)
+    def reset(self, *, renumber: bool = True) -> None:
+        """Forget everybody, as at the start of another video; what was learnt about resting faces stays.
+
+        Args:
+            renumber: start at 1 again; False within one video, whose numbers must not mean two people.
+        """
+        if renumber:
+            self.tracker = FaceTracker(self.tracker.settings)
+        self.tracker.forget()
         self.smoother.reset()
         self._readings.clear()
         self._since_detection = 1 << 30
@@ -223,6 +233,7 @@ class Engine:
             "neutral": None if self.neutral is None else self.neutral.state(),
             "readings": readings,
             "since_detection": self._since_detection,
+            "size_hw": self._size_hw,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -232,6 +243,8 @@ class Engine:
         if self.neutral is not None and state["neutral"] is not None:
             self.neutral.restore(state["neutral"])
         self._since_detection = state["since_detection"]
+        size_hw = state.get("size_hw")  # not noted by version 0.1
+        self._size_hw = None if size_hw is None else tuple(size_hw)
         self._readings = {
             int(i): _Reading(np.array(r["proba"], np.float32), r["quality"], r["read_s"])
             for i, r in state["readings"].items()

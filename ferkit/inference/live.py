@@ -1,88 +1,148 @@
-"""The live view: frames from a source, through the engine, into a window, until somebody has seen enough."""
+"""The live view: frames from a source, through the engine, into a window, until it is closed."""
 
+import locale
+import logging
 import os
-import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from ferkit.core.files import write_atomically
+from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.overlay import Overlay, Status
-from ferkit.inference.sinks import Recorder
+from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import Frame, LiveSource
-
-_PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1); cv2.destroyAllWindows()"
-
-
-def window_problem() -> str | None:
-    """Why no window can be opened here, for the user; None if one can."""
-    # OpenCV's Qt ends the whole process where it finds no display, so this is tried out in another one.
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return "there is no display (DISPLAY is not set)"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=30, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "opening a window took more than 30 s"
-    if done.returncode == 0:
-        return None
-    if "not implemented" in done.stderr:
-        return "this OpenCV was built without windows (opencv-python-headless); install opencv-python instead"
-    words = done.stderr.strip().splitlines()
-    return f"the display could not be used: {words[-1].strip()}" if words else "the display could not be used"
+from ferkit.inference.video import save_jpeg
 
 
 class LiveWindow:
-    """Shows images and tells which keys are pressed.
+    """Shows images and tells which keys are pressed. It can be resized; the key f fills the screen and back.
 
     Args:
         title: of the window.
+
+    Raises:
+        FerkitError: no window can be opened here; the message says why.
     """
 
     def __init__(self, title: str) -> None:
+        self._pygame = _open_display()
         self._title = title
-        self._shown = False
+        self._screen: Any = None
+        self._full = False
+        self._shown: np.ndarray | None = None
+        self._pressed: deque[str] = deque()
 
     def show(self, rgb: np.ndarray) -> None:
-        """Show an image, uint8 (H, W, 3)."""
-        if not self._shown:
-            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            cv2.resizeWindow(self._title, *_comfortable(rgb.shape[1], rgb.shape[0]))
-            self._shown = True
-        cv2.imshow(self._title, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        """Show an image, uint8 (H, W, 3), as large as fits into the window."""
+        pygame = self._pygame
+        if self._screen is None:
+            self._open_screen(_comfortable(rgb.shape[1], rgb.shape[0]), pygame.RESIZABLE)
+        self._shown = rgb
+        width, height = self._screen.get_size()
+        scale = min(width / rgb.shape[1], height / rgb.shape[0])
+        size_wh = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+        if size_wh != (rgb.shape[1], rgb.shape[0]):
+            rgb = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA)
+        image = pygame.image.frombuffer(np.ascontiguousarray(rgb).data, size_wh, "RGB")
+        self._screen.fill((0, 0, 0))
+        self._screen.blit(image, ((width - size_wh[0]) // 2, (height - size_wh[1]) // 2))
+        pygame.display.flip()
 
     def key(self) -> str | None:
-        """The key that was pressed, in lower case; ``q`` also for Escape and when the window was closed."""
-        code = cv2.waitKey(1) & 0xFF
-        if code == 27 or (self._shown and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1):
-            return "q"
-        return None if code == 0xFF else chr(code).lower()
+        """The next key that was pressed, in lower case; ``q`` also for Escape and when the window was closed."""
+        if self._screen is None:
+            return None
+        pygame = self._pygame
+        for event in pygame.event.get():
+            if event.type == pygame.QUIT:
+                self._pressed.append("q")
+            elif event.type == pygame.VIDEORESIZE and self._shown is not None:
+                self._screen = pygame.display.get_surface()
+                self.show(self._shown)
+            elif event.type == pygame.KEYDOWN:
+                self._press(event)
+        return self._pressed.popleft() if self._pressed else None
+
+    def _press(self, event: Any) -> None:
+        if event.key == self._pygame.K_ESCAPE:
+            if self._full:
+                self._fill_screen(False)
+            else:
+                self._pressed.append("q")
+        elif key := _letter(event.key, event.scancode):
+            if key == "f":
+                self._fill_screen(not self._full)
+            else:
+                self._pressed.append(key)
+
+    def _fill_screen(self, full: bool) -> None:
+        pygame = self._pygame
+        self._full = full
+        assert self._shown is not None
+        size_wh = (0, 0) if full else _comfortable(self._shown.shape[1], self._shown.shape[0])
+        self._open_screen(size_wh, pygame.FULLSCREEN if full else pygame.RESIZABLE)
+        self.show(self._shown)
+
+    def _open_screen(self, size_wh: tuple[int, int], flags: int) -> None:
+        self._screen = self._pygame.display.set_mode(size_wh, flags)
+        # Xlib knows no C.UTF-8, common in containers, and would give a name that other programs cannot read.
+        kept = locale.setlocale(locale.LC_CTYPE)
+        locale.setlocale(locale.LC_CTYPE, "C")
+        self._pygame.display.set_caption(self._title)
+        locale.setlocale(locale.LC_CTYPE, kept)
 
     def close(self) -> None:
         """Take the window away."""
-        if self._shown:
-            cv2.destroyAllWindows()
-            cv2.waitKey(1)
+        self._screen = None
+        self._pygame.display.quit()
+
+
+def _open_display() -> Any:
+    # Without a display SDL may open one that nobody sees.
+    named = (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("SDL_VIDEODRIVER")
+    )
+    if sys.platform.startswith("linux") and not named:
+        raise FerkitError("there is no display (DISPLAY is not set)")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        import pygame
+    except ImportError:
+        raise FerkitError("pygame-ce is not installed (pip install 'ferkit[window]')") from None
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        raise FerkitError(f"the display cannot be used ({error})") from None
+    if pygame.display.get_driver() == "offscreen" and not os.environ.get("SDL_VIDEODRIVER"):
+        pygame.display.quit()
+        raise FerkitError("the display cannot be used (no program answers there)")
+    return pygame
+
+
+def _letter(key: int, scancode: int) -> str | None:
+    """The Latin letter of a key: where another script is being typed, the one that a Latin keyboard has there."""
+    if ord("a") <= key <= ord("z"):
+        return chr(key)
+    return chr(ord("a") + scancode - 4) if key > 127 and 4 <= scancode <= 29 else None
 
 
 def _comfortable(width: int, height: int) -> tuple[int, int]:
     """Small images are shown larger, large ones as they fit most screens."""
-    scale = min(1280 / width, 760 / height)
-    scale = min(scale, 2.0)
+    scale = min(1280 / width, 760 / height, 2.0)
     return round(width * scale), round(height * scale)
 
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_S = 2.5
 
@@ -117,24 +177,15 @@ class LiveSettings:
     history: bool = True
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model, ready for frames."""
-
-    name: str
-    engine: Engine
-
-
 class LiveView:
     """Runs the live view.
 
     Args:
         source: of the frames.
-        models: names of the models to go through with the key m, the first one first.
+        models: names or folders of the models to go through with the key m, the first one first.
         load: opens one of them.
         view: shows the frames; None for none.
         settings: see there.
-        say: takes sentences for the user.
         on_result: is given every result, with the labels that it is about.
     """
 
@@ -142,21 +193,20 @@ class LiveView:
         self,
         source: LiveSource,
         models: list[str],
-        load: Callable[[str], LoadedModel],
+        load: Callable[[str], Engine],
         view: View | None,
         settings: LiveSettings,
-        say: Callable[[str], None],
         on_result: Callable[[FrameResult, LabelSet], None] | None = None,
     ) -> None:
         self._source, self._models, self._load, self._view = source, models, load, view
-        self._settings, self._say, self._on_result = settings, say, on_result
+        self._settings, self._on_result = settings, on_result
         self._which = 0
         self._language = settings.language
         self._help = False
-        self._recorder: Recorder | None = None
+        self._recorder: VideoWriter | None = None
         self._message, self._message_until = "", 0.0
         self._fps: float | None = None
-        self._last_at = 0.0
+        self._last_at = self._now_s = 0.0
         self._shown: np.ndarray | None = None
         self.n_frames = 0
 
@@ -166,7 +216,7 @@ class LiveView:
         Raises:
             FerkitError: the source, a model or a file fails in a way that cannot be lived with.
         """
-        self._take(self._load(self._models[0]))
+        self._take(self._models[0])
         try:
             for frame in self._source.frames():
                 if frame is not None:
@@ -182,8 +232,11 @@ class LiveView:
                 self._view.close()
 
     def _work_on(self, frame: Frame) -> None:
+        if frame.cut:
+            self._engine.reset(renumber=False)
         result = self._engine.process(frame.rgb, frame.timestamp_s)
         self.n_frames += 1
+        self._now_s = frame.timestamp_s
         now = time.monotonic()
         if self._last_at:
             self._fps = _steadied(self._fps, 1 / max(now - self._last_at, 1e-4))
@@ -193,7 +246,11 @@ class LiveView:
         if self._view is not None:
             self._shown = self._draw(frame.rgb, result)
             if self._recorder is not None:
-                self._recorder.write(self._shown, frame.timestamp_s)
+                try:
+                    self._recorder.write(self._shown, frame.timestamp_s)
+                except FerkitError as error:  # the view goes on
+                    self._recorder = None
+                    self._tell(str(error), short="the recording failed: see the terminal")
 
     def _show_and_act(self) -> bool:
         """Show what there is and do what a key asks for; True to end."""
@@ -210,21 +267,21 @@ class LiveView:
         limit_s = self._settings.duration_s
         return frame is not None and limit_s is not None and frame.timestamp_s >= limit_s
 
-    def _take(self, model: LoadedModel) -> None:
-        self._model = model
-        self._engine = model.engine
+    def _take(self, model: str) -> None:
+        self._engine = self._load(model)
+        self._model = Path(model).name
         self._overlay = Overlay(
             self._engine.labels, self._language, bars=self._settings.bars, history=self._settings.history
         )
         if self._overlay.hint:
-            self._say(self._overlay.hint)
+            logger.info(self._overlay.hint)
 
     def _draw(self, rgb: np.ndarray, result: FrameResult) -> np.ndarray:
         neutral = self._engine.neutral
         message = self._message if time.monotonic() < self._message_until else ""
         status = Status(
             fps=self._fps,
-            model=self._model.name,
+            model=self._model,
             rest_s=0.0 if neutral is None else neutral.seconds_left(result.timestamp_s),
             recording=self._recorder is not None,
             help=self._help,
@@ -254,13 +311,16 @@ class LiveView:
 
     def _snapshot(self, shown: np.ndarray) -> None:
         path = _free_path(self._settings.folder, "snapshot", ".jpg")
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
-        write_atomically(path, lambda file: file.write(np.asarray(jpeg).tobytes()))
+        save_jpeg(path, shown)
         self._tell(f"saved: {path}", short=f"saved: {path.name}")
 
     def _start_or_stop_recording(self) -> None:
         if self._recorder is None:
-            self._recorder = Recorder(_free_path(self._settings.folder, "recording", ".mp4"))
+            path = _free_path(self._settings.folder, "recording", ".mp4")
+            try:
+                self._recorder = VideoWriter(path, begin_s=self._now_s)
+            except FerkitError as error:
+                self._tell(str(error), short="no recording: see the terminal")
         else:
             self._stop_recording()
 
@@ -275,11 +335,11 @@ class LiveView:
             self._tell("there is no other model", short="there is no other model")
             return
         self._which = (self._which + 1) % len(self._models)
-        self._take(self._load(self._models[self._which]))
-        self._tell(f"model: {self._model.name}", short=self._model.name)
+        self._take(self._models[self._which])
+        self._tell(f"model: {self._model}", short=self._model)
 
     def _tell(self, message: str, short: str) -> None:
-        self._say(message)
+        logger.info(message)
         self._message, self._message_until = short, time.monotonic() + MESSAGE_S
 
 
@@ -297,7 +357,12 @@ class ChangePrinter:
             label = int(result.label[i])
             if self._shown.get(track) != label:
                 name = None if label == UNSURE else labels.names[label]
-                self._write(result.timestamp_s, track, name, float(result.proba[i].max()))
+                self._write(
+                    result.timestamp_s,
+                    track,
+                    name,
+                    float(result.proba[i, label] if name else result.proba[i].max()),
+                )
         self._shown = dict(zip(ids, result.label.tolist(), strict=True))
 
 

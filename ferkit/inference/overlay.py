@@ -9,18 +9,24 @@ import numpy as np
 
 from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
-from ferkit.faces.drawing import RGB, UNSURE_COLOR, TextPainter, draw_face, label_colors
+from ferkit.faces.drawing import RGB, UNSURE_COLOR, TextPainter, draw_boxes, label_colors, shared_area
 from ferkit.inference.engine import FrameResult
 from ferkit.inference.smoothing import UNSURE as UNSURE_LABEL
 
 WORDS = {
-    "en": {"unsure": "unsure", "rest": "look neutral, please: {:.0f} s", "record": "recording"},
-    "ko": {"unsure": "불확실", "rest": "무표정을 지어 주세요: {:.0f}초", "record": "녹화 중"},
+    "en": {
+        "unsure": "unsure",
+        "held": "held",
+        "rest": "look neutral, please: {:.0f} s",
+        "record": "recording",
+    },
+    "ko": {"unsure": "불확실", "held": "유지", "rest": "무표정을 지어 주세요: {:.0f}초", "record": "녹화 중"},
 }
 HELP = {
     "en": ("q  quit", "s  save this image", "r  record, and stop", "m  next model", "l  English / Korean",
-           "h  this help"),
-    "ko": ("q  끝내기", "s  사진 저장", "r  녹화 시작 / 정지", "m  다음 모델", "l  영어 / 한국어", "h  도움말"),
+           "f  full screen", "h  this help"),
+    "ko": ("q  끝내기", "s  사진 저장", "r  녹화 시작 / 정지", "m  다음 모델", "l  영어 / 한국어", "f  전체 화면",
+           "h  도움말"),
 }  # fmt: skip
 
 HISTORY_S = 20.0
@@ -102,6 +108,7 @@ class Overlay:
         self._colors = label_colors(labels)
         self._history = History()
         self._painters: dict[int, TextPainter] = {}
+        self._corner: tuple[bool, bool] | None = None
         self.hint: str | None = None
         self.language = "en"
         self.set_language(language)
@@ -126,14 +133,14 @@ class Overlay:
         else:
             rgb = rgb.copy()
         painter = self._painter(_text_size(rgb))
-        order = np.argsort(_areas(result), kind="stable")
-        for i in order.tolist():
-            self._face(rgb, result, i, painter)
-        if len(order) and self._bars:
-            self._bar_chart(rgb, result, int(order[-1]), painter)
+        order = np.argsort(-_areas(result), kind="stable").tolist()
+        taken = [self._header(rgb, status, painter)]
+        if order and self._bars:
+            taken += self._bar_chart(rgb, result, order[0], painter, taken[0][3])
+        self._faces(rgb, result, painter, taken)
         if self._with_history:
-            self._history_strip(rgb, result, order[::-1].tolist(), painter)
-        self._status(rgb, status, painter)
+            self._history_strip(rgb, result, order, painter)
+        self._notices(rgb, status, painter)
         return rgb
 
     def with_line(self, rgb: np.ndarray, line: str) -> np.ndarray:
@@ -142,23 +149,40 @@ class Overlay:
         self._centred(rgb, (line,), self._painter(_text_size(rgb)), 0.86)
         return rgb
 
-    def _face(self, rgb: np.ndarray, result: FrameResult, i: int, painter: TextPainter) -> None:
-        label = int(result.label[i])
-        xyxy = result.faces.xyxy[i]
-        if label == UNSURE_LABEL:
-            text, color, share = WORDS[self.language]["unsure"], UNSURE_COLOR, 0.0
-        else:
-            share = float(result.proba[i, label])
-            text, color = f"{self._names[label]} {share:.0%}", self._colors[label]
-        draw_face(rgb, xyxy, text, color, painter)
+    def _faces(
+        self,
+        rgb: np.ndarray,
+        result: FrameResult,
+        painter: TextPainter,
+        taken: list[tuple[int, int, int, int]],
+    ) -> None:
+        if len(result) > 1:  # small faces in a crowd get small labels
+            widths = result.faces.xyxy[:, 2] - result.faces.xyxy[:, 0]
+            least = max(13, max(rgb.shape[:2]) // 90)
+            painter = self._painter(int(np.clip(np.median(widths) / 4.5, least, _text_size(rgb))))
+        texts, colors, shares = [], [], []
+        words = WORDS[self.language]
+        for label, proba in zip(result.label.tolist(), result.proba, strict=True):
+            share = 0.0 if label == UNSURE_LABEL else float(proba[label])
+            text = words["unsure"] if label == UNSURE_LABEL else f"{self._names[label]} {share:.0%}"
+            if label != UNSURE_LABEL and share < proba.max() - 0.005:
+                text += f" ({words['held']})"  # steadied: another one is more probable at the moment
+            texts.append(text)
+            colors.append(UNSURE_COLOR if label == UNSURE_LABEL else self._colors[label])
+            shares.append(share)
         # How sure it is, as a bar along the lower edge of the box.
-        x0, y1, x1 = (round(float(v)) for v in (xyxy[0], xyxy[3], xyxy[2]))
         thick = max(3, painter.height // 4)
-        cv2.rectangle(rgb, (x0, y1), (x1, y1 + thick), _DARK, cv2.FILLED)
-        cv2.rectangle(rgb, (x0, y1), (x0 + round((x1 - x0) * share), y1 + thick), color, cv2.FILLED)
+        for (x0, _, x1, y1), color, share in zip(
+            np.round(result.faces.xyxy).astype(int).tolist(), colors, shares, strict=True
+        ):
+            cv2.rectangle(rgb, (x0, y1), (x1, y1 + thick), _DARK, cv2.FILLED)
+            cv2.rectangle(rgb, (x0, y1), (x0 + round((x1 - x0) * share), y1 + thick), color, cv2.FILLED)
+        draw_boxes(rgb, result.faces.xyxy, texts, colors, painter, taken)
 
-    def _bar_chart(self, rgb: np.ndarray, result: FrameResult, i: int, painter: TextPainter) -> None:
-        """All probabilities of one face, in the corner that it leaves free."""
+    def _bar_chart(
+        self, rgb: np.ndarray, result: FrameResult, i: int, painter: TextPainter, header: int
+    ) -> list[tuple[int, int, int, int]]:
+        """All probabilities of one face, in a corner without faces; nothing where there is none. What it covers."""
         row = painter.height + max(3, painter.height // 4)
         name_w = max(painter.width(name) for name in self._names)
         bar_w, pad = 5 * painter.height, painter.height // 2
@@ -166,10 +190,11 @@ class Overlay:
         width = name_w + bar_w + percent_w + 4 * pad
         height = row * len(self._names) + pad
         if width > rgb.shape[1] * 0.6 or height > rgb.shape[0] * 0.8:
-            return
-        x0, _, x1, _ = result.faces.xyxy[i]
-        left = 0 if x0 + x1 > rgb.shape[1] else rgb.shape[1] - width
-        top = row + pad
+            return []
+        spot = self._free_corner(rgb, result, i, (width, height), header)
+        if spot is None:
+            return []
+        left, top = spot
         shade(rgb, left, top, width, height)
         for k, name in enumerate(self._names):
             y = top + pad // 2 + k * row + 2
@@ -183,6 +208,25 @@ class Overlay:
             text = f"{p:.0%}"
             right = left + width - pad
             painter.draw(rgb, text, (right - painter.width(text), y), _PALE)
+        return [(left, top, left + width, top + height)]
+
+    def _free_corner(
+        self, rgb: np.ndarray, result: FrameResult, i: int, size_wh: tuple[int, int], header: int
+    ) -> tuple[int, int] | None:
+        """Left and top of a corner that no face reaches into: rather the last one, and away from face ``i``."""
+        (height, width), (w, h) = rgb.shape[:2], size_wh
+        x0, _, x1, _ = result.faces.xyxy[i]
+        side = bool(x0 + x1 < width)
+        corners = [(side, False), (not side, False), (side, True), (not side, True)]
+        if self._corner is not None:
+            corners.insert(0, self._corner)
+        for right, low in corners:
+            left, top = (width - w if right else 0), (height - h - header if low else header + 2)
+            spot = np.array([left, top, left + w, top + h], np.float32)
+            if not shared_area(spot, result.faces.xyxy).any():
+                self._corner = right, low
+                return left, top
+        return None
 
     def _history_strip(
         self, rgb: np.ndarray, result: FrameResult, order: list[int], painter: TextPainter
@@ -201,18 +245,24 @@ class Overlay:
             colors = np.array([*self._colors, UNSURE_COLOR, _DARK], np.uint8)  # -2 is absent, -1 unsure
             rgb[top : top + row] = colors[np.where(labels == -2, -1, np.where(labels == -1, -2, labels))]
 
-    def _status(self, rgb: np.ndarray, status: Status, painter: TextPainter) -> None:
-        words = WORDS[self.language]
+    def _header(self, rgb: np.ndarray, status: Status, painter: TextPainter) -> tuple[int, int, int, int]:
+        """The line at the top right: model and frame rate. What it covers."""
         pad = max(3, painter.height // 3)
         parts = [status.model] if status.model else []
         if status.fps is not None:
             parts.append(f"{status.fps:.0f} fps")
         text = "   ".join(parts)
-        if text:
-            width = painter.width(text) + 2 * pad
-            left = rgb.shape[1] - width
-            shade(rgb, left, 0, width, painter.height + 2 * pad)
-            painter.draw(rgb, text, (left + pad, pad), _PALE)
+        width, height = (painter.width(text) if text else 0) + 2 * pad, painter.height + 2 * pad
+        left = rgb.shape[1] - width
+        if not text:
+            return rgb.shape[1], 0, rgb.shape[1], 0
+        shade(rgb, left, 0, width, height)
+        painter.draw(rgb, text, (left + pad, pad), _PALE)
+        return left, 0, rgb.shape[1], height
+
+    def _notices(self, rgb: np.ndarray, status: Status, painter: TextPainter) -> None:
+        words = WORDS[self.language]
+        pad = max(3, painter.height // 3)
         if status.recording:
             center = (pad + painter.height // 2, pad + painter.height // 2)
             shade(

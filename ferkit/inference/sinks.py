@@ -1,157 +1,161 @@
-"""Where frames go: video files, with the sound of another one where ffmpeg can bring it over."""
+"""Where frames go: H.264 video files, each frame at its own time, with the sound of another video."""
 
-import contextlib
-import shutil
-import subprocess
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from ferkit.core.addresses import is_address
 from ferkit.core.errors import FerkitError
+from ferkit.core.files import why_not_written
+from ferkit.inference.sources import load_av
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.audio.frame import AudioFrame
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
+_TICKS = 90_000
+_CARRIED_OVER = ("aac", "mp3", "ac3", "eac3", "alac")
+"""Sound that every kind of file and most players take as it is; other sound is encoded as AAC."""
 
 
-class VideoSink(Protocol):
-    """Takes frames of one size."""
-
-    def write(self, rgb: np.ndarray) -> None:
-        """Add a frame, uint8 (H, W, 3). Raises FerkitError if it cannot be written."""
-        ...
-
-    def close(self) -> None:
-        """Finish the file. Raises FerkitError if it cannot be finished."""
-        ...
-
-
-class FfmpegSink:
-    """H.264 through ffmpeg, which plays everywhere.
+class VideoWriter:
+    """A video file, made of frames that come when they come; none is repeated and none left out.
 
     Args:
-        path: of the file to make.
-        size_wh: of the frames.
-        fps: frames a second.
-        sound_of: a video whose sound is kept; None for silence.
+        path: of the file to make, ``.mp4``, ``.mov`` or ``.mkv``.
+        fps: frames a second that are to be expected.
+        begin_s: time of a frame at the very beginning of the file.
+        sound_of: path or address of a video whose sound is kept, in step with frames that have its times.
+
+    Raises:
+        FerkitError: the folder cannot be made.
+        DependencyError: PyAV is not installed.
     """
 
     def __init__(
-        self, path: Path, size_wh: tuple[int, int], fps: float, sound_of: Path | None = None
+        self, path: Path, fps: float = 25.0, begin_s: float = 0.0, sound_of: str | None = None
     ) -> None:
-        self._path = path
-        sound_in = [] if sound_of is None else ["-i", str(sound_of)]
-        sound_out = [] if sound_of is None else ["-map", "0:v:0", "-map", "1:a?", "-c:a", "aac"]
-        even = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # H.264 wants even sides
-        command = [
-            "ffmpeg", "-y", "-loglevel", "error",
-            "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size_wh[0]}x{size_wh[1]}", "-r", f"{fps:.6f}", "-i", "-",
-            *sound_in, *sound_out, "-vf", even, "-c:v", "libx264", "-preset", "veryfast", "-crf", "20",
-            "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path),
-        ]  # fmt: skip
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-
-    @property
-    def _pipe(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    def write(self, rgb: np.ndarray) -> None:
-        try:
-            self._pipe.write(np.ascontiguousarray(rgb).reshape(-1).data)
-        except OSError:
-            raise FerkitError(f"{self._path} could not be written: {self._words()}") from None
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._pipe.close()
-        if self._process.wait() != 0:
-            raise FerkitError(f"{self._path} could not be written: {self._words()}")
-
-    def _words(self) -> str:
-        assert self._process.stderr is not None
-        lines = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else "ffmpeg ended without a word"
-
-
-class OpenCVSink:
-    """MPEG-4 through OpenCV: no sound, but nothing needs to be installed."""
-
-    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float) -> None:
-        self._path = path
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size_wh)
-        if not self._writer.isOpened():
-            raise FerkitError(
-                f"{path} cannot be written as a video; check the folder and its permissions, and name it .mp4"
-            )
-
-    def write(self, rgb: np.ndarray) -> None:
-        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        self._writer.release()
-
-
-def ffmpeg_is_there() -> bool:
-    """Whether sound can be kept and H.264 be written."""
-    return shutil.which("ffmpeg") is not None
-
-
-def open_video_sink(
-    path: Path, size_wh: tuple[int, int], fps: float, sound_of: Path | None = None
-) -> VideoSink:
-    """The best writer that is there.
-
-    Raises:
-        FerkitError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FerkitError(f"{path.parent} cannot be made: {error.strerror}; choose another folder") from None
-    return FfmpegSink(path, size_wh, fps, sound_of) if ffmpeg_is_there() else OpenCVSink(path, size_wh, fps)
-
-
-class Recorder:
-    """A video from frames that come when they come: they are repeated or left out to keep the pace.
-
-    Args:
-        path: of the file to make.
-        fps: frames a second of the file.
-        sound_of: a video whose sound is kept, where ffmpeg is there.
-    """
-
-    def __init__(self, path: Path, fps: float = 25.0, sound_of: Path | None = None) -> None:
         self.path = path
-        self._fps = fps
-        self._sound_of = sound_of
-        self._sink: VideoSink | None = None
+        self._fps, self._begin_s, self._sound_of = fps, begin_s, sound_of
+        self._av = load_av()
+        self._container: Any = None
+        self._sound: Iterator[tuple[float, Packet]] = iter(())
+        self._next_sound: tuple[float, Packet] | None = None
         self._size_wh = (0, 0)
-        self._began_s = 0.0
-        self._n = 0
+        self._last = -1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FerkitError(why_not_written(path.parent, error)) from None
 
     def write(self, rgb: np.ndarray, timestamp_s: float) -> None:
-        """Add what was seen at ``timestamp_s``; a frame of another size is fitted. Raises FerkitError."""
-        if self._sink is None:
-            self._size_wh, self._began_s = (rgb.shape[1], rgb.shape[0]), timestamp_s
-            self._sink = open_video_sink(self.path, self._size_wh, self._fps, self._sound_of)
-        if (rgb.shape[1], rgb.shape[0]) != self._size_wh:
-            rgb = cv2.resize(rgb, self._size_wh)
-        while self._n <= (timestamp_s - self._began_s) * self._fps + 0.5:
-            self._sink.write(rgb)
-            self._n += 1
+        """Add what was seen at ``timestamp_s``, uint8 (H, W, 3); a frame of another size is fitted.
+
+        Raises:
+            FerkitError: the file cannot be written.
+        """
+        try:
+            if self._container is None:
+                self._open(rgb.shape[1], rgb.shape[0])
+            self._mux_sound(self._container, timestamp_s)
+            if (rgb.shape[1], rgb.shape[0]) != self._size_wh:
+                rgb = cv2.resize(rgb, self._size_wh)
+            # H.264 wants even sides.
+            rgb = cv2.copyMakeBorder(rgb, 0, rgb.shape[0] % 2, 0, rgb.shape[1] % 2, cv2.BORDER_REPLICATE)
+            frame = self._av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="itu709", dst_color_range="MPEG")
+            self._last = max(round((timestamp_s - self._begin_s) * _TICKS), self._last + 1)
+            frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
+            self._container.mux(self._stream.encode(frame))
+        except (self._av.error.FFmpegError, OSError) as error:
+            raise self._not_written(error) from None
 
     def close(self) -> None:
         """Finish the file. Raises FerkitError."""
-        if self._sink is not None:
-            self._sink.close()
-            self._sink = None
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            self._mux_sound(container, float("inf"))
+            container.mux(self._stream.encode(None))
+            container.close()
+        except (self._av.error.FFmpegError, OSError) as error:
+            raise self._not_written(error) from None
 
-    def __enter__(self) -> "Recorder":
+    def _open(self, width: int, height: int) -> None:
+        self._size_wh = width, height
+        options = {"movflags": "+faststart"} if self.path.suffix.lower() in (".mp4", ".mov") else {}
+        self._container = self._av.open(f"file:{self.path}", "w", options=options)
+        codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
+        rate = Fraction(self._fps).limit_denominator(1001)
+        stream = self._container.add_stream(codec, rate=rate, options={"preset": "veryfast", "crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _TICKS)
+        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
+        self._stream = stream
+        if self._sound_of is not None:
+            self._sound = self._read_sound(self._sound_of)
+            self._next_sound = next(self._sound, None)
+
+    def _mux_sound(self, container: Any, until_s: float) -> None:
+        while self._next_sound is not None and self._next_sound[0] <= until_s:
+            container.mux(self._next_sound[1])
+            self._next_sound = next(self._sound, None)
+
+    def _read_sound(self, spec: str) -> "Iterator[tuple[float, Packet]]":
+        """Packets of the other video's sound, with the times at which they are heard. Its streams are added first."""
+        url = spec if is_address(spec) else f"file:{spec}"
+        with self._av.open(url, timeout=30.0, metadata_errors="ignore") as source:
+            sound = source.streams.best("audio")
+            if sound is None or sound.codec_context is None:
+                return
+            if sound.codec_context.name in _CARRIED_OVER:
+                out, packets = self._container.add_stream_from_template(sound), source.demux(sound)
+            else:
+                out = self._container.add_stream("aac", rate=sound.codec_context.sample_rate)
+                packets = _encoded(self._av, source.decode(sound), out)
+            start_s, last_s, step_s = (source.start_time or 0) / 1e6, 0.0, 0.0
+            try:
+                for packet in packets:
+                    if packet.pts is None or packet.dts is None:
+                        continue
+                    heard_s = float(packet.dts * packet.time_base) - start_s
+                    if last_s - heard_s > 1.0:  # as where recordings were put one after the other
+                        start_s -= last_s + step_s - heard_s
+                        heard_s = last_s + step_s
+                    shift = round((start_s + self._begin_s) / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    last_s, step_s = heard_s, float((packet.duration or 0) * packet.time_base)
+                    packet.stream = out
+                    yield heard_s, packet
+            except (self._av.error.FFmpegError, ValueError):
+                return  # sound that breaks off ends there, as the images do
+
+    def _not_written(self, error: Exception) -> FerkitError:
+        number = getattr(error, "errno", None)
+        strerror = getattr(error, "strerror", None) or str(error)
+        return FerkitError(why_not_written(self.path, OSError(number, strerror)))
+
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _encoded(av: Any, frames: "Iterator[AudioFrame]", out: Any) -> "Iterator[Packet]":
+    """AAC packets of decoded sound."""
+    resampler = av.AudioResampler("fltp", out.codec_context.layout, out.codec_context.sample_rate)
+    for frame in frames:
+        for resampled in resampler.resample(frame):
+            yield from out.encode(resampled)
+    yield from out.encode(None)

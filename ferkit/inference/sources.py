@@ -1,152 +1,579 @@
 """Open what frames come from: cameras, addresses, videos and images.
 
-Cameras and addresses are in :mod:`ferkit.inference.sources`.
-
-What is shown so never lags behind what happens, however slow the machine is.
+Frames are upright, have square pixels, and carry the time at which a player shows them.
 """
 
 import contextlib
+import functools
+import os
 import queue
-import re
+import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from ferkit.core.errors import DataError, ImageError
-from ferkit.datasets.dataset import image_paths
-from ferkit.datasets.images import decode_image
+from ferkit.core.addresses import is_address, mask_credentials
+from ferkit.core.errors import DataError, DependencyError
 
-_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-
-
-def is_address(spec: str) -> bool:
-    """Whether ``spec`` is an address such as ``rtsp://…`` or ``http://…``."""
-    return bool(_ADDRESS.match(spec))
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 
-class Capture:
-    """An open video stream.
+_AHEAD = 4
+"""Frames that are decoded ahead of those that are worked on."""
+
+_LONGEST_GROUP = 600
+"""Packets from one frame that stands by itself to the next that are held in memory."""
+
+_STEP_S = 0.001
+"""Frames with the same or a slightly earlier time than the one before are shown so much after it."""
+
+_LONGEST_PAUSE_S = 5.0
+"""Between tries to reach a camera again."""
+
+_PQ, _HLG = 16, 18
+_PAPER_WHITE = 203.0
+"""Candela per square metre that HDR videos give to white paper (ITU-R BT.2408)."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a stream.
 
     Attributes:
-        fps: frames a second, 25 if the stream does not say.
-        n_frames: how many it says that it has; 0 for cameras and broken headers.
-        size_wh: of the frames in pixels.
+        index: its number in the video, from 0; for live sources the number of frames given so far.
+        timestamp_s: when a player shows it; rising. For cameras the time since the beginning.
+        rgb: uint8 (H, W, 3).
+        cut: it does not go on from the frame before, as after a new connection, so nobody can be followed over it.
     """
 
-    def __init__(self, stream: cv2.VideoCapture) -> None:
-        self._stream = stream
-        fps = stream.get(cv2.CAP_PROP_FPS)
-        self.fps = float(fps) if 0 < fps < 1000 else 25.0
-        n_frames = stream.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.n_frames = int(n_frames) if 0 < n_frames < 1e9 else 0
-        self.size_wh = int(stream.get(cv2.CAP_PROP_FRAME_WIDTH)), int(stream.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    index: int
+    timestamp_s: float
+    rgb: np.ndarray
+    cut: bool = False
 
-    @staticmethod
-    def of(spec: str, size_wh: tuple[int, int] | None = None, timeout_s: float = 8.0) -> "Capture":
-        """Open a camera by number, an address, or a file.
 
-        Raises:
-            DataError: it cannot be opened.
-        """
-        if spec.isdigit():
-            return Capture.of_camera(int(spec), size_wh)
+class VideoSource:
+    """Every frame of a video file or address, or one every ``every_s``, in order.
+
+    What no frame asked for needs is not decoded.
+
+    Args:
+        spec: path of a file, or an address.
+        every_s: seconds between frames; 0 gives all.
+        start_index: the first frame to give, as its number in the video.
+        timeout_s: how long an address may take to answer.
+
+    Attributes:
+        name: for messages, without credentials.
+        n_frames: how many there are, if the container says so or by its length; 0 if it says neither.
+        fps: frames a second, on average.
+        duration_s: its length; 0 if the container does not say.
+        size_wh: of the frames in pixels, after rotation and with square pixels.
+        remarks: what was done to its frames that a user should know.
+        broken_at_s: after a whole iteration, where the video could no longer be read, if that was before its end.
+
+    Raises:
+        DataError: there is no such video, or nothing in it that can be shown.
+        DependencyError: PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        spec: str | os.PathLike[str],
+        every_s: float = 0.0,
+        start_index: int = 0,
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._spec, self._every_s, self._start_index = os.fspath(spec), every_s, start_index
+        self._timeout_s = timeout_s
+        self.name = source_name(self._spec)
+        with OpenVideo(self._spec, timeout_s) as video:
+            self.size_wh, self.remarks = video.look_at_first()
+            self.n_frames, self.fps, self.duration_s = video.n_frames, video.fps, video.duration_s
+        self.broken_at_s: float | None = None
+        self._stop = threading.Event()
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames: queue.Queue[Frame | BaseException | None] = queue.Queue(_AHEAD)
+        thread = threading.Thread(target=self._read_into, args=(frames,), name="video", daemon=True)
+        thread.start()
+        try:
+            while (item := frames.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            self.close()
+            while thread.is_alive():  # it may wait for room
+                with contextlib.suppress(queue.Empty):
+                    frames.get_nowait()
+                thread.join(0.05)
+
+    def close(self) -> None:
+        """Stop reading; the iteration ends."""
+        self._stop.set()
+
+    def _read_into(self, frames: "queue.Queue[Frame | BaseException | None]") -> None:
+        try:
+            with OpenVideo(self._spec, self._timeout_s) as video:
+                for index, timestamp_s, cut, frame in video.frames(_Grid(self._every_s), self._start_index):
+                    frames.put(Frame(index, timestamp_s, video.to_rgb(frame), cut))
+                    if self._stop.is_set():
+                        break
+                else:
+                    self.broken_at_s = video.clock.last_s if video.is_broken() else None
+            frames.put(None)
+        except BaseException as error:  # whoever iterates gets it
+            frames.put(error)
+
+
+class _Grid:
+    """Says which frames are wanted, so that a video of any frame rate is looked at as often as was asked for."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s, self._next_s = every_s, 0.0
+
+    def wants(self, timestamp_s: float) -> bool:
+        if not self._every_s:
+            return True
+        if timestamp_s < self._next_s - 1e-6:
+            return False
+        # Kept on the grid: one late frame does not make all that follow late.
+        self._next_s += self._every_s * max(1, int((timestamp_s - self._next_s) / self._every_s + 1))
+        return True
+
+
+class _Clock:
+    """Times of frames as a player shows them: since the container's start, and always rising."""
+
+    def __init__(self, start_s: float, frame_s: float) -> None:
+        self._start_s, self._frame_s = start_s, frame_s
+        self.last_s = -1.0
+
+    def time_s(self, stamp_s: float | None) -> tuple[float, bool]:
+        """The time of the next frame, and whether the stamps began again before it."""
+        last_s = self.last_s
+        after_s = last_s + self._frame_s if last_s >= 0 else 0.0
+        time_s = after_s if stamp_s is None else stamp_s - self._start_s
+        cut = last_s - time_s > 1.0
+        if cut:  # as where recordings were put one after the other: the second goes on after the first
+            self._start_s -= after_s - time_s
+            time_s = after_s
+        self.last_s = max(time_s, last_s + _STEP_S, 0.0)
+        return self.last_s, cut
+
+
+class OpenVideo:
+    """An open video file or address.
+
+    Args:
+        spec: path or address.
+        timeout_s: how long an address may take to answer, and to send on.
+        live: frames are wanted as soon as they are there.
+
+    Attributes:
+        fps: frames a second on average; 25 if the stream does not say.
+        n_frames, duration_s: see :class:`VideoSource`.
+        clock: gives frames their times.
+        is_finite: whether it has an end, other than a broadcast.
+
+    Raises:
+        DataError: it cannot be opened, or holds no video.
+        DependencyError: PyAV is not installed.
+    """
+
+    def __init__(self, spec: str, timeout_s: float, live: bool = False) -> None:
+        self._spec, self._name = spec, source_name(spec)
+        self._container = self._open(spec, timeout_s)
+        try:
+            self._stream = self._choose_stream()
+        except BaseException:
+            self._container.close()
+            raise
+        stream, container = self._stream, self._container
+        self._decoder = stream.codec_context
+        self._decoder.thread_type = "SLICE" if live else "AUTO"
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = float(rate) if rate and 0 < rate < 1000 else 25.0
+        self.duration_s = max(0.0, (container.duration or 0) / 1e6)
+        # AVI files do not say when frames are shown, only when they are decoded; their number counts gaps too.
+        self._in_decoding_order: deque[int | None] | None = (
+            deque() if container.format.name == "avi" else None
+        )
+        counted = stream.frames if self._in_decoding_order is None else len(stream.index_entries)
+        length_s = float(stream.duration * stream.time_base) if stream.duration else self.duration_s  # type: ignore[operator]
+        self.n_frames = counted or round(length_s * self.fps)
+        self.is_finite = not is_address(spec) or container.duration is not None or container.size > 0
+        self.clock = _Clock((container.start_time or 0) / 1e6, 1 / self.fps)
+        self._broke_off = self._last_is_bad = False
+
+    def _open(self, spec: str, timeout_s: float) -> "InputContainer":
+        av = load_av()
         if is_address(spec):
-            return Capture.of_address(spec, timeout_s)
-        return Capture.of_file(Path(spec))
-
-    @staticmethod
-    def of_camera(number: int, size_wh: tuple[int, int] | None = None) -> "Capture":
-        """Open a camera.
-
-        Raises:
-            DataError: there is none, or another program has it.
-        """
-        with _quiet():
-            stream = cv2.VideoCapture(number)
-        if not stream.isOpened():
-            found = sorted(path.name for path in Path("/dev").glob("video[0-9]*"))
-            there = f"there are {', '.join(found)}" if found else "no camera was found on this machine"
-            raise DataError(
-                f"camera {number} cannot be opened: {there}; close other programs that use it, choose "
-                "another number, or give a video file or an address as --source"
-            )
-        if size_wh is not None:
-            stream.set(cv2.CAP_PROP_FRAME_WIDTH, size_wh[0])
-            stream.set(cv2.CAP_PROP_FRAME_HEIGHT, size_wh[1])
-        stream.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        return Capture(stream)
-
-    @staticmethod
-    def of_address(address: str, timeout_s: float) -> "Capture":
-        """Open a network stream.
-
-        Raises:
-            DataError: nobody answers there in time, or no video.
-        """
-        limit_ms = int(timeout_s * 1000)
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit_ms]
-        with _quiet():
-            stream = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
-        if not stream.isOpened():
-            raise DataError(
-                f"no video from {address} within {timeout_s:.0f} s; check the address, the network, "
-                "and any password"
-            )
-        return Capture(stream)
-
-    @staticmethod
-    def of_file(path: Path) -> "Capture":
-        """Open a video file.
-
-        Raises:
-            DataError: there is none, or it is no video that can be read.
-        """
+            options = {"rtsp_transport": "tcp"}
+            try:
+                return av.open(spec, timeout=timeout_s, options=options, metadata_errors="ignore")
+            except (av.error.FFmpegError, OSError, ValueError) as error:
+                reason = f" within {timeout_s:.0f} s" if isinstance(error, av.error.ExitError) else ""
+                raise DataError(
+                    f"no video from {self._name}{reason} ({mask_credentials(_reason(error))}); check the address, "
+                    "the network, and any password"
+                ) from None
+        path = Path(spec)
         if not path.is_file():
             found = "a folder" if path.is_dir() else "nothing"
             raise DataError(f"expected a video file at {path}, found {found}; check the path")
         if path.stat().st_size == 0:
             raise DataError(f"the video {path} is empty; copy or download it again")
-        with _quiet():
-            stream = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-            opened = stream.isOpened() and stream.grab()
-        if not opened:
-            raise DataError(
-                f"{path} is not a video that can be read: it is damaged, cut off, or of an unknown format; "
-                "try 'ffmpeg -i' on it, or convert it to MP4 with H.264"
-            )
-        stream.release()
-        with _quiet():  # opened again, since going back to the first frame is not exact in every format
-            return Capture(cv2.VideoCapture(str(path), cv2.CAP_FFMPEG))
+        try:
+            # With "file:" before it a colon in the name is a colon.
+            return av.open(f"file:{spec}", metadata_errors="ignore")
+        except (av.error.FFmpegError, OSError, ValueError):
+            raise DataError(self._unreadable()) from None
 
-    def grab(self) -> bool:
-        """Go to the next frame; False at the end. A few frames that are damaged are passed over."""
-        if self._stream.grab():
+    def _unreadable(self) -> str:
+        if is_address(self._spec):
+            return (
+                f"the video at {self._name} cannot be read: it is damaged or of an unknown format, or its index lies "
+                "at its end and the server sends no parts of files; download it, and give the file"
+            )
+        return (
+            f"{self._spec} is not a video that can be read: it is damaged, cut off, or of an unknown format; copy or "
+            "download it again, or convert it to MP4 with H.264"
+        )
+
+    def _choose_stream(self) -> "VideoStream":
+        from av.stream import Disposition
+
+        moving = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None
+        ]
+        if not moving:
+            found = "only sound" if self._container.streams.audio else "none"
+            raise DataError(
+                f"expected a moving image in {self._name}, found {found}; name a file that holds a video"
+            )
+        best = self._container.streams.best("video")
+        return best if best in moving else moving[0]
+
+    def look_at_first(self) -> tuple[tuple[int, int], tuple[str, ...]]:
+        """Width and height of the first frame as it is given, and remarks about how it is treated.
+
+        Raises:
+            DataError: no frame can be decoded.
+        """
+        _, frame = next(self.play(), (0.0, None))
+        if frame is None:
+            raise DataError(self._unreadable())
+        remarks = []
+        if frame.color_trc in (_PQ, _HLG):
+            remarks.append("HDR video: its brightness and colours are brought into the range of usual images")
+        if frame.interlaced_frame:
+            remarks.append(
+                "interlaced video: every second line of each frame is drawn anew from its neighbours"
+            )
+        size_wh = self._square_width(frame), frame.height
+        return size_wh[::-1] if frame.rotation % 180 else size_wh, tuple(remarks)
+
+    def play(self) -> "Iterator[tuple[float, VideoFrame]]":
+        """All frames that can be decoded, one after the other, with their times in seconds."""
+        for packet in self._packets():
+            for frame in self._decode(packet):
+                yield self._time(frame)
+        for frame in self._decode(None):
+            yield self._time(frame)
+
+    def _time(self, frame: "VideoFrame") -> "tuple[float, VideoFrame]":
+        return self.clock.time_s(self._seconds(self._stamp(frame)))[0], frame
+
+    def _stamp(self, frame: "VideoFrame") -> int | None:
+        waiting = self._in_decoding_order
+        if waiting is None:
+            return frame.pts
+        return waiting.popleft() if waiting else None
+
+    def _seconds(self, stamp: int | None) -> float | None:
+        return None if stamp is None else float(stamp * self._stream.time_base)  # type: ignore[operator]
+
+    def frames(self, grid: _Grid, start_index: int) -> "Iterator[tuple[int, float, bool, VideoFrame]]":
+        """The frames that ``grid`` wants, from number ``start_index`` on: (number, time, cut, frame)."""
+        due: dict[int, tuple[int, float, bool]] = {}
+        thrifty = in_step = True  # in step: the decoder has had everything up to here
+        index, before, was_cut = 0, [], False
+
+        def emerging(packet: "Packet | None") -> "Iterator[tuple[int, float, bool, VideoFrame]]":
+            for frame in self._decode(packet):
+                if frame.pts is not None and (found := due.pop(frame.pts, None)) is not None:
+                    yield *found, frame
+
+        groups = self._groups()
+        for group in groups:
+            shown = [packet for packet in group if not packet.is_discard]
+            stamps = sorted({packet.pts for packet in shown if packet.pts is not None})
+            if self._in_decoding_order is not None or any(packet.pts is None for packet in shown):
+                yield from self._counted(chain((group,), groups), index, grid, start_index)
+                return
+            wanted = False
+            for stamp in stamps:
+                timestamp_s, cut = self.clock.time_s(self._seconds(stamp))
+                if cut:  # the same stamps come again, so those before must be out of the way
+                    yield from emerging(None)
+                    self._decoder.flush_buffers()
+                    due.clear()
+                    was_cut = True
+                if grid.wants(timestamp_s) and index >= start_index:
+                    due[stamp], wanted, was_cut = (index, timestamp_s, was_cut), True, False
+                index += 1
+            self._last_is_bad = False
+            thrifty = thrifty and len(group) < _LONGEST_GROUP
+            can_skip = thrifty and group[0].is_keyframe
+            if can_skip and not wanted:
+                if in_step:  # what the decoder still holds back
+                    yield from emerging(None)
+                    self._decoder.flush_buffers()
+                in_step, before = False, group
+                continue
+            if not in_step and any(stamp < (group[0].pts or 0) for stamp in due):
+                for (
+                    packet
+                ) in before:  # frames shown before the one that stands by itself need those before it
+                    self._decode(packet)
+            last = max((i for i, packet in enumerate(group) if packet.pts in due), default=-1)
+            end = last + 1 if can_skip else len(group)
+            for packet in group[:end]:
+                self._decoder.skip_frame = "NONREF" if can_skip and packet.pts not in due else "DEFAULT"
+                yield from emerging(packet)
+            in_step, before = end == len(group), group
+            if not in_step:
+                yield from emerging(None)
+                self._decoder.flush_buffers()
+                thrifty, due = not due, {}  # a decoder that owes frames must see everything from here on
+        yield from emerging(None)
+
+    def _counted(
+        self, groups: "Iterator[list[Packet]]", index: int, grid: _Grid, start_index: int
+    ) -> "Iterator[tuple[int, float, bool, VideoFrame]]":
+        """As :meth:`frames`, for packets that do not say when their frames are shown: everything is decoded."""
+        self._decoder.skip_frame = "DEFAULT"
+        for packet in chain(chain.from_iterable(groups), (None,)):
+            for frame in self._decode(packet):
+                timestamp_s, cut = self.clock.time_s(self._seconds(self._stamp(frame)))
+                if grid.wants(timestamp_s) and index >= start_index:
+                    yield index, timestamp_s, cut, frame
+                index += 1
+
+    def _groups(self) -> "Iterator[list[Packet]]":
+        """Packets from a frame that stands by itself up to the next such frame."""
+        group: list[Packet] = []
+        for packet in self._packets():
+            if group and (packet.is_keyframe or len(group) >= _LONGEST_GROUP):
+                yield group
+                group = []
+            group.append(packet)
+        if group:
+            yield group
+
+    def _packets(self) -> "Iterator[Packet]":
+        av = load_av()
+        is_whole = True
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:  # the last one is empty
+                    is_whole = not packet.is_corrupt
+                    yield packet
+        except av.error.EOFError:
+            pass
+        except (av.error.FFmpegError, OSError):
+            is_whole = False
+        self._broke_off = not is_whole
+
+    def _decode(self, packet: "Packet | None") -> "list[VideoFrame]":
+        """Frames that come out for a packet, or at the end for None. A few that are damaged are passed over."""
+        av = load_av()
+        if packet is not None and self._in_decoding_order is not None:
+            self._in_decoding_order.append(packet.dts)
+        try:
+            frames = self._decoder.decode(packet)
+        except av.error.EOFError:
+            return []
+        except (av.error.FFmpegError, OSError, ValueError):
+            self._last_is_bad = True
+            return []
+        if frames:
+            self._last_is_bad = frames[-1].is_corrupt
+        return frames
+
+    def is_broken(self) -> bool:
+        """Whether what was read to its end had no proper end."""
+        if self._broke_off or self._last_is_bad:
             return True
-        if self.n_frames and self._stream.get(cv2.CAP_PROP_POS_FRAMES) < self.n_frames - 1:
-            return any(self._stream.grab() for _ in range(10))
+        entries = self._stream.index_entries
+        size = 0 if is_address(self._spec) else self._container.size
+        promised = [entries[-1].pos + entries[-1].size] if len(entries) and self._stream.frames else []
+        return size > 0 and max([*promised, _promised_bytes(Path(self._spec))]) > size
+
+    def to_rgb(self, frame: "VideoFrame") -> np.ndarray:
+        """uint8 RGB (H, W, 3) of a frame: upright, square pixels, without the combs of interlacing."""
+        width = self._square_width(frame)
+        hdr = frame.color_trc in (_PQ, _HLG)
+        matrix: Any = frame.colorspace
+        if matrix == 2:  # not said: players go by the height
+            matrix = "itu709" if frame.height > 576 else "itu601"
+        fitted = frame.reformat(
+            width=width,
+            format="rgb48le" if hdr else "rgb24",
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            interpolation="BICUBIC" if width != frame.width else None,
+        )
+        pixels = fitted.to_ndarray()
+        rgb: np.ndarray = _tone_mapped(pixels, frame.color_trc) if hdr else pixels
+        if frame.interlaced_frame and rgb.shape[0] > 1:
+            rgb = cv2.resize(rgb[::2], (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
+        turns = frame.rotation // 90 % 4
+        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+    def _square_width(self, frame: "VideoFrame") -> int:
+        """How wide a frame is with square pixels."""
+        aspect = self._stream.sample_aspect_ratio or 1
+        return round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width
+
+    def __enter__(self) -> "OpenVideo":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+
+def load_av() -> Any:
+    """PyAV.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise DependencyError(
+            "expected PyAV, which reads and writes videos, found none; pip install 'ferkit[video]'"
+        ) from None
+    return av
+
+
+def source_name(spec: str) -> str:
+    """What to call a source in messages: a file by its name, an address without its credentials."""
+    if is_address(spec):
+        return mask_credentials(spec)
+    return f"camera {spec}" if is_camera(spec) else Path(spec).name
+
+
+def is_camera(spec: str) -> bool:
+    """Whether ``spec`` is a camera of this machine: its number, or its device's path."""
+    if spec.isdigit() or spec.startswith("/dev/"):
+        return True
+    try:
+        return stat.S_ISCHR(os.stat(spec).st_mode)
+    except (OSError, ValueError):
         return False
 
-    def retrieve(self) -> np.ndarray | None:
-        """The frame, uint8 RGB (H, W, 3); None if it cannot be decoded."""
-        done, frame = self._stream.retrieve()
-        return to_rgb(frame) if done and frame is not None and frame.size else None
 
-    def timestamp_s(self, index: int, last_s: float) -> float:
-        """When frame ``index`` is shown, later than ``last_s``: by its own time stamp, so that videos of
-        variable frame rate are right, and by the average rate where it has none."""
-        stamp_s = self._stream.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if index == 0:
-            return max(0.0, stamp_s) if stamp_s < 1 else 0.0
-        return stamp_s if stamp_s > last_s else last_s + 1 / self.fps
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
-    def __enter__(self) -> "Capture":
+
+def _promised_bytes(path: Path) -> int:
+    """How long a Matroska or AVI file says that it is, in bytes; 0 if it does not say, or is of another kind."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start[:4] == b"RIFF":
+        return 8 + int.from_bytes(start[4:8], "little")
+    at = start.find(b"\x18\x53\x80\x67") + 4
+    if start[:4] != b"\x1a\x45\xdf\xa3" or at < 4 or at >= len(start) or not start[at]:
+        return 0
+    n = 9 - start[at].bit_length()  # as many bytes as its first has zeros before the first one
+    value = int.from_bytes(start[at : at + n], "big") & ((1 << 7 * n) - 1)
+    return 0 if value == (1 << 7 * n) - 1 else at + n + value
+
+
+@functools.cache
+def _tone_tables(transfer: int) -> tuple[np.ndarray, np.ndarray]:
+    """16-bit HDR signal to linear light in 0..1, what is brighter than paper pressed together; and that to 8 bits."""
+    signal = np.linspace(0, 1, 1 << 16)
+    if transfer == _PQ:
+        power = signal ** (1 / 78.84375)
+        nits = 1e4 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (
+            1 / 0.1593017578125
+        )
+    else:
+        scene = np.where(
+            signal < 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        )
+        nits = 1000 * scene**1.2
+    light = nits / _PAPER_WHITE
+    pressed = np.where(light < 0.6, light, 0.6 + 0.4 * (1 - np.exp((0.6 - light) / 0.4)))
+    x = np.linspace(0, 1, 1 << 12) ** 2  # finer where it is dark
+    shown = np.where(x < 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+    return pressed.astype(np.float32), np.round(255 * shown).astype(np.uint8)
+
+
+_BT2020_TO_BT709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+)
+
+
+def _tone_mapped(rgb: np.ndarray, transfer: int) -> np.ndarray:
+    """uint8 (H, W, 3) of the 16 bits of an HDR frame."""
+    light, shown = _tone_tables(transfer)
+    usual = np.clip(cv2.transform(light[rgb], _BT2020_TO_BT709), 0, 1)
+    return shown[np.round(np.sqrt(usual) * (len(shown) - 1)).astype(np.uint16)]
+
+
+class _Camera:
+    """A camera of this machine, by OpenCV.
+
+    Raises:
+        DataError: there is none, or another program has it.
+    """
+
+    def __init__(self, spec: str, size_wh: tuple[int, int] | None) -> None:
+        with _quiet():
+            self._stream = cv2.VideoCapture(int(spec) if spec.isdigit() else os.path.realpath(spec))
+        if not self._stream.isOpened():
+            found = sorted(path.name for path in Path("/dev").glob("video[0-9]*"))
+            there = f"there are {', '.join(found)}" if found else "no camera was found on this machine"
+            raise DataError(
+                f"camera {spec} cannot be opened: {there}; close other programs that use it, choose "
+                "another number, or give a video file or an address as --source"
+            )
+        if size_wh is not None:
+            self._stream.set(cv2.CAP_PROP_FRAME_WIDTH, size_wh[0])
+            self._stream.set(cv2.CAP_PROP_FRAME_HEIGHT, size_wh[1])
+        self._stream.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """uint8 RGB (H, W, 3), until the camera is gone."""
+        while self._stream.grab():
+            done, frame = self._stream.retrieve()
+            if done and frame is not None and frame.size:
+                yield to_rgb(frame)
+
+    def __enter__(self) -> "_Camera":
         return self
 
     def __exit__(
@@ -166,7 +593,7 @@ def to_rgb(frame: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """OpenCV's own remarks would stand beside the one clear sentence."""
+    """OpenCV's own remarks would stand next to the one clear sentence."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -175,191 +602,37 @@ def _quiet() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
 
 
-_AHEAD = 4
-"""Frames that are decoded ahead of those that are worked on."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One image of a stream.
-
-    Attributes:
-        index: its number in the video, from 0; for live sources the number of frames given so far.
-        timestamp_s: since the beginning; rising.
-        rgb: uint8 (H, W, 3).
-    """
-
-    index: int
-    timestamp_s: float
-    rgb: np.ndarray
-
-
-class FrameSource(Protocol):
-    """A stream of frames; iterating it once opens and closes it."""
-
-    name: str
-
-    def __iter__(self) -> Iterator[Frame]: ...
-
-    def close(self) -> None:
-        """Stop reading; the iteration ends."""
-        ...
-
-
-class VideoSource:
-    """Every frame of a video file, or one every ``every_s``, in order.
-
-    Args:
-        path: of the file.
-        every_s: seconds between frames; 0 gives all.
-        start_index: the first frame to give, as its number in the video.
-
-    Attributes:
-        n_frames: how many the file says that it has; 0 if it does not say.
-        fps: frames a second, on average.
-        size_wh: of the frames in pixels.
-        broken_at_s: where the video could no longer be read, if that was before its end; None otherwise.
-
-    Raises:
-        DataError: there is no such file, or it is no video.
-    """
-
-    def __init__(self, path: Path, every_s: float = 0.0, start_index: int = 0) -> None:
-        self.name = path.name
-        self._path, self._every_s, self._start_index = path, every_s, start_index
-        with Capture.of_file(path) as capture:
-            self.n_frames, self.fps, self.size_wh = capture.n_frames, capture.fps, capture.size_wh
-        self.broken_at_s: float | None = None
-        self._stop = threading.Event()
-
-    def __iter__(self) -> Iterator[Frame]:
-        frames: queue.Queue[Frame | BaseException | None] = queue.Queue(_AHEAD)
-        thread = threading.Thread(target=self._read_into, args=(frames,), name="film", daemon=True)
-        thread.start()
-        try:
-            while (item := frames.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            self.close()
-            while thread.is_alive():  # it may wait for room
-                _make_room(frames)
-                thread.join(0.05)
-
-    def close(self) -> None:
-        self._stop.set()
-
-    def _read_into(self, frames: "queue.Queue[Frame | BaseException | None]") -> None:
-        try:
-            with Capture.of_file(self._path) as capture:
-                for frame in self._wanted(capture):
-                    frames.put(frame)
-                    if self._stop.is_set():
-                        break
-            frames.put(None)
-        except BaseException as error:  # whoever iterates gets it
-            frames.put(error)
-
-    def _wanted(self, capture: Capture) -> Iterator[Frame]:
-        index, last_s, next_s = -1, -1.0, 0.0
-        while capture.grab():
-            index += 1
-            timestamp_s = capture.timestamp_s(index, last_s)
-            last_s = timestamp_s
-            if timestamp_s < next_s - 1e-6:
-                continue
-            # Kept on the grid, so that a video of any frame rate is looked at as often as was asked for.
-            next_s += (
-                self._every_s * max(1, int((timestamp_s - next_s) / self._every_s + 1))
-                if self._every_s
-                else 0
-            )
-            if index >= self._start_index and (rgb := capture.retrieve()) is not None:
-                yield Frame(index, timestamp_s, rgb)
-        if 0 < index + 1 < 0.97 * self.n_frames - 2:
-            self.broken_at_s = last_s
-
-
-class ImageFrames:
-    """The images of a folder as a video, sorted by name; unreadable ones are left out.
-
-    Raises:
-        DataError: there are none.
-    """
-
-    def __init__(self, folder: Path, fps: float = 10.0) -> None:
-        self.name = folder.name
-        self._folder, self.fps = folder, fps
-        self._paths = list(image_paths(folder))
-        if not self._paths:
-            raise DataError(f"expected images in the folder {folder}, found none")
-        self.n_frames = len(self._paths)
-        self._stopped = False
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._paths):
-            if self._stopped:
-                return
-            try:
-                rgb = decode_image((self._folder / path).read_bytes())
-            except (ImageError, OSError):
-                continue
-            yield Frame(index, index / self.fps, rgb)
-
-    def close(self) -> None:
-        self._stopped = True
-
-
-def _make_room(frames: "queue.Queue[Frame | BaseException | None]") -> None:
-    """Take one item out, if there is any, so that a writer that waits for room can go on."""
-    try:
-        frames.get_nowait()
-    except queue.Empty:
-        return
-
-
-def resize_to_fit(rgb: np.ndarray, longest: int) -> np.ndarray:
-    """The same image, scaled down so that its longer side is at most ``longest`` pixels."""
-    height, width = rgb.shape[:2]
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return rgb
-    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA)
-
-
-_MAX_WAIT_S = 5.0
-
-
 class LiveSource:
-    """The newest frame of a camera, an address, or a file played at its own speed.
+    """The newest frame of a camera, an address, or a file played at its own speed; the others are forgotten.
 
-    A camera or address that falls silent is opened again and again until it is back.
+    What is shown so never lags behind what happens, however slow the machine is. A camera or broadcast that falls
+    silent is opened again and again until it is back; a file ends, at an address too.
 
     Args:
-        spec: number of a camera, address (rtsp, http, …) or path of a file.
+        spec: number or device path of a camera, address (rtsp, http, …) or path of a file.
         size_wh: frame size to ask a camera for.
         timeout_s: how long an address may take to answer.
 
     Attributes:
+        name: for messages, without credentials.
         problem: what is wrong at the moment, for the user; None while frames come.
 
     Raises:
         DataError: when iterated, if it cannot be opened at all.
+        DependencyError: when iterated, if PyAV is needed and not installed.
     """
 
     def __init__(self, spec: str, size_wh: tuple[int, int] | None = None, timeout_s: float = 8.0) -> None:
-        self.name = f"camera {spec}" if spec.isdigit() else spec if is_address(spec) else Path(spec).name
+        self.name = source_name(spec)
         self.problem: str | None = None
         self._spec, self._size_wh, self._timeout_s = spec, size_wh, timeout_s
-        self._is_file = not spec.isdigit() and not is_address(spec)
         self._stop = threading.Event()
         self._news = threading.Condition()
-        self._newest: np.ndarray | None = None
-        self._newest_s = 0.0
+        self._newest: tuple[Callable[[], np.ndarray], float] | None = None
+        self._newest_at = 0.0
         self._error: BaseException | None = None
-        self._opened = self._ended = False
+        self._n_openings = 0
+        self._ended = False
 
     def __iter__(self) -> Iterator[Frame]:
         return (frame for frame in self.frames(60.0) if frame is not None)
@@ -370,93 +643,109 @@ class LiveSource:
         thread = threading.Thread(target=self._run, name="camera", daemon=True)
         began = time.monotonic()
         thread.start()
-        index, last_s = 0, -1.0
+        index, last_s, opening = 0, -1.0, 1
         try:
             while not self._stop.is_set():
-                item = self._wait(patience_s)
-                if item is None:
+                newest = self._wait(patience_s)
+                if newest is None:
                     if self._ended:
                         return
                     self._check_silence(began)
                     yield None
                     continue
-                rgb, taken_s = item
-                last_s = max(taken_s - (0.0 if self._is_file else began), last_s + 1e-4)
-                yield Frame(index, last_s, rgb)
-                index += 1
+                last_s = max(newest[1], last_s + 1e-4)
+                yield Frame(index, last_s, newest[0](), cut=self._n_openings != opening)
+                index, opening = index + 1, self._n_openings
         finally:
             self.close()
             thread.join(1.0)
 
     def close(self) -> None:
+        """Stop reading; the iteration ends."""
         self._stop.set()
         with self._news:
             self._news.notify_all()
 
-    def _wait(self, patience_s: float) -> tuple[np.ndarray, float] | None:
-        """The newest frame and when it was taken; None if none comes for so long, or at the end."""
+    def _wait(self, patience_s: float) -> "tuple[Callable[[], np.ndarray], float] | None":
+        """The newest frame, still to be converted, and its time; None if none comes for so long, or at the end."""
         with self._news:
             if self._newest is None and not self._ended:
                 self._news.wait(patience_s)
-            if self._newest is None:
-                if self._error is not None:
-                    raise self._error
-                return None
-            rgb, self._newest = self._newest, None
-            return rgb, self._newest_s
+            if self._newest is None and self._error is not None:
+                raise self._error
+            newest, self._newest = self._newest, None
+            return newest
 
     def _check_silence(self, began: float) -> None:
-        waited_s = time.monotonic() - max(began, self._newest_s if self._opened else began)
-        if not self._opened and waited_s > self._timeout_s + 2:
+        waited_s = time.monotonic() - max(began, self._newest_at)
+        if not self._n_openings and waited_s > self._timeout_s + 2:
             raise DataError(
-                f"{self._spec} did not answer within {self._timeout_s:.0f} s; check the address and the network"
+                f"{self.name} did not answer within {self._timeout_s:.0f} s; check the address and the network"
             )
-        if self.problem is None and waited_s > 2.0 and not self._is_file:
+        if self.problem is None and waited_s > 2.0:
             self.problem = f"no image from {self.name}; waiting"
 
     def _run(self) -> None:
-        pause_s = 0.5
-        while not self._stop.is_set():
-            try:
-                with Capture.of(self._spec, self._size_wh, self._timeout_s) as capture:
-                    self._opened = True
-                    n_frames = self._follow(capture)
-                if n_frames:
-                    pause_s = 0.5
-            except DataError as error:
-                if not self._opened:
-                    self._end(error)
-                    return
-            except BaseException as error:
-                self._end(error)
-                return
-            if self._is_file:
-                break
-            self.problem = f"{self.name} is gone; trying to reach it again"
-            self._stop.wait(pause_s)
-            pause_s = min(2 * pause_s, _MAX_WAIT_S)
-        self._end(None)
-
-    def _follow(self, capture: Capture) -> int:
-        index, began, last_s = 0, time.monotonic(), -1.0
-        while not self._stop.is_set() and capture.grab():
-            if self._is_file:
-                last_s = capture.timestamp_s(index, last_s)
-                self._stop.wait(max(0.0, began + last_s - time.monotonic()))
-                if time.monotonic() > began + last_s + 0.25:  # too late to be seen by anybody
-                    index += 1
-                    continue
-            rgb = capture.retrieve()
-            if rgb is not None:
-                with self._news:
-                    self._newest = rgb
-                    self._newest_s = last_s if self._is_file else time.monotonic()
-                    self.problem = None
-                    self._news.notify_all()
-            index += 1
-        return index
-
-    def _end(self, error: BaseException | None) -> None:
+        began, pause_s = time.monotonic(), 0.5
+        try:
+            while not self._stop.is_set():
+                try:
+                    n_frames, at_end = self._follow(began)
+                except DataError:
+                    if not self._n_openings:
+                        raise
+                    n_frames, at_end = 0, False
+                if at_end:
+                    break
+                pause_s = 0.5 if n_frames else min(2 * pause_s, _LONGEST_PAUSE_S)
+                self.problem = f"{self.name} is gone; trying to reach it again"
+                self._stop.wait(pause_s)
+        except BaseException as error:
+            self._error = error
         with self._news:
-            self._error, self._ended = error, True
+            self._ended = True
+            self._news.notify_all()
+
+    def _follow(self, began: float) -> tuple[int, bool]:
+        """Open it and give its frames until there are no more: how many there were, and whether that was its end."""
+        n_frames = 0
+        if is_camera(self._spec):
+            with _Camera(self._spec, self._size_wh) as camera:
+                self._n_openings += 1
+                for rgb in camera.frames():
+                    n_frames += 1
+                    self._give(lambda rgb=rgb: rgb, time.monotonic() - began)  # type: ignore[misc]
+                    if self._stop.is_set():
+                        break
+            return n_frames, False
+        with OpenVideo(self._spec, self._timeout_s, live=is_address(self._spec)) as video:
+            self._n_openings += 1
+            frames = self._in_time(video) if video.is_finite else video.play()
+            for timestamp_s, frame in frames:
+                n_frames += 1
+                taken_s = timestamp_s if video.is_finite else time.monotonic() - began
+                self._give(functools.partial(video.to_rgb, frame), taken_s)
+                if self._stop.is_set():
+                    break
+            return n_frames, video.is_finite
+
+    def _in_time(self, video: OpenVideo) -> "Iterator[tuple[float, VideoFrame]]":
+        """The frames of a file when they are to be shown, without those that are late."""
+        began = given_at = None
+        for timestamp_s, frame in video.play():
+            now = time.monotonic()
+            began = now - timestamp_s if began is None else began
+            late_s = now - began - timestamp_s
+            if late_s > 1.0:  # this machine, or the network, cannot hold the pace
+                began += late_s
+            elif late_s > 0.25 and given_at is not None and now - given_at < 0.25:
+                continue
+            self._stop.wait(max(0.0, -late_s))
+            given_at = time.monotonic()
+            yield timestamp_s, frame
+
+    def _give(self, rgb: Callable[[], np.ndarray], timestamp_s: float) -> None:
+        with self._news:
+            self._newest, self._newest_at = (rgb, timestamp_s), time.monotonic()
+            self.problem = None
             self._news.notify_all()

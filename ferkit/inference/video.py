@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -14,19 +15,25 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
+import cv2
 import numpy as np
 
-from ferkit.core.errors import DataError
+from ferkit.core.addresses import is_address
+from ferkit.core.console import progress
+from ferkit.core.errors import DataError, FerkitError, ImageError
 from ferkit.core.files import csv_cell, csv_text, exclusive_lock, fingerprint, write_atomically, write_json
 from ferkit.core.fonts import HINT, hangul_font_file, has_hangul
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
+from ferkit.faces.cropping import square_crop
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, label_colors
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.overlay import Overlay, Status
-from ferkit.inference.sinks import Recorder
+from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.sources import VideoSource
+from ferkit.inference.sources import VideoSource, source_name
+
+logger = logging.getLogger(__name__)
 
 TABLE = "faces.csv"
 RESUME = "resume.json"
@@ -85,49 +92,60 @@ class FaceRow:
 
 
 def analyse_video(
-    video: Path,
+    video: str | os.PathLike[str],
     folder: Path,
     engine: Engine,
     settings: Any,
     *,
     every_s: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> VideoRun:
-    """Read all faces of a video into ``folder/faces.csv``.
+    """Write all faces of a video into ``folder/faces.csv``.
 
     A run with the same video and settings goes on where the last one ended, to the same result; with others the
-    table is begun anew.
+    table is started again.
 
     Args:
-        video: video file.
+        video: path or address.
         folder: where the table goes; made if it is not there.
         engine: fresh.
         settings: all that the result depends on, besides the video; plain values or a dataclass.
         every_s: seconds between the frames that are looked at; 0 for all.
-        progress: called with frames of the video that are behind, and how many it says it has (0: it does not say).
+        on_frame: called with frames of the video that are behind, and how many it says it has (0: it does not say).
 
     Raises:
         DataError: the video cannot be read.
         StoreLockedError: another process is at it.
         FerkitError: the folder cannot be written.
     """
-    identity = fingerprint([video.name, video.stat().st_size if video.is_file() else 0, every_s, settings])
+    spec = os.fspath(video)
+    file = Path(spec)
+    size = file.stat().st_size if not is_address(spec) and file.is_file() else 0
+    identity = fingerprint([source_name(spec), size, every_s, settings])
     with exclusive_lock(folder / ".lock", "analysing a video into"):
         start = _Checkpoint.read(folder, identity)
         if start.done:
             return VideoRun(folder / TABLE, start.n_frames, start.n_faces, None, start.broken_at_s)
         if start.engine is not None:
             engine.restore(start.engine)
-        source = VideoSource(video, every_s, start.next_frame)
-        with _open_table(folder / TABLE, start, engine.labels) as table:
+        source = VideoSource(spec, every_s, start.next_frame)
+        for remark in source.remarks:
+            logger.info("%s: %s", source.name, remark)
+        with (
+            _open_table(folder / TABLE, start, engine.labels) as table,
+            progress("analysing", source.n_frames, done=start.next_frame, unit="frames") as shown,
+        ):
             now = start
             saved_at = time.monotonic()
             for frame in source:
+                if frame.cut:
+                    engine.reset(renumber=False)
                 result = engine.process(frame.rgb, frame.timestamp_s)
                 table.write(_as_csv(rows_of(frame.index, result, engine.labels)))
+                shown.update(frame.index + 1 - now.next_frame)
                 now = now.after(frame.index + 1, frame.timestamp_s, len(result))
-                if progress is not None:
-                    progress(frame.index + 1, source.n_frames)
+                if on_frame is not None:
+                    on_frame(frame.index + 1, source.n_frames)
                 if time.monotonic() - saved_at > _CHECKPOINT_S:
                     now.save(folder, identity, table, engine)
                     saved_at = time.monotonic()
@@ -528,24 +546,29 @@ def _font_settings(file: Path | None) -> dict[str, Any]:
 HOLD_S = 0.5
 """Where a video is looked at seldom, a face without a next reading is shown for so long."""
 
+_CROP_MARGIN = 0.2
+
 
 def annotate_video(
-    video: Path,
+    video: str | os.PathLike[str],
     table: Path,
     out: Path,
     overlay: Overlay,
     labels: LabelSet,
-    progress: Callable[[int, int], None] | None = None,
+    *,
+    every_s: float = 0.0,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write ``out``; boxes move evenly from reading to reading, sound is kept where ffmpeg is there.
+    """Write a copy of a video, with its sound; boxes move evenly from one look at the video to the next.
 
     Args:
-        video: video file.
-        table: what was read in it.
-        out: video file to make, ``.mp4``; complete or not there at all.
+        video: path or address.
+        table: what was found in it.
+        out: video file to make; complete or not there at all.
         overlay: draws.
         labels: the classes of the table.
-        progress: called with frames done, and how many the video says it has.
+        every_s: seconds between the frames that were looked at.
+        on_frame: called with frames done, and how many the video says it has.
 
     Raises:
         DataError: the video or the table cannot be read.
@@ -553,14 +576,18 @@ def annotate_video(
     """
     source = VideoSource(video)
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    readings = _Readings(frames_of(read_rows(table)), labels)
+    readings = _Readings(frames_of(read_rows(table)), labels, max(HOLD_S, 1.5 * every_s))
     try:
-        with Recorder(partial, source.fps, sound_of=video) as recorder:
+        with (
+            VideoWriter(partial, source.fps, sound_of=os.fspath(video)) as writer,
+            progress("drawing", source.n_frames, unit="frames") as shown,
+        ):
             for frame in source:
                 result = readings.at(frame.timestamp_s)
-                recorder.write(overlay.draw(frame.rgb, result, Status()), frame.timestamp_s)
-                if progress is not None:
-                    progress(frame.index + 1, source.n_frames)
+                writer.write(overlay.draw(frame.rgb, result, Status()), frame.timestamp_s)
+                shown.update(1)
+                if on_frame is not None:
+                    on_frame(frame.index + 1, source.n_frames)
         partial.replace(out)
     except BaseException:
         with suppress(OSError):
@@ -568,12 +595,57 @@ def annotate_video(
         raise
 
 
+def save_images(
+    video: str | os.PathLike[str], table: Path, every_s: float, frames: Path | None, faces: Path | None
+) -> tuple[int, int]:
+    """Save the frames that were looked at, and a square around each face found in them, as JPEG files.
+
+    Args:
+        video: path or address.
+        table: what was found in it.
+        every_s: seconds between the frames that were looked at; 0 for all.
+        frames, faces: folders; None saves no such images.
+
+    Returns:
+        How many frames and faces were saved.
+
+    Raises:
+        DataError: the video or the table cannot be read.
+        FerkitError: a folder cannot be written.
+    """
+    n_frames = n_faces = 0
+    rows_of_frames = frames_of(read_rows(table))
+    rows = next(rows_of_frames, [])
+    for frame in VideoSource(video, every_s):
+        name = f"{frame.index:06d}-{frame.timestamp_s:.3f}s"
+        if frames is not None:
+            save_jpeg(frames / f"{name}.jpg", frame.rgb)
+            n_frames += 1
+        while rows and rows[0].frame < frame.index:
+            rows = next(rows_of_frames, [])
+        if faces is None or not rows or rows[0].frame != frame.index:
+            continue
+        for row in rows:
+            with suppress(ImageError):  # a box that has left the image by now
+                crop = square_crop(frame.rgb, np.array(row.xyxy), _CROP_MARGIN)
+                save_jpeg(faces / f"{name}-face{row.face}.jpg", crop)
+                n_faces += 1
+    return n_frames, n_faces
+
+
+def save_jpeg(path: Path, rgb: np.ndarray) -> None:
+    """Write an image, uint8 (H, W, 3). Raises FerkitError if that is not possible."""
+    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    if not done:
+        raise FerkitError(f"{path} could not be written: JPEG takes at most 65535 pixels a side")
+    write_atomically(path, lambda file: file.write(np.asarray(jpeg).tobytes()))
+
+
 class _Readings:
     """Readings at any time, asked for in rising order; two are held at once."""
 
-    def __init__(self, frames: Iterator[list[FaceRow]], labels: LabelSet) -> None:
-        self._frames = frames
-        self._labels = labels
+    def __init__(self, frames: Iterator[list[FaceRow]], labels: LabelSet, longest_s: float) -> None:
+        self._frames, self._labels, self._longest_s = frames, labels, longest_s
         self._last: list[FaceRow] = []
         self._next: list[FaceRow] = next(frames, [])
 
@@ -585,6 +657,8 @@ class _Readings:
         following = {row.face: row for row in self._next}
         for row in self._last:
             later = following.get(row.face)
+            if later is not None and later.time_s - row.time_s > self._longest_s:
+                later = None  # out of sight in between
             if later is None and time_s - row.time_s > HOLD_S:
                 continue
             share = 0.0 if later is None else (time_s - row.time_s) / max(later.time_s - row.time_s, 1e-6)

@@ -284,8 +284,12 @@ def _remove_if_left(folder: Path) -> None:
 _PIECE = 1 << 20
 
 
+_HEAD = 400
+"""Bytes that tell what a video is."""
+
+
 def video_suffix(start: bytes) -> str | None:
-    """What the first 16 bytes of a video say that it is; None for all that is not taken.
+    """What the first 400 bytes of a video say that it is; None for all that is not taken.
 
     Playlists and scripts, which could make a reader open other files, begin otherwise.
     """
@@ -293,6 +297,10 @@ def video_suffix(start: bytes) -> str | None:
         return ".mp4"
     if start[:4] == b"\x1aE\xdf\xa3":
         return ".mkv"
+    if start[:6] in (b"GIF87a", b"GIF89a"):
+        return ".gif"
+    if len(start) > 376 and start[0] == start[188] == start[376] == 0x47:
+        return ".ts"
     return ".avi" if start[:4] == b"RIFF" and start[8:12] == b"AVI " else None
 
 
@@ -314,7 +322,7 @@ async def receive_video(request: Request, folder: Path) -> Path:
             raise
         raise ApiError(503, "no_room", "There is no room for the video; try again later.", 60) from None
     with path.open("rb") as file:
-        suffix = _checked(file.read(16))
+        suffix = _checked(file.read(_HEAD))
     return path.rename(path.with_name(f"film{suffix}"))
 
 
@@ -323,7 +331,7 @@ async def _from_form(request: Request, path: Path) -> None:
         part = form.get("file")
         if not isinstance(part, UploadFile):
             raise ApiError(422, "no_film", "Expected a video as the part called 'file', with a file name.")
-        _checked(await part.read(16))
+        _checked(await part.read(_HEAD))
         await part.seek(0)
         with path.open("wb") as file:
             await run_in_threadpool(shutil.copyfileobj, part.file, file, _PIECE)
@@ -335,8 +343,8 @@ async def _from_body(request: Request, path: Path) -> None:
     with path.open("wb") as file:
         async for piece in request.stream():
             waiting += piece
-            if not known and len(waiting) >= 16:
-                _checked(bytes(waiting[:16]))
+            if not known and len(waiting) >= _HEAD:
+                _checked(bytes(waiting[:_HEAD]))
                 known = True
             if len(waiting) >= _PIECE:
                 await run_in_threadpool(file.write, bytes(waiting))
@@ -350,5 +358,5 @@ def _checked(start: bytes) -> str:
         raise ApiError(422, "no_film", "Expected a video as the body, or as the part 'file'.")
     suffix = video_suffix(start)
     if suffix is None:
-        raise ApiError(415, "unknown_kind", "Expected a video: MP4, MOV, WebM, MKV or AVI.")
+        raise ApiError(415, "unknown_kind", "Expected a video: MP4, MOV, WebM, MKV, AVI, TS or GIF.")
     return suffix

@@ -2,6 +2,7 @@
 
 import dataclasses
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,7 +163,7 @@ async def predict(
     "/v1/video",
     status_code=202,
     summary="Read a video; gives a job",
-    responses=problems(404, 415, 503),
+    responses=problems(404, 415, 501, 503),
     openapi_extra=binary("video/mp4", "video/webm", "application/octet-stream", field="file", several=False),
 )
 async def video(
@@ -179,6 +180,12 @@ async def video(
     service = service_of(request)
     settings, limits = service.settings, service.settings.limits
     declare(request, purpose, x_ferkit_purpose)
+    if find_spec("av") is None:
+        raise ApiError(
+            501,
+            "no_video",
+            "This server cannot read videos: its operator can add that with pip install 'ferkit[video]'.",
+        )
     chosen = await run_in_threadpool(service.catalog.get, model)
     with service.jobs.new(client_of(request.scope)) as job:
         video = await receive_video(request, job.folder)

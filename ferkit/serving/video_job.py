@@ -82,7 +82,7 @@ def predict_video(folder: Path) -> None:
             raise DataError(f"the video has more than {most} frames; send a shorter one")
         _tell(share, done, total)
 
-    run = analyse_video(video, folder, engine, job, every_s=job.every_s, progress=progress)
+    run = analyse_video(video, folder, engine, job, every_s=job.every_s, on_frame=progress)
     summary = summarise(read_rows(run.table), engine.labels)
     head = {
         "model": model.name,
@@ -101,25 +101,23 @@ def predict_video(folder: Path) -> None:
 
         annotate_video(
             video, run.table, folder / ANNOTATED, Overlay(engine.labels, job.language), engine.labels,
-            lambda done, total: _tell(0.49, done, total, 0.5),
+            every_s=job.every_s, on_frame=lambda done, total: _tell(0.49, done, total, 0.5),
         )  # fmt: skip
 
 
 def _check(video: Path, job: VideoJob) -> None:
-    from ferkit.inference.sources import Capture
+    from ferkit.inference.sources import VideoSource
 
-    with Capture.of_file(video) as capture:
-        width, height = capture.size_wh
-        if width * height > job.max_pixels:
-            raise DataError(
-                f"the video's frames have {width}x{height} pixels; at most {job.max_pixels / 1e6:.3g} million are "
-                "taken"
-            )
-        if capture.n_frames / capture.fps > job.max_duration_s:
-            raise DataError(
-                f"the video lasts {capture.n_frames / capture.fps:.0f} s; at most {job.max_duration_s:.0f} s are "
-                "taken"
-            )
+    source = VideoSource(video)
+    width, height = source.size_wh
+    if width * height > job.max_pixels:
+        raise DataError(
+            f"the video's frames have {width}x{height} pixels; at most {job.max_pixels / 1e6:.3g} million are taken"
+        )
+    if source.duration_s > job.max_duration_s:
+        raise DataError(
+            f"the video lasts {source.duration_s:.0f} s; at most {job.max_duration_s:.0f} s are taken"
+        )
 
 
 def _write_result(path: Path, head: dict[str, Any], table: Path, names: tuple[str, ...]) -> None:

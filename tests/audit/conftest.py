@@ -8,7 +8,6 @@ import pytest
 
 from ferkit.audit.findings import Audit
 from ferkit.audit.run import AuditSettings, Embedded, audit
-from ferkit.core.console import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset
 from ferkit.embedder.store import EmbeddingTable
@@ -77,6 +76,4 @@ WRONG = {f"train/{CLASSES[i % 3]}/p{i:03d}_a.png" for i in (10, 20, 30, 40, 50)}
 
 @pytest.fixture
 def found(dataset: Dataset, embedded: Embedded) -> Audit:
-    return audit(
-        dataset, embedded, AuditSettings(), progress=Progress("", quiet=True), say=lambda sentence: None
-    )
+    return audit(dataset, embedded, AuditSettings())

@@ -119,5 +119,5 @@ def test_what_is_ticked_becomes_a_plan_that_can_be_applied(
     click("#language")
     assert browser.title == "데이터 점검: faces"
     browser.refresh()
-    assert browser.execute_script("return document.querySelectorAll('.image input:checked').length") >= 4
+    assert browser.execute_script("return document.querySelectorAll('.picture input:checked').length") >= 4
     assert [entry["message"] for entry in browser.get_log("browser")] == []

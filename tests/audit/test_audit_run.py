@@ -15,14 +15,11 @@ from ferkit.audit.checks import (
 )
 from ferkit.audit.findings import DROP, Action, Audit, Finding, findings_text
 from ferkit.audit.run import AuditSettings, Embedded, audit, kept_apart
-from ferkit.core.console import Progress
 from ferkit.core.errors import DataError
 from ferkit.core.types import Faces
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies
 from ferkit.embedder.store import EmbeddingTable
-
-QUIET = Progress("", quiet=True)
 
 
 def paths(found: Audit, finding: Finding) -> list[str]:
@@ -92,7 +89,7 @@ def test_useless_images_are_told_apart(found: Audit):
 
 def test_what_was_not_looked_for_is_said(dataset: Dataset):
     bare = dataset.subset([replace(s, split=None, group=None) for s in dataset.samples])
-    found = audit(bare, None, AuditSettings(), progress=QUIET, say=lambda findings_text: None)
+    found = audit(bare, None, AuditSettings())
     assert {note.key for note in found.notes} == {"no_persons", "no_split", "no_embeddings", "no_detector"}
     assert "인물 정보가 없어" in findings_text(found.notes[0], "ko")
     assert found.counts()["split_copy"] == found.counts()["wrong_label"] == 0
@@ -104,12 +101,12 @@ def test_embeddings_of_other_images_are_refused(dataset: Dataset, embedded: Embe
         table.X, table.y, np.array([f"x/{p}" for p in table.paths], object), table.groups, table.split
     )
     with pytest.raises(DataError, match="of other images"):
-        audit(dataset, Embedded(foreign, ""), AuditSettings(), progress=QUIET, say=lambda findings_text: None)
+        audit(dataset, Embedded(foreign, ""), AuditSettings())
 
 
 def test_one_class_is_said_to_be_too_few(dataset: Dataset, embedded: Embedded):
     one = dataset.subset([replace(s, label="happy") for s in dataset.samples])
-    found = audit(one, embedded, AuditSettings(), progress=QUIET, say=lambda findings_text: None)
+    found = audit(one, embedded, AuditSettings())
     assert "few_classes" in {note.key for note in found.notes}
 
 
@@ -131,9 +128,7 @@ def test_persons_are_guessed_from_identities_where_names_do_not_tell(dataset: Da
     rows = {path: i for i, path in enumerate(table.paths)}
     X[rows["test/happy/p100_a.png"]] = X[rows["train/sad/p005_a.png"]] * 1.1
     identities = Embedded(EmbeddingTable(X, table.y, table.paths, table.groups, table.split), "faces")
-    found = audit(
-        nameless, None, AuditSettings(), identities=identities, progress=QUIET, say=lambda findings_text: None
-    )
+    found = audit(nameless, None, AuditSettings(), identities=identities)
     assert paths(found, only(found, "split_person")) == ["test/happy/p100_a.png", "train/sad/p005_a.png"]
     assert "1 persons were guessed from faces" in findings_text(found.notes[0])
 
@@ -146,7 +141,7 @@ def test_flipped_labels_are_found_on_classes_that_overlap():
     given = np.where(flipped, (y + rng.integers(1, 4, 2000)) % 4, y)
     table = EmbeddingTable(X, given.astype(str).astype(object), np.arange(2000).astype(str).astype(object),
                            np.full(2000, None), np.full(2000, None))  # fmt: skip
-    doubts = doubt(table, [None] * 2000, LabelSettings(), progress=QUIET)
+    doubts = doubt(table, [None] * 2000, LabelSettings())
     first = np.argsort(doubts.quality)[:200]
     assert flipped[first].sum() / flipped.sum() > 0.8
     assert flipped[doubts.issue].mean() > 0.4
@@ -154,19 +149,19 @@ def test_flipped_labels_are_found_on_classes_that_overlap():
 
 def test_predictions_are_kept_and_depend_on_the_labels(embedded: Embedded, tmp_path: Path):
     apart: list[str | None] = [None] * len(embedded.table)
-    doubt(embedded.table, apart, LabelSettings(), tmp_path, progress=QUIET)
+    doubt(embedded.table, apart, LabelSettings(), tmp_path)
     [kept] = (tmp_path / "predictions").iterdir()
     with np.load(kept) as arrays:
         known = arrays["proba"]
     np.savez(kept, proba=known[:, ::-1])  # what is in the cache is believed
-    again = doubt(embedded.table, apart, LabelSettings(), tmp_path, progress=QUIET)
+    again = doubt(embedded.table, apart, LabelSettings(), tmp_path)
     np.testing.assert_array_equal(again.proba, known[:, ::-1])
     other = embedded.table.y.copy()
     other[0] = "happy"
     changed = EmbeddingTable(
         embedded.table.X, other, embedded.table.paths, embedded.table.groups, embedded.table.split
     )
-    doubt(changed, apart, LabelSettings(), tmp_path, progress=QUIET)
+    doubt(changed, apart, LabelSettings(), tmp_path)
     assert len(list((tmp_path / "predictions").iterdir())) == 2
 
 
@@ -200,8 +195,7 @@ def test_a_image_without_a_face_is_found_and_the_look_is_kept(
     detector = Brightness(dataset.read(sample))
     for _ in range(2):
         found = audit(
-            dataset, embedded, AuditSettings(), detector=detector, cache_dir=tmp_path, progress=QUIET,
-            say=lambda findings_text: None,
+            dataset, embedded, AuditSettings(), detector=detector, cache_dir=tmp_path,
         )  # fmt: skip
         assert [paths(found, finding) for finding in found.of("not_a_face")] == [[sample.path]]
         assert detector.looked == len(dataset) - 1  # all but the broken one, once
@@ -239,9 +233,7 @@ def test_drift_between_the_parts_names_what_changed(dataset: Dataset, embedded: 
         embedded.table.y, embedded.table.paths, embedded.table.groups, embedded.table.split,
     )  # fmt: skip
     marked = dataset.subset([replace(s, attributes={"place": str(s.split)}) for s in dataset.samples])
-    found = audit(
-        marked, Embedded(shifted, ""), AuditSettings(), progress=QUIET, say=lambda findings_text: None
-    )
+    found = audit(marked, Embedded(shifted, ""), AuditSettings())
     [drift] = found.drift
     assert (drift.first, drift.second) == ("train", "test")
     by_name = {difference.what: difference for difference in drift.differences}
@@ -258,8 +250,6 @@ def test_another_data_set_is_compared(dataset: Dataset, embedded: Embedded):
         embedded,
         AuditSettings(),
         against=(other, embedded),
-        progress=QUIET,
-        say=lambda findings_text: None,
     )
     by_name = {difference.what: difference for difference in found.drift[-1].differences}
     assert by_name["label"].measure == "TV"

@@ -9,10 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from networks import small_network
 
-from ferkit.classifiers.embedding_model import EmbeddingClassifier, check_fingerprint, load_head
+from ferkit.classifiers.embedding_model import (
+    EmbeddingClassifier,
+    check_fingerprint,
+    load_head,
+    save_embedding_model,
+)
 from ferkit.classifiers.heads import (
     DummySettings,
     FittedHead,
@@ -30,9 +37,9 @@ from ferkit.classifiers.model import (
     read_model,
     write_model,
 )
-from ferkit.core.errors import FerkitError, ModelError
+from ferkit.core.errors import FerkitError, ModelError, WeightsError
 from ferkit.core.files import file_sha256, fingerprint
-from ferkit.embedder.embedders import Embedder
+from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.faces.cropping import CropSettings
 
 Save = Callable[..., Model]
@@ -318,3 +325,27 @@ def test_the_newest_model_is_no_dummy_and_not_broken(tmp_path: Path, save: Save)
     assert choose_model(None, tmp_path / "absent").name == choose_model("ferkit", tmp_path).name == "ferkit"
     with pytest.raises(ModelError, match="no model is called 'other'"):
         choose_model("other", tmp_path)
+
+
+def test_a_moved_network_is_found_by_its_digest_next_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = small_network(tmp_path / "net.onnx")
+    embedder = open_embedder(f"onnx:{network}")
+    crops = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+    X = embedder.embed(np.stack([cv2.resize(crop, embedder.input_size_wh) for crop in crops]))
+    save_embedding_model(
+        tmp_path / "m", fit_head(X, np.array(["a", "b"] * 15), LogisticSettings()), X,
+        embedder_settings=embedder.settings, embedder_fingerprint=embedder.fingerprint,
+        faces=CropSettings.whole(), weights=network,
+    )  # fmt: skip
+    expected = load_classifier(tmp_path / "m").predict_proba_of_embeddings(X)
+    content = network.read_bytes()
+    network.unlink()
+    with pytest.raises(WeightsError, match=r"put a copy of it, with SHA-256 [0-9a-f]{64}, next to") as error:
+        load_classifier(tmp_path / "m")
+    assert "--weights" not in str(error.value)
+    small_network(tmp_path / "m" / "another.onnx", dim=5)
+    (tmp_path / "m" / "of any name.onnx").write_bytes(content)
+    assert np.array_equal(load_classifier(tmp_path / "m").predict_proba_of_embeddings(X), expected)

@@ -97,14 +97,12 @@ def test_a_map_of_ones_own_and_the_problems_of_a_list(western: Path, tmp_path: P
         tmp_path / "list.csv",
         "-o",
         out,
-        "--path-column",
-        "Image",
-        "--label-column",
-        "Mood",
+        "--columns",
+        "path=Image,label=Mood",
     )
     said = run(*arguments, "--class", "0=기쁨", "--class", "1=슬픔").stderr
     assert "1 problems" in said
-    assert "gone.png,row 4: it is not there" in (tmp_path / "out-problems.csv").read_text("utf-8")
+    assert "gone.png,it is not there: " in (tmp_path / "out-problems.csv").read_text("utf-8")
     assert load_dataset(out).class_counts() == {"기쁨": 1, "슬픔": 1}
     text(
         tmp_path / "my.toml", '[sets]\nmood = ["good", "bad"]\n[maps.mood]\ngood = ["기쁨"]\nbad = ["sad"]\n'
@@ -112,7 +110,7 @@ def test_a_map_of_ones_own_and_the_problems_of_a_list(western: Path, tmp_path: P
     run("map", out, "--map", tmp_path / "my.toml", "-o", tmp_path / "mood.csv")
     assert load_dataset(tmp_path / "mood.csv").class_counts() == {"bad": 1, "good": 1}
     run(*arguments, "--class", "happy", code=2)
-    run("map", out, "-o", tmp_path / "mood.csv", code=2)
+    run("map", out, "--columns", "way=x", "-o", tmp_path / "mood.csv", code=1)
 
 
 def test_fer2013_as_one_file_is_written_out_and_joined_with_its_votes(tmp_path: Path):

@@ -2,12 +2,21 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ferkit.core.errors import FerkitError, StoreLockedError
-from ferkit.core.files import exclusive_lock, write_atomically, write_json
+from ferkit.core.files import (
+    exclusive_lock,
+    parse_json,
+    parse_toml,
+    read_regular,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 
 
 def test_a_file_and_its_folders_are_made_and_replaced_whole(tmp_path: Path):
@@ -101,3 +110,60 @@ def test_a_lock_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FerkitError, match="could not be written"):
         exclusive_lock(tmp_path / "file" / ".lock", "writing to").__enter__()
+
+
+def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path):
+    code = (
+        "import os, signal; from pathlib import Path; from ferkit.core.files import write_atomically\n"
+        "def half(file):\n file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"write_atomically(Path({str(tmp_path / 'result')!r}), half)"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code], check=False)
+        assert [path.name for path in tmp_path.iterdir()] == [".result.tmp"]
+    write_atomically(tmp_path / "result", lambda file: file.write(b"whole"))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"result": b"whole"}
+
+
+def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path):
+    contents = [bytes([i]) * 50_000 for i in range(64)]
+
+    def write(content: bytes) -> None:
+        write_atomically(tmp_path / "result", lambda file: [file.write(content[:9]), file.write(content[9:])])
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(write, contents))
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+    assert (tmp_path / "result").read_bytes() in contents
+
+
+def test_leftovers_go_but_not_what_is_being_written(tmp_path: Path):
+    (tmp_path / ".old.tmp").write_bytes(b"half")
+
+    def meanwhile(file) -> None:
+        remove_leftovers(tmp_path)
+        file.write(b"whole")
+
+    write_atomically(tmp_path / "result", meanwhile)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"result": b"whole"}
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str):
+    path = {"fifo": tmp_path / "fifo", "device": Path("/dev/zero"), "folder": tmp_path}[kind]
+    if kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        read_regular(path)
+    (tmp_path / "x").write_bytes(b"abc")
+    assert (read_regular(tmp_path / "x"), read_regular(tmp_path / "x", 2)) == (b"abc", b"ab")
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_toml])
+@pytest.mark.parametrize("deep", ["[", '{"a":', "a = [", "a = {b = "])
+def test_text_of_any_depth_is_no_more_than_a_value_error(parse, deep: str):
+    for content in (deep * 100_000, (deep * 100_000).encode(), b"\xff\xfe"):
+        with pytest.raises(ValueError, match=r"."):
+            parse(content)
+    assert parse_json(b"\xef\xbb\xbf[1]") == [1]
+    assert parse_toml(b"\xef\xbb\xbfa = 1") == {"a": 1}

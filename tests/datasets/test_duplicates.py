@@ -5,7 +5,6 @@ import cv2
 import numpy as np
 import pytest
 
-from ferkit.core.console import Progress
 from ferkit.core.errors import DataError
 from ferkit.datasets import duplicates
 from ferkit.datasets import duplicates as candidates
@@ -20,8 +19,6 @@ from ferkit.datasets.duplicates import (
 )
 from ferkit.datasets.image_stats import SIDE, ImageStats, image_stats
 from ferkit.datasets.load import load_dataset
-
-QUIET = Progress("", quiet=True)
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -72,7 +69,7 @@ def look(folder: Path, images: list[np.ndarray], cache_dir: Path | None = None) 
     folder.mkdir(exist_ok=True)
     for i, one in enumerate(images):
         cv2.imwrite(str(folder / f"{i:03d}.png"), one)
-    return image_stats(load_dataset(folder), cache_dir, progress=QUIET)
+    return image_stats(load_dataset(folder), cache_dir)
 
 
 def pairs(copies: Copies) -> set[tuple[int, int]]:
@@ -83,20 +80,20 @@ def pairs(copies: Copies) -> set[tuple[int, int]]:
 def test_copies_are_found_however_they_were_changed(change: str, tmp_path: Path):
     originals = [image(i) for i in range(40)]
     changed = [np.ascontiguousarray(CHANGES[change](original)) for original in originals[:20]]
-    copies = find_copies(look(tmp_path, originals + changed), CopySettings(), progress=QUIET)
+    copies = find_copies(look(tmp_path, originals + changed), CopySettings())
     assert copies.first.tolist() == list(range(60))
     assert pairs(copies) == {(i, 40 + i) for i in range(20)}
     assert copies.likeness.min() >= 0.85
 
 
 def test_two_images_are_enough(tmp_path: Path):
-    copies = find_copies(look(tmp_path, [image(0), jpeg(image(0), 50)]), CopySettings(), progress=QUIET)
+    copies = find_copies(look(tmp_path, [image(0), jpeg(image(0), 50)]), CopySettings())
     assert pairs(copies) == {(0, 1)}
 
 
 def test_exact_copies_are_no_near_ones(tmp_path: Path):
     seen = look(tmp_path, [image(0), image(1), image(0), jpeg(image(1), 40), image(1)])
-    copies = find_copies(seen, CopySettings(), progress=QUIET)
+    copies = find_copies(seen, CopySettings())
     assert copies.first.tolist() == [0, 1, 0, 3, 1]
     assert pairs(copies) == {(1, 3)}
     assert copies.groups().tolist() == [0, 1, 0, 1, 1]
@@ -104,13 +101,13 @@ def test_exact_copies_are_no_near_ones(tmp_path: Path):
 
 def test_blank_images_are_no_copies_of_one_another(tmp_path: Path):
     blank = [np.full((64, 64), level, np.uint8) for level in (0, 90, 91, 255)]
-    assert pairs(find_copies(look(tmp_path, blank), CopySettings(), progress=QUIET)) == set()
+    assert pairs(find_copies(look(tmp_path, blank), CopySettings())) == set()
 
 
 def test_only_pairs_across_are_looked_for_where_sides_are_given(tmp_path: Path):
     seen = look(tmp_path, [image(0), jpeg(image(0), 50), image(1), jpeg(image(0), 40)])
     side = np.array([False, False, False, True])
-    assert pairs(find_copies(seen, CopySettings(), side=side, progress=QUIET)) == {(0, 3), (1, 3)}
+    assert pairs(find_copies(seen, CopySettings(), side=side)) == {(0, 3), (1, 3)}
 
 
 def test_colour_and_size_do_not_matter_and_unreadable_images_are_left_out(tmp_path: Path):
@@ -118,26 +115,26 @@ def test_colour_and_size_do_not_matter_and_unreadable_images_are_left_out(tmp_pa
     (tmp_path / "2.png").write_bytes(b"no image")
     cv2.imwrite(str(tmp_path / "0.png"), colour)
     cv2.imwrite(str(tmp_path / "1.jpg"), cv2.resize(colour, (60, 60)))
-    seen = image_stats(load_dataset(tmp_path), progress=QUIET)
+    seen = image_stats(load_dataset(tmp_path))
     assert list(seen.errors) == [2]
     assert seen.size_wh.tolist() == [[96, 96], [60, 60], [0, 0]]
-    assert pairs(find_copies(seen, CopySettings(), progress=QUIET)) == {(0, 1)}
+    assert pairs(find_copies(seen, CopySettings())) == {(0, 1)}
 
 
 def test_what_was_found_is_kept_until_a_image_changes(tmp_path: Path):
     cache, folder = tmp_path / "cache", tmp_path / "data"
     seen = look(folder, [image(0), jpeg(image(0), 50), image(1)], cache)
-    find_copies(seen, CopySettings(), cache_dir=cache, progress=QUIET)
+    find_copies(seen, CopySettings(), cache_dir=cache)
     [kept] = (cache / "copies").iterdir()
     with np.load(kept) as arrays:
         assert arrays["near"].tolist() == [[0, 1]]
     # What is in the cache is believed: this is how one knows that it was read.
     np.savez(kept, near=np.array([[0, 2]]), likeness=np.array([0.9], np.float32))
-    again = find_copies(look(folder, []), CopySettings(), cache_dir=cache, progress=QUIET)
+    again = find_copies(look(folder, []), CopySettings(), cache_dir=cache)
     assert pairs(again) == {(0, 2)}
     cv2.imwrite(str(folder / "002.png"), jpeg(image(0), 70))
-    fresh = image_stats(load_dataset(folder), cache, progress=QUIET)
-    assert pairs(find_copies(fresh, CopySettings(), cache_dir=cache, progress=QUIET)) == {
+    fresh = image_stats(load_dataset(folder), cache)
+    assert pairs(find_copies(fresh, CopySettings(), cache_dir=cache)) == {
         (0, 1),
         (0, 2),
         (1, 2),
@@ -154,7 +151,7 @@ def test_images_of_other_colors_are_no_copies_and_gray_copies_are(tmp_path: Path
         shots[0], 0.5, cv2.cvtColor(cv2.cvtColor(shots[0], cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 0.5, 0
     )
     whole_gray = cv2.cvtColor(shots[0], cv2.COLOR_BGR2GRAY)
-    found = find_copies(look(tmp_path, [*shots, pale, whole_gray]), CopySettings(), progress=QUIET)
+    found = find_copies(look(tmp_path, [*shots, pale, whole_gray]), CopySettings())
     assert pairs(found) == {(0, 2), (0, 3), (2, 3), (1, 3)}
 
 
@@ -173,18 +170,18 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(duplicates, "likeness", stops)
     with pytest.raises(KeyboardInterrupt):
-        find_copies(seen, CopySettings(), cache_dir=cache, workers=1, progress=QUIET)
+        find_copies(seen, CopySettings(), cache_dir=cache, workers=1)
     parts = {path.name for path in (cache / "copies").rglob("*.npz")}
     assert parts == {*(f"partners-0-{start:09d}.npz" for start in (0, 10, 20)), "likeness-000000000.npz"}
     done = len(compared)
     compared.clear()
     monkeypatch.setattr(duplicates, "likeness", lambda *pair: compared.append(0) or likeness(*pair))
-    copies = find_copies(seen, CopySettings(), cache_dir=cache, workers=1, progress=QUIET)
+    copies = find_copies(seen, CopySettings(), cache_dir=cache, workers=1)
     assert pairs(copies) == {(i, i + 12) for i in range(12)}
     assert done == 7
     again = len(compared)
     compared.clear()
-    assert pairs(find_copies(seen, CopySettings(), workers=1, progress=QUIET)) == pairs(copies)
+    assert pairs(find_copies(seen, CopySettings(), workers=1)) == pairs(copies)
     assert again == len(compared) - 5  # one part was there already
     assert [path.suffix for path in (cache / "copies").iterdir()] == [".npz"]
 
@@ -192,12 +189,12 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch:
 def test_a_damaged_cache_is_made_anew(tmp_path: Path):
     cache, folder = tmp_path / "cache", tmp_path / "data"
     before = look(folder, [image(0), jpeg(image(0), 50)], cache)
-    find_copies(before, CopySettings(), cache_dir=cache, progress=QUIET)
+    find_copies(before, CopySettings(), cache_dir=cache)
     for file in cache.rglob("*.npz"):
         file.write_bytes(file.read_bytes()[:100])
-    seen = image_stats(load_dataset(folder), cache, progress=QUIET)
+    seen = image_stats(load_dataset(folder), cache)
     np.testing.assert_array_equal(seen.thumbs, before.thumbs)
-    assert pairs(find_copies(seen, CopySettings(), cache_dir=cache, progress=QUIET)) == {(0, 1)}
+    assert pairs(find_copies(seen, CopySettings(), cache_dir=cache)) == {(0, 1)}
 
 
 def test_a_descriptor_of_a_variant_is_that_of_the_warped_image():
@@ -212,7 +209,7 @@ def test_a_descriptor_of_a_variant_is_that_of_the_warped_image():
             )
             for one in thumbs
         ]  # fmt: skip
-        found = find_candidates(np.concatenate([thumbs, warped]), np.arange(6) > 2, 0.5, 1, progress=QUIET)
+        found = find_candidates(np.concatenate([thumbs, warped]), np.arange(6) > 2, 0.5, 1)
         best = {
             (int(a), int(b)): float(s) for a, b, s in zip(found.a, found.b, found.similarity, strict=True)
         }

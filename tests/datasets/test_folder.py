@@ -136,7 +136,7 @@ def test_only_regular_files_are_read(tmp_path: Path):
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     source = FileSource(tmp_path)
     for name in ("pipe.jpg", "endless.jpg"):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             source.read(name)
     with pytest.raises(FileNotFoundError):
         source.read("gone.jpg")

@@ -20,11 +20,13 @@ def test_folders_tables_and_arrays_come_in_by_one_way(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("missing", "found nothing"), ("data.zip", "unpack archives first"), ("x" * 300, "cannot be read"),
+    [("missing", "found nothing"), ("data.zip", "cannot be read as an archive"), ("data.7z", "unpack it first"),
+      ("x" * 300, "cannot be read"),
      ("a\0b", "cannot be read"), ("data.zip/x", "cannot be read")],
 )  # fmt: skip
 def test_anything_else_is_refused(tmp_path: Path, name: str, what: str):
     (tmp_path / "data.zip").write_bytes(b"PK")
+    (tmp_path / "data.7z").write_bytes(b"7z")
     with pytest.raises(DataError, match=what):
         load_dataset(tmp_path / name)
 

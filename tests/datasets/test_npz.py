@@ -95,7 +95,7 @@ def test_images_without_labels(tmp_path: Path):
         ({"images": GRAY, "labels": [0, 1, 2, 0], "class_names": ["a", "b"]}, r"labels 0..1 .*found 0..2"),
         ({"images": GRAY, "labels": [0, 1, -1, 0], "class_names": ["a", "b"]}, r"found -1..1"),
         ({"images": GRAY, "labels": [0.5, 1, 1, 0]}, "whole numbers as labels"),
-        ({"images": GRAY, "labels": [np.nan, 1, 1, 0]}, "whole numbers as labels"),
+        ({"images": GRAY, "labels": [np.inf, 1, 1, 0]}, "whole numbers as labels"),
         ({"images": GRAY, "split": ["train"]}, "expected 'split'"),
         ({"images": GRAY, "split": ["train", "test", "soon", "val"]}, "expected train, val or test .*'soon'"),
         ({"images": GRAY, "groups": np.zeros((4, 2))}, "expected 'groups'"),

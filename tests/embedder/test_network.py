@@ -104,7 +104,7 @@ def test_weights_of_a_file_are_also_found_in_the_weights_folder(
     settings = open_embedder(f"onnx:{small_network(tmp_path / 'net.onnx')}").settings
     assert load_embedder(settings).weights_path == tmp_path / "net.onnx"
     monkeypatch.setenv("FER_WEIGHTS_DIR", str(tmp_path / "elsewhere"))
-    with pytest.raises(WeightsError, match="say where it is with --weights"):
+    with pytest.raises(WeightsError, match="put a copy there"):
         load_embedder(settings)
 
 

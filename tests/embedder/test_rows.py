@@ -30,7 +30,9 @@ def test_what_was_written_is_read(shard: ShardFiles):
     assert np.array_equal(found, X, equal_nan=True)
     assert isinstance(found, np.memmap)
     assert shard.read_rows() == ROWS
-    assert sorted(p.name for p in shard.folder.iterdir()) == ["shard-00007.json", "shard-00007.npy"]
+    assert sorted(p.name for p in shard.folder.iterdir()) == [
+        "shard-00007.json", "shard-00007.npy", "time-00007.json",
+    ]  # fmt: skip
 
 
 def test_other_programs_can_read_both_files(shard: ShardFiles):
@@ -40,7 +42,20 @@ def test_other_programs_can_read_both_files(shard: ShardFiles):
 
 
 def test_the_commit_mark_is_as_old_as_the_reading_of_its_images(shard: ShardFiles):
-    assert shard.json.stat().st_mtime_ns == 1_700_000_000_000_000_000
+    assert shard.read_ns() == 1_700_000_000_000_000_000
+    for content in (
+        b"",
+        b"[]",
+        b"[" * 10**5,
+        b'{"read_ns": 1}',
+        shard.time.read_bytes().replace(b"17", b"97"),
+    ):
+        before = shard.time.read_bytes()
+        shard.time.write_bytes(content)  # damaged, of another shard, or in the future
+        assert shard.read_ns() is None
+        shard.time.write_bytes(before)
+    shard.json.write_bytes(shard.json.read_bytes().replace(b'rows_sha256": "', b'rows_sha256": "0'))
+    assert shard.read_ns() is None
 
 
 def test_equal_rows_give_equal_bytes(shard: ShardFiles, tmp_path: Path):

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,8 +134,41 @@ def test_an_altered_dimension_is_noticed_before_any_shard_is_called_damaged(tmp_
 def test_a_manifest_that_is_none_is_noticed(tmp_path: Path, content: bytes):
     store = created(tmp_path)
     (store.folder / "manifest.json").write_bytes(content)
-    with pytest.raises(StoreDamagedError, match="embed anew"):
+    with pytest.raises(StoreDamagedError, match="--repair and the settings"):
         EmbeddingStore.open(store.folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 10**5, b'{"format": 1}'])
+def test_repair_writes_a_damaged_manifest_anew(tmp_path: Path, content: bytes):
+    store = created(tmp_path)
+    path = store.folder / "manifest.json"
+    before = path.read_bytes()
+    for rows in ([row(f"{i}") for i in range(4)], [row("4")]):
+        store.append(rows, block(*range(len(rows))), 0)
+    path.write_bytes(content)
+    with pytest.raises(StoreDamagedError, match="--repair"):
+        created(tmp_path)
+    again = EmbeddingStore.create(
+        tmp_path, "faces", SETTINGS, dim=2, rows_per_shard=99, batch_size=2, repair=True
+    )
+    assert path.read_bytes() == before
+    assert len(again.load()) == 5
+
+
+def test_many_writers_start_at_once_and_nobody_stumbles(tmp_path: Path):
+    def start(number: int) -> str:
+        store = created(tmp_path)
+        try:
+            with store.writing():
+                return "wrote"
+        except StoreLockedError:
+            return "waited"
+
+    with ThreadPoolExecutor(16) as pool:
+        said = list(pool.map(start, range(200)))
+    assert "wrote" in said
+    assert set(said) <= {"wrote", "waited"}
+    assert sorted(path.name for path in created(tmp_path).folder.iterdir()) == [".lock", "manifest.json"]
 
 
 def test_rows_come_back_sorted_by_path_without_failures_and_the_newest_counts(tmp_path: Path):

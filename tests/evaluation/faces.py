@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-from ferkit.core.console import Progress
 from ferkit.datasets.load import load_dataset
 from ferkit.evaluation.candidates import parse_candidates
 from ferkit.evaluation.compare import compare
@@ -11,9 +10,9 @@ from ferkit.evaluation.comparison import Comparison
 from ferkit.evaluation.protocol import ProtocolSettings, ReadDataset, build_evaluation_data, read_labelled
 from ferkit.evaluation.shared_inputs import CompareOptions
 from ferkit.faces.cropping import Cropping
+from tests.heard import heard
 
 PERSON = r"^(p\d+)_"
-QUIET = Progress("", quiet=True)
 
 
 def bench(folder: Path) -> CompareOptions:
@@ -24,7 +23,7 @@ def bench(folder: Path) -> CompareOptions:
 
 
 def read(root: Path, folder: Path, person: str = PERSON) -> ReadDataset:
-    return read_labelled(load_dataset(root, person), folder / "cache", progress=QUIET)
+    return read_labelled(load_dataset(root, person), folder / "cache")
 
 
 def compared(
@@ -37,9 +36,12 @@ def compared(
 ) -> Comparison:
     """The comparison of ``names`` on the images in ``root``; drawn faces may look like copies of each other."""
     settings = ProtocolSettings(**{"allow_leaks": True, **protocol})  # type: ignore[arg-type]
-    say = (lambda _: None) if said is None else said.append
     images = build_evaluation_data([read(root, folder, person)])
-    return compare(images, parse_candidates(names), settings, bench(folder), say=say)
+    with heard() as lines:
+        found = compare(images, parse_candidates(names), settings, bench(folder))
+    if said is not None:
+        said += lines
+    return found
 
 
 def keep(root: Path, target: Path, renamed: dict[str, str], split: str | None = None) -> Path:

@@ -53,7 +53,7 @@ def test_training_is_on_the_one_and_testing_on_the_other(western: Path, korean: 
     ones = [read(western, tmp_path), read(korean, tmp_path)]
     candidates = parse_candidates(["dummy", "logistic@hog", "shipped"])
     protocol = ProtocolSettings(allow_leaks=True)
-    found = compare_across(cross_data(*ones), candidates, protocol, bench(tmp_path), say=lambda _: None)
+    found = compare_across(cross_data(*ones), candidates, protocol, bench(tmp_path))
     (split,) = found.splits
     assert (split.origin, found.name) == ("cross", "western → korean")
     assert set(found.source[split.train]) == {0}
@@ -85,7 +85,6 @@ def test_a_matrix_trains_on_each_and_tests_on_each(western: Path, korean: Path, 
         protocol,
         bench(tmp_path),
         keep=lambda one, _, place: save(one, place),
-        say=lambda _: None,
     )
     assert [[cell.name for cell in row] for row in matrix] == [
         ["western", "western → korean"],
@@ -109,6 +108,4 @@ def test_a_matrix_trains_on_each_and_tests_on_each(western: Path, korean: Path, 
 def test_two_of_one_name_cannot_be_told_apart(western: Path, tmp_path: Path):
     one = read(western, tmp_path)
     with pytest.raises(DataError, match="different names"):
-        compare_matrix(
-            [one, one], (), ProtocolSettings(), bench(tmp_path), keep=lambda *_: None, say=lambda _: None
-        )
+        compare_matrix([one, one], (), ProtocolSettings(), bench(tmp_path), keep=lambda *_: None)

@@ -1,9 +1,19 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ferkit.core import fonts
 from ferkit.core.labels import LabelSet
-from ferkit.faces.drawing import TextPainter, draw_face, draw_faces, enlarged, ink_on, label_colors
+from ferkit.faces.drawing import (
+    TextPainter,
+    draw_boxes,
+    draw_faces,
+    enlarged,
+    ink_on,
+    label_colors,
+    shared_area,
+)
 
 
 @pytest.fixture
@@ -40,7 +50,7 @@ def test_text_over_the_border_is_cut_off(painter: TextPainter, xy: tuple[int, in
 @pytest.mark.parametrize("box", [(0, 0, 199, 119), (-30, -20, 50, 40), (150, 80, 260, 170), (60, 40, 61, 41)])
 def test_a_label_is_always_in_the_image(painter: TextPainter, box: tuple[int, ...]) -> None:
     rgb = canvas()
-    draw_face(rgb, np.array(box, np.float32), "fear 99%", (158, 104, 205), painter)
+    draw_boxes(rgb, np.array([box], np.float32), ["fear 99%"], [(158, 104, 205)], painter)
     n_letters = int((rgb == 255).all(axis=2).sum())
     assert n_letters > 20
 
@@ -73,3 +83,31 @@ def test_hangul_is_drawn_when_a_font_has_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
     assert fonts.open_font(["기쁨"], 20) is None
     assert fonts.open_font(["happy"], 20) is not None
+
+
+@given(
+    boxes=st.lists(
+        st.tuples(*[st.integers(0, 600)] * 2, *[st.integers(10, 200)] * 2), min_size=1, max_size=12
+    )
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_labels_never_lie_over_each_other(boxes: list[tuple[int, int, int, int]]) -> None:
+    font = fonts.open_font(["happy"], 14)
+    assert font is not None
+    painter, written = TextPainter(font), []
+
+    def note(rgb: np.ndarray, text: str, xy: tuple[int, int], color: object) -> None:
+        written.append((*xy, xy[0] + painter.width(text), xy[1] + painter.height))
+
+    painter.draw = note  # type: ignore[assignment,method-assign]
+    xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes], np.float32)
+    bars = (500, 0, 640, 150)
+    n = len(boxes)
+    draw_boxes(
+        np.zeros((360, 640, 3), np.uint8), xyxy, ["surprise 100%"] * n, [(9, 9, 9)] * n, painter, [bars]
+    )
+    everything = np.array([*written, bars])
+    for i, label in enumerate(everything):
+        assert not shared_area(label, np.delete(everything, i, axis=0)).any()
+    assert (everything >= 0).all()
+    assert (everything <= (640, 360, 640, 360)).all()

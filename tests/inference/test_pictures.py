@@ -89,10 +89,7 @@ def test_unreadable_images_say_why_and_do_not_stop_the_others(tmp_path: Path) ->
     reasons = [result.error or "" for result in results]
     assert "not an image" in reasons[0]
     assert "empty" in reasons[3]
-    assert reasons[4:] == [
-        "cannot be read: No such file or directory",
-        "cannot be read: it is no regular file",
-    ]
+    assert reasons[4:] == ["cannot be read: No such file or directory", "cannot be read: not a regular file"]
 
 
 def test_no_face_is_no_error(tmp_path: Path) -> None:

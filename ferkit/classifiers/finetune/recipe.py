@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DependencyError, TrainingError
+from ferkit.core.files import parse_toml
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.split import SplitSettings
 
@@ -383,8 +384,8 @@ def _read(name: str) -> dict[str, Any]:
             raise TrainingError(
                 f"no recipe is called {name!r}; known: {', '.join(recipe_names())}, or a .toml file"
             )
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        return parse_toml(text)
+    except (ValueError, OSError) as error:
         raise TrainingError(f"the recipe {name} cannot be read: {error}") from None
 
 

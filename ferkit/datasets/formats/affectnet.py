@@ -47,7 +47,7 @@ def read_affectnet(root: Path, progress: Progress | None = None) -> Annotated:
         DataError: nothing of these forms.
     """
     images = ImageIndex(root)
-    problems: list[tuple[str, str]] = []
+    problems = images.left_out
     arrays = files_below(root, "_exp.npy")
     tables = {path: header for path in files_below(root, ".csv") if (header := _header(root / path))}
     if arrays:
@@ -113,7 +113,7 @@ def _annotation_of(image: str) -> str:
 def _value(path: Path) -> object:
     try:
         array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"it is no array: {error}") from None
     if array.size != 1:
         raise DataError(f"expected one value, found {array.shape}")

@@ -15,8 +15,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import read_regular
 from ferkit.core.labels import LabelSet, meaning_of
-from ferkit.datasets.dataset import SPLIT_NAMES, Sample
+from ferkit.datasets.dataset import SPLIT_NAMES, Sample, composed
 from ferkit.datasets.formats.annotated import Annotated, Box, ImageIndex, annotated, checked_box, files_below
 
 _DECODER = json.JSONDecoder()
@@ -46,15 +47,15 @@ def read_records(path: Path) -> Iterator[dict[str, Any] | BrokenRecord]:
         DataError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
-        raise DataError(f"it cannot be read: {error.strerror}") from error
+        raise DataError(f"it cannot be read: {error.strerror or error}") from error
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         content = content.decode("utf-16", "replace").encode()
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         values = json.loads(content.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         yield from _salvage(content.decode("utf-8", "surrogateescape"))
         return
     for number, value in enumerate(values if isinstance(values, list) else [values], 1):
@@ -200,6 +201,7 @@ def read_aihub(root: Path) -> Annotated:
     images = ImageIndex(root)
     files = files_below(root, ".json")
     problems = [(path, "it is still packed; unpack it") for path in files_below(root, ".zip")]
+    problems += images.left_out
     if not files or not images.paths:
         missing = "images" if files else "JSON files"
         packed = "; unpack the .zip files first" if problems else ""
@@ -301,7 +303,7 @@ def _box(value: Any) -> Box:
 def _split_of(path: str) -> str | None:
     """Of the outermost folder that names one, as a word: ``1.Training``, ``[원천]EMOIMG_기쁨_TRAIN_01``."""
     for folder in path.split("/")[:-1]:
-        for word in re.findall("[a-z]+", folder.lower()):
+        for word in re.findall(r"[^\W\d_]+", composed(folder).casefold()):
             if word in SPLIT_NAMES:
                 return SPLIT_NAMES[word]
     return None

@@ -2,7 +2,6 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,7 @@ from types import MappingProxyType
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import file_sha256
-from ferkit.datasets.dataset import Dataset, FileSource, Sample, image_paths
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, list_folder
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
@@ -113,7 +112,12 @@ class ImageIndex:
         if not root.is_dir():
             raise DataError(f"expected a folder of images, found nothing at {root}; check the path")
         self._root = root
-        self.paths = [path.as_posix() for path in image_paths(root)]
+        listing = list_folder(root)
+        self.paths = listing.paths
+        # What lies next to images is known by the readers, but for images that nobody can read.
+        self.left_out = [
+            (path, reason) for path, reason in listing.left_out if reason[:1] != "." or "(" in reason
+        ]
         self._by_name: dict[str, list[str]] = {}
         for path in self.paths:
             self._by_name.setdefault(_name(path).casefold(), []).append(path)
@@ -164,9 +168,9 @@ def files_below(root: Path, suffix: str) -> list[str]:
 
 
 def _name(path: str) -> str:
-    return unicodedata.normalize("NFC", path.rpartition("/")[2])
+    return composed(path.rpartition("/")[2])
 
 
 def _words(path: str) -> set[str]:
     """Words of a path: ``Training/[라벨]EMOIMG_기쁨_TRAIN`` has training, 라벨, emoimg, 기쁨, train."""
-    return set(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", path).casefold()))
+    return set(re.findall(r"[^\W_]+", composed(path).casefold()))

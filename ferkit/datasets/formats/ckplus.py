@@ -34,7 +34,7 @@ def read_ckplus(root: Path, frames: int = 3, neutral: bool = True) -> Annotated:
     if frames < 1:
         raise DataError(f"expected at least one frame of each sequence, found {frames}")
     images = ImageIndex(root)
-    problems: list[tuple[str, str]] = []
+    problems = images.left_out
     sequences: dict[str, list[str]] = {}
     for path in sorted(images.paths, key=lambda path: path.rpartition("/")[2]):
         found = _FRAME.match(PurePosixPath(path).stem)

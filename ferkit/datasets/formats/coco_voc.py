@@ -1,6 +1,5 @@
 """Read COCO and Pascal VOC annotations."""
 
-import json
 import re
 import unicodedata
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import parse_json, read_regular
 from ferkit.datasets.dataset import AIHUB_PERSON, Sample
 from ferkit.datasets.formats.annotated import Annotated, ImageIndex, annotated, checked_box, files_below
 
@@ -29,7 +29,7 @@ def read_coco(file: Path, images: Path | None = None, person_pattern: str = AIHU
     root = images or file.parent
     content = _read(file)
     index = ImageIndex(root)
-    problems: list[tuple[str, str]] = []
+    problems = index.left_out
     categories = {
         entry.get("id"): unicodedata.normalize("NFC", str(entry.get("name", "")).strip())
         for entry in content["categories"]
@@ -65,9 +65,9 @@ def read_coco(file: Path, images: Path | None = None, person_pattern: str = AIHU
 
 def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        content = parse_json(read_regular(file))
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise DataError(f"{file} is no JSON file: {error}") from None
     parts = {}
@@ -128,7 +128,7 @@ def read_voc(root: Path, person_pattern: str = AIHUB_PERSON) -> Annotated:
     if not files:
         raise DataError(f"expected VOC's XML files below {root}, found none")
     faces: list[Sample] = []
-    problems: list[tuple[str, str]] = []
+    problems = images.left_out
     sizes_wh: dict[str, tuple[int, int]] = {}
     read: dict[str, str] = {}
     for file in files:

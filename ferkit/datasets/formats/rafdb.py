@@ -31,7 +31,7 @@ def read_rafdb(root: Path, images: str = "aligned") -> Annotated:
         DataError: nothing of this form.
     """
     index = ImageIndex(root)
-    problems: list[tuple[str, str]] = []
+    problems = index.left_out
     lists = [path for path in files_below(root, ".txt") if path.rpartition("/")[2] == _LIST]
     tables = [path for path in files_below(root, ".csv") if path.endswith("_labels.csv")]
     if lists:

@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -417,7 +417,6 @@ def write_comparison(
     images: Thumbnails | Dataset | None = None,
     *,
     page: bool = True,
-    say: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
     """Write ``report.html``, ``report.md`` and ``report.json`` into ``folder``, over those of an earlier report.
 
@@ -430,7 +429,6 @@ def write_comparison(
         images: the data set that was compared on, or what gives the image of a row number; None leaves the
             grids of images out.
         page: whether the HTML page is wanted.
-        say: is told which candidate is being looked at.
 
     Returns:
         The files, the page first.
@@ -439,7 +437,7 @@ def write_comparison(
         FerkitError: the folder cannot be written.
     """
     _make(folder)
-    values = report_values(comparison, say)
+    values = report_values(comparison)
     files = {}
     if page:
         read = thumbnails_of(comparison, images) if isinstance(images, Dataset) else images

@@ -130,9 +130,7 @@ N_LEAK_PAIRS = 8
 HISTOGRAM_BINS = 20
 
 
-def report_values(
-    comparison: Comparison, say: Callable[[str], None] = lambda message: None
-) -> dict[str, Any]:
+def report_values(comparison: Comparison) -> dict[str, Any]:
     """The comparison's own values, and for each candidate that finished what follows from its probabilities.
 
     Added to those of ``comparison.json``: ``words`` (the classes' names in each language), ``test`` (how much was
@@ -143,7 +141,6 @@ def report_values(
 
     Args:
         comparison: what was found.
-        say: told which candidate is being looked at.
     """
     values = to_dict(comparison)
     values["words"] = {
@@ -163,7 +160,6 @@ def report_values(
     for i, one in enumerate(comparison.candidates):
         values["contenders"][i]["number"] = i + 1
         if one.failure is None:
-            say(one.name)
             values["contenders"][i] |= _judged(comparison, one)
             finished.append(i)
     # Who was trained on the test images elsewhere is the best only where nobody else is there.

@@ -17,7 +17,7 @@ from ferkit.core.errors import DataError, FerkitError, ModelError, TrainingError
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.load import load_dataset
 from ferkit.faces.cropping import Cropping
-from tests.classifiers.finetune.heard import heard
+from tests.heard import heard
 
 RECIPE = RecipeSettings(
     network=NetworkSettings(backbone="plain", input_size_wh=(24, 24)),

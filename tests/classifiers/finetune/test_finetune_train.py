@@ -35,7 +35,7 @@ from ferkit.classifiers.finetune.training import (
 )
 from ferkit.core.errors import FerkitError, SettingsMismatchError, TrainingError
 from tests.classifiers.finetune.corners import make_pixels
-from tests.classifiers.finetune.heard import heard
+from tests.heard import heard
 
 RECIPE = RecipeSettings(
     network=NetworkSettings(backbone="plain", input_size_wh=(24, 24), dropout=0.2),

@@ -128,8 +128,8 @@ def test_boxes_in_a_table(tmp_path: Path):
     assert (c.path, c.box) == ("c.jpg", None)
     assert found.sizes_wh["a.jpg"] == (640, 480)
     assert found.problems == (
-        ("b.jpg", "row 4: the box 60,20,10,80 is inverted"),
-        ("d.jpg", "row 6: expected four numbers as box, found ['1', '2', '3', 'four']"),
+        ("b.jpg", "the box 60,20,10,80 is inverted: row 4"),
+        ("d.jpg", "expected four numbers as box: found '1', '2', '3', 'four', row 6"),
     )
 
 
@@ -142,5 +142,5 @@ def test_boxes_as_corner_and_size(tmp_path: Path):
     with pytest.raises(DataError, match="expected four columns of a box"):
         read_boxes(table)
     table.write_text("what,ever\n1,2\n")
-    with pytest.raises(DataError, match="expected columns 'path'"):
+    with pytest.raises(DataError, match="expected a column 'path'"):
         read_boxes(table)

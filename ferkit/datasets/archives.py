@@ -1,0 +1,206 @@
+"""Zip files and tars as folders of images: nothing is unpacked to the disk but a compressed tar, out of sight."""
+
+import bz2
+import functools
+import gzip
+import lzma
+import stat
+import tarfile
+import tempfile
+import threading
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ferkit.core.errors import DataError
+from ferkit.datasets.dataset import Listing, Stamp, composed, is_hidden
+from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image
+
+_COMPRESSED: dict[str, Any] = {
+    **dict.fromkeys((".gz", ".tgz"), gzip.open),
+    **dict.fromkeys((".bz2", ".tbz", ".tbz2"), bz2.open),
+    **dict.fromkeys((".xz", ".txz"), lzma.open),
+}
+ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", *_COMPRESSED})
+"""File names that count as archives, in lower case."""
+
+UNREAD_ARCHIVES = frozenset({".7z", ".rar", ".egg", ".alz", ".z01", ".001", ".part0", ".part1"})
+"""File names of archives, or pieces of them, that have to be unpacked or joined first."""
+
+MAX_FILE_BYTES = 256 * 2**20
+"""No image is larger; what claims to be is not read."""
+
+_LARGE = 2 * 2**30
+_MOST_TIMES = 200
+"""An archive that unpacks to more than :data:`_LARGE` and so many times its size is a bomb."""
+
+_ERRORS = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class ArchiveSource:
+    """Images in a zip file or tar; see :class:`ferkit.datasets.dataset.ImageSource`."""
+
+    root: Path
+
+    def stamp(self, path: str) -> Stamp:
+        """Give the size of the image and the time of the archive's last change."""
+        changed_ns = _changed_ns(self.root)
+        return Stamp(_member(self.root, changed_ns, path).size, changed_ns)
+
+    def read(self, path: str) -> bytes:
+        """Give the content of the image."""
+        archive = _open(str(self.root), _changed_ns(self.root))
+        return archive.read(_member(self.root, archive.changed_ns, path), MAX_FILE_BYTES)
+
+    def decode(self, content: bytes) -> np.ndarray:
+        """Give uint8 RGB (H, W, 3)."""
+        return decode_image(content)
+
+
+def list_archive(path: Path) -> Listing:
+    """List the images in a zip file or tar (also ``.tar.gz``, ``.bz2``, ``.xz``).
+
+    Names in a zip without the mark of UTF-8 are read as UTF-8 or CP949.
+
+    Raises:
+        DataError: it cannot be read, is encrypted, a piece of a split archive, or unpacks to an absurd size.
+    """
+    try:
+        archive = _open(str(path), _changed_ns(path))
+    except (OSError, *_ERRORS) as error:
+        raise DataError(
+            f"{path} cannot be read as an archive ({error}); if it came in pieces, join them first: "
+            f"cat {path.name}.* > whole.zip, or zip -s 0 {path.name} --out whole.zip"
+        ) from None
+    paths: list[str] = []
+    left_out = list(archive.left_out)
+    for name, member in sorted(archive.members.items()):
+        reason = why_no_image(name, functools.partial(archive.read, member, HEAD_BYTES))
+        if reason is None and member.encrypted:
+            raise DataError(f"{path} is encrypted; unpack it with its password, and give the folder")
+        if reason is None and member.size > MAX_FILE_BYTES:
+            reason = f"larger than {MAX_FILE_BYTES // 2**20} MB"
+        if reason is None:
+            paths.append(name)
+        else:
+            left_out.append((name, reason))
+    size = sum(archive.members[name].size for name in paths)
+    if size > max(_LARGE, _MOST_TIMES * path.stat().st_size):
+        raise DataError(
+            f"{path} would unpack to {size / 2**30:,.0f} GB, {size // max(1, path.stat().st_size):,} times its size; "
+            "if you trust it, unpack it and give the folder"
+        )
+    return Listing(paths, tuple(left_out), ArchiveSource(path))
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A regular file in an archive: its name there, and its size in bytes when unpacked."""
+
+    stored: str
+    size: int
+    encrypted: bool = False
+
+
+class _Archive:
+    """An open archive; reading takes turns."""
+
+    def __init__(self, path: str, changed_ns: int) -> None:
+        import fsspec
+
+        self.changed_ns = changed_ns
+        self.members: dict[str, _Member] = {}
+        self.left_out: list[tuple[str, str]] = []
+        self._lock = threading.Lock()
+        self._file = _unpacked(Path(path))
+        kind = "zip" if zipfile.is_zipfile(self._file) else "tar"
+        self._file.seek(0)
+        self._files: Any = fsspec.filesystem(kind, fo=self._file, skip_instance_cache=True)
+        if kind == "zip":
+            for entry in self._files.zip.infolist():
+                mode = entry.external_attr >> 16
+                regular = not entry.is_dir() and (stat.S_ISREG(mode) or not stat.S_IFMT(mode))
+                self._add(_zip_name(entry), entry.filename, entry.file_size, entry.is_dir(), regular,
+                          bool(entry.flag_bits & 1))  # fmt: skip
+        else:
+            for item in self._files.tar.getmembers():
+                self._add(item.name, item.name, item.size, item.isdir(), item.isreg())
+
+    def read(self, member: _Member, most: int) -> bytes:
+        """Give the first ``most`` bytes. Raises OSError if they cannot be read."""
+        try:
+            with self._lock, self._files.open(member.stored) as file:
+                return file.read(most)
+        except _ERRORS as error:
+            raise OSError(f"damaged in the archive ({error or type(error).__name__})") from None
+
+    def _add(
+        self, name: str, stored: str, size: int, is_folder: bool, is_regular: bool, encrypted: bool = False
+    ) -> None:
+        shown = composed(name.replace("\\", "/")).removeprefix("./")
+        if is_folder or is_hidden(shown.lstrip("/").replace("../", "")):
+            return
+        if not is_regular:
+            self.left_out.append((shown, "not a regular file"))
+        elif shown[:1] == "/" or ".." in shown.split("/"):
+            self.left_out.append((shown, "name that leads out of the archive"))
+        else:
+            if shown in self.members:
+                self.left_out.append((shown, "there twice, the last counts"))
+            self.members[shown] = _Member(stored, size, encrypted)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(path: str, changed_ns: int) -> _Archive:
+    return _Archive(path, changed_ns)
+
+
+def _changed_ns(path: Path) -> int:
+    status = path.stat()
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _member(path: Path, changed_ns: int, name: str) -> _Member:
+    try:
+        return _open(str(path), changed_ns).members[name]
+    except KeyError:
+        raise FileNotFoundError(2, "No such file in the archive", name) from None
+    except _ERRORS as error:
+        raise OSError(f"the archive cannot be read ({error})") from None
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    """The archive as a file that can be read at any place: a compressed tar goes to a nameless file first."""
+    opened = _COMPRESSED.get(path.suffix.lower())
+    if opened is None:
+        return path.open("rb")
+    most = max(_LARGE, _MOST_TIMES * path.stat().st_size)
+    whole: Any = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the archive
+    whole.raw.name = "whole.tar"  # fsspec looks at it
+    with opened(path, "rb") as file:
+        while block := file.read(1 << 20):
+            if whole.tell() + len(block) > most:
+                raise ValueError(f"it unpacks to more than {most / 2**30:.0f} GB")
+            whole.write(block)
+    whole.seek(0)
+    return whole
+
+
+def _zip_name(entry: zipfile.ZipInfo) -> str:
+    if entry.flag_bits & 0x800 or entry.filename.isascii():
+        return entry.filename
+    raw = entry.filename.encode("cp437")  # as Python reads what has no mark
+    return raw.decode("utf-8", "surrogateescape")

@@ -1,0 +1,454 @@
+"""What containers say about their videos: each kind is made by FFmpeg, in PyAV or beside it, and read back."""
+
+import http.server
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ferkit.core.errors import DataError
+from ferkit.inference.overlay import Overlay
+from ferkit.inference.sources import LiveSource, VideoSource
+from ferkit.inference.video import analyse_video, annotate_video, read_rows
+from tests.inference.brightness import LABELS
+from tests.inference.squares import new_engine
+
+FFmpeg = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def ffmpeg(tmp_path_factory: pytest.TempPathFactory) -> FFmpeg:
+    """Runs ffmpeg in one folder; the last argument names the file that it makes."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    folder = tmp_path_factory.mktemp("videos")
+
+    def run(*arguments: object) -> Path:
+        command = ["ffmpeg", "-y", "-loglevel", "error", *map(str, arguments)]
+        subprocess.run(command, cwd=folder, check=True)
+        return folder / str(arguments[-1])
+
+    return run
+
+
+def moving_image(size: str = "320x240", seconds: float = 2, fps: int = 25) -> tuple[str, ...]:
+    return "-f", "lavfi", "-i", f"testsrc=s={size}:r={fps}:d={seconds}"
+
+
+def corner_video(size: str = "320x240", corner: str = "0:0") -> tuple[str, ...]:
+    """Black, with a white square of a quarter of the sides in one corner."""
+    x, y = corner.split(":")
+    draw = f"drawbox=x={x}:y={y}:w=iw/4:h=ih/4:c=white:t=fill"
+    return "-f", "lavfi", "-i", f"color=black:s={size}:r=10:d=0.5,{draw}"
+
+
+FLASH = "color=black:s=320x240:r=25:d=3,drawbox=c=white:t=fill:enable='between(t,1,1.2)'"
+BEEP = "aevalsrc='if(between(t,3,3.2),sin(2*PI*1000*t),0)':d=5"
+
+
+@pytest.fixture(scope="module")
+def flash(ffmpeg: FFmpeg) -> Path:
+    """A flash at 1 s and a beep at 3 s."""
+    return ffmpeg(
+        "-f", "lavfi", "-i", FLASH, "-f", "lavfi", "-i", BEEP, "-c:v", "libx264", "-c:a", "aac", "flash.mp4"
+    )
+
+
+def flash_and_beep_s(video: Path) -> tuple[float, float]:
+    """When a player shows the flash and plays the beep."""
+    with av.open(str(video)) as container:
+        start_s = (container.start_time or 0) / 1e6
+        flash_s = next(
+            f.time - start_s for f in container.decode(video=0) if f.to_ndarray(format="gray").mean() > 128
+        )
+    with av.open(str(video)) as container:
+        resample = av.AudioResampler("flt", "mono", 48000)
+        for frame in container.decode(audio=0):
+            at_s = frame.time - start_s
+            for sound in resample.resample(frame):
+                loud = np.flatnonzero(np.abs(sound.to_ndarray()[0]) > 0.2)
+                if loud.size:
+                    return flash_s, at_s + loud[0] / 48000
+    raise AssertionError("no beep")
+
+
+def annotated(video: Path | str, out: Path, every_s: float = 0.0) -> Path:
+    run = analyse_video(video, out.parent / f"{out.stem}-table", new_engine(), {}, every_s=every_s)
+    annotate_video(video, run.table, out, Overlay(LABELS), LABELS, every_s=every_s)
+    return out
+
+
+def times_of(video: Path) -> list[float]:
+    return [frame.timestamp_s for frame in VideoSource(video)]
+
+
+@pytest.mark.parametrize(("aspect", "width"), [("2/1", 640), ("16/15", 341), ("8/9", 284), ("1/1", 320)])
+def test_pixels_are_square(ffmpeg: FFmpeg, aspect: str, width: int) -> None:
+    video = ffmpeg(*corner_video(), "-vf", f"setsar={aspect}", "-c:v", "libx264", "aspect.mp4")
+    source = VideoSource(video)
+    rgb = next(iter(source)).rgb
+    assert source.size_wh == (width, 240)
+    assert rgb.shape == (240, width, 3)
+    assert (rgb[:50, : width // 4 - 8] > 200).all()
+    assert (rgb[:50, width // 4 + 8 :] < 50).all()
+
+
+@pytest.mark.parametrize(("turn", "corner"), [(90, (-1, 0)), (180, (-1, -1)), (270, (0, -1)), (0, (0, 0))])
+def test_what_was_videoed_on_its_side_stands_upright(
+    ffmpeg: FFmpeg, tmp_path: Path, turn: int, corner: tuple[int, int]
+) -> None:
+    plain = ffmpeg(*corner_video(), "-c:v", "libx264", "plain.mp4")
+    video = tmp_path / "turned.mp4"
+    with av.open(str(plain)) as source, av.open(str(video), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        if turn:
+            stream.set_display_rotation(turn)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    source = VideoSource(video)
+    rgb = next(iter(source)).rgb
+    assert source.size_wh == (rgb.shape[1], rgb.shape[0]) == ((240, 320) if turn % 180 else (320, 240))
+    assert rgb[corner[0]][corner[1]].min() > 200  # where the white square is now
+    assert sum(int(rgb[y, x].min() > 200) for y in (0, -1) for x in (0, -1)) == 1
+    if turn:  # as ffmpeg itself turns it
+        upright = next(iter(VideoSource(ffmpeg("-i", video, "-c:v", "libx264", "upright.mp4")))).rgb
+        assert np.abs(upright.astype(int) - rgb).mean() < 3
+
+
+def test_variable_frame_rate_keeps_its_own_times(ffmpeg: FFmpeg) -> None:
+    keep = "select='lt(n,10)+gte(n,40)'"  # more than a second is missing in the middle
+    video = ffmpeg(*moving_image(), "-vf", keep, "-fps_mode", "vfr", "-c:v", "libx264", "variable.mp4")
+    source = VideoSource(video)
+    times = [frame.timestamp_s for frame in source]
+    assert times == pytest.approx([i / 25 for i in (*range(10), *range(40, 50))], abs=0.002)
+    assert source.broken_at_s is None
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "mov", "flv", "webm", "avi", "gif", "mpg", "frag.mp4"])
+def test_every_kind_of_file_is_read_to_its_end(ffmpeg: FFmpeg, kind: str) -> None:
+    codec = {
+        "webm": ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"),
+        "avi": ("-c:v", "mpeg4", "-bf", "2"), "gif": (), "mpg": ("-c:v", "mpeg2video"),
+        "frag.mp4": ("-c:v", "libx264", "-movflags", "frag_keyframe+empty_moov"),
+    }.get(kind, ("-c:v", "libx264"))  # fmt: skip
+    source = VideoSource(ffmpeg(*moving_image(), *codec, f"whole.{kind}"))
+    frames = list(source)
+    assert [frame.index for frame in frames] == list(range(50))
+    assert [frame.timestamp_s for frame in frames] == pytest.approx([i / 25 for i in range(50)], abs=0.011)
+    assert source.broken_at_s is None
+    assert source.n_frames == pytest.approx(50, abs=3)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "webm", "avi", "ts"])
+def test_what_is_cut_off_gives_what_it_has_and_says_so(ffmpeg: FFmpeg, tmp_path: Path, kind: str) -> None:
+    codec = (
+        ("-c:v", "libvpx", "-b:v", "1M", "-deadline", "realtime", "-cpu-used", "8")
+        if kind == "webm"
+        else ("-c:v", "libx264")
+    )
+    fast = ("-movflags", "+faststart") if kind == "mp4" else ()
+    whole = ffmpeg(*moving_image(), *codec, *fast, f"to_cut.{kind}")
+    cut = tmp_path / f"cut.{kind}"
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    source = VideoSource(cut)
+    n = len(list(source))
+    assert 5 < n < 48
+    assert source.broken_at_s == pytest.approx((n - 1) / 25, abs=0.25)
+    assert list(VideoSource(cut, 0.5))[-1].timestamp_s < 2
+
+
+def test_whole_videos_are_not_called_broken(ffmpeg: FFmpeg, flash: Path) -> None:
+    """Sound that goes on longer, a start cut off without encoding again, and a header that counts too many frames."""
+    long_sound = ffmpeg(
+        *moving_image(), "-f", "lavfi", "-i", "sine=d=6", "-c:v", "libx264", "-c:a", "aac", "long.mkv"
+    )
+    trimmed = ffmpeg("-ss", "0.7", "-i", flash, "-c", "copy", "trimmed.mp4")
+    for video in (long_sound, trimmed, ffmpeg("-ss", "0.7", "-i", flash, "-c", "copy", "trimmed.mkv")):
+        source = VideoSource(video)
+        assert sum(1 for _ in source) > 40
+        assert source.broken_at_s is None, video.name
+
+
+def test_a_image_that_starts_late_has_the_players_times(ffmpeg: FFmpeg, flash: Path) -> None:
+    late = ffmpeg(
+        "-i", flash, "-itsoffset", "2", "-i", flash, "-map", "1:v", "-map", "0:a", "-c", "copy", "late.mp4"
+    )
+    times = times_of(late)
+    assert times[0] == pytest.approx(2.0, abs=0.001)
+    assert len(times) == 75
+    bright = next(f.timestamp_s for f in VideoSource(late) if f.rgb.mean() > 128)
+    assert bright == pytest.approx(3.0, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("late.mp4", ".mp4"), ("late.ts", ".mp4"), ("opus.mkv", ".mkv"), ("mp2.ts", ".mkv"), ("pcm.avi", ".mov"),
+     ("flash.mp4", ".mp4")],
+)  # fmt: skip
+def test_annotated_copies_are_in_step_with_their_sound(
+    ffmpeg: FFmpeg, flash: Path, tmp_path: Path, name: str, suffix: str
+) -> None:
+    late = ffmpeg(
+        "-i", flash, "-itsoffset", "2", "-i", flash, "-map", "1:v", "-map", "0:a", "-c", "copy", "late.mp4"
+    )
+    how = {
+        "late.ts": ("-c", "copy"), "opus.mkv": ("-c:v", "copy", "-c:a", "libopus"),
+        "mp2.ts": ("-c:v", "mpeg2video", "-c:a", "mp2"), "pcm.avi": ("-c:v", "mpeg4", "-c:a", "pcm_s16le"),
+    }  # fmt: skip
+    video = flash if name == "flash.mp4" else ffmpeg("-i", late, *how[name], name) if name in how else late
+    out = annotated(video, tmp_path / f"drawn{suffix}", every_s=0.5)
+    flash_s, beep_s = flash_and_beep_s(out)
+    before = flash_and_beep_s(video)
+    assert flash_s - beep_s == pytest.approx(before[0] - before[1], abs=0.03)
+    assert flash_s - beep_s == pytest.approx(-2.0 if video == flash else 0.0, abs=0.04)
+    assert len(times_of(out)) == len(times_of(video))
+
+
+def test_sound_goes_on_after_the_image_and_odd_sizes_are_kept(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    video = ffmpeg(
+        *moving_image("321x241", 1),
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=3",
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv444p",
+        "odd.mkv",
+    )
+    out = annotated(video, tmp_path / "drawn.mp4")
+    assert VideoSource(out).size_wh == (322, 242)
+    with av.open(str(out)) as container:
+        assert container.duration == pytest.approx(3e6, abs=1e5)
+        assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
+
+
+def test_copies_of_videos_with_wide_pixels_are_not_squeezed(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    video = ffmpeg(*moving_image("160x240", 1), "-vf", "setsar=2/1", "-c:v", "libx264", "wide.mp4")
+    assert VideoSource(annotated(video, tmp_path / "drawn.mp4")).size_wh == (320, 240)
+
+
+@pytest.fixture(scope="module")
+def jump(ffmpeg: FFmpeg) -> Path:
+    """A transport stream whose time stamps jump by 100 s in the middle, as after a gap in a recording."""
+    sound = ("-f", "lavfi", "-i", "sine=d=1.2", "-c:v", "libx264", "-c:a", "aac", "-shortest")
+    first = ffmpeg(*moving_image(seconds=1.2), *sound, "first.ts")
+    second = ffmpeg(*moving_image(seconds=1.2), *sound, "-output_ts_offset", "100", "second.ts")
+    both = first.with_name("jump.ts")
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+    return both
+
+
+def test_no_frames_are_made_up_across_a_jump_in_the_time_stamps(jump: Path, tmp_path: Path) -> None:
+    assert len(times_of(jump)) == 60
+    out = annotated(jump, tmp_path / "drawn.mp4")
+    assert len(times_of(out)) == 60
+    assert times_of(out) == pytest.approx(times_of(jump), abs=0.01)
+
+
+def test_time_goes_on_where_the_stamps_begin_again(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    once = ffmpeg(
+        *moving_image(seconds=2), "-f", "lavfi", "-i", "sine=d=2", "-c:v", "libx264", "-c:a", "aac", "once.ts"
+    )
+    twice = tmp_path / "twice.ts"
+    twice.write_bytes(once.read_bytes() * 2)
+    frames = list(VideoSource(twice))
+    assert [frame.timestamp_s for frame in frames] == pytest.approx([i / 25 for i in range(100)], abs=0.05)
+    assert [frame.index for frame in frames if frame.cut] == [50]
+    out = annotated(twice, tmp_path / "drawn.mp4")
+    assert len(times_of(out)) == 100
+    with av.open(str(out)) as container:
+        assert container.duration == pytest.approx(4e6, abs=2e5)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("bt709", ("-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709")),
+     ("bt601", ("-vf", "scale=out_color_matrix=bt601", "-colorspace", "smpte170m")),
+     ("full", ("-vf", "scale=out_range=full:out_color_matrix=bt709", "-colorspace", "bt709", "-color_range", "pc")),
+     ("unsaid", ()), ("ten_bits", ("-pix_fmt", "yuv420p10le")), ("yuv444p", ("-pix_fmt", "yuv444p"))],
+)  # fmt: skip
+def test_colours_are_as_they_were(ffmpeg: FFmpeg, name: str, how: tuple[str, ...]) -> None:
+    color = "-f", "lavfi", "-i", "color=c=0xC86432:s=64x64:r=5:d=0.4"
+    video = ffmpeg(*color, *how, "-c:v", "libx264", "-qp", "0", f"{name}.mp4")
+    assert next(iter(VideoSource(video))).rgb[32, 32].astype(int) == pytest.approx([200, 100, 50], abs=6)
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_hdr_is_brought_into_the_usual_range_and_said(ffmpeg: FFmpeg, transfer: str) -> None:
+    white = {"smpte2084": 0.58, "arib-std-b67": 0.75}[transfer]  # the signals of paper, by ITU-R BT.2408
+    level = round(64 + white * 876)
+    gray = f"color=black:s=64x64:r=5:d=0.4,format=gray10le,geq=lum={level},format=yuv420p10le"
+    tags = f"log-level=error:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+    source = VideoSource(
+        ffmpeg("-f", "lavfi", "-i", gray, "-c:v", "libx265", "-x265-params", tags, "hdr.mp4")
+    )
+    rgb = next(iter(source)).rgb
+    assert len(source.remarks) == 1
+    assert "HDR" in source.remarks[0]
+    assert rgb.dtype == np.uint8
+    assert 215 < rgb.mean() < 250  # bright, and room left for what is brighter
+    assert rgb.std() < 3
+
+
+def test_interlaced_videos_lose_their_combs(ffmpeg: FFmpeg) -> None:
+    bar = "color=black:s=320x240:r=50:d=1,drawbox=x=mod(t*300\\,300):y=0:w=20:h=ih:c=white:t=fill"
+    interlaced = (
+        "-vf",
+        "interlace=scan=tff:lowpass=0",
+        "-flags",
+        "+ilme+ildct",
+        "-c:v",
+        "mpeg2video",
+        "-q:v",
+        "2",
+    )
+    plain = VideoSource(ffmpeg("-f", "lavfi", "-i", bar, "-c:v", "mpeg2video", "-q:v", "2", "progressive.ts"))
+    source = VideoSource(ffmpeg("-f", "lavfi", "-i", bar, *interlaced, "combs.ts"))
+
+    def combs(video: VideoSource) -> float:
+        gray = [frame.rgb[..., 1].astype(int) for frame in video]
+        return float(np.mean([np.abs(g[:-1] - g[1:]).mean() for g in gray]))
+
+    assert combs(source) < 1.5 * combs(plain) + 0.2
+    assert any("interlaced" in remark for remark in source.remarks)
+    assert not plain.remarks
+
+
+@pytest.mark.parametrize(
+    "name", ["12:30 in Köln.mp4", "면접 영상 (1).mp4", "-y.mp4", "100%d.mp4", "a?b#c.mp4"]
+)
+def test_any_name_will_do(ffmpeg: FFmpeg, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.name == "nt":
+        pytest.skip("Windows does not take such names")
+    shutil.copy(ffmpeg(*moving_image(seconds=0.4), "-c:v", "libx264", "plain.mp4"), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(VideoSource(name))) == 10
+    annotated(name, tmp_path / f"drawn {name}")
+    assert len(list(VideoSource(f"drawn {name}"))) == 10
+
+
+def test_sound_alone_is_called_so(ffmpeg: FFmpeg) -> None:
+    song = ffmpeg("-f", "lavfi", "-i", "sine=d=1", "song.mp3")
+    cover = ffmpeg(*moving_image(seconds=0.04), "-frames:v", "1", "cover.png")
+    with_cover = ffmpeg(
+        "-i",
+        song,
+        "-i",
+        cover,
+        "-map",
+        "0",
+        "-map",
+        "1",
+        "-c:v",
+        "png",
+        "-disposition:v:0",
+        "attached_pic",
+        "cover.mp3",
+    )
+    for audio in (song, with_cover, ffmpeg("-i", song, "-c:a", "aac", "song.mp4")):
+        with pytest.raises(DataError, match="only sound"):
+            VideoSource(audio)
+
+
+def test_a_video_that_changes_its_size_is_followed_afresh(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    small = ffmpeg(*corner_video("160x120", "20:20"), "-c:v", "libx264", "small.ts")
+    large = ffmpeg(
+        *corner_video("320x240", "200:100"), "-c:v", "libx264", "-output_ts_offset", "0.5", "large.ts"
+    )
+    both = tmp_path / "sizes.ts"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    assert {frame.rgb.shape for frame in VideoSource(both)} == {(120, 160, 3), (240, 320, 3)}
+    rows = list(read_rows(analyse_video(both, tmp_path, new_engine(), {}).table))
+    assert {(row.face, row.xyxy[0] > 100) for row in rows} == {(1, False), (2, True)}
+
+
+@given(
+    every_s=st.floats(0.03, 3),
+    start=st.integers(0, 60),
+    gop=st.sampled_from([1, 7, 25, 250]),
+    bf=st.integers(0, 3),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_is_not_decoded_was_not_needed(
+    tmp_path_factory: pytest.TempPathFactory, every_s: float, start: int, gop: int, bf: int
+) -> None:
+    """Looking at a frame now and then gives the same pixels as looking at all."""
+    video = tmp_path_factory.getbasetemp() / f"gop-{gop}-{bf}.mkv"
+    if not video.exists():
+        rng = np.random.default_rng(gop)
+        with av.open(str(video), "w") as out:
+            stream = out.add_stream(
+                "libx264", rate=25, options={"g": str(gop), "bf": str(bf), "sc_threshold": "0"}
+            )
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            base = rng.integers(0, 255, (64, 200, 3), np.uint8)
+            for i in range(75):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(base[:, i : i + 64]), format="rgb24")
+                frame.pts, frame.time_base = i, Fraction(1, 25)
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+    everything = list(VideoSource(video))
+    assert [frame.index for frame in everything] == list(range(75))
+    wanted, next_s = [], 0.0
+    for frame in everything:
+        if frame.timestamp_s >= next_s - 1e-6:
+            wanted.append(frame)
+            next_s += every_s * max(1, int((frame.timestamp_s - next_s) / every_s + 1))
+    found = list(VideoSource(video, every_s, start))
+    assert [frame.index for frame in found] == [frame.index for frame in wanted if frame.index >= start]
+    for frame in found:
+        assert frame.timestamp_s == everything[frame.index].timestamp_s
+        assert (frame.rgb == everything[frame.index].rgb).all()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A web server on loopback, of the files in ``tmp_path``."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://user:secret@127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["mp4", "ts", "mkv"])
+def test_a_video_at_an_address_plays_in_time_and_ends(
+    ffmpeg: FFmpeg, tmp_path: Path, web: str, kind: str
+) -> None:
+    shutil.copy(ffmpeg(*moving_image(seconds=1), "-c:v", "libx264", f"short.{kind}"), tmp_path)
+    address = f"{web}/short.{kind}"
+    assert len(list(VideoSource(address))) == 25
+    began = time.monotonic()
+    seen = [frame.timestamp_s for frame in LiveSource(address)]
+    assert time.monotonic() - began == pytest.approx(1.0, abs=0.7)
+    assert 5 < len(seen) <= 25
+    assert seen[-1] < 1.0
+
+
+def test_passwords_do_not_come_back(tmp_path: Path, web: str) -> None:
+    for address in (f"{web}/nothing.mp4", "rtsp://user:secret@127.0.0.1:9/stream"):
+        assert "secret" not in LiveSource(address).name
+        for attempt in (partial(VideoSource, address), partial(next, iter(LiveSource(address, timeout_s=2)))):
+            with pytest.raises(DataError, match=r"no video from .*user:…@127") as caught:
+                attempt()
+            assert "secret" not in str(caught.value)
