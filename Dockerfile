@@ -7,10 +7,6 @@ COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
 COPY ferkit ferkit
 RUN python -m venv /opt/ferkit \
  && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[serve,video]" \
- # Nobody opens windows in a container: OpenCV without them needs no libraries of a desktop.
- && version="$(/opt/ferkit/bin/pip list --format freeze | sed -n 's/^opencv-python==//p')" \
- && /opt/ferkit/bin/pip uninstall --yes opencv-python \
- && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps "opencv-python-headless==$version" \
  && /opt/ferkit/bin/python -c "import cv2, ferkit.serving.app" \
  && FER_WEIGHTS_DIR=/opt/ferkit/weights /opt/ferkit/bin/fer models fetch yunet
 

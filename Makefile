@@ -11,16 +11,21 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test attack lint types check clean
+.PHONY: demo test test-extras attack lint types check clean
 
 demo: $(VENV)/core.stamp  ## install the core, then go the whole way on drawn faces, offline
 	$(BIN)/fer demo
 
-test: $(VENV)/dev.stamp  ## install everything, then run the tests
+test: $(VENV)/dev.stamp  ## install everything but DeepFace and MediaPipe, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 attack: $(VENV)/dev.stamp  ## attack a server of our own for about half an hour
 	OMP_NUM_THREADS=1 FER_ATTACK=whole $(BIN)/python -m pytest -m attack
+
+# Each in an environment of its own, since each puts its own OpenCV over ours.
+test-extras: $(VENV)-deepface/extra.stamp $(VENV)-mediapipe/extra.stamp  ## the tests of DeepFace and of MediaPipe
+	OMP_NUM_THREADS=1 $(VENV)-deepface/bin/python -m pytest tests/faces tests/embedder/test_equals_deepface.py
+	OMP_NUM_THREADS=1 $(VENV)-mediapipe/bin/python -m pytest tests/faces tests/embedder/test_landmarks.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -37,20 +42,21 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/core.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e .
-	@$(call ensure_opencv)
+	$(PIP) -e ".[plots]"
 	@touch $@
 
 $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[all,dev]"
-	@$(call ensure_opencv)
 	@touch $@ $(VENV)/core.stamp
 
-# OpenCV with windows needs libGL, which servers and containers lack: there the build without windows takes its place.
-define ensure_opencv
-	$(BIN)/python -c 'import cv2' 2>/dev/null || \
-		$(PIP) --force-reinstall --no-deps opencv-python-headless
-endef
+# Whichever OpenCV wheel was unpacked last is the one that counts; without windows it needs no libraries of a desktop.
+$(VENV)-%/extra.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]" \
+		pytest pytest-timeout
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+		--force-reinstall opencv-contrib-python-headless
+	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-deepface $(VENV)-mediapipe demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -137,7 +137,7 @@ def transfer(data: Path, weights: Path, n_images: int, seeds: int, epochs: int) 
 
     dataset = load_dataset(data)
     target = LabelSet.named("valence3")
-    to_valence = LabelSet.of(dataset.class_counts()).map_to(target)
+    to_valence = LabelSet.from_names(dataset.class_counts()).map_to(target)
     names = dict(zip(to_valence.source.names, to_valence.index, strict=True))
     samples = [
         dataclasses.replace(s, label=target.names[names[s.label]])

@@ -84,7 +84,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     crops = [render_face(people[i % 20], name, rng, size=SIDE, intensity=0.6) for i, name in enumerate(y)]
     X = embedder.embed(np.stack([fit_to(crop, embedder.input_size_wh) for crop in crops]))
     head = fit_head(X, y, LogisticSettings())
-    labels = LabelSet.of(head.classes)
+    labels = LabelSet.from_names(head.classes)
     classifier = EmbeddingClassifier(embedder, head, head.dim, labels, CropSettings.whole())
     person = Identity.random(rng)
     return classifier, lambda k: render_face(person, labels.names[k], rng, size=SIDE, intensity=0.6)

@@ -3,7 +3,6 @@
 import ast
 import functools
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -97,7 +96,7 @@ def at_once(path: Path, seen: set[Path]) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_packages_are_imported_where_they_are_needed(path: Path):
     # Modules that define layers and estimators need their bases; functions import these modules in turn.
-    needed = {"keras", "sklearn"} if FINETUNE in path.parents else set()
+    needed = {"keras", "sklearn"} if FINETUNE in path.parents or path.name == "sklearn.py" else set()
     assert at_once(path, set()) <= needed
 
 
@@ -125,15 +124,6 @@ def test_no_modules_import_each_other_in_a_circle():
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_modules_are_named_for_what_they_hold(path: Path):
     assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
-
-
-@pytest.mark.parametrize("name", ferkit.__all__)
-def test_public_names_are_there(name: str):
-    module = ferkit._PUBLIC.get(name)
-    if module is not None and find_spec(module) is None:
-        pytest.skip(f"{module} is not there")
-    assert getattr(ferkit, name) is not None
-    assert name in dir(ferkit)
 
 
 def test_other_names_are_not():

@@ -77,7 +77,7 @@ def page_values(audit: Audit, most: int) -> dict[str, Any]:
                 "suggested": [[a.verb, a.value] for a in finding.suggested[: len(first)]],
             })  # fmt: skip
     samples, seen = audit.dataset.samples, audit.survey
-    names = LabelSet.of(values["classes"]) if values["classes"] else None
+    names = LabelSet.from_names(values["classes"]) if values["classes"] else None
     return {
         **{key: value for key, value in values.items() if key != "findings"},
         "notes": {

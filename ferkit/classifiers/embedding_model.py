@@ -1,6 +1,7 @@
 """The embedding path as a classifier: an open backbone and a fitted head."""
 
 import contextlib
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from ferkit.core.files import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import check_features
 from ferkit.embedder.embedders import Embedder, load_embedder
+from ferkit.embedder.engines import Engine
 from ferkit.embedder.settings import EmbedderSettings, Resize
 from ferkit.faces.cropping import CropSettings
+
+logger = logging.getLogger(__name__)
 
 HEAD_SKOPS = "head.skops"
 HEAD_ONNX = "head.onnx"
@@ -88,6 +92,7 @@ def save_embedding_model(
     crops: str | None = None,
     weights: Path | None = None,
     licence: str = "unknown",
+    cosine: float | None = None,
     data: dict[str, Any] | None = None,
     split: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
@@ -105,6 +110,7 @@ def save_embedding_model(
         crops: what they were trained on.
         weights: where the backbone's file is now; kept as a hint.
         licence: of the backbone's weights.
+        cosine: of the embeddings with those in float32, where another engine or precision made them.
         data, split, metrics: for the record, see :class:`ferkit.classifiers.model.ModelRecord`.
         overwrite: replace a model that is there.
 
@@ -136,6 +142,7 @@ def save_embedding_model(
                 "settings": settings_dict(embedder_settings),
                 "fingerprint": embedder_fingerprint,
                 "weights": None if weights is None else str(weights.resolve()),
+                **({} if cosine is None else {"cosine": round(cosine, 6)}),
             },
             "head": {
                 "settings": head.settings.to_dict(),
@@ -165,6 +172,13 @@ def load_embedding_classifier(
     settings = embedder_settings_of(model)
     embedder = _open_backbone(model, settings, weights, threads)
     check_fingerprint(model, embedder.fingerprint)
+    engine = getattr(embedder, "engine", None)
+    if engine is not None and (engine.name, engine.precision) != (settings.engine, settings.precision):
+        cosine = model.record.parts["embedder"].get("cosine", "unknown")
+        logger.info(
+            "%s was fitted on embeddings by %s; %s gives others, cosine with float32 %s",
+            model.folder.name, Engine(settings.engine, settings.precision), engine, cosine,
+        )  # fmt: skip
     head, dim = open_head(model)
     return EmbeddingClassifier(embedder, head, dim, model.labels, f"the head of {model.folder}")
 

@@ -162,7 +162,7 @@ def load_ensemble(
 
 
 def _validation_weight(model: Model) -> float:
-    figures = model.metrics.get("validation", model.metrics)
+    figures = model.report.get("validation", model.report)
     accuracy = figures.get("accuracy") if isinstance(figures, dict) else None
     chance = 1 / len(model.labels)
     if not isinstance(accuracy, (int, float)):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.errors import ModelError
+from ferkit.embedder.engines import open_session
 
 TOLERANCE = 1e-4
 """Largest difference of a probability from scikit-learn's that a graph may have to be kept."""
@@ -28,17 +29,12 @@ class OnnxHead:
     """
 
     def __init__(self, content: bytes | Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # a head is small: threads would cost more than they bring
-        options.log_severity_level = 3
-        source = str(content) if isinstance(content, Path) else content
+        # A head is small: threads would cost more than they bring.
+        self._session = open_session(content, "the head", threads=1, error=ModelError)
         try:
-            self._session = onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])
-            (self._input,), (output,) = self._session.get_inputs(), self._session.get_outputs()
-            self.dim, self.n_classes = int(self._input.shape[1]), int(output.shape[1])
-        except Exception as error:  # onnxruntime's errors have no common base, and a foreign graph any shape
+            (self._input,), (output,) = self._session.inputs, self._session.outputs
+            self.dim, self.n_classes = int(self._input.shape[1]), int(output.shape[1])  # type: ignore[arg-type]
+        except (ValueError, TypeError, IndexError) as error:  # a foreign graph may have any shape
             raise ModelError(f"the head is not a graph that ferkit wrote: {error}") from None
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -34,6 +34,11 @@ from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import BUNDLED, bundled_folder
 from ferkit.embedder.onnx_network import refuse_external_data
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
+
+if TYPE_CHECKING:
+    from ferkit.classifiers.results import Predictions
+    from ferkit.datasets.inputs import ImagesLike
+    from ferkit.datasets.remote import FetchLimits
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +123,7 @@ class ModelRecord:
         if record.crops and record.crops not in get_args(CropKind):
             raise TypeError(f"crops is {record.crops!r}")
         "".join((record.kind, record.licence, *record.labels)).encode()  # not all that JSON holds is text
-        LabelSet.of(record.labels)
+        LabelSet.from_names(record.labels)
         settings_from(CropSettings, record.faces)
         return record
 
@@ -135,6 +140,12 @@ class Model:
         files: its other files, by name.
         weights: the backbone's file, where it is not where it was.
         threads: how many work on one batch; None takes every core.
+
+    >>> import ferkit, numpy as np
+    >>> model = ferkit.load_model("ferkit")
+    >>> width, height = model.input_size_wh
+    >>> model.predict_proba(np.zeros((2, height, width, 3), np.uint8)).shape
+    (2, 7)
     """
 
     folder: Path
@@ -154,14 +165,14 @@ class Model:
         return self.record.kind
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """Of its evaluation, empty if it had none."""
+    def report(self) -> dict[str, Any]:
+        """The figures of its evaluation on images that it never saw; empty if it had none."""
         return self.record.metrics
 
     @functools.cached_property
     def labels(self) -> LabelSet:
         """The classes, in the order of the probabilities."""
-        return LabelSet.of(self.record.labels)
+        return LabelSet.from_names(self.record.labels)
 
     @property
     def crops(self) -> Cropping:
@@ -201,6 +212,35 @@ class Model:
     def resize(self) -> str:
         """How crops of another size are fitted, see :func:`ferkit.faces.cropping.fit_to`."""
         return self.classifier.resize
+
+    def predict(
+        self,
+        images: "ImagesLike",
+        *,
+        detector: str = "auto",
+        detector_weights: str | os.PathLike[str] | None = None,
+        batch_size: int = 32,
+        workers: int | None = None,
+        limits: "FetchLimits | None" = None,
+    ) -> "Predictions":
+        """Find the faces in images and predict their expressions; see :func:`ferkit.predict`.
+
+        Raises:
+            DataError: something else was given.
+            WeightsError: the detector's weights are missing.
+        """
+        from ferkit.classifiers.results import predict
+
+        return predict(
+            self,
+            self.crops,
+            images,
+            detector=detector,
+            detector_weights=detector_weights,
+            batch_size=batch_size,
+            workers=workers,
+            limits=limits,
+        )
 
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, k), rows sum to 1, of uint8 RGB ``crops`` (n, height, width, 3) of the input size.

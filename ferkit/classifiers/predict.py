@@ -48,7 +48,7 @@ def list_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict_images(
-    paths: Iterable[Path],
+    paths: Iterable[str | Path],
     classifier: ExpressionClassifier,
     cropper: FaceCropper,
     *,

@@ -92,8 +92,11 @@ def info(data: Path, as_json: bool, **options: Any) -> None:
     """
     from ferkit.core.console import Progress
     from ferkit.core.files import write_atomically
+    from ferkit.core.fonts import require_plots
     from ferkit.datasets.summary import summarize
 
+    if options["plot"]:
+        require_plots()
     dataset = load_data(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:
         found = summarize(

@@ -338,5 +338,6 @@ def demo(out: Path, images: int, persons: int, seed: int) -> None:
     click.echo(table(("model", "accuracy", "95 % interval", "macro-F1", "training"), cells, right=[1, 3, 4]))
     n, persons_seen = rows[0].evaluation.n, rows[0].evaluation.n_groups
     click.echo(f"\non {n} drawn faces of {persons_seen} persons that training never saw")
-    click.echo(f"look at {out / 'demo.png'} and {out / 'report'}; then try:")
+    shown = [str(out / name) for name in ("demo.png", "report") if (out / name).exists()]
+    click.echo(f"look at {' and '.join(shown)}; then try:")
     click.echo(f"  fer predict {out / 'models' / 'mlp'} {out / 'faces' / 'test' / 'happy'}")

@@ -1,7 +1,10 @@
 """Show progress and tables on a terminal, and run work ahead by threads."""
 
 import contextlib
+import functools
 import logging
+import math
+import os
 import sys
 import time
 import unicodedata
@@ -9,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -115,6 +119,18 @@ class Progress:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@functools.cache
+def n_cores() -> int:
+    """How many processor cores this process may use: those of the machine, as far as affinity and cgroup allow."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # cgroup v2; elsewhere there is no such file, or it says "max"
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        n = min(n, math.ceil(int(quota) / int(period)))
+    return max(n, 1)
 
 
 def map_ahead(

@@ -18,7 +18,15 @@ leave with exit code 1.
 
 
 class FerkitError(Exception):
-    """Base of all errors that a user can do something about."""
+    """Base of all errors that a user can do something about.
+
+    >>> import ferkit
+    >>> try:
+    ...     ferkit.load_dataset("no/such/folder")
+    ... except ferkit.FerkitError as error:
+    ...     print(str(error).split(",")[-1])
+     found nothing at no/such/folder; check the path
+    """
 
 
 class DataError(FerkitError, ValueError):

@@ -1,12 +1,18 @@
 """Fonts for images and plots: those of Pillow and Matplotlib for Latin letters, the system's for Hangul."""
 
 import functools
+import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import ImageFont
+
+from ferkit.core.errors import DependencyError
+
+logger = logging.getLogger(__name__)
 
 HINT = (
     "no font with Hangul was found, so labels are drawn in English; install one (Debian and Ubuntu: "
@@ -49,6 +55,29 @@ def hangul_font_file(bold: bool = False) -> Path | None:
 def can_draw(texts: Iterable[str]) -> bool:
     """Whether images and plots can show ``texts`` on this machine."""
     return not has_hangul(texts) or hangul_font_file() is not None
+
+
+def require_plots() -> None:
+    """Say at once that plots cannot be drawn, before work is done for one.
+
+    Raises:
+        DependencyError: Matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DependencyError(
+            "plots are drawn by Matplotlib, which is not installed; pip install 'ferkit[plots]'"
+        )
+
+
+@functools.cache
+def can_plot(what: str) -> bool:
+    """Whether plots can be drawn; if not, one sentence says once that ``what`` is left out."""
+    try:
+        require_plots()
+    except DependencyError as error:
+        logger.info("%s left out: %s", what, error)
+        return False
+    return True
 
 
 def plot_families() -> list[str]:

@@ -148,6 +148,9 @@ class LabelSet:
     Attributes:
         names: the classes, in the order of a classifier's columns; spelled as in the data.
         name: what the set is called (``fer2013``, ``aihub5``, …), or ``custom``.
+
+    >>> LabelSet.from_names(["happy", "sad"]).display("ko")
+    ('기쁨', '슬픔')
     """
 
     names: tuple[str, ...]
@@ -177,7 +180,7 @@ class LabelSet:
         return LabelSet(sets[name], name)
 
     @staticmethod
-    def of(names: Iterable[str]) -> "LabelSet":
+    def from_names(names: Iterable[str]) -> "LabelSet":
         """The label set with exactly these classes in this order, called by its name where it is a known one."""
         names = tuple(names)
         meanings = {meaning_of(name) for name in names}

@@ -79,6 +79,13 @@ class Dataset:
 
     Raises:
         DataError: no samples, or two of one path.
+
+    >>> import ferkit, tempfile
+    >>> from ferkit.datasets.synthetic import write_dataset
+    >>> write_dataset(folder := tempfile.mkdtemp(), n_per_class=2, n_persons=4)
+    >>> data = ferkit.load_dataset(folder)
+    >>> len(data.paths) == len(data.labels) == len(data)
+    True
     """
 
     name: str

@@ -13,6 +13,7 @@ left half of the image and 1 for the right one.
 """
 
 import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -626,7 +627,7 @@ def render_face(
 
 
 def write_dataset(
-    root: Path,
+    root: str | os.PathLike[str],
     *,
     n_per_class: int,
     n_persons: int,

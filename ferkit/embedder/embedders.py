@@ -4,6 +4,7 @@ import functools
 import os
 import tomllib
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -14,16 +15,18 @@ import numpy as np
 from ferkit.core.errors import DataError, DependencyError, SettingsMismatchError, WeightsError
 from ferkit.core.files import file_sha256, fingerprint
 from ferkit.core.weights import entry_of, weights_dir, weights_file
+from ferkit.embedder.engines import Engine, requested_engines
 from ferkit.embedder.onnx_network import input_format, load_graph, open_network
 from ferkit.embedder.settings import Channels, EmbedderSettings, Resize, resize_crops, to_gray
 
 _CELL = 8
 _ORIENTATIONS = 8
 _BLOCK = 2
+_EPSILON = 1e-5
 
 
 class HogEmbedder:
-    """Histograms of oriented gradients on gray crops (Dalal and Triggs 2005, by scikit-image).
+    """Histograms of oriented gradients on gray crops (Dalal and Triggs 2005), the numbers of scikit-image's ``hog``.
 
     8 orientations, cells of 8x8 pixels, blocks of 2x2 cells: 1,568 numbers at 64x64 pixels.
     """
@@ -41,13 +44,34 @@ class HogEmbedder:
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim), blocks L2-Hys-normalised, for uint8 RGB ``crops`` (n, H, W, 3) of any size."""
-        from skimage.feature import hog
+        cells = _cell_histograms(to_gray(resize_crops(crops, self.input_size_wh, self.resize)))
+        blocks = np.lib.stride_tricks.sliding_window_view(cells, (_BLOCK, _BLOCK), axis=(1, 2))
+        blocks = np.moveaxis(blocks, 3, -1)  # (n, rows, columns, block rows, block columns, orientations)
+        clipped = np.minimum(_normalized(blocks), 0.2)
+        return _normalized(clipped).reshape(len(crops), self.dim).astype(np.float32)
 
-        gray = to_gray(resize_crops(crops, self.input_size_wh, self.resize))
-        features = np.empty((len(gray), self.dim), np.float32)
-        for row, image in zip(features, gray, strict=True):
-            row[:] = hog(image, _ORIENTATIONS, (_CELL, _CELL), (_BLOCK, _BLOCK), block_norm="L2-Hys")
-        return features
+
+def _cell_histograms(gray: np.ndarray) -> np.ndarray:
+    """float64 (n, rows, columns, orientations): mean length of the gradients of each direction in each cell."""
+    pixels = gray.astype(np.float64)
+    down, right = np.zeros_like(pixels), np.zeros_like(pixels)
+    down[:, 1:-1] = pixels[:, 2:] - pixels[:, :-2]
+    right[:, :, 1:-1] = pixels[:, :, 2:] - pixels[:, :, :-2]
+    length = np.hypot(right, down)
+    direction = (np.rad2deg(np.arctan2(down, right)) % 180).astype(np.float32)
+    n, height, width = gray.shape
+    rows, columns = height // _CELL, width // _CELL
+    found = np.empty((n, rows, columns, _ORIENTATIONS))
+    for i in range(_ORIENTATIONS):
+        low, high = 180 / _ORIENTATIONS * i, 180 / _ORIENTATIONS * (i + 1)
+        mine = np.where((direction >= low) & (direction < high), length, 0)
+        mine = mine[:, : rows * _CELL, : columns * _CELL].reshape(n, rows, _CELL, columns, _CELL)
+        found[..., i] = mine.mean(axis=(2, 4))
+    return found
+
+
+def _normalized(blocks: np.ndarray) -> np.ndarray:
+    return blocks / np.sqrt((blocks**2).sum(axis=(3, 4, 5), keepdims=True) + _EPSILON**2)
 
 
 N_LANDMARKS = 478
@@ -219,6 +243,7 @@ def open_embedder(
     pool_hw: tuple[int, int] | None = None,
     options: InputOptions | None = None,
     threads: int | None = None,
+    engines: Sequence[Engine] | None = None,
 ) -> Embedder:
     """Open a backbone.
 
@@ -229,6 +254,8 @@ def open_embedder(
         pool_hw: rows and columns that a spatial tap is averaged to; None for at most 7x7.
         options: the input of an ``onnx:`` network.
         threads: how many work on one batch; None takes every core.
+        engines: to try, the best first, see :func:`ferkit.embedder.engines.resolve_engines`; None for what the
+            command line asked for, or ONNX Runtime in float32.
 
     Raises:
         DataError: no such backbone or tap, or options that it does not take.
@@ -251,7 +278,7 @@ def open_embedder(
             licence = entry_of(backbone.weights).licence
     digest = None if path is None else file_sha256(path)
     settings = replace(settings, weights_sha256=digest, tap=tap, pool_hw=pool_hw)
-    return _open(settings, path, licence, threads)
+    return _open(settings, path, licence, threads, requested_engines() if engines is None else engines)
 
 
 def load_embedder(
@@ -289,9 +316,15 @@ def load_embedder(
     return _open(settings, path, licence, threads)
 
 
-def _open(settings: EmbedderSettings, path: Path | None, licence: str, threads: int | None) -> Embedder:
+def _open(
+    settings: EmbedderSettings,
+    path: Path | None,
+    licence: str,
+    threads: int | None,
+    engines: Sequence[Engine] | None = None,
+) -> Embedder:
     if path is not None and settings.backbone not in _MEDIAPIPE:
-        return open_network(path, settings, licence, threads)
+        return open_network(path, settings, licence, threads, engines)
     if settings.tap is not None or settings.pool_hw is not None:
         raise DataError(f"{settings.backbone} is no network to look into; leave --tap and --pool out")
     return HogEmbedder(settings) if path is None else LandmarkEmbedder(settings, path, licence)

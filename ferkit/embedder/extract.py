@@ -5,20 +5,21 @@ import hashlib
 import logging
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ferkit.core.console import Progress, progress
-from ferkit.core.errors import DataError, StoreDamagedError
+from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.embedder.embedders import Embedder
+from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.engines import Engine, resolve_engines, resolve_stored
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
 from ferkit.embedder.settings import StoreSettings
-from ferkit.embedder.store import EmbeddingStore, Row
+from ferkit.embedder.store import EmbeddingStore, Row, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
 
@@ -214,6 +215,44 @@ class StoreOptions:
     repair: bool = False
 
 
+def open_for_store(
+    spec: str,
+    name: str,
+    root: Path,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    **arguments: Any,
+) -> Embedder:
+    """A backbone for the embeddings of a data set, run by what made those that there are.
+
+    Args:
+        spec: see :func:`ferkit.embedder.embedders.open_embedder`.
+        name: of the data set in the store's name.
+        root: folder of all stores.
+        device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes those of the embeddings
+            that there are; for the first ones the best device, and float32.
+        arguments: of :func:`ferkit.embedder.embedders.open_embedder`.
+
+    Raises:
+        DependencyError: what is asked for, or made the embeddings, is not here.
+        FerkitError: see :func:`ferkit.embedder.embedders.open_embedder`.
+    """
+    engines = resolve_engines(device or "auto", precision or "float32", many=True)
+    embedder = open_embedder(spec, engines=engines, **arguments)
+    for folder, made_by in stores_of(root, name, embedder.settings):
+        try:
+            stored = resolve_stored(made_by, device, precision)
+        except DependencyError as error:
+            raise DependencyError(
+                f"{folder} was made by {made_by}: {error}; or name another --precision to embed anew"
+            ) from None
+        if stored is not None:
+            same = made_by == Engine(embedder.settings.engine, embedder.settings.precision)
+            return embedder if same else open_embedder(spec, engines=stored, **arguments)
+    return embedder
+
+
 def embed_dataset(
     dataset: Dataset,
     embedder: Embedder,
@@ -256,6 +295,9 @@ def embed_dataset(
         summary = extract(
             dataset, embedder, cropping.cropper(embedder), store, crops=cropping.kind, workers=workers
         )
+        view, cosine = store.view(), getattr(embedder, "cosine", None)
+        if view is not None and cosine is not None:
+            store.write_view(replace(view, cosine=cosine))
     if summary.n_whole:
         logger.info(f"{summary.n_whole} images without a face were taken whole")
     return store, summary

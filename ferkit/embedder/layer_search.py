@@ -10,16 +10,17 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.embedder.embedders import Embedder
+from ferkit.embedder.engines import open_session
 from ferkit.embedder.onnx_network import (
     BatchRunner,
     Layer,
     NetworkEmbedder,
     cut,
+    engines_of,
     input_format,
     list_layers,
     load_graph,
     open_network,
-    open_session,
     pool_features,
     split_prelu,
 )
@@ -132,7 +133,9 @@ def _all_features(
     network_format = input_format(model)
     cut(model, [tap.tensor for tap in taps], [tap.tensor for tap in taps if tap.channels_last])
     split_prelu(model)
-    session = open_session(model.SerializeToString(), embedder.name, threads)
+    session = open_session(
+        model.SerializeToString(), embedder.name, engines_of(embedder.settings), threads=threads
+    )
     runner = BatchRunner(session, network_format, embedder.settings)
     batches: list[list[np.ndarray]] = []
     for start in range(0, len(crops), _BATCH):

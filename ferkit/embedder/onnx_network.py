@@ -6,17 +6,27 @@ stride 1, ``stage2`` with 2, ``stage3`` with 4 and so on; its end is the richest
 """
 
 import dataclasses
+import logging
 import math
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferkit.core.errors import DataError, FerkitError, WeightsError
 from ferkit.core.files import fingerprint
+from ferkit.embedder.engines import (
+    CPU,
+    LEAST_COSINE,
+    Engine,
+    Session,
+    cosines,
+    open_session,
+    requested_engines,
+)
 from ferkit.embedder.settings import EmbedderSettings, network_input, resize_crops
 
 if TYPE_CHECKING:
@@ -413,6 +423,9 @@ def _without_large_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
     return light
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class InputFormat:
     """What a network takes, as far as its graph says.
@@ -433,10 +446,21 @@ class InputFormat:
 
 
 class NetworkEmbedder:
-    """An ONNX network as embedder; made by :func:`open_network`."""
+    """An ONNX network as embedder; made by :func:`open_network`.
+
+    Attributes:
+        engine: what runs it; the settings name another where that one is not here.
+        cosine: mean cosine of the first batch's embeddings with those of ONNX Runtime in float32; None if that is
+            what runs it, or before the first batch.
+    """
 
     def __init__(
-        self, settings: EmbedderSettings, runner: "BatchRunner", weights_path: Path, licence: str
+        self,
+        settings: EmbedderSettings,
+        runner: "BatchRunner",
+        weights_path: Path,
+        licence: str,
+        reference: "Callable[[], BatchRunner] | None" = None,
     ) -> None:
         self.settings = settings
         self.name = settings.backbone
@@ -445,7 +469,10 @@ class NetworkEmbedder:
         self.fingerprint = fingerprint(settings)
         self.weights_path: Path | None = weights_path
         self.licence = licence
+        self.engine = runner.engine
+        self.cosine: float | None = None
         self._runner = runner
+        self._reference = reference
         blank = np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)
         self.dim = self._features(blank).shape[1]
 
@@ -453,13 +480,25 @@ class NetworkEmbedder:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3); other sizes are brought to the input size.
 
         Raises:
-            DataError: crops of another shape or type.
+            DataError: crops of another shape or type, or a first batch that is too far from float32.
         """
         crops = resize_crops(crops, self.input_size_wh, self.resize)
-        return self._features(crops) if len(crops) else np.empty((0, self.dim), np.float32)
+        if not len(crops):
+            return np.empty((0, self.dim), np.float32)
+        features = self._features(crops)
+        if self._reference is not None:
+            reference, self._reference = self._reference(), None
+            self.cosine = float(cosines(features, self._features(crops, reference)).mean())
+            logger.info("%s; cosine with ONNX Runtime in float32 %.5f", self.engine, self.cosine)
+            if self.cosine < LEAST_COSINE and self.engine.precision != "int8":
+                raise DataError(
+                    f"expected embeddings by {self.engine} with a cosine of at least {LEAST_COSINE} with those in "
+                    f"float32, found {self.cosine:.5f}; take --precision float32"
+                )
+        return features
 
-    def _features(self, crops: np.ndarray) -> np.ndarray:
-        features = pool_features(self._runner.run(crops)[0], self.settings.pool_hw)
+    def _features(self, crops: np.ndarray, runner: "BatchRunner | None" = None) -> np.ndarray:
+        features = pool_features((runner or self._runner).run(crops)[0], self.settings.pool_hw)
         return l2_normalized(features) if self.settings.l2_normalize else features
 
 
@@ -467,12 +506,13 @@ class BatchRunner:
     """Crops of the input size in, the network's outputs out.
 
     Args:
-        session: an ONNX Runtime session.
+        session: of the network.
         network_format: what it takes.
         settings: how crops become that.
     """
 
-    def __init__(self, session: Any, network_format: InputFormat, settings: EmbedderSettings) -> None:
+    def __init__(self, session: Session, network_format: InputFormat, settings: EmbedderSettings) -> None:
+        self.engine = session.engine
         self._session = session
         self._format = network_format
         self._settings = settings
@@ -490,12 +530,15 @@ class BatchRunner:
         return [np.concatenate(outputs)[: len(values)] for outputs in zip(*parts, strict=True)]
 
     def _run(self, values: np.ndarray) -> list[np.ndarray]:
-        outputs: list[np.ndarray] = self._session.run(None, {self._format.name: values})
-        return outputs
+        return self._session.run(None, {self._format.name: values})
 
 
 def open_network(
-    path: Path, settings: EmbedderSettings, licence: str, threads: int | None = None
+    path: Path,
+    settings: EmbedderSettings,
+    licence: str,
+    threads: int | None = None,
+    engines: Sequence[Engine] | None = None,
 ) -> NetworkEmbedder:
     """An ONNX file as embedder.
 
@@ -505,6 +548,9 @@ def open_network(
             the embedder's own settings then say which tensor and pooling that is.
         licence: of the weights, for model cards.
         threads: how many work on one batch; None takes every core.
+        engines: to try for new embeddings, the best first: the embedder's own settings then name the one that was
+            taken, and its first batch is compared with float32. None takes the settings' own, or where that is not
+            here, another.
 
     Raises:
         WeightsError: no ONNX network, or it takes another size or colour than the settings say.
@@ -523,35 +569,26 @@ def open_network(
         cut(model, [tap.tensor], [tap.tensor] if tap.channels_last else [])
         changed = True
     changed |= split_prelu(model) > 0
-    session = open_session(model.SerializeToString() if changed else path, path.name, threads)
-    return NetworkEmbedder(settings, BatchRunner(session, network_format, settings), path, licence)
+    source = model.SerializeToString() if changed else path
+
+    def runner(candidates: Sequence[Engine]) -> BatchRunner:
+        session = open_session(source, path.name, candidates, threads=threads)
+        return BatchRunner(session, network_format, settings)
+
+    if engines is None:
+        return NetworkEmbedder(settings, runner(engines_of(settings)), path, licence)
+    opened = runner(engines)
+    name, precision = opened.engine.name, opened.engine.precision
+    settings = dataclasses.replace(settings, engine=name, precision=precision)
+    reference = None if opened.engine == CPU else lambda: runner([CPU])
+    return NetworkEmbedder(settings, opened, path, licence, reference)
 
 
-def open_session(model: Path | bytes, name: str, threads: int | None = None) -> Any:
-    """An ONNX Runtime session on the processor.
-
-    Args:
-        model: a file, or its content.
-        name: what messages call it.
-        threads: how many work within one run; None takes every core.
-
-    Raises:
-        WeightsError: ONNX Runtime cannot run it.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters is raised
-    options.intra_op_num_threads = threads or 0
-    # Threads that wait must not burn the time of those that read and crop the next batch.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(
-            str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime raises a family of its own for unsupported and damaged networks
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(f"expected an ONNX network, but {name} cannot be loaded: {lines[0]}") from None
+def engines_of(settings: EmbedderSettings) -> list[Engine]:
+    """What to run a network with whose embeddings were made with ``settings``, the best first."""
+    own = Engine(settings.engine, settings.precision)
+    asked = requested_engines(None if own == CPU else own)
+    return asked if CPU in asked else [*asked, CPU]
 
 
 def input_format(model: "onnx.ModelProto") -> InputFormat:

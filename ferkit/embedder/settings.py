@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from ferkit.core.errors import DataError, SettingsMismatchError
-from ferkit.core.files import settings_from
+from ferkit.core.files import LATER, settings_from
 from ferkit.core.types import check_crops
 from ferkit.faces.cropping import CropSettings, fit_to
 
@@ -22,7 +22,8 @@ Resize = Literal["stretch", "letterbox"]
 
 @dataclass(frozen=True)
 class EmbedderSettings:
-    """Everything that changes a number of an embedding; plain values, so that ``dataclasses.asdict`` is JSON.
+    """Everything that changes a number of an embedding; plain values, see
+    :func:`ferkit.core.files.settings_dict`.
 
     Attributes:
         backbone: a name of the registry (``arcface``), or ``onnx:<file name>`` for anybody's network.
@@ -36,6 +37,8 @@ class EmbedderSettings:
         l2_normalize: whether the embedding is divided by its length.
         tap: name of the tensor that the embedding is taken from; None for the network's own output.
         pool_hw: rows and columns that a spatial tap is averaged to; None without one.
+        engine, precision: see :class:`ferkit.embedder.engines.Engine`.
+        quantized_sha256: of the int8 network that was made of the weights; None in other precisions.
 
     Raises:
         DataError: a value outside what is said above.
@@ -51,6 +54,9 @@ class EmbedderSettings:
     l2_normalize: bool = False
     tap: str | None = None
     pool_hw: tuple[int, int] | None = None
+    engine: str = field(default="onnxruntime", metadata=LATER)
+    precision: str = field(default="float32", metadata=LATER)
+    quantized_sha256: str | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("scale", "offset"):
@@ -65,7 +71,7 @@ class EmbedderSettings:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "EmbedderSettings":
-        """The settings that ``dataclasses.asdict`` made ``values`` from, also after a way through JSON.
+        """The settings that :func:`~ferkit.core.files.settings_dict` made ``values`` from, also after JSON.
 
         Raises:
             SettingsMismatchError: a setting is missing or unknown, as in files of a newer ferkit.

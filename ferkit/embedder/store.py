@@ -19,7 +19,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,8 @@ from ferkit.core.files import (
     write_json,
 )
 from ferkit.datasets.dataset import Sample
-from ferkit.embedder.settings import FORMAT, StoreSettings
+from ferkit.embedder.engines import Engine
+from ferkit.embedder.settings import FORMAT, EmbedderSettings, StoreSettings
 
 DAMAGE_REMEDY = "run 'fer embed' with --repair to make it anew; all other shards stay"
 
@@ -245,6 +246,7 @@ class Snapshot:
         deleted: paths in the store that the data set no longer has.
         relabelled: label, split and group of the paths for which they changed since they were embedded.
         crops: what was embedded of the images, see :data:`ferkit.faces.cropping.CropKind`; None in version 0.1.
+        cosine: of some embeddings with those of ONNX Runtime in float32, where another engine or precision made them.
     """
 
     root: str
@@ -254,10 +256,20 @@ class Snapshot:
     deleted: list[str] = field(default_factory=list)
     relabelled: dict[str, list[str | None]] = field(default_factory=dict)
     crops: str | None = field(default=None, metadata=LATER)
+    cosine: float | None = field(default=None, metadata=LATER)
 
 
 class EmbeddingStore:
-    """One folder of embeddings. Made by :meth:`create` or :meth:`open`."""
+    """One folder of embeddings. Made by :meth:`create` or :meth:`open`.
+
+    >>> import ferkit, tempfile
+    >>> from ferkit.datasets.synthetic import write_dataset
+    >>> write_dataset(folder := tempfile.mkdtemp(), n_per_class=2, n_persons=4)
+    >>> store = ferkit.embed(folder, "raw", detector="none", cache_dir=tempfile.mkdtemp())
+    >>> table = EmbeddingStore.open(store.folder).load()
+    >>> table.X.shape == (len(table.y), store.dim)
+    True
+    """
 
     def __init__(self, folder: Path, settings: StoreSettings, manifest: dict[str, Any]) -> None:
         self.folder = folder
@@ -503,7 +515,8 @@ class EmbeddingStore:
         }
         weights_file = None if weights is None else str(weights.resolve())
         deleted = sorted(rows.keys() - listed.keys())
-        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled, crops)
+        cosine = None if before is None else before.cosine
+        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled, crops, cosine)
 
 
 def _positive(value: Any) -> int:
@@ -516,6 +529,20 @@ def find_stores(cache_dir: Path) -> list[Path]:
     """Folders of embeddings in ``cache_dir``, the one that was worked on last first."""
     views = sorted(cache_dir.glob("*/view.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     return [path.parent for path in views]
+
+
+def stores_of(root: Path, dataset: str, settings: EmbedderSettings) -> list[tuple[Path, Engine]]:
+    """Stores of a data set by the same network, whatever ran it: folder and engine, worked on last first."""
+    found = []
+    for folder in find_stores(root):
+        if folder.name.rpartition("--")[0].rpartition("--")[0] != dataset:
+            continue
+        with contextlib.suppress(StoreError):
+            made = EmbeddingStore.open(folder).settings.embedder
+            own = replace(made, engine=settings.engine, precision=settings.precision, quantized_sha256=None)
+            if own == replace(settings, quantized_sha256=None):
+                found.append((folder, Engine(made.engine, made.precision)))
+    return found
 
 
 def find_embeddings(cache_dir: Path, name: str | None = None) -> Path:

@@ -20,12 +20,13 @@ from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
 from ferkit.classifiers.model import RECORD, Model, find_model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
-from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular
+from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Predict
 from ferkit.core.weights import BUNDLED, bundled_folder
 from ferkit.datasets.dataset import Sample
 from ferkit.datasets.split import SplitSettings, make_split
+from ferkit.embedder.engines import open_session
 from ferkit.evaluation.comparison import Costs, Kind, RepeatResult
 from ferkit.evaluation.fer_network import FerNetwork, find_network
 from ferkit.evaluation.protocol import EvaluationData
@@ -237,7 +238,7 @@ class HeadCandidate:
         return {
             "kind": self.kind,
             "head": self.head.to_dict(),
-            "embedder": dataclasses.asdict(embedder.settings),
+            "embedder": settings_dict(embedder.settings),
             "faces": bench.faces(),
         }
 
@@ -251,7 +252,7 @@ class HeadCandidate:
         settings = dataclasses.replace(self.head, seed=task.seed)
         _import_what_fits(settings)
         fitted = fit_head(X[train], images.y[train], settings, images.groups[train])
-        labels = LabelSet.of(fitted.classes)
+        labels = LabelSet.from_names(fitted.classes)
         proba = np.empty((len(test), len(labels)), np.float32)
         proba[test] = fitted.predict_proba(X[task.test[test]])
         columns = [images.labels.names.index(name) for name in labels.names]
@@ -516,8 +517,8 @@ class DeepFaceCandidate:
 
         file = self._file()
         load_graph(file)  # says in a sentence when it is no network
-        session = _open(file)
-        (entry,) = session.get_inputs()
+        session = open_session(file, file.name)
+        (entry,) = session.inputs
 
         def predict(crops: np.ndarray) -> np.ndarray:
             gray = [cv2.cvtColor(fit_to(crop, (224, 224), "letterbox"), cv2.COLOR_RGB2GRAY) for crop in crops]
@@ -579,7 +580,7 @@ class CallableCandidate:
         """Call it on the crops of the test rows."""
         function = self._open()
         names, size_wh = self._labels(function), self._size(function)
-        labels = task.images.labels if names is None else LabelSet.of(names)
+        labels = task.images.labels if names is None else LabelSet.from_names(names)
 
         def predict(crops: np.ndarray) -> np.ndarray:
             try:
@@ -631,14 +632,6 @@ class CallableCandidate:
         return int(width), int(height)
 
 
-def _open(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
 DEFAULT = (
     "dummy",
     *(f"{head}@{backbone}" for backbone in ("hog", BUNDLED) for head in ("logistic", "mlp", "svm")),
@@ -656,7 +649,9 @@ FORMS = (
 )
 
 
-def parse_candidates(names: Sequence[str], file: Path | None = None) -> tuple[Candidate, ...]:
+def parse_candidates(
+    names: Sequence[str | Mapping[str, Any]], file: Path | None = None
+) -> tuple[Candidate, ...]:
     """The candidates called ``names``, and those of a file; members of ensembles take part themselves too.
 
     Args:

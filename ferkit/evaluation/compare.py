@@ -342,7 +342,7 @@ def common_classes(train: ReadDataset, test: ReadDataset) -> CommonClasses:
     """
     counts = train.dataset.class_counts(), test.dataset.class_counts()
     names = train.dataset.name, test.dataset.name
-    source, target = (LabelSet.of(sorted(count)) for count in counts)
+    source, target = (LabelSet.from_names(sorted(count)) for count in counts)
     mapping = source.map_to(target)
     reached = {target.names[i] for i in mapping.index if i >= 0}
     if len(reached) < 2:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.files import write_atomically
+from ferkit.core.fonts import can_plot
 from ferkit.datasets.dataset import Dataset, read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.datasets.synthetic import write_dataset
@@ -137,6 +138,8 @@ def run_demo(folder: Path, settings: DemoSettings) -> list[DemoRow]:
         rows.append(DemoRow(kind, fitted.evaluation, fitted.head.seconds))
     best = max(rows, key=lambda row: row.evaluation.figures["accuracy"].value)
     write_report(best.evaluation, folder / "report")
+    if not can_plot("demo.png is"):
+        return rows
     figure = plot_demo(
         "ferkit on faces that it drew itself",
         [(row.name, row.evaluation) for row in rows],

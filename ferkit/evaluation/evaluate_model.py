@@ -113,7 +113,7 @@ def in_words_of(labels: LabelSet, y: np.ndarray) -> tuple[np.ndarray, dict[str, 
     Returns:
         The names (n,), unchanged where the classifier has no such class, and what became what.
     """
-    mapping = LabelSet.of(sorted(set(y))).map_to(labels)
+    mapping = LabelSet.from_names(sorted(set(y))).map_to(labels)
     table = {
         name: labels.names[i] for name, i in zip(mapping.source.names, mapping.index, strict=True) if i >= 0
     }
@@ -155,7 +155,7 @@ def fit_held_out(
     X, y, groups = table.X[split.train], table.y[split.train], table.groups[split.train]
     head = fit_head(X, y, settings, groups) if search is None else search_head(X, y, settings, search, groups)
     proba = head.predict_proba(table.X[split.test])
-    labels = LabelSet.of(head.classes)
+    labels = LabelSet.from_names(head.classes)
     evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)
     return HeldOutFit(head, split, evaluation)
 
@@ -182,6 +182,7 @@ def save_fit(
         crops=view.crops if view is not None else None,
         weights=Path(view.weights) if view is not None and view.weights else None,
         licence=view.licence if view is not None else "unknown",
+        cosine=view.cosine if view is not None else None,
         data={
             "embeddings": store.folder.name,
             "root": view.root if view is not None else "",
@@ -331,7 +332,7 @@ def _seen(model: Model, dataset: Dataset, scores: Scores, seed: int) -> tuple[np
         source=np.zeros(len(whole), np.int64),
         own_paths=tuple(sample.path for sample in whole.samples),
         content=(),
-        labels=LabelSet.of(sorted({str(sample.label) for sample in labelled})),
+        labels=LabelSet.from_names(sorted({str(sample.label) for sample in labelled})),
     )
     others = np.setdiff1d(np.arange(len(whole)), tested)
     task = Task(images, others, tested, seed, "given" if given else "drawn")

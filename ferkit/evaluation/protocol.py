@@ -239,7 +239,7 @@ def build_evaluation_data(
                 f"{path}: {reason}"
             )
     rows.sort(key=lambda row: row[0])
-    labels = LabelSet.of(sorted({str(row[3].label) for row in rows})) if rows else None
+    labels = LabelSet.from_names(sorted({str(row[3].label) for row in rows})) if rows else None
     if labels is None or len(labels) < 2:
         found = "none" if labels is None else labels.names[0]
         raise DataError(

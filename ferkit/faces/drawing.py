@@ -167,28 +167,25 @@ def _free_spot(
     (height, width), (w, h) = shape[:2], size_wh
     x0, y0, x1, y1 = boxes[i].tolist()
     above, below = y0 - line // 2 - h, y1 + line // 2 + 1
-    spots = []
-    for top in (above, below, y0, y1 - h, above - h, below + h):
-        for left in (x0 - line // 2, x1 + line // 2 + 1 - w, (x0 + x1 - w) // 2):
-            top_inside = top if 0 <= top <= height - h else None
-            if top_inside is not None or top == y0:
-                left, top = int(np.clip(left, 0, max(0, width - w))), int(np.clip(top, 0, max(0, height - h)))
-                spots.append((left, top, left + w, top + h))
-    best, least = None, np.inf
-    others = np.delete(boxes, i, axis=0)
-    for rank, spot in enumerate(map(np.array, spots)):
-        if placed and shared_area(spot, np.array(placed)).any():
-            continue
-        cost = shared_area(spot, others).sum() + 0.2 * shared_area(spot, boxes[i : i + 1]).sum() + rank
-        if cost < least:
-            best, least = spot, cost
-    return best
+    tops = [t for t in (above, below, y0, y1 - h, above - h, below + h) if 0 <= t <= height - h or t == y0]
+    lefts = x0 - line // 2, x1 + line // 2 + 1 - w, (x0 + x1 - w) // 2
+    corners = np.array([(left, top) for top in tops for left in lefts])
+    corners = np.maximum(np.minimum(corners, (width - w, height - h)), 0)
+    spots = np.hstack([corners, corners + np.array([w, h])])
+    cost = np.arange(len(spots)) + 0.2 * shared_area(spots, boxes[i : i + 1])[:, 0]
+    if len(boxes) > 1:
+        cost = cost + shared_area(spots, np.delete(boxes, i, axis=0)).sum(axis=1)
+    if placed:
+        cost = np.where(shared_area(spots, np.array(placed)).any(axis=1), np.inf, cost)
+    best = int(cost.argmin())
+    return spots[best] if np.isfinite(cost[best]) else None
 
 
-def shared_area(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Area that ``box`` (4,) has in common with each of ``others`` (n, 4)."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    return np.clip(high - low, 0, None).prod(axis=1)
+def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area that each of ``boxes`` (m, 4) has in common with each of ``others`` (n, 4): (m, n)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    side = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - low, 0)
+    return side[..., 0] * side[..., 1]
 
 
 def draw_caption(rgb: np.ndarray, label: str, color: RGB, painter: TextPainter) -> None:

@@ -31,10 +31,12 @@ class FrameBudget:
     Attributes:
         detect_every: frames from one detection to the next.
         max_crops: faces that are read in the frame, those read longest ago first; None for all.
+        reread_s: a face is not read again before so long.
     """
 
     detect_every: int
     max_crops: int | None
+    reread_s: float = 0.0
 
 
 @dataclass
@@ -49,6 +51,10 @@ class SteadyScheduler:
 
     def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
         """Take note of what a frame took."""
+
+
+_REREAD_S = 0.06
+"""Live, a face is read at most about fifteen times a second: expressions last longer, and boxes move on anyway."""
 
 
 @dataclass
@@ -73,7 +79,7 @@ class LiveScheduler:
         # Detection gets at most four tenths: boxes move on by themselves for a moment, labels do not.
         detect_every = min(most, max(1, -int(-self._detect_s // (0.4 * budget_s))))
         left_s = budget_s - self._detect_s / detect_every - self._other_s
-        return FrameBudget(detect_every, max(1, min(n_faces, int(left_s / self._crop_s))))
+        return FrameBudget(detect_every, max(1, min(n_faces, int(left_s / self._crop_s))), _REREAD_S)
 
     def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
         """Take note of what a frame took; ``detect_s`` None if nothing was detected in it."""
@@ -194,7 +200,7 @@ class Engine:
         before = dict(self.seconds)
         effort = self.pace.effort(len(self._readings))
         faces, detected = self._locate(rgb, timestamp_s, effort)
-        due = self._due(faces, effort)
+        due = self._due(faces, effort, timestamp_s)
         if len(due):
             self._read(rgb, faces[due], timestamp_s)
         result = self._result(faces, timestamp_s)
@@ -270,12 +276,13 @@ class Engine:
         assert describe is not None
         return lambda positions: describe(rgb, found[positions])
 
-    def _due(self, faces: Faces, effort: FrameBudget) -> np.ndarray:
-        """Positions of the faces to read now: those that waited longest, if not all."""
-        if effort.max_crops is None or len(faces) <= effort.max_crops:
-            return np.arange(len(faces))
-        waited = [self._readings[i].read_s if i in self._readings else -np.inf for i in _ids(faces)]
-        return np.sort(np.argsort(waited, kind="stable")[: effort.max_crops])
+    def _due(self, faces: Faces, effort: FrameBudget, timestamp_s: float) -> np.ndarray:
+        """Positions of the faces to read now: those that waited long enough, and longest, if not all."""
+        read_s = np.array([self._readings[i].read_s if i in self._readings else -np.inf for i in _ids(faces)])
+        due = np.flatnonzero(timestamp_s - read_s >= effort.reread_s)
+        if effort.max_crops is None or len(due) <= effort.max_crops:
+            return due
+        return np.sort(due[np.argsort(read_s[due], kind="stable")[: effort.max_crops]])
 
     def _read(self, rgb: np.ndarray, faces: Faces, timestamp_s: float) -> None:
         with self._timed("crop"):

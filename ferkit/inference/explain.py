@@ -1,7 +1,7 @@
 """Explain a prediction: occlusion and Grad-CAM maps."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -10,6 +10,7 @@ from ferkit.core.errors import DataError, ModelError
 from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier, check_crops
+from ferkit.embedder.engines import Session, open_session
 from ferkit.faces.drawing import TextPainter, label_colors
 
 if TYPE_CHECKING:
@@ -103,12 +104,8 @@ def run_part(part: "onnx.ModelProto", inputs: dict[str, np.ndarray]) -> np.ndarr
     return _session(part).run(None, inputs)[0]
 
 
-def _session(part: "onnx.ModelProto") -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
+def _session(part: "onnx.ModelProto") -> Session:
+    return open_session(part.SerializeToString(), "a part of the network", error=ModelError)
 
 
 def _log_probability(values: np.ndarray, target: int) -> float:

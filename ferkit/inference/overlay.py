@@ -31,6 +31,9 @@ HELP = {
 
 HISTORY_S = 20.0
 _PEOPLE_IN_HISTORY = 3
+_STRIP_S = 0.1
+"""The strip is drawn again after so long: that is the width of a few pixels."""
+
 _DARK: RGB = (18, 20, 24)
 _PALE: RGB = (236, 238, 240)
 
@@ -109,6 +112,7 @@ class Overlay:
         self._history = History()
         self._painters: dict[int, TextPainter] = {}
         self._corner: tuple[bool, bool] | None = None
+        self._strip: tuple[object, float, list[np.ndarray]] = None, 0.0, []
         self.hint: str | None = None
         self.language = "en"
         self.set_language(language)
@@ -222,7 +226,7 @@ class Overlay:
             corners.insert(0, self._corner)
         for right, low in corners:
             left, top = (width - w if right else 0), (height - h - header if low else header + 2)
-            spot = np.array([left, top, left + w, top + h], np.float32)
+            spot = np.array([[left, top, left + w, top + h]], np.float32)
             if not shared_area(spot, result.faces.xyxy).any():
                 self._corner = right, low
                 return left, top
@@ -234,16 +238,20 @@ class Overlay:
         """A coloured line for each of the largest faces: what was shown in the last seconds, now at the right."""
         if result.faces.track_id is None:
             return
-        ids = [int(result.faces.track_id[i]) for i in order[:_PEOPLE_IN_HISTORY]]
+        ids = tuple(int(result.faces.track_id[i]) for i in order[:_PEOPLE_IN_HISTORY])
         row = max(6, painter.height // 2)
         width = rgb.shape[1]
-        for line, track in enumerate(ids):
-            top = rgb.shape[0] - (line + 1) * (row + 1)
+        key, drawn_s, lines = self._strip
+        if key != (ids, width) or not 0 <= result.timestamp_s - drawn_s < _STRIP_S:
+            colors = np.array([*self._colors, UNSURE_COLOR, _DARK], np.uint8)  # -2 is absent, -1 unsure
+            labels = [self._history.columns(track, width) for track in ids]
+            lines = [colors[np.where(one == -2, -1, np.where(one == -1, -2, one))] for one in labels]
+            self._strip = (ids, width), result.timestamp_s, lines
+        for number, line in enumerate(lines):
+            top = rgb.shape[0] - (number + 1) * (row + 1)
             if top < 0:
                 return
-            labels = self._history.columns(track, width)
-            colors = np.array([*self._colors, UNSURE_COLOR, _DARK], np.uint8)  # -2 is absent, -1 unsure
-            rgb[top : top + row] = colors[np.where(labels == -2, -1, np.where(labels == -1, -2, labels))]
+            rgb[top : top + row] = line
 
     def _header(self, rgb: np.ndarray, status: Status, painter: TextPainter) -> tuple[int, int, int, int]:
         """The line at the top right: model and frame rate. What it covers."""

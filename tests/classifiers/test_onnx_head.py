@@ -60,5 +60,5 @@ def test_a_graph_that_differs_is_not_kept(problem: Problem) -> None:
 
 
 def test_a_foreign_graph_is_refused() -> None:
-    with pytest.raises(ModelError, match="not a graph that ferkit wrote"):
+    with pytest.raises(ModelError, match="the head cannot be loaded"):
         OnnxHead(b"no graph at all")

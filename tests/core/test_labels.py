@@ -11,12 +11,12 @@ def test_a_known_set_is_recognised_by_its_classes_in_any_language(name: str):
     for language in ("en", "ko"):
         words = labels.display(language)
         assert len(set(words)) == len(labels)
-        assert set(LabelSet.of(words).display("en")) == set(labels.display("en"))
-        assert LabelSet.of(words).name in known_label_sets()
+        assert set(LabelSet.from_names(words).display("en")) == set(labels.display("en"))
+        assert LabelSet.from_names(words).name in known_label_sets()
 
 
 def test_korean_folder_names_are_the_classes_of_ai_hub():
-    labels = LabelSet.of(["기쁨", "당황", "분노", "불안", "상처", "슬픔", "중립"])
+    labels = LabelSet.from_names(["기쁨", "당황", "분노", "불안", "상처", "슬픔", "중립"])
     assert labels.name == "aihub7"
     assert labels.names[0] == "기쁨"
     assert labels.display("en")[:3] == ("happy", "embarrassed", "angry")
@@ -28,7 +28,7 @@ def test_spellings_of_one_word_mean_the_same():
 
 
 def test_unknown_classes_are_a_custom_set_shown_as_they_are():
-    labels = LabelSet.of(["cats", "dogs"])
+    labels = LabelSet.from_names(["cats", "dogs"])
     assert labels.name == "custom"
     assert labels.display("ko") == ("cats", "dogs")
 
@@ -45,7 +45,7 @@ def test_an_unknown_set_is_refused_with_those_that_are_known():
 
 
 def test_seven_korean_classes_merge_into_five_and_four():
-    seven = LabelSet.of(["기쁨", "당황", "분노", "불안", "상처", "슬픔", "중립"])
+    seven = LabelSet.from_names(["기쁨", "당황", "분노", "불안", "상처", "슬픔", "중립"])
     five = seven.map_to(LabelSet.named("aihub5"))
     assert five.labels(["당황", "불안", "상처", "기쁨"]) == ["uneasy", "uneasy", "sad", "happy"]
     four = seven.map_to(LabelSet.named("aihub4"))
@@ -57,7 +57,7 @@ def test_seven_korean_classes_merge_into_five_and_four():
 
 
 def test_a_target_spelled_in_korean_is_mapped_to_in_korean():
-    seven, five = LabelSet.named("aihub7"), LabelSet.of(LabelSet.named("aihub5").display("ko"))
+    seven, five = LabelSet.named("aihub7"), LabelSet.from_names(LabelSet.named("aihub5").display("ko"))
     assert five.name == "aihub5"
     assert seven.map_to(five).labels(["anxious", "hurt"]) == ["당황·불안", "슬픔"]
 

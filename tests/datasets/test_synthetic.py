@@ -3,13 +3,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from skimage.feature import hog
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.synthetic import EXPRESSIONS, Identity, render_face, write_dataset
+from ferkit.embedder.embedders import open_embedder
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -24,8 +24,8 @@ def persons(folder: Path) -> set[str]:
 
 def hog_features(split: Path) -> tuple[np.ndarray, np.ndarray]:
     paths = sorted(split.rglob("*.png"))
-    gray = [cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (64, 64)) for path in paths]
-    return np.array([hog(image) for image in gray]), np.array([path.parent.name for path in paths])
+    crops = np.stack([cv2.resize(cv2.imread(str(path))[..., ::-1], (64, 64)) for path in paths])
+    return open_embedder("raw").embed(crops), np.array([path.parent.name for path in paths])
 
 
 def mean_face(identity: Identity, expression: str, intensity: float) -> np.ndarray:

@@ -47,8 +47,8 @@ def test_it_runs_and_shows_its_plots(executed: Any) -> None:
     ]
     assert len(plots) == 3
     assert "196 images of 20 persons" in printed(executed, "write_dataset")
-    for name in ("shipped", "logistic@ferkit", "mlp@ferkit"):
-        assert name in printed(executed, "table(")
+    for name in ("ferkit", "logistic@ferkit", "mlp@ferkit"):
+        assert name in printed(executed, "95 % interval")
     assert "corrected for" in printed(executed, "pair.sentence")
 
 

@@ -67,7 +67,7 @@ def made_up(
     leak = {"train": paths[-1], "test": paths[0], "kind": "near", "score": 0.9}
     return Comparison(
         name="faces",
-        labels=LabelSet.of(names),
+        labels=LabelSet.from_names(names),
         y=np.array(names, object)[column],
         paths=np.array(paths, object),
         groups=np.array([f"p{i // 4}" if persons else None for i in rows], object),

@@ -1,5 +1,7 @@
 """Prediction sets hold the truth as often as promised, whatever the probabilities."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,18 @@ def test_classes_without_images_are_nan_and_null() -> None:
     result = judge_conformal(truth, proba)[0]
     assert np.isnan(result.per_class[3])
     assert result.to_dict()["per_class"][3] is None
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_the_sets_are_those_of_mapie(case: int) -> None:
+    k, n = 3 + case, 40 + 60 * case
+    truth, proba = drawn(n, k, case)
+    new = drawn(60, k, 100 + case)[1]
+    if case % 2:  # ties
+        proba, new = np.round(proba, 1) + 1e-3, np.round(new, 1) + 1e-3
+    # Made by MAPIE 1.6.0, SplitConformalClassifier(prefit=True), include_last_label="randomized" for aps.
+    with np.load(Path(__file__).with_name("sets_of_mapie.npz")) as file:
+        lac, aps = (np.unpackbits(file[f"{m}{case}"])[: 60 * k * 2].reshape(60, k, 2) for m in ("lac", "aps"))
+    assert np.array_equal(prediction_sets(truth, proba, new, method="lac"), lac)
+    ours = prediction_sets(truth, proba, new, method="aps")  # draws other random numbers
+    assert ours.sum(axis=1).mean(axis=0) == pytest.approx(aps.sum(axis=1).mean(axis=0), abs=0.6)

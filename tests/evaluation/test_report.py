@@ -40,7 +40,7 @@ def evaluation(names: tuple[str, ...], unknown: int = 0, n: int = 300) -> Evalua
     proba = 0.7 * rng.dirichlet(np.ones(len(names)), n) + 0.3 * np.eye(len(names))[truth]
     y = np.array(names, dtype=object)[truth]
     y[:unknown] = "contempt"
-    return evaluate(y, proba, LabelSet.of(names))
+    return evaluate(y, proba, LabelSet.from_names(names))
 
 
 KOREAN = evaluation(LabelSet.named("fer2013").names)

@@ -108,6 +108,6 @@ def test_labels_never_lie_over_each_other(boxes: list[tuple[int, int, int, int]]
     )
     everything = np.array([*written, bars])
     for i, label in enumerate(everything):
-        assert not shared_area(label, np.delete(everything, i, axis=0)).any()
+        assert not shared_area(label[None], np.delete(everything, i, axis=0)).any()
     assert (everything >= 0).all()
     assert (everything <= (640, 360, 640, 360)).all()

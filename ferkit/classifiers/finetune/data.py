@@ -54,7 +54,7 @@ def divide(dataset: Dataset, options: RunOptions) -> TrainVal:
             f"expected a part train/ in {dataset.root}, found only {', '.join(map(str, by_split))}"
         )
     validation = by_split.get(options.validate_on, [])
-    labels = options.labels or LabelSet.of(sorted({str(sample.label) for sample in train}))
+    labels = options.labels or LabelSet.from_names(sorted({str(sample.label) for sample in train}))
     counts = {name: sum(sample.label == name for sample in train) for name in labels.names}
     if len(labels) < 2:
         raise DataError(f"expected at least two classes to tell apart, found only {labels.names[0]!r}")

@@ -15,6 +15,7 @@ from ferkit.classifiers.model import read_model
 from ferkit.core.errors import DependencyError, ModelError
 from ferkit.core.files import write_atomically
 from ferkit.datasets.dataset import Dataset
+from ferkit.embedder.engines import open_session
 from ferkit.faces.cropping import cropping_as_trained
 from ferkit.faces.reading import some_crops
 
@@ -130,10 +131,8 @@ def to_onnx(network: keras.Model) -> bytes:
             ) from None
 
     def run(path: Path, images: np.ndarray) -> np.ndarray:
-        import onnxruntime as ort
-
-        session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-        return session.run(None, {session.get_inputs()[0].name: images})[0]
+        session = open_session(path.read_bytes(), path.name, error=ModelError)
+        return session.run(None, {session.inputs[0].name: images})[0]
 
     return _exported(network, "network.onnx", write, run)
 

@@ -1,4 +1,4 @@
-"""A trained network as a classifier: ONNX Runtime alone, whatever trained it."""
+"""A trained network as a classifier: an ONNX file, whatever trained it."""
 
 import dataclasses
 from pathlib import Path
@@ -10,6 +10,7 @@ from ferkit.classifiers.model import Model, ModelRecord, write_model
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import check_crops
+from ferkit.embedder.engines import open_session, requested_engines
 
 NETWORK_ONNX = "network.onnx"
 NETWORK_KERAS = "network.keras"
@@ -40,12 +41,14 @@ class NetworkClassifier:
         self.labels = labels
         self.flip = flip
         self.resize = "stretch"  # how other sizes become the input size, as in training
-        self._session = _open_session(onnx, threads)
-        shape = self._session.get_inputs()[0].shape
-        outputs = {output.name: output for output in self._session.get_outputs()}
-        output = outputs.get(PROBABILITIES, self._session.get_outputs()[0])
+        self._session = open_session(
+            onnx, "the network", requested_engines(), threads=threads, error=ModelError
+        )
+        self._input, shape = self._session.inputs[0].name, self._session.inputs[0].shape
+        outputs = {output.name: output for output in self._session.outputs}
+        output = outputs.get(PROBABILITIES, self._session.outputs[0])
         self._output, columns = output.name, output.shape[-1]
-        if len(shape) != 4 or shape[3] != 3 or not all(isinstance(side, int) for side in shape[1:3]):
+        if len(shape) != 4 or shape[3] != 3 or shape[1] is None or shape[2] is None:
             raise ModelError(f"expected a network that takes (n, H, W, 3), found {shape}; export it again")
         if columns != len(labels) and not (columns == 1 and len(labels) == 2):
             raise ModelError(f"expected a network of {len(labels)} classes, found one of {columns}")
@@ -71,7 +74,7 @@ class NetworkClassifier:
         return proba
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
-        found = self._session.run([self._output], {self._session.get_inputs()[0].name: batch})[0]
+        found = self._session.run([self._output], {self._input: batch})[0]
         return np.concatenate([1 - found, found], axis=1) if found.shape[1] == 1 else found
 
 
@@ -120,19 +123,6 @@ def load_network_classifier(
         flip=bool(model.record.parts.get("flip", False)),
         threads=threads,
     )
-
-
-def _open_session(onnx: bytes, threads: int | None) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-        raise ModelError(f"the network cannot be opened: {str(error)[:200]}") from None
 
 
 def _rebuilt(onnx: bytes, labels: LabelSet, flip: bool) -> NetworkClassifier:

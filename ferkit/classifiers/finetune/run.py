@@ -70,7 +70,7 @@ def finetune(
             "votes": _sha256(options.votes),
             "teacher": _sha256(options.teacher / "model.json" if options.teacher else None),
         }
-        targets = _targets(train, parts, recipe, options, cropper)
+        targets = _targets(train, parts, recipe, options)
         record = ModelRecord(
             kind="network",
             labels=parts.labels.names,
@@ -192,9 +192,7 @@ def _pixels(
     return pixels
 
 
-def _targets(
-    train: Pixels, parts: TrainVal, recipe: RecipeSettings, options: RunOptions, cropper: FaceCropper
-) -> np.ndarray:
+def _targets(train: Pixels, parts: TrainVal, recipe: RecipeSettings, options: RunOptions) -> np.ndarray:
     from ferkit.classifiers.finetune.data import read_votes, teacher_opinion, training_targets
 
     soft = read_votes(options.votes, train.paths, parts.labels) if options.votes else None

@@ -44,6 +44,7 @@ from ferkit.classifiers.finetune.recipe import (
 from ferkit.core.console import Progress, progress
 from ferkit.core.errors import SettingsMismatchError, TrainingError
 from ferkit.core.files import differing_keys, write_atomically
+from ferkit.core.fonts import can_plot
 
 CHECKPOINT = "checkpoint.npz"
 BEST = "best.npz"
@@ -366,7 +367,8 @@ class EpochEnd(RunCallback):
             self.model.stop_training = True
         if run.history:
             write_csv(run.folder / "history.csv", run.history)
-            plot_curves(run.folder / "curves.png", run.history, run.recipe.monitor)
+            if can_plot("curves.png is"):
+                plot_curves(run.folder / "curves.png", run.history, run.recipe.monitor)
 
 
 def predict_log_probabilities(core: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from ferkit.core.console import table, width
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically, write_json
+from ferkit.core.fonts import can_plot
 from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Comparison
 from ferkit.evaluation.metrics import Evaluation, Figure
@@ -381,7 +382,7 @@ def format_report(evaluation: Evaluation, language: str = "en") -> str:
 
 
 def write_report(evaluation: Evaluation, folder: Path, language: str = "en") -> list[Path]:
-    """Write ``report.txt``, ``metrics.json`` and the plots into ``folder``, over those of an earlier report.
+    """Write ``report.txt``, ``metrics.json`` and, with Matplotlib, the plots into ``folder``, over earlier ones.
 
     Plots show English names where no font on this machine has those of ``language``.
 
@@ -391,13 +392,15 @@ def write_report(evaluation: Evaluation, folder: Path, language: str = "en") -> 
     Raises:
         FerkitError: the folder cannot be written.
     """
-    from ferkit.evaluation import plots
-
     _make(folder)
     text = format_report(evaluation, language) + "\n"
     files = {name: folder / name for name in ("report.txt", "metrics.json")}
     write_atomically(files["report.txt"], lambda file: file.write(text.encode()))
     write_json(files["metrics.json"], evaluation.to_dict())
+    if not can_plot("the PNG plots are"):
+        return list(files.values())
+    from ferkit.evaluation import plots
+
     figures = {
         "confusion.png": plots.plot_confusion(evaluation, language),
         "classes.png": plots.plot_classes(evaluation, language),

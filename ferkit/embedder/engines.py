@@ -1,0 +1,382 @@
+"""What runs ONNX networks: engines, precisions, and the one place that opens sessions.
+
+An :class:`Engine` is ONNX Runtime on the processor (the default, which every result of 0.1 was made with), ONNX
+Runtime on an accelerator, or OpenVINO. :func:`open_session` opens a network with it; everything in ferkit that runs
+a network goes through there. What a user asked for on the command line holds for the whole process, see
+:func:`requested_engine`.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import json
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ferkit.core.console import n_cores
+from ferkit.core.errors import DependencyError, FerkitError, WeightsError
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+"""The accelerators, by what ONNX Runtime calls them."""
+
+DEVICES = ("auto", "cpu", *PROVIDERS, "openvino")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+LEAST_COSINE = 0.999
+"""Between embeddings of float32 and of another floating-point precision; less is refused."""
+
+_OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
+_REMEDIES = {
+    "cuda": "pip uninstall onnxruntime, then pip install onnxruntime-gpu",
+    "tensorrt": "pip uninstall onnxruntime, then pip install onnxruntime-gpu, and install TensorRT",
+    "coreml": "macOS only: pip install --force-reinstall onnxruntime",
+    "directml": "Windows only: pip uninstall onnxruntime, then pip install onnxruntime-directml",
+    "openvino": "pip install 'ferkit[openvino]'",
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs a network.
+
+    Attributes:
+        name: ``onnxruntime`` is the processor, ``openvino``, or a key of :data:`PROVIDERS`.
+        precision: ``float32``, ``bfloat16``, ``float16``, or ``int8`` for a network that is quantised.
+        index: which of several accelerators.
+    """
+
+    name: str = "onnxruntime"
+    precision: str = "float32"
+    index: int = 0
+
+    def __str__(self) -> str:
+        number = f":{self.index}" if self.index else ""
+        names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+        return f"{names.get(self.name, f'ONNX Runtime on {self.name}')}{number}, {self.precision}"
+
+
+CPU = Engine()
+"""ONNX Runtime on the processor in float32: exact, and everywhere."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a network; a size that is free is None."""
+
+    name: str
+    shape: tuple[int | None, ...]
+
+
+class Session(Protocol):
+    """An open network. May be used from many threads at once.
+
+    Attributes:
+        engine: what really runs it.
+        inputs, outputs: its tensors.
+    """
+
+    engine: Engine
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The named outputs, all if None, of the inputs ``feeds`` by their names."""
+        ...
+
+
+def available_devices() -> list[str]:
+    """The devices that the installed packages offer, best first; whether one runs a network shows when it is opened."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    found = [device for device, provider in PROVIDERS.items() if provider in providers]
+    if importlib.util.find_spec("openvino") is not None or _OPENVINO_PROVIDER in providers:
+        found.append("openvino")
+    return [*found, "cpu"]
+
+
+def resolve_engines(device: str = "auto", precision: str = "float32", *, many: bool = False) -> list[Engine]:
+    """The engines to try for what a user asked for, the best first.
+
+    Args:
+        device: of :data:`DEVICES`, ``cuda:1`` for the second; ``auto`` takes an accelerator where there is one.
+        precision: of :data:`PRECISIONS`; ``auto`` takes bfloat16 where the processor has it, float16 on accelerators.
+        many: whether so much is run that ``auto`` should take OpenVINO too, which needs longer to start.
+
+    Raises:
+        DependencyError: a device that the installed packages do not offer, or that cannot run in this precision.
+    """
+    name, _, number = device.partition(":")
+    if name not in DEVICES or (number and not number.isdigit()):
+        raise DependencyError(
+            f"expected a device of {', '.join(DEVICES)} (cuda:1 the second), found {device}"
+        )
+    here = available_devices()
+    if name != "auto":
+        if name not in here:
+            raise DependencyError(
+                f"device {name} is not offered here, only {', '.join(here)}; {_REMEDIES.get(name, '')}"
+            )
+        here = [name]
+    elif not many and precision not in ("auto", "bfloat16"):
+        here = [device for device in here if device != "openvino"]
+    engines = []
+    for one in here:
+        engine = Engine("onnxruntime" if one == "cpu" else one, index=int(number or 0))
+        fitting = [p for p in precisions_of(engine) if precision in ("auto", p)]
+        engines += [replace(engine, precision=fitting[0])] if fitting else []
+    if not engines:
+        raise DependencyError(
+            f"{precision} cannot be run by {', '.join(here)} here; {_precision_remedy(precision)}"
+        )
+    return engines
+
+
+def resolve_stored(made_by: Engine, device: str | None, precision: str | None) -> list[Engine] | None:
+    """What to go on with where ``made_by`` has made embeddings already; None where the user wants another.
+
+    Raises:
+        DependencyError: it is not here.
+    """
+    own = _device(made_by)
+    wanted = (device or "auto").partition(":")[0], precision or "auto"
+    if wanted[0] not in ("auto", own) or wanted[1] not in ("auto", made_by.precision):
+        return None
+    return resolve_engines(own if device in (None, "auto") else device, made_by.precision)
+
+
+def precisions_of(engine: Engine) -> tuple[str, ...]:
+    """The precisions that an engine runs here, the fastest that costs next to nothing first."""
+    if engine.name == "openvino":
+        fast = ("bfloat16",) if has_bfloat16() else ()
+        return (*fast, "float32", "int8")
+    return ("float32", "int8") if engine.name == "onnxruntime" else ("float16", "float32")
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16, as far as OpenVINO or the system says."""
+    if importlib.util.find_spec("openvino") is not None:
+        return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+_requested: tuple[str, str | None] = ("auto", None)
+
+
+@contextlib.contextmanager
+def requested_engine(device: str = "auto", precision: str | None = None) -> Iterator[None]:
+    """Let networks be run so in the whole process, where nothing else is said.
+
+    Raises:
+        DependencyError: see :func:`resolve_engines`.
+    """
+    global _requested
+    resolve_engines(device, precision or "float32")
+    before, _requested = _requested, (device, precision)
+    try:
+        yield
+    finally:
+        _requested = before
+
+
+def requested_engines(own: Engine | None = None) -> list[Engine]:
+    """What :func:`requested_engine` asks for now, the best first; ``own`` where it asks for nothing."""
+    device, precision = _requested
+    if own is not None and _requested == ("auto", None):
+        return [own]
+    return resolve_engines(device, precision or "float32")
+
+
+def open_session(
+    model: Path | bytes,
+    name: str,
+    engines: Engine | Sequence[Engine] = CPU,
+    *,
+    threads: int | None = None,
+    error: type[FerkitError] = WeightsError,
+) -> Session:
+    """Open a network with the first of some engines that runs it.
+
+    Args:
+        model: a file, or its content.
+        name: what messages call it.
+        engines: to try; that one is passed over is said in one sentence.
+        threads: how many work within one run; None takes every core.
+        error: what to raise for a network that is not usable.
+
+    Raises:
+        FerkitError: of the type ``error``: none of the engines can run it.
+    """
+    engines = [engines] if isinstance(engines, Engine) else list(engines)
+    for engine, following in zip(engines, [*engines[1:], None], strict=True):
+        try:
+            session = _open(model, engine, threads)
+            if (
+                engine.name != "onnxruntime"
+            ):  # a network may open and still have an operator that does not run
+                session.run(None, {t.name: np.zeros(_trial_shape(t), np.float32) for t in session.inputs})
+            return session
+        except (
+            Exception
+        ) as problem:  # engines raise families of their own for unsupported and damaged networks
+            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:300]
+            if following is None:
+                by = "" if engine == CPU else f" by {engine}"
+                raise error(f"expected an ONNX network, but {name} cannot be loaded{by}: {reason}") from None
+            logger.info("%s is run by %s: %s cannot (%s)", name, following, engine, reason)
+    raise ValueError("expected at least one engine")
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of each row of ``a`` (n, …) with that of ``b``; 1 where both are zero."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (a, b))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    same = np.all(a == b, axis=1)
+    return np.where(same, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, np.inf))
+
+
+def _open(model: Path | bytes, engine: Engine, threads: int | None) -> Session:
+    if engine.name == "openvino" and importlib.util.find_spec("openvino") is not None:
+        return _OpenVinoSession(model, engine, threads)
+    if _device(engine) not in available_devices():
+        raise RuntimeError(f"not installed here, {_REMEDIES[engine.name]}")
+    if engine.precision == "float16":
+        model = _float16(model)
+    return _OnnxRuntimeSession(model, engine, threads)
+
+
+class _OnnxRuntimeSession:
+    def __init__(self, model: Path | bytes, engine: Engine, threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what matters is raised
+        options.intra_op_num_threads = threads or _allowed_threads()
+        # Threads that wait must not burn the time of those that read and crop the next batch.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        onnxruntime.set_default_logger_severity(4)
+        providers, wanted = self._providers(engine)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a provider that does not start: raised below
+            self._session = onnxruntime.InferenceSession(
+                str(model) if isinstance(model, Path) else model, options, providers, enable_fallback=0
+            )
+        if wanted not in self._session.get_providers():  # a library of the accelerator is missing
+            raise RuntimeError(f"{wanted} does not start")
+        self.engine = engine
+        self.inputs = tuple(_tensor(t.name, t.shape) for t in self._session.get_inputs())
+        self.outputs = tuple(_tensor(t.name, t.shape) for t in self._session.get_outputs())
+
+    @staticmethod
+    def _providers(engine: Engine) -> tuple[list[Any], str]:
+        cpu = "CPUExecutionProvider"
+        if engine.name == "onnxruntime":
+            return [cpu], cpu
+        if engine.name != "openvino":
+            options = {} if engine.name == "coreml" else {"device_id": str(engine.index)}
+            return [(PROVIDERS[engine.name], options), cpu], PROVIDERS[engine.name]
+        config = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": _hint(engine)}})
+        options = {"device_type": "CPU", "load_config": config}
+        return [(_OPENVINO_PROVIDER, options), cpu], _OPENVINO_PROVIDER
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        found: list[np.ndarray] = self._session.run(None if outputs is None else list(outputs), dict(feeds))
+        return found
+
+
+class _OpenVinoSession:
+    def __init__(self, model: Path | bytes, engine: Engine, threads: int | None) -> None:
+        core = _openvino_core()
+        network = core.read_model(model)
+        settings = {
+            "INFERENCE_PRECISION_HINT": _hint(engine),
+            "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch
+            "INFERENCE_NUM_THREADS": threads or _allowed_threads(),
+        }
+        self._network = core.compile_model(network, "CPU", settings)
+        self._local = threading.local()
+        self.engine = engine
+        self.inputs, self.outputs = (
+            tuple(_tensor(t.get_any_name(), _partial(t)) for t in tensors)
+            for tensors in (self._network.inputs, self._network.outputs)
+        )
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if not hasattr(self._local, "request"):  # one a thread: a request runs one batch at a time
+            self._local.request = self._network.create_infer_request()
+        results = self._local.request.infer(dict(feeds), share_inputs=True)
+        found = {tensor.get_any_name(): values for tensor, values in results.items()}
+        return [found[name] for name in outputs or [t.name for t in self.outputs]]
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def _allowed_threads() -> int:
+    """0, which lets an engine choose, unless this process may use a part of the machine only."""
+    return 0 if n_cores() >= (os.cpu_count() or 1) else n_cores()
+
+
+def _device(engine: Engine) -> str:
+    return "cpu" if engine.name == "onnxruntime" else engine.name
+
+
+def _hint(engine: Engine) -> str:
+    # int8 stands in the graph itself; what is left of it is float32.
+    return {"bfloat16": "bf16", "float16": "f16"}.get(engine.precision, "f32")
+
+
+def _partial(tensor: Any) -> list[int | None]:
+    return [side.get_length() if side.is_static else None for side in tensor.get_partial_shape()]
+
+
+def _tensor(name: str, shape: Sequence[Any]) -> Tensor:
+    return Tensor(name, tuple(side if isinstance(side, int) and side > 0 else None for side in shape))
+
+
+def _trial_shape(tensor: Tensor) -> list[int]:
+    first, *sides = tensor.shape
+    return [first or 1, *(side or 64 for side in sides)]
+
+
+def _float16(model: Path | bytes) -> bytes:
+    """The network with weights and sums in float16, inputs and outputs in float32."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    graph = onnx.load(model) if isinstance(model, Path) else onnx.load_from_string(model)
+    content: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
+    return content
+
+
+def _precision_remedy(precision: str) -> str:
+    if precision == "bfloat16":
+        return (
+            "it needs OpenVINO (pip install 'ferkit[openvino]') and a processor with AVX512-BF16 or AMX; "
+            "take float32 or int8"
+        )
+    if precision == "float16":
+        return "it is for accelerators; take float32 or bfloat16"
+    return "take another --device"

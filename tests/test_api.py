@@ -1,0 +1,233 @@
+"""The public API: what a newcomer types, on real files, and what is said when it is wrong."""
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ferkit
+from ferkit.datasets.synthetic import write_dataset
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faces")
+    write_dataset(folder, n_per_class=6, n_persons=8)
+    return folder
+
+
+def test_exactly_these_names_are_public():
+    assert set(ferkit.__all__) - {"__version__"} == {
+        "predict", "load_model", "Model", "load_dataset", "Dataset", "load_embedder", "embed", "EmbeddingStore",
+        "fit", "finetune", "evaluate", "compare", "ExpressionStream", "LabelSet", "FerkitError",
+    }  # fmt: skip
+    assert all(getattr(ferkit, name) is not None for name in ferkit.__all__)
+
+
+def test_type_checkers_see_the_same_names():
+    import ast
+
+    tree = ast.parse(Path(ferkit.__file__).read_text(encoding="utf-8"))
+    seen = {
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If)
+        for inner in node.body
+        if isinstance(inner, ast.ImportFrom)
+        for alias in inner.names
+    }
+    assert seen == set(ferkit.__all__) - {"__version__"}
+
+
+@pytest.mark.slow
+def test_mypy_finds_wrong_calls(tmp_path: Path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        'import ferkit\nferkit.load_dataset(42, nonsense=True)\nferkit.predict("a.jpg")[0].faces\n'
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--ignore-missing-imports",
+        "--follow-imports=silent",
+        str(program),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(ferkit.__file__).parents[1]
+    )
+    assert "program.py:2" in done.stdout, done.stdout + done.stderr
+    assert "program.py:3" not in done.stdout
+    assert "nonsense" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["Sample", "load_classifier", "open_embedder"])
+def test_names_of_0_1_still_work_and_say_what_to_use(name: str):
+    with pytest.warns(DeprecationWarning, match=r"goes with version 0\.3"):
+        assert getattr(ferkit, name) is not None
+
+
+def test_images_in_every_form_give_the_same_faces(faces: Path):
+    path = sorted(faces.rglob("*.png"))[0]
+    rgb = np.asarray(Image.open(path).convert("RGB"))
+    forms = [
+        path,
+        str(path),
+        rgb,
+        Image.open(path),
+        [path],
+        rgb[None],
+        str(path.parent / (path.name[:-1] + "?")),
+    ]
+    found = [ferkit.predict(form, detector="none")[0].faces[0] for form in forms]
+    assert all(face == found[0] for face in found)
+    assert sum(found[0].probabilities.values()) == pytest.approx(1, abs=1e-3)
+    assert found[0].confidence == max(found[0].probabilities.values())
+    assert (
+        ferkit.LabelSet.from_names(list(found[0].probabilities)).names
+        == ferkit.load_model("ferkit").labels.names
+    )
+
+
+def test_folders_give_a_row_for_each_face(faces: Path, tmp_path: Path):
+    found = ferkit.predict(faces, detector="none")
+    assert len(found) == len(list(faces.rglob("*.png")))
+    table = found.to_pandas()
+    assert list(table.columns[:8]) == [
+        "path",
+        "face",
+        "left",
+        "top",
+        "right",
+        "bottom",
+        "label",
+        "confidence",
+    ]
+    assert len(table) == len(found)
+    assert np.allclose(table.filter(like="p_").sum(axis=1), 1, atol=1e-3)
+    json.dumps(found.to_dict())
+    first = found[0]
+    assert first.plot().dtype == np.uint8
+    assert Image.open(first.save(tmp_path / "out.png")).size[0] >= 64
+    (like,) = first.deepface_format()
+    assert like["dominant_emotion"] == first.faces[0].label
+    assert sum(like["emotion"].values()) == pytest.approx(100, abs=0.1)
+
+
+def test_what_cannot_be_read_has_a_reason(tmp_path: Path):
+    (tmp_path / "notes.jpg").write_text("no image")
+    lost, broken = ferkit.predict([tmp_path / "lost.jpg", tmp_path / "notes.jpg"])
+    assert lost.error
+    assert broken.error
+    assert lost.faces == broken.faces == ()
+    with pytest.raises(ferkit.FerkitError, match="lost"):
+        lost.plot()
+
+
+@pytest.mark.parametrize(
+    "given", [42, None, [3.5], np.zeros((4, 4)), np.zeros((4, 4, 3)), b"bytes", [], {"a": 1}]
+)
+def test_other_things_are_refused_in_one_sentence(given: object):
+    with pytest.raises(ferkit.FerkitError, match="expected") as error:
+        ferkit.predict(given)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_types_get_one_sentence(tmp_path: Path):
+    for call in (
+        lambda: ferkit.load_dataset(42),
+        lambda: ferkit.load_model(42),
+        lambda: ferkit.fit(42),
+        lambda: ferkit.embed(42),
+        lambda: ferkit.evaluate(42, tmp_path),
+        lambda: ferkit.compare(42),
+        lambda: ferkit.predict(np.zeros((9, 9, 3), np.uint8), model=42),
+    ):
+        with pytest.raises(ferkit.FerkitError, match="found int"):
+            call()
+
+
+def test_addresses_are_fetched_only_from_where_they_may(faces: Path):
+    path = sorted(faces.rglob("*.png"))[0]
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(path.parent))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/{path.name}"
+        (refused,) = ferkit.predict(address, detector="none")
+        assert "public" in refused.error or "private" in refused.error
+        (found,) = ferkit.predict(address, detector="none", private_hosts=True)
+        assert found.faces == ferkit.predict(path, detector="none")[0].faces
+        (lost,) = ferkit.predict(address + "x", detector="none", private_hosts=True)
+        assert lost.error
+    finally:
+        server.shutdown()
+
+
+def test_from_images_to_a_model_and_back(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    data = ferkit.load_dataset(faces, person_pattern=r"^(p\d+)_")
+    store = ferkit.embed(data, "raw", detector="none")
+    again = ferkit.embed(data, "raw", detector="none")
+    assert again.folder == store.folder
+    model = ferkit.fit(store, head="logistic", C=0.01)
+    assert model.report["n"] > 0
+    saved = model.save(tmp_path / "models" / "logistic")
+    opened = ferkit.load_model("logistic")
+    crops = np.stack([data.read(sample) for sample in data.samples[:3]])
+    assert np.allclose(opened.predict_proba(crops), model.predict_proba(crops))
+    assert [len(image.faces) for image in opened.predict(sorted(faces.rglob("happy"))[0], detector="none")][
+        :1
+    ] == [1]
+    assert saved.labels.names == opened.labels.names
+    report = ferkit.evaluate(opened, data)
+    assert "logistic" in report.summary()
+    assert report.save(tmp_path / "report").is_file()
+
+
+def test_a_model_that_was_fitted_leaves_no_folder_behind(faces: Path, tmp_path: Path):
+    model = ferkit.fit(ferkit.embed(faces, "raw", detector="none", cache_dir=tmp_path), head="dummy")
+    folder = model.folder
+    assert folder.is_dir()
+    del model
+    import gc
+
+    gc.collect()
+    assert not folder.exists()
+
+
+@pytest.mark.shared
+def test_a_stream_follows_a_face(shared: Path):
+    photo = np.asarray(Image.open(shared / "media" / "img5.jpg").convert("RGB"))
+    stream = ferkit.ExpressionStream("ferkit", smoothing="ema", detector="haar")
+    results = [stream.process(photo, timestamp_s=i / 10) for i in range(8)]
+    assert len({face.track_id for result in results[3:] for face in result.faces}) == 1
+    assert results[-1].faces[0].label in stream.process(photo, 1.0).faces[0].probabilities
+
+
+def test_docstrings_run():
+    import doctest
+
+    import ferkit.sklearn
+
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    modules = {
+        sys.modules[getattr(ferkit, name).__module__] for name in ferkit.__all__ if name != "__version__"
+    }
+    for module in (*modules, ferkit.sklearn):
+        assert doctest.testmod(module, optionflags=flags).failed == 0
+    public = [getattr(ferkit, name) for name in ferkit.__all__ if name != "__version__"]
+    assert [one.__name__ for one in public if ">>> " not in (one.__doc__ or "")] == []
