@@ -24,11 +24,11 @@ from ferkit.core.types import FaceDetector
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.formats.load import read_annotated
 from ferkit.datasets.images import decode_image
-from ferkit.datasets.synthetic_aihub import write_aihub_layout
 from ferkit.faces.crop_dataset import crop_dataset
 from ferkit.faces.crop_image import CropRunSettings
 from ferkit.faces.cropping import CropSettings
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
+from tests.synthetic_aihub import write_aihub_layout
 
 SIZE_WH = (4000, 3000)
 

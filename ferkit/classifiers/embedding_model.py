@@ -10,7 +10,7 @@ import numpy as np
 
 from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import FittedHead
-from ferkit.classifiers.model import Model, ModelRecord, write_model
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, write_model
 from ferkit.core.errors import ModelError, SettingsMismatchError, WeightsError
 from ferkit.core.files import settings_dict
 from ferkit.core.labels import LabelSet
@@ -96,6 +96,7 @@ def save_embedding_model(
     data: dict[str, Any] | None = None,
     split: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
+    images: np.ndarray | None = None,
     overwrite: bool = False,
 ) -> Model:
     """Write a head as a model folder: ``head.skops`` to go on with, and ``head.onnx`` to predict with.
@@ -112,6 +113,7 @@ def save_embedding_model(
         licence: of the backbone's weights.
         cosine: of the embeddings with those in float32, where another engine or precision made them.
         data, split, metrics: for the record, see :class:`ferkit.classifiers.model.ModelRecord`.
+        images: what the training images are known by, see :func:`ferkit.datasets.leakage.image_keys`.
         overwrite: replace a model that is there.
 
     Raises:
@@ -130,6 +132,8 @@ def save_embedding_model(
         skops.io.dump(head.pipeline, target / HEAD_SKOPS, compression=8)
         if graph is not None:
             (target / HEAD_ONNX).write_bytes(graph)
+        if images is not None:
+            np.save(target / TRAINING_IMAGES, np.unique(images))
 
     record = ModelRecord(
         kind="embedding",

@@ -46,6 +46,8 @@ FORMAT = 1
 RECORD = "model.json"
 LARGEST_RECORD = 64 << 20
 """Bytes of ``model.json``; more is no record."""
+TRAINING_IMAGES = "training-images.npy"
+"""By what exact copies of the training images are known: :func:`ferkit.datasets.leakage.image_keys`."""
 
 _PACKAGES = ("ferkit", "numpy", "scikit-learn", "skops", "onnxruntime", "keras", "tensorflow")
 
@@ -168,6 +170,15 @@ class Model:
     def report(self) -> dict[str, Any]:
         """The figures of its evaluation on images that it never saw; empty if it had none."""
         return self.record.metrics
+
+    @property
+    def trained_on(self) -> str:
+        """Name the training images of the model, and of its backbone where that learnt expressions too."""
+        data, n = self.record.data, self.record.split.get("train_rows")
+        name = str(data.get("name") or Path(str(data.get("root", ""))).stem or "not known")
+        backbone = self.record.parts.get("embedder", {}).get("settings", {}).get("backbone")
+        more = "; its backbone: training part of FER2013" if backbone == BUNDLED else ""
+        return (f"{name} ({n:,} images)" if n else name) + more
 
     @functools.cached_property
     def labels(self) -> LabelSet:

@@ -1,6 +1,7 @@
 """Measure models: ``fer eval`` and ``fer compare``."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from ferkit.cli.options import (
 )
 @detector_option(boxes=True)
 @detector_weights_option
-@click.option("--out", type=FOLDER, help="Folder for the report.  [default: <model>/eval-<data>]")
+@click.option("--out", type=FOLDER, help="Folder for the report.  [default: eval/<model>--<data>]")
 @lang_option
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Threads that read images.  [default: one a core]")
@@ -71,6 +72,7 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     from ferkit.classifiers.model import choose_model
     from ferkit.evaluation.evaluate_model import (
         check_columns,
+        copies_of_training,
         evaluate_model,
         in_words_of,
         labelled_part,
@@ -95,14 +97,16 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         say("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
     for path, reason in scores.failures[:10]:
         say(f"  failed: {path}: {reason}")
+    copies = copies_of_training(trained, scores, whole)
     evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, options["seed"])
+    evaluation = replace(evaluation, copies=copies)
     found = evaluate_model(
         trained, whole, scores, y_true,
-        by=options["by"], seed=options["seed"], costs=timed(trained, cropper, dataset),
+        by=options["by"], seed=options["seed"], costs=timed(trained, cropper, dataset), copies=copies,
     )  # fmt: skip
     for note in found.candidates[0].notes:
         say(f"note: {note}")
-    out = options["out"] or trained.folder / f"eval-{dataset.name}"
+    out = options["out"] or Path("eval") / f"{trained.name}--{dataset.name}"
     write_report(evaluation, out, options["lang"])
     files = write_comparison(found, out, options["lang"], dataset, page=not options["no_html"])
     if options["as_json"]:

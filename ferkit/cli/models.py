@@ -42,7 +42,13 @@ def list_models(models_dir: Path, as_json: bool) -> None:
             for w in weights
         ]
         own: list[dict[str, object]] = [
-            {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.metrics}
+            {
+                "name": a.name,
+                "kind": a.kind,
+                "labels": list(a.labels.names),
+                "metrics": a.report,
+                "trained_on": a.trained_on,
+            }
             for a in trained
         ]
         own += [{"name": entry.name, "broken": entry.problem} for entry in broken]
@@ -64,9 +70,9 @@ def list_models(models_dir: Path, as_json: bool) -> None:
         f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch"
     )
     click.echo("")
-    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.metrics)) for a in trained]
-    models += [(entry.name, "broken", entry.problem or "", "") for entry in broken]
-    click.echo(table(("model", "kind", "classes", "accuracy"), models, right=[3]))
+    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.report), a.trained_on) for a in trained]
+    models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
+    click.echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
     click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
 
 

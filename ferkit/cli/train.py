@@ -112,7 +112,7 @@ def fit(cache_dir: Path, models_dir: Path, **options: Any) -> None:
     )
     n, jobs = options["search"], options["jobs"]
     search = SearchSettings(n_candidates=n, n_jobs=jobs, seed=options["seed"]) if n else None
-    fitted = fit_held_out(table, settings, split_settings, search=search)
+    fitted = fit_held_out(table, settings, split_settings, search=search, store=store)
     for note in fitted.head.notes:
         say(note)
     target = models_dir / (options["name"] or options["head"])

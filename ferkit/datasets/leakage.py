@@ -1,14 +1,16 @@
 """Find leaks: images and persons that stand on both sides of a split."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, FerkitError
+from ferkit.core.weights import bundled_folder
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.image_stats import ImageStats, image_stats
@@ -310,3 +312,88 @@ def _positions(rows: np.ndarray, n: int, name: str) -> np.ndarray:
     if rows.dtype.kind not in "iu" or not len(rows) or rows[0] < 0 or rows[-1] >= n:
         raise DataError(f"expected {name} rows as positions 0..{n - 1} of the data set, found {rows}")
     return rows.astype(np.int64)
+
+
+NEAR_AT_MOST = 50_000
+"""Images among which near copies of training images are looked for; of more only exact ones are."""
+
+
+@dataclass(frozen=True)
+class TrainingCopies:
+    """How many measured images are copies of training images.
+
+    Attributes:
+        n: measured images.
+        exact: with the same bytes as a training image; None where the training images are not known.
+        near: the same image re-encoded, cropped, mirrored …; None where that was not checked.
+        reason: why it was not.
+        bundled: that the bundled network, as the backbone or the model itself, was trained on.
+    """
+
+    n: int
+    exact: int | None
+    near: int | None = None
+    reason: str = ""
+    bundled: int = 0
+
+    def sentence(self) -> str:
+        """What was found, in one line."""
+        exact = "not known" if self.exact is None else f"{self.exact:,} of {self.n:,} measured images"
+        near = f"not checked ({self.reason})" if self.near is None else f"{self.near:,}"
+        text = f"exact copies of training images: {exact}; near copies: {near}"
+        if self.bundled:
+            text += f"; the network that comes with ferkit was trained on {self.bundled:,} of them"
+        return text
+
+
+def image_keys(sha256: Iterable[str | None]) -> np.ndarray:
+    """What exact copies are known by: the beginning of each image's SHA-256, uint64 (n,); 0 where there is none."""
+    return np.array([0 if digest is None else int(digest[:16], 16) for digest in sha256], np.uint64)
+
+
+def training_copies(
+    trained: np.ndarray | None,
+    measured: np.ndarray,
+    train: Dataset | None,
+    test: Dataset | None,
+    *,
+    bundled: bool = False,
+    cache_dir: Path | None = None,
+) -> TrainingCopies:
+    """Count the measured images that are copies of training images.
+
+    Args:
+        trained: :func:`image_keys` of the training images; None where unknown.
+        measured: the same of the measured ones, (n,).
+        train, test: both with their images; None where these are not at hand.
+        bundled: whether the bundled network takes part.
+        cache_dir: folder of all caches; None keeps nothing.
+    """
+    n = len(measured)
+    exact = None if trained is None else int((np.isin(measured, trained) & (measured > 0)).sum())
+    if n + (0 if train is None else len(train)) > NEAR_AT_MOST:
+        return TrainingCopies(n, exact, reason=f"more than {NEAR_AT_MOST:,} images")
+    near, reason, seen = None, "the images are not at hand", 0
+    try:
+        if test is not None and bundled:
+            seen = _of_fer2013(image_stats(test, cache_dir))
+        if test is not None and train is not None:
+            leaks = find_leaks_between(train, test, LeakSettings(persons=False), cache_dir=cache_dir)
+            if len(leaks.unreadable) < n:
+                near, reason = len(leaks.test_rows["near"]), ""
+    except FerkitError as error:
+        reason = str(error)
+    return TrainingCopies(n, exact, near, reason, seen)
+
+
+def pixel_keys(stats: ImageStats) -> np.ndarray:
+    """Digests of images of 48x48 by their gray levels, whatever file they come in, uint32 (n,)."""
+    digests = [hashlib.blake2b(thumb.tobytes(), digest_size=4).digest() for thumb in stats.thumbs]
+    return np.frombuffer(b"".join(digests), np.uint32)
+
+
+def _of_fer2013(stats: ImageStats) -> int:
+    """How many are of FER2013's training part, which the bundled network learnt from."""
+    known = np.load(bundled_folder().parent / "fer2013-train.npy", allow_pickle=False)
+    readable = np.array([row not in stats.errors for row in range(len(stats))], bool)
+    return int((np.isin(pixel_keys(stats), known) & readable).sum())

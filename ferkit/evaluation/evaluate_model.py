@@ -1,25 +1,30 @@
 """Evaluate one model on labelled images."""
 
+import contextlib
 import datetime
+import hashlib
 import logging
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, HeadSettings, fit_head
-from ferkit.classifiers.model import Model, installed_versions
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions
 from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.console import progress
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
+from ferkit.core.weights import BUNDLED
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.leakage import NEAR_AT_MOST, TrainingCopies, image_keys, training_copies
+from ferkit.datasets.load import load_dataset
 from ferkit.datasets.split import Split, SplitSettings, make_split
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
 from ferkit.evaluation.candidates import Task, history_of, size_mb_of, trained_on
@@ -39,11 +44,13 @@ class Scores:
         samples: the images, ``m`` of them.
         proba: float32 (m, k), columns in the order of the classifier's labels.
         failures: path and reason of the others.
+        sha256: (m,) of each image's content; None where it is not known.
     """
 
     samples: tuple[Sample, ...]
     proba: np.ndarray
     failures: tuple[tuple[str, str], ...]
+    sha256: tuple[str | None, ...] = ()
 
     @property
     def y_true(self) -> np.ndarray:
@@ -72,6 +79,7 @@ def score(
     samples: list[Sample] = []
     rows: list[np.ndarray] = []
     failures: list[tuple[str, str]] = []
+    digests: list[str | None] = []
     images = read_crops(dataset.source, dataset.samples, cropper, batch_size=batch_size, workers=workers)
     scored = apply_network(images, classifier.predict_proba, len(classifier.labels), batch_size)
     with progress("evaluating", len(dataset)) as shown:
@@ -79,6 +87,7 @@ def score(
             if image.error is None:
                 samples.append(image.sample)
                 rows.append(proba)
+                digests.append(image.sha256)
             else:
                 failures.append((image.sample.path, image.error))
             shown.update(1, failures=image.error is not None)
@@ -86,7 +95,7 @@ def score(
         raise DataError(
             f"none of the {len(dataset)} images could be read; the first: {': '.join(failures[0])}"
         )
-    return Scores(tuple(samples), np.concatenate(rows), tuple(failures))
+    return Scores(tuple(samples), np.concatenate(rows), tuple(failures), tuple(digests))
 
 
 def labelled_part(dataset: Dataset, split: str = "auto") -> Dataset:
@@ -139,6 +148,7 @@ def fit_held_out(
     split_settings: SplitSettings,
     *,
     search: SearchSettings | None = None,
+    store: EmbeddingStore | None = None,
 ) -> HeldOutFit:
     """Fit on the training part of ``table`` and evaluate on its test part.
 
@@ -147,6 +157,7 @@ def fit_held_out(
         settings: of the head; what a search starts from.
         split_settings: how the parts are drawn, where the data set does not give them.
         search: choose hyper-parameters by cross-validation within the training part first.
+        store: where ``table`` is from, to look for copies of training images among those of the test part.
 
     Raises:
         DataError: the data cannot be split or fitted.
@@ -157,7 +168,75 @@ def fit_held_out(
     proba = head.predict_proba(table.X[split.test])
     labels = LabelSet.from_names(head.classes)
     evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)
+    if store is not None:
+        evaluation = replace(evaluation, copies=_copies_in_fit(table, split, store))
     return HeldOutFit(head, split, evaluation)
+
+
+def _copies_in_fit(table: EmbeddingTable, split: Split, store: EmbeddingStore) -> TrainingCopies:
+    rows, view = store.rows(), store.view()
+    keys = image_keys(rows[path].sha256 for path in table.paths)
+    data = None if view is None else _at_hand(view.root)
+    train, test = (_of_paths(data, table.paths[part]) for part in (split.train, split.test))
+    bundled = store.settings.embedder.backbone == BUNDLED
+    cache_dir = store.folder.parent
+    return training_copies(
+        keys[split.train], keys[split.test], train, test, bundled=bundled, cache_dir=cache_dir
+    )
+
+
+def copies_of_training(
+    model: Model, scores: Scores, dataset: Dataset, cache_dir: Path | None = None
+) -> TrainingCopies:
+    """Count the images in ``scores`` that are copies of those that a model was trained on.
+
+    Args:
+        model: whose training images are known by the keys in its folder, or, without, by its record.
+        scores: of the images that were tested.
+        dataset: where these are from.
+        cache_dir: folder of all caches; None keeps nothing.
+    """
+    keys = [np.load(file, allow_pickle=False) for file in sorted(model.folder.rglob(TRAINING_IMAGES))]
+    trained = np.concatenate(keys) if keys else None
+    root = str(model.record.data.get("root", ""))
+    data = dataset if str(dataset.root.resolve()) == root else _at_hand(root)
+    train = None if trained is None or data is None else _of_keys(data, trained)
+    embedder = model.record.parts.get("embedder", {}).get("settings", {})
+    return training_copies(
+        trained,
+        image_keys(scores.sha256),
+        train,
+        dataset.subset(scores.samples),
+        bundled=BUNDLED in (model.name, embedder.get("backbone")),
+        cache_dir=cache_dir,
+    )
+
+
+def _at_hand(root: str) -> Dataset | None:
+    try:
+        return load_dataset(Path(root)) if root else None
+    except FerkitError:
+        return None
+
+
+def _of_keys(dataset: Dataset, keys: np.ndarray) -> Dataset | None:
+    """The samples of these contents; None where none is there any more, or it would take too long to see."""
+    if len(dataset) > NEAR_AT_MOST:
+        return None
+    kept = []
+    for sample in dataset.samples:
+        with contextlib.suppress(FerkitError, OSError):
+            content = dataset.source.read(sample.path)
+            kept += [sample] if np.isin(image_keys([hashlib.sha256(content).hexdigest()]), keys)[0] else []
+    return dataset.subset(kept) if kept else None
+
+
+def _of_paths(dataset: Dataset | None, paths: np.ndarray) -> Dataset | None:
+    """The samples of these paths; None where one is not there any more."""
+    known = {} if dataset is None else {sample.path: sample for sample in dataset.samples}
+    if dataset is None or not all(path in known for path in paths):
+        return None
+    return dataset.subset([known[path] for path in paths])
 
 
 def save_fit(
@@ -168,7 +247,7 @@ def save_fit(
     Raises:
         ModelError: the folder may not be written.
     """
-    view = store.view()
+    view, known = store.view(), store.rows()
     settings = store.settings
     names, counts = np.unique(table.y.astype(str), return_counts=True)
     rows = list(zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True))
@@ -191,6 +270,7 @@ def save_fit(
         },
         split=fitted.split.describe(),
         metrics=fitted.evaluation.to_dict(),
+        images=image_keys(known[path].sha256 for path in table.paths[fitted.split.train]),
         overwrite=overwrite,
     )
 
@@ -245,6 +325,7 @@ def evaluate_model(
     by: Sequence[str] = (),
     seed: int = 0,
     costs: Costs | None = None,
+    copies: TrainingCopies | None = None,
 ) -> Comparison:
     """What a report of one model is made of.
 
@@ -258,15 +339,16 @@ def evaluate_model(
         by: columns whose groups are compared.
         seed: of the bootstrap.
         costs: what predicting takes; see :func:`timed`.
+        copies: of training images among those tested; see :func:`copies_of_training`.
     """
     samples = scores.samples
     columns = sorted({column for sample in samples for column in sample.attributes})
     rows = np.arange(len(samples))
     seen, notes = _seen(model, dataset, scores, seed)
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = () if copies is None else (copies.sentence(),)
     if scores.failures:
         path, reason = scores.failures[0]
-        left_out = (
+        left_out += (
             f"left out because they cannot be read: {len(scores.failures)}; the first: {path}: {reason}",
         )
     facts = [(sample.path, sample.label, sample.group) for sample in samples]

@@ -5,13 +5,14 @@ numbers of images they cover the truth in 84 to 93 % of cases instead of 95 %, a
 that nothing else is possible. ``benchmarks/significance.py`` measures what the intervals here cover.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
+from ferkit.datasets.leakage import TrainingCopies
 from ferkit.datasets.split import folds
 
 LEVEL = 0.95
@@ -193,6 +194,7 @@ class Evaluation:
         notes: what a reader must know of how the figures came about.
         y_true: class names of all images.
         proba: float (n, k) of all images.
+        copies: how many of the images the classifier was trained on; None where that was not asked.
     """
 
     labels: LabelSet
@@ -208,6 +210,7 @@ class Evaluation:
     notes: tuple[str, ...]
     y_true: np.ndarray = field(repr=False)
     proba: np.ndarray = field(repr=False)
+    copies: TrainingCopies | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single images, as JSON values; None for what is not defined."""
@@ -230,6 +233,7 @@ class Evaluation:
             "accuracy_with_unknown": self.accuracy_with_unknown,
             "reliability": [[_or_none(value) for value in row] for row in self.reliability.tolist()],
             "notes": list(self.notes),
+            **({} if self.copies is None else {"training_copies": asdict(self.copies)}),
         }
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ferkit.cli import main as fer
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.synthetic_aihub import write_aihub_layout
+from tests.synthetic_aihub import write_aihub_layout
 
 
 def run(*arguments: object) -> Result:

@@ -10,7 +10,7 @@ from layout_files import image, text
 
 from ferkit.cli import main as fer
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.synthetic_aihub import write_aihub_layout
+from tests.synthetic_aihub import write_aihub_layout
 
 
 def run(*arguments: object, code: int = 0) -> Result:

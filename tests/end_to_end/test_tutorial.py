@@ -58,7 +58,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 def test_every_step_is_there(done: tuple[Path, dict[str, str]]):
     words = [" ".join(line.split()[:3]) for line in done[1]]
     assert words == [
-        'python -c "from', "fer dataset import", "fer dataset info", "fer crop aihub.csv",
+        "python -m tests.synthetic_aihub", "fer dataset import", "fer dataset info", "fer crop aihub.csv",
         "fer dataset map", "fer dataset split", "fer embed practice.csv", "fer fit --head", "fer predict logistic",
     ]  # fmt: skip
 

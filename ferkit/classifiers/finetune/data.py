@@ -116,12 +116,14 @@ class Pixels:
         y: int64 (n,), class numbers.
         paths: names of the samples, in the same order.
         failures: (path, reason) of what could not be read and is left out.
+        sha256: of the images' files, in the same order.
     """
 
     images: np.ndarray
     y: np.ndarray
     paths: tuple[str, ...]
     failures: tuple[tuple[str, str], ...] = field(default=())
+    sha256: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -160,6 +162,7 @@ def load_pixels(
     y: list[int] = []
     paths: list[str] = []
     failures: list[tuple[str, str]] = []
+    digests: list[str | None] = []
     n_whole = 0
     with progress(doing, len(dataset)) as shown:
         for image in read_crops(dataset.source, dataset.samples, cropper):
@@ -171,6 +174,7 @@ def load_pixels(
                 images[len(paths)] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None] if gray else rgb
                 y.append(number[image.sample.label or ""])
                 paths.append(image.sample.path)
+                digests.append(image.sha256)
                 n_whole += image.found.whole and cropper.settings.detector != "none"
             shown.update(1, failures=image.error is not None)
     if n_whole:
@@ -179,7 +183,7 @@ def load_pixels(
         raise DataError(
             f"none of the {len(dataset)} images of {dataset.root} could be read; first: {failures[0][1]}"
         )
-    return Pixels(images[: len(paths)], np.array(y, np.int64), tuple(paths), tuple(failures))
+    return Pixels(images[: len(paths)], np.array(y, np.int64), tuple(paths), tuple(failures), tuple(digests))
 
 
 def free_memory() -> int:

@@ -1,6 +1,7 @@
 """``fer finetune`` as one function: images in, a trained and exported model folder out."""
 
 import hashlib
+import io
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 from ferkit.classifiers.finetune.data import Pixels, TrainVal, check_classes, divide, load_pixels
 from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX, save_network_model
 from ferkit.classifiers.finetune.recipe import RecipeSettings, RunOptions
-from ferkit.classifiers.model import Model, ModelRecord, read_model
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.leakage import image_keys
 from ferkit.faces.cropping import Cropping, FaceCropper, resolve_cropping
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ def finetune(
             crops=cropping.kind,
             data={
                 "name": dataset.name,
+                "root": str(dataset.root.resolve()),
                 "digest": settings["train"],
                 "class_counts": parts.train.class_counts(),
             },
@@ -127,6 +130,9 @@ def train_and_save(
     network = whole_network(core, recipe.network, k)
     files = {NETWORK_ONNX: to_onnx(network), NETWORK_KERAS: to_keras(network)}
     files |= {name: (options.work / name).read_bytes() for name in ("history.csv", "curves.png")}
+    images = io.BytesIO()
+    np.save(images, np.unique(image_keys(train.sha256)))
+    files[TRAINING_IMAGES] = images.getvalue()
     best = result.best
     validation_figures = {
         "accuracy": best.val_accuracy,

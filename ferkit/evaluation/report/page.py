@@ -353,8 +353,10 @@ def format_report(evaluation: Evaluation, language: str = "en") -> str:
     """The figures, the classes and the confusion matrix as aligned text."""
     names = evaluation.labels.display(language)
     over = "images" if evaluation.n_groups is None else f"{evaluation.n_groups:,} persons"
+    copies = "" if evaluation.copies is None else f" ({evaluation.copies.sentence()})"
     parts = [
-        f"{evaluation.n:,} images, {len(names)} classes; 95 % intervals by bootstrap over {over}",
+        f"accuracy {_percent(evaluation.figures['accuracy'].value)} on {evaluation.n:,} images of {len(names)} "
+        f"classes{copies}; 95 % intervals by bootstrap over {over}",
         table(
             ("figure", "value", "95 % interval"),
             [_summary_row(name, figure) for name, figure in evaluation.figures.items()],

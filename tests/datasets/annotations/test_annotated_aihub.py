@@ -11,7 +11,7 @@ from PIL import Image
 from ferkit.core.errors import DataError
 from ferkit.datasets.formats.aihub import read_aihub
 from ferkit.datasets.formats.annotated import Annotated
-from ferkit.datasets.synthetic_aihub import EMOTIONS, write_aihub_layout
+from tests.synthetic_aihub import EMOTIONS, write_aihub_layout
 
 PERSON = "ab" * 32
 Record = dict[str, object]

@@ -14,7 +14,7 @@ from scenes import HAAR, MARKED, crop, report, save, scene
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError, StoreLockedError
 from ferkit.core.files import exclusive_lock
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.synthetic_aihub import write_aihub_layout
+from tests.synthetic_aihub import write_aihub_layout
 
 ONE, TWO = ((110, 120),), ((90, 110), (230, 120))
 

@@ -5,6 +5,7 @@ For practice and tests: who has the real photos, which nobody may pass on, has e
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,7 @@ def _room(rng: np.random.Generator, side: int) -> np.ndarray:
 def _write_json(path: Path, records: list[dict[str, Any]], encoding: str) -> None:
     content = json.dumps(records, ensure_ascii=False, indent=4).encode(encoding)
     write_atomically(path, lambda file: file.write(content))
+
+
+if __name__ == "__main__":
+    write_aihub_layout(Path(sys.argv[1]), int(sys.argv[2]))
