@@ -14,11 +14,12 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ferkit.core.errors import FerkitError, StoreLockedError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 """What a lock says that somebody else holds."""
@@ -266,7 +267,7 @@ def settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     return kind(**{names.get(key, key): value for key, value in values.items()})
 
 
-Arrays = Mapping[str, np.ndarray]
+Arrays: TypeAlias = "Mapping[str, np.ndarray]"
 
 
 def cached_arrays(
@@ -285,6 +286,8 @@ def cached_arrays(
     Raises:
         FerkitError: the file cannot be written.
     """
+    import numpy as np  # the command line reads files of options without it
+
     if file is not None:
         try:
             with np.load(file, allow_pickle=False) as archive:

@@ -282,7 +282,7 @@ def test_the_list_says_what_is_wrong_with_a_model_and_has_the_others(tmp_path: P
     bundled, a, b = list_models(tmp_path)
     assert (bundled.name, a.name, b.name) == ("ferkit", "a", "b")
     assert a.model is not None
-    assert a.model.metrics == {"accuracy": 0.5}
+    assert a.model.report == {"accuracy": 0.5}
     rewrite_record(tmp_path / "b", format=2)
     (tmp_path / "a" / "head.skops").unlink()
     _, a, b = list_models(tmp_path)

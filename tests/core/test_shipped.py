@@ -45,7 +45,7 @@ def test_its_card_is_the_one_in_the_docs() -> None:
     docs = Path(__file__).parents[2] / "docs" / "model-card.md"
     card = (bundled_folder() / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card == docs.read_text(encoding="utf-8")
-    figures = read_model(bundled_folder()).metrics
+    figures = read_model(bundled_folder()).report
     assert f"{figures['accuracy']['value']:.1%}" in card
     for image in (line.split("(")[1].split(")")[0] for line in card.splitlines() if line.startswith("![")):
         assert (docs.parent / image).is_file()
@@ -137,7 +137,7 @@ def test_it_is_as_accurate_as_its_card_says(shared: Path) -> None:
         images = [Image.open(archive.open(root + row["path"])).convert("RGB") for row in tests]
     y = np.array([row["label"] for row in tests])
     found = np.array(classifier.labels.names)[classifier.predict_proba(np.stack(images)).argmax(axis=1)]
-    expected = read_model(bundled_folder()).metrics["accuracy"]["value"]
+    expected = read_model(bundled_folder()).report["accuracy"]["value"]
     assert len(y) > 350
     assert (found == y).mean() == pytest.approx(expected, abs=0.06)
 
