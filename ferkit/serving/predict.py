@@ -38,7 +38,7 @@ from ferkit.classifiers.model import (
 from ferkit.core.errors import FerkitError, ImageError, ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import FaceDetector, Faces
-from ferkit.core.weights import bundled_folder
+from ferkit.core.weights import EDITIONS, bundled_folder
 from ferkit.datasets.images import decode_image
 from ferkit.faces.cropping import cropping_as_trained
 from ferkit.faces.drawing import label_colors
@@ -117,7 +117,7 @@ class ModelCatalog:
 
     def _folders(self) -> dict[str, Path]:
         trained = sorted(path.parent for path in self._models_dir.glob(f"[!.]*/{RECORD}"))
-        folders = {_as_text(folder.name): folder for folder in (bundled_folder(), *trained)}
+        folders = {_as_text(folder.name): folder for folder in (*map(bundled_folder, EDITIONS), *trained)}
         return folders | {self.default: self._default_folder}
 
     def _describe(self, name: str, folder: Path) -> dict[str, Any]:
