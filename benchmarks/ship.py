@@ -6,8 +6,8 @@
 ``fer2013/`` holds train/<emotion>/*.png and test/<emotion>/*.png, the official PublicTest. The first command writes
 ferkit/core/bundled/ferkit: one graph with embedding and probabilities, and its Keras twin. The last layer
 is fitted anew on the original labels of the training part, since soft labels (votes) shift how often each class is
-said, and its temperature on PublicTest. The second measures the result, and writes its card beside it. ship.sh trains
-and ships in one command.
+said, and its temperature on PublicTest. The second measures the result, and writes its card beside it.
+ship_first.sh trains and ships in one command.
 """
 
 import argparse

@@ -31,7 +31,7 @@ from ferkit.core.files import (
 )
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
-from ferkit.core.weights import BUNDLED, bundled_folder
+from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Model:
         data, n = self.record.data, self.record.split.get("train_rows")
         name = str(data.get("name") or Path(str(data.get("root", ""))).stem or "not known")
         backbone = self.record.parts.get("embedder", {}).get("settings", {}).get("backbone")
-        more = "; its backbone: training part of FER2013" if backbone == BUNDLED else ""
+        more = "; its backbone: training part of FER2013" if backbone in EDITIONS else ""
         return (f"{name} ({n:,} images)" if n else name) + more
 
     @functools.cached_property
@@ -355,14 +355,15 @@ def read_model(folder: Path, *, weights: Path | None = None, threads: int | None
 
 
 def list_models(models_dir: Path, *, verify: bool = True) -> list[ListedModel]:
-    """The model that comes with ferkit, and those in a folder, by name; whatever is wrong with one hurts no other.
+    """The models that come with ferkit, and those in a folder, by name; whatever is wrong with one hurts no other.
 
     Args:
         models_dir: where models are.
         verify: compare their files' digests too, which takes time once for each file.
     """
     listed = []
-    for folder in (bundled_folder(), *sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))):
+    made = sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))
+    for folder in (*map(bundled_folder, EDITIONS), *made):
         try:
             record, digests = _read_record(folder)
             if verify:
@@ -374,18 +375,17 @@ def list_models(models_dir: Path, *, verify: bool = True) -> list[ListedModel]:
 
 
 def find_model(name: str, models_dir: Path) -> Path | None:
-    """The model folder called ``name``: the folder itself, one in ``models_dir``, or the bundled one; or None."""
+    """The model folder called ``name``: the folder itself, one in ``models_dir``, or a bundled one; or None."""
     for folder in (Path(name), models_dir / name):
         if (folder / RECORD).is_file():
             return folder
-    return bundled_folder() if name == BUNDLED else None
+    return bundled_folder(name) if name in EDITIONS else None
 
 
 def newest_model(models_dir: Path) -> Model | None:
     """The model in ``models_dir`` that was made last, without dummies and broken ones; None if there is none."""
-    listed = [
-        entry.model for entry in list_models(models_dir, verify=False) if entry.folder != bundled_folder()
-    ]
+    bundled = [bundled_folder(name) for name in EDITIONS]
+    listed = [entry.model for entry in list_models(models_dir, verify=False) if entry.folder not in bundled]
     models = [model for model in listed if model is not None and not model.is_dummy]
     made = {model: (model.record.created, model.folder.stat().st_mtime_ns) for model in models}
     for model in sorted(models, key=made.__getitem__, reverse=True):
@@ -404,7 +404,7 @@ def choose_model(name: str | None, models_dir: Path, *, threads: int | None = No
     """
     if name is None:
         newest = newest_model(models_dir)
-        folder = bundled_folder() if newest is None else newest.folder
+        folder = bundled_folder(DEFAULT_EDITION) if newest is None else newest.folder
         which = "which comes with ferkit" if newest is None else f"the newest in {models_dir}"
         logger.info(f"model: {folder.name}, {which}; name another to take that")
         return read_model(folder, threads=threads)
@@ -413,7 +413,7 @@ def choose_model(name: str | None, models_dir: Path, *, threads: int | None = No
         known = ", ".join(entry.name for entry in list_models(models_dir, verify=False) if entry.model)
         raise ModelError(
             f"no model is called {name!r}; expected a folder with {RECORD}, or one of {known} "
-            f"(those in {models_dir}, and the one that comes with ferkit)"
+            f"(those in {models_dir}, and those that come with ferkit)"
         )
     return read_model(found, threads=threads)
 

@@ -36,14 +36,15 @@ if TYPE_CHECKING:
     "--backbone",
     default="ferkit",
     show_default=True,
-    help="Network: ferkit (comes along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
+    help="Network: ferkit or ferkit2 (come along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
     "See 'fer models list'.",
 )
 @click.option(
     "--weights", type=FILE, help="Take this file as the network's weights instead of fetching them."
 )
 @click.option(
-    "--tap", help="Take the embedding from inside: stage1 … stage5, a tensor's name, or 'auto' to try."
+    "--tap",
+    help="Take it from inside: stage1 … stage5, a tensor's name, several joined by +, or 'auto' to try.",
 )
 @click.option(
     "--pool", type=SIZE, help="Columns x rows that a spatial tap is averaged to.  [default: at most 7x7]"
@@ -105,6 +106,7 @@ def embed(data: Path, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
+    from ferkit.core.weights import SECOND_EDITION
     from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
@@ -117,6 +119,8 @@ def embed(data: Path, **options: Any) -> None:
         + ", ".join(f"{k} {n}" for k, n in counts.items())
     )
 
+    if options["backbone"] == SECOND_EDITION:
+        _say_what_the_first_has(options["cache_dir"], options["name"] or dataset.name)
     crop = Cropping.ask(
         options["detector"],
         options["detector_weights"],
@@ -170,6 +174,19 @@ def embed(data: Path, **options: Any) -> None:
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
         f"{before}, {summary.n_deleted} no longer in the data: {store.folder}"
     )
+
+
+def _say_what_the_first_has(cache_dir: Path, name: str) -> None:
+    """Say so before data are embedded again that the first edition has embedded."""
+    from ferkit.core.weights import BUNDLED
+    from ferkit.embedder.store import find_stores
+
+    for folder in find_stores(cache_dir):
+        if folder.name.startswith(f"{name}--{BUNDLED}--"):
+            say(
+                f"{folder} holds this data by {BUNDLED}, the first edition: heads on it go on working, and "
+                f"--backbone {BUNDLED} goes on with it; now it is embedded again, beside it"
+            )
 
 
 def _best_tap(

@@ -31,7 +31,7 @@ def models() -> None:
 def list_models(models_dir: Path, as_json: bool) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
     from ferkit.classifiers.model import list_models as listed_models
-    from ferkit.core.weights import BUNDLED, list_weights, weights_dir
+    from ferkit.core.weights import EDITIONS, list_weights, weights_dir
 
     weights, listed = list_weights(), listed_models(models_dir)
     trained = [entry.model for entry in listed if entry.model is not None]
@@ -73,7 +73,9 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.report), a.trained_on) for a in trained]
     models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
     click.echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
-    click.echo(f"{BUNDLED} comes with the package; the others are in {models_dir}, where 'fer fit' puts them")
+    click.echo(
+        f"{' and '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
+    )
 
 
 @models.command()
@@ -138,6 +140,8 @@ def _accuracy(metrics: dict) -> str:
 EXTRAS = {
     "deepface": ("deepface",),
     "mediapipe": ("mediapipe",),
+    "openvino": ("openvino",),
+    "plots": ("matplotlib",),
     "train": ("keras", "tensorflow", "tf2onnx"),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
     "audit": ("cleanlab",),
@@ -145,7 +149,13 @@ EXTRAS = {
     "video": ("av",),
     "window": ("pygame-ce",),
 }
-CORE = ("numpy", "opencv-python", "onnxruntime", "onnx", "scikit-learn", "scikit-image", "skops", "pillow")
+CORE = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skops", "pillow")
+_OPENCV = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 
 
 @dataclass(frozen=True)
@@ -189,9 +199,7 @@ def _python() -> list[Finding]:
 def _packages() -> list[Finding]:
     findings = []
     for name in CORE:
-        version = _version(name)
-        if version is None and name == "opencv-python":
-            version = _version("opencv-python-headless") or _version("opencv-contrib-python")
+        version = _version(name) or _version(f"{name}-gpu")
         missing = "pip install --force-reinstall ferkit"
         findings.append(
             Finding(name, "ok" if version else "wrong", version or "missing", "" if version else missing)
@@ -215,14 +223,16 @@ def _opencv() -> list[Finding]:
             "install libGL (Debian: apt-get install libgl1 libglib2.0-0), or pip install --force-reinstall "
         )
         return [Finding("OpenCV", "wrong", last, remedy + "--no-deps 'opencv-python-headless<5'")]
+    wheels = [name for name in _OPENCV if _version(name)]
+    several = f", of {len(wheels)} wheels over one cv2: {', '.join(wheels)}" if len(wheels) > 1 else ""
     version, haar, yunet = done.stdout.split()
     right = haar == yunet == "True"
     return [
         Finding(
             "OpenCV",
             "ok" if right else "wrong",
-            f"{version} loads" + ("" if right else ", but has no face detectors"),
-            "" if right else "pip install 'opencv-python>=4.10,<5'",
+            f"{version} loads" + ("" if right else ", but has no face detectors") + several,
+            "" if right else "pip install --force-reinstall --no-deps 'opencv-python-headless>=4.10,<5'",
         )
     ]
 
@@ -230,10 +240,16 @@ def _opencv() -> list[Finding]:
 def _onnxruntime() -> list[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
         return []
-    import onnxruntime
+    from ferkit.embedder.engines import Engine, available_devices, precisions_of
 
-    providers = [p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()]
-    return [Finding("ONNX Runtime", "ok", f"runs on {', '.join(providers)}")]
+    found = f"networks run on {', '.join(available_devices())}"
+    if "openvino" in available_devices():
+        found += f" (openvino in {', '.join(precisions_of(Engine('openvino')))})"
+    wheels = [name for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino") if _version(name)]
+    if len(wheels) > 1:
+        remedy = "they hide one another: pip uninstall all of them, then pip install the one that you want"
+        return [Finding("engines", "wrong", f"{' and '.join(wheels)} are both there; {found}", remedy)]
+    return [Finding("engines", "ok", found)]
 
 
 def _display() -> list[Finding]:

@@ -1,6 +1,6 @@
-"""Find weights: which there are, where they lie, where they come from, and the network that comes with ferkit.
+"""Find weights: which there are, where they lie, where they come from, and the networks that come with ferkit.
 
-It was trained here, on FER2013 alone; ``MODEL_CARD.md`` in the folder says how, and how good it is.
+Those were trained here, on FER2013 alone; ``MODEL_CARD.md`` in each folder says how, and how good it is.
 
 A hash that the publisher names is always checked. For the others the first use is trusted: the hash is kept
 in ``<file>.sha256`` and checked from then on. That notices later damage or exchange, not a wrong first file.
@@ -26,21 +26,30 @@ from ferkit.core.errors import FerkitError, WeightsError
 from ferkit.core.files import file_sha256, write_atomically
 
 BUNDLED = "ferkit"
-"""What the model, its backbone and its weights are called."""
+"""What the first edition's model, its backbone and its weights are called."""
+
+SECOND_EDITION = "ferkit2"
+"""The same of the second, which was made for other people's images: cameras, loose boxes, few pixels."""
+
+EDITIONS = (BUNDLED, SECOND_EDITION)
+"""Both; what was made with one goes on with that one."""
+
+DEFAULT_EDITION = BUNDLED
+"""The one that is taken when none is named."""
 
 NETWORK_ONNX = "network.onnx"
 NETWORK_KERAS = "network.keras"
 
 
-def bundled_folder() -> Path:
-    """The model folder; it is only read."""
-    return Path(__file__).parent / "bundled" / BUNDLED
+def bundled_folder(name: str = BUNDLED) -> Path:
+    """The model folder of one of :data:`EDITIONS`; it is only read."""
+    return Path(__file__).parent / "bundled" / name
 
 
 @functools.cache
-def bundled_record() -> dict[str, Any]:
-    """What its ``model.json`` says."""
-    record: dict[str, Any] = json.loads((bundled_folder() / "model.json").read_text(encoding="utf-8"))
+def bundled_record(name: str = BUNDLED) -> dict[str, Any]:
+    """What the ``model.json`` of one of :data:`EDITIONS` says."""
+    record: dict[str, Any] = json.loads((bundled_folder(name) / "model.json").read_text(encoding="utf-8"))
     return record
 
 
@@ -73,24 +82,30 @@ class WeightsEntry:
 
 @functools.cache
 def known_weights() -> dict[str, WeightsEntry]:
-    """Every entry by its name: the shipped network, then the table in its order."""
+    """Every entry by its name: the networks that come along, then the table in its order."""
     text = resources.files("ferkit.core").joinpath("weights.toml").read_text(encoding="utf-8")
     fetched = {
         name: WeightsEntry(name, **{**row, "urls": tuple(row["urls"])})
         for name, row in tomllib.loads(text).items()
     }
-    return {BUNDLED: _shipped(), **fetched}
+    return {**{name: _bundled(name) for name in EDITIONS}, **fetched}
 
 
-def _shipped() -> WeightsEntry:
-    record = bundled_record()
+_ABOUT = {
+    BUNDLED: "comes with ferkit: expressions of 48x48 faces, and 192 numbers for other heads",
+    SECOND_EDITION: "comes with ferkit, second edition: the same, and 512 numbers from several of its layers",
+}
+
+
+def _bundled(name: str) -> WeightsEntry:
+    record = bundled_record(name)
     return WeightsEntry(
-        BUNDLED,
+        name,
         NETWORK_ONNX,
         (),
-        "comes with ferkit: expressions of 48x48 faces, and 192 numbers for other heads",
+        _ABOUT[name],
         record["licence"],
-        (bundled_folder() / NETWORK_ONNX).stat().st_size,
+        (bundled_folder(name) / NETWORK_ONNX).stat().st_size,
         record["files"][NETWORK_ONNX]["sha256"],
         packaged=True,
     )
@@ -202,7 +217,7 @@ def _status(entry: WeightsEntry) -> WeightsStatus:
 def _present(entry: WeightsEntry) -> Path | None:
     """The packaged file, our own copy, or DeepFace's, which is only ever read."""
     if entry.packaged:
-        return bundled_folder() / entry.file
+        return bundled_folder(entry.name) / entry.file
     deepface_home = Path(os.environ.get("DEEPFACE_HOME") or Path.home())
     theirs = deepface_home / ".deepface" / "weights" / (entry.deepface or entry.file)
     return next((path for path in (weights_dir() / entry.file, theirs) if path.is_file()), None)

@@ -250,8 +250,9 @@ def open_embedder(
     Args:
         spec: a name of :func:`known_backbones`, or ``onnx:FILE``.
         weights: a file to take instead of the one that would be fetched.
-        tap: ``stage1`` …, or the name of a tensor inside the network; None for its own output.
-        pool_hw: rows and columns that a spatial tap is averaged to; None for at most 7x7.
+        tap: ``stage1`` …, or the name of a tensor inside the network, or several with + between; None for its own
+            output.
+        pool_hw: rows and columns that a spatial tap is averaged to; None for at most 7x7, of several 4x4.
         options: the input of an ``onnx:`` network.
         threads: how many work on one batch; None takes every core.
         engines: to try, the best first, see :func:`ferkit.embedder.engines.resolve_engines`; None for what the

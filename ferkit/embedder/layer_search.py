@@ -1,4 +1,4 @@
-"""Which stage of a network an embedding is best taken from, found out on a sample."""
+"""Which stages of a network an embedding is best taken from, found out on a sample."""
 
 import time
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from ferkit.core.errors import DataError
 from ferkit.embedder.embedders import Embedder
 from ferkit.embedder.engines import open_session
 from ferkit.embedder.onnx_network import (
+    JOIN,
+    LARGEST_JOINED_POOL,
     BatchRunner,
     Layer,
     NetworkEmbedder,
@@ -28,6 +30,12 @@ from ferkit.embedder.settings import resize_crops
 
 SAMPLE = 1500
 """Crops that are enough to rank the stages."""
+
+MOST_JOINED = 4
+"""Layers that a join has at most."""
+
+_WORTH = 0.005
+"""Accuracy that one more layer has to bring to be worth its numbers."""
 
 _FOLDS = 3
 _COMPONENTS = 128
@@ -62,10 +70,11 @@ def find_best_layer(
     seed: int = 0,
     threads: int | None = None,
 ) -> list[LayerScore]:
-    """Every stage of a network and its last layer, the best first, by cross-validation on a sample.
+    """Every stage of a network, its last layer and some joins, the best first, by cross-validation on a sample.
 
     The network runs once over the crops and gives all stages at a time. Each is judged by a scaler, principal
-    components and a logistic regression, in three folds that share no group.
+    components and a logistic regression, in three folds that share no group. Then the best is joined with the
+    layer that helps it most, and so on for as long as that brings half a percent.
 
     Args:
         embedder: an open network, with or without a tap of its own.
@@ -87,13 +96,33 @@ def find_best_layer(
     splits = _folds(labels, persons, seed)
     model = load_graph(weights)
     taps = list_layers(model, embedder.input_size_wh)
-    features = _all_features(embedder, model, taps, crops[keep], threads)
-    scores = []
-    for tap, X in zip(taps, features, strict=True):
+    alone, joinable = _all_features(embedder, model, taps, crops[keep], threads)
+
+    rates = [_images_per_s(embedder, weights, tap, threads) for tap in taps]
+
+    def score(chosen: list[int], X: np.ndarray) -> LayerScore:
+        tap = taps[chosen[0]]
+        if len(chosen) > 1:
+            tensors = JOIN.join(taps[i].tensor for i in chosen)
+            tap = Layer(JOIN.join(taps[i].name for i in chosen), tensors, X.shape[1:])
         accuracy = _cross_validated(X, labels, splits, seed)
-        rate = _images_per_s(embedder, weights, tap, threads)
-        scores.append(LayerScore(tap, X.shape[1], float(accuracy.mean()), float(accuracy.std()), rate))
-    return sorted(scores, key=lambda score: -score.accuracy)
+        # The network is cut behind the last of them.
+        rate = min(rates[i] for i in chosen)
+        return LayerScore(tap, X.shape[1], float(accuracy.mean()), float(accuracy.std()), rate)
+
+    scores = [score([i], X) for i, X in enumerate(alone)]
+    best = max(scores, key=lambda found: found.accuracy)
+    chosen = [scores.index(best)]
+    while len(chosen) < min(MOST_JOINED, len(taps)):
+        joins = [sorted([*chosen, other]) for other in range(len(taps)) if other not in chosen]
+        tried = [score(join, np.concatenate([joinable[i] for i in join], axis=1)) for join in joins]
+        scores += tried
+        found = max(tried, key=lambda found: found.accuracy)
+        if found.accuracy < best.accuracy + _WORTH:
+            break
+        best, chosen = found, joins[tried.index(found)]
+    # A join stands behind a single layer that does as well.
+    return sorted(scores, key=lambda found: (-found.accuracy, found.dim))
 
 
 def _sample(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -128,8 +157,8 @@ def _folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tup
 
 def _all_features(
     embedder: NetworkEmbedder, model: Any, taps: list[Layer], crops: np.ndarray, threads: int | None
-) -> list[np.ndarray]:
-    """float32 (n, dim) of every tap, by a network that runs once over the crops."""
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """float32 (n, dim) of every tap, alone and as part of a join, by a network that runs once over the crops."""
     network_format = input_format(model)
     cut(model, [tap.tensor for tap in taps], [tap.tensor for tap in taps if tap.channels_last])
     split_prelu(model)
@@ -137,12 +166,15 @@ def _all_features(
         model.SerializeToString(), embedder.name, engines_of(embedder.settings), threads=threads
     )
     runner = BatchRunner(session, network_format, embedder.settings)
+    joined_pool_hw = LARGEST_JOINED_POOL, LARGEST_JOINED_POOL
+    pools = [tap.default_pool_hw for tap in taps] + [tap.fitting_pool_hw(joined_pool_hw) for tap in taps]
     batches: list[list[np.ndarray]] = []
     for start in range(0, len(crops), _BATCH):
         batch = resize_crops(crops[start : start + _BATCH], embedder.input_size_wh, embedder.resize)
         outputs = runner.run(batch)
-        batches.append([pool_features(o, tap.default_pool_hw) for o, tap in zip(outputs, taps, strict=True)])
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        batches.append([pool_features(o, hw) for o, hw in zip([*outputs, *outputs], pools, strict=True)])
+    features = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    return features[: len(taps)], features[len(taps) :]
 
 
 def _cross_validated(

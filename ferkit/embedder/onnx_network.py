@@ -202,6 +202,12 @@ def _prune(model: "onnx.ModelProto") -> None:
 LARGEST_POOL = 7
 """Maps are averaged to at most this many rows and columns unless another size is asked for."""
 
+JOIN = "+"
+"""Between the names of layers that make up one embedding, laid out one behind the other."""
+
+LARGEST_JOINED_POOL = 4
+"""The same where several layers are joined, which adds up."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -224,7 +230,13 @@ class Layer:
         """Rows and columns that the maps are averaged to if nobody says otherwise; None for vectors."""
         if len(self.shape) != 3:
             return None
-        return min(self.shape[1], LARGEST_POOL), min(self.shape[2], LARGEST_POOL)
+        return self.fitting_pool_hw((LARGEST_POOL, LARGEST_POOL))
+
+    def fitting_pool_hw(self, pool_hw: tuple[int, int]) -> tuple[int, int] | None:
+        """``pool_hw``, or as much of it as the maps have; None for vectors."""
+        if len(self.shape) != 3:
+            return None
+        return min(self.shape[1], pool_hw[0]), min(self.shape[2], pool_hw[1])
 
 
 def list_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> list[Layer]:
@@ -263,6 +275,20 @@ def find_layer(model: "onnx.ModelProto", input_size_wh: tuple[int, int], name: s
         known = ", ".join(f"{tap.name} ({tap.tensor})" for tap in taps)
         raise DataError(f"expected a tap or tensor of the network, found {name!r}; taps: {known}")
     return layout.tap(name, name)
+
+
+def find_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int], names: str) -> list[Layer]:
+    """The layers that ``names`` joins: one, as :func:`find_layer` takes it, or several with + between them.
+
+    Raises:
+        DataError: one of them does not exist, cannot be an embedding, or is named twice.
+    """
+    if JOIN not in names or names in _Layout(model, input_size_wh).shapes:
+        return [find_layer(model, input_size_wh, names)]
+    layers = [find_layer(model, input_size_wh, name.strip()) for name in names.split(JOIN)]
+    if len({layer.tensor for layer in layers}) < len(layers):
+        raise DataError(f"expected different layers joined by {JOIN}, found {names!r}; name each once")
+    return layers
 
 
 _KEEPS_VALUES = frozenset(
@@ -419,6 +445,7 @@ class NetworkEmbedder:
         self,
         settings: EmbedderSettings,
         runner: "BatchRunner",
+        pools: Sequence[tuple[int, int] | None],
         weights_path: Path,
         licence: str,
         reference: "Callable[[], BatchRunner] | None" = None,
@@ -432,7 +459,7 @@ class NetworkEmbedder:
         self.licence = licence
         self.engine = runner.engine
         self.cosine: float | None = None
-        self._runner = runner
+        self._runner, self._pools = runner, pools
         self._reference = reference
         blank = np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)
         self.dim = self._features(blank).shape[1]
@@ -451,15 +478,20 @@ class NetworkEmbedder:
             reference, self._reference = self._reference(), None
             self.cosine = float(cosines(features, self._features(crops, reference)).mean())
             logger.info("%s; cosine with ONNX Runtime in float32 %.5f", self.engine, self.cosine)
-            if self.cosine < LEAST_COSINE and self.engine.precision != "int8":
+            if self.cosine < LEAST_COSINE:
                 raise DataError(
                     f"expected embeddings by {self.engine} with a cosine of at least {LEAST_COSINE} with those in "
-                    f"float32, found {self.cosine:.5f}; take --precision float32"
+                    f"float32, found {self.cosine:.5f}; take float32"
                 )
         return features
 
     def _features(self, crops: np.ndarray, runner: "BatchRunner | None" = None) -> np.ndarray:
-        features = pool_features((runner or self._runner).run(crops)[0], self.settings.pool_hw)
+        outputs = (runner or self._runner).run(crops)
+        # A network may have more outputs than the first, which is its embedding.
+        layers = [
+            pool_features(output, pool_hw) for output, pool_hw in zip(outputs, self._pools, strict=False)
+        ]
+        features = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
         return l2_normalized(features) if self.settings.l2_normalize else features
 
 
@@ -505,8 +537,8 @@ def open_network(
 
     Args:
         path: the file.
-        settings: what is put in and taken out; ``tap`` may be the name of a stage, and its ``pool_hw`` None:
-            the embedder's own settings then say which tensor and pooling that is.
+        settings: what is put in and taken out; ``tap`` may be the name of a stage, or of several joined by +, and
+            its ``pool_hw`` None: the embedder's own settings then say which tensors and pooling that is.
         licence: of the weights, for model cards.
         threads: how many work on one batch; None takes every core.
         engines: to try for new embeddings, the best first: the embedder's own settings then name the one that was
@@ -520,14 +552,24 @@ def open_network(
     model = load_graph(path)
     network_format = input_format(model)
     _check_fits(settings, network_format, path)
-    changed = False
+    changed, pools = False, [settings.pool_hw]
     if settings.tap == "last":
         settings = dataclasses.replace(settings, tap=None)
     if settings.tap is not None:
-        tap = find_layer(model, settings.input_size_wh, settings.tap)
-        pool_hw = settings.pool_hw or tap.default_pool_hw
-        settings = dataclasses.replace(settings, tap=tap.tensor, pool_hw=pool_hw)
-        cut(model, [tap.tensor], [tap.tensor] if tap.channels_last else [])
+        layers = find_layers(model, settings.input_size_wh, settings.tap)
+        if len(layers) == 1:
+            pools = [settings.pool_hw or layers[0].default_pool_hw]
+            settings = dataclasses.replace(settings, tap=layers[0].tensor, pool_hw=pools[0])
+        else:
+            largest = settings.pool_hw or (LARGEST_JOINED_POOL, LARGEST_JOINED_POOL)
+            pools = [layer.fitting_pool_hw(largest) for layer in layers]
+            tensors = JOIN.join(layer.tensor for layer in layers)
+            settings = dataclasses.replace(settings, tap=tensors, pool_hw=largest)
+        cut(
+            model,
+            [layer.tensor for layer in layers],
+            [layer.tensor for layer in layers if layer.channels_last],
+        )
         changed = True
     changed |= split_prelu(model) > 0
     source = model.SerializeToString() if changed else path
@@ -537,12 +579,12 @@ def open_network(
         return BatchRunner(session, network_format, settings)
 
     if engines is None:
-        return NetworkEmbedder(settings, runner(engines_of(settings)), path, licence)
+        return NetworkEmbedder(settings, runner(engines_of(settings)), pools, path, licence)
     opened = runner(engines)
     name, precision = opened.engine.name, opened.engine.precision
     settings = dataclasses.replace(settings, engine=name, precision=precision)
     reference = None if opened.engine == CPU else lambda: runner([CPU])
-    return NetworkEmbedder(settings, opened, path, licence, reference)
+    return NetworkEmbedder(settings, opened, pools, path, licence, reference)
 
 
 def engines_of(settings: EmbedderSettings) -> list[Engine]:

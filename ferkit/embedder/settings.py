@@ -35,10 +35,10 @@ class EmbedderSettings:
         resize: how a crop of another size becomes the input: ``stretch`` fills it, ``letterbox`` keeps the
             proportions and pads with black.
         l2_normalize: whether the embedding is divided by its length.
-        tap: name of the tensor that the embedding is taken from; None for the network's own output.
-        pool_hw: rows and columns that a spatial tap is averaged to; None without one.
+        tap: name of the tensor that the embedding is taken from, or of several with + between; None for the network's
+            own output.
+        pool_hw: rows and columns that a spatial tap is averaged to, of several at most; None without one.
         engine, precision: see :class:`ferkit.embedder.engines.Engine`.
-        quantized_sha256: of the int8 network that was made of the weights; None in other precisions.
 
     Raises:
         DataError: a value outside what is said above.
@@ -56,7 +56,6 @@ class EmbedderSettings:
     pool_hw: tuple[int, int] | None = None
     engine: str = field(default="onnxruntime", metadata=LATER)
     precision: str = field(default="float32", metadata=LATER)
-    quantized_sha256: str | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("scale", "offset"):

@@ -23,7 +23,7 @@ from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelErr
 from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Predict
-from ferkit.core.weights import BUNDLED, bundled_folder
+from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
 from ferkit.datasets.dataset import Sample
 from ferkit.datasets.split import SplitSettings, make_split
 from ferkit.embedder.engines import open_session
@@ -634,7 +634,7 @@ class CallableCandidate:
 
 DEFAULT = (
     "dummy",
-    *(f"{head}@{backbone}" for backbone in ("hog", BUNDLED) for head in ("logistic", "mlp", "svm")),
+    *(f"{head}@{backbone}" for backbone in ("hog", DEFAULT_EDITION) for head in ("logistic", "mlp", "svm")),
     "shipped",
 )
 """What takes part when nobody is named: the floor, three heads on gradients and on the shipped network's embedding,
@@ -692,12 +692,14 @@ def parse_candidate(entry: str | Mapping[str, Any]) -> Candidate:
     if "@" in use and use.partition("@")[0] in HEADS:
         return _head(name, use, options)
     if use == "shipped":
-        return _plain(ModelCandidate, options)(name, bundled_folder())
+        return _plain(ModelCandidate, options)(name, bundled_folder(DEFAULT_EDITION))
     if kind == "finetune" and rest:
         return FinetuneCandidate(name, rest, _flat(options))
     makers: dict[str, Callable[[], Candidate]] = {
         "dummy": lambda: _plain(DummyCandidate, options)(name),
-        "model": lambda: _plain(ModelCandidate, options)(name, Path(rest)),
+        "model": lambda: _plain(ModelCandidate, options)(
+            name, bundled_folder(rest) if rest in EDITIONS else Path(rest)
+        ),
         "ensemble": lambda: _plain(EnsembleCandidate, options)(name, tuple(map(called, _members(use, rest)))),
         "peer": lambda: _peer(name, rest, options),
         "python": lambda: _callable(name, rest, options),

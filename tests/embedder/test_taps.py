@@ -9,7 +9,7 @@ import pytest
 from networks import GraphBuilder, arcface_resnet34, small_network
 
 from ferkit.core.errors import DataError
-from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.embedders import load_embedder, open_embedder
 from ferkit.embedder.layer_search import find_best_layer
 from ferkit.embedder.onnx_network import cut, find_layer, list_layers, load_graph, pool_features, split_prelu
 
@@ -132,12 +132,53 @@ def test_the_search_ranks_every_stage_and_is_repeatable(tmp_path: Path) -> None:
     embedder = open_embedder(f"onnx:{small_network(tmp_path / 'net.onnx')}")
     crops, labels = striped(30)
     scores = find_best_layer(embedder, crops, labels, seed=1)
-    assert {score.tap.name for score in scores} == {"stage2", "stage3", "last"}
+    assert {score.tap.name for score in scores} >= {"stage2", "stage3", "last"}
     accuracies = [score.accuracy for score in scores]
     assert accuracies == sorted(accuracies, reverse=True)
     assert accuracies[0] > 0.9
     assert all(score.images_per_s > 0 for score in scores)
     assert [s.accuracy for s in find_best_layer(embedder, crops, labels, seed=1)] == accuracies
+
+
+def test_the_search_joins_layers_that_help_each_other(tmp_path: Path) -> None:
+    """Fine stripes are lost in the last layer, brightness at the border in what is left of the first."""
+    path = small_network(tmp_path / "net.onnx")
+    embedder = open_embedder(f"onnx:{path}")
+    fine, _ = striped(60, seed=2)
+    scores = find_best_layer(
+        embedder, fine, ["a", "b", "c", "d"] * 30
+    )  # nothing to be learnt, so joins are tried
+    joins = [score for score in scores if "+" in score.tap.name]
+    assert joins
+    for score in joins:
+        opened = open_embedder(f"onnx:{path}", tap=score.tap.name)
+        assert opened.dim == score.dim
+        assert opened.settings.tap == score.tap.tensor
+
+
+def test_joined_layers_lie_one_behind_the_other(tmp_path: Path) -> None:
+    spec = f"onnx:{small_network(tmp_path / 'net.onnx')}"
+    crops = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), np.uint8)
+    joined = open_embedder(spec, tap="stage2 + stage3+last", pool_hw=(3, 2))
+    parts = [
+        open_embedder(spec, tap="stage2", pool_hw=(3, 2)),
+        open_embedder(spec, tap="stage3", pool_hw=(3, 2)),
+        open_embedder(spec),
+    ]
+    np.testing.assert_allclose(
+        joined.embed(crops), np.hstack([part.embed(crops) for part in parts]), rtol=1e-5
+    )
+    again = load_embedder(joined.settings, weights=tmp_path / "net.onnx")
+    assert again.fingerprint == joined.fingerprint
+    np.testing.assert_array_equal(again.embed(crops), joined.embed(crops))
+    assert (
+        open_embedder(spec, tap="stage2+last").dim
+        == parts[2].dim + 16 * open_embedder(spec, tap="stage2", pool_hw=(1, 1)).dim
+    )
+    with pytest.raises(DataError, match="expected different layers joined by"):
+        open_embedder(spec, tap="stage2+stage2")
+    with pytest.raises(DataError, match="expected a tap or tensor of the network, found 'stage9'"):
+        open_embedder(spec, tap="stage2+stage9")
 
 
 def test_the_search_keeps_persons_whole(tmp_path: Path) -> None:
