@@ -1,6 +1,7 @@
 """Predict and explain: ``fer predict`` and ``fer explain``."""
 
 import csv
+import glob
 import io
 import itertools
 import json
@@ -128,7 +129,7 @@ def _open_model(arguments: list[Path], models_dir: Path) -> tuple["Model", list[
         arguments = arguments[1:]
         if not arguments:
             raise click.UsageError(f"expected images after the model {folder}")
-    elif not arguments[0].exists():
+    elif not arguments[0].exists() and not glob.has_magic(str(arguments[0])):
         raise DataError(
             f"{_shown(arguments[0])} is neither an image, nor a folder, nor a model in {models_dir}; "
             "check the path"

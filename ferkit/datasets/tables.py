@@ -13,6 +13,7 @@ Paths are relative to the manifest where that is possible, and columns that woul
 import codecs
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import logging
@@ -648,7 +649,8 @@ def table_rows(path: Path, delimiter: str | None = None) -> Iterator[list[str]]:
     try:
         if not path.is_file() and path.exists():
             raise DataError(f"expected a table, found what is not a regular file at {path}")
-        encoding = _encoding(path)
+        status = path.stat()
+        encoding = _encoding(path, status.st_mtime_ns, status.st_size)
         # newline="" leaves the ends of lines to the CSV reader: a quoted name may hold one.
         file = path.open(encoding=encoding, errors=_errors(encoding), newline="")
     except OSError as error:
@@ -656,7 +658,8 @@ def table_rows(path: Path, delimiter: str | None = None) -> Iterator[list[str]]:
     return _parsed(file, path, delimiter)
 
 
-def _encoding(path: Path) -> str:
+@functools.lru_cache(maxsize=16)  # a table is opened several times, and its whole content tells
+def _encoding(path: Path, changed_ns: int, size: int) -> str:
     """Of ``utf-8-sig`` and ``utf-16`` (the file says so itself), ``utf-8`` and ``cp949`` the one that it is in."""
     decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8", "cp949")}
     # cp949 contains EUC-KR, what Korean Excel writes.
