@@ -1,6 +1,7 @@
 """Predict and explain: ``fer predict`` and ``fer explain``."""
 
 import csv
+import glob
 import io
 import itertools
 import json
@@ -26,6 +27,7 @@ from ferkit.cli.options import (
 )
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
+from ferkit.core.files import csv_cell
 
 if TYPE_CHECKING:
     from ferkit.classifiers.model import Model
@@ -127,7 +129,7 @@ def _open_model(arguments: list[Path], models_dir: Path) -> tuple["Model", list[
         arguments = arguments[1:]
         if not arguments:
             raise click.UsageError(f"expected images after the model {folder}")
-    elif not arguments[0].exists():
+    elif not arguments[0].exists() and not glob.has_magic(str(arguments[0])):
         raise DataError(
             f"{_shown(arguments[0])} is neither an image, nor a folder, nor a model in {models_dir}; "
             "check the path"
@@ -218,12 +220,28 @@ def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: st
     _echo_csv([*fixed, *(f"p_{name}" for name in names), "error"])
     for result in results:
         if len(result) == 0:
-            _echo_csv([_shown(result.path), *[""] * (len(fixed) - 1 + len(names)), result.error or "no face"])
+            _echo_csv(
+                [
+                    csv_cell(_shown(result.path)),
+                    *[""] * (len(fixed) - 1 + len(names)),
+                    csv_cell(result.error) or "no face",
+                ]
+            )
         for i, (box, proba) in enumerate(zip(result.xyxy, result.proba, strict=True)):
             best = int(proba.argmax())
             numbers = [f"{p:.4f}" for p in proba]
             place = [f"{float(value):.1f}" for value in box]
-            _echo_csv([_shown(result.path), i + 1, *place, names[best], numbers[best], *numbers, ""])
+            _echo_csv(
+                [
+                    csv_cell(_shown(result.path)),
+                    i + 1,
+                    *place,
+                    csv_cell(names[best]),
+                    numbers[best],
+                    *numbers,
+                    "",
+                ]
+            )
 
 
 def _echo_csv(values: list[Any]) -> None:
