@@ -331,9 +331,11 @@ def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
 
 def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
     buffer = io.StringIO(newline="")
+    from ferkit.core.files import csv_cell
+
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("path", "problem"))
-    writer.writerows(problems)
+    writer.writerows(map(csv_cell, problem) for problem in problems)
     return buffer.getvalue()
 
 

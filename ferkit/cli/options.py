@@ -219,11 +219,8 @@ def is_quiet() -> bool:
 
 
 def quiet_video_library() -> None:
-    """Keep the remarks of OpenCV's libraries off the terminal; a command says itself what is wrong."""
+    """Keep OpenCV's remarks about cameras off the terminal; a command says itself what is wrong."""
     import os
 
-    # A program of our own: its environment is ours to set, before the libraries read it.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # A program of our own: its environment is ours to set, before the library reads it.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false;*.debug=false")
-    os.environ.setdefault("QT_QPA_FONTDIR", str(Path("/usr/share/fonts")))

@@ -32,6 +32,7 @@ from ferkit.cli.options import (
 from ferkit.cli.settings import Chosen, Setting
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
+from ferkit.core.files import csv_cell
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import ImageFaces
@@ -305,7 +306,7 @@ def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: st
 
 def _echo_csv(values: list[Any]) -> None:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(values)
+    csv.writer(line, lineterminator="").writerow([csv_cell(v) if isinstance(v, str) else v for v in values])
     click.echo(line.getvalue())
 
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @command(settings=(
     Fields("ferkit.serving.settings:ServeSettings", "detector", "detector_weights", "detect_size",
-           "workers" ),
+           "processes" ),
     Fields("ferkit.serving.settings:Limits"),
 ))  # fmt: skip
 @click.argument("model_argument", metavar="[MODEL]", required=False)
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
         help="Another site whose pages may use the server.")  # fmt: skip
 @option("--trusted-proxy", metavar="ADDRESS", multiple=True, group="Network",
         help="A proxy in front of the server, whose X-Forwarded-For is believed.")  # fmt: skip
+@option("--root-path", metavar="/PREFIX", default="", group="Network",
+        help="The prefix under which a proxy offers the server.")  # fmt: skip
 @shared("models_dir")
 @option("--log-dir", type=FOLDER, rare=True, group="Every command",
         help="Write one file a day into this folder, a JSON object for each request.")  # fmt: skip
@@ -65,7 +67,7 @@ def serve(
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         from ferkit.serving.app import create_app
-        from ferkit.serving.server import FerkitServer
+        from ferkit.serving.server import run_server
     except ModuleNotFoundError as error:
         raise DependencyError(f"{error.name} is not installed; pip install 'ferkit[serve]'") from error
     from ferkit.classifiers.model import choose_model
@@ -73,4 +75,4 @@ def serve(
 
     named = model or model_argument or str(choose_model(None, models_dir).folder)
     server_settings = settings_from({"models_dir": models_dir, "model": named, **options, **settings.given})
-    FerkitServer(create_app(server_settings, console=not is_quiet()), server_settings, logger.info).run()
+    run_server(create_app(server_settings, console=not is_quiet()), server_settings)

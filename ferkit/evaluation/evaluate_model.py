@@ -1,6 +1,7 @@
 """Evaluate one model on labelled images."""
 
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import logging
@@ -14,10 +15,10 @@ import numpy as np
 
 from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, HeadSettings, fit_head
-from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions, read_model
 from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.console import progress
-from ferkit.core.errors import DataError, FerkitError
+from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
