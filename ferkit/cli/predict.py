@@ -294,19 +294,19 @@ def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: st
     fixed = ["path", "face", "left", "top", "right", "bottom", "label", "confidence"]
     _echo_csv([*fixed, *(f"p_{name}" for name in names), "error"])
     for result in results:
-        path = images.shown(result.path)
+        path = csv_cell(images.shown(result.path))
         if len(result) == 0:
-            _echo_csv([path, *[""] * (len(fixed) - 1 + len(names)), result.error or "no face"])
+            _echo_csv([path, *[""] * (len(fixed) - 1 + len(names)), csv_cell(result.error) or "no face"])
         for i, (box, proba) in enumerate(zip(result.xyxy, result.proba, strict=True)):
             best = int(proba.argmax())
             numbers = [f"{p:.4f}" for p in proba]
             place = [f"{float(value):.1f}" for value in box]
-            _echo_csv([path, i + 1, *place, names[best], numbers[best], *numbers, ""])
+            _echo_csv([path, i + 1, *place, csv_cell(names[best]), numbers[best], *numbers, ""])
 
 
 def _echo_csv(values: list[Any]) -> None:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([csv_cell(v) if isinstance(v, str) else v for v in values])
+    csv.writer(line, lineterminator="").writerow(values)
     click.echo(line.getvalue())
 
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @command(settings=(
     Fields("ferkit.serving.settings:ServeSettings", "detector", "detector_weights", "detect_size",
-           "processes" ),
+           "processes"),
     Fields("ferkit.serving.settings:Limits"),
 ))  # fmt: skip
 @click.argument("model_argument", metavar="[MODEL]", required=False)

@@ -109,7 +109,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
 def _print_unchanged(folder: Path, as_json: bool) -> None:
     from ferkit.classifiers.model import read_model
 
-    metrics = read_model(folder).metrics
+    metrics = read_model(folder).report
     if as_json:
         click.echo(json.dumps({"model": str(folder), "unchanged": True, **metrics}, ensure_ascii=False))
     else:

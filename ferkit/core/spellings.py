@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
     "eval": {"no_html": "page!"},
     "audit": {"likeness": "threshold", "plan": "fix", "take_back": "undo"},
+    "serve": {"workers": "processes"},
     "video": {"calibrate_neutral": "neutral_s"},
     "dataset import": {
         "path_column": "columns=path={}",
