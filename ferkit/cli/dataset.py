@@ -323,9 +323,11 @@ def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
     import io
 
     buffer = io.StringIO(newline="")
+    from ferkit.core.files import csv_cell
+
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("path", "problem"))
-    writer.writerows(problems)
+    writer.writerows(map(csv_cell, problem) for problem in problems)
     return buffer.getvalue()
 
 

@@ -285,6 +285,21 @@ def _weights() -> list[Finding]:
     return [*findings, _writable("weights folder", weights_dir())]
 
 
+def _broken_models() -> list[Finding]:
+    from ferkit.classifiers.model import list_models
+
+    return [
+        Finding(
+            f"model {listed.name}",
+            "wrong",
+            listed.problem or "",
+            f"move {listed.folder} away, or make it again",
+        )
+        for listed in list_models(Path("models"))
+        if listed.model is None
+    ]
+
+
 def _place() -> list[Finding]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free / 1e9
@@ -311,7 +326,7 @@ def _version(package: str) -> str | None:
 
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (
-    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _place,
+    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _broken_models, _place,
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from ferkit.cli.options import (
 )
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
+from ferkit.core.files import csv_cell
 
 if TYPE_CHECKING:
     from ferkit.classifiers.model import Model
@@ -219,12 +220,28 @@ def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: st
     _echo_csv([*fixed, *(f"p_{name}" for name in names), "error"])
     for result in results:
         if len(result) == 0:
-            _echo_csv([_shown(result.path), *[""] * (len(fixed) - 1 + len(names)), result.error or "no face"])
+            _echo_csv(
+                [
+                    csv_cell(_shown(result.path)),
+                    *[""] * (len(fixed) - 1 + len(names)),
+                    csv_cell(result.error) or "no face",
+                ]
+            )
         for i, (box, proba) in enumerate(zip(result.xyxy, result.proba, strict=True)):
             best = int(proba.argmax())
             numbers = [f"{p:.4f}" for p in proba]
             place = [f"{float(value):.1f}" for value in box]
-            _echo_csv([_shown(result.path), i + 1, *place, names[best], numbers[best], *numbers, ""])
+            _echo_csv(
+                [
+                    csv_cell(_shown(result.path)),
+                    i + 1,
+                    *place,
+                    csv_cell(names[best]),
+                    numbers[best],
+                    *numbers,
+                    "",
+                ]
+            )
 
 
 def _echo_csv(values: list[Any]) -> None:

@@ -14,7 +14,6 @@ from ferkit.cli.options import (
     is_quiet,
     models_dir_option,
     quiet_option,
-    say,
 )
 from ferkit.core.errors import DependencyError
 from ferkit.serving.api import BY_ID, PURPOSES
@@ -34,6 +33,7 @@ _LIMITS = {
     "max_duration_s": "Seconds that a video lasts.",
     "max_jobs": "Videos that wait or are read at a time.",
     "job_ttl_s": "Seconds after which a video's results are removed.",
+    "max_results_bytes": "Bytes of all results together; the oldest go first.",
     "max_streams": "Streams at a time; one client has half of them at most.",
     "max_connections": "Connections at a time.",
     "max_waiting": "Requests with images at a time.",
@@ -113,7 +113,13 @@ def _limit_options(command: F) -> F:
     help="The detector sees frames scaled down to this longer side; less serves more streams, and misses small faces.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), help="Threads that read images and frames.  [default: one a core]"
+    "--processes",
+    type=click.IntRange(1),
+    help="Processes that read images and frames; limits and jobs hold for all together.  "
+    "[default: one a core, at most 8]",
+)
+@click.option(
+    "--root-path", metavar="/PREFIX", default="", help="The prefix under which a proxy offers the server."
 )
 @_limit_options
 @models_dir_option
@@ -142,11 +148,10 @@ def serve(models_dir: Path, **options: Any) -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         from ferkit.serving.app import create_app
-        from ferkit.serving.server import FerkitServer
+        from ferkit.serving.server import run_server
     except ModuleNotFoundError as error:
         raise DependencyError(f"{error.name} is not installed; pip install 'ferkit[serve]'") from error
     from ferkit.serving.settings import settings_from
 
     settings = settings_from({"models_dir": models_dir, **options})
-    server = FerkitServer(create_app(settings, console=not is_quiet()), settings, say)
-    server.run()
+    run_server(create_app(settings, console=not is_quiet()), settings)
