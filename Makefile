@@ -53,7 +53,7 @@ $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)-%/extra.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]" \
-		pytest pytest-timeout
+		hypothesis pytest pytest-timeout
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
 		--force-reinstall opencv-contrib-python-headless
 	@touch $@
