@@ -35,7 +35,7 @@ PROVIDERS = {
 """The accelerators, by what ONNX Runtime calls them."""
 
 DEVICES = ("auto", "cpu", *PROVIDERS, "openvino")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 LEAST_COSINE = 0.999
 """Between embeddings of float32 and of another floating-point precision; less is refused."""
 
@@ -55,7 +55,7 @@ class Engine:
 
     Attributes:
         name: ``onnxruntime`` is the processor, ``openvino``, or a key of :data:`PROVIDERS`.
-        precision: ``float32``, ``bfloat16``, ``float16``, or ``int8`` for a network that is quantised.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
         index: which of several accelerators.
     """
 
@@ -125,6 +125,8 @@ def resolve_engines(device: str = "auto", precision: str = "float32", *, many: b
         raise DependencyError(
             f"expected a device of {', '.join(DEVICES)} (cuda:1 the second), found {device}"
         )
+    if precision not in PRECISIONS:
+        raise DependencyError(f"expected a precision of {', '.join(PRECISIONS)}, found {precision}")
     here = available_devices()
     if name != "auto":
         if name not in here:
@@ -163,8 +165,8 @@ def precisions_of(engine: Engine) -> tuple[str, ...]:
     """The precisions that an engine runs here, the fastest that costs next to nothing first."""
     if engine.name == "openvino":
         fast = ("bfloat16",) if has_bfloat16() else ()
-        return (*fast, "float32", "int8")
-    return ("float32", "int8") if engine.name == "onnxruntime" else ("float16", "float32")
+        return (*fast, "float32")
+    return ("float32",) if engine.name == "onnxruntime" else ("float16", "float32")
 
 
 @functools.cache
@@ -178,29 +180,38 @@ def has_bfloat16() -> bool:
     return False
 
 
-_requested: tuple[str, str | None] = ("auto", None)
+_requested: tuple[str, str | None] | None = None
 
 
 @contextlib.contextmanager
-def requested_engine(device: str = "auto", precision: str | None = None) -> Iterator[None]:
-    """Let networks be run so in the whole process, where nothing else is said.
+def requested_engine(device: str | None = None, precision: str | None = None) -> Iterator[None]:
+    """Let networks be run so in the whole process; None leaves what is asked for already.
 
     Raises:
         DependencyError: see :func:`resolve_engines`.
     """
     global _requested
-    resolve_engines(device, precision or "float32")
-    before, _requested = _requested, (device, precision)
+    before, now = _requested, requested()
+    wanted = device or now[0], precision or now[1]
+    resolve_engines(wanted[0], wanted[1] or "float32")
+    _requested = wanted
     try:
         yield
     finally:
         _requested = before
 
 
+def requested() -> tuple[str, str | None]:
+    """Device and precision that are asked for: by :func:`requested_engine`, else ``$FER_DEVICE`` and
+    ``$FER_PRECISION``, else ``auto`` and None."""
+    environment = os.environ.get("FER_DEVICE") or "auto", os.environ.get("FER_PRECISION") or None
+    return _requested or environment
+
+
 def requested_engines(own: Engine | None = None) -> list[Engine]:
-    """What :func:`requested_engine` asks for now, the best first; ``own`` where it asks for nothing."""
-    device, precision = _requested
-    if own is not None and _requested == ("auto", None):
+    """The engines that are asked for now, the best first; ``own`` where nothing is asked for."""
+    device, precision = requested()
+    if own is not None and (device, precision) == ("auto", None):
         return [own]
     return resolve_engines(device, precision or "float32")
 
@@ -344,7 +355,6 @@ def _device(engine: Engine) -> str:
 
 
 def _hint(engine: Engine) -> str:
-    # int8 stands in the graph itself; what is left of it is float32.
     return {"bfloat16": "bf16", "float16": "f16"}.get(engine.precision, "f32")
 
 
@@ -375,8 +385,8 @@ def _precision_remedy(precision: str) -> str:
     if precision == "bfloat16":
         return (
             "it needs OpenVINO (pip install 'ferkit[openvino]') and a processor with AVX512-BF16 or AMX; "
-            "take float32 or int8"
+            "take float32"
         )
     if precision == "float16":
         return "it is for accelerators; take float32 or bfloat16"
-    return "take another --device"
+    return "take another device"

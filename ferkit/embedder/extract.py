@@ -16,7 +16,7 @@ from ferkit.core.console import Progress, progress
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.embedder.embedders import Embedder, open_embedder
-from ferkit.embedder.engines import Engine, resolve_engines, resolve_stored
+from ferkit.embedder.engines import Engine, requested, resolve_engines, resolve_stored
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
 from ferkit.embedder.settings import StoreSettings
 from ferkit.embedder.store import EmbeddingStore, Row, stores_of
@@ -230,22 +230,24 @@ def open_for_store(
         spec: see :func:`ferkit.embedder.embedders.open_embedder`.
         name: of the data set in the store's name.
         root: folder of all stores.
-        device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes those of the embeddings
-            that there are; for the first ones the best device, and float32.
+        device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes what is asked for in the
+            process, or that of the embeddings that there are; for the first ones the best device, and float32.
         arguments: of :func:`ferkit.embedder.embedders.open_embedder`.
 
     Raises:
         DependencyError: what is asked for, or made the embeddings, is not here.
         FerkitError: see :func:`ferkit.embedder.embedders.open_embedder`.
     """
-    engines = resolve_engines(device or "auto", precision or "float32", many=True)
+    asked = requested()
+    device, precision = device or asked[0], precision or asked[1]
+    engines = resolve_engines(device, precision or "float32", many=True)
     embedder = open_embedder(spec, engines=engines, **arguments)
     for folder, made_by in stores_of(root, name, embedder.settings):
         try:
             stored = resolve_stored(made_by, device, precision)
         except DependencyError as error:
             raise DependencyError(
-                f"{folder} was made by {made_by}: {error}; or name another --precision to embed anew"
+                f"{folder} was made by {made_by}: {error}; or ask for another precision to embed again"
             ) from None
         if stored is not None:
             same = made_by == Engine(embedder.settings.engine, embedder.settings.precision)

@@ -39,7 +39,6 @@ class EmbedderSettings:
             own output.
         pool_hw: rows and columns that a spatial tap is averaged to, of several at most; None without one.
         engine, precision: see :class:`ferkit.embedder.engines.Engine`.
-        quantized_sha256: of the int8 network that was made of the weights; None in other precisions.
 
     Raises:
         DataError: a value outside what is said above.
@@ -57,7 +56,6 @@ class EmbedderSettings:
     pool_hw: tuple[int, int] | None = None
     engine: str = field(default="onnxruntime", metadata=LATER)
     precision: str = field(default="float32", metadata=LATER)
-    quantized_sha256: str | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("scale", "offset"):

@@ -539,8 +539,8 @@ def stores_of(root: Path, dataset: str, settings: EmbedderSettings) -> list[tupl
             continue
         with contextlib.suppress(StoreError):
             made = EmbeddingStore.open(folder).settings.embedder
-            own = replace(made, engine=settings.engine, precision=settings.precision, quantized_sha256=None)
-            if own == replace(settings, quantized_sha256=None):
+            own = replace(made, engine=settings.engine, precision=settings.precision)
+            if own == settings:
                 found.append((folder, Engine(made.engine, made.precision)))
     return found
 

@@ -53,6 +53,8 @@ def test_a_device_that_is_not_here_is_named_with_its_remedy(monkeypatch: pytest.
         resolve_engines("cuda:1")
     with pytest.raises(DependencyError, match=r"expected a device of auto, cpu, .* found gpu"):
         resolve_engines("gpu")
+    with pytest.raises(DependencyError, match=r"expected a precision of auto, .* found half"):
+        resolve_engines("cpu", "half")
     with pytest.raises(DependencyError, match="bfloat16 cannot be run by cpu here; it needs OpenVINO"):
         resolve_engines("auto", "bfloat16")
 
@@ -71,11 +73,13 @@ def test_auto_takes_accelerators_first_and_openvino_only_for_much_work(
     assert resolve_engines("openvino", "auto") == [FLOAT32]
 
 
-def test_what_a_command_asks_for_holds_until_it_ends() -> None:
+def test_what_a_command_asks_for_holds_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert requested_engines(own=FLOAT32) == [FLOAT32]
     with requested_engine("cpu"):
         assert requested_engines(own=FLOAT32) == [CPU]
     assert requested_engines(own=FLOAT32) == [FLOAT32]
+    monkeypatch.setenv("FER_DEVICE", "cpu")
+    assert requested_engines(own=FLOAT32) == [CPU]
 
 
 def test_an_engine_that_fails_is_passed_over_in_one_sentence(
@@ -96,11 +100,7 @@ def test_an_engine_that_fails_is_passed_over_in_one_sentence(
 
 def test_settings_of_0_1_keep_their_digest_and_others_have_their_own() -> None:
     settings = EmbedderSettings("ferkit", "00", (48, 48))
-    old = {
-        k: v
-        for k, v in dataclasses.asdict(settings).items()
-        if k not in ("engine", "precision", "quantized_sha256")
-    }
+    old = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("engine", "precision")}
     assert settings_dict(settings) == json.loads(json.dumps(old))
     assert fingerprint(settings) == fingerprint(old)
     assert EmbedderSettings.from_dict(json.loads(json.dumps(old))) == settings
@@ -140,7 +140,7 @@ def test_a_precision_that_is_too_coarse_is_refused(
     network: Path, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ferkit.embedder.onnx_network.LEAST_COSINE", 1.1)
-    with pytest.raises(DataError, match=r"at least 1.1 .* take --precision float32"):
+    with pytest.raises(DataError, match=r"at least 1.1 .* take float32"):
         open_embedder(f"onnx:{network}", engines=[FLOAT32]).embed(crops)
 
 

@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 
 from ferkit.inference.sources import VideoSource
 from ferkit.serving.jobs import JobQueue
 from ferkit.serving.monitoring import Metrics
+from ferkit.serving.settings import Limits
 from tests.inference.squares import moving_squares, write_video
 from tests.serving.running import Running, running, until
 
@@ -89,6 +91,35 @@ def test_the_video_as_the_body_without_a_copy(server: Running, video: bytes) -> 
     server.http.delete(job["links"]["self"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "codec", "pixels"), [("gif", "gif", "rgb8"), ("mpegts", "mpeg2video", "yuv420p")]
+)
+def test_what_the_command_reads_the_server_reads(server: Running, kind: str, codec: str, pixels: str) -> None:
+    content = io.BytesIO()
+    with av.open(content, "w", format=kind) as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, pixels
+        for rgb in moving_squares(25):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pixels)))
+        out.mux(stream.encode(None))
+    asked = {"every": 0.2, "annotated": False}
+    job = server.http.post("/v1/video", params=asked, content=content.getvalue()).json()
+    job = finished(server, job["links"]["self"])
+    assert job["status"] == "done", job
+    assert server.http.get(job["links"]["result.json"]).json()["n_frames"] == 5
+    server.http.delete(job["links"]["self"])
+
+
+def test_without_the_extra_a_video_is_refused_before_it_is_sent(
+    server: Running, video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ferkit.serving.routes.find_spec", lambda name: None)
+    refused = server.http.post("/v1/video", content=video)
+    assert (refused.status_code, refused.json()["code"]) == (501, "no_video")
+    assert "ferkit[video]" in refused.json()["message"]
+    assert not server.service.jobs._jobs
+
+
 def test_a_video_that_is_read_or_waits_can_be_stopped(server: Running, long_video: bytes) -> None:
     first, second = (
         server.http.post("/v1/video", params={"every": 0}, content=long_video).json() for _ in "ab"
@@ -144,7 +175,7 @@ def left() -> Iterator[Path]:
 
 
 async def _open_and_close() -> None:
-    board = JobQueue(1, 60, 60, Metrics())
+    board = JobQueue(Limits(), Metrics())
     await board.open()
     await board.close()
 
