@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ferkit.core.types import ExpressionClassifier
-from ferkit.datasets.dataset import FileSource, ImageSource, Sample
+from ferkit.datasets.archives import ARCHIVE_SUFFIXES, PathSource
+from ferkit.datasets.dataset import ImageSource, Sample
 from ferkit.datasets.load import find_paths, list_source
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops
@@ -36,14 +37,15 @@ class ImageFaces:
 
 
 def list_images(paths: Iterable[Path]) -> list[Path]:
-    """The images meant by ``paths``: files unchanged, all images below folders, and what fits a pattern, sorted.
+    """The images meant by ``paths``: files unchanged, all images in folders and archives, and what fits a pattern.
 
     Raises:
         DataError: a folder cannot be listed, or there is nothing in it, or a pattern fits nothing.
     """
     images: list[Path] = []
     for path in (found for given in paths for found in find_paths(given)):
-        images += [path / image for image in list_source(path).paths] if path.is_dir() else [path]
+        holds_images = path.is_dir() or path.suffix.lower() in ARCHIVE_SUFFIXES
+        images += [path / image for image in list_source(path).paths] if holds_images else [path]
     return images
 
 
@@ -67,7 +69,7 @@ def predict_images(
         workers: threads that read and crop; one a core if None.
     """
     images = read_crops(
-        source or FileSource(Path()),
+        source or PathSource(Path()),
         (Sample(str(path)) for path in paths),
         cropper,
         all_faces=True,

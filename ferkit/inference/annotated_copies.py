@@ -10,6 +10,7 @@ from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically
 from ferkit.core.fonts import HINT, open_font
 from ferkit.core.labels import LabelSet
+from ferkit.datasets.archives import PathSource
 from ferkit.datasets.images import decode_image
 from ferkit.faces.drawing import TextPainter, draw_faces, enlarged, label_colors, text_size
 
@@ -42,7 +43,7 @@ class AnnotatedCopies:
         Raises:
             FerkitError: the folder cannot be written.
         """
-        rgb, factor = enlarged(decode_image(result.path.read_bytes()))
+        rgb, factor = enlarged(decode_image(PathSource(Path()).read(str(result.path))))
         best = result.proba.argmax(axis=1)
         texts = [f"{self._names[i]} {p[i]:.0%}" for i, p in zip(best, result.proba, strict=True)]
         if texts:

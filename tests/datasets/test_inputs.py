@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ferkit.classifiers.predict import list_images
 from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, ImageError
 from ferkit.datasets import archives, images
-from ferkit.datasets.archives import ArchiveSource
+from ferkit.datasets.archives import ArchiveSource, PathSource
 from ferkit.datasets.dataset import (
     FileSource,
     left_out_counts,
@@ -565,3 +566,19 @@ def test_columns_of_a_data_set(tmp_path: Path):
     assert data.splits.tolist() == ["test", "train", "train"]
     assert data.groups.tolist() == ["p2", None, "p1"]
     assert data.paths is data.paths
+
+
+def test_what_is_predicted_may_lie_in_an_archive_or_fit_a_pattern(tmp_path: Path):
+    write(tmp_path, "a/1.png", "a/2.png", "a/3.txt")
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("day 1/b.png", PNG)
+    found = list_images([tmp_path / "a/*.png", tmp_path / "d.zip"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "a/1.png",
+        "a/2.png",
+        "d.zip/day 1/b.png",
+    ]
+    source = PathSource(Path())
+    assert all(source.read(str(path)) == PNG for path in found)
+    with pytest.raises(NotADirectoryError):
+        source.read("/dev/null/x.png")
