@@ -16,6 +16,7 @@ import numpy as np
 from ferkit.classifiers.model import Model
 from ferkit.classifiers.model import load_model as _load_model
 from ferkit.core.errors import DataError
+from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset as _load_dataset
 
@@ -32,7 +33,7 @@ PathLike = str | os.PathLike[str]
 
 def predict(
     images: "ImagesLike",
-    model: Model | PathLike = "ferkit",
+    model: Model | PathLike = DEFAULT_EDITION,
     *,
     detector: str = "auto",
     detector_weights: PathLike | None = None,
@@ -123,7 +124,7 @@ def load_dataset(
 
 
 def load_embedder(
-    embedder: "str | EmbedderSettings" = "ferkit",
+    embedder: "str | EmbedderSettings" = DEFAULT_EDITION,
     *,
     weights: PathLike | None = None,
     layer: str | None = None,
@@ -157,7 +158,7 @@ def load_embedder(
 
 def embed(
     data: Dataset | PathLike,
-    embedder: "Embedder | str" = "ferkit",
+    embedder: "Embedder | str" = DEFAULT_EDITION,
     *,
     layer: str | None = None,
     detector: str = "auto",
@@ -512,7 +513,7 @@ class ExpressionStream:
 
     def __init__(
         self,
-        model: Model | PathLike = "ferkit",
+        model: Model | PathLike = DEFAULT_EDITION,
         *,
         smoothing: Literal["hmm", "ema", "majority", "repeat", "none"] = "hmm",
         detector: str = "auto",

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint, write_atomically
+from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.inputs import GivenImages
 from ferkit.embedder.embedders import Embedder, open_embedder
@@ -49,7 +50,7 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def __init__(
         self,
-        embedder: str = "ferkit",
+        embedder: str = DEFAULT_EDITION,
         *,
         layer: str | None = None,
         detector: str = "auto",

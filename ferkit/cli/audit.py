@@ -164,13 +164,14 @@ def _embedded(
     if named is not None:
         store = EmbeddingStore.open(find_embeddings(cache_dir, named))
     else:
+        from ferkit.core.weights import DEFAULT_EDITION
         from ferkit.embedder.embedders import open_embedder
         from ferkit.embedder.extract import StoreOptions, embed_dataset
         from ferkit.faces.cropping import Cropping
 
         store_options = StoreOptions(cache_dir)
         store, _ = embed_dataset(
-            dataset, open_embedder("ferkit"), Cropping.ask(no_face="whole"), store_options,
+            dataset, open_embedder(DEFAULT_EDITION), Cropping.ask(no_face="whole"), store_options,
             workers=workers,
         )  # fmt: skip
     # Half precision is enough for inner layers, and the widest of them fit into memory only so.

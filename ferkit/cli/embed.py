@@ -61,22 +61,20 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
-    from ferkit.core.weights import SECOND_EDITION
     from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
     from ferkit.faces.cropping import Cropping, CropSettings
 
     dataset = open_dataset(data, options["person_pattern"])
-    if options["backbone"] == SECOND_EDITION:
-        _say_what_the_first_has(options["cache_dir"], options["name"] or dataset.name)
+    spec = options["backbone"] or _default_backbone(options["cache_dir"], options["name"] or dataset.name)
     crop = Cropping.ask(
         options["detector"], settings["detector_weights"],
         margin=options["margin"], no_face=options["no_face"], **settings.of(CropSettings),
     )  # fmt: skip
     pool, layer = settings["pool"], options["layer"]
     backbone = {
-        "spec": options["backbone"],
+        "spec": spec,
         "weights": options["weights"],
         "pool_hw": (pool[1], pool[0]) if pool else None,
         "options": InputOptions(**settings.of(InputOptions)),
@@ -113,17 +111,21 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     )
 
 
-def _say_what_the_first_has(cache_dir: Path, name: str) -> None:
-    """Say so before data are embedded again that the first edition has embedded."""
-    from ferkit.core.weights import BUNDLED
+def _default_backbone(cache_dir: Path, name: str) -> str:
+    """The second edition of the network that comes along, or the first where it has embedded these data already."""
+    from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
     from ferkit.embedder.store import find_stores
 
-    for folder in find_stores(cache_dir):
-        if folder.name.startswith(f"{name}--{BUNDLED}--"):
-            logger.info(
-                f"{folder} holds this data by {BUNDLED}, the first edition: heads on it go on working, and "
-                f"--backbone {BUNDLED} goes on with it; now it is embedded again, next to it"
-            )
+    folders = [folder.name for folder in find_stores(cache_dir)]
+    if not any(folder.startswith(f"{name}--{BUNDLED}--") for folder in folders):
+        return DEFAULT_EDITION
+    if not any(folder.startswith(f"{name}--{DEFAULT_EDITION}--") for folder in folders):
+        logger.info(
+            f"these data are embedded by {BUNDLED}, the first edition, which goes on; --backbone {DEFAULT_EDITION} "
+            "embeds them again by the second, next to it"
+        )
+        return BUNDLED
+    return DEFAULT_EDITION
 
 
 def _best_layer(

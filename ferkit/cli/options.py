@@ -109,9 +109,9 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
              "help": "Language of the expressions' names."}),
     "by": (("--by",), {"multiple": True, "metavar": "COLUMN",
            "help": "Also compare the groups of a column; several times."}),
-    "backbone": (("-b", "--backbone"), {"type": WordType("backbone"), "default": "ferkit",
-                 "help": "Network: ferkit or ferkit2 (come along), arcface, …, mediapipe-landmarks, raw, or "
-                 "onnx:FILE. See 'fer models list'."}),
+    "backbone": (("-b", "--backbone"), {"type": WordType("backbone"),
+                 "help": "Network: ferkit2 or ferkit (come along), arcface, …, mediapipe-landmarks, raw, or "
+                 "onnx:FILE. See 'fer models list'.  [default: ferkit2]"}),
     "layer": (("--layer",), {"help": "From inside: stage1 … stage5, a tensor's name, several with +, or 'auto'."}),
     "name": (("--name",), {"help": "Name of the model."}),
     "overwrite": (("--overwrite",), {"is_flag": True, "help": "Replace a model of this name."}),

@@ -35,7 +35,7 @@ SECOND_EDITION = "ferkit2"
 EDITIONS = (BUNDLED, SECOND_EDITION)
 """Both; what was made with one goes on with that one."""
 
-DEFAULT_EDITION = BUNDLED
+DEFAULT_EDITION = SECOND_EDITION
 """The one that is taken when none is named."""
 
 NETWORK_ONNX = "network.onnx"

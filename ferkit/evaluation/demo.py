@@ -11,6 +11,7 @@ import numpy as np
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.files import write_atomically
 from ferkit.core.fonts import can_plot
+from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.datasets.synthetic import write_dataset
@@ -130,7 +131,7 @@ def run_demo(folder: Path, settings: DemoSettings) -> list[DemoRow]:
             faces, n_per_class=settings.n_per_class, n_persons=settings.n_persons, seed=settings.seed
         )
     dataset = read_folder(faces, DRAWN_PERSON)
-    embedder = open_embedder("ferkit")
+    embedder = open_embedder(DEFAULT_EDITION)
     options = StoreOptions(root=folder / "cache")
     store, _ = embed_dataset(dataset, embedder, Cropping.ask("none"), options)
     table = store.load().labelled()
