@@ -11,13 +11,16 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-extras lint types check clean
+.PHONY: demo test test-extras attack lint types check clean
 
 demo: $(VENV)/core.stamp  ## install the core, then go the whole way on drawn faces, offline
 	$(BIN)/fer demo
 
 test: $(VENV)/dev.stamp  ## install everything but DeepFace and MediaPipe, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+attack: $(VENV)/dev.stamp  ## attack a server of our own for about half an hour
+	OMP_NUM_THREADS=1 FER_ATTACK=whole $(BIN)/python -m pytest -m attack
 
 # Each in an environment of its own, since each puts its own OpenCV over ours.
 test-extras: $(VENV)-deepface/extra.stamp $(VENV)-mediapipe/extra.stamp  ## the tests of DeepFace and of MediaPipe
@@ -50,7 +53,7 @@ $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)-%/extra.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]" \
-		pytest pytest-timeout
+		hypothesis pytest pytest-timeout
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
 		--force-reinstall opencv-contrib-python-headless
 	@touch $@

@@ -27,7 +27,7 @@ def candidates(options: argparse.Namespace) -> list[str]:
         network = f"onnx:{options.onnx.resolve().as_posix()}"
         backbones += [("mobilefacenet", network, "")]
         backbones += [(f"mobilefacenet#{tap}", f"{network}#{tap}", ", pool = [7, 7]") for tap in options.tap]
-    entries = ['"dummy"', '"shipped"']
+    entries = ['"dummy"', '"ferkit"']
     entries += [
         f'{{use = "model:{path.resolve().as_posix()}", name = "{path.name}"}}' for path in options.model
     ]

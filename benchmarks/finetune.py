@@ -94,7 +94,9 @@ def predict(backbones: list[str], seconds: float) -> None:
 
     print(f"{'network':22}{'batch':>6}{'ONNX':>9}{'Keras':>9}   images/s")
     for name in backbones:
-        settings = NetworkSettings(backbone=name, color="gray" if name in ("compact", "vgg48") else "rgb")
+        settings = NetworkSettings(
+            backbone=name, color="gray" if name in ("small_resnet", "vgg48") else "rgb"
+        )
         network = whole_network(build_core(settings, 7), settings, 7)
         classifier = NetworkClassifier(to_onnx(network), LabelSet.named("fer2013"))
         width, height = classifier.input_size_wh
@@ -111,7 +113,7 @@ def networks(seconds: float, batch: int) -> None:
     from ferkit.classifiers.finetune.recipe import LossSettings, NetworkSettings, OptimizerSettings
     from ferkit.classifiers.finetune.training import LossModel, optimizer_of
 
-    for name in ("plain", "compact", "vgg48"):
+    for name in ("baseline_cnn", "small_resnet", "vgg48"):
         core = build_core(NetworkSettings(backbone=name), 7)
         objective = LossModel(core, None, LossSettings(), None)
         objective.compile(optimizer=optimizer_of(OptimizerSettings(), 1e-3))
@@ -220,7 +222,7 @@ def main() -> None:
     one.add_argument("--rounds", type=int, default=7)
     two = commands.add_parser("predict")
     two.add_argument(
-        "--backbones", nargs="+", default=["compact", "vgg48", "mobilenet-v3-large", "efficientnet-b0"]
+        "--backbones", nargs="+", default=["small_resnet", "vgg48", "mobilenet-v3-large", "efficientnet-b0"]
     )
     two.add_argument("--seconds", type=float, default=3.0)
     three = commands.add_parser("networks")

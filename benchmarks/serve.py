@@ -182,8 +182,14 @@ def row(seen: list[Client], seconds: float, memory_mb: tuple[float, float], used
 
 
 def megabytes(process: psutil.Process) -> float:
-    """Memory of a process."""
-    return process.memory_info().rss / 1e6
+    """Memory of the server and its workers; what they share counts once a process."""
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Seconds that the server and its workers computed."""
+    family = (process, *process.children(recursive=True))
+    return float(sum(sum(one.cpu_times()[:2]) for one in family))
 
 
 def main() -> None:
@@ -191,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--clients", type=int, nargs="*", default=[8])
     parser.add_argument("--fps", type=float, default=10)
     parser.add_argument("--seconds", type=float, default=60)
@@ -219,9 +225,9 @@ def main() -> None:
                 "clients  answered/s each  dropped  p50 ms  p95 ms  p99 ms  round p95  errors  memory before/after  CPU"
             )
         for n in wanted.clients:
-            before_mb, before_s = megabytes(process), sum(process.cpu_times()[:2])
+            before_mb, before_s = megabytes(process), cpu_s(process)
             seen = asyncio.run(load(url, frames, n, wanted.fps, wanted.seconds))
-            used_s = sum(process.cpu_times()[:2]) - before_s
+            used_s = cpu_s(process) - before_s
             print(row(seen, wanted.seconds, (before_mb, megabytes(process)), used_s), flush=True)
         if wanted.cycles:
             asyncio.run(cycles(url, frames[0], 100))

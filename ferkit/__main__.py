@@ -2,4 +2,5 @@
 
 from ferkit.cli import main
 
-main()
+if __name__ == "__main__":  # the server's workers import it too
+    main()

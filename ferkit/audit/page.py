@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.audit.findings import Audit, Finding, findings_text, text_of, translations
-from ferkit.core.files import fingerprint, write_atomically, write_json
+from ferkit.core.files import csv_cell, fingerprint, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.plots import thumbnails
 from ferkit.faces.cropping import square_crop
@@ -53,10 +53,9 @@ def findings_csv(audit: Audit) -> str:
         facts = "; ".join(f"{name} {_short(value)}" for name, value in finding.facts.items())
         for row, action in zip(finding.rows, finding.suggested, strict=True):
             s = audit.dataset.samples[row]
-            known = (s.path, s.label, s.split, s.group)
-            writer.writerow(
-                (number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, action.value, facts)
-            )
+            known = map(csv_cell, (s.path, s.label, s.split, s.group))
+            said = map(csv_cell, (action.value, facts))
+            writer.writerow((number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, *said))
     return buffer.getvalue()
 
 

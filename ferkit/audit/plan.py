@@ -11,8 +11,16 @@ from typing import Any
 
 from ferkit.audit.findings import VERBS
 from ferkit.core.errors import DataError, FerkitError
-from ferkit.core.files import exclusive_lock, parse_json, read_regular, write_atomically, write_json
+from ferkit.core.files import (
+    csv_text,
+    exclusive_lock,
+    parse_json,
+    read_regular,
+    write_atomically,
+    write_json,
+)
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import write_manifest
 
 COLUMNS = ("path", "action", "value", "label", "content", "finding")
@@ -96,7 +104,7 @@ def read_plan(path: Path) -> list[PlanLine]:
     lines = []
     for number, row in enumerate(rows[1:], 2):
         if any(row):
-            cells = {name: row[i].strip() if i < len(row) else "" for name, i in place.items()}
+            cells = {name: csv_text(row[i].strip()) if i < len(row) else "" for name, i in place.items()}
             lines.append(PlanLine(number, **cells))
     return lines
 
@@ -204,19 +212,16 @@ def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
         StoreLockedError: another process is fixing the same manifest.
         FerkitError: the disk is full or the folder cannot be written.
     """
-    applied = follow(dataset, read_plan(plan))
-    if not applied.done:
-        refused = applied.refused
-        why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
-        raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
-    if manifest.exists() and manifest.resolve() != dataset.root.resolve():
-        raise DataError(
-            f"{manifest} is there already and may hold an earlier fix: give that file itself as DATA to go on "
-            "from it, take it back with --undo, or choose another place with --out"
-        )
     record = undo_record(manifest)
     with exclusive_lock(record.with_name(f".{record.name}.lock"), "fixing a manifest in"):
         before = manifest.read_bytes() if manifest.exists() else None
+        if before is not None:
+            _check_unchanged(dataset, manifest)
+        applied = follow(dataset, read_plan(plan))
+        if not applied.done:
+            refused = applied.refused
+            why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
+            raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
         mended = Dataset(dataset.name, dataset.root, applied.samples, dataset.source)
         # Written beside it first: its digest must be in the undo record before it takes its place.
         draft = manifest.with_name(f".{manifest.stem}.draft.csv")
@@ -235,6 +240,21 @@ def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
         write_json(record, {"format": _FORMAT, "steps": [*_steps(record), step]})
         write_atomically(manifest, lambda file: file.write(content))
     return Fix(manifest, record, applied)
+
+
+def _check_unchanged(dataset: Dataset, manifest: Path) -> None:
+    """Refuse to follow a plan from what a manifest was before somebody else's fix. Raises DataError."""
+    if manifest.resolve() != dataset.root.resolve():
+        raise DataError(
+            f"{manifest} is there already and may hold an earlier fix: give that file itself as DATA to go on "
+            "from it, take it back with --undo, or choose another place with --out"
+        )
+    now = {sample.path: (sample.label, sample.group) for sample in load_dataset(manifest).samples}
+    then = {sample.path: (sample.label, sample.group) for sample in dataset.samples}
+    if now.keys() != then.keys() or any(
+        label != then[path][0] or group not in (None, then[path][1]) for path, (label, group) in now.items()
+    ):
+        raise DataError(f"{manifest} was changed since it was read, maybe by another fix; run it again")
 
 
 def undo(manifest: Path, say: Callable[[str], None]) -> int:

@@ -151,7 +151,8 @@ def load_ensemble(
     """
     parts = model.record.parts
     for name in parts["members"]:
-        if not isinstance(name, str) or f"{name}/{RECORD}" not in model.files:
+        here = model.folder.resolve()
+        if f"{name}/{RECORD}" not in model.files or here not in (model.folder / name).resolve().parents:
             raise ModelError(f"the model {model.folder} has a member outside itself ({name}); do not use it")
     members = [
         read_model(model.folder / name, weights=weights, threads=threads).classifier

@@ -33,6 +33,7 @@ from ferkit.core.files import (
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
+from ferkit.embedder.onnx_network import refuse_external_data
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 RECORD = "model.json"
+LARGEST_RECORD = 64 << 20
+"""Bytes of ``model.json``; more is no record."""
 TRAINING_IMAGES = "training-images.npy"
 """By what exact copies of the training images are known: :func:`ferkit.datasets.leakage.image_keys`."""
 
@@ -122,6 +125,7 @@ class ModelRecord:
             raise TypeError(f"input_size_wh is {record.input_size_wh}")
         if record.crops and record.crops not in get_args(CropKind):
             raise TypeError(f"crops is {record.crops!r}")
+        "".join((record.kind, record.licence, *record.labels)).encode()  # not all that JSON holds is text
         LabelSet.from_names(record.labels)
         settings_from(CropSettings, record.faces)
         return record
@@ -365,14 +369,19 @@ def list_models(models_dir: Path, *, verify: bool = True) -> list[ListedModel]:
     listed = []
     made = sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))
     for folder in (*map(bundled_folder, EDITIONS), *made):
-        try:
-            record, digests = _read_record(folder)
-            if verify:
-                _verify(folder, digests, _known_sha256)
-            listed.append(ListedModel(folder, Model(folder, record, tuple(digests))))
-        except Exception as error:  # a mutilated folder fails in as many ways as there are bytes in it
-            listed.append(ListedModel(folder, None, str(error) or type(error).__name__))
+        listed.append(inspect_model(folder, verify=verify))
     return listed
+
+
+def inspect_model(folder: Path, *, verify: bool = True) -> ListedModel:
+    """The model in a folder, or what is wrong with it; never raises. See :func:`list_models`."""
+    try:
+        record, digests = _read_record(folder)
+        if verify:
+            _verify(folder, digests, _known_sha256)
+        return ListedModel(folder, Model(folder, record, tuple(digests)))
+    except Exception as error:  # a mutilated folder fails in as many ways as there are bytes in it
+        return ListedModel(folder, None, str(error) or type(error).__name__)
 
 
 def find_model(name: str, models_dir: Path) -> Path | None:
@@ -490,6 +499,8 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
             f"expected a model in {folder}, found {found}; 'fer fit' and 'fer finetune' make models"
         )
     try:
+        if path.stat().st_size > LARGEST_RECORD:
+            raise ValueError(f"it has more than {LARGEST_RECORD >> 20} MiB")
         values = parse_json(read_regular(path))
         if not isinstance(values, dict) or not isinstance(values.get("format"), int):
             raise ModelError(
@@ -525,14 +536,16 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
     return record, digests
 
 
-def _verify(folder: Path, digests: Mapping[str, str], digest_of: Callable[[Path], str] = file_sha256) -> None:
+def _verify(folder: Path, digests: Mapping[str, str], digest_of: Callable[[Path], str] | None = None) -> None:
     for name, sha256 in digests.items():
         path = folder / name
         if not path.is_file():
             raise ModelError(
                 f"the model {folder} is damaged: {name} is missing; make it anew or take a copy of it"
             )
-        if digest_of(path) != sha256:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
+        if (digest_of or _safe_sha256)(path) != sha256:
             raise ModelError(
                 f"the model {folder} is damaged: {name} was changed after it was written; "
                 "make it anew or take a copy of it"
@@ -547,6 +560,13 @@ def _known_sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _sha256_then(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    return _safe_sha256(path)
+
+
+def _safe_sha256(path: Path) -> str:
+    """The digest of a file that takes nothing out of others. Raises ModelError."""
+    if path.suffix == ".onnx":
+        refuse_external_data(path.read_bytes(), path.name, ModelError)
     return file_sha256(path)
 
 

@@ -1,22 +1,24 @@
 """``fer audit``."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ferkit.cli.options import (
-    DATA,
+    DETECTOR_WEIGHTS,
     FILE,
-    cache_dir_option,
-    common_options,
-    detector_weights_option,
-    lang_option,
-    load_data,
-    person_option,
-    say,
+    PATH,
+    SEED,
+    WORKERS,
+    command,
+    open_dataset,
+    option,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.console import table
 
 if TYPE_CHECKING:
@@ -24,62 +26,33 @@ if TYPE_CHECKING:
     from ferkit.core.types import FaceDetector
     from ferkit.datasets.dataset import Dataset
 
+logger = logging.getLogger(__name__)
 
-@click.command()
-@click.argument("data", type=DATA)
-@click.option(
-    "-e",
-    "--embeddings",
-    help="Embeddings of DATA by 'fer embed': a folder, or a name in --cache-dir. 'none' does without.  "
-    "[default: the network that comes along, computed now]",
-)
-@click.option(
-    "--identities",
-    help="Embeddings of DATA by a face-recognition network, to guess who is shown where names do not tell.",
-)
-@click.option("--against", type=DATA, help="Also say how this other data set differs.")
-@click.option("--against-embeddings", help="Its embeddings, if --embeddings was given.")
-@click.option(
-    "--head",
-    type=click.Choice(["logistic", "mlp"]),
-    default="logistic",
-    show_default=True,
-    help="What wrong labels are found with.",
-)
-@click.option(
-    "--likeness",
-    type=click.FloatRange(0.5, 1),
-    default=0.85,
-    show_default=True,
-    help="From where on two images are copies, laid over each other.",
-)
-@click.option(
-    "--show",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="Findings of each kind on the page; the table has all.",
-)
-@click.option("--fix", "plan", type=FILE, help="Apply a plan that was saved from the page, to a manifest.")
-@click.option("--undo", "take_back", is_flag=True, help="Take back the last --fix.")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder of the report, or with --fix and --undo the manifest.  "
-    "[default: <data>-audit/, <data>-audited.csv beside DATA]",
-)
-@detector_weights_option
-@lang_option
-@click.option(
-    "--workers", type=click.IntRange(1), help="Threads that read and compare.  [default: one a core]"
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds and whatever is drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found, or done, as JSON.")
-@person_option
-@cache_dir_option
-@common_options
-def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> None:
+
+@command(settings=(
+    Fields("ferkit.audit.checks:LabelSettings", "head"),
+    Fields("ferkit.datasets.duplicates:CopySettings", "threshold"),
+    Setting("show", int, 100, "findings of each kind on the page; the table has all"),
+    Setting("against_embeddings", str | None, None,
+            "embeddings of --against, if --embeddings was given"),
+    DETECTOR_WEIGHTS, WORKERS, SEED,
+))  # fmt: skip
+@click.argument("data", type=PATH)
+@option("-e", "--embeddings", group="Data", help="Embeddings of DATA by 'fer embed': a folder, or a name "
+        "in --cache-dir. 'none' does without.  [default: the network that comes along, computed now]")  # fmt: skip
+@option("--identities", group="Data", help="Embeddings of DATA by a face-recognition network, to guess "
+        "who is shown where names do not tell.")  # fmt: skip
+@option("--against", type=PATH, group="Data", help="Also say how this other data set differs.")
+@shared("person_pattern", "columns")
+@option("--fix", type=FILE, group="Mending",
+        help="Apply a plan that was saved from the page, to a manifest.")  # fmt: skip
+@option("--undo", is_flag=True, group="Mending", help="Take back the last --fix.")
+@shared("out", help="Folder of the report, or with --fix and --undo the manifest.  [default: "
+        "<data>-audit/, <data>-audited.csv beside DATA]")  # fmt: skip
+@shared("lang")
+@shared("json", help="Print what was found, or done, as JSON.")
+@shared("cache_dir")
+def audit(data: Path, fix: Path | None, undo: bool, settings: Chosen, **options: Any) -> None:
     """Find copies, leaks, wrong labels and useless images; mend what you tick.
 
     DATA is as for 'fer embed'. Writes a page audit.html with the images, findings.csv and audit.json. Tick in the
@@ -93,17 +66,17 @@ def audit(data: Path, plan: Path | None, take_back: bool, **options: Any) -> Non
         fer audit data/ --fix plan.csv
         fer audit data/ --undo
     """
-    if plan is not None and take_back:
+    if fix is not None and undo:
         raise click.UsageError("--fix and --undo exclude each other")
-    if take_back:
-        _undo(data, options["out"], options["as_json"])
-    elif plan is not None:
-        _fix(data, plan, options)
+    if undo:
+        _undo(data, options["out"], options["json"])
+    elif fix is not None:
+        _fix(data, fix, options)
     else:
-        _audit(data, options)
+        _audit(data, options, settings)
 
 
-def _audit(data: Path, options: dict[str, Any]) -> None:
+def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
     from ferkit.audit.checks import LabelSettings
     from ferkit.audit.findings import findings_text
     from ferkit.audit.page import audit_values, write_audit
@@ -112,28 +85,27 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
     from ferkit.audit.run import audit as run
     from ferkit.datasets.duplicates import CopySettings
 
-    dataset = _load(data, options)
+    dataset = open_dataset(data, options["person_pattern"])
     settings = AuditSettings(
-        copies=CopySettings(threshold=options["likeness"]),
-        labels=LabelSettings(head=options["head"], seed=options["seed"]),
+        copies=CopySettings(**chosen.of(CopySettings)),
+        labels=LabelSettings(seed=chosen["seed"], **chosen.of(LabelSettings)),
     )
-    embedded = _embedded(dataset, options["embeddings"], options)
-    against = None
+    cache_dir, workers = options["cache_dir"], chosen["workers"]
+    embedded = _embedded(dataset, options["embeddings"], cache_dir, workers)
+    against = identities = None
     if options["against"] is not None:
-        other = _load(options["against"], options)
-        named = options["against_embeddings"] or ("none" if options["embeddings"] else None)
-        against = (other, _embedded(other, named, options))
-    identities = None
+        other = open_dataset(options["against"], options["person_pattern"])
+        named = chosen["against_embeddings"] or ("none" if options["embeddings"] else None)
+        against = (other, _embedded(other, named, cache_dir, workers))
     if options["identities"] is not None:
-        identities = _embedded(dataset, options["identities"], options)
+        identities = _embedded(dataset, options["identities"], cache_dir, workers)
     found = run(
         dataset, embedded, settings, against=against, identities=identities,
-        detector=_detector(options["detector_weights"]), cache_dir=options["cache_dir"],
-        workers=options["workers"],
+        detector=_detector(chosen["detector_weights"]), cache_dir=cache_dir, workers=workers,
     )  # fmt: skip
     out = options["out"] or beside(data, "-audit")
-    page, *_ = write_audit(found, out, options["lang"], options["show"])
-    if options["as_json"]:
+    page, *_ = write_audit(found, out, options["lang"], chosen["show"])
+    if options["json"]:
         summary = {key: value for key, value in audit_values(found).items() if key != "findings"}
         click.echo(json.dumps({**summary, "page": str(page)}, ensure_ascii=False))
         return
@@ -147,10 +119,10 @@ def _audit(data: Path, options: dict[str, Any]) -> None:
 def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
     from ferkit.audit.plan import default_manifest, fix
 
-    dataset = _load(data, options)
+    dataset = open_dataset(data, options["person_pattern"])
     done = fix(dataset, plan, options["out"] or default_manifest(data))
     applied = done.applied
-    if options["as_json"]:
+    if options["json"]:
         refused = [{"line": r.line.number, "path": r.line.path, "reason": r.reason} for r in applied.refused]
         counts = {action: applied.count(action) for action in ("drop", "relabel", "same-person", "keep")}
         click.echo(
@@ -161,11 +133,11 @@ def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
         click.echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
     click.echo(
         f"{applied.count('drop')} dropped, {applied.count('relabel')} relabelled, "
-        f"{applied.count('same-person')} grouped, {applied.count('keep')} kept as they are, "
+        f"{applied.count('same-person')} grouped, {applied.count('keep')} kept unchanged, "
         f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} images)"
     )
     again = f" --out {options['out']}" if options["out"] else ""
-    say(f"to take it back: fer audit {data} --undo{again}")
+    logger.info(f"to take it back: fer audit {data} --undo{again}")
 
 
 def _undo(data: Path, out: Path | None, as_json: bool) -> None:
@@ -180,33 +152,28 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
         click.echo("\n".join(messages))
 
 
-def _load(data: Path, options: dict[str, Any]) -> "Dataset":
-
-    dataset = load_data(data, options["person_pattern"])
-    say(f"{len(dataset):,} images in {data}")
-    return dataset
-
-
-def _embedded(dataset: "Dataset", named: str | None, options: dict[str, Any]) -> "Embedded | None":
-    """Embeddings by name, or computed now with the shipped network."""
+def _embedded(
+    dataset: "Dataset", named: str | None, cache_dir: Path, workers: int | None
+) -> "Embedded | None":
+    """Embeddings by name, or computed now with the network that comes along."""
     from ferkit.audit.run import Embedded
     from ferkit.embedder.store import EmbeddingStore, find_embeddings
 
     if named == "none":
         return None
     if named is not None:
-        store = EmbeddingStore.open(find_embeddings(options["cache_dir"], named))
+        store = EmbeddingStore.open(find_embeddings(cache_dir, named))
     else:
         from ferkit.embedder.embedders import open_embedder
         from ferkit.embedder.extract import StoreOptions, embed_dataset
         from ferkit.faces.cropping import Cropping
 
-        store_options = StoreOptions(options["cache_dir"])
+        store_options = StoreOptions(cache_dir)
         store, _ = embed_dataset(
             dataset, open_embedder("ferkit"), Cropping.ask(no_face="whole"), store_options,
-            workers=options["workers"],
+            workers=workers,
         )  # fmt: skip
-    # Half precision is enough for taps, and the widest of them fit into memory only so.
+    # Half precision is enough for inner layers, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
     tap = store.settings.embedder.tap
     name = store.settings.embedder.backbone + (f" ({tap})" if tap else "")
@@ -224,7 +191,7 @@ def _detector(weights: Path | None) -> "FaceDetector | None":
 
     name, file = best_detector(weights)
     if name != "yunet" or file is None:
-        say(
+        logger.info(
             "YuNet's weights cannot be had: images without a face are not looked for ('fer models fetch yunet')"
         )
         return None

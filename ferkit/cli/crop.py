@@ -1,6 +1,7 @@
 """``fer crop``."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,120 +9,49 @@ from typing import Any
 import click
 
 from ferkit.cli.options import (
-    DATA,
+    DETECTOR_WEIGHTS,
     FOLDER,
+    PATH,
     SIZE,
-    DetectorType,
-    common_options,
-    detector_weights_option,
+    WORKERS,
+    command,
     given_columns,
-    margin_option,
-    person_option,
-    say,
+    option,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields
+
+logger = logging.getLogger(__name__)
 
 
-@click.command()
-@click.argument("source", type=DATA, metavar="SRC")
+@command(settings=(
+    DETECTOR_WEIGHTS,
+    Fields("ferkit.faces.crop_image:CropRunSettings", "use_boxes", "box_frame", "detect_size",
+           "min_size", "min_score", "min_sharpness", "gray", "format", "quality"),
+    WORKERS,
+))  # fmt: skip
+@click.argument("source", type=PATH, metavar="SRC")
 @click.argument("out", type=FOLDER)
-@click.option(
-    "-a",
-    "--annotations",
-    type=click.Choice(["auto", "aihub", "voc", "coco", "csv", "none"]),
-    default="auto",
-    show_default=True,
-    help="Kind of boxes that SRC holds; 'auto' looks, 'none' takes SRC for an ordinary folder or table.",
-)
-@click.option("--pictures", type=FOLDER, help="For COCO: the folder of the images.  [default: that of SRC]")
-@click.option(
-    "-d",
-    "--detector",
-    type=DetectorType(),
-    default="auto",
-    show_default=True,
-    help="Finds faces where no box is known; 'auto' is YuNet, or Haar where YuNet's weights cannot be had; "
-    "'none' cuts out known boxes only.",
-)
-@detector_weights_option
-@click.option(
-    "--detect-size",
-    type=click.IntRange(64),
-    default=640,
-    show_default=True,
-    help="The detector sees images scaled down to this longer side; more finds smaller faces, slower.",
-)
-@click.option(
-    "--use-boxes/--ignore-boxes", default=True, show_default=True, help="Prefer known boxes to a detector."
-)
-@click.option(
-    "--box-frame",
-    type=click.Choice(["auto", "upright", "stored"]),
-    default="auto",
-    show_default=True,
-    help="Known boxes are in the image as seen, or in its pixels before the EXIF rotation.",
-)
-@click.option(
-    "-s", "--size", type=SIZE, default="224", show_default=True, help="Of the crops: 224, or width x height."
-)
-@margin_option
-@click.option(
-    "--align/--no-align",
-    default=False,
-    show_default=True,
-    help="Turn faces upright by eyes, nose and mouth; else crops are squares around the box.",
-)
-@click.option("--gray/--colour", default=False, show_default=True, help="One channel or three.")
-@click.option(
-    "-f",
-    "--format",
-    "format_",
-    type=click.Choice(["jpg", "png", "webp"]),
-    default="jpg",
-    show_default=True,
-    help="Of the crops' files.",
-)
-@click.option(
-    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp files."
-)
-@click.option(
-    "--faces",
-    type=click.Choice(["largest", "all", "skip"]),
-    default="largest",
-    show_default=True,
-    help="Of several faces take the largest or all, or skip the image.",
-)
-@click.option(
-    "--faceless",
-    type=click.Choice(["skip", "whole"]),
-    default="skip",
-    show_default=True,
-    help="Leave images without a face out, or take them whole.",
-)
-@click.option(
-    "--min-size",
-    type=click.FloatRange(0),
-    default=24,
-    show_default=True,
-    help="Leave out faces with a shorter side of fewer pixels.",
-)
-@click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    help="Leave out faces that the detector is less sure of.  [default: the detector's own limit]",
-)
-@click.option(
-    "--min-sharpness",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Leave out crops that are more blurred: 0 takes all, 0.3 leaves out what is hard to read.",
-)
-@click.option("--redo", is_flag=True, help="Throw away what OUT holds of other settings, and begin anew.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@person_option
-@common_options
-def crop(source: Path, out: Path, **options: Any) -> None:
+@option("-a", "--annotations", type=click.Choice(["auto", "aihub", "voc", "coco", "csv", "none"]),
+        default="auto", group="Data", help="Kind of boxes that SRC holds; 'auto' looks, 'none' takes SRC "
+        "for an ordinary folder or table.")  # fmt: skip
+@option("--images", type=FOLDER, group="Data",
+        help="For COCO: the folder of the images.  [default: that of SRC]")  # fmt: skip
+@shared("person_pattern", "columns")
+@shared("detector", help="Finds faces where no box is known; 'auto' is YuNet, or Haar where YuNet's "
+        "weights cannot be had; 'none' cuts out known boxes only.")  # fmt: skip
+@option("--faces", type=click.Choice(["largest", "all", "skip"]), default="largest", group="Faces",
+        help="Of several faces take the largest or all, or skip the image.")  # fmt: skip
+@shared("no_face", help="Leave images without a face out, or take them whole.")
+@option("-s", "--size", type=SIZE, default="224", group="Crops",
+        help="Of the crops: 224, or width x height.")  # fmt: skip
+@shared("margin", group="Crops")
+@option("--align/--no-align", default=False, group="Crops",
+        help="Turn faces upright by eyes, nose and mouth; else crops are squares around the box.")  # fmt: skip
+@option("--redo", is_flag=True, group="Output",
+        help="Throw away what OUT holds of other settings, and begin again.")  # fmt: skip
+@shared("json")
+def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
     """Cut faces out of images; stop and resume at any time.
 
     SRC is a folder of images (data/<emotion>/*.jpg, also with train/ and test/ above), AI Hub's folders with their
@@ -134,8 +64,8 @@ def crop(source: Path, out: Path, **options: Any) -> None:
     Examples:
         fer crop photos/ faces/
         fer crop aihub/ faces/ --size 224 --margin 0.2
-        fer crop photos/ faces/ --detector yunet --align --size 112 --format png
-        fer crop boxes.csv faces/ --gray --size 48 --faces all
+        fer crop photos/ faces/ --detector yunet --align --size 112 --set format=png
+        fer crop boxes.csv faces/ --size 48 --faces all --set gray=true
     """
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.formats.load import read_annotated
@@ -144,54 +74,38 @@ def crop(source: Path, out: Path, **options: Any) -> None:
     from ferkit.faces.cropping import Cropping, cropping_for_files
 
     pattern = options["person_pattern"] or AIHUB_PERSON
-    annotated = read_annotated(source, options["annotations"], options["pictures"], pattern, given_columns())
+    annotated = read_annotated(source, options["annotations"], options["images"], pattern, given_columns())
     n_boxes = sum(sample.box is not None for sample in annotated.dataset.samples)
     counts = ", ".join(f"{name} {n}" for name, n in annotated.dataset.class_counts().items())
-    say(f"{len(annotated.dataset)} images in {source}, {n_boxes} with a box: {counts or 'no labels'}")
+    logger.info(f"{len(annotated.dataset)} images in {source}, {n_boxes} with a box: {counts or 'no labels'}")
     if annotated.problems:
         path, reason = annotated.problems[0]
-        say(
+        logger.info(
             f"{len(annotated.problems)} remarks on the annotations, listed in crops.csv; the first: {path}: {reason}"
         )
-    all_known = options["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
+    all_known = settings["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
     asked = Cropping.ask(
-        options["detector"], options["detector_weights"],
-        align=options["align"], margin=options["margin"], no_face=options["faceless"],
+        options["detector"], settings["detector_weights"],
+        align=options["align"], margin=options["margin"], no_face=options["no_face"],
     )  # fmt: skip
     cropping = cropping_for_files(asked, all_known=all_known)
-    say(cropping.reason)
-    settings = CropRunSettings(
+    logger.info(cropping.reason)
+    run = CropRunSettings(
         faces=cropping.settings,
-        use_boxes=options["use_boxes"],
-        box_frame=options["box_frame"],
         which=options["faces"],
-        detect_size=options["detect_size"],
-        min_size=options["min_size"],
-        min_score=options["min_score"],
-        min_sharpness=options["min_sharpness"],
         size_wh=options["size"],
-        gray=options["gray"],
-        format=options["format_"],
-        quality=options["quality"],
+        **settings.of(CropRunSettings),
     )
     summary = crop_dataset(
-        annotated,
-        out,
-        settings,
-        weights=cropping.weights,
-        workers=options["workers"],
-        redo=options["redo"],
+        annotated, out, run, weights=cropping.weights, workers=settings["workers"], redo=options["redo"]
     )
-    if options["as_json"]:
+    if options["json"]:
         click.echo(json.dumps(asdict(summary), ensure_ascii=False, default=str))
         return
     left_out = {k: n for k, n in summary.statuses.items() if k not in ("cropped", "whole")}
     if left_out:
-        say(
-            "left out: "
-            + ", ".join(f"{n} {status}" for status, n in left_out.items())
-            + f"; see {summary.report}"
-        )
+        listed = ", ".join(f"{n} {status}" for status, n in left_out.items())
+        logger.info(f"left out: {listed}; see {summary.report}")
     removed = f", {summary.n_removed} of old removed" if summary.n_removed else ""
     done = f"{summary.n_done} read now{removed}"
     click.echo(f"{summary.n_crops} crops of {summary.n_images} images ({done}): {summary.table}")

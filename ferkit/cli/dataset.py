@@ -1,6 +1,9 @@
 """``fer dataset``: steps from raw data to a data set one can trust."""
 
+import csv
+import io
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,46 +11,58 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ferkit.cli.command import Command
 from ferkit.cli.options import (
-    DATA,
     FILE,
     FOLDER,
+    PATH,
     SIZE,
-    common_options,
+    WORKERS,
     given_columns,
     is_quiet,
     load_data,
-    person_option,
-    say,
+    option,
+    shared,
 )
-from ferkit.core.console import table
+from ferkit.cli.settings import Chosen
+from ferkit.core.console import Progress, table
 
 if TYPE_CHECKING:
-    from ferkit.core.console import Progress
     from ferkit.datasets.dataset import Dataset
     from ferkit.datasets.formats.annotated import Annotated
     from ferkit.datasets.summary import Summary, Values
 
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 LISTED = 10
 """Entries of a list that are printed; files and --json have all."""
 
-data_argument = click.argument("data", type=DATA)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-seed_option = click.option(
-    "--seed", type=int, default=0, show_default=True, help="The same seed gives the same result."
-)
+data_argument = click.argument("data", type=PATH)
+
+
+@click.group()
+def dataset() -> None:
+    """Look at, import, map, merge, sample, split and export data sets.
+
+    DATA is what 'fer embed' takes: a folder data/<emotion>/*.jpg, a table, an .npz file. Every step but info and
+    export writes a manifest, a small CSV file that refers to the images, and copies nothing.
+
+    \b
+    Example:
+        fer dataset import aihub photos/ -o aihub.csv
+        fer dataset map aihub.csv --to aihub5 -o aihub5.csv
+        fer dataset split aihub5.csv --val 0.1 --test 0.1 -o faces.csv
+        fer embed faces.csv
+    """
 
 
 def step_options(command: F) -> F:
-    """``--out``, ``--json``, ``--person-pattern`` and those of every command."""
-    out = click.option(
-        "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
-        help="The manifest to write, a .csv file.",
-    )  # fmt: skip
-    return out(json_option(person_option(common_options(command))))
+    """``--out`` for the manifest, ``--json`` and ``--person-pattern``."""
+    out = shared("out", type=FILE, required=True, help="The manifest to write, a .csv file.")
+    return out(shared("json", "person_pattern", "columns")(command))
 
 
 def finish(
@@ -65,24 +80,23 @@ def finish(
     click.echo(f"{len(dataset):,} images: {out}")
 
 
-def say_list(heading: str, entries: Sequence[str]) -> None:
+def log_list(heading: str, entries: Sequence[str]) -> None:
     """A remark and the first entries of a list."""
-    say(heading)
+    logger.info(heading)
     for entry in entries[:LISTED]:
-        say(f"  {entry}")
+        logger.info(f"  {entry}")
     if len(entries) > LISTED:
-        say(f"  … and {len(entries) - LISTED:,} more")
+        logger.info(f"  … and {len(entries) - LISTED:,} more")
 
 
-@click.command()
+@dataset.command(cls=Command, settings=(
+    WORKERS,
+))  # fmt: skip
 @data_argument
-@click.option("--all", "everything", is_flag=True, help="Look at the header of every file, not of 1,000.")
-@click.option("--plot", type=FILE, help="Also draw it, as .png, .svg or .pdf.")
-@click.option("--workers", type=click.IntRange(1), help="Threads that read headers.  [default: two a core]")
-@json_option
-@person_option
-@common_options
-def info(data: Path, as_json: bool, **options: Any) -> None:
+@option("--all", is_flag=True, help="Look at the header of every file, not of 1,000.")
+@option("--plot", type=FILE, group="Output", help="Also draw it, as .png, .svg or .pdf.")
+@shared("json", "person_pattern", "columns")
+def info(data: Path, settings: Chosen, **options: Any) -> None:
     """Say what a data set consists of: classes, parts, sources, persons, sizes, and what cannot be read.
 
     \b
@@ -90,31 +104,29 @@ def info(data: Path, as_json: bool, **options: Any) -> None:
         fer dataset info data/
         fer dataset info both.csv --all --plot both.png
     """
-    from ferkit.core.console import Progress
     from ferkit.core.files import write_atomically
     from ferkit.core.fonts import require_plots
     from ferkit.datasets.summary import summarize
 
     if options["plot"]:
         require_plots()
-    dataset = load_data(data, options["person_pattern"])
+
+    found_in = load_data(data, options["person_pattern"])
     with Progress("looking", quiet=is_quiet()) as progress:
-        found = summarize(
-            dataset, everything=options["everything"], workers=options["workers"], progress=progress
-        )
+        found = summarize(found_in, everything=options["all"], workers=settings["workers"], progress=progress)
     if options["plot"]:
         from ferkit.datasets.summary import plot_summary
 
         figure, path = plot_summary(found), options["plot"]
         write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lstrip(".") or "png"))
-        say(f"plot: {path}")
-    if as_json:
+        logger.info(f"plot: {path}")
+    if options["json"]:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
         return
-    _print(found)
+    _print_summary(found)
 
 
-def _print(found: "Summary") -> None:
+def _print_summary(found: "Summary") -> None:
     click.echo(f"{found.name}: {found.n:,} images")
     click.echo("")
     columns = [axis for axis in (1, 2) if len(found.by(axis)) > 1 or (axis == 2 and ("",) not in found.by(2))]
@@ -134,7 +146,7 @@ def _print(found: "Summary") -> None:
     click.echo("\n".join(_sentences(found)))
     if found.headers.unreadable:
         listed = [f"{path}: {reason}" for path, reason in found.headers.unreadable]
-        say_list(f"{len(listed):,} cannot be read:", listed)
+        log_list(f"{len(listed):,} cannot be read:", listed)
 
 
 def _sentences(found: "Summary") -> list[str]:
@@ -183,27 +195,25 @@ def _bytes(n: float) -> str:
 KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "folder", "csv")
 
 
-@click.command("import")
+@dataset.command("import", cls=Command)
 @click.argument("kind", type=click.Choice(KINDS))
-@click.argument("src", type=DATA)
-@click.option("--source", help="What the images have as source.  [default: KIND, or the name of SRC]")
-@click.option("--extract", type=FOLDER,
-              help="fer2013, ckplus as one CSV file: write the images into this folder first.")  # fmt: skip
-@click.option("--votes", type=FILE, help="fer2013: votes of FER+, fer2013new.csv or a table with paths.")
-@click.option(
-    "--majority", is_flag=True, help="fer2013: label by most of the votes; undecided images are left out."
-)
-@click.option("--images", help="rafdb: aligned (default) or original; csv, coco: folder of the images.")
-@click.option("--frames", type=click.IntRange(1), default=3, show_default=True,
-              help="ckplus: taken from the end of each sequence.")  # fmt: skip
-@click.option("--neutral/--no-neutral", default=True, show_default=True,
-              help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
-@click.option("--class", "classes", multiple=True, metavar="NUMBER=NAME",
-              help="folder, csv: what a number stands for; several times.")  # fmt: skip
-@click.option("--problems", "problems_file", type=FILE,
-              help="List of what could not be used.  [default: <out>-problems.csv]")  # fmt: skip
+@click.argument("src", type=PATH)
+@option("--source", help="What the images have as source.  [default: KIND, or the name of SRC]")
+@option("--extract", type=FOLDER,
+        help="fer2013, ckplus as one CSV file: write the images into this folder first.")  # fmt: skip
+@option("--votes", type=FILE, help="fer2013: votes of FER+, fer2013new.csv or a table with paths.")
+@option("--majority", is_flag=True,
+        help="fer2013: label by most of the votes; undecided images are left out.")  # fmt: skip
+@option("--images", help="rafdb: aligned (default) or original; csv, coco: folder of the images.")
+@option("--frames", type=click.IntRange(1), default=3, rare=True,
+        help="ckplus: taken from the end of each sequence.")  # fmt: skip
+@option("--neutral/--no-neutral", default=True, rare=True,
+        help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
+@option("--class", multiple=True, metavar="NUMBER=NAME",
+        help="folder, csv: what a number stands for; several times.")  # fmt: skip
+@option("--problems", type=FILE, help="List of what could not be used.  [default: <out>-problems.csv]")
 @step_options
-def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> None:
+def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     """Read a data set in the layout that it comes in, and write a manifest.
 
     What cannot be used is listed, with reasons, in a CSV file beside the manifest.
@@ -226,7 +236,6 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
         fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
         fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
-    from ferkit.core.console import Progress
     from ferkit.core.files import write_atomically
     from ferkit.datasets.tables import SOURCE
 
@@ -241,14 +250,16 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
         replace(sample, attributes={SOURCE: source, **sample.attributes, **sizes.get(sample.path, {})})
         for sample in found.dataset.samples
     ]
-    problems = options["problems_file"] or out.with_name(f"{out.stem}-problems.csv")
+    problems = options["problems"] or out.with_name(f"{out.stem}-problems.csv")
     if found.problems:
         text = _problem_table(found.problems)
         write_atomically(problems, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
         listed = [f"{path}: {reason}" for path, reason in found.problems]
-        say_list(f"{len(listed):,} problems, all of them in {problems}:", listed)
+        log_list(f"{len(listed):,} problems, all of them in {problems}:", listed)
     if found.further:
-        say(f"{len(found.further):,} more faces are marked in images with several; the largest is taken")
+        logger.info(
+            f"{len(found.further):,} more faces are marked in images with several; the largest is taken"
+        )
     dataset = found.dataset.subset(samples)
     rows = [(name, f"{n:,}") for name, n in dataset.class_counts().items()]
     summary = {
@@ -256,7 +267,7 @@ def import_(kind: str, src: Path, out: Path, as_json: bool, **options: Any) -> N
         "problems": [list(problem) for problem in found.problems],
         "further_faces": len(found.further),
     }
-    finish(out, dataset, summary, [table(("class", "images"), rows, right=[1])], as_json)
+    finish(out, dataset, summary, [table(("class", "images"), rows, right=[1])], options["json"])
 
 
 def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -> "Annotated":
@@ -276,7 +287,7 @@ def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -
             kind = "folder"
             options["source"] = options["source"] or "ckplus"
     naming = Naming(
-        classes=_classes(options["classes"]),
+        classes=_classes(options["class"]),
         columns=given_columns(),
         person=options["person_pattern"] or AIHUB_PERSON,
     )
@@ -305,7 +316,7 @@ def _extract(src: Path, folder: Path, progress: "Progress") -> None:
     from ferkit.datasets.load import load_dataset
 
     done = export_folder(load_dataset(src), folder, progress=progress)
-    say(f"{done.n_written:,} images written into {folder}, {done.n_there:,} were there")
+    logger.info(f"{done.n_written:,} images written into {folder}, {done.n_there:,} were there")
 
 
 def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
@@ -319,31 +330,25 @@ def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
 
 
 def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
-    import csv
-    import io
-
     buffer = io.StringIO(newline="")
+    from ferkit.core.files import csv_cell
+
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("path", "problem"))
-    writer.writerows(problems)
+    writer.writerows(map(csv_cell, problem) for problem in problems)
     return buffer.getvalue()
 
 
-@click.command("map")
+@dataset.command("map", cls=Command)
 @data_argument
-@click.option("--to", "target", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of "
-              "your own file (the only one by default). Without both, spellings of a class become one.")  # fmt: skip
-@click.option("--map", "own", type=FILE, help="TOML file with words, sets and maps of your own.")
-@click.option(
-    "--unmapped",
-    type=click.Choice(["refuse", "keep", "unlabel", "drop"]),
-    default="refuse",
-    show_default=True,
-    help="What becomes of images whose class has no place in the target.",
-)
-@click.option("--lang", type=click.Choice(["en", "ko"]), help="Spell the classes in English or Korean.")
+@option("--to", help="Label set to map to: aihub5, aihub4, valence3, valence2, fer2013, … or one of "
+        "your own file (the only one by default). Without both, spellings of a class become one.")  # fmt: skip
+@option("--map", type=FILE, help="TOML file with words, sets and maps of your own.")
+@option("--unmapped", type=click.Choice(["refuse", "keep", "unlabel", "drop"]), default="refuse",
+        help="What becomes of images whose class has no place in the target.")  # fmt: skip
+@option("--lang", type=click.Choice(["en", "ko"]), help="Spell the classes in English or Korean.")
 @step_options
-def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
+def map_(data: Path, out: Path, **options: Any) -> None:
     """Map the classes of one data set to those of another.
 
     \b
@@ -366,40 +371,40 @@ def relabel(data: Path, out: Path, as_json: bool, **options: Any) -> None:
     from ferkit.datasets.edit import relabel as relabelled
 
     built_in = LabelTables.built_in()
-    tables = LabelTables.read(options["own"]) if options["own"] else built_in
-    target = options["target"]
-    if target is None and options["own"]:
+    tables = LabelTables.read(options["map"]) if options["map"] else built_in
+    target = options["to"]
+    if target is None and options["map"]:
         mine = [name for name in tables.sets if name not in built_in.sets]
         if len(mine) != 1:
             raise click.UsageError(f"give the label set with --to; known are {', '.join(tables.sets)}")
         target = mine[0]
-    dataset = load_data(data, options["person_pattern"])
-    done = relabelled(dataset, target, tables=tables, language=options["lang"], unmapped=options["unmapped"])
+    done = relabelled(
+        load_data(data, options["person_pattern"]),
+        target,
+        tables=tables,
+        language=options["lang"],
+        unmapped=options["unmapped"],
+    )
     rows = [(old, new, f"{n:,}") for (old, new), n in done.changes.items()]
     rows += [(old, f"({options['unmapped']})", f"{n:,}") for old, n in done.unmapped.items()]
     if done.unreached:
-        say(f"no image is of the class {', '.join(done.unreached)}")
+        logger.info(f"no image is of the class {', '.join(done.unreached)}")
     summary = {
         "changes": [{"from": old, "to": new, "n": n} for (old, new), n in done.changes.items()],
         "unmapped": dict(done.unmapped),
         "unreached": list(done.unreached),
     }
-    finish(out, done.dataset, summary, [table(("was", "is", "images"), rows, right=[2])], as_json)
+    finish(out, done.dataset, summary, [table(("was", "is", "images"), rows, right=[2])], options["json"])
 
 
-@click.command("merge")
-@click.argument("data", nargs=-1, required=True, type=DATA)
-@click.option("--source", "sources", multiple=True, help="What the images of each DATA have as source; once for "
-              "each, in their order.  [default: names of files and folders]")  # fmt: skip
-@click.option(
-    "--conflict",
-    type=click.Choice(["refuse", "first", "last", "drop"]),
-    default="refuse",
-    show_default=True,
-    help="What becomes of an image that is in several data sets with different labels.",
-)
+@dataset.command("merge", cls=Command)
+@click.argument("data", nargs=-1, required=True, type=PATH)
+@option("--source", multiple=True, help="What the images of each DATA have as source; once for each, in "
+        "their order.  [default: names of files and folders]")  # fmt: skip
+@option("--conflict", type=click.Choice(["refuse", "first", "last", "drop"]), default="refuse",
+        help="What becomes of an image that is in several data sets with different labels.")  # fmt: skip
 @step_options
-def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Put data sets together, with a column that says where each image is from.
 
     Persons of different sources are kept apart. Nothing is copied.
@@ -412,20 +417,20 @@ def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> N
     from ferkit.datasets.edit import merge as merged
 
     datasets = [load_data(path, options["person_pattern"]) for path in data]
-    done = merged(datasets, out.parent, options["sources"] or None, options["conflict"])
+    done = merged(datasets, out.parent, options["source"] or None, options["conflict"])
     if done.n_same:
-        say(f"{done.n_same:,} images are in several of the data sets, and are taken once")
+        logger.info(f"{done.n_same:,} images are in several of the data sets, and are taken once")
     if done.conflicts:
         listed = [f"{path}: {' and '.join(labels)}" for path, labels in done.conflicts]
-        say_list(f"{len(listed):,} of them have different labels (--conflict {options['conflict']}):", listed)
+        log_list(f"{len(listed):,} of them have different labels (--conflict {options['conflict']}):", listed)
     if done.lookalikes:
         listed = [f"{a} | {b}" for a, b in done.lookalikes]
-        say_list(
+        log_list(
             f"{len(listed):,} pairs of names differ only in case or in how Hangul is composed; on Windows or a Mac "
             "one of each would be lost:", listed,
         )  # fmt: skip
     for names in done.spellings.values():
-        say(f"{' and '.join(names)} mean the same; make them one class with 'fer dataset map'")
+        logger.info(f"{' and '.join(names)} mean the same; make them one class with 'fer dataset map'")
     counts: dict[str, int] = {}
     for sample in done.dataset.samples:
         source = sample.attributes["source"]
@@ -438,19 +443,19 @@ def merge(data: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> N
         "spellings": {meaning: list(names) for meaning, names in done.spellings.items()},
     }
     rows = [(source, f"{n:,}") for source, n in sorted(counts.items())]
-    finish(out, done.dataset, summary, [table(("source", "images"), rows, right=[1])], as_json)
+    finish(out, done.dataset, summary, [table(("source", "images"), rows, right=[1])], options["json"])
 
 
-@click.command("sample")
+@dataset.command("sample", cls=Command)
 @data_argument
-@click.option("-n", "--per-class", type=click.IntRange(1), help="Images of each class.  [default: all]")
-@click.option("--where", "wanted", multiple=True, metavar="COLUMN=VALUE",
-              help="Only images with this class, split, source or other attribute; several times.")  # fmt: skip
-@click.option("--by", multiple=True, help="So many of each class and value of this column too: source, split, or an "
-              "attribute such as sex; may be given several times.")  # fmt: skip
-@seed_option
+@option("-n", "--per-class", type=click.IntRange(1), help="Images of each class.  [default: all]")
+@option("--where", multiple=True, metavar="COLUMN=VALUE",
+        help="Only images with this class, split, source or other attribute; several times.")  # fmt: skip
+@option("--by", multiple=True, help="So many of each class and value of this column too: source, split, "
+        "or an attribute such as sex; may be given several times.")  # fmt: skip
+@shared("seed")
 @step_options
-def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
+def sample(data: Path, out: Path, **options: Any) -> None:
     """Draw so many images of each class, of as many persons as possible.
 
     Where a class has fewer, all are taken and the shortage is listed.
@@ -466,7 +471,7 @@ def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
 
     by = options["by"]
     wanted: dict[str, list[str]] = {}
-    for condition in options["wanted"]:
+    for condition in options["where"]:
         column, sign, value = condition.partition("=")
         if not sign:
             raise click.UsageError(f"expected COLUMN=VALUE for --where, found {condition!r}")
@@ -475,9 +480,9 @@ def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
         where(load_data(data, options["person_pattern"]), wanted), options["per_class"], by, options["seed"]
     )
     if done.n_unlabelled:
-        say(f"{done.n_unlabelled:,} images have no label and are left out")
+        logger.info(f"{done.n_unlabelled:,} images have no label and are left out")
     if done.persons[0]:
-        say(f"{done.persons[1]:,} of {done.persons[0]:,} persons are shown")
+        logger.info(f"{done.persons[1]:,} of {done.persons[0]:,} persons are shown")
     rows = [
         (
             *(part or "–" for part in stratum),
@@ -500,29 +505,25 @@ def draw(data: Path, out: Path, as_json: bool, **options: Any) -> None:
         done.dataset,
         summary,
         [table(("class", *by, "drawn", "of", ""), rows, right=[k, k + 1])],
-        as_json,
+        options["json"],
     )
 
 
-@click.command("split")
+@dataset.command("split", cls=Command)
 @data_argument
-@click.option(
-    "--val", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of validation."
-)
-@click.option(
-    "--test", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Share of the test part."
-)
-@click.option("--by", multiple=True, help="Keep this column in proportion too: source, or an attribute; may be given "
-              "several times.")  # fmt: skip
-@click.option("--group/--no-group", "by_group", default=True, show_default=True,
-              help="Keep all images of a person in one part, where persons are known.")  # fmt: skip
-@click.option("--within", type=click.Choice(["train", "val", "test"]),
-              help="Divide only what is in this part now; the rest stays.")  # fmt: skip
-@click.option("--test-source", "held_out", multiple=True,
-              help="All images of this source are the test part; may be given several times.")  # fmt: skip
-@seed_option
+@option("--val", type=click.FloatRange(0, 1), default=0.0, help="Share of validation.")
+@option("--test", type=click.FloatRange(0, 1), default=0.2, help="Share of the test part.")
+@option("--by", multiple=True,
+        help="Keep this column in proportion too: source, or an attribute; may be given several times.")  # fmt: skip
+@option("--group/--no-group", default=True,
+        help="Keep all images of a person in one part, where persons are known.")  # fmt: skip
+@option("--within", type=click.Choice(["train", "val", "test"]),
+        help="Divide only what is in this part now; the rest stays.")  # fmt: skip
+@option("--test-source", multiple=True,
+        help="All images of this source are the test part; may be given several times.")  # fmt: skip
+@shared("seed")
 @step_options
-def split_command(data: Path, out: Path, as_json: bool, person_pattern: str | None, **options: Any) -> None:
+def split(data: Path, out: Path, **options: Any) -> None:
     """Divide a data set into train, val and test: classes in proportion, persons whole.
 
     \b
@@ -534,12 +535,22 @@ def split_command(data: Path, out: Path, as_json: bool, person_pattern: str | No
     from ferkit.datasets.edit import PARTS, SplitSettings
     from ferkit.datasets.edit import split_dataset as assigned
 
-    settings = SplitSettings(**options)
-    done = assigned(load_data(data, person_pattern), settings)
+    settings = SplitSettings(
+        val=options["val"],
+        test=options["test"],
+        by=options["by"],
+        by_group=options["group"],
+        within=options["within"],
+        held_out=options["test_source"],
+        seed=options["seed"],
+    )
+    done = assigned(load_data(data, options["person_pattern"]), settings)
     if not any(done.persons.values()):
-        say("persons are not known: images of one person may be in several parts; see --person-pattern")
+        logger.info(
+            "persons are not known: images of one person may be in several parts; see --person-pattern"
+        )
     elif not settings.by_group or done.shared_persons:
-        say(f"{len(done.shared_persons):,} persons are in more than one part")
+        logger.info(f"{len(done.shared_persons):,} persons are in more than one part")
     parts = [part for part in PARTS if any(part in row for row in done.counts.values())]
     rows = [(cls or "–", *(f"{row.get(part, 0):,}" for part in parts)) for cls, row in done.counts.items()]
     rows.append(("persons", *(f"{done.persons[part]:,}" for part in parts)))
@@ -549,29 +560,21 @@ def split_command(data: Path, out: Path, as_json: bool, person_pattern: str | No
         "shared_persons": list(done.shared_persons),
     }
     lines = [table(("class", *parts), rows, right=range(1, len(parts) + 1))]
-    finish(out, done.dataset, summary, lines, as_json)
+    finish(out, done.dataset, summary, lines, options["json"])
 
 
-@click.command()
+@dataset.command(cls=Command)
 @data_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True,
-              help="A folder, or a file that ends in .csv, .npz or .parquet.")  # fmt: skip
-@click.option(
-    "--link",
-    type=click.Choice(["copy", "hardlink", "symlink"]),
-    default="copy",
-    show_default=True,
-    help="Folders: how images get there; links take no space.",
-)
-@click.option("--parts/--no-parts", default=True, show_default=True,
-              help="Folders: train, val and test above those of the classes.")  # fmt: skip
-@click.option("--size", type=SIZE, help=".npz: resize all images to width x height.")
-@click.option("--gray", is_flag=True, help=".npz: one channel instead of three.")
-@click.option("--images", is_flag=True, help=".parquet: take the images' files along.")
-@json_option
-@person_option
-@common_options
-def export(data: Path, out: Path, as_json: bool, **options: Any) -> None:
+@shared("out", required=True, help="A folder, or a file that ends in .csv, .npz or .parquet.")
+@option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
+        help="Folders: how images get there; links take no space.")  # fmt: skip
+@option("--parts/--no-parts", default=True,
+        help="Folders: train, val and test above those of the classes.")  # fmt: skip
+@option("--size", type=SIZE, help=".npz: resize all images to width x height.")
+@option("--gray", is_flag=True, help=".npz: one channel instead of three.")
+@option("--images", is_flag=True, help=".parquet: take the images' files along.")
+@shared("json", "person_pattern", "columns")
+def export(data: Path, out: Path, **options: Any) -> None:
     """Write a data set as a folder of images, a manifest, an .npz file or a .parquet file.
 
     A folder has [train/]<class>/*.jpg and manifest.csv; it is continued if it was interrupted.
@@ -583,37 +586,34 @@ def export(data: Path, out: Path, as_json: bool, **options: Any) -> None:
         fer dataset export faces.csv -o faces.npz --size 48 --gray
         fer dataset export faces.csv -o faces.parquet --images
     """
-    from ferkit.core.console import Progress
     from ferkit.datasets.export import export_folder, export_npz, export_parquet
     from ferkit.datasets.tables import write_manifest
 
-    dataset = load_data(data, options["person_pattern"])
+    found = load_data(data, options["person_pattern"])
     suffix = out.suffix.lower()
     _check_options(suffix, options)
     failures: tuple[tuple[str, str], ...] = ()
     n_there = 0
     with Progress("writing", quiet=is_quiet()) as progress:
         if suffix == ".csv":
-            write_manifest(out, dataset)
+            write_manifest(out, found)
         elif suffix == ".npz":
             failures = export_npz(
-                dataset, out, size_wh=options["size"], gray=options["gray"], progress=progress
+                found, out, size_wh=options["size"], gray=options["gray"], progress=progress
             )
         elif suffix == ".parquet":
-            failures = export_parquet(dataset, out, images=options["images"], progress=progress)
+            failures = export_parquet(found, out, images=options["images"], progress=progress)
         else:
-            done = export_folder(
-                dataset, out, link=options["link"], parts=options["parts"], progress=progress
-            )
+            done = export_folder(found, out, link=options["link"], parts=options["parts"], progress=progress)
             failures, n_there = done.failures, done.n_there
             if done.renamed:
                 listed = [f"{path} -> {target}" for path, target in done.renamed]
-                say_list(f"{len(listed):,} images got another name, theirs was taken:", listed)
+                log_list(f"{len(listed):,} images got another name, theirs was taken:", listed)
     if failures:
         listed = [f"{path}: {reason}" for path, reason in failures]
-        say_list(f"{len(listed):,} images are left out:", listed)
-    n = len(dataset) - len(failures)
-    if as_json:
+        log_list(f"{len(listed):,} images are left out:", listed)
+    n = len(found) - len(failures)
+    if options["json"]:
         summary = {
             "out": str(out),
             "n": n,
@@ -623,7 +623,7 @@ def export(data: Path, out: Path, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(summary, ensure_ascii=False))
         return
     if n_there:
-        say(f"{n_there:,} of them were there already")
+        logger.info(f"{n_there:,} of them were there already")
     click.echo(f"{n:,} images: {out}")
 
 
@@ -637,23 +637,3 @@ def _check_options(suffix: str, options: dict[str, Any]) -> None:
             raise click.UsageError(f"--{name} is for {wanted} files")
     if options["link"] != "copy" and suffix in (".csv", ".npz", ".parquet"):
         raise click.UsageError("--link is for folders")
-
-
-@click.group()
-def dataset() -> None:
-    """Look at, import, map, merge, sample, split and export data sets.
-
-    DATA is whatever 'fer embed' takes: a folder data/<emotion>/*.jpg, a table, an .npz file. Every step but info and
-    export writes a manifest, a small CSV file that refers to the images, and copies nothing.
-
-    \b
-    Example:
-        fer dataset import aihub photos/ -o aihub.csv
-        fer dataset map aihub.csv --to aihub5 -o aihub5.csv
-        fer dataset split aihub5.csv --val 0.1 --test 0.1 -o faces.csv
-        fer embed faces.csv
-    """
-
-
-for command in (info, import_, relabel, merge, draw, split_command, export):
-    dataset.add_command(command)

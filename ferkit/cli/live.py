@@ -1,6 +1,7 @@
 """Follow faces over time: ``fer webcam`` and ``fer video``."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,76 +11,73 @@ import click
 from ferkit.cli.options import (
     FILE,
     FOLDER,
-    SIZE,
-    common_options,
-    engine_options,
-    lang_option,
-    models_dir_option,
+    command,
+    model_and_rest,
+    option,
     quiet_video_library,
-    say,
-    settled_options,
+    shared,
 )
+from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.errors import DataError, FerkitError
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
-    from ferkit.inference.engine import Engine
+    from ferkit.inference.engine import Engine, EngineOptions
     from ferkit.inference.live import View
     from ferkit.inference.video import PersonSummary, VideoRun, VideoSummary
 
 
-@click.command()
-@click.argument("model", required=False)
-@click.option(
-    "-s",
-    "--source",
-    default="0",
-    show_default=True,
-    help="Number or device of a camera, a video file, or an address (rtsp://…, http://…).",
-)
-@click.option("--size", type=SIZE, help="Frame size to ask the camera for: width x height.")
-@click.option("--mirror/--no-mirror", default=None, help="Show as a mirror does.  [default: for cameras]")
-@lang_option
-@click.option(
-    "--bars/--no-bars", default=True, show_default=True, help="All probabilities of the largest face."
-)
-@click.option(
-    "--history/--no-history", default=True, show_default=True, help="A strip with the last 20 seconds."
-)
-@click.option(
-    "--fps",
-    type=click.FloatRange(1, 240),
-    default=30.0,
-    show_default=True,
-    help="Frame rate to hold, by detecting less often where that is needed.",
-)
-@click.option(
-    "--detect-every", type=click.IntRange(1), help="Detect in every n-th frame.  [default: as --fps needs]"
-)
-@click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End by itself.")
-@click.option(
-    "--out", type=FOLDER, default=Path(), help="Folder for snapshots and recordings.  [default: here]"
-)
-@click.option(
-    "--view",
-    "where",
-    type=click.Choice(["window", "browser", "none"]),
-    default="window",
-    show_default=True,
-    help="Where to look at it; a browser if no window can be opened. With 'none' every change of a label is printed.",
-)
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Of --view browser.  [default: a free one]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print every change of a label as a line of JSON.")
-@engine_options
-@models_dir_option
-@common_options
-def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
+logger = logging.getLogger(__name__)
+
+_PEOPLE_SHOWN = 12
+
+_SMOOTHING = Fields(
+    "ferkit.inference.smoothing:SmoothingSettings", "half_life_s", "window_s", "repeats", "stay_s", "hysteresis",
+    "min_dwell_s", "min_confidence", "min_quality",
+)  # fmt: skip
+
+
+def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) -> "EngineOptions":
+    from ferkit.inference.engine import EngineOptions
+    from ferkit.inference.smoothing import SmoothingSettings
+
+    smoothing = SmoothingSettings(options["smooth"], **settings.of(SmoothingSettings))
+    chosen = settings.of(EngineOptions) | {k: v for k, v in values.items() if k not in settings.given}
+    return EngineOptions(options["detector"], smoothing=smoothing, **chosen)
+
+
+@command(settings=(
+    Fields("ferkit.inference.engine:EngineOptions", "detector_weights", "detect_side", "detect_every",
+           "fps", "reidentify", detect_every=None),
+    _SMOOTHING, Fields("ferkit.inference.live:LiveSettings", "bars", "history"),
+    Setting("size", tuple[int, int] | None, None, "frame size to ask the camera for, width x height"),
+    Setting("port", int, 0, "of the browser view; 0 takes a free one"),
+))  # fmt: skip
+@click.argument("model_argument", metavar="[MODEL]", required=False)
+@shared("model")
+@option("-s", "--source", default="0", group="Reading",
+        help="Number or device of a camera, a video file, or an address (rtsp://…, http://…).")  # fmt: skip
+@shared("detector", group="Reading")
+@shared("smooth")
+@option("--calibrate-neutral", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
+        help="Look at a resting face for so long, then remove its bias.")  # fmt: skip
+@option("--view", type=click.Choice(["window", "browser", "none"]), default="window", group="View",
+        help="Where to look at it; a browser if no window can be opened. With 'none' every change of a "
+        "label is printed.")  # fmt: skip
+@option("--mirror/--no-mirror", default=None, group="View",
+        help="Show as a mirror does.  [default: for cameras]")  # fmt: skip
+@option("--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS", group="View",
+        help="End by itself.")  # fmt: skip
+@shared("lang", group="View")
+@shared("out", type=FOLDER, default=Path(), show_default=False,
+        help="Folder for snapshots and recordings.  [default: here]")  # fmt: skip
+@shared("json", help="Print every change of a label as a line of JSON.")
+@shared("models_dir")
+def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **options: Any) -> None:
     """See expressions live, from a camera, an address or a file.
 
-    MODEL is a model's folder, or its name in --models-dir; without one the network that
-    comes with ferkit is taken.
+    MODEL is a model's folder, or its name in --models-dir; without one the newest there is taken, or else the
+    network that comes with ferkit.
 
     \b
     Keys: q quit, s save an image, r record, m next model, l English/Korean, f full screen, h help.
@@ -88,7 +86,7 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     Examples:
         fer webcam
         fer webcam mlp --source 1 --calibrate-neutral 5
-        fer webcam --source rtsp://camera/stream --lang ko --smooth hmm
+        fer webcam --source rtsp://camera/stream --lang ko --smooth ema
         fer webcam --source talk.mp4 --view none --json
     """
     quiet_video_library()
@@ -97,38 +95,38 @@ def webcam(model: str | None, models_dir: Path, **options: Any) -> None:
     from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
     from ferkit.inference.sources import LiveSource, is_camera, source_name
 
-    first = choose_model(model, models_dir).folder
-    engine_settings = settled_options(options, detect_every=options["detect_every"], fps=options["fps"])
-    view = _open_view(options["where"], options["port"])
+    first = choose_model(options["model"] or model_argument, models_dir).folder
+    engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
+    view = _open_view(options["view"], settings["port"])
 
     def load(folder: str) -> "Engine":
         engine, faces = build_engine(read_model(Path(folder)), engine_settings)
-        say(faces.reason)
+        logger.info(faces.reason)
         return engine
 
     source: str = options["source"]
     mirror = is_camera(source) if options["mirror"] is None else options["mirror"]
-    settings = LiveSettings(
-        options["lang"], mirror, options["duration"], options["out"], options["bars"], options["history"]
+    live_settings = LiveSettings(
+        options["lang"], mirror, options["duration"], options["out"], **settings.of(LiveSettings)
     )
-    printer = ChangePrinter(_print_json if options["as_json"] else _print_line)
+    printer = ChangePrinter(_print_json_line if options["json"] else _print_line)
     listed = [entry.folder for entry in list_models(models_dir, verify=False) if entry.model is not None]
     others = [str(folder) for folder in listed if folder.resolve() != first.resolve()]
     live = LiveView(
-        LiveSource(source, options["size"]),
+        LiveSource(source, settings["size"]),
         [str(first), *others],
         load,
         view,
-        settings,
-        printer if view is None or options["as_json"] else None,
+        live_settings,
+        printer if view is None or options["json"] else None,
     )
     try:
         live.run()
     except KeyboardInterrupt:
-        say("stopped")
+        logger.info("stopped")
     if live.n_frames == 0:
         raise FerkitError(f"no image came from {source_name(source)}; check it, or try another --source")
-    say(f"{live.n_frames} frames")
+    logger.info(f"{live.n_frames} frames")
 
 
 def _open_view(where: str, port: int) -> "View | None":
@@ -141,12 +139,14 @@ def _open_view(where: str, port: int) -> "View | None":
         try:
             return LiveWindow("ferkit")
         except FerkitError as error:
-            say(f"no window can be opened: {error}; the browser takes its place")
+            logger.info(f"no window can be opened: {error}; the browser takes its place")
     try:
         view = BrowserView(port)
     except OSError as error:
-        raise FerkitError(f"port {port} cannot be had: {error.strerror}; choose another --port") from error
-    say(f"open {view.url} in a browser on this machine")
+        raise FerkitError(
+            f"port {port} cannot be had: {error.strerror}; choose another: --set port=…"
+        ) from error
+    logger.info(f"open {view.url} in a browser on this machine")
     return view
 
 
@@ -155,7 +155,7 @@ def _print_line(timestamp_s: float, track: int, label: str | None, probability: 
     click.echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
 
 
-def _print_json(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
+def _print_json_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
     values = {
         "time_s": round(timestamp_s, 3),
         "face": track,
@@ -165,47 +165,33 @@ def _print_json(timestamp_s: float, track: int, label: str | None, probability: 
     click.echo(json.dumps(values, ensure_ascii=False))
 
 
-_PEOPLE_SHOWN = 12
-
-
-@click.command()
-@click.argument("model_and_film", metavar="[MODEL] FILE", nargs=-1, required=True)
-@click.option(
-    "--every",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Look at a frame every so often.  [default: every frame]",
-)
-@click.option(
-    "--out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]"
-)
-@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV: a row for each face and moment.")
-@click.option("--json", "as_json", is_flag=True, help="Print summary and table as JSON.")
-@click.option("--plot", is_flag=True, help="Draw a timeline.")
-@click.option(
-    "--annotated",
-    type=FILE,
-    metavar="FILE.mp4",
-    help="Write a copy of the video with boxes and labels, and with its sound.",
-)
-@click.option("--frames", type=FOLDER, metavar="DIR", help="Save the frames that were looked at.")
-@click.option("--faces", type=FOLDER, metavar="DIR", help="Save the faces that were found.")
-@lang_option
-@click.option(
-    "--detect-every",
-    type=click.IntRange(1),
-    help="Detect in every n-th frame looked at, and track between.  [default: 3; with --every 1]",
-)
-@engine_options
-@models_dir_option
-@common_options
-def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> None:
+@command(settings=(
+    Fields("ferkit.inference.engine:EngineOptions", "detector_weights", "detect_side", "detect_every",
+           "neutral_s", "reidentify", detect_every=None),
+    _SMOOTHING,
+))  # fmt: skip
+@click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True)
+@shared("model")
+@option("--every", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
+        help="Look at a frame every so often.  [default: every frame]")  # fmt: skip
+@shared("detector", group="Reading")
+@shared("smooth", rare=True)
+@shared("out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]")
+@option("--csv", is_flag=True, group="Output",
+        help="Print the table as CSV: a row for each face and moment.")  # fmt: skip
+@shared("json", help="Print summary and table as JSON.")
+@option("--plot", is_flag=True, group="Output", help="Draw a timeline.")
+@option("--annotated", type=FILE, metavar="FILE.mp4", group="Output",
+        help="Write a copy of the video with boxes and labels, and with its sound.")  # fmt: skip
+@option("--frames", type=FOLDER, metavar="DIR", group="Output", help="Save the frames that were looked at.")
+@option("--faces", type=FOLDER, metavar="DIR", group="Output", help="Save the faces that were found.")
+@shared("lang", "models_dir")
+def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Read the expressions in a video, over time.
 
     FILE is a video file or an address (http://…). Writes faces.csv (a row for each face and moment) and
     summary.json into a folder. Stop at any time: the same command goes on where it was. MODEL is a model's folder,
-    or its name in --models-dir; without one the network that comes with ferkit is taken.
+    or its name in --models-dir; without one the newest there is taken, or else the network that comes with ferkit.
 
     Reading emotions in job interviews, at work or in schools is prohibited in the European Union (AI Act,
     Article 5(1)(f)).
@@ -216,13 +202,10 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
         fer video mlp talk.mp4 --csv > faces.csv
         fer video talk.mp4 --annotated talk-faces.mp4 --lang ko
     """
-    if options["as_csv"] and options["as_json"]:
+    if options["csv"] and options["json"]:
         raise click.UsageError("--csv and --json cannot go together")
-    if len(model_and_film) > 2:
-        raise click.UsageError("expected one video, after the model where one is named")
     annotated: Path | None = options["annotated"]
     quiet_video_library()
-    from ferkit.classifiers.model import choose_model
     from ferkit.core.addresses import is_address
     from ferkit.core.files import file_sha256, write_json
     from ferkit.inference.engine import build_engine
@@ -230,7 +213,7 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
     from ferkit.inference.sources import load_av
     from ferkit.inference.video import analyse_video, read_rows, save_images, summarise
 
-    video = model_and_film[-1]
+    video = words[-1]
     title = Path(urlsplit(video).path).name if is_address(video) else Path(video).name
     load_av()
     if not is_address(video) and not Path(video).is_file():
@@ -242,14 +225,13 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
         )
     if annotated is not None and not is_address(video) and annotated.resolve() == Path(video).resolve():
         raise click.UsageError("--annotated would write over the video itself; name another file")
-    model = choose_model(model_and_film[0] if len(model_and_film) == 2 else None, models_dir)
-    detect_every = options["detect_every"] or (1 if options["every"] else 3)
-    settings = settled_options(options, detect_every=detect_every)
-    engine, faces = build_engine(model, settings)
-    say(faces.reason)
+    model, _ = model_and_rest(options["model"], words, models_dir, of="video")
+    engine_settings = _engine_options(options, settings, detect_every=1 if options["every"] else 3)
+    engine, faces = build_engine(model, engine_settings)
+    logger.info(faces.reason)
 
     out = options["out"] or Path(f"{Path(title).stem or 'video'}-expressions")
-    identity = [settings, file_sha256(model.folder / "model.json")]
+    identity = [engine_settings, file_sha256(model.folder / "model.json")]
     run = analyse_video(video, out, engine, identity, every_s=options["every"])
     _remark(run)
     summary = summarise(read_rows(run.table), engine.labels)
@@ -262,23 +244,25 @@ def video(model_and_film: tuple[str, ...], models_dir: Path, **options: Any) -> 
         n_frames, n_faces = save_images(
             video, run.table, options["every"], options["frames"], options["faces"]
         )
-        say(f"saved: {n_frames} frames, {n_faces} faces")
-    if options["as_csv"]:
+        logger.info(f"saved: {n_frames} frames, {n_faces} faces")
+    if options["csv"]:
         _print_csv(run.table)
-    elif options["as_json"]:
-        _video_print_json(run, summary, engine.labels)
+    elif options["json"]:
+        _print_json(run, summary, engine.labels)
     else:
         _print_summary(run, summary, engine.labels, options["lang"])
-    say(f"results: {out}")
+    logger.info(f"results: {out}")
 
 
 def _remark(run: "VideoRun") -> None:
     if run.resumed_at_s is None:
-        say(f"the video was read before with these settings; delete {run.table.parent} to read it again")
+        logger.info(
+            f"the video was read before with these settings; delete {run.table.parent} to read it again"
+        )
     elif run.resumed_at_s > 0:
-        say(f"went on at {run.resumed_at_s:.1f} s, where the last run ended")
+        logger.info(f"went on at {run.resumed_at_s:.1f} s, where the last run ended")
     if run.broken_at_s is not None:
-        say(f"the video breaks off: nothing can be read after {run.broken_at_s:.1f} s")
+        logger.info(f"the video breaks off: nothing can be read after {run.broken_at_s:.1f} s")
 
 
 def _plot(
@@ -288,8 +272,8 @@ def _plot(
 
     hint = plot_timeline(Timeline(summary, labels).add(read_rows(run.table)), path, title, language)
     if hint:
-        say(hint)
-    say(f"timeline: {path}")
+        logger.info(hint)
+    logger.info(f"timeline: {path}")
 
 
 def _annotate(
@@ -300,9 +284,9 @@ def _annotate(
 
     overlay = Overlay(labels, language)
     if overlay.hint:
-        say(overlay.hint)
+        logger.info(overlay.hint)
     annotate_video(video, run.table, out, overlay, labels, every_s=every_s)
-    say(f"annotated video: {out}")
+    logger.info(f"annotated video: {out}")
 
 
 def _print_csv(table: Path) -> None:
@@ -311,7 +295,7 @@ def _print_csv(table: Path) -> None:
             click.echo(line, nl=False)
 
 
-def _video_print_json(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet") -> None:
+def _print_json(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet") -> None:
     from ferkit.inference.video import read_rows
 
     head = {"labels": labels.names, "n_frames": run.n_frames, "summary": summary.as_dict()}
@@ -357,11 +341,5 @@ def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet",
 def _person_row(person: "PersonSummary", columns: list[str]) -> list[str]:
     shares = [f"{person.labels[name] / person.n:.0%}" if person.labels[name] else "" for name in columns]
     seen = f"{person.first_s:.1f}–{person.last_s:.1f} s"
-    return [
-        f"#{person.face}",
-        seen,
-        str(person.n),
-        *shares,
-        f"{person.changes_per_minute:.1f}",
-        str(person.score),
-    ]
+    changes = f"{person.changes_per_minute:.1f}"
+    return [f"#{person.face}", seen, str(person.n), *shares, changes, str(person.score)]

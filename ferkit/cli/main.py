@@ -3,13 +3,18 @@
 import errno
 import io
 import logging
+import os
 import sys
 import warnings
+from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
+from ferkit.cli.command import Command
+from ferkit.cli.settings import suggestion
 from ferkit.core.errors import FerkitError
 
 COMMANDS = {
@@ -34,6 +39,20 @@ COMMANDS = {
     "doctor": "ferkit.cli.models:doctor",
 }
 
+_OTHER_WORDS = {
+    "train": "'fit' (a head on embeddings) or 'finetune' (a network)",
+    "evaluate": "'eval'",
+    "detect": "'predict'",
+    "camera": "'webcam'",
+    "live": "'webcam'",
+    "film": "'video'",
+    "server": "'serve'",
+}
+"""What other projects call our commands."""
+
+_VARIABLES = ("FER_OFFLINE", "FER_WEIGHTS_DIR")
+"""Environment variables that are no command's."""
+
 
 class LazyGroup(click.Group):
     """Imports a command only when it is run, so that ``fer --help`` is there at once."""
@@ -45,13 +64,27 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
-        return getattr(import_module(module), name)
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was meant."""
+        word = args[0]
+        if word not in COMMANDS and not word.startswith("-"):
+            close = [f"'{name}'" for name in get_close_matches(word.lower(), COMMANDS, n=2, cutoff=0.7)]
+            meant = _OTHER_WORDS.get(word.lower()) or " or ".join(close)
+            hint = f" Did you mean {meant}?" if meant else ""
+            ctx.fail(f"No such command '{word}'.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error is one line."""
         try:
             return super().invoke(ctx)
         except FerkitError as error:
@@ -74,9 +107,40 @@ def _one_line(message: str) -> click.ClickException:
     return click.ClickException(message)
 
 
-# Beside the commands' own docstrings, so that the list needs none of their modules; a test compares the two.
+def _unknown_variables(ctx: click.Context) -> list[str]:
+    """A sentence for each variable ``FER_…`` that nothing reads."""
+    known = set(_VARIABLES)
+    found = [name for name in os.environ if name.startswith("FER_") and name not in known]
+    for path, command, context in _all_commands(ctx) if found else ():
+        prefix = f"FER_{path.upper().replace(' ', '_')}_"
+        asked = [name for name in found if name.startswith(prefix)]
+        if asked and isinstance(command, Command):
+            known.update(command.known_variables(context))
+            known.update(name for name in asked if command.find(context, name.removeprefix(prefix).lower()))
+    return [
+        f"the environment variable {name} is unknown{suggestion(name, known)}"
+        for name in found
+        if name not in known
+    ]
+
+
+def _all_commands(ctx: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
+    """Those that a variable may be meant for."""
+    for name in COMMANDS:
+        if not any(variable.startswith(f"FER_{name.upper()}_") for variable in os.environ):
+            continue
+        command = main.get_command(ctx, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=ctx)
+        yield name, command, context
+        if isinstance(command, click.Group):
+            for inner, step in command.commands.items():
+                yield f"{name} {inner}", step, click.Context(step, info_name=inner, parent=context)
+
+
+# Next to the commands' own docstrings, so that the list needs none of their modules; a test compares the two.
 SUMMARIES = {
-    "demo": "Go the whole way on data it makes itself, offline.",
+    "demo": "Run all steps on data it makes itself, offline.",
     "crop": "Cut faces out of images; stop and resume at any time.",
     "dataset": "Look at, import, map, merge, sample, split and export data sets.",
     "audit": "Find copies, leaks, wrong labels and useless images; mend what you tick.",
@@ -112,10 +176,11 @@ def main() -> None:
     \b
         fer embed data/
         fer fit --head mlp
-        fer predict mlp photo.jpg
+        fer predict photo.jpg
 
     Every option can also be set in the environment or in a file .env (FER_EMBED_BATCH_SIZE=64), or in a
-    TOML file given with --config. Exit codes: 0 done, 1 something you can mend, 2 wrong usage.
+    TOML file given with --config; --quiet leaves out remarks; 'fer COMMAND --help-all' lists everything. Exit codes:
+    0 done, 1 something you can mend, 2 wrong usage.
     """
     # Pillow's remarks on odd metadata, palettes and sizes: what matters is raised.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -123,6 +188,8 @@ def main() -> None:
     from dotenv import load_dotenv
 
     load_dotenv(".env")
+    for remark in _unknown_variables(click.get_current_context()):
+        click.echo(remark, err=True)
     # File names that are not UTF-8, and Hangul on a console without it, are printed as escapes.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import platform
 import shutil
@@ -11,13 +12,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
-from ferkit.cli.options import FOLDER, common_options, models_dir_option, say
+from ferkit.cli.command import Command
+from ferkit.cli.options import FOLDER, command, shared
+from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import Progress, table
 from ferkit.core.errors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 
 @click.group()
@@ -25,10 +30,10 @@ def models() -> None:
     """List, fetch and verify weights, and list trained models."""
 
 
-@models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@models_dir_option
-def list_models(models_dir: Path, as_json: bool) -> None:
+@models.command("list", cls=Command)
+@shared("json", help="Print JSON.")
+@shared("models_dir")
+def list_models(models_dir: Path, **options: Any) -> None:
     """What there is: weights of backbones and detectors, the models in --models-dir, and the one that comes along."""
     from ferkit.classifiers.model import list_models as listed_models
     from ferkit.core.weights import EDITIONS, list_weights, weights_dir
@@ -36,7 +41,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     weights, listed = list_weights(), listed_models(models_dir)
     trained = [entry.model for entry in listed if entry.model is not None]
     broken = [entry for entry in listed if entry.model is None]
-    if as_json:
+    if options["json"]:
         known = [
             {**asdict(w.entry), "path": str(w.path), "present": w.present, "hash_known": w.hash_known}
             for w in weights
@@ -78,7 +83,7 @@ def list_models(models_dir: Path, as_json: bool) -> None:
     )
 
 
-@models.command()
+@models.command(cls=Command)
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch weights, so that they are there when there is no network."""
@@ -90,7 +95,7 @@ def fetch(names: tuple[str, ...]) -> None:
         click.echo(f"{name}: {path}")
 
 
-@models.command()
+@models.command(cls=Command)
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the SHA-256 of weights; without names, of all that are here."""
@@ -112,7 +117,7 @@ def verify(names: tuple[str, ...]) -> None:
     if damaged:
         raise WeightsError(f"{len(damaged)} not as they should be: {', '.join(damaged)}")
     if not names:
-        say("verified all weights that are here")
+        logger.info("verified all weights that are here")
 
 
 class _Bytes:
@@ -168,12 +173,12 @@ class Finding:
     remedy: str = ""
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
+@command()
+@shared("json", help="Print JSON.")
+def doctor(**options: Any) -> None:
     """Say what is wrong with this machine, and how to mend it."""
     findings = [finding for check in CHECKS for finding in check()]
-    if as_json:
+    if options["json"]:
         click.echo(json.dumps([asdict(f) for f in findings], ensure_ascii=False, indent=1))
     else:
         rows = [(f.state, f.what, f.found) for f in findings]
@@ -285,6 +290,21 @@ def _weights() -> list[Finding]:
     return [*findings, _writable("weights folder", weights_dir())]
 
 
+def _broken_models() -> list[Finding]:
+    from ferkit.classifiers.model import list_models
+
+    return [
+        Finding(
+            f"model {listed.name}",
+            "wrong",
+            listed.problem or "",
+            f"move {listed.folder} away, or make it again",
+        )
+        for listed in list_models(Path("models"))
+        if listed.model is None
+    ]
+
+
 def _place() -> list[Finding]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free / 1e9
@@ -311,31 +331,23 @@ def _version(package: str) -> str | None:
 
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (
-    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _place,
+    _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _broken_models, _place,
 )  # fmt: skip
 
 
-@click.command()
-@click.option(
-    "--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes."
-)
-@click.option(
-    "--images", type=click.IntRange(20), default=200, show_default=True, help="Faces drawn of each class."
-)
-@click.option(
-    "--persons", type=click.IntRange(6), default=60, show_default=True, help="Persons they are drawn of."
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@common_options
-def demo(out: Path, images: int, persons: int, seed: int) -> None:
-    """Go the whole way on data it makes itself, offline.
+@command(settings=(
+    Fields("ferkit.evaluation.demo:DemoSettings"),
+))  # fmt: skip
+@shared("out", type=FOLDER, default=Path("demo"), help="Folder for everything it makes.")
+def demo(out: Path, settings: Chosen) -> None:
+    """Run all steps on data it makes itself, offline.
 
     Draws labelled faces, embeds them, fits a dummy, logistic, mlp and svm head, measures them on persons that they
     never saw, and leaves models, reports and plots. The faces are drawings: the figures say nothing about photographs.
     """
     from ferkit.evaluation.demo import DemoSettings, run_demo
 
-    rows = run_demo(out, DemoSettings(images, persons, seed))
+    rows = run_demo(out, DemoSettings(**settings.of(DemoSettings)))
     cells = []
     for row in rows:
         figures = row.evaluation.figures

@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import json
 import os
+import time
 import tomllib
 import urllib.error
 import urllib.parse
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ferkit.core.errors import FerkitError, WeightsError
-from ferkit.core.files import file_sha256, write_atomically
+from ferkit.core.files import file_sha256, remove_leftovers, write_atomically
 
 BUNDLED = "ferkit"
 """What the first edition's model, its backbone and its weights are called."""
@@ -129,7 +130,14 @@ TIMEOUT_S = 8.0
 Progress = Callable[[int, int | None], None]
 """Called with the bytes fetched and the bytes in all, the latter None if the server does not say."""
 
-_CHUNK = 1 << 20
+LARGEST = 4_000_000_000
+"""Bytes of a file whose size is not published."""
+
+LEAST_SPEED = 10_000
+SLOW_S = 30.0
+"""Bytes a second below which an address is given up, after so long."""
+
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -261,6 +269,7 @@ def _keep_hash(entry: WeightsEntry, sha256: str) -> None:
 
 def _fetch(entry: WeightsEntry, progress: Progress | None) -> Path:
     path = weights_dir() / entry.file
+    remove_leftovers(path.parent)
     reasons = []
     for url in entry.urls:
         try:
@@ -279,27 +288,62 @@ class _UnusableError(Exception):
 
 
 def _download(url: str, entry: WeightsEntry, progress: Progress | None, file: IO[bytes]) -> None:
-    digest, done = hashlib.sha256(), 0
+    digest, done, began_s = hashlib.sha256(), 0, time.monotonic()
+    expected = entry.sha256 or _kept_hash(entry)
     with _opened(url) as response:
-        total = int(response.headers.get("Content-Length") or 0) or entry.size
+        total = _length(response, url) or entry.size
+        if total is None and expected is None:
+            raise _UnusableError(
+                f"{_host(url)} does not say how long the file is, so that a part would pass for it"
+            )
+        most = entry.size or total or LARGEST
+        if total is not None and total > LARGEST:
+            raise _UnusableError(f"{_host(url)} offers {total:,} bytes, which is too much")
         while chunk := _read(response):
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
+            if done > most:
+                raise _UnusableError(f"{_host(url)} sent more than {most:,} bytes")
+            seconds = time.monotonic() - began_s
+            if seconds > SLOW_S and done < LEAST_SPEED * seconds:
+                raise _UnusableError(
+                    f"{_host(url)} sent {done:,} bytes in {seconds:.0f} s, which is too slow"
+                )
             if progress is not None:
                 progress(done, total)
     if total is not None and done != total:
         raise _UnusableError(f"{_host(url)} sent {done:,} of {total:,} bytes")
-    expected, found = entry.sha256 or _kept_hash(entry), digest.hexdigest()
+    found = digest.hexdigest()
     if expected is not None and found != expected:
         hint = "" if entry.sha256 else f" (to take the new one, delete {_hash_path(entry)})"
         raise _UnusableError(f"{_host(url)} sent a file with SHA-256 {found} instead of {expected}{hint}")
 
 
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, but never from https to anything else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        if urllib.parse.urlsplit(req.full_url).scheme == "https" != urllib.parse.urlsplit(newurl).scheme:
+            raise urllib.error.URLError(f"it leads from https to {_host(newurl)} without encryption")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _length(response: http.client.HTTPResponse, url: str) -> int | None:
+    """What the server says of the length; None if nothing."""
+    text = response.headers.get("Content-Length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise _UnusableError(f"{_host(url)} says a length of {ascii(text)[:40]}")
+    return int(text)
+
+
 def _opened(url: str) -> http.client.HTTPResponse:
     request = urllib.request.Request(url, headers={"User-Agent": "ferkit"})
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        opener = urllib.request.build_opener(_NoDowngrade)
+        response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         raise _UnusableError(f"{_host(url)} answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -315,7 +359,7 @@ def _opened(url: str) -> http.client.HTTPResponse:
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read(_CHUNK)
+        return response.read1(_CHUNK)  # what is there: whole chunks of slow senders take for ever
     except (OSError, http.client.HTTPException) as error:
         raise _UnusableError(f"the connection broke: {error or type(error).__name__}") from None
 

@@ -34,7 +34,7 @@ from typing import IO, TextIO
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import write_atomically
+from ferkit.core.files import csv_cell, csv_text, write_atomically
 from ferkit.datasets.dataset import (
     Dataset,
     FileSource,
@@ -720,7 +720,8 @@ def _parsed(file: TextIO, path: Path, delimiter: str | None) -> Iterator[list[st
             if head and (named := re.fullmatch(r"sep=(.)\s*", head[0])):  # what Excel writes and reads
                 delimiter = delimiter or named[1]
                 del head[0]
-            yield from _rows(itertools.chain(head, file), delimiter or _delimiter(head, path.suffix.lower()))
+            rows = _rows(itertools.chain(head, file), delimiter or _delimiter(head, path.suffix.lower()))
+            yield from (list(map(csv_text, row)) for row in rows)
         except OSError as error:
             raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
 
@@ -864,7 +865,12 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
     present = zip(("label", "split", "group"), (with_label, with_split, with_group), strict=True)
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["path", *(meaning for meaning, there in present if there), *(BOX if with_box else ()), *names]
+        [
+            "path",
+            *(meaning for meaning, there in present if there),
+            *(BOX if with_box else ()),
+            *map(csv_cell, names),
+        ]
     )
     for sample in samples:
         path = sample.path
@@ -873,16 +879,16 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
                 f"the name {path!r} begins or ends with a blank or holds a backslash, which tables do not keep; "
                 "rename the file"
             )
-        row: list[str | None] = [path]
+        row: list[str | None] = [csv_cell(path)]
         if with_label:
-            row.append(sample.label)
+            row.append(csv_cell(sample.label))
         if with_split:
-            row.append(sample.split)
+            row.append(csv_cell(sample.split))
         if with_group:
-            row.append(sample.group)
+            row.append(csv_cell(sample.group))
         if with_box:
             row += (None,) * 4 if sample.box is None else (f"{value:.7g}" for value in sample.box)
-        row += map(sample.attributes.get, names)
+        row += (csv_cell(sample.attributes.get(name)) for name in names)
         writer.writerow(row)
 
 

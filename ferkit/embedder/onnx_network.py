@@ -12,11 +12,11 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferkit.core.errors import DataError, WeightsError
+from ferkit.core.errors import DataError, FerkitError, WeightsError
 from ferkit.core.files import fingerprint
 from ferkit.embedder.engines import (
     CPU,
@@ -48,12 +48,51 @@ def load_graph(path: Path) -> "onnx.ModelProto":
     if not path.is_file():
         raise WeightsError(f"expected an ONNX file at {path}, found none; correct the path")
     try:
+        refuse_external_data(path.read_bytes(), path.name)
         model = onnx.load(path)
-    except Exception as error:  # protobuf's own errors, and those of missing external data
+    except WeightsError:
+        raise
+    except Exception as error:  # protobuf's own errors
         raise WeightsError(f"expected an ONNX network, but {path.name} cannot be read: {error}") from None
     if not model.graph.node or not model.graph.output:
         raise WeightsError(f"expected an ONNX network, found none in {path.name}; the file may be damaged")
     return model
+
+
+def refuse_external_data(content: bytes, name: str, error: type[FerkitError] = WeightsError) -> None:
+    """Let no network take its numbers out of other files: it could name any.
+
+    Args:
+        content: of an ONNX file.
+        name: what messages call it.
+        error: what to raise.
+
+    Raises:
+        FerkitError: it does, or it is no ONNX network; of the kind ``error``.
+    """
+    if b"location" not in content:  # the key under which a tensor says where it lies
+        return
+    import onnx
+
+    try:
+        model = onnx.load_from_string(content)
+    except Exception as reason:  # protobuf's own errors
+        raise error(f"expected an ONNX network, but {name} cannot be read: {reason}") from None
+    if _has_external_data(model):
+        raise error(
+            f"{name} keeps numbers in other files; save it as one file (onnx.save with all data inside)"
+        )
+
+
+def _has_external_data(message: Any) -> bool:
+    if message.DESCRIPTOR.name == "TensorProto" and message.data_location == 1:
+        return True
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            values = [value] if hasattr(value, "ListFields") else value
+            if any(_has_external_data(inner) for inner in values):
+                return True
+    return False
 
 
 def input_names(model: "onnx.ModelProto") -> list[str]:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib
 import io
+import logging
 import os
 import re
 import sys
@@ -16,12 +17,14 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from ferkit.classifiers.finetune.recipe import recipe_values
 from ferkit.classifiers.head_onnx import NotConvertibleError, OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import HEADS, FittedHead, HeadSettings, fit_head, head_settings
 from ferkit.classifiers.model import RECORD, Model, find_model, read_model
 from ferkit.core.errors import DataError, DependencyError, FerkitError, ModelError, WeightsError
 from ferkit.core.files import file_sha256, fingerprint, parse_toml, read_regular, settings_dict
 from ferkit.core.labels import LabelSet
+from ferkit.core.spellings import new_words
 from ferkit.core.types import Predict
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
 from ferkit.datasets.dataset import Sample
@@ -353,7 +356,7 @@ class FinetuneCandidate:
 
     def settings(self, bench: SharedInputs) -> Mapping[str, Any] | None:
         """The whole recipe."""
-        return {"kind": "finetune", "recipe": dataclasses.asdict(self._recipe(0)), "faces": bench.faces()}
+        return {"kind": "finetune", "recipe": recipe_values(self._recipe(0)), "faces": bench.faces()}
 
     def run(self, task: Task, bench: SharedInputs) -> CandidateOutput:
         """Train, choosing the epoch on some of the training rows, and score the test rows."""
@@ -362,7 +365,7 @@ class FinetuneCandidate:
 
         images = task.images
         recipe = self._recipe(task.seed)
-        key = fingerprint([dataclasses.asdict(recipe), images.digest(task.train), bench.faces()])[:12]
+        key = fingerprint([recipe_values(recipe), images.digest(task.train), bench.faces()])[:12]
         folder = bench.options.out / "networks" / key
         started = time.monotonic()
         if not (folder / RECORD).is_file():
@@ -632,10 +635,12 @@ class CallableCandidate:
         return int(width), int(height)
 
 
+logger = logging.getLogger(__name__)
+
 DEFAULT = (
     "dummy",
     *(f"{head}@{backbone}" for backbone in ("hog", DEFAULT_EDITION) for head in ("logistic", "mlp", "svm")),
-    "shipped",
+    DEFAULT_EDITION,
 )
 """What takes part when nobody is named: the floor, three heads on gradients and on the shipped network's embedding,
 and that network itself."""
@@ -644,7 +649,7 @@ _ALSO = {"hog": "raw"}
 """Other names of backbones: what ``raw`` computes are histograms of oriented gradients."""
 
 FORMS = (
-    "dummy, HEAD@BACKBONE, HEAD@BACKBONE#TAP, HEAD@onnx:FILE#TAP, shipped, model:FOLDER, finetune:RECIPE, "
+    "dummy, HEAD@BACKBONE, HEAD@BACKBONE#LAYER, HEAD@onnx:FILE#LAYER, ferkit, model:FOLDER, finetune:RECIPE, "
     "ensemble:A+B, peer:fer, peer:deepface, python:MODULE:FUNCTION"
 )
 
@@ -687,12 +692,13 @@ def parse_candidate(entry: str | Mapping[str, Any]) -> Candidate:
     use = options.pop("use", None)
     if not isinstance(use, str) or not use.strip():
         raise DataError(f"expected 'use' in every candidate of the file, found {dict(options)}")
+    use = new_words("candidate", use)
     name = str(options.pop("name", called(use)))
     kind, _, rest = use.partition(":")
     if "@" in use and use.partition("@")[0] in HEADS:
         return _head(name, use, options)
-    if use == "shipped":
-        return _plain(ModelCandidate, options)(name, bundled_folder(DEFAULT_EDITION))
+    if use in EDITIONS:
+        return _plain(ModelCandidate, options)(name, bundled_folder(use))
     if kind == "finetune" and rest:
         return FinetuneCandidate(name, rest, _flat(options))
     makers: dict[str, Callable[[], Candidate]] = {
@@ -711,7 +717,7 @@ def parse_candidate(entry: str | Mapping[str, Any]) -> Candidate:
 
 def called(use: str) -> str:
     """What a candidate is called in the results: a network's file without the folders that it lies in."""
-    return re.sub(r"onnx:[^#+]*[/\\]", "onnx:", use)
+    return re.sub(r"onnx:[^#+]*[/\\]", "onnx:", new_words("candidate", use))
 
 
 def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
@@ -726,7 +732,9 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
         raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
     except ValueError as error:
         raise DataError(f"{file} is no TOML file: {error}") from None
-    entries = values.get("candidates", values.get("contenders"))  # as version 0.1 called them
+    if "contenders" in values:
+        logger.info(f"{file}: contenders is now candidates")
+    entries = values.get("candidates", values.get("contenders"))
     if not isinstance(entries, list) or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise DataError(
             f"expected in {file} a list: candidates = ['dummy', {{use = 'svm@hog', C = 10}}], found "
@@ -768,13 +776,13 @@ def _callable(name: str, target: str, options: dict[str, Any]) -> CallableCandid
 
 def _parts(entry: str | Mapping[str, Any]) -> tuple[str, ...]:
     use = entry if isinstance(entry, str) else entry["use"]
-    return _members(use, use.partition(":")[2])
+    return _members(new_words("candidate", use), new_words("candidate", use).partition(":")[2])
 
 
 def _members(use: str, rest: str) -> tuple[str, ...]:
     members = tuple(part.strip() for part in rest.split("+"))
     if len(set(members)) < 2 or not all(members):
-        raise DataError(f"expected at least two candidates, as in ensemble:shipped+svm@hog, found {use!r}")
+        raise DataError(f"expected at least two candidates, as in ensemble:ferkit+svm@hog, found {use!r}")
     return members
 
 

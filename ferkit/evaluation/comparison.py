@@ -315,9 +315,12 @@ class ResultCache:
         self.folder = folder
 
     def path(self, name: str, depends_on: Any) -> Path:
-        """The file of a cell; its name begins with the candidate's for the eye, and ends with the digest."""
+        """The file of a cell; its name begins with the candidate's, as it was called then, and ends with the digest."""
         slug = re.sub(r"[^\w.@+-]+", "-", name)[-60:].strip("-")
-        return self.folder / f"{slug}--{fingerprint([FORMAT, depends_on])[:24]}.npz"
+        digest = fingerprint([FORMAT, depends_on])[:24]
+        path = self.folder / f"{slug}--{digest}.npz"
+        known = sorted(self.folder.glob(f"*--{digest}.npz"))
+        return known[0] if known and not path.exists() else path
 
     def load(self, path: Path, repeat: int) -> CachedResult | None:
         """The cell in ``path``; None if there is none, or it cannot be read and has to be made anew."""

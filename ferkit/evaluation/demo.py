@@ -1,4 +1,4 @@
-"""``fer demo`` as one function: the whole way on faces that it draws itself."""
+"""``fer demo`` as one function: all steps on faces that it draws itself."""
 
 import logging
 from collections.abc import Sequence
@@ -83,7 +83,13 @@ DRAWN_PERSON = r"^(p\d+)_"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How much is drawn: images of each class, persons, and the seed of all."""
+    """How much is drawn.
+
+    Attributes:
+        n_per_class: faces drawn of each class.
+        n_persons: persons they are drawn of.
+        seed: of everything random.
+    """
 
     n_per_class: int = 200
     n_persons: int = 60

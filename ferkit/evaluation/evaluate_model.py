@@ -1,6 +1,7 @@
 """Evaluate one model on labelled images."""
 
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import logging
@@ -14,10 +15,10 @@ import numpy as np
 
 from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, HeadSettings, fit_head
-from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions, read_model
 from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.console import progress
-from ferkit.core.errors import DataError, FerkitError
+from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
@@ -239,10 +240,56 @@ def _of_paths(dataset: Dataset | None, paths: np.ndarray) -> Dataset | None:
     return dataset.subset([known[path] for path in paths])
 
 
+def fit_request(
+    table: EmbeddingTable,
+    store: EmbeddingStore,
+    settings: HeadSettings,
+    split_settings: SplitSettings,
+    search: SearchSettings | None = None,
+) -> str:
+    """Return the digest of everything that decides what a fit gives: data, embeddings and settings."""
+    rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
+    tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
+    embeddings = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
+    settled = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    return fingerprint([rows, embeddings, fingerprint(store.settings), *settled])
+
+
+def is_fitted(folder: Path, request: str) -> bool:
+    """Whether the model in ``folder`` is what :func:`fit_request` asks for.
+
+    Raises:
+        ModelError: it is another one.
+    """
+    try:
+        found = read_model(folder).record.data.get("request")
+    except ModelError as error:
+        raise ModelError(f"{error}; --overwrite replaces it, another --name keeps it") from None
+    if found != request:
+        raise ModelError(
+            f"the model {folder} exists, fitted on other data or with other settings; --overwrite replaces it, "
+            "another --name keeps both"
+        )
+    return True
+
+
 def save_fit(
-    folder: Path, fitted: HeldOutFit, store: EmbeddingStore, table: EmbeddingTable, *, overwrite: bool
+    folder: Path,
+    fitted: HeldOutFit,
+    store: EmbeddingStore,
+    table: EmbeddingTable,
+    *,
+    overwrite: bool,
+    request: str = "",
 ) -> Model:
     """Write a fitted head as a model that knows its embeddings, data, split and figures.
+
+    Args:
+        folder: ``models/<name>``.
+        fitted: what is written.
+        store, table: what it was fitted on.
+        overwrite: replace a model that is there.
+        request: what :func:`fit_request` gave.
 
     Raises:
         ModelError: the folder may not be written.
@@ -266,6 +313,7 @@ def save_fit(
             "embeddings": store.folder.name,
             "root": view.root if view is not None else "",
             "digest": fingerprint(rows),
+            **({"request": request} if request else {}),
             "classes": {str(name): int(n) for name, n in zip(names, counts, strict=True)},
         },
         split=fitted.split.describe(),

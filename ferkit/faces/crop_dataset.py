@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from ferkit.core.console import map_ahead, progress
 from ferkit.core.errors import DataError, ImageError
-from ferkit.core.files import write_atomically
+from ferkit.core.files import csv_cell, write_atomically
 from ferkit.core.fonts import can_draw, open_font
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import NO_MEDIA, Dataset, FileSource, Sample
@@ -58,7 +58,7 @@ def write_tables(annotated: Annotated, plan: list[PlannedImage], journal: Journa
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(TABLE_COLUMNS)
     for path, reason in sorted(annotated.problems):
-        writer.writerow([path, "", Status.ANNOTATION.value, reason, *[""] * 7])
+        writer.writerow([csv_cell(path), "", Status.ANNOTATION.value, csv_cell(reason), *[""] * 7])
     for image in plan:
         for row, crop in _faces(image, journal):
             writer.writerow(row)
@@ -81,8 +81,8 @@ def _faces(image: PlannedImage, journal: Journal) -> Iterator[tuple[list[object]
         reason = "; ".join(filter(None, (outcome.reason, planned.note if face.output else "")))
         box = outcome.box or ("",) * 4
         row = [
-            image.path, face.output, outcome.status.value, reason, *box, outcome.score, outcome.sharpness,
-            sample.label,
+            csv_cell(image.path), csv_cell(face.output), outcome.status.value, csv_cell(reason), *box,
+            outcome.score, outcome.sharpness, csv_cell(sample.label),
         ]  # fmt: skip
         if face.output is None:
             yield row, None

@@ -371,7 +371,9 @@ class EngineOptions:
     """What a user may choose.
 
     Attributes:
-        detector, detector_weights: see :func:`ferkit.faces.cropping.cropping_as_trained`.
+        detector: finds faces; ``auto`` does as in the model's training, see
+            :func:`ferkit.faces.cropping.cropping_as_trained`.
+        detector_weights: a file for it to take.
         detect_side: longer side of the frame that the detector sees, in pixels.
         detect_every: frames from one detection to the next; None lets the machine's speed decide.
         fps: with ``detect_every`` None, the frame rate that should hold.

@@ -166,7 +166,8 @@ class LiveSettings:
         mirror: show as a mirror does.
         duration_s: end by itself after so long; None to go on.
         folder: where snapshots and recordings go.
-        bars, history: see :class:`ferkit.inference.overlay.Overlay`.
+        bars: show all probabilities of the largest face.
+        history: show a strip with the last 20 seconds.
     """
 
     language: str = "en"

@@ -275,7 +275,9 @@ class SmoothingSettings:
             the last ``window_s``; ``repeat``: a label that came ``repeats`` times in a row; ``none``: every frame
             for itself.
         half_life_s: readings that are so much older count half as much in the mean.
-        window_s, repeats, stay_s: see there.
+        window_s: seconds that ``majority`` looks back.
+        repeats: frames in a row that ``repeat`` waits for.
+        stay_s: seconds that an expression lasts on average, for ``hmm``.
         hysteresis: how much more probable than the label shown another one must be to take its place.
         min_dwell_s: how long a label is shown at least.
         min_confidence: a face is ``unsure`` while the top probability of its readings, on average over about a

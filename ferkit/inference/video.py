@@ -21,7 +21,7 @@ import numpy as np
 from ferkit.core.addresses import is_address
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, FerkitError, ImageError
-from ferkit.core.files import exclusive_lock, fingerprint, write_atomically, write_json
+from ferkit.core.files import csv_cell, csv_text, exclusive_lock, fingerprint, write_atomically, write_json
 from ferkit.core.fonts import HINT, hangul_font_file, has_hangul
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
@@ -192,7 +192,15 @@ def read_rows(table: Path) -> Iterator[FaceRow]:
                 box = (numbers[0], numbers[1], numbers[2], numbers[3])
                 proba = tuple(float(p) for p in v[len(FIXED) :])
                 yield FaceRow(
-                    int(v[0]), float(v[1]), int(v[2]), box, numbers[4], numbers[5], v[9], v[10], proba
+                    int(v[0]),
+                    float(v[1]),
+                    int(v[2]),
+                    box,
+                    numbers[4],
+                    numbers[5],
+                    csv_text(v[9]),
+                    csv_text(v[10]),
+                    proba,
                 )
     except (OSError, ValueError, IndexError) as error:
         if isinstance(error, DataError):
@@ -273,7 +281,7 @@ def _as_csv(rows: list[FaceRow]) -> bytes:
     return b"".join(
         _csv_line([
             row.frame, f"{row.time_s:.3f}", row.face, *(f"{v:.1f}" for v in row.xyxy), f"{row.found:.3f}",
-            f"{row.quality:.3f}", row.label, row.raw_label, *(f"{p:.4f}" for p in row.proba),
+            f"{row.quality:.3f}", csv_cell(row.label), csv_cell(row.raw_label), *(f"{p:.4f}" for p in row.proba),
         ])
         for row in rows
     )  # fmt: skip

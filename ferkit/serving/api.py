@@ -95,7 +95,7 @@ def check_purpose(given: str | None, default: str | None, allowed: frozenset[str
         allowed: prohibited purposes that whoever runs the server allows.
 
     Raises:
-        Refused: nothing is declared (400), it is unknown (400), or prohibited (403).
+        ApiError: nothing is declared (400), it is unknown (400), or prohibited (403).
     """
     name = given or default
     if name is None:
@@ -137,6 +137,7 @@ class Model(BaseModel):
     labels: list[Label]
     size_mb: float
     licence: str
+    broken: str | None = Field(None, description="Why it cannot be used; such a model has no labels.")
 
 
 class Models(BaseModel):

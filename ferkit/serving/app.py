@@ -13,7 +13,9 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from ferkit.serving.api import ApiError
 from ferkit.serving.routes import Service, router
@@ -175,16 +177,34 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
         body = {"code": f"http_{error.status_code}", "message": str(error.detail)}
-        return JSONResponse(body, error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_allowed(app, request.scope))
+        return JSONResponse(body, error.status_code, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
         return JSONResponse({"code": "gone", "message": "The client went away."}, 400)
 
     app.add_middleware(
-        Middleware, access=service.access, limits=settings.limits, metrics=service.metrics, log=service.log
+        Middleware,
+        access=service.access,
+        limits=settings.limits,
+        metrics=service.metrics,
+        log=service.log,
+        root_path=settings.root_path,
     )
     return app
+
+
+def _allowed(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods of a path, on whichever routes."""
+    found = [
+        method
+        for method in ("GET", "POST", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+    ]
+    return ["HEAD", *found] if "GET" in found else found
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from ferkit.core.errors import StoreLockedError
 from ferkit.core.files import exclusive_lock
 from ferkit.serving.api import ApiError
 from ferkit.serving.monitoring import Metrics
+from ferkit.serving.settings import Limits
 from ferkit.serving.video_job import ANNOTATED, RESULT, TABLE, TIMELINE, VideoJob
 
 FILES = {
@@ -59,9 +60,9 @@ class Job:
     ended_s: float | None = None
     task: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
-    def describe(self) -> dict[str, Any]:
-        """The job as the API tells of it."""
-        here = f"/v1/jobs/{self.id}"
+    def describe(self, root_path: str = "") -> dict[str, Any]:
+        """The job as the API tells of it, its links under a prefix."""
+        here = f"{root_path}/v1/jobs/{self.id}"
         files = [name for name in FILES if self.status == "done" and (self.folder / name).is_file()]
         return {
             "id": self.id,
@@ -76,15 +77,14 @@ class JobQueue:
     """All videos of a server.
 
     Args:
-        max_jobs: that wait or are read at a time.
-        ttl_s: results stay so long.
-        max_run_s: a video that takes longer is given up.
+        limits: how many videos there may be, how long they may take, how long and how large results may stay.
         metrics: are told how many there are.
     """
 
-    def __init__(self, max_jobs: int, ttl_s: float, max_run_s: float, metrics: Metrics) -> None:
-        self._max_jobs, self._ttl_s, self._max_run_s = max_jobs, ttl_s, max_run_s
-        self._metrics = metrics
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits, self._metrics = limits, metrics
+        # On busy cores a video can take several times as long as it lasts.
+        self._max_run_s = 4 * limits.max_duration_s
         self._jobs: dict[str, Job] = {}
         self._turn = asyncio.Semaphore(1)
         self._stack = contextlib.ExitStack()
@@ -117,16 +117,19 @@ class JobQueue:
         """A job with a folder to put the video into; gone again if the block fails.
 
         Raises:
-            Refused: too many videos are waiting, or half as many of this client (503).
+            ApiError: too many videos are waiting, or half as many of this client (503).
         """
         active = [job for job in self._jobs.values() if job.ended_s is None]
         own = sum(job.client == client for job in active)
-        if len(active) >= self._max_jobs or own >= max(1, self._max_jobs // 2):
+        if len(active) >= self._limits.max_jobs or own >= max(1, self._limits.max_jobs // 2):
             raise ApiError(503, "busy", "Too many videos are waiting; try again later.", retry_after_s=30)
         assert self._root is not None
         id = secrets.token_urlsafe(18)
         job = Job(id, client, self._root / id)
-        job.folder.mkdir(mode=0o700)
+        try:
+            job.folder.mkdir(mode=0o700, parents=True)  # all of it: folders of temporary files are swept
+        except OSError:
+            raise ApiError(503, "no_room", "There is no room for the video; try again later.", 60) from None
         self._jobs[id] = job
         try:
             yield job
@@ -144,7 +147,7 @@ class JobQueue:
         """The job with this id.
 
         Raises:
-            Refused: there is none, any more (404).
+            ApiError: there is none, any more (404).
         """
         job = self._jobs.get(id)
         if job is None:
@@ -155,7 +158,7 @@ class JobQueue:
         """Stop a job if it runs, and remove all of it.
 
         Raises:
-            Refused: there is none (404).
+            ApiError: there is none (404).
         """
         job = self.get(id)
         if job.task is not None and not job.task.done():
@@ -184,7 +187,18 @@ class JobQueue:
             job.ended_s = time.monotonic()
             # Only what was asked for stays.
             video.unlink(missing_ok=True)
+            self._make_room()
             self._count()
+
+    def _make_room(self) -> None:
+        """Remove the oldest results while all together are too large."""
+        ended = sorted((job.ended_s, job.id) for job in self._jobs.values() if job.ended_s is not None)
+        sizes = {id: _size(self._jobs[id].folder) for _, id in ended}
+        for _, id in ended:
+            if sum(sizes.values()) <= self._limits.max_results_bytes:
+                return
+            del sizes[id]
+            self._forget(self._jobs[id])
 
     async def _read(self, job: Job) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -222,10 +236,16 @@ class JobQueue:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(min(30.0, self._ttl_s / 4))
-            old = time.monotonic() - self._ttl_s
+            await asyncio.sleep(min(30.0, self._limits.job_ttl_s / 4))
+            old = time.monotonic() - self._limits.job_ttl_s
             for job in [j for j in self._jobs.values() if j.ended_s is not None and j.ended_s < old]:
                 self._forget(job)
+
+
+def _size(folder: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
 
 
 def _environment() -> dict[str, str]:
@@ -288,7 +308,7 @@ async def receive_video(request: Request, folder: Path) -> Path:
     """Write the video of a request into ``folder`` and give its path.
 
     Raises:
-        Refused: there is none (422), or it is of no known kind (415).
+        ApiError: there is none (422), or it is of no known kind (415).
     """
     path = folder / "upload"
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

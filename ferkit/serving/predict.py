@@ -1,27 +1,46 @@
-"""Images to expressions, in batches that form across requests."""
+"""Images to expressions, in batches that form across requests.
+
+The server itself has all limits, streams and jobs; its workers only compute. So nothing has to be shared between
+them, and one that hangs or breaks down is ended and started again.
+"""
 
 import asyncio
+import atexit
 import contextlib
 import io
+import itertools
+import multiprocessing
 import os
+import pickle
+import signal
+import threading
+import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from ferkit.classifiers.model import ListedModel, Model, choose_model, list_models, read_model
-from ferkit.core.errors import FerkitError, ImageError
+from ferkit.classifiers.model import (
+    RECORD,
+    Model,
+    choose_model,
+    inspect_model,
+    read_model,
+)
+from ferkit.core.errors import FerkitError, ImageError, ModelError
 from ferkit.core.labels import LabelSet
-from ferkit.core.types import ExpressionClassifier, Faces
+from ferkit.core.types import FaceDetector, Faces
+from ferkit.core.weights import EDITIONS, bundled_folder
 from ferkit.datasets.images import decode_image
-from ferkit.faces.cropping import Cropping, DetectorPerThread, FaceCropper, cropping_as_trained
+from ferkit.faces.cropping import cropping_as_trained
 from ferkit.faces.drawing import label_colors
 from ferkit.faces.quality import face_quality
 from ferkit.inference.engine import open_tracking_detector
@@ -29,157 +48,153 @@ from ferkit.serving.api import ApiError
 from ferkit.serving.monitoring import Metrics
 from ferkit.serving.settings import ServeSettings
 
-Taken = TypeVar("Taken")
-Result = TypeVar("Result")
-
-
-class Workers:
-    """Runs work in threads, so that the event loop stays free.
-
-    Args:
-        n: threads; None for one a core.
-    """
-
-    def __init__(self, n: int | None = None) -> None:
-        self.n = n or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self.n, thread_name_prefix="ferkit")
-        self._free = asyncio.Semaphore(self.n)
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """What ``work`` gives."""
-        return await self.run_latest(lambda: None, lambda _: work())
-
-    async def run_latest(self, take: Callable[[], Taken], work: Callable[[Taken], Result]) -> Result:
-        """What ``work`` gives for what ``take`` gives at the moment when a thread is free, in the event loop.
-
-        So work that waited long is done on what is newest by then.
-        """
-        await self._free.acquire()
-        try:
-            future = self._pool.submit(work, take())
-        except BaseException:
-            self._free.release()
-            raise
-        loop = asyncio.get_running_loop()
-
-        def done(_: "Future[Result]") -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(self._free.release)
-
-        # When the thread is done, not when nobody waits for it any more: only then is it free.
-        future.add_done_callback(done)
-        return await asyncio.wrap_future(future)
-
-    async def close(self) -> None:
-        """Drop what has not begun, and wait for the rest, which is short."""
-        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
-
-
 MAX_OPEN = 4
-"""Models that are held open; of more, the one used longest ago is closed."""
+"""Models that a worker holds open; of more, the one used longest ago is closed."""
+
+BROKEN_S = 120.0
+"""A model that hung, or could not be opened, is not tried again for so long, unless its files change."""
 
 
-@dataclass(frozen=True, eq=False)
-class OpenModel:
-    """A model ready for use by many threads.
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model that may be asked for.
 
     Attributes:
-        model: reads crops.
-        faces: how faces are found for it.
-        cropper: cuts faces out of images.
-        detector: for streams; tells of doubtful faces too.
+        name: of its folder.
+        folder: where it lies.
+        labels: its classes.
+        stamp: tells it from what lay or will lie there at other times.
     """
 
-    model: Model
-    faces: Cropping
-    cropper: FaceCropper
-    detector: DetectorPerThread
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def labels(self) -> LabelSet:
-        return self.model.labels
+    name: str
+    folder: Path
+    labels: LabelSet
+    stamp: str
 
 
-class ModelCache:
-    """Gives models by name.
+class ModelCatalog:
+    """Knows the models of a server, and which of them are broken.
 
     Args:
-        settings: which folder, which default, which detector.
-        workers: open models.
+        settings: which folder, which default.
 
     Raises:
-        FerkitError: the default model cannot be opened.
+        FerkitError: the default model is not there or damaged.
     """
 
-    def __init__(self, settings: ServeSettings, workers: Workers) -> None:
-        self._settings, self._workers = settings, workers
+    def __init__(self, settings: ServeSettings) -> None:
+        self._models_dir = settings.models_dir
         self._default_folder = choose_model(settings.model, settings.models_dir).folder
-        self.default = self._default_folder.resolve().name
-        default = self._open_folder(self._default_folder)
-        self._open: OrderedDict[str, OpenModel] = OrderedDict({self.default: default})
-        self._opening = asyncio.Lock()
+        self.default = _as_text(self._default_folder.resolve().name)
+        self._broken: dict[str, tuple[str, float]] = {}
 
     def describe(self) -> list[dict[str, Any]]:
-        """Each model as the API tells of it."""
-        return [
-            {
-                "name": name,
-                "kind": model.kind,
-                "labels": describe_labels(model.labels),
-                "size_mb": round(sum(model.file(file).stat().st_size for file in model.files) / 1e6, 1),
-                "licence": model.record.licence,
-            }
-            for name, model in ((name, entry.model) for name, entry in self._known().items())
-            if model is not None
-        ]
+        """Each model as the API tells of it; of a broken one the reason."""
+        return [self._describe(name, folder) for name, folder in self._folders().items()]
 
-    async def get(self, name: str | None) -> OpenModel:
-        """The model called ``name``, or the default.
+    def get(self, name: str | None) -> ModelChoice:
+        """The model called ``name``, or the default; reads files.
 
         Raises:
-            Refused: there is none (404), or it cannot be opened (503).
+            ApiError: there is none (404), or it is broken (503).
         """
-        name = name or self.default
-        if name not in self._open:
-            async with self._opening:
-                if name not in self._open:
-                    self._open[name] = await self._workers.run(lambda: self._load(name))
-                    if len(self._open) > MAX_OPEN:
-                        self._open.popitem(last=False)  # whoever uses it still has it
-        self._open.move_to_end(name)
-        return self._open[name]
-
-    def close(self) -> None:
-        """End detectors that run in processes of their own."""
-        for model in self._open.values():
-            model.detector.close()
-        self._open.clear()
-
-    def _known(self) -> dict[str, ListedModel]:
-        listed = list_models(self._settings.models_dir) + list_models(self._default_folder.parent)
-        default = [entry for entry in listed if entry.name == self.default]
-        return {entry.name: entry for entry in (*list_models(self._settings.models_dir), *default)}
-
-    def _load(self, name: str) -> OpenModel:
         # By the list, never by the path: a name comes from outside.
-        entry = self._known().get(name)
-        if entry is None:
+        name = name or self.default
+        folder = self._folders().get(name)
+        if folder is None:
             raise ApiError(404, "no_model", "No model has that name; GET /v1/models lists those there are.")
-        try:
-            return self._open_folder(entry.folder)
-        except FerkitError as error:
-            reason = str(error).replace(str(entry.folder), name)  # where it lies is nobody's business
-            raise ApiError(503, "model_unusable", f"The model {name} cannot be opened: {reason}") from error
+        found = self._look(folder)
+        if isinstance(found, str):
+            raise ApiError(503, "model_unusable", f"The model {name} is broken: {found}.")
+        model, stamp, broken = found
+        if broken is not None:
+            raise ApiError(503, "model_unusable", broken, round(BROKEN_S))
+        return ModelChoice(name, folder, model.labels, stamp)
 
-    def _open_folder(self, folder: Path) -> OpenModel:
-        model = read_model(folder, threads=1)
-        faces = cropping_as_trained(model.crops, self._settings.detector, self._settings.detector_weights)
-        detector = DetectorPerThread(faces.settings.detector, lambda: open_tracking_detector(faces))
-        return OpenModel(model, faces, faces.cropper(model), detector)
+    def mark_broken(self, choice: ModelChoice, reason: str) -> None:
+        """Do not use a model for a while."""
+        self._broken[choice.stamp] = (reason, time.monotonic() + BROKEN_S)
+
+    def _folders(self) -> dict[str, Path]:
+        trained = sorted(path.parent for path in self._models_dir.glob(f"[!.]*/{RECORD}"))
+        folders = {_as_text(folder.name): folder for folder in (*map(bundled_folder, EDITIONS), *trained)}
+        return folders | {self.default: self._default_folder}
+
+    def _describe(self, name: str, folder: Path) -> dict[str, Any]:
+        found = self._look(folder)
+        if isinstance(found, str):
+            nothing = {"kind": "unknown", "labels": [], "size_mb": 0.0, "licence": "unknown"}
+            return {"name": name, **nothing, "broken": found}
+        model, _, broken = found
+        return {
+            "name": name,
+            "kind": model.kind,
+            "labels": describe_labels(model.labels),
+            "size_mb": round(sum((folder / file).stat().st_size for file in model.files) / 1e6, 1),
+            "licence": model.record.licence,
+            "broken": broken,
+        }
+
+    def _look(self, folder: Path) -> tuple[Model, str, str | None] | str:
+        """A model, its stamp, and why it must not be used now, if so; the reason alone where it is none."""
+        listed = inspect_model(folder)
+        if listed.model is None:
+            return _told(listed.problem, folder)
+        status = [(folder / file).stat() for file in (RECORD, *listed.model.files)]
+        stamp = f"{folder.resolve()} {[(s.st_size, s.st_mtime_ns, s.st_ino) for s in status]}"
+        reason, until_s = self._broken.get(stamp, (None, 0.0))
+        return listed.model, stamp, reason if time.monotonic() < until_s else None
+
+
+class OpenModel:
+    """A model in a worker, tried once.
+
+    Args:
+        choice: which.
+        settings: how faces are found.
+    """
+
+    def __init__(self, choice: ModelChoice, settings: ServeSettings) -> None:
+        self.model = read_model(choice.folder, threads=1)
+        self.labels = choice.labels
+        self.faces = cropping_as_trained(self.model.crops, settings.detector, settings.detector_weights)
+        self.cropper = self.faces.cropper(self.model)
+        width, height = self.model.input_size_wh
+        self.model.classifier.predict_proba(np.zeros((1, height, width, 3), np.uint8))
+        self.detector: FaceDetector = open_tracking_detector(self.faces)
+
+
+class OpenModels:
+    """The models that a worker holds open, and what it keeps for streams.
+
+    Args:
+        settings: the server's.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._open: OrderedDict[str, OpenModel] = OrderedDict()
+        self.streams: dict[int, Any] = {}
+
+    def get(self, choice: ModelChoice) -> OpenModel:
+        """The model, opened now if need be.
+
+        Raises:
+            ApiError: it cannot be opened (503).
+        """
+        if choice.stamp not in self._open:
+            try:
+                self._open[choice.stamp] = OpenModel(choice, self._settings)
+            except ApiError:
+                raise
+            except Exception as error:  # a foreign file fails in as many ways as there are
+                what = str(error) if isinstance(error, FerkitError) else f"{type(error).__name__}: {error}"
+                reason = f"The model {choice.name} cannot be opened: {_told(what, choice.folder)}."
+                raise ApiError(503, "model_unusable", reason) from error
+            if len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)  # a stream that uses it still has it
+        self._open.move_to_end(choice.stamp)
+        return self._open[choice.stamp]
 
 
 def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
@@ -190,6 +205,262 @@ def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
             labels.names, labels.display("en"), labels.display("ko"), label_colors(labels), strict=True
         )
     ]
+
+
+def _told(error: object, folder: Path) -> str:
+    """A reason without where the model lies, which is nobody's business."""
+    text = str(error).replace(str(folder.resolve()), folder.name).replace(str(folder), folder.name)
+    return _as_text(text)[:500].rstrip(".")
+
+
+def _as_text(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+WORK_S = 20.0
+"""A worker that takes longer for an image, a frame or a batch is ended."""
+
+OPEN_S = 40.0
+"""Longer, if it has to open the model first."""
+
+MOST = 8
+"""Workers, unless more are asked for."""
+
+
+class WorkerFaultError(Exception):
+    """What went wrong in a worker, with its traceback."""
+
+
+class _LostError(Exception):
+    """The worker is gone: it broke down, or was ended."""
+
+
+class Worker:
+    """One process, and the turn to use it."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.lock = asyncio.Lock()
+        self.n_waiting = self.n_streams = 0
+        self.forgotten: list[int] = []
+        self.timed_out = False
+        self.opened: set[str] = set()
+        self._settings = settings
+        self._process: Any = None
+        self._pipe: Any = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def exchange(self, function: Callable[..., Any], choice: ModelChoice, args: tuple[Any, ...]) -> Any:
+        """What ``function(open_models, choice, *args)`` gives in the process; called in a thread."""
+        self.timed_out = False
+        forgotten, self.forgotten = self.forgotten, []
+        if self._process is None:
+            self._start()
+        try:
+            self._pipe.send((function, choice, args, forgotten))
+            kind, value = self._pipe.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._drop()
+            raise _LostError from None
+        if kind == "refused":
+            raise ApiError(*value)
+        if kind == "fault":
+            raise WorkerFaultError(value)
+        self.opened.add(choice.stamp)
+        return value
+
+    def end(self, timed_out: bool = False) -> None:
+        """End the process, whatever it is doing; the next exchange starts another."""
+        self.timed_out = timed_out
+        if self._process is not None:
+            with contextlib.suppress(ValueError):  # closed meanwhile
+                self._process.kill()
+
+    def _start(self) -> None:
+        here, there = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=_work, args=(there, self._settings), name="ferkit-worker", daemon=True
+        )
+        self._process.start()
+        there.close()
+        self._pipe = here
+
+    def _drop(self) -> None:
+        self.opened.clear()
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._pipe.close()
+        self._process = self._pipe = None
+
+
+class Workers:
+    """All workers of a server.
+
+    Args:
+        settings: how many there are, and what they need to open models.
+        catalog: told which models hang or break their worker.
+    """
+
+    def __init__(self, settings: ServeSettings, catalog: ModelCatalog) -> None:
+        self.n = settings.processes or min(os.cpu_count() or 1, MOST)
+        self.all = [Worker(settings) for _ in range(self.n)]
+        self._catalog = catalog
+        self._pool = ThreadPoolExecutor(self.n, thread_name_prefix="ferkit-worker")
+        atexit.register(self.close)  # before Python waits for all processes, whose end is ours to bring about
+
+    def warm_up(self, choice: ModelChoice) -> None:
+        """Start all of them, and let each open a model.
+
+        Raises:
+            FerkitError: it cannot be opened.
+        """
+        starting = [self._pool.submit(worker.exchange, _nothing, choice, ()) for worker in self.all]
+        try:
+            for future in starting:
+                future.result(WORK_S + OPEN_S)
+        except ApiError as refused:
+            raise FerkitError(refused.message) from None
+        except (_LostError, TimeoutError, WorkerFaultError) as error:
+            raise FerkitError(f"the model {choice.name} breaks its reader down or hangs {error}") from None
+        finally:
+            if not all(future.done() for future in starting):
+                self.close()
+
+    def for_stream(self) -> Worker:
+        """The worker that has the fewest streams; count the stream in its ``n_streams``."""
+        return min(self.all, key=lambda worker: worker.n_streams)
+
+    async def run(
+        self,
+        function: Callable[..., Any],
+        choice: ModelChoice,
+        *args: Any,
+        take: Callable[[], Any] | None = None,
+        worker: Worker | None = None,
+        by_image: bool = False,
+    ) -> Any:
+        """What ``function(open_models, choice, *args)`` gives in a worker.
+
+        Args:
+            function: of a module, so that the worker finds it.
+            choice: the model.
+            args: what it gets.
+            take: called in the event loop when the worker is free, gives one more argument: so work that waited
+                long is done on what is newest by then. If it gives None, nothing is done, and None is given.
+            worker: which one; None for the one that has least to do.
+            by_image: whether it is the image's fault, not the model's, if it takes too long.
+
+        Raises:
+            ApiError: the image cannot be read, or the model not be used.
+            WorkerFaultError: a fault of our own.
+        """
+        worker = worker or min(self.all, key=lambda each: each.n_waiting)
+        worker.n_waiting += 1
+        try:
+            await worker.lock.acquire()
+        except BaseException:
+            worker.n_waiting -= 1
+            raise
+        loop = asyncio.get_running_loop()
+        is_open = choice.stamp in worker.opened
+        limit_s = WORK_S if is_open else WORK_S + OPEN_S
+        watch = loop.call_later(limit_s, worker.end, True)
+
+        def free() -> None:
+            watch.cancel()
+            worker.lock.release()
+            worker.n_waiting -= 1
+
+        def done(_: "Future[Any]") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(free)
+
+        try:
+            if take is not None:
+                taken = take()
+                if taken is None:
+                    free()
+                    return None
+                args = (*args, taken)
+            future = self._pool.submit(worker.exchange, function, choice, args)
+        except BaseException:
+            free()
+            raise
+        # When the worker is done, not when nobody waits for it any more: only then is it free.
+        future.add_done_callback(done)
+        try:
+            return await asyncio.wrap_future(future)
+        except _LostError:
+            raise self._blame(choice, limit_s, worker.timed_out, by_image and is_open) from None
+        except ApiError as refused:
+            if refused.code == "model_unusable":
+                self._catalog.mark_broken(choice, refused.message)
+            raise
+
+    def _blame(self, choice: ModelChoice, limit_s: float, timed_out: bool, by_image: bool) -> ApiError:
+        if not timed_out:
+            return ApiError(500, "reader_lost", "What reads images broke down on this; try another image.")
+        if by_image:
+            return ApiError(422, "damaged", f"The image could not be read within {limit_s:g} s.")
+        reason = f"The model {choice.name} took longer than {limit_s:g} s and was ended."
+        self._catalog.mark_broken(choice, reason)
+        return ApiError(503, "model_stuck", reason)
+
+    def close(self) -> None:
+        """End all of them at once, and what they are doing; may be called twice."""
+        atexit.unregister(self.close)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self.all:
+            worker.end()
+
+
+_CONTEXT: Any = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
+if hasattr(_CONTEXT, "set_forkserver_preload"):
+    _CONTEXT.set_forkserver_preload([__name__])
+
+new_id = itertools.count(1).__next__
+"""Numbers for what workers keep for a stream."""
+
+
+def _nothing(models: OpenModels, choice: ModelChoice) -> None:
+    models.get(choice)
+
+
+def _work(pipe: Any, settings: ServeSettings) -> None:
+    """What a worker does until it is ended, or its server is gone."""
+    import cv2
+
+    for name in (signal.SIGINT, signal.SIGTERM):  # the server ends it when all is answered
+        signal.signal(name, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)  # images are read side by side; threads within one would be in the way
+    models = OpenModels(settings)
+    while True:
+        function, choice, args, forgotten = pipe.recv()
+        try:
+            answer = ("done", function(models, choice, *args))
+        except ApiError as refused:
+            answer = ("refused", (refused.status, refused.code, refused.message, refused.retry_after_s))
+        except ModelError as error:  # what it gives are no probabilities
+            answer = ("refused", (500, "bad_model", f"{error}.", None))
+        except Exception as error:
+            answer = ("fault", "".join(traceback.format_exception(error)))
+        for stream in forgotten:  # afterwards: one of them may have been opened just now, for nobody
+            models.streams.pop(stream, None)
+        pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+    os._exit(3)
 
 
 KINDS = {
@@ -215,7 +486,7 @@ def read_image(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode an image, uint8 RGB (H, W, 3).
 
     Raises:
-        Refused: no image of a known kind (415), too many pixels (413), or damaged (422).
+        ApiError: no image of a known kind (415), too many pixels (413), or damaged (422).
     """
     kind = image_kind(content)
     if kind is None:
@@ -260,7 +531,9 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class FaceCrops:
+    """The faces of an image, cut out by a worker."""
+
     size_wh: tuple[int, int]
     xyxy: np.ndarray
     crops: np.ndarray
@@ -278,7 +551,7 @@ class Predictor:
 
     def __init__(self, workers: Workers, metrics: Metrics, max_waiting: int) -> None:
         self._workers, self._metrics, self._max_waiting = workers, metrics, max_waiting
-        self._batchers: WeakKeyDictionary[OpenModel, _Batcher] = WeakKeyDictionary()
+        self._batchers: dict[str, _Batcher] = {}
         self.n_waiting = 0
 
     @contextlib.contextmanager
@@ -286,7 +559,7 @@ class Predictor:
         """A place among the requests that wait, for as long as the block lasts; taken before a body is read.
 
         Raises:
-            Refused: there is none (503).
+            ApiError: there is none (503).
         """
         if self.n_waiting >= self._max_waiting:
             raise ApiError(
@@ -299,21 +572,21 @@ class Predictor:
             self.n_waiting -= 1
 
     async def predict(
-        self, model: OpenModel, uploads: Sequence[Upload], max_pixels: int
+        self, choice: ModelChoice, uploads: Sequence[Upload], max_pixels: int
     ) -> list[dict[str, Any]]:
         """What is in each image, as the API says it.
 
         Raises:
-            Refused: no image could be read; for the first one's reason.
+            ApiError: no image could be read, for the first one's reason; or the model cannot be used.
         """
-        found = await asyncio.gather(*(self._one(model, u, max_pixels) for u in uploads))
+        found = await asyncio.gather(*(self._one(choice, u, max_pixels) for u in uploads))
         refused = [refusal for _, refusal in found if refusal is not None]
         if refused and len(refused) == len(found):
             raise refused[0]
         return [entry for entry, _ in found]
 
     async def _one(
-        self, model: OpenModel, upload: Upload, max_pixels: int
+        self, choice: ModelChoice, upload: Upload, max_pixels: int
     ) -> tuple[dict[str, Any], ApiError | None]:
         entry: dict[str, Any] = {
             "name": upload.name,
@@ -323,70 +596,92 @@ class Predictor:
             "error": None,
         }
         try:
-            cut = await self._workers.run(lambda: _cut(model, upload.content, max_pixels))
+            found: FaceCrops = await self._workers.run(
+                cut_faces, choice, upload.content, max_pixels, by_image=True
+            )
         except ApiError as refusal:
             return {**entry, "error": refusal.message}, refusal
-        entry["width"], entry["height"] = cut.size_wh
-        if len(cut.crops):
-            proba = await self._batcher(model).classify(cut.crops)
+        entry["width"], entry["height"] = found.size_wh
+        if len(found.crops):
+            proba = await self._classify(choice, found.crops)
             entry["faces"] = [
-                describe_face(model.labels.names, *face)
-                for face in zip(cut.xyxy, cut.quality, proba, strict=True)
+                describe_face(choice.labels.names, *face)
+                for face in zip(found.xyxy, found.quality, proba, strict=True)
             ]
         return entry, None
 
-    def _batcher(self, model: OpenModel) -> "_Batcher":
-        if model not in self._batchers:
-            self._batchers[model] = _Batcher(model.model, self._workers, self._metrics)
-        return self._batchers[model]
+    async def _classify(self, choice: ModelChoice, crops: np.ndarray) -> np.ndarray:
+        batcher = self._batchers.get(choice.name)
+        if batcher is None or batcher.choice != choice:
+            batcher = self._batchers[choice.name] = _Batcher(choice, self._workers, self._metrics)
+        return await batcher.classify(crops)
 
 
 @dataclass
 class _Batcher:
-    """Crops that come while a batch is worked on make the next batch."""
+    """Crops that come while all workers are busy make the next batch."""
 
-    classifier: ExpressionClassifier
+    choice: ModelChoice
     workers: Workers
     metrics: Metrics
     _waiting: _Asked = field(default_factory=list)
-    _task: "asyncio.Task[None] | None" = None
+    _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.append((crops, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+        if len(self._tasks) < self.workers.n:
+            self._tasks.add(asyncio.create_task(self._work()))
         return await future
 
     async def _work(self) -> None:
-        while self._waiting:
-            batch: _Asked = []
-            try:
-                proba = await self.workers.run_latest(partial(self._take, batch), self._classify)
-            except BaseException as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            first = 0
-            for crops, future in batch:
-                if not future.done():  # whoever asked may have gone
-                    future.set_result(proba[first : first + len(crops)])
-                first += len(crops)
+        try:
+            while self._waiting:
+                await self._work_once()
+        finally:  # in the same step in which nothing was waiting: who comes next starts another
+            self._tasks.discard(asyncio.current_task())
 
-    def _take(self, batch: _Asked) -> np.ndarray:
-        """Move what fits into one batch there; its crops as one array."""
+    async def _work_once(self) -> None:
+        batch: _Asked = []
+        try:
+            proba = await self.workers.run(classify_crops, self.choice, take=partial(self._take, batch))
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        first = 0
+        for crops, future in batch:
+            if not future.done():  # whoever asked may have gone
+                future.set_result(proba[first : first + len(crops)])
+            first += len(crops)
+
+    def _take(self, batch: _Asked) -> np.ndarray | None:
+        """Move what fits into one batch there; its crops as one array, None if others took all."""
         n = 0
         while self._waiting and (not batch or n + len(self._waiting[0][0]) <= BATCH):
             batch.append(self._waiting.pop(0))
             n += len(batch[-1][0])
+        if not batch:
+            return None
         self.metrics.batch.observe(n)
         return np.concatenate([crops for crops, _ in batch])
 
-    def _classify(self, crops: np.ndarray) -> np.ndarray:
-        return self.classifier.predict_proba(crops)
+
+def cut_faces(models: OpenModels, choice: ModelChoice, content: bytes, max_pixels: int) -> FaceCrops:
+    """The faces of an image; in a worker. Raises ApiError."""
+    rgb = read_image(content, max_pixels)
+    found = models.get(choice).cropper.cut(rgb)
+    faces = Faces(found.xyxy, np.ones(len(found.xyxy), np.float32))
+    quality = face_quality(found.rgb, faces)
+    return FaceCrops((rgb.shape[1], rgb.shape[0]), found.xyxy, found.rgb, quality)
+
+
+def classify_crops(models: OpenModels, choice: ModelChoice, crops: np.ndarray) -> np.ndarray:
+    """Probabilities float32 (n, k) of crops; in a worker. Raises ApiError."""
+    return models.get(choice).model.predict_proba(crops)
 
 
 def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: np.ndarray) -> dict[str, Any]:
@@ -399,10 +694,3 @@ def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: 
         "label": names[best],
         "probabilities": {name: round(float(p), 4) for name, p in zip(names, proba, strict=True)},
     }
-
-
-def _cut(model: OpenModel, content: bytes, max_pixels: int) -> _Cut:
-    rgb = read_image(content, max_pixels)
-    found = model.cropper.cut(rgb)
-    faces = Faces(found.xyxy, np.ones(len(found.xyxy), np.float32))
-    return _Cut((rgb.shape[1], rgb.shape[0]), found.xyxy, found.rgb, face_quality(found.rgb, faces))

@@ -15,7 +15,7 @@ from ferkit.serving import api as answers
 from ferkit.serving.api import PURPOSES, REASON_EN, REASON_KO, ApiError, check_purpose
 from ferkit.serving.jobs import FILES, JobQueue, receive_video
 from ferkit.serving.monitoring import EventLog, Metrics
-from ferkit.serving.predict import ModelCache, Predictor, Upload, Workers
+from ferkit.serving.predict import ModelCatalog, Predictor, Upload, Workers
 from ferkit.serving.security import Auth, bearer, client_of
 from ferkit.serving.settings import ServeSettings
 from ferkit.serving.stream import StreamSession
@@ -39,26 +39,25 @@ class Service:
         self.metrics = Metrics()
         self.log = EventLog(settings.log_dir, console)
         self.access = Auth(settings)
-        self.workers = Workers(settings.workers)
-        self.shelf = ModelCache(settings, self.workers)
+        self.catalog = ModelCatalog(settings)
+        self.workers = Workers(settings, self.catalog)
         self.predictor = Predictor(self.workers, self.metrics, limits.max_waiting)
-        # On busy cores a video can take several times as long as it lasts.
-        self.jobs = JobQueue(limits.max_jobs, limits.job_ttl_s, 4 * limits.max_duration_s, self.metrics)
+        self.jobs = JobQueue(limits, self.metrics)
         self.streams: dict[str, int] = {}
         self.ready = False
+        self.workers.warm_up(self.catalog.get(None))
 
     async def open(self) -> None:
         """Begin."""
         await self.jobs.open()
         self.ready = True
-        self.log.write("started", version=metadata.version("ferkit"), model=self.shelf.default)
+        self.log.write("started", version=metadata.version("ferkit"), model=self.catalog.default)
 
     async def close(self) -> None:
         """Take everything down."""
         self.ready = False
         await self.jobs.close()
-        self.shelf.close()
-        await self.workers.close()
+        self.workers.close()
         self.log.write("stopped")
         self.log.close()
 
@@ -89,9 +88,9 @@ router = APIRouter()
 SHORTEST_S = 0.01
 """Below it all frames of a video are looked at: none has more than a hundred a second."""
 
-ModelName = Annotated[str | None, Query(description="Out of GET /v1/models; the default if left out.")]
-PurposeName = Annotated[str | None, Query(description="What the expressions are read for; see GET /v1/info.")]
-PurposeHeader = Annotated[str | None, Header(description="The same, for those who prefer it here.")]
+ModelName = Annotated[str, Query(description="Out of GET /v1/models; the default if left out.")]
+PurposeName = Annotated[str, Query(description="What the expressions are read for; see GET /v1/info.")]
+PurposeHeader = Annotated[str, Header(description="The same, for those who prefer it here.")]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -115,10 +114,10 @@ def service_of(request: Request | WebSocket) -> Service:
     return service
 
 
-def declare(request: Request, query: str | None, header: str | None) -> None:
-    """Check the purpose of a request, and note it for the log. Raises Refused."""
+def declare(request: Request, query: str, header: str) -> None:
+    """Check the purpose of a request, and note it for the log. Raises ApiError."""
     settings = service_of(request).settings
-    purpose = check_purpose(query or header, settings.purpose, frozenset(settings.allow_purpose))
+    purpose = check_purpose(query or header or None, settings.purpose, frozenset(settings.allow_purpose))
     request.state.note["purpose"] = purpose
 
 
@@ -129,9 +128,9 @@ async def info(request: Request) -> answers.Info:
 
 @router.get("/v1/models", summary="The models that may be asked for", responses=problems())
 async def models(request: Request) -> answers.Models:
-    shelf = service_of(request).shelf
+    catalog = service_of(request).catalog
     return answers.Models.model_validate(
-        {"default": shelf.default, "models": await run_in_threadpool(shelf.describe)}
+        {"default": catalog.default, "models": await run_in_threadpool(catalog.describe)}
     )
 
 
@@ -143,14 +142,14 @@ async def models(request: Request) -> answers.Models:
 )
 async def predict(
     request: Request,
-    model: ModelName = None,
-    purpose: PurposeName = None,
-    x_ferkit_purpose: PurposeHeader = None,
+    model: ModelName = "",
+    purpose: PurposeName = "",
+    x_ferkit_purpose: PurposeHeader = "",
 ) -> answers.Prediction:
     service = service_of(request)
     declare(request, purpose, x_ferkit_purpose)
     with service.predictor.place():
-        chosen = await service.shelf.get(model)
+        chosen = await run_in_threadpool(service.catalog.get, model)
         request.state.note["model"] = chosen.name
         uploads = await _images(request, service.settings.limits.max_pictures)
         found = await service.predictor.predict(chosen, uploads, service.settings.limits.max_pixels)
@@ -169,9 +168,9 @@ async def predict(
 )
 async def video(
     request: Request,
-    model: ModelName = None,
-    purpose: PurposeName = None,
-    x_ferkit_purpose: PurposeHeader = None,
+    model: ModelName = "",
+    purpose: PurposeName = "",
+    x_ferkit_purpose: PurposeHeader = "",
     every: Annotated[
         float, Query(ge=0, le=3600, description="Seconds between the frames looked at; 0: all")
     ] = 0.5,
@@ -187,13 +186,13 @@ async def video(
             "no_video",
             "This server cannot read videos: its operator can add that with pip install 'ferkit[video]'.",
         )
-    chosen = await service.shelf.get(model)
+    chosen = await run_in_threadpool(service.catalog.get, model)
     with service.jobs.new(client_of(request.scope)) as job:
         video = await receive_video(request, job.folder)
         request.state.note["model"] = chosen.name
         what = VideoJob(
             video.name,
-            str(chosen.model.folder.resolve()),
+            str(chosen.folder.resolve()),
             settings.detector,
             None if settings.detector_weights is None else str(settings.detector_weights.resolve()),
             settings.detect_size,
@@ -204,12 +203,12 @@ async def video(
             limits.max_duration_s,
         )
         service.jobs.start(job, what)
-    return answers.JobState(**job.describe())
+    return answers.JobState(**job.describe(_prefix(request)))
 
 
 @router.get("/v1/jobs/{id}", summary="How far a video is", responses=problems(404))
 async def job_state(request: Request, id: str) -> answers.JobState:
-    return answers.JobState(**service_of(request).jobs.get(id).describe())
+    return answers.JobState(**service_of(request).jobs.get(id).describe(_prefix(request)))
 
 
 @router.get(
@@ -251,10 +250,10 @@ async def stream(socket: WebSocket) -> None:
     client, streams = client_of(socket.scope), service.streams
     most = service.settings.limits.max_streams
     await socket.accept()
-    entered = service.access.may_enter(bearer(socket.headers))
+    shown = bearer(socket.headers)
     session = StreamSession(
-        socket, service.settings, service.shelf, service.workers, service.metrics, service.log,
-        (lambda token: True) if entered else service.access.may_enter,
+        socket, service.settings, service.catalog, service.workers, service.metrics, service.log,
+        lambda token: service.access.may_enter(token if shown is None else shown, client),
     )  # fmt: skip
     if sum(streams.values()) >= most or streams.get(client, 0) >= max(1, most // 2):
         await session.turn_away(ApiError(429, "too_many", "Too many streams are open; try again later."))
@@ -285,6 +284,10 @@ async def ready(request: Request) -> dict[str, str]:
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _prefix(request: Request) -> str:
+    return str(request.scope.get("root_path", ""))
 
 
 async def _images(request: Request, most: int) -> list[Upload]:

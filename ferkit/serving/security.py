@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import re
 import socket
 import time
 from collections import OrderedDict
@@ -21,6 +22,11 @@ OPEN = ("/health", "/ready", "/docs", "/docs.css", "/openapi.json", "/favicon.ic
 
 READING = ("GET", "HEAD", "OPTIONS")
 _MAX_CLIENTS = 10_000
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(:\d{1,5})?")
+
+MAX_WRONG = 20
+LOCKED_S = 60.0
+"""After so many wrong tokens within this time a client's tokens are not looked at for as long."""
 
 
 class Auth:
@@ -39,16 +45,17 @@ class Auth:
         self._names = {name.lower() for name in names}
         self._origins = {origin.rstrip("/").lower() for origin in settings.allowed_origin}
         self._rate = _Rate(settings.limits.rate)
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
 
     def check(self, scope: Scope) -> None:
         """Let a request or handshake pass.
 
         Raises:
-            Refused: it may not: 400 (host), 401 (token), 403 (origin, or reachable without a token), 429.
+            ApiError: it may not: 400 (host), 401 (token), 403 (origin, or reachable without a token), 429.
         """
         headers = Headers(scope=scope)
         self._check_reach(scope)
-        if not is_page(scope["path"]):  # of many small files
+        if not is_page(path_of(scope)):  # of many small files
             self._rate.count(client_of(scope))
         host = headers.get("host", "")
         if not self._knows(host):
@@ -59,15 +66,32 @@ class Auth:
             )
         if scope["type"] == "websocket" or scope["method"] not in READING:
             self._check_origin(headers, host)
-        asks = scope["type"] == "http" and scope["method"] != "OPTIONS" and needs_token(scope["path"])
-        if asks and not self.may_enter(bearer(headers)):
+        asks = scope["type"] == "http" and scope["method"] != "OPTIONS" and needs_token(path_of(scope))
+        if asks and not self.may_enter(bearer(headers), client_of(scope)):
             raise ApiError(401, "no_token", "Expected the server's token: Authorization: Bearer <token>.")
 
-    def may_enter(self, shown: str | None) -> bool:
-        """Whether a token is the right one, in a time that does not depend on how much of it is right."""
+    def may_enter(self, shown: str | None, client: str) -> bool:
+        """Whether a token is the right one, in a time that does not depend on how much of it is right.
+
+        Raises:
+            ApiError: the client showed too many wrong ones (429).
+        """
         if self._token is None:
             return True
-        return hmac.compare_digest((shown or "").encode("utf-8", "surrogatepass"), self._token.encode())
+        if shown is None:
+            return False
+        now_s = time.monotonic()
+        wrong = [then_s for then_s in self._wrong.get(client, ()) if now_s - then_s < LOCKED_S]
+        if len(wrong) >= MAX_WRONG:
+            left_s = max(1, round(LOCKED_S - (now_s - wrong[-1])))
+            raise ApiError(429, "locked_out", f"Too many wrong tokens; wait {left_s} s.", left_s)
+        right = hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), self._token.encode())
+        if not right:
+            self._wrong.pop(client, None)
+            self._wrong[client] = [*wrong, now_s]
+            if len(self._wrong) > _MAX_CLIENTS:
+                self._wrong.popitem(last=False)
+        return right
 
     def _check_reach(self, scope: Scope) -> None:
         # Another program than 'fer serve' may have bound the address.
@@ -81,6 +105,8 @@ class Auth:
 
     def _knows(self, host: str) -> bool:
         name = _hostname(host)
+        if name is None:
+            return False
         if name in self._names:
             return True
         if self._loopback:
@@ -94,7 +120,7 @@ class Auth:
     def _check_origin(self, headers: Headers, host: str) -> None:
         origin = headers.get("origin")
         if origin is None:
-            if headers.get("sec-fetch-site") == "cross-site":
+            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
                 raise _foreign()
             return
         origin = origin.lower()
@@ -154,6 +180,13 @@ def bearer(headers: Headers) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
+def path_of(scope: Scope) -> str:
+    """The path as the server's own routes have it, without the prefix under which a proxy offers them."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
+
+
 def needs_token(path: str) -> bool:
     """Whether a path is for those with the token; the page itself and its files are for everybody."""
     return path not in OPEN and not is_page(path)
@@ -168,11 +201,10 @@ def _foreign() -> ApiError:
     return ApiError(403, "foreign_origin", "The request came from another site's page.")
 
 
-def _hostname(host: str) -> str:
-    host = host.lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+def _hostname(host: str) -> str | None:
+    """The name in a Host header; None for what is none, such as one with a user part."""
+    match = _HOST.fullmatch(host.lower())
+    return match[1].strip("[]") if match else None
 
 
 def _netloc(netloc: str) -> str:
@@ -209,13 +241,25 @@ class Middleware:
     Args:
         app: what is behind.
         access, limits, metrics, log: the server's.
+        root_path: the prefix under which a proxy offers the server, whether it passes it on or not.
     """
 
-    def __init__(self, app: ASGIApp, access: Auth, limits: Limits, metrics: Metrics, log: EventLog) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Auth,
+        limits: Limits,
+        metrics: Metrics,
+        log: EventLog,
+        root_path: str = "",
+    ) -> None:
         self._app, self._access, self._limits = app, access, limits
-        self._metrics, self._log = metrics, log
+        self._metrics, self._log, self._root_path = metrics, log, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._root_path and scope["type"] in ("http", "websocket"):
+            path = scope["path"].removeprefix(self._root_path)
+            scope = {**scope, "root_path": self._root_path, "path": self._root_path + path}
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -231,10 +275,10 @@ class Middleware:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began_s = time.perf_counter()
+        began_s, method = time.perf_counter(), _method(scope)
         scope.setdefault("state", {})["note"] = {}  # what a route wants to have in the log
         body = _Body(receive, self._limits, _body_limit(scope, self._limits))
-        answer = _Answer(send, body, is_page(scope["path"]))
+        answer = _Answer(send, body, is_page(path_of(scope)))
         try:
             self._access.check(scope)
             body.check_length(Headers(scope=scope))
@@ -242,6 +286,8 @@ class Middleware:
             self._note_refusal(scope, refused)
             await answer.refuse(refused)
         else:
+            if scope["method"] == "HEAD":  # like GET, whose body the server then leaves out
+                scope = {**scope, "method": "GET"}
             try:
                 await self._app(scope, body.receive, answer.send)
             except Exception as error:
@@ -250,13 +296,13 @@ class Middleware:
                     await answer.refuse(fault)
         seconds = time.perf_counter() - began_s
         route = route_of(scope)
-        self._metrics.requests.labels(route, _method(scope), str(answer.status)).inc()
+        self._metrics.requests.labels(route, method, str(answer.status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         note = scope["state"]["note"]
         self._log.write(
             "request",
             client=client_of(scope),
-            method=_method(scope),
+            method=method,
             route=route,
             status=answer.status,
             ms=round(seconds * 1000, 1),
@@ -279,7 +325,7 @@ class _Body:
         self.complete = False
 
     def check_length(self, headers: Headers) -> None:
-        """Refuse by what the head says, before anything has come. Raises Refused."""
+        """Refuse by what the head says, before anything has come. Raises ApiError."""
         text = headers.get("content-length", "0")
         if text.isdigit() and int(text) > self._max_bytes:
             raise self._too_large()
@@ -287,13 +333,14 @@ class _Body:
             self.complete = True
 
     async def receive(self) -> Message:
-        """The next piece. Raises Refused."""
+        """The next piece. Raises ApiError."""
         if self.complete:
             return await self._receive()  # waits for the client to go
         allowed_s = 10 * self._limits.body_timeout_s + self.n_bytes / 100_000
         left_s = min(self._limits.body_timeout_s, self._began_s + allowed_s - time.monotonic())
         try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, left_s))
+            async with asyncio.timeout(max(0.0, left_s)):
+                message = await self._receive()
         except TimeoutError:
             raise ApiError(408, "slow", "The body of the request came too slowly.") from None
         if message["type"] == "http.request":
@@ -380,4 +427,4 @@ def _method(scope: Scope) -> str:
 def _body_limit(scope: Scope, limits: Limits) -> int:
     if scope["method"] in READING:
         return 0
-    return limits.max_film_bytes if scope["path"] == VIDEO_PATH else limits.max_bytes
+    return limits.max_film_bytes if path_of(scope) == VIDEO_PATH else limits.max_bytes

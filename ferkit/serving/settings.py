@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ class Limits:
         max_film_bytes, max_film_pixels, max_duration_s: of a video: its file, one of its frames, its length.
         max_jobs: videos that wait or are read at a time.
         job_ttl_s: results of a video are removed so long after it was read.
+        max_results_bytes: of the results of all videos together; the oldest go first.
         max_streams: at a time; half of them at most for one client.
         max_connections: at a time.
         max_waiting: requests with images at a time.
@@ -49,6 +51,7 @@ class Limits:
     max_duration_s: float = 1800.0
     max_jobs: int = 8
     job_ttl_s: float = 3600.0
+    max_results_bytes: int = 5_000 * MB
     max_streams: int = 32
     max_connections: int = 256
     max_waiting: int = 32
@@ -71,9 +74,11 @@ class ServeSettings:
         trusted_proxy: addresses of proxies whose X-Forwarded-For and -Proto hold.
         model: the default one: name or folder; None for the one that comes with ferkit.
         models_dir: those that may be chosen.
-        detector, detector_weights: see :func:`ferkit.faces.cropping.cropping_as_trained`.
+        detector: finds faces; ``auto`` does as in the model's training, ``none`` takes images whole.
+        detector_weights: a file for it to take.
         detect_size: the detector sees frames of streams and videos scaled down to this longer side, in pixels.
-        workers: threads that read images and frames; None for one a core.
+        processes: workers that read images and frames; None for one a core, eight at most.
+        root_path: the prefix under which a proxy offers the server, such as ``/faces``.
         log_dir: one file a day goes there.
         limits: how much it takes on.
 
@@ -94,7 +99,8 @@ class ServeSettings:
     detector: str = "auto"
     detector_weights: Path | None = None
     detect_size: int = 480
-    workers: int | None = None
+    processes: int | None = None
+    root_path: str = ""
     log_dir: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
@@ -118,6 +124,8 @@ class ServeSettings:
                 f"{reason}, so a token is needed: set {PREFIX}TOKEN in the environment or in .env, such as one from "
                 "python -c 'import secrets; print(secrets.token_urlsafe(24))'"
             )
+        if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path):
+            raise DataError(f"expected a prefix such as /faces as root_path, found {self.root_path!r}")
         for limit in dataclasses.fields(Limits):
             if not getattr(self.limits, limit.name) >= (0 if limit.name == "rate" else 1e-9):
                 raise DataError(f"expected {limit.name} above 0, found {getattr(self.limits, limit.name)}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ferkit.core.errors import DataError
@@ -20,7 +21,17 @@ from ferkit.inference.smoothing import UNSURE, LabelSmoother, NeutralCalibration
 from ferkit.inference.video import UNSURE_NAME
 from ferkit.serving.api import ApiError, check_purpose, internal_error
 from ferkit.serving.monitoring import EventLog, Metrics
-from ferkit.serving.predict import ModelCache, OpenModel, Workers, describe_labels, image_kind, read_image
+from ferkit.serving.predict import (
+    ModelCatalog,
+    ModelChoice,
+    OpenModel,
+    OpenModels,
+    Workers,
+    describe_labels,
+    image_kind,
+    new_id,
+    read_image,
+)
 from ferkit.serving.settings import ServeSettings
 
 HEADER = struct.Struct("<Id")
@@ -55,7 +66,7 @@ def parse_frame(message: bytes, max_bytes: int) -> StreamFrame:
     """The frame in a binary message.
 
     Raises:
-        Refused: it is none (400), of another kind (415), or too large (413).
+        ApiError: it is none (400), of another kind (415), or too large (413).
     """
     if len(message) <= HEADER.size:
         raise ApiError(
@@ -74,46 +85,50 @@ def parse_frame(message: bytes, max_bytes: int) -> StreamFrame:
     return StreamFrame(number, captured_ms, content, time.perf_counter())
 
 
-class StreamReader:
-    """Reads the frames of one client; every method but :meth:`read` is cheap.
+@dataclass(frozen=True)
+class StreamSettings:
+    """What a worker needs to read a stream, at any time anew.
 
-    Args:
-        model: whose classifier and detector it shares.
+    Attributes:
+        id: under which the worker keeps what it knows of the stream.
         fps: that the client means to send, so that the work fits between two frames.
         max_pixels: of a frame.
         detect_size: the detector sees frames scaled down to this longer side, in pixels.
     """
 
-    def __init__(self, model: OpenModel, fps: float, max_pixels: int, detect_size: int) -> None:
-        start_confidence = 0.0 if model.detector.name == "haar" else 0.6  # Haar's are not on others' scale
+    id: int
+    fps: float
+    max_pixels: int
+    detect_size: int
+
+
+class StreamReader:
+    """Reads the frames of one client, in a worker.
+
+    Args:
+        model: whose classifier and detector it shares.
+        settings: the stream's.
+    """
+
+    def __init__(self, model: OpenModel, settings: StreamSettings) -> None:
+        start_confidence = 0.0 if model.faces.settings.detector == "haar" else 0.6  # not on others' scale
         self.engine = Engine(
             model.model,
             model.detector,
             LabelSmoother(SmoothingSettings(), len(model.labels)),
-            EngineSettings(model.faces.settings, model.model.resize, detect_size),
+            EngineSettings(model.faces.settings, model.model.resize, settings.detect_size),
             FaceTracker(TrackerSettings(start_confidence=start_confidence, keep_s=KEEP_S)),
-            LiveScheduler(fps),
+            LiveScheduler(settings.fps),
         )
         self.model = model
-        self._max_pixels = max_pixels
+        self._max_pixels = settings.max_pixels
         self._clock = _StreamClock()
-
-    def calibrate(self, seconds: float) -> None:
-        """Learn from resting faces for so long from now on.
-
-        Raises:
-            Refused: the model has no neutral class.
-        """
-        try:
-            self.engine.neutral = NeutralCalibration(self.model.labels, seconds)
-        except DataError as error:
-            raise ApiError(422, "no_neutral", f"{error}.") from None
 
     def read(self, frame: StreamFrame, n_dropped: int) -> tuple[str, int]:
         """The answer as JSON, and how many faces are in it.
 
         Raises:
-            Refused: the image cannot be read.
+            ApiError: the image cannot be read.
         """
         rgb = read_image(frame.content, self._max_pixels)
         result = self.engine.process(rgb, self._clock.at(frame))
@@ -130,6 +145,46 @@ class StreamReader:
             "neutral_left_s": 0.0 if neutral is None else round(neutral.seconds_left(result.timestamp_s), 2),
         }
         return json.dumps(answer, ensure_ascii=False, allow_nan=False), len(result)
+
+
+def open_reader(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> StreamReader:
+    """The stream's reader in this worker; a new one if it has none. Raises ApiError."""
+    if settings.id not in models.streams:
+        models.streams[settings.id] = StreamReader(models.get(choice), settings)
+    reader: StreamReader = models.streams[settings.id]
+    return reader
+
+
+def prepare_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
+    """Open what the stream needs; in a worker. Raises ApiError."""
+    open_reader(models, choice, settings)
+
+
+def read_frame(
+    models: OpenModels, choice: ModelChoice, settings: StreamSettings, taken: tuple[StreamFrame, int]
+) -> tuple[str, int]:
+    """See :meth:`StreamReader.read`; in a worker. Raises ApiError."""
+    return open_reader(models, choice, settings).read(*taken)
+
+
+def calibrate_stream(
+    models: OpenModels, choice: ModelChoice, settings: StreamSettings, seconds: float
+) -> None:
+    """Learn from resting faces for so long from now on; in a worker.
+
+    Raises:
+        ApiError: the model has no neutral class.
+    """
+    reader = open_reader(models, choice, settings)
+    try:
+        reader.engine.neutral = NeutralCalibration(reader.model.labels, seconds)
+    except DataError as error:
+        raise ApiError(422, "no_neutral", f"{error}.") from None
+
+
+def reset_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
+    """Forget everybody; in a worker. Raises ApiError."""
+    open_reader(models, choice, settings).engine.reset()
 
 
 class _StreamClock:
@@ -191,7 +246,7 @@ class StreamSession:
 
     Args:
         socket: accepted already.
-        settings, shelf, workers, metrics, log: the server's.
+        settings, catalog, workers, metrics, log: the server's.
         may_enter: whether a token is right; asked only where the handshake showed none.
     """
 
@@ -199,28 +254,32 @@ class StreamSession:
         self,
         socket: WebSocket,
         settings: ServeSettings,
-        shelf: ModelCache,
+        catalog: ModelCatalog,
         workers: Workers,
         metrics: Metrics,
         log: EventLog,
         may_enter: Callable[[str | None], bool],
     ) -> None:
         self._socket, self._settings, self._limits = socket, settings, settings.limits
-        self._shelf, self._workers, self._metrics, self._log = shelf, workers, metrics, log
+        self._catalog, self._workers, self._metrics, self._log = catalog, workers, metrics, log
         self._may_enter = may_enter
-        self._reader: StreamReader | None = None
+        self._worker = workers.for_stream()
+        self._choice: ModelChoice | None = None
+        self._reader: StreamSettings | None = None  # of the worker's reader
         self._fps = 10.0
         self._purpose: str | None = None
         self._newest: StreamFrame | None = None
         self._arrived = asyncio.Event()
         self._engine = asyncio.Lock()  # it serves one at a time: a frame, or a command
         self._n_dropped = self._n_answered = self._n_unreadable = 0
+        self._received_s = 0.0
         self._tokens, self._counted_s = 2 * self._limits.max_fps, time.monotonic()
 
     async def run(self) -> None:
         """Serve until the client goes, or is sent away."""
         code: int | None = None
         began_s = time.monotonic()
+        self._worker.n_streams += 1
         try:
             await self._start()
             await self._serve()
@@ -235,12 +294,15 @@ class StreamSession:
             code = fault.close_code
             await self._say_no(fault)
         finally:
+            self._worker.n_streams -= 1
+            if self._reader is not None:
+                self._worker.forgotten.append(self._reader.id)
             self._log.write(
                 "stream",
                 client=self._socket.client.host if self._socket.client else None,
                 close=code,
                 purpose=self._purpose,
-                model=self._reader.model.name if self._reader else None,
+                model=self._choice.name if self._choice else None,
                 seconds=round(time.monotonic() - began_s, 1),
                 answered=self._n_answered,
                 dropped=self._n_dropped,
@@ -260,26 +322,29 @@ class StreamSession:
         await self._use(start.model)
 
     async def _use(self, name: str | None) -> None:
-        model = await self._shelf.get(name)
-        self._reader = await self._workers.run(self._reader_of(model))
-        await self._send({"type": "ready", "model": model.name, "labels": describe_labels(model.labels)})
+        choice = await run_in_threadpool(self._catalog.get, name)
+        limits, settings = self._limits, self._settings
+        reader = StreamSettings(new_id(), self._fps, limits.max_frame_pixels, settings.detect_size)
+        await self._workers.run(prepare_stream, choice, reader, worker=self._worker)
+        if self._reader is not None:
+            self._worker.forgotten.append(self._reader.id)
+        self._choice, self._reader = choice, reader
+        await self._send({"type": "ready", "model": choice.name, "labels": describe_labels(choice.labels)})
 
-    def _reader_of(self, model: OpenModel) -> Callable[[], StreamReader]:
-        max_pixels, detect_size = self._limits.max_frame_pixels, self._settings.detect_size
-        return lambda: StreamReader(model, self._fps, max_pixels, detect_size)
+    async def _ask(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Let the stream's worker do something with its reader."""
+        assert self._choice is not None
+        return await self._workers.run(
+            function, self._choice, self._reader, *args, worker=self._worker, **options
+        )
 
     async def _serve(self) -> None:
-        answering = asyncio.create_task(self._answer_all())
-        receiving = asyncio.create_task(self._receive_all())
-        tasks = (answering, receiving)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._answer_all())
+                both.create_task(self._receive_all())
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
 
     async def _receive_all(self) -> None:
         while True:
@@ -303,32 +368,29 @@ class StreamSession:
 
     async def _answer(self) -> None:
         try:
-            text, n_faces = await self._workers.run_latest(self._take, self._read)
+            text, n_faces = await self._ask(read_frame, take=self._take)
         except ApiError as refused:
             self._n_unreadable += 1
             self._metrics.frames.labels("unreadable").inc()
-            if refused.status != 422 or self._n_unreadable >= MAX_UNREADABLE:
+            one_frame = refused.status == 422 or refused.code == "reader_lost"
+            if not one_frame or self._n_unreadable >= MAX_UNREADABLE:
                 raise
             await self._send({"type": "error", "fatal": False, **refused.body})
             return
         self._n_unreadable = 0
         self._n_answered += 1
+        self._metrics.age.observe(time.perf_counter() - self._received_s)
         await self._send_text(text)
         self._metrics.frames.labels("answered").inc()
         self._metrics.faces.labels("stream").inc(n_faces)
 
-    def _take(self) -> StreamFrame:
+    def _take(self) -> tuple[StreamFrame, int]:
         frame = self._newest
         assert frame is not None
         self._newest = None
         self._arrived.clear()
-        return frame
-
-    def _read(self, frame: StreamFrame) -> tuple[str, int]:
-        assert self._reader is not None
-        answer = self._reader.read(frame, self._n_dropped)
-        self._metrics.age.observe(time.perf_counter() - frame.received_s)
-        return answer
+        self._received_s = frame.received_s
+        return frame, self._n_dropped
 
     async def _obey(self, text: str) -> None:
         """A command."""
@@ -338,12 +400,11 @@ class StreamSession:
         except (ValueError, TypeError, KeyError, RecursionError):
             raise ApiError(400, "bad_command", "Expected a JSON object with a type.") from None
         async with self._engine:
-            assert self._reader is not None
             try:
                 if kind == "neutral":
-                    self._reader.calibrate(_seconds(command.get("seconds", 5)))
+                    await self._ask(calibrate_stream, _seconds(command.get("seconds", 5)))
                 elif kind == "reset":
-                    self._reader.engine.reset()
+                    await self._ask(reset_stream)
                 elif kind == "model":
                     await self._use(str(command.get("name")))
                 else:
@@ -356,7 +417,8 @@ class StreamSession:
     async def _receive(self, timeout_s: float, what: str, text_only: bool = False) -> Any:
         """The next message: str or bytes."""
         try:
-            message = await asyncio.wait_for(self._socket.receive(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                message = await self._socket.receive()
         except TimeoutError:
             raise ApiError(408, "idle", f"No {what} came for {timeout_s:g} s.") from None
         if message["type"] == "websocket.disconnect":
@@ -385,7 +447,8 @@ class StreamSession:
 
     async def _send_text(self, text: str) -> None:
         try:
-            await asyncio.wait_for(self._socket.send_text(text), SEND_S)
+            async with asyncio.timeout(SEND_S):
+                await self._socket.send_text(text)
         except TimeoutError:
             raise ApiError(408, "slow", "The answers were not read in time.") from None
         except RuntimeError:  # closed meanwhile
@@ -399,8 +462,10 @@ class StreamSession:
     async def _say_no(self, refused: ApiError) -> None:
         with contextlib.suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
             message = {"type": "error", "fatal": True, **refused.body}
-            await asyncio.wait_for(self._socket.send_text(json.dumps(message)), 1.0)
-            await asyncio.wait_for(self._socket.close(refused.close_code, refused.code), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._socket.send_text(json.dumps(message))
+            async with asyncio.timeout(1.0):
+                await self._socket.close(refused.close_code, refused.code)
 
 
 def _seconds(value: Any) -> float:

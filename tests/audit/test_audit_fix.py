@@ -188,3 +188,27 @@ def test_images_inside_one_file_cannot_be_fixed(tmp_path: Path):
     with pytest.raises(DataError, match="inside that one file"):
         fix(dataset, plan, default_manifest(file))
     assert sorted(os.listdir(tmp_path)) == [".faces-audited.csv.undo.json.lock", "faces.npz", "plan.csv"]
+
+
+def test_of_two_fixes_from_one_reading_the_second_is_refused(data: Path, tmp_path: Path, plan: Path) -> None:
+    manifest = fix(load_dataset(data), plan, default_manifest(data)).manifest
+    read_by_both = load_dataset(manifest)
+    paths = [sample.path for sample in read_by_both.samples]
+    first = write_plan(tmp_path / "first.csv", [(paths[0], "drop")])
+    second = write_plan(tmp_path / "second.csv", [(paths[1], "drop")])
+    fix(read_by_both, first, manifest)
+    with pytest.raises(DataError, match="was changed since it was read"):
+        fix(read_by_both, second, manifest)
+    assert paths[0] not in {sample.path for sample in load_dataset(manifest).samples}
+    fix(load_dataset(manifest), second, manifest)
+    assert {paths[0], paths[1]}.isdisjoint({sample.path for sample in load_dataset(manifest).samples})
+
+
+def test_names_that_look_like_formulas_are_text_in_tables_and_names_again_when_read(tmp_path: Path) -> None:
+    from ferkit.core.files import csv_cell, csv_text
+
+    for name in ("=HYPERLINK(1)", "+1", "-x", "@sum", "\tx", "\rx", "'=x", "''=x", "'a", "plain", "", "기쁨"):
+        cell = csv_cell(name)
+        assert cell is not None
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        assert csv_text(cell) == name

@@ -44,7 +44,7 @@ def test_from_images_to_a_page_and_back(faces: Path, tmp_path: Path):
     plan.write_text(f"path,action\n{blank},drop\nnobody.png,drop\n", "utf-8")
     said = run(faces, "--fix", plan)
     assert "refused: line 3, nobody.png: the data set has no such image" in said
-    assert "1 dropped, 0 relabelled, 0 grouped, 0 kept as they are, 1 refused" in said
+    assert "1 dropped, 0 relabelled, 0 grouped, 0 kept unchanged, 1 refused" in said
     manifest = faces.parent / "faces-audited.csv"
     assert len(load_dataset(manifest)) == len(load_dataset(faces)) - 1
     assert "is removed" in run(faces, "--undo")

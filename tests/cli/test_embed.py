@@ -262,9 +262,11 @@ def test_options_that_cannot_work_are_one_sentence(here: Path, arguments: list[s
     [
         ([], "Missing argument 'DATA'"),
         (["data", "--backbon"], "No such option"),
-        (["data", "--batch-size", "0"], "--batch-size"),
-        (["data", "--pool", "7x"], "a size such as 112 or 96x112"),
-        (["data", "--dtype", "int8"], "float16"),
+        (["data", "--batch-size", "0"], "batch_size"),
+        (["data", "--set", "pool=7x"], "a size such as 96x112"),
+        (["data", "--set", "dtype=int8"], "float16"),
+        (["data", "--set", "dtyp=int8"], "did you mean dtype?"),
+        (["data", "--set", "layer=stage1"], "an option of its own: --layer"),
         (["data", "--config", "missing.toml"], "missing.toml cannot be read: No such file"),
     ],
 )
@@ -316,7 +318,7 @@ def test_options_come_from_a_file(here: Path, text: str):
 def test_the_command_line_is_stronger_than_a_file(here: Path):
     write_images(here / "data", 2)
     (here / "fer.toml").write_text("batch-size = 7\n")
-    fer_embed("data", "--config", "fer.toml", "--batch-size", 8)
+    fer_embed("data", "--config", "fer.toml", "--set", "batch_size=8")
     assert batch_size() == 8
 
 

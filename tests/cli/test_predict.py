@@ -47,18 +47,19 @@ def test_a_model_reads_a_folder_into_an_aligned_table(models_dir: Path, crops: P
     assert "model:" not in result.stderr
 
 
-def test_without_a_name_the_newest_model_is_taken_or_the_one_that_comes_with_ferkit(
+def test_without_a_name_the_newest_is_taken_or_the_one_that_comes_along(
     models_dir: Path, crops: Path, tmp_path: Path
 ) -> None:
     result = run(models_dir, crops, "--crops", "--json")
+    assert len(json.loads(result.stdout)["labels"]) == 3
     assert f"model: tiny, the newest in {models_dir}" in result.stderr
-    assert result.stdout == run(models_dir, "tiny", crops, "--crops", "--json").stdout
-    result = run(tmp_path / "none", crops, "--crops", "--json")
-    assert len(json.loads(result.stdout)["labels"]) == 7
-    assert "model: ferkit, which comes with ferkit" in result.stderr
-    by_name = run(tmp_path / "none", "ferkit", crops, "--crops", "--json")
-    assert by_name.stdout == result.stdout
-    assert "model:" not in by_name.stderr
+    bundled = run(tmp_path / "none", crops, "--crops", "--json")
+    assert len(json.loads(bundled.stdout)["labels"]) == 7
+    assert "model: ferkit, which comes with ferkit" in bundled.stderr
+    for named in (["--model", "ferkit", crops], ["ferkit", crops]):
+        by_name = run(models_dir, *named, "--crops", "--json")
+        assert by_name.stdout == bundled.stdout
+        assert "model:" not in by_name.stderr
 
 
 def test_korean_names_and_a_named_model(models_dir: Path, crops: Path) -> None:
@@ -108,7 +109,8 @@ def test_without_a_korean_font_copies_are_english_and_it_says_so(
     [
         (["nowhere.jpg"], 1, "neither an image, nor a folder, nor a model"),
         (["tiny"], 2, "expected images after the model"),
-        (["tiny", "nowhere.jpg", "--crops"], 1, "no image could be read"),
+        (["tiny", "nowhere.jpg", "else.jpg", "--crops"], 1, "no image could be read"),
+        (["tiny", "nowhere*.jpg"], 1, "no file is called like nowhere*.jpg"),
         (["tiny", "x.jpg", "--csv", "--json"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--crops", "--detector", "haar"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--detector", "yunet", "--detector-weights", "none.onnx"], 1, "none.onnx"),

@@ -14,7 +14,7 @@ import pytest
 
 from ferkit.core import weights as fetch
 from ferkit.core.errors import WeightsError
-from ferkit.core.weights import WeightsEntry, known_weights, list_weights, verify, weights_file
+from ferkit.core.weights import WeightsEntry, _NoDowngrade, known_weights, list_weights, verify, weights_file
 
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -27,11 +27,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404, "Not Found")
             return
         page = b"<html>too many downloads</html>"
-        body = {"good": CONTENT, "other": CONTENT[::-1], "truncated": CONTENT[:1000], "page": page}[kind]
+        body = {"page": page, "other": CONTENT[::-1], "truncated": CONTENT[:1000], "cut": CONTENT[:1000]}.get(
+            kind, CONTENT
+        )
         self.send_response(200)
         self.send_header("Content-Type", "text/html" if kind == "page" else "application/octet-stream")
-        self.send_header("Content-Length", str(len(CONTENT if kind == "truncated" else body)))
+        length = {"truncated": len(CONTENT), "nonsense": "abc", "negative": "-5", "huge": 10**13}
+        if kind not in ("cut", "unsaid"):
+            self.send_header("Content-Length", str(length.get(kind, len(body))))
         self.end_headers()
+        if kind == "slow":
+            for start in range(0, len(body), 100):
+                self.wfile.write(body[start : start + 100])
+                time.sleep(0.05)
+            return
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
@@ -175,7 +184,7 @@ def test_a_given_file_is_taken_as_it_is(tmp_path: Path, cache: Path) -> None:
     assert weights_file("arcface", given=tmp_path / "mine.onnx") == tmp_path / "mine.onnx"
     with pytest.raises(WeightsError, match="found no such file; correct the path"):
         weights_file("arcface", given=tmp_path / "absent.onnx")
-    with pytest.raises(WeightsError, match="no weights are called 'arcfac'; known: ferkit, arcface"):
+    with pytest.raises(WeightsError, match="no weights are called 'arcfac'; known: ferkit, ferkit2, arcface"):
         weights_file("arcfac")
 
 
@@ -196,3 +205,66 @@ def test_hashes_of_the_registry_are_those_of_the_files(shared: Path, name: str, 
     content = (shared / "models" / file).read_bytes()
     entry = known_weights()[name]
     assert (len(content), hashlib.sha256(content).hexdigest()) == (entry.size, entry.sha256)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("cut", "does not say how long the file is"),
+        ("unsaid", "does not say how long the file is"),
+        ("nonsense", "says a length of 'abc'"),
+        ("negative", "says a length of '-5'"),
+        ("huge", "offers 10,000,000,000,000 bytes"),
+        ("slow", "which is too slow"),
+    ],
+)
+def test_what_might_be_a_part_or_never_end_is_not_kept_nor_pinned(
+    server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str, reason: str
+) -> None:
+    monkeypatch.setattr("ferkit.core.weights.SLOW_S", 0.3)
+    register(monkeypatch, [f"{server}/{kind}/net.onnx"])
+    with pytest.raises(WeightsError, match=reason):
+        weights_file("net")
+    assert not list(cache.glob("*"))
+
+
+def test_a_length_that_nobody_says_is_no_matter_where_the_hash_is_known(
+    server: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch, [f"{server}/unsaid/net.onnx"], SHA256)
+    assert weights_file("net").read_bytes() == CONTENT
+
+
+def test_more_than_is_published_is_given_up(
+    server: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = WeightsEntry(
+        "net", "net.onnx", (f"{server}/good/net.onnx",), "a test network", "MIT", size=1000, sha256=SHA256
+    )
+    monkeypatch.setattr("ferkit.core.weights.known_weights", lambda: {"net": entry})
+    with pytest.raises(WeightsError, match="more than 1,000 bytes"):
+        weights_file("net")
+
+
+def test_no_redirection_leads_away_from_encryption() -> None:
+    from urllib.error import URLError
+    from urllib.request import Request
+
+    handler = _NoDowngrade()
+    asked = Request("https://weights.example/net.onnx")
+    with pytest.raises(URLError, match="without encryption"):
+        handler.redirect_request(asked, None, 302, "Found", {}, "http://weights.example/net.onnx")
+    assert handler.redirect_request(asked, None, 302, "Found", {}, "https://cdn.example/net.onnx") is not None
+    plain = Request("http://weights.example/net.onnx")
+    assert handler.redirect_request(plain, None, 302, "Found", {}, "https://cdn.example/net.onnx") is not None
+
+
+def test_what_a_broken_download_left_goes_with_the_next_one(
+    server: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch, [f"{server}/good/net.onnx"], SHA256)
+    cache.mkdir(parents=True)
+    left = cache / ".net.onnx.a.tmp"
+    left.write_bytes(b"x")
+    weights_file("net")
+    assert sorted(path.name for path in cache.iterdir()) == ["net.onnx"]

@@ -19,14 +19,14 @@ from tests.evaluation.faces import compared, keep
 def test_every_candidate_sees_the_data_s_own_test_part_and_the_floor_is_lowest(
     drawn_faces: Path, tmp_path: Path
 ):
-    found = compared(drawn_faces, tmp_path, "dummy", "logistic@hog", "shipped")
+    found = compared(drawn_faces, tmp_path, "dummy", "logistic@hog", "ferkit")
     (split,) = found.splits
     assert split.origin == "given"
     assert {str(path).split("/")[0] for path in found.paths[split.test]} == {"test"}
     assert not set(found.groups[split.train]) & set(found.groups[split.test])
     accuracy = {one.name: found.evaluation(one.name).figures["accuracy"].value for one in found.candidates}
     assert accuracy["dummy"] == pytest.approx(1 / 7, abs=0.03)
-    assert min(accuracy["logistic@hog"], accuracy["shipped"]) > 0.3
+    assert min(accuracy["logistic@hog"], accuracy["ferkit"]) > 0.3
     for one in found.candidates:
         (cell,) = one.cells
         assert cell.proba.shape == (len(split.test), 7)
@@ -36,7 +36,7 @@ def test_every_candidate_sees_the_data_s_own_test_part_and_the_floor_is_lowest(
 
 
 def test_costs_tell_a_trained_head_from_a_finished_network(drawn_faces: Path, tmp_path: Path):
-    head, network = compared(drawn_faces, tmp_path, "logistic@ferkit", "shipped").candidates
+    head, network = compared(drawn_faces, tmp_path, "logistic@ferkit", "ferkit").candidates
     assert head.costs.train_s is not None
     assert head.costs.train_s > 0
     assert network.costs.train_s is None
@@ -60,11 +60,11 @@ def test_repeats_are_drawn_anew_stratified_and_by_person(undivided_faces: Path, 
 
 
 def test_an_ensemble_is_the_mean_of_its_members_which_take_part_too(drawn_faces: Path, tmp_path: Path):
-    found = compared(drawn_faces, tmp_path, "ensemble:shipped+logistic@hog")
+    found = compared(drawn_faces, tmp_path, "ensemble:ferkit+logistic@hog")
     assert [one.name for one in found.candidates] == [
-        "shipped",
+        "ferkit",
         "logistic@hog",
-        "ensemble:shipped+logistic@hog",
+        "ensemble:ferkit+logistic@hog",
     ]
     shipped, head, both = (one.cells[0] for one in found.candidates)
     np.testing.assert_allclose(both.proba, (shipped.proba + head.proba) / 2, atol=1e-6)

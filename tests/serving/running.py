@@ -1,7 +1,11 @@
 """A real server on a free port of loopback, in a thread of the test's process."""
 
+import contextlib
 import io
 import json
+import os
+import signal
+import socket
 import struct
 import threading
 import time
@@ -13,12 +17,13 @@ from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 from ferkit.serving.app import create_app
 from ferkit.serving.routes import Service
-from ferkit.serving.server import FerkitServer
+from ferkit.serving.server import listen, serve_on, uvicorn_config
 from ferkit.serving.settings import settings_from
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -28,13 +33,10 @@ TOKEN = "a-token-that-nobody-guesses"
 class Running:
     """A server, and ways to talk to it."""
 
-    server: FerkitServer
+    server: uvicorn.Server
     service: Service
     http: httpx.Client
-
-    @property
-    def port(self) -> int:
-        return self.server.port
+    port: int
 
     @property
     def stream_url(self) -> str:
@@ -46,27 +48,34 @@ class Running:
     @contextmanager
     def stream(self, **start: Any) -> Iterator[ClientConnection]:
         """A stream that is ready, without its message ready."""
-        with connect(self.stream_url, compression=None) as socket:
-            socket.send(json.dumps({"type": "start", "purpose": "personal", **start}))
-            assert json.loads(socket.recv(10))["type"] == "ready"
-            yield socket
+        with connect(self.stream_url, compression=None) as stream:
+            stream.send(json.dumps({"type": "start", "purpose": "personal", **start}))
+            assert json.loads(stream.recv(30))["type"] == "ready"
+            yield stream
 
 
 @contextmanager
 def running(models_dir: Path, **options: Any) -> Iterator[Running]:
     """A server with the model ``tiny`` that takes every image as a face."""
-    values = {"models_dir": models_dir, "model": "tiny", "detector": "none", "port": 0, "rate": 0.0}
+    values = {
+        "models_dir": models_dir, "model": "tiny", "detector": "none", "port": 0, "rate": 0.0, "processes": 1,
+    }  # fmt: skip
     settings = settings_from({**values, **options})
     app = create_app(settings, console=False)
-    started = threading.Event()
-    server = FerkitServer(app, settings, lambda _: started.set())
-    thread = threading.Thread(target=server.run, name="server")
+    listening = listen(settings.host, settings.port)
+    listening.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 65536
+    )  # so that those who take nothing show soon
+    port = listening.getsockname()[1]
+    server = uvicorn.Server(uvicorn_config(app, settings))
+    thread = threading.Thread(target=serve_on, args=(listening, server, app), name="server")
     thread.start()
     try:
-        assert started.wait(30)
-        base = f"http://127.0.0.1:{server.port}"
-        with httpx.Client(base_url=base, params={"purpose": "personal"}, timeout=20) as http:
-            yield Running(server, app.state.service, http)
+        assert until(lambda: server.started, 30)
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", params={"purpose": "personal"}, timeout=20
+        ) as http:
+            yield Running(server, app.state.service, http, port)
     finally:
         server.should_exit = True
         thread.join(30)
@@ -95,24 +104,18 @@ def until(condition: Any, timeout_s: float = 10.0) -> bool:
     return True
 
 
-class Gate:
-    """A classifier that waits until it is let through."""
+@contextmanager
+def held(server: Running, worker: int = 0) -> Iterator[Any]:
+    """Let a worker stand still; gives what lets it go on, which happens at the end at the latest."""
+    pid = server.service.workers.all[worker].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
 
-    def __init__(self, inner: Any) -> None:
-        self.sizes: list[int] = []
-        self.inner, self.open, self.entered = inner, threading.Event(), threading.Event()
-        self.labels, self.input_size_wh, self.resize = inner.labels, inner.input_size_wh, inner.resize
+    def go_on() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
-    def predict_proba(self, crops: np.ndarray) -> np.ndarray:
-        self.sizes.append(len(crops))
-        self.entered.set()
-        assert self.open.wait(10)
-        return self.inner.predict_proba(crops)
-
-
-def hold(server: Running) -> Gate:
-    """Let the model tiny wait from now on, until its gate is opened."""
-    trained = server.service.shelf._open["tiny"].trained
-    gate = Gate(trained.classifier)
-    object.__setattr__(trained, "classifier", gate)
-    return gate
+    try:
+        yield go_on
+    finally:
+        go_on()

@@ -117,7 +117,7 @@ def test_a_name_that_was_made_to_point_here_is_refused(server: Running, host: st
 
 
 def test_too_many_requests_of_a_client(models_dir: Path) -> None:
-    with running(models_dir, rate=0.5) as server:
+    with running(models_dir, rate=0.01) as server:
         statuses = [server.http.get("/health").status_code for _ in range(12)]
         assert statuses == [200] * 10 + [429] * 2
         assert server.http.get("/health").headers["Retry-After"] == "1"

@@ -1,4 +1,5 @@
 import configparser
+import contextlib
 import json
 import os
 import re
@@ -16,13 +17,12 @@ import httpx
 import pytest
 from click.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from ferkit.cli.main import main
 from ferkit.serving.app import api_page
 from ferkit.serving.monitoring import EventLog
 from tests.inference.squares import moving_squares, write_video
-from tests.serving.running import TOKEN, Running, hold, image, running, until
+from tests.serving.running import TOKEN, Running, held, image, running, until
 
 
 @contextmanager
@@ -148,8 +148,7 @@ def test_the_log_begins_a_file_each_day(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_server_that_is_stopped_says_goodbye_and_finishes_what_it_has(models_dir: Path) -> None:
-    with running(models_dir) as server:
-        gate = hold(server)
+    with running(models_dir) as server, server.stream() as stream, held(server) as go_on:
         asked: list[int] = []
 
         def ask() -> None:
@@ -157,18 +156,35 @@ def test_a_server_that_is_stopped_says_goodbye_and_finishes_what_it_has(models_d
 
         thread = threading.Thread(target=ask)
         thread.start()
-        assert gate.entered.wait(10)
-        with connect(server.stream_url) as stream:
-            stream.send('{"type": "start", "purpose": "art"}')
+        assert until(lambda: server.service.workers.all[0].n_waiting == 1)
+        server.server.should_exit = True
+        with pytest.raises(ConnectionClosed) as closed:
             stream.recv(5)
-            server.server.should_exit = True
-            with pytest.raises(ConnectionClosed) as closed:
-                stream.recv(5)
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 1012
-        gate.open.set()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        go_on()
         thread.join(10)
         assert asked == [200]
+
+
+def test_a_worker_that_hangs_delays_the_end_no_longer_than_the_grace(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ferkit.serving.server.GRACE_S", 1)
+    with running(models_dir) as server, held(server):
+
+        def ask() -> None:
+            with contextlib.suppress(httpx.HTTPError):
+                server.http.post("/v1/predict", content=image())
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert until(lambda: server.service.workers.all[0].n_waiting == 1)
+        began_s = time.monotonic()
+        server.server.should_exit = True
+        assert until(lambda: not server.service.ready, 10)
+        thread.join(10)
+        assert time.monotonic() - began_s < 5
 
 
 def test_every_file_of_the_page_is_packaged() -> None:

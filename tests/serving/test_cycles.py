@@ -38,7 +38,7 @@ async def many(url: str, n: int) -> None:
     await asyncio.gather(*(one(number) for number in range(n)))
 
 
-def held(server: Running) -> dict[str, int]:
+def counts(server: Running) -> dict[str, int]:
     gc.collect()
     loop = server.server.servers[0].get_loop()
     return {
@@ -52,12 +52,12 @@ def held(server: Running) -> dict[str, int]:
 def test_clients_that_come_and_go_leave_nothing(server: Running) -> None:
     asyncio.run(many(server.stream_url, 20))
     assert until(lambda: not server.service.streams)
-    assert until(lambda: held(server)["connections"] == 0)
-    before = held(server)
+    assert until(lambda: counts(server)["connections"] == 0)
+    before = counts(server)
     asyncio.run(many(server.stream_url, CYCLES))
     assert until(lambda: not server.service.streams)
-    assert until(lambda: all(now <= before[what] for what, now in held(server).items())), (
+    assert until(lambda: all(now <= before[what] for what, now in counts(server).items())), (
         before,
-        held(server),
+        counts(server),
     )
     assert server.metric("ferkit_streams") == 0

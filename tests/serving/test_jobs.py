@@ -15,6 +15,7 @@ from PIL import Image
 from ferkit.inference.sources import VideoSource
 from ferkit.serving.jobs import JobQueue
 from ferkit.serving.monitoring import Metrics
+from ferkit.serving.settings import Limits
 from tests.inference.squares import moving_squares, write_video
 from tests.serving.running import Running, running, until
 
@@ -174,7 +175,7 @@ def left() -> Iterator[Path]:
 
 
 async def _open_and_close() -> None:
-    board = JobQueue(1, 60, 60, Metrics())
+    board = JobQueue(Limits(), Metrics())
     await board.open()
     await board.close()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving.running import Running, hold, image, running, until
+from tests.serving.running import Running, held, image, running, until
 
 
 def test_a_image_as_the_body(server: Running) -> None:
@@ -115,8 +115,7 @@ def test_whoever_runs_the_server_sets_a_default_and_allows(models_dir: Path) -> 
 
 
 def test_images_of_several_clients_are_read_together(models_dir: Path) -> None:
-    with running(models_dir, workers=1) as server:
-        gate = hold(server)
+    with running(models_dir) as server:
         answers: list[str] = []
 
         def ask(level: int) -> None:
@@ -124,17 +123,15 @@ def test_images_of_several_clients_are_read_together(models_dir: Path) -> None:
             answers.append(f"{level}{found['images'][0]['faces'][0]['label']}")
 
         threads = [threading.Thread(target=ask, args=(level,)) for level in (30, 128, 225, 30, 128, 225)]
-        threads[0].start()
-        assert gate.entered.wait(10)
-        for thread in threads[1:]:
-            thread.start()
-        assert until(lambda: server.service.predictor.n_waiting == len(threads))
-        gate.open.set()
+        with held(server):
+            for thread in threads:
+                thread.start()
+            assert until(lambda: server.service.predictor.n_waiting == len(threads))
         for thread in threads:
             thread.join()
         assert sorted(answers) == ["128neutral"] * 2 + ["225happy"] * 2 + ["30sad"] * 2
-        assert sum(gate.sizes) == 6
-        assert len(gate.sizes) < 6
+        assert server.metric("ferkit_batch_faces_sum") == 6
+        assert server.metric("ferkit_batch_faces_count") < 6
 
 
 def test_a_full_queue_says_when_to_come_again(models_dir: Path) -> None:

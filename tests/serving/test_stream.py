@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from ferkit.serving.stream import StreamFrame, _StreamClock
-from tests.serving.running import Running, frame, hold, image, running, until
+from tests.serving.running import Running, frame, held, image, running, until
 
 
 def ask(socket: ClientConnection, message: Any) -> dict:
@@ -60,15 +60,14 @@ def test_every_kind_of_frame_is_read(server: Running) -> None:
 
 
 def test_of_the_frames_that_wait_the_newest_is_read(models_dir: Path) -> None:
-    with running(models_dir) as server:
-        gate = hold(server)
-        with server.stream() as socket:
+    with running(models_dir) as server, server.stream() as socket:
+        with held(server) as go_on:
             socket.send(frame(0, image()))
-            assert gate.entered.wait(10)
+            assert until(lambda: server.service.workers.all[0].n_waiting == 1)
             for number in range(1, 11):
                 socket.send(frame(number, image()))
             assert until(lambda: server.metric("ferkit_frames_total", fate="dropped") == 9)
-            gate.open.set()
+            go_on()
             answers = [json.loads(socket.recv(10)) for _ in range(2)]
         assert [answer["frame"] for answer in answers] == [0, 10]
         assert [answer["dropped"] for answer in answers] == [0, 9]
@@ -76,17 +75,32 @@ def test_of_the_frames_that_wait_the_newest_is_read(models_dir: Path) -> None:
 
 
 def test_a_busy_stream_does_not_hold_up_the_others_nor_the_rest(models_dir: Path) -> None:
-    with running(models_dir, workers=2) as server:
-        gate = hold(server)
-        with server.stream() as held:
-            held.send(frame(0, image()))
-            assert gate.entered.wait(10)
-            object.__setattr__(server.service.shelf._open["tiny"].trained, "classifier", gate.inner)
-            with server.stream() as other:
-                assert ask(other, frame(0, image()))["type"] == "result"
-            assert server.http.get("/health").status_code == 200
-            gate.open.set()
-            assert json.loads(held.recv(10))["frame"] == 0
+    with (
+        running(models_dir, processes=2) as server,
+        server.stream() as waits,
+        server.stream() as other,
+        held(server, 0) as go_on,
+    ):
+        waits.send(frame(0, image()))
+        assert until(lambda: server.service.workers.all[0].n_waiting == 1)
+        assert ask(other, frame(0, image()))["type"] == "result"
+        assert server.http.get("/health").status_code == 200
+        assert server.http.post("/v1/predict", content=image()).status_code == 200
+        go_on()
+        assert json.loads(waits.recv(10))["frame"] == 0
+
+
+def test_a_worker_that_breaks_down_costs_a_frame_and_no_more(models_dir: Path) -> None:
+    with running(models_dir) as server, server.stream() as socket:
+        assert ask(socket, frame(0, image()))["type"] == "result"
+        with held(server):
+            socket.send(frame(1, image()))
+            assert until(lambda: server.service.workers.all[0].n_waiting == 1)
+            server.service.workers.all[0].end()
+            said = json.loads(socket.recv(10))
+        assert (said["type"], said["code"], said["fatal"]) == ("error", "reader_lost", False)
+        assert ask(socket, frame(2, image()))["frame"] == 2
+        assert server.http.post("/v1/predict", content=image()).status_code == 200
 
 
 def test_commands_between_frames(server: Running) -> None:
@@ -136,7 +150,7 @@ def test_many_images_that_cannot_be_read_end_it(server: Running) -> None:
         (frame(0, image(kind="GIF")), 4415),
         (frame(0, image(size_wh=(4000, 1001))), 4413),
         (frame(0, image() + bytes(2_000_100 - len(image()))), 4413),
-        (bytes(2_100_000), 1009),
+        (frame(0, image() + bytes(7_000_000)), 4413),
         ("{", 4400),
         ("[" * 4000, 4400),
         ("7", 4400),
@@ -215,17 +229,20 @@ def test_the_clock_never_runs_backwards_whatever_a_client_says() -> None:
     assert times_s[-1] < 1
 
 
+def _fails(*_: object) -> None:
+    raise AttributeError("a fault of our own")
+
+
 def test_a_fault_of_the_server_ends_one_stream_and_is_found_in_the_log(
-    models_dir: Path, tmp_path: Path
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(models_dir, log_dir=tmp_path) as server:
-        gate = hold(server)
         with server.stream() as socket:
-            gate.inner = None
-            gate.open.set()
+            monkeypatch.setattr("ferkit.serving.stream.read_frame", _fails)
             said = ask(socket, frame(0, image()))
             assert (said["code"], said["fatal"]) == ("fault", True)
             assert close_code(socket) == 4500
+        monkeypatch.setattr("ferkit.serving.predict.classify_crops", _fails)
         failed = server.http.post("/v1/predict", content=image())
         assert failed.status_code == 500
         assert "Content-Security-Policy" in failed.headers

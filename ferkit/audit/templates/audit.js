@@ -222,7 +222,10 @@
   }
 
   function save() {
-    const quoted = (text) => (/[",\r\n]|^\s|\s$/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
+    const quoted = (value) => {
+      const text = /^'*[=+\-@\t\r]/.test(value) ? "'" + value : value; // never a formula
+      return /[",\r\n]|^\s|\s$/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+    };
     const rows = [["path", "action", "value", "label", "content", "finding"], ...lines()];
     const text = "\ufeff" + rows.map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n";
     const url = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));

@@ -164,9 +164,9 @@ def _own(build: Callable[[tuple[int, int, int]], keras.Model]) -> Callable[..., 
 
 _V3 = {"include_preprocessing": False}
 BACKBONES: dict[str, Backbone] = {
-    "compact": Backbone(_own(small_resnet), (48, 48), SMALL_RESNET_FEATURES, CENTRED, pretrained=False),
+    "small_resnet": Backbone(_own(small_resnet), (48, 48), SMALL_RESNET_FEATURES, CENTRED, pretrained=False),
     "vgg48": Backbone(_own(vgg48), (48, 48), VGG_FEATURES, CENTRED, pretrained=False),
-    "plain": Backbone(_own(baseline_cnn), (48, 48), BASELINE_FEATURES, CENTRED, pretrained=False),
+    "baseline_cnn": Backbone(_own(baseline_cnn), (48, 48), BASELINE_FEATURES, CENTRED, pretrained=False),
     "efficientnet-b0": Backbone(_efficientnet("EfficientNetB0"), (224, 224), 1280, STANDARDISED),
     "efficientnet-b1": Backbone(_efficientnet("EfficientNetB1"), (240, 240), 1280, STANDARDISED),
     "efficientnet-b2": Backbone(_efficientnet("EfficientNetB2"), (260, 260), 1408, STANDARDISED),

@@ -23,6 +23,7 @@ from typing import Any
 from ferkit.core.errors import DependencyError, TrainingError
 from ferkit.core.files import parse_toml
 from ferkit.core.labels import LabelSet
+from ferkit.core.spellings import WORDS
 from ferkit.datasets.split import SplitSettings
 
 COLORS = ("gray", "rgb")
@@ -60,7 +61,7 @@ class NetworkSettings:
         output: ``softmax``, or for two classes ``sigmoid``: one unit, the probability of the second class.
     """
 
-    backbone: str = "compact"
+    backbone: str = "small_resnet"
     weights: str = "none"
     input_size_wh: tuple[int, int] = (0, 0)
     color: str = "gray"
@@ -69,6 +70,7 @@ class NetworkSettings:
     output: str = "softmax"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "backbone", WORDS["backbone"].get(self.backbone, self.backbone))
         _check_choice("color", self.color, COLORS)
         _check_choice("output", self.output, OUTPUTS)
         _check_range("dropout", self.dropout, 0, 0.95)
@@ -91,6 +93,9 @@ class StageSettings:
         schedule: ``constant``; ``cosine`` to ``final`` times the peak; ``exponential``, times ``decay`` an
             epoch; ``plateau``, times ``decay`` after ``plateau_patience`` epochs without a better validation
             figure.
+        final: part of the peak that ``cosine`` ends at.
+        decay: factor of ``exponential`` and ``plateau``.
+        plateau_patience: epochs that ``plateau`` waits.
         warmup_epochs: epochs of linear rise before the schedule.
         early_stopping: epochs without a better validation figure after which the stage ends; 0 never.
         augment: whether images are augmented.
@@ -140,8 +145,8 @@ class AugmentationSettings:
         hue, saturation: strength 0..1; only for colour.
         noise: standard deviation in gray levels of 0..255.
         erase: probability that a rectangle is filled with gray (Zhong et al. 2020).
-        randaugment: operations drawn for each batch (Cubuk et al. 2020), of strength
-            ``randaugment_magnitude`` 0..1.
+        randaugment: operations drawn for each batch (Cubuk et al. 2020).
+        randaugment_magnitude: their strength, 0..1.
         mixup_alpha, mixup_probability: Beta parameter, and part of the batches mixed (Zhang et al. 2018).
         cutmix_alpha, cutmix_probability: the same for pasted rectangles (Yun et al. 2019). A batch gets one
             or none.
@@ -269,6 +274,14 @@ class RecipeSettings:
         _check_range("seed", self.seed, 0, 2**31 - 1)
         if not any(stage.epochs for stage in self.stages):
             raise TrainingError("expected at least one stage with at least one epoch, found none")
+
+
+def recipe_values(recipe: RecipeSettings) -> dict[str, Any]:
+    """Return a recipe as plain values, as it is written down and hashed: backbones under their names of 0.1."""
+    values = dataclasses.asdict(recipe)
+    on_disk = {new: old for old, new in WORDS["backbone"].items()}
+    values["network"]["backbone"] = on_disk.get(recipe.network.backbone, recipe.network.backbone)
+    return values
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], where: str = "") -> Any:

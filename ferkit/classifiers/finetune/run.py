@@ -3,7 +3,7 @@
 import hashlib
 import io
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ferkit.classifiers.finetune.data import Pixels, TrainVal, check_classes, divide, load_pixels
 from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX, save_network_model
-from ferkit.classifiers.finetune.recipe import RecipeSettings, RunOptions
+from ferkit.classifiers.finetune.recipe import RecipeSettings, RunOptions, recipe_values
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
@@ -64,7 +64,7 @@ def finetune(
         validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options)
         check_classes(train.y, validation.y, parts.labels)
         settings = {
-            "recipe": asdict(recipe),
+            "recipe": recipe_values(recipe),
             "labels": list(parts.labels.names),
             "faces": settings_dict(cropping.settings),
             "train": digest(train),
@@ -143,7 +143,7 @@ def train_and_save(
     }
     record = replace(
         record,
-        parts={"recipe": asdict(recipe), "epochs": len(result.history)},
+        parts={"recipe": recipe_values(recipe), "epochs": len(result.history)},
         metrics={"validation": validation_figures},
     )
     artifact = save_network_model(

@@ -78,7 +78,7 @@ def test_wrong_crops_labels_and_files_are_refused(model: Path) -> None:
         NetworkClassifier(content, LABELS).predict_proba(CROPS.astype(np.float32))
     with pytest.raises(ModelError, match="network of 2 classes, found one of 3"):
         NetworkClassifier(content, LabelSet(("a", "b")))
-    with pytest.raises(ModelError, match="cannot be opened"):
+    with pytest.raises(ModelError, match="cannot be loaded"):
         NetworkClassifier(b"no network", LABELS)
     with pytest.raises(ModelError, match="carries its own weights"):
         load_classifier(model, weights=model / "network.onnx")

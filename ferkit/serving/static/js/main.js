@@ -36,7 +36,7 @@ async function load() {
   try {
     change({ info: await getJson("info") });
     const { models, default: usual } = await getJson("models");
-    change({ models, model: usual });
+    change({ models: models.filter((model) => !model.broken), model: usual });
   } catch (problem) {
     showProblem(() => inWords(problem), load);
     return;

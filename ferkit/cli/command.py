@@ -1,0 +1,394 @@
+"""A command of ``fer``: options in groups, settings, and what every command has (config, log, quiet, help)."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import click
+
+from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
+from ferkit.core.spellings import new_name
+
+logger = logging.getLogger(__name__)
+
+SET_KEY = "--set"
+
+
+class Option(click.Option):
+    """An option that stands in a group of the help text.
+
+    Args:
+        group: heading in the help text.
+        rare: only ``--help-all`` shows it.
+    """
+
+    def __init__(self, *args: Any, group: str = "Options", rare: bool = False, **kwargs: Any) -> None:
+        shown = kwargs.get("default") is not None
+        super().__init__(*args, **{"show_default": shown, **kwargs})
+        self.group, self.rare = group, rare
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a name means to a command: one of its options, or the key of a setting.
+
+    Attributes:
+        option: the option; None for a setting.
+        key: of the setting.
+        flag: it takes no value on the command line; ``negated``: and means the opposite.
+        template: what the value is put into.
+    """
+
+    option: click.Option | None
+    key: str = ""
+    flag: bool = False
+    negated: bool = False
+    template: str = "{}"
+
+    def value(self, value: Any) -> Any:
+        """The value as the option or setting takes it."""
+        if self.negated:
+            return not click.BOOL.convert(value, None, None)
+        return self.template.format(value) if self.template != "{}" else value
+
+    def spelled(self, value: Any) -> list[str]:
+        """The words of the command line that say it."""
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if self.option is None:
+            return [SET_KEY, f"{self.key}={text}"]
+        if self.option.is_flag:
+            words = self.option.opts if value else self.option.secondary_opts
+            return words[-1:]
+        return [self.option.opts[-1], text]
+
+
+class Command(click.Command):
+    """A command with options in groups, and settings.
+
+    Args:
+        settings: dataclasses whose fields are settings, and single ones.
+        rest: other keys are settings too, and are passed on as they are.
+    """
+
+    def __init__(
+        self, *args: Any, settings: tuple[Fields | Setting, ...] = (), rest: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields, self.rest = settings, rest
+
+    @cached_property
+    def settings(self) -> dict[str, Setting]:
+        """The settings by key."""
+        return {setting.key: setting for setting in self._settings(listed=False)}
+
+    @cached_property
+    def listed(self) -> dict[str, Setting]:
+        """The keys that are passed on as they are, as far as they are known."""
+        return {setting.key: setting for setting in self._settings(listed=True)}
+
+    def _settings(self, *, listed: bool) -> Iterator[Setting]:
+        for one in self.fields:
+            if isinstance(one, Setting) and not listed:
+                yield one
+            elif isinstance(one, Fields) and one.listed == listed:
+                yield from one.settings()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own options, and those of every command, which are declared once."""
+        own = {param.name for param in self.params}
+        common = [o for o in COMMON if o.name not in own and (o.name != "set" or self.fields)]
+        return [*self.params, *common, *filter(None, [self.get_help_option(ctx)])]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line, the environment and the configuration."""
+        values = ctx.meta["ferkit.settings"] = {}
+        notices: list[str] = []
+        args = list(self._renamed(ctx, args, notices))
+        from_environment = self._read_environment(ctx, notices) if ctx.auto_envvar_prefix else {}
+        rest = super().parse_args(ctx, args)
+        for notice in dict.fromkeys(notices + ctx.meta.get("ferkit.notices", [])):
+            logger.warning(notice)
+        if self.fields and not ctx.resilient_parsing:
+            given = dict(_pair(text) for text in ctx.params.pop("set"))
+            values |= from_environment | given
+            ctx.params["settings"] = Chosen(self.fields, self.settings, self._keys(ctx, values), self.rest)
+        return rest
+
+    def find(self, ctx: click.Context, name: str) -> _Target | None:
+        """What a name (with underscores) means: an option, a setting, or what 0.1 called so."""
+        found = self._find_new(ctx, name)
+        if found is not None:
+            return found
+        new = new_name(_path(ctx), name)
+        if new is None:
+            return self._find_new(ctx, name.removeprefix("no_"), off=True) if name.startswith("no_") else None
+        name, sign, template = new.partition("=")
+        found = self._find_new(ctx, name.rstrip("?!"))
+        if found is None:
+            return None
+        flag = found.flag or name[-1] in "?!" or (bool(sign) and "{}" not in template)
+        return _Target(found.option, found.key, flag, name.endswith("!"), template or "{}")
+
+    def _find_new(self, ctx: click.Context, name: str, *, off: bool = False) -> _Target | None:
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and param.name == name:
+                return _Target(param, flag=bool(param.is_flag), negated=off)
+        if name in self.settings:
+            return _Target(None, name, self.settings[name].kind is bool, off)
+        if self.rest and ("." in name or name in self.listed):
+            kind = self.listed[name].kind if name in self.listed else None
+            return _Target(None, name, kind is bool, off)
+        return None
+
+    def _renamed(self, ctx: click.Context, args: list[str], notices: list[str]) -> Iterator[str]:
+        """The command line with the spellings of 0.1, and settings that were options, in the words of today."""
+        known = {text for param in self.get_params(ctx) for text in (*param.opts, *param.secondary_opts)}
+        joined: dict[str, str] = {}
+        words = iter(args)
+        for word in words:
+            name, sign, value = word.partition("=")
+            target = None
+            if word == "--":
+                yield word
+                yield from words
+                return
+            if name.startswith("-") and name not in known:
+                target = self.find(ctx, name[2:].replace("-", "_") if name.startswith("--") else name)
+            if target is None:
+                yield word
+                continue
+            given: Any = True if target.flag else value if sign else next(words, None)
+            if given is None:
+                raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", ctx)
+            spelled = target.spelled(target.value(given))
+            notices.append(f"{name} is now {' '.join(spelled)}")
+            if target.template == "{}":
+                yield from spelled
+            else:
+                joined[spelled[0]] = ",".join(filter(None, [joined.get(spelled[0]), spelled[1]]))
+        for option, value in joined.items():
+            yield from (option, value)
+
+    def _read_environment(self, ctx: click.Context, notices: list[str]) -> dict[str, Any]:
+        """Settings from the environment; options of 0.1's names are given today's for this run."""
+        prefix, found = f"{ctx.auto_envvar_prefix}_", {}
+        for variable in [name for name in os.environ if name.startswith(prefix) and os.environ[name].strip()]:
+            name, value = variable.removeprefix(prefix).lower(), os.environ[variable]
+            target = self.find(ctx, name) or self.find(ctx, variable.removeprefix(prefix))
+            if target is None or (target.option is not None and target.option.name == name):
+                continue
+            now = prefix + ((target.option.name or "") if target.option else "SET").upper()
+            if target.option is not None:
+                if now not in os.environ:
+                    os.environ[now] = str(target.value(value))
+                    ctx.call_on_close(lambda now=now: os.environ.pop(now, None))
+            else:
+                found[target.key] = target.value(value)
+            if target.key.lower() != name:
+                example = now if target.option else f"{now}={target.key}={value}"
+                notices.append(f"{variable} is now {example}")
+        return found
+
+    def _keys(self, ctx: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings under today's keys."""
+        found = {}
+        for key, value in values.items():
+            target = self.find(ctx, key.replace("-", "_")) if key not in self.settings else None
+            if target is not None and target.option is not None:
+                raise click.BadParameter(f"{key} is an option of its own: {target.option.opts[-1]}")
+            found[target.key if target else key] = target.value(value) if target else value
+        return found
+
+    def known_variables(self, ctx: click.Context) -> list[str]:
+        """The names of the environment variables that it reads."""
+        options = [p.name for p in self.get_params(ctx) if isinstance(p, click.Option) and p.name]
+        return [
+            f"{ctx.auto_envvar_prefix}_{name.upper().replace('.', '_')}"
+            for name in [*options, *self.settings]
+        ]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in their groups; with ``--help-all`` also rare ones and settings."""
+        everything = bool(ctx.meta.get("ferkit.help_all"))
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None or not isinstance(param, click.Option):
+                continue
+            if everything or not getattr(param, "rare", False):
+                groups.setdefault(getattr(param, "group", "Help"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+        if everything:
+            for heading, settings in (("Settings", self.settings), ("Settings of the recipe", self.listed)):
+                if settings:
+                    with formatter.section(f"{heading}, given by {SET_KEY} KEY=VALUE"):
+                        formatter.write_dl([_setting_record(setting) for setting in settings.values()])
+            prefix = ctx.auto_envvar_prefix
+            formatter.write_paragraph()
+            formatter.write_text(
+                f"Every option and setting can stand in a TOML file (--config), and in the environment or a file .env "
+                f"under its own name: {prefix}_{(self.params[-1].name or '').upper() if self.params else 'QUIET'}=…"
+            )
+
+
+def _setting_record(setting: Setting) -> tuple[str, str]:
+    value = setting.default
+    if isinstance(value, tuple):
+        value = ("x" if setting.key.endswith(("size", "_wh", "pool")) else ",").join(map(str, value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    shown = "" if value is None or value == () else f"={text}"
+    choices = f"  ({kind_words(setting.kind)})" if get_origin(setting.kind) is Literal else ""
+    return f"{setting.key}{shown}", f"{setting.help.strip() or kind_words(setting.kind)}{choices}"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise click.BadParameter(f"expected KEY=VALUE for {SET_KEY}, found {text!r}")
+    return key.strip(), value.strip()
+
+
+def _path(ctx: click.Context) -> str:
+    """``embed``, ``dataset import``: the command without what the program itself is called."""
+    names: list[str] = []
+    here: click.Context | None = ctx
+    while here is not None and (here.parent is not None or not names):
+        names.insert(0, here.info_name or "")
+        here = here.parent
+    return " ".join(names)
+
+
+def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{under}{key}.")
+        else:
+            yield under + key.replace("-", "_"), value
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    from ferkit.core.files import parse_toml, read_regular
+
+    command = ctx.command
+    if path is None or not isinstance(command, Command):
+        return
+    try:
+        values = parse_toml(read_regular(path))
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise click.BadParameter(f"{path} is no TOML file: {error}") from None
+    top = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    own: Any = values
+    for name in _path(ctx).split():
+        own = own.get(name, {}) if isinstance(own, dict) else {}
+    own = own or values.get(ctx.info_name or "", {})  # 0.1 read [split] where it is [dataset.split] now
+    defaults: dict[str, Any] = {}
+    unknown = []
+    for key, value in _flat({**top, **(own if isinstance(own, dict) else {})}):
+        target = command.find(ctx, key)
+        if target is None:
+            unknown.append(key)
+            continue
+        name = target.option.name if target.option else target.key
+        if target.option is not None:
+            defaults[name or ""] = target.value(value)
+        else:
+            ctx.meta["ferkit.settings"][target.key] = target.value(value)
+        if name != key:
+            ctx.meta.setdefault("ferkit.notices", []).append(f"{path}: {key} is now {name}")
+    if unknown:
+        hint = suggestion(unknown[0], [*(p.name or "" for p in command.params), *command.settings])
+        raise click.BadParameter(f"{path}: fer {_path(ctx)} has no option {', '.join(sorted(unknown))}{hint}")
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    from ferkit.core.console import hidden_progress
+
+    root = ctx.find_root()  # a context whose words are wrong is never closed
+    ctx.meta["ferkit.quiet"] = value
+    log = logging.getLogger("ferkit")
+    for handler in [one for one in log.handlers if isinstance(one, _StandardError)]:
+        log.removeHandler(handler)  # of a command of this process that ended in wrong usage
+    if value:
+        root.with_resource(hidden_progress())
+        return
+    handler, level = _StandardError(), log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+
+    def stop() -> None:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+    root.call_on_close(stop)
+
+
+class _StandardError(logging.Handler):
+    """Prints remarks to standard error, so that results can be piped; errors are click's to print."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR and record.exc_info is None:
+            click.echo(record.getMessage(), err=True)
+
+
+def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) -> None:
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / f"fer-{date.today():%Y-%m-%d}.log", encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{folder} cannot be written: {error.strerror}") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log = logging.getLogger("ferkit")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.info("fer %s", " ".join(sys.argv[1:]))
+
+    def stop_log() -> None:
+        log.removeHandler(handler)
+        handler.close()
+
+    # With the whole command, so that the error that ends it is written too.
+    ctx.find_root().call_on_close(stop_log)
+
+
+def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta["ferkit.help_all"] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+COMMON: tuple[Option, ...] = (
+    Option([SET_KEY], multiple=True, metavar="KEY=VALUE", group="Help", help="Any other setting; several times."),
+    Option(
+        ["--config"], type=click.Path(path_type=Path, dir_okay=False), is_eager=True, expose_value=False,
+        callback=_read_config, rare=True, group="Every command",
+        help="TOML file with options and settings: at its top, or in a table named like the command.",
+    ),
+    Option(
+        ["--log-dir"], type=click.Path(path_type=Path, file_okay=False), is_eager=True, expose_value=False,
+        callback=_start_log, rare=True, group="Every command",
+        help="Also write messages to one file a day in this folder.",
+    ),
+    Option(
+        ["-q", "--quiet"], is_flag=True, is_eager=True, expose_value=False, callback=_set_quiet, rare=True,
+        group="Every command", help="No progress and no remarks, only results and errors.",
+    ),
+    Option(
+        ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_help_all, group="Help",
+        help="Also rare options, settings, and the names in the environment.",
+    ),
+)  # fmt: skip
+"""The options of every command."""
