@@ -279,18 +279,18 @@ def test_the_list_says_what_is_wrong_with_a_model_and_has_the_others(tmp_path: P
     save(tmp_path / "a", metrics={"accuracy": 0.5})
     (tmp_path / ".c.x.tmp").mkdir()
     (tmp_path / ".c.x.tmp" / "model.json").write_text("{")
-    bundled, a, b = list_models(tmp_path)
-    assert (bundled.name, a.name, b.name) == ("ferkit", "a", "b")
+    first, second, a, b = list_models(tmp_path)
+    assert (first.name, second.name, a.name, b.name) == ("ferkit", "ferkit2", "a", "b")
     assert a.model is not None
     assert a.model.report == {"accuracy": 0.5}
     rewrite_record(tmp_path / "b", format=2)
     (tmp_path / "a" / "head.skops").unlink()
-    _, a, b = list_models(tmp_path)
+    *_, a, b = list_models(tmp_path)
     assert a.model is None
     assert "head.skops is missing" in str(a.problem)
     assert b.model is None
     assert "update ferkit" in str(b.problem)
-    assert [entry.name for entry in list_models(tmp_path / "absent")] == ["ferkit"]
+    assert [entry.name for entry in list_models(tmp_path / "absent")] == ["ferkit", "ferkit2"]
 
 
 @pytest.mark.parametrize(

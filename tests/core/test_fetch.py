@@ -184,7 +184,7 @@ def test_a_given_file_is_taken_as_it_is(tmp_path: Path, cache: Path) -> None:
     assert weights_file("arcface", given=tmp_path / "mine.onnx") == tmp_path / "mine.onnx"
     with pytest.raises(WeightsError, match="found no such file; correct the path"):
         weights_file("arcface", given=tmp_path / "absent.onnx")
-    with pytest.raises(WeightsError, match="no weights are called 'arcfac'; known: ferkit, arcface"):
+    with pytest.raises(WeightsError, match="no weights are called 'arcfac'; known: ferkit, ferkit2, arcface"):
         weights_file("arcfac")
 
 

@@ -83,4 +83,4 @@ def test_models_of_version_0_1_were_trained_on_crops_or_on_detected_faces(work: 
     assert model.save(tmp_path / "old").crops.kind == "crops"
     object.__setattr__(model.record, "faces", {**model.record.faces, "detector": "yunet"})
     assert model.save(tmp_path / "detected").crops.kind == "detected"
-    assert [entry.name for entry in list_models(tmp_path)] == ["ferkit", "detected", "old"]
+    assert [entry.name for entry in list_models(tmp_path)] == ["ferkit", "ferkit2", "detected", "old"]
