@@ -27,6 +27,7 @@ from ferkit.core.files import (
     parse_json,
     read_regular,
     settings_from,
+    temporary_folder,
     write_json,
 )
 from ferkit.core.labels import LabelSet
@@ -453,12 +454,14 @@ def write_model(
             )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        temporary, lock = temporary_folder(folder)
     except OSError as error:
         raise FerkitError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
         temporary.chmod(0o755)
         write(temporary)
+        lock.close()
+        Path(lock.name).unlink()
         names = sorted(
             path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()
         )
@@ -474,6 +477,7 @@ def write_model(
         raise FerkitError(f"the model {folder} could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        lock.close()
     return Model(folder, record, tuple(names))
 
 

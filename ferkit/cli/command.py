@@ -102,7 +102,13 @@ class Command(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Its own options, and those of every command, which are declared once."""
         own = {param.name for param in self.params}
-        common = [o for o in COMMON if o.name not in own and (o.name != "set" or self.fields)]
+        common = [
+            o
+            for o in COMMON
+            if o.name not in own
+            and (o.name != "set" or self.fields)
+            and (o.name != "precision" or not self.rest)
+        ]
         return [*self.params, *common, *filter(None, [self.get_help_option(ctx)])]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -370,6 +376,13 @@ def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+def _ask_for_engine(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from ferkit.embedder.engines import requested_engine
+
+        ctx.with_resource(requested_engine(**{str(param.name): value}))
+
+
 COMMON: tuple[Option, ...] = (
     Option([SET_KEY], multiple=True, metavar="KEY=VALUE", group="Help", help="Any other setting; several times."),
     Option(
@@ -385,6 +398,14 @@ COMMON: tuple[Option, ...] = (
     Option(
         ["-q", "--quiet"], is_flag=True, is_eager=True, expose_value=False, callback=_set_quiet, rare=True,
         group="Every command", help="No progress and no remarks, only results and errors.",
+    ),
+    Option(
+        ["--device"], metavar="NAME", expose_value=False, callback=_ask_for_engine, rare=True, group="Every command",
+        help="What runs networks: auto, cpu, cuda, cuda:1, tensorrt, coreml, directml, openvino.",
+    ),
+    Option(
+        ["--precision"], metavar="NAME", expose_value=False, callback=_ask_for_engine, rare=True,
+        group="Every command", help="Of networks: float32, bfloat16, float16, or auto for the fastest that is close.",
     ),
     Option(
         ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_help_all, group="Help",

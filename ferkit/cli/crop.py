@@ -84,6 +84,10 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
             f"{len(annotated.problems)} remarks on the annotations, listed in crops.csv; the first: {path}: {reason}"
         )
     all_known = settings["use_boxes"] and n_boxes == len(annotated.dataset) and not options["align"]
+    if settings["detector_weights"] and options["detector"] not in ("auto", "yunet", "mediapipe"):
+        raise click.UsageError(
+            f"the detector {options['detector']} takes no weights; leave detector_weights out"
+        )
     asked = Cropping.ask(
         options["detector"], settings["detector_weights"],
         align=options["align"], margin=options["margin"], no_face=options["no_face"],

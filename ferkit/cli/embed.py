@@ -63,7 +63,7 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     """
     from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
-    from ferkit.embedder.extract import StoreOptions, embed_dataset
+    from ferkit.embedder.extract import StoreOptions, embed_dataset, open_for_store
     from ferkit.faces.cropping import Cropping, CropSettings
 
     dataset = open_dataset(data, options["person_pattern"])
@@ -82,7 +82,9 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     }
     if layer == "auto":
         layer = _best_layer(dataset, open_embedder(**backbone), crop, settings["seed"], settings["threads"])
-    embedder = open_embedder(**backbone, tap=layer)
+    embedder = open_for_store(
+        **backbone, tap=layer, name=options["name"] or dataset.name, root=options["cache_dir"]
+    )
     store_options = StoreOptions(
         options["cache_dir"], options["name"], repair=options["repair"], **settings.of(StoreOptions)
     )

@@ -50,7 +50,7 @@ _OTHER_WORDS = {
 }
 """What other projects call our commands."""
 
-_VARIABLES = ("FER_OFFLINE", "FER_WEIGHTS_DIR")
+_VARIABLES = ("FER_DEVICE", "FER_OFFLINE", "FER_PRECISION", "FER_WEIGHTS_DIR")
 """Environment variables that are no command's."""
 
 

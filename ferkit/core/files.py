@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import io
 import itertools
 import json
 import os
+import shutil
 import stat
+import tempfile
 import threading
 import tomllib
 import zipfile
@@ -21,6 +24,7 @@ from ferkit.core.errors import FerkitError, StoreLockedError
 if TYPE_CHECKING:
     import numpy as np
 
+_IN_USE = ".in-use"
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 """What a lock says that somebody else holds."""
 
@@ -74,6 +78,22 @@ def remove_leftovers(folder: Path) -> None:
         with contextlib.suppress(OSError), leftover.open("rb") as file:
             _lock(file)
             leftover.unlink()
+
+
+def temporary_folder(path: Path) -> tuple[Path, IO[bytes]]:
+    """Make a folder next to ``path``, and delete those that killed processes left of it.
+
+    Returns:
+        The folder, and a file that says that it is in use until it is closed.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), (leftover / _IN_USE).open("rb") as file:
+            _lock(file)
+            shutil.rmtree(leftover)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    lock = (folder / _IN_USE).open("wb")
+    _lock(lock)
+    return folder, lock
 
 
 def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:

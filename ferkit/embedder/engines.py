@@ -109,13 +109,12 @@ def available_devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def resolve_engines(device: str = "auto", precision: str = "float32", *, many: bool = False) -> list[Engine]:
+def resolve_engines(device: str = "auto", precision: str = "float32") -> list[Engine]:
     """The engines to try for what a user asked for, the best first.
 
     Args:
         device: of :data:`DEVICES`, ``cuda:1`` for the second; ``auto`` takes an accelerator where there is one.
         precision: of :data:`PRECISIONS`; ``auto`` takes bfloat16 where the processor has it, float16 on accelerators.
-        many: whether so much is run that ``auto`` should take OpenVINO too, which needs longer to start.
 
     Raises:
         DependencyError: a device that the installed packages do not offer, or that cannot run in this precision.
@@ -134,7 +133,7 @@ def resolve_engines(device: str = "auto", precision: str = "float32", *, many: b
                 f"device {name} is not offered here, only {', '.join(here)}; {_REMEDIES.get(name, '')}"
             )
         here = [name]
-    elif not many and precision not in ("auto", "bfloat16"):
+    elif precision == "float32":  # others embed with ONNX Runtime, and share what they made
         here = [device for device in here if device != "openvino"]
     engines = []
     for one in here:

@@ -231,7 +231,7 @@ def open_for_store(
         name: of the data set in the store's name.
         root: folder of all stores.
         device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes what is asked for in the
-            process, or that of the embeddings that there are; for the first ones the best device, and float32.
+            process, or that of the embeddings that there are; for the first ones the device ``auto``, and float32.
         arguments: of :func:`ferkit.embedder.embedders.open_embedder`.
 
     Raises:
@@ -240,7 +240,7 @@ def open_for_store(
     """
     asked = requested()
     device, precision = device or asked[0], precision or asked[1]
-    engines = resolve_engines(device, precision or "float32", many=True)
+    engines = resolve_engines(device, precision or "float32")
     embedder = open_embedder(spec, engines=engines, **arguments)
     for folder, made_by in stores_of(root, name, embedder.settings):
         try:

@@ -14,6 +14,7 @@ from ferkit.core.files import (
     parse_toml,
     read_regular,
     remove_leftovers,
+    temporary_folder,
     write_atomically,
     write_json,
 )
@@ -167,3 +168,14 @@ def test_text_of_any_depth_is_no_more_than_a_value_error(parse, deep: str):
             parse(content)
     assert parse_json(b"\xef\xbb\xbf[1]") == [1]
     assert parse_toml(b"\xef\xbb\xbfa = 1") == {"a": 1}
+
+
+def test_a_folder_that_a_killed_process_left_goes_but_none_in_use(tmp_path: Path):
+    in_use, lock = temporary_folder(tmp_path / "model")
+    left, other = temporary_folder(tmp_path / "model")
+    other.close()  # as when the process ends
+    made, third = temporary_folder(tmp_path / "model")
+    assert {path.name for path in tmp_path.iterdir()} == {in_use.name, made.name}
+    assert not left.exists()
+    for file in (lock, third):
+        file.close()

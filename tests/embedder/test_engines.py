@@ -59,13 +59,12 @@ def test_a_device_that_is_not_here_is_named_with_its_remedy(monkeypatch: pytest.
         resolve_engines("auto", "bfloat16")
 
 
-def test_auto_takes_accelerators_first_and_openvino_only_for_much_work(
+def test_auto_takes_accelerators_first_and_openvino_only_for_bfloat16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engines, "available_devices", lambda: ["cuda", "openvino", "cpu"])
     monkeypatch.setattr(engines, "has_bfloat16", lambda: True)
     assert resolve_engines() == [Engine("cuda"), CPU]
-    assert resolve_engines(many=True) == [Engine("cuda"), FLOAT32, CPU]
     assert resolve_engines("auto", "bfloat16") == [BFLOAT16]
     assert resolve_engines("auto", "auto") == [Engine("cuda", "float16"), BFLOAT16, CPU]
     assert resolve_engines("cuda:1") == [Engine("cuda", index=1)]

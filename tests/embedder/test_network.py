@@ -176,11 +176,11 @@ def test_wrong_crops_are_named(tmp_path: Path, wrong: np.ndarray) -> None:
 def test_every_backbone_has_weights_and_settings() -> None:
     backbones = known_backbones()
     assert set(backbones) == {
-        "ferkit", "arcface", "facenet", "facenet512", "vgg-face", "ghostfacenet", "sface", "openface", "deepid",
-        "fbdeepface", "buffalo_l", "mediapipe-landmarks", "mediapipe-blendshapes", "raw",
+        "ferkit", "ferkit2", "arcface", "facenet", "facenet512", "vgg-face", "ghostfacenet", "sface", "openface",
+        "deepid", "fbdeepface", "buffalo_l", "mediapipe-landmarks", "mediapipe-blendshapes", "raw",
     }  # fmt: skip
     assert backbones["deepid"].settings.input_size_wh == (47, 55)
-    with pytest.raises(DataError, match="no backbone is called 'arcfac'; known: ferkit, arcface"):
+    with pytest.raises(DataError, match="no backbone is called 'arcfac'; known: ferkit, ferkit2, arcface"):
         open_embedder("arcfac")
     with pytest.raises(DataError, match="for onnx:FILE"):
         open_embedder("raw", options=InputOptions(scale=2))
