@@ -158,7 +158,7 @@ def load_embedder(
 
 def embed(
     data: Dataset | PathLike,
-    embedder: "Embedder | str" = DEFAULT_EDITION,
+    embedder: "Embedder | str | None" = None,
     *,
     layer: str | None = None,
     detector: str = "auto",
@@ -172,7 +172,8 @@ def embed(
 
     Args:
         data: a data set, or what :func:`load_dataset` takes.
-        embedder: an open embedder, or its name.
+        embedder: an open embedder, or its name; None for the network that comes along, or the one that has embedded
+            these data before.
         layer: an inner layer, where ``embedder`` is a name.
         detector: ``auto`` looks at some images first; ``none`` takes every image whole.
         detector_weights: a file for the detector.
@@ -192,13 +193,15 @@ def embed(
     >>> store.load().X.ndim
     2
     """
-    from ferkit.embedder.extract import StoreOptions, embed_dataset
+    from ferkit.embedder.extract import StoreOptions, default_backbone, embed_dataset
     from ferkit.faces.cropping import Cropping
 
+    dataset = _dataset(data)
+    embedder = default_backbone(Path(cache_dir), dataset.name) if embedder is None else embedder
     opened = load_embedder(embedder, layer=layer) if isinstance(embedder, str) else embedder
     asked = Cropping.ask(detector, _path(detector_weights), no_face=no_face)
     options = StoreOptions(root=Path(cache_dir), batch_size=batch_size)
-    return embed_dataset(_dataset(data), opened, asked, options, workers=workers)[0]
+    return embed_dataset(dataset, opened, asked, options, workers=workers)[0]
 
 
 def fit(

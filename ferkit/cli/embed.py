@@ -63,11 +63,11 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     """
     from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
-    from ferkit.embedder.extract import StoreOptions, embed_dataset, open_for_store
+    from ferkit.embedder.extract import StoreOptions, default_backbone, embed_dataset, open_for_store
     from ferkit.faces.cropping import Cropping, CropSettings
 
     dataset = open_dataset(data, options["person_pattern"])
-    spec = options["backbone"] or _default_backbone(options["cache_dir"], options["name"] or dataset.name)
+    spec = options["backbone"] or default_backbone(options["cache_dir"], options["name"] or dataset.name)
     crop = Cropping.ask(
         options["detector"], settings["detector_weights"],
         margin=options["margin"], no_face=options["no_face"], **settings.of(CropSettings),
@@ -111,23 +111,6 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
         f"{before}, {summary.n_deleted} no longer in the data: {store.folder}"
     )
-
-
-def _default_backbone(cache_dir: Path, name: str) -> str:
-    """The second edition of the network that comes along, or the first where it has embedded these data already."""
-    from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
-    from ferkit.embedder.store import find_stores
-
-    folders = [folder.name for folder in find_stores(cache_dir)]
-    if not any(folder.startswith(f"{name}--{BUNDLED}--") for folder in folders):
-        return DEFAULT_EDITION
-    if not any(folder.startswith(f"{name}--{DEFAULT_EDITION}--") for folder in folders):
-        logger.info(
-            f"these data are embedded by {BUNDLED}, the first edition, which goes on; --backbone {DEFAULT_EDITION} "
-            "embeds them again by the second, next to it"
-        )
-        return BUNDLED
-    return DEFAULT_EDITION
 
 
 def _best_layer(

@@ -87,7 +87,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     search = SearchSettings(n_candidates=n, seed=seed, **settings.of(SearchSettings)) if n else None
     target = models_dir / (options["name"] or options["head"])
     request = fit_request(table, store, head, split, search)
-    if target.exists() and not options["overwrite"] and is_fitted(target, request):
+    if target.exists() and not options["overwrite"] and is_fitted(target, request, table, store, head):
         _print_unchanged(target, options["json"])
         return
     fitted = fit_held_out(table, head, split, search=search, store=store)

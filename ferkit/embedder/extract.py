@@ -14,12 +14,13 @@ import numpy as np
 
 from ferkit.core.console import Progress, progress
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
+from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.embedder.engines import Engine, requested, resolve_engines, resolve_stored
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
 from ferkit.embedder.settings import StoreSettings
-from ferkit.embedder.store import EmbeddingStore, Row, stores_of
+from ferkit.embedder.store import EmbeddingStore, Row, find_stores, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
 
@@ -253,6 +254,27 @@ def open_for_store(
             same = made_by == Engine(embedder.settings.engine, embedder.settings.precision)
             return embedder if same else open_embedder(spec, engines=stored, **arguments)
     return embedder
+
+
+def default_backbone(root: Path, name: str) -> str:
+    """Return the network that comes along: its second edition, or the first where that has embedded these data.
+
+    Args:
+        root: folder of all stores.
+        name: of the data set.
+    """
+    folders = [folder.name for folder in find_stores(root)]
+    second, first = (
+        any(folder.startswith(f"{name}--{edition}--") for folder in folders)
+        for edition in (DEFAULT_EDITION, BUNDLED)
+    )
+    if second or not first:
+        return DEFAULT_EDITION
+    logger.info(
+        f"these data are embedded by {BUNDLED}, the first edition, which goes on; {DEFAULT_EDITION} as the backbone "
+        "embeds them again by the second, next to it"
+    )
+    return BUNDLED
 
 
 def embed_dataset(

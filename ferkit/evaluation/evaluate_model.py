@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -255,22 +256,39 @@ def fit_request(
     return fingerprint([rows, embeddings, fingerprint(store.settings), *settled])
 
 
-def is_fitted(folder: Path, request: str) -> bool:
+def is_fitted(
+    folder: Path, request: str, table: EmbeddingTable, store: EmbeddingStore, settings: HeadSettings
+) -> bool:
     """Whether the model in ``folder`` is what :func:`fit_request` asks for.
+
+    A model of version 0.1 keeps no request; it is told by its data, embeddings and head.
 
     Raises:
         ModelError: it is another one.
     """
     try:
-        found = read_model(folder).record.data.get("request")
+        record = read_model(folder).record
     except ModelError as error:
         raise ModelError(f"{error}; --overwrite replaces it, another --name keeps it") from None
-    if found != request:
+    if "request" in record.data:
+        same = record.data["request"] == request
+    else:
+        head = record.parts.get("head", {}).get("settings")
+        same = (record.data.get("embeddings"), record.data.get("digest"), head) == (
+            store.folder.name,
+            _rows_digest(table),
+            json.loads(json.dumps(settings.to_dict())),
+        )
+    if not same:
         raise ModelError(
             f"the model {folder} exists, fitted on other data or with other settings; --overwrite replaces it, "
             "another --name keeps both"
         )
     return True
+
+
+def _rows_digest(table: EmbeddingTable) -> str:
+    return fingerprint(list(zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True)))
 
 
 def save_fit(
@@ -297,7 +315,6 @@ def save_fit(
     view, known = store.view(), store.rows()
     settings = store.settings
     names, counts = np.unique(table.y.astype(str), return_counts=True)
-    rows = list(zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True))
     return save_embedding_model(
         folder,
         fitted.head,
@@ -312,7 +329,7 @@ def save_fit(
         data={
             "embeddings": store.folder.name,
             "root": view.root if view is not None else "",
-            "digest": fingerprint(rows),
+            "digest": _rows_digest(table),
             **({"request": request} if request else {}),
             "classes": {str(name): int(n) for name, n in zip(names, counts, strict=True)},
         },
