@@ -111,7 +111,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
 @click.argument("data", type=PATH, nargs=-1)
 @option("-c", "--candidate", type=WordType("candidate"), multiple=True, metavar="NAME",
         group="Candidates", help="Who takes part; several times; see above.  [default: dummy; logistic, "
-        "mlp and svm on hog and on ferkit; ferkit]")  # fmt: skip
+        "mlp and svm on hog and on ferkit2; ferkit2]")  # fmt: skip
 @option("--candidates", type=FILE, group="Candidates",
         help="TOML file with a list 'candidates' of names, or of tables with 'use', 'name' and options.")  # fmt: skip
 @option("--repeats", type=click.IntRange(1), default=1, group="Data", help="How often the data are "

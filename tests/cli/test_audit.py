@@ -33,7 +33,7 @@ def test_from_images_to_a_page_and_back(faces: Path, tmp_path: Path):
     found = json.loads(run(faces, "-o", report, *cache, "--json", "-q"))
     assert found["counts"]["blank"] == 1
     assert found["counts"]["near_copy"] == 1
-    assert found["embeddings"] == "ferkit"
+    assert found["embeddings"] == "ferkit2"
     assert found["page"] == str(report / "audit.html")
     assert {path.name for path in report.iterdir()} == {"audit.html", "findings.csv", "audit.json"}
 

@@ -55,8 +55,8 @@ def test_without_a_name_the_newest_is_taken_or_the_one_that_comes_along(
     assert f"model: tiny, the newest in {models_dir}" in result.stderr
     bundled = run(tmp_path / "none", crops, "--crops", "--json")
     assert len(json.loads(bundled.stdout)["labels"]) == 7
-    assert "model: ferkit, which comes with ferkit" in bundled.stderr
-    for named in (["--model", "ferkit", crops], ["ferkit", crops]):
+    assert "model: ferkit2, which comes with ferkit" in bundled.stderr
+    for named in (["--model", "ferkit2", crops], ["ferkit2", crops]):
         by_name = run(models_dir, *named, "--crops", "--json")
         assert by_name.stdout == bundled.stdout
         assert "model:" not in by_name.stderr
