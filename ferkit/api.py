@@ -21,7 +21,7 @@ from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset as _load_dataset
 
 if TYPE_CHECKING:
-    from ferkit.classifiers.results import Predictions
+    from ferkit.classifiers.predict import Predictions
     from ferkit.datasets.inputs import ImagesLike
     from ferkit.embedder.embedders import Embedder
     from ferkit.embedder.settings import EmbedderSettings

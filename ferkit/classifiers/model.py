@@ -37,7 +37,7 @@ from ferkit.embedder.onnx_network import refuse_external_data
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
 if TYPE_CHECKING:
-    from ferkit.classifiers.results import Predictions
+    from ferkit.classifiers.predict import Predictions
     from ferkit.datasets.inputs import ImagesLike
     from ferkit.datasets.remote import FetchLimits
 
@@ -241,7 +241,7 @@ class Model:
             DataError: something else was given.
             WeightsError: the detector's weights are missing.
         """
-        from ferkit.classifiers.results import predict
+        from ferkit.classifiers.predict import predict
 
         return predict(
             self,

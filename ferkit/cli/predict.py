@@ -8,11 +8,9 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +33,9 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import csv_cell
 
 if TYPE_CHECKING:
-    from ferkit.classifiers.predict import ImageFaces
+    from ferkit.classifiers.predict import ImageResult
     from ferkit.core.labels import LabelSet
+    from ferkit.datasets.inputs import GivenImages
 
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,6 @@ logger = logging.getLogger(__name__)
 ROWS_AT_ONCE = 500
 """Rows of a table that are aligned together, so that a large folder shows results while it is read."""
 
-_VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
 _PRIVATE_HOSTS = Setting(
     "private_hosts", bool, False, "also fetch addresses of this machine and its own network"
 )
@@ -87,98 +85,43 @@ def predict(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     model, named = model_and_rest(options["model"], words, models_dir)
     if not named:
         raise click.UsageError(f"expected images after the model {model.folder}")
-    with tempfile.TemporaryDirectory(prefix="ferkit-") as kept:
-        images = _Images(named, Path(kept), settings["private_hosts"], models_dir)
-        detector = "none" if options["crops"] else options["detector"]
-        faces = cropping_as_trained(model.crops, detector, settings["detector_weights"])
-        logger.info(faces.reason)
-        results = predict_images(
-            images.paths, model, faces.cropper(model),
-            batch_size=settings["batch_size"], workers=settings["workers"],
-        )  # fmt: skip
-        tally = _Tally()
-        with (
-            hidden_progress() if len(images.paths) == 1 else nullcontext(),
-            progress("predicting", len(images.paths)) as shown,
-        ):
-            results = _counted(images.explained(results), tally, shown, images)
-            if options["annotated"]:
-                results = _annotated(results, options["annotated"], model.labels, options["lang"])
-            printer = _print_json if options["json"] else _print_csv if options["csv"] else _print_table
-            printer(results, model.labels, options["lang"], images)
+    given = _given(named, settings["private_hosts"], models_dir)
+    detector = "none" if options["crops"] else options["detector"]
+    faces = cropping_as_trained(model.crops, detector, settings["detector_weights"])
+    logger.info(faces.reason)
+    results = predict_images(
+        given, model, faces.cropper(model), batch_size=settings["batch_size"], workers=settings["workers"]
+    )
+    tally = _Tally()
+    with (
+        hidden_progress() if len(given.names) == 1 else nullcontext(),
+        progress("predicting", len(given.names)) as shown,
+    ):
+        results = _counted(results, tally, shown)
+        if options["annotated"]:
+            results = _annotated(results, options["annotated"], model.labels, options["lang"])
+        printer = _print_json if options["json"] else _print_csv if options["csv"] else _print_table
+        printer(results, model.labels, options["lang"])
     tally.report()
 
 
-class _Images:
-    """The images that are named on the command line, as files.
-
-    Args:
-        words: files, folders, patterns, addresses, ``-``.
-        folder: where what is fetched is kept.
-        private_hosts: see :class:`ferkit.datasets.remote.FetchLimits`.
-        models_dir: for the sentence about a word that is nothing.
-
-    Attributes:
-        paths: the files.
+def _given(words: Sequence[str], private_hosts: bool, models_dir: Path) -> "GivenImages":
+    """The images that are named on the command line: files, folders, patterns, addresses, ``-``.
 
     Raises:
-        DataError: a word is nothing, or the only one is a video.
+        DataError: the only word is nothing.
     """
+    from ferkit.datasets.inputs import GivenImages
+    from ferkit.datasets.remote import FetchLimits, is_address
 
-    def __init__(self, words: Sequence[str], folder: Path, private_hosts: bool, models_dir: Path) -> None:
-        from ferkit.classifiers.predict import list_images
-        from ferkit.datasets.remote import FetchLimits, is_address
-
-        self.paths: list[Path] = []
-        self._shown: dict[Path, str] = {}
-        self._errors: dict[Path, str] = {}
-        self._folder, self._limits = folder, FetchLimits(private_hosts=private_hosts)
-        for word in words:
-            if word == "-" or is_address(word):
-                self._keep(word)
-            elif Path(word).suffix.lower() in _VIDEOS and Path(word).is_file():
-                self.paths.append(Path(word))
-                self._errors[Path(word)] = f"it is a video, which 'fer video {word}' reads"
-            elif glob.has_magic(word) and not Path(word).exists():
-                found = sorted(glob.glob(word, recursive=True))
-                if not found:
-                    raise DataError(f"no file is called like {word}")
-                self.paths += list_images(map(Path, found))
-            elif not Path(word).exists() and len(words) == 1:
-                raise DataError(
-                    f"{_text(word)} is neither an image, nor a folder, nor a model in {models_dir}; check the path"
-                )
-            else:
-                self.paths += list_images([Path(word)])
-
-    def _keep(self, word: str) -> None:
-        from ferkit.core.errors import ImageError
-        from ferkit.datasets.remote import fetch_image
-
-        name = "stdin" if word == "-" else Path(word.split("?")[0]).name[-80:] or "image"
-        path = self._folder / str(len(self.paths)) / name
-        self.paths.append(path)
-        self._shown[path] = "standard input" if word == "-" else word
-        try:
-            if word == "-":
-                content = sys.stdin.buffer.read(self._limits.max_bytes + 1)
-            else:
-                content = fetch_image(word, self._limits)
-        except ImageError as error:
-            self._errors[path] = str(error)
-        else:
-            path.parent.mkdir()
-            path.write_bytes(content)
-
-    def explained(self, results: Iterable["ImageFaces"]) -> Iterator["ImageFaces"]:
-        """The results, with the true reason where one could not be had."""
-        for result in results:
-            reason = self._errors.get(result.path)
-            yield result if reason is None else replace(result, error=reason)
-
-    def shown(self, path: Path) -> str:
-        """What the image was called."""
-        return _text(self._shown.get(path, path))
+    (one,) = words if len(words) == 1 else ("-",)
+    if one != "-" and not is_address(one) and not glob.has_magic(one) and not Path(one).exists():
+        raise DataError(
+            f"{_text(one)} is neither an image, nor a folder, nor a model in {models_dir}; check the path"
+        )
+    limits = FetchLimits(private_hosts=private_hosts)
+    content = sys.stdin.buffer.read(limits.max_bytes + 1) if "-" in words else b""
+    return GivenImages([("standard input", content) if word == "-" else word for word in words], limits)
 
 
 class _Tally:
@@ -212,13 +155,11 @@ class _Tally:
             raise DataError(f"no image could be read: not {path} ({reason}){others}")
 
 
-def _counted(
-    results: Iterable["ImageFaces"], tally: _Tally, progress: Any, images: _Images
-) -> Iterator["ImageFaces"]:
+def _counted(results: Iterable["ImageResult"], tally: _Tally, progress: Any) -> Iterator["ImageResult"]:
     for result in results:
         progress.update(1, failures=int(result.error is not None))
         if result.error is not None:
-            tally.unreadable.append((images.shown(result.path), result.error))
+            tally.unreadable.append((_text(result.path), result.error))
         else:
             tally.n_read += 1
             tally.n_no_face += len(result) == 0
@@ -226,82 +167,73 @@ def _counted(
 
 
 def _annotated(
-    results: Iterable["ImageFaces"], folder: Path, labels: "LabelSet", language: str
-) -> Iterator["ImageFaces"]:
-    from ferkit.inference.annotated_copies import AnnotatedCopies
+    results: Iterable["ImageResult"], folder: Path, labels: "LabelSet", language: str
+) -> Iterator["ImageResult"]:
+    """Write a copy of each image, called like it; several of one name are numbered."""
+    from ferkit.core.fonts import HINT, open_font
 
-    copies = AnnotatedCopies(folder, labels, language)
-    if copies.hint:
-        logger.info(copies.hint)
+    if open_font(labels.display(language), 16) is None:
+        logger.info(HINT)
+    taken: set[str] = set()
     for result in results:
         if result.error is None:
-            copies.write(result)
+            stem = Path(result.path.split("?")[0]).stem or "image"
+            names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
+            taken.add(name := next(name for name in names if name not in taken))
+            result.save(folder / f"{name}.jpg", language)
         yield result
     logger.info(f"annotated copies: {folder}")
 
 
-def _print_table(results: Iterable["ImageFaces"], labels: "LabelSet", language: str, images: _Images) -> None:
-    names = labels.display(language)
-    rows = (row for result in results for row in _table_rows(result, images.shown(result.path), names))
+def _print_table(results: Iterable["ImageResult"], labels: "LabelSet", language: str) -> None:
+    shown = dict(zip(labels.names, labels.display(language), strict=True))
+    rows = (row for result in results for row in _table_rows(result, shown))
     header = ("image", "face", "expression", "sure", "or else")
     while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
         click.echo(table(header, block, right=[3]))
 
 
-def _table_rows(result: "ImageFaces", shown: str, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _table_rows(result: "ImageResult", shown: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    path = _text(result.path)
     if result.error is not None:
-        yield shown, "", "unreadable", "", ""
+        yield path, "", "unreadable", "", ""
     elif len(result) == 0:
-        yield shown, "", "no face", "", ""
-    for i in range(len(result)):
-        order = (-result.proba[i]).argsort()
-        where = "whole image" if result.whole else f"{i + 1} of {len(result)}, {_place(result.xyxy[i])}"
-        other = f"{names[order[1]]} {result.proba[i, order[1]]:.0%}" if len(order) > 1 else ""
-        yield shown, where, names[order[0]], f"{result.proba[i, order[0]]:.0%}", other
+        yield path, "", "no face", "", ""
+    for i, face in enumerate(result.faces):
+        x0, y0, x1, y1 = map(round, face.box)
+        where = (
+            "whole image" if result.whole else f"{i + 1} of {len(result)}, {x1 - x0}x{y1 - y0} at {x0},{y0}"
+        )
+        others = sorted(face.probabilities.items(), key=lambda item: -item[1])[1:2]
+        other = "".join(f"{shown[name]} {p:.0%}" for name, p in others)
+        yield path, where, shown[face.label], f"{face.confidence:.0%}", other
 
 
-def _place(xyxy: Any) -> str:
-    x0, y0, x1, y1 = (round(float(value)) for value in xyxy)
-    return f"{x1 - x0}x{y1 - y0} at {x0},{y0}"
-
-
-def _print_json(results: Iterable["ImageFaces"], labels: "LabelSet", language: str, images: _Images) -> None:
+def _print_json(results: Iterable["ImageResult"], labels: "LabelSet", language: str) -> None:
     # Piece by piece, so that a large folder needs no memory; the whole is one valid document.
+    shown = dict(zip(labels.names, labels.display(language), strict=True))
     click.echo(f'{{"labels": {json.dumps(labels.names, ensure_ascii=False)}, "pictures": [', nl=False)
     for i, result in enumerate(results):
-        values = {"path": images.shown(result.path), **_as_dict(result, labels, language)}
+        faces = [face.to_dict() | {"shown": shown[face.label]} for face in result.faces]
+        if result.whole:
+            faces = [face | {"box": None} for face in faces]
+        values = {"path": _text(result.path), "error": result.error, "faces": faces}
         click.echo(("," if i else "") + "\n " + json.dumps(values, ensure_ascii=False), nl=False)
     click.echo("\n]}")
 
 
-def _as_dict(result: "ImageFaces", labels: "LabelSet", language: str) -> dict[str, Any]:
-    names, shown = labels.names, labels.display(language)
-    faces = []
-    for box, proba in zip(result.xyxy, result.proba, strict=True):
-        best = int(proba.argmax())
-        faces.append({
-            "box": None if result.whole else [round(float(value), 1) for value in box],
-            "label": names[best],
-            "shown": shown[best],
-            "confidence": round(float(proba[best]), 4),
-            "probabilities": {name: round(float(p), 4) for name, p in zip(names, proba, strict=True)},
-        })  # fmt: skip
-    return {"error": result.error, "faces": faces}
-
-
-def _print_csv(results: Iterable["ImageFaces"], labels: "LabelSet", language: str, images: _Images) -> None:
+def _print_csv(results: Iterable["ImageResult"], labels: "LabelSet", language: str) -> None:
     names = labels.names
     fixed = ["path", "face", "left", "top", "right", "bottom", "label", "confidence"]
     _echo_csv([*fixed, *(f"p_{name}" for name in names), "error"])
     for result in results:
-        path = csv_cell(images.shown(result.path))
+        path = csv_cell(_text(result.path))
         if len(result) == 0:
             _echo_csv([path, *[""] * (len(fixed) - 1 + len(names)), csv_cell(result.error) or "no face"])
-        for i, (box, proba) in enumerate(zip(result.xyxy, result.proba, strict=True)):
-            best = int(proba.argmax())
-            numbers = [f"{p:.4f}" for p in proba]
-            place = [f"{float(value):.1f}" for value in box]
-            _echo_csv([path, i + 1, *place, csv_cell(names[best]), numbers[best], *numbers, ""])
+        for i, face in enumerate(result.faces):
+            place = [f"{value:.1f}" for value in face.box]
+            numbers = [f"{p:.4f}" for p in face.probabilities.values()]
+            _echo_csv([path, i + 1, *place, csv_cell(face.label), f"{face.confidence:.4f}", *numbers, ""])
 
 
 def _echo_csv(values: list[Any]) -> None:

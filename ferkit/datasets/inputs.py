@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, ImageError
 from ferkit.core.types import check_image
 from ferkit.datasets.archives import ARCHIVE_SUFFIXES
 from ferkit.datasets.dataset import FileSource, Stamp
@@ -18,6 +18,8 @@ from ferkit.datasets.remote import FetchLimits, fetch_image, is_address
 ImagesLike: TypeAlias = "str | os.PathLike[str] | np.ndarray | Sequence[Any] | Any"
 """A file, folder, glob or http(s) address; a uint8 RGB array (H, W, 3) or (n, H, W, 3); a PIL image; or a list."""
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
+
 _EXPECTED = (
     "an image as a path, folder, glob, http(s) address, uint8 RGB array or PIL image, or a list of them"
 )
@@ -27,7 +29,7 @@ class GivenImages:
     """Images as a caller gave them; an :class:`ferkit.datasets.dataset.ImageSource`.
 
     Args:
-        given: see :data:`ImagesLike`.
+        given: see :data:`ImagesLike`; in a list, also pairs of a name and a file's content in bytes.
         limits: of what is fetched from addresses.
 
     Attributes:
@@ -58,11 +60,15 @@ class GivenImages:
             OSError, ImageError: it cannot be read or fetched.
         """
         if path not in self._own:
-            return fetch_image(path, self._limits) if is_address(path) else self._files.read(path)
+            if is_address(path):
+                return fetch_image(path, self._limits)
+            if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+                raise ImageError(f"it is a video, which 'fer video {path}' reads")
+            return self._files.read(path)
         source, name = self._own[path]
         if isinstance(source, np.ndarray):
             return _Pixels(source)
-        return bytes(source.read(name))
+        return source if isinstance(source, bytes) else bytes(source.read(name))
 
     def decode(self, content: bytes) -> np.ndarray:
         """uint8 RGB (H, W, 3). Raises ImageError if it is no image."""
@@ -71,6 +77,10 @@ class GivenImages:
     def _add(self, one: Any) -> None:
         if isinstance(one, (str, os.PathLike)):
             self._add_path(os.fspath(one))
+            return
+        if isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], bytes):
+            self._own[one[0]] = (one[1], "")
+            self.names.append(one[0])
             return
         rgb = np.asarray(one.convert("RGB")) if hasattr(one, "convert") and hasattr(one, "size") else one
         if not isinstance(rgb, np.ndarray):

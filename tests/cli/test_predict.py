@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from ferkit.classifiers import predict as predictions
 from ferkit.cli.main import main
+from ferkit.core import fonts
 from ferkit.faces.cropping import CropSettings
-from ferkit.inference import annotated_copies
 from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
 
 
@@ -93,12 +94,11 @@ def test_annotated_copies_are_written_beside(models_dir: Path, crops: Path, tmp_
 def test_without_a_korean_font_copies_are_english_and_it_says_so(
     models_dir: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = annotated_copies.open_font
-    monkeypatch.setattr(
-        annotated_copies,
-        "open_font",
-        lambda texts, size: None if "기쁨" in list(texts) else real(texts, size),
-    )
+    real = fonts.open_font
+    for module in (fonts, predictions):
+        monkeypatch.setattr(
+            module, "open_font", lambda texts, size: None if "기쁨" in list(texts) else real(texts, size)
+        )
     result = run(models_dir, "tiny", crops, "--crops", "--lang", "ko", "--annotated", tmp_path / "out")
     assert result.exit_code == 0
     assert "no font with Hangul" in result.stderr
@@ -110,7 +110,7 @@ def test_without_a_korean_font_copies_are_english_and_it_says_so(
         (["nowhere.jpg"], 1, "neither an image, nor a folder, nor a model"),
         (["tiny"], 2, "expected images after the model"),
         (["tiny", "nowhere.jpg", "else.jpg", "--crops"], 1, "no image could be read"),
-        (["tiny", "nowhere*.jpg"], 1, "no file is called like nowhere*.jpg"),
+        (["tiny", "nowhere*.jpg"], 1, "expected files of the pattern nowhere*.jpg, found none"),
         (["tiny", "x.jpg", "--csv", "--json"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--crops", "--detector", "haar"], 2, "cannot go together"),
         (["tiny", "x.jpg", "--detector", "yunet", "--detector-weights", "none.onnx"], 1, "none.onnx"),
