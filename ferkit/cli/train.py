@@ -117,9 +117,11 @@ def _print_unchanged(folder: Path, as_json: bool) -> None:
 
 
 def _balanced(words: str | None) -> bool | None:
-    if words not in (None, "balanced", "none"):
+    # A TOML file of version 0.1 has true or false here.
+    known = {None: None, "balanced": True, "none": False, "True": True, "False": False}
+    if words not in known:
         raise click.BadParameter(f"expected balanced or none for --class-weights, found {words!r}")
-    return None if words is None else words == "balanced"
+    return known[words]
 
 
 def _how(split: Any, n_persons: int | None) -> str:

@@ -64,12 +64,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def csv_cell(text: str | None) -> str | None:
     """Text of others for a cell of a table, marked with an apostrophe where a spreadsheet would run it."""
-    return f"'{text}" if text and text.startswith((*_FORMULA, *(f"'{start}" for start in _FORMULA))) else text
+    return f"'{text}" if text and text.lstrip("'").startswith(_FORMULA) else text
 
 
 def csv_text(cell: str) -> str:
     """What :func:`csv_cell` was given."""
-    return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_plan_of_which_nothing_can_be_followed_writes_nothing(dataset: Dataset
     plan = write_plan(tmp_path / "plan.csv", [("nobody.png", "drop")])
     with pytest.raises(DataError, match=r"nothing in .* can be followed .*no such image"):
         fix(dataset, plan, default_manifest(data))
-    assert list(data.parent.glob("*audited*")) == []
+    assert not [path for path in data.parent.glob("*audited*") if path.suffix != ".lock"]
 
 
 def test_a_plan_that_drops_everything_is_refused(dataset: Dataset, data: Path, tmp_path: Path):

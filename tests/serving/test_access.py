@@ -188,10 +188,11 @@ def test_settings_from_the_environment() -> None:
         ServeSettings.from_environment({"FER_SERVE_PORT": "http"})
 
 
-def test_the_command_has_an_option_for_every_setting() -> None:
+def test_the_command_has_an_option_or_a_setting_for_everything() -> None:
     from ferkit.cli.serve import serve
 
     defaults = {option.name: option.default for option in serve.params}
+    defaults |= {setting.key: setting.default for setting in serve.settings.values()}
     for name in option_names():
         assert name in defaults
     for limit in dataclasses.fields(Limits):

@@ -180,7 +180,7 @@ def test_a_comparison_is_read_and_nothing_is_trained_again(
     assert contents(folder / "cells", "*.npz") == before
     again = json.loads((folder / "comparison.json").read_text("utf-8"))
     for name in ("format", "labels", "splits", "pairs"):
-        assert again[name] == told[name]
+        assert again[name] == json.loads(json.dumps(told[name]).replace("shipped", "ferkit"))
     for old, new in zip(told["contenders"], again["contenders"], strict=True):
         assert new["name"].replace("shipped", "ferkit") == old["name"].replace("shipped", "ferkit")
         assert (new["kind"], new["failure"]) == (old["kind"], None)

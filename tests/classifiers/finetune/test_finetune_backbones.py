@@ -156,9 +156,9 @@ def test_files_that_do_not_fit_are_refused_by_name(saved: Path, tmp_path: Path) 
     (tmp_path / "text.keras").write_text("no network")
     with pytest.raises(WeightsError, match="cannot be read as a Keras network"):
         build_core(NetworkSettings(backbone=str(tmp_path / "text.keras")), 3)
-    with pytest.raises(TrainingError, match="known: ferkit, compact"):
+    with pytest.raises(TrainingError, match="known: ferkit, small_resnet"):
         build_core(NetworkSettings(backbone="vgg19"), 3)
-    with pytest.raises(WeightsError, match="no ImageNet weights for plain"):
+    with pytest.raises(WeightsError, match="no ImageNet weights for baseline_cnn"):
         build_core(replace(PLAIN, weights="imagenet"), 3)
 
 

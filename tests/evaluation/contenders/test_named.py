@@ -18,7 +18,7 @@ from ferkit.evaluation.shared_inputs import BackboneSpec
 
 def test_nobody_named_means_the_floor_heads_on_two_embeddings_and_the_shipped_network():
     assert [one.name for one in parse_candidates([])] == list(DEFAULT)
-    assert {"dummy", "svm@hog", "mlp@ferkit", "shipped"} <= set(DEFAULT)
+    assert {"dummy", "svm@hog", "mlp@ferkit2", "ferkit2"} <= set(DEFAULT)
 
 
 def test_a_head_s_name_says_backbone_and_tap():
@@ -31,7 +31,7 @@ def test_a_network_s_file_is_called_without_its_folders():
     far = "svm@onnx:/far/away/arcface.onnx#stage4"
     ensemble = parse_candidates([f"ensemble:shipped+{far}"])
     assert [one.name for one in ensemble] == [
-        "shipped", "svm@onnx:arcface.onnx#stage4", "ensemble:shipped+svm@onnx:arcface.onnx#stage4",
+        "ferkit", "svm@onnx:arcface.onnx#stage4", "ensemble:ferkit+svm@onnx:arcface.onnx#stage4",
     ]  # fmt: skip
     assert ensemble[1].backbone.backbone == "onnx:/far/away/arcface.onnx"
     with pytest.raises(DataError, match="two candidates are called"):
