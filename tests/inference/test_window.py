@@ -68,7 +68,7 @@ import subprocess, sys, time
 import {first}, {second}
 import numpy as np
 from ferkit.inference.sources import VideoSource
-from ferkit.inference.window import LiveWindow
+from ferkit.inference.live import LiveWindow
 
 window = LiveWindow("ferkit")
 for frame in VideoSource(sys.argv[1]):

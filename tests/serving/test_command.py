@@ -63,7 +63,7 @@ def test_fer_serve_says_where_it_is_logs_and_ends_quietly(tmp_path: Path) -> Non
     assert [line["event"] for line in lines] == ["started", "refused", "request", "request", "stopped"]
     served = lines[3]
     assert (served["route"], served["status"], served["purpose"], served["model"]) == (
-        "/v1/predict", 200, "art", "ferkit",
+        "/v1/predict", 200, "art", "ferkit2",
     )  # fmt: skip
     everything = log.read_text() + said.read_text()
     assert TOKEN not in everything
@@ -98,7 +98,8 @@ def one_line(*arguments: str, **environment: str) -> str:
     result = CliRunner().invoke(main, ["serve", *arguments], env={"FER_SERVE_TOKEN": None, **environment})
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
-    (line,) = result.stderr.strip().splitlines()
+    *remarks, line = result.stderr.strip().splitlines()
+    assert all(remark.startswith("model: ") for remark in remarks)
     return line
 
 
