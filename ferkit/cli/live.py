@@ -112,7 +112,9 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     printer = ChangePrinter(_print_json_line if options["json"] else _print_line)
     listed = [entry.folder for entry in list_models(models_dir, verify=False) if entry.model is not None]
     others = [str(folder) for folder in listed if folder.resolve() != first.resolve()]
-    others.sort(key=lambda folder: Path(folder).parent != models_dir)  # one's own before those that come along
+    others.sort(
+        key=lambda folder: Path(folder).parent != models_dir
+    )  # one's own before those that come along
     live = LiveView(
         LiveSource(source, settings["size"]),
         [str(first), *others],
