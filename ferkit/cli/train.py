@@ -159,7 +159,7 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
 @option("--labels", group="Training",
         help="Classes and their order, as a known set: fer2013, aihub5, …  [default: the folders']")  # fmt: skip
 @shared("data_detector")
-@shared("person_pattern", "columns", rare=True)
+@shared("person_pattern", "columns", "no_face", rare=True)
 @shared("name", help="Name of the model.  [default: that of the recipe]")
 @option("--restart", rare=True, is_flag=True, group="Output",
         help="Begin again where an interrupted run of this name would be continued.")  # fmt: skip
@@ -203,7 +203,12 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
     made = finetune(
         dataset,
         recipe,
-        Cropping.ask(options["detector"], settings["detector_weights"], **settings.of(CropSettings)),
+        Cropping.ask(
+            options["detector"],
+            settings["detector_weights"],
+            no_face=options["no_face"],
+            **settings.of(CropSettings),
+        ),
         RunOptions(
             model=models_dir / name,
             work=cache_dir / "finetune" / name,
