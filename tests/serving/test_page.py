@@ -52,7 +52,7 @@ def video(scene: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def page_server(models_dir: Path) -> Iterator[Running]:
-    with running(models_dir, model=None, **DETECTOR) as server:
+    with running(models_dir, model="ferkit2", **DETECTOR) as server:
         yield server
 
 
@@ -202,36 +202,36 @@ def check_saved_table(page: Browser) -> None:
 def test_images_and_a_video_are_read(page: Browser, photo: Path, video: Path, tmp_path: Path):
     page.one("#file-any").send_keys(str(photo))
     state_purpose(page)
-    page.until(lambda: page.all(".image .face"), "faces in the image", 40)
-    assert page.text(".image h3") == photo.name
-    assert len(page.all(".image .face")) >= 2 or not PHOTO.is_file()
-    assert page.text(".image .now") in EN
+    page.until(lambda: page.all(".picture .face"), "faces in the image", 40)
+    assert page.text(".picture h3") == photo.name
+    assert len(page.all(".picture .face")) >= 2 or not PHOTO.is_file()
+    assert page.text(".picture .now") in EN
     page.click("#language")
-    assert page.text(".image .now") in KO
-    with page.save("#images-csv", ".csv").open(encoding="utf-8-sig", newline="") as file:
+    assert page.text(".picture .now") in KO
+    with page.save("#pictures-csv", ".csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["picture"] for row in csv.DictReader(file)} == {photo.name}
 
     damaged = tmp_path / "broken.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     page.one("#file-pictures").send_keys(str(damaged))
-    page.until(lambda: "손상" in page.text(".image .status"), "the word that it is damaged")
-    page.click("#images-clear")
+    page.until(lambda: "손상" in page.text(".picture .status"), "the word that it is damaged")
+    page.click("#pictures-clear")
     assert not page.all(".picture")
 
     page.one("#file-any").send_keys(str(video))
-    page.until(lambda: page.all(".video-result .person"), "the video's people", 90)
-    assert "1번" in page.text(".video-result .person h3")
+    page.until(lambda: page.all(".film-result .person"), "the video's people", 90)
+    assert "1번" in page.text(".film-result .person h3")
     shares = page.js(
         "return [...document.querySelectorAll('.shares li')].map(n => n.textContent.split(' ')[0])"
     )
     assert set(shares) <= KO
     page.until(
-        lambda: page.js("return document.querySelector('.video-result video').readyState") >= 1, "the copy"
+        lambda: page.js("return document.querySelector('.film-result video').readyState") >= 1, "the copy"
     )
     job = page.js(
         "return performance.getEntriesByType('resource').map(e => e.name).find(n => n.includes('result.json'))"
     )
-    page.click(".video-head .toolbar > button")
+    page.click(".film-head .toolbar > button")
     status = "return (async () => (await fetch(arguments[0])).status)()"
     page.until(lambda: page.js(status, job) == 404, "the video to be removed from the server")
     assert any("404" in complaint for complaint in page.complaints())  # of this very question
@@ -284,12 +284,12 @@ def test_what_is_missing_is_said_in_plain_words(page: Browser, tmp_path: Path):
         });
     """)
     page.until(lambda: page.all(".picture"), "the image that was pasted")
-    page.until(lambda: "No face" in page.text(".image .status"), "that it shows nobody")
+    page.until(lambda: "No face" in page.text(".picture .status"), "that it shows nobody")
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
         file.truncate(11_000_000)
     page.one("#file-pictures").send_keys(str(large))
-    page.until(lambda: "10 MB" in page.text(".image .status"), "that it is too large")
+    page.until(lambda: "10 MB" in page.text(".picture .status"), "that it is too large")
     page.js("document.querySelector('#language').click()")
     page.click("#purpose-chip")
     page.click('#purpose-options input[value="education"]')
@@ -300,13 +300,13 @@ def test_the_page_survives_its_server_and_asks_for_its_token(browser: Browser, m
     from selenium.webdriver import Keys
 
     browser.resize(1280, 800)
-    with running(models_dir, model=None, **DETECTOR) as server:
+    with running(models_dir, model="ferkit2", **DETECTOR) as server:
         port = server.port
         browser.open(f"http://localhost:{port}/")
         start_camera(browser)
     browser.until(lambda: "cannot be reached" in browser.text("#problem"), "that the server is gone")
     assert browser.one("#stage").get_attribute("data-state") == "waiting"
-    with running(models_dir, model=None, port=port, token=TOKEN, **DETECTOR):
+    with running(models_dir, model="ferkit2", port=port, token=TOKEN, **DETECTOR):
         browser.until(lambda: browser.one("#token-dialog").is_displayed(), "the question for the token", 40)
         for token in ("a wrong one", TOKEN):
             browser.until(lambda: browser.one("#token-dialog").is_displayed(), "the question for the token")
@@ -323,7 +323,7 @@ def test_the_page_survives_its_server_and_asks_for_its_token(browser: Browser, m
 def test_everybody_can_use_it(page: Browser, photo: Path):
     page.one("#file-pictures").send_keys(str(photo))
     state_purpose(page)
-    page.until(lambda: page.all(".image .face"), "faces in the image", 40)
+    page.until(lambda: page.all(".picture .face"), "faces in the image", 40)
     page.prefer(color_scheme="light", reduced_motion="reduce")
     for (width, height), scheme, tab in product(
         [(320, 700), (390, 844), (1280, 800)], ["light", "dark"], ["camera", "pictures", "film"]
@@ -361,7 +361,7 @@ def test_it_can_be_used_with_keys_alone(page: Browser):
     page.js("document.querySelector('#tab-camera').focus()")
     press(Keys.ARROW_LEFT)
     assert focused() == "tab-film"
-    assert page.one("#panel-video").is_displayed()
+    assert page.one("#panel-film").is_displayed()
     press(Keys.HOME)
     assert page.one("#panel-camera").is_displayed()
     page.js("document.querySelector('#start').focus()")
