@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import FileSource, Listing, Stamp, composed, is_hidden
+from ferkit.datasets.dataset import Listing, Stamp, composed, is_hidden
 from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image
 
 _COMPRESSED: dict[str, Any] = {
@@ -68,20 +68,6 @@ class ArchiveSource:
     def decode(self, content: bytes) -> np.ndarray:
         """Give uint8 RGB (H, W, 3)."""
         return decode_image(content)
-
-
-class PathSource(FileSource):
-    """Images by their paths, also within archives: ``holiday.zip/day 1/a.jpg``."""
-
-    def read(self, path: str) -> bytes:
-        """Give the content of the file, or of the member of an archive."""
-        try:
-            return super().read(path)
-        except NotADirectoryError:
-            archive = next((parent for parent in Path(path).parents if (self.root / parent).is_file()), None)
-            if archive is None:
-                raise
-            return ArchiveSource(self.root / archive).read(Path(path).relative_to(archive).as_posix())
 
 
 def list_archive(path: Path) -> Listing:

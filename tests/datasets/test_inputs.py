@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ferkit.classifiers.predict import list_images
 from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, ImageError
 from ferkit.datasets import archives, images
-from ferkit.datasets.archives import ArchiveSource, PathSource
+from ferkit.datasets.archives import ArchiveSource
 from ferkit.datasets.dataset import (
     FileSource,
     left_out_counts,
@@ -32,6 +31,7 @@ from ferkit.datasets.dataset import (
 from ferkit.datasets.edit import relabel
 from ferkit.datasets.export import export_folder
 from ferkit.datasets.images import decode_image, kind_of
+from ferkit.datasets.inputs import GivenImages
 from ferkit.datasets.load import find_paths, load_dataset
 from ferkit.datasets.tables import parse_columns
 
@@ -572,13 +572,10 @@ def test_what_is_predicted_may_lie_in_an_archive_or_fit_a_pattern(tmp_path: Path
     write(tmp_path, "a/1.png", "a/2.png", "a/3.txt")
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
         archive.writestr("day 1/b.png", PNG)
-    found = list_images([tmp_path / "a/*.png", tmp_path / "d.zip"])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+    given = GivenImages([tmp_path / "a/*.png", tmp_path / "d.zip"])
+    assert [Path(name).relative_to(tmp_path).as_posix() for name in given.names] == [
         "a/1.png",
         "a/2.png",
         "d.zip/day 1/b.png",
     ]
-    source = PathSource(Path())
-    assert all(source.read(str(path)) == PNG for path in found)
-    with pytest.raises(NotADirectoryError):
-        source.read("/dev/null/x.png")
+    assert all(given.read(name) == PNG for name in given.names)
