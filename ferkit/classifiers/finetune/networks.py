@@ -238,7 +238,7 @@ def load_backbone_file(path: Path) -> keras.Model:
     if not path.is_file():
         raise WeightsError(f"expected a .keras or .h5 file at {path}, found none")
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model = _load_file(path)
     except Exception as error:  # whatever Keras and h5py raise for foreign content
         raise WeightsError(
             f"{path} cannot be read as a Keras network ({type(error).__name__}: {str(error)[:200]})"
@@ -323,9 +323,21 @@ def _file_input_shape(base: keras.Model, settings: NetworkSettings) -> tuple[int
     return height, width, channels
 
 
+class _DepthwiseConv2D(layers.DepthwiseConv2D):
+    """Reads the layer as Keras 2 wrote it, with a ``groups`` that Keras 3 does not know and that is always 1."""
+
+    def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def _load_file(path: Path) -> keras.Model:
+    own = {"DepthwiseConv2D": _DepthwiseConv2D} if path.suffix in (".h5", ".hdf5") else None
+    return keras.saving.load_model(path, custom_objects=own, compile=False)
+
+
 def _file_preprocessing(path: Path) -> Preprocessing:
     """A network of ours says its range in its own scaling layer; a foreign one is given 0..255 as it is."""
-    model = keras.saving.load_model(path, compile=False)
+    model = _load_file(path)
     core = _inner(model, "core")
     if core is None:
         return Preprocessing((1.0,), (0.0,))

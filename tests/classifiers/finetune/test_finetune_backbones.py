@@ -140,6 +140,21 @@ def test_foreign_networks_are_taken_up_to_their_last_maps(tmp_path: Path) -> Non
     assert core.get_layer("scaling").scale == 1.0  # a foreign network is given 0..255
 
 
+def test_a_file_of_keras_2_with_depthwise_convolutions_is_read(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    images = keras.Input((24, 24, 3))
+    x = keras.layers.DepthwiseConv2D(3, padding="same", name="depthwise")(images)
+    path = tmp_path / "old.h5"
+    keras.Model(images, keras.layers.Conv2D(4, 3, name="conv")(x)).save(path)
+    with h5py.File(path, "r+") as file:  # Keras 2 wrote a number of groups
+        written = file.attrs["model_config"]
+        text = written if isinstance(written, str) else written.decode()
+        file.attrs["model_config"] = text.replace('"depth_multiplier"', '"groups": 1, "depth_multiplier"')
+    assert "groups" in h5py.File(path).attrs["model_config"]
+    core = build_core(NetworkSettings(backbone=str(path), input_size_wh=(24, 24), color="rgb"), 3)
+    assert core.output_shape == (None, 3)
+
+
 def test_files_that_do_not_fit_are_refused_by_name(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"expected .* of shape \(3, 3, 1, 32\), found \(3, 3, 3, 32\)|does not fit"
