@@ -28,6 +28,7 @@ from ferkit.cli.options import (
     shared,
 )
 from ferkit.cli.settings import Chosen, Setting
+from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
 from ferkit.core.files import csv_cell
@@ -112,10 +113,10 @@ def _given(words: Sequence[str], private_hosts: bool, models_dir: Path) -> "Give
         DataError: the only word is nothing.
     """
     from ferkit.datasets.inputs import GivenImages
-    from ferkit.datasets.remote import FetchLimits, is_address
+    from ferkit.datasets.remote import FetchLimits, is_http
 
     (one,) = words if len(words) == 1 else ("-",)
-    if one != "-" and not is_address(one) and not glob.has_magic(one) and not Path(one).exists():
+    if one != "-" and not is_http(one) and not glob.has_magic(one) and not Path(one).exists():
         raise DataError(
             f"{_text(one)} is neither an image, nor a folder, nor a model in {models_dir}; check the path"
         )
@@ -243,8 +244,9 @@ def _echo_csv(values: list[Any]) -> None:
 
 
 def _text(path: Path | str) -> str:
-    """The path as text that can be printed everywhere: Hangul composed, bytes that are no text replaced."""
-    return unicodedata.normalize("NFC", os.fsencode(path).decode(sys.getfilesystemencoding(), "replace"))
+    """The path as text that can be printed everywhere: Hangul composed, passwords masked, other bytes replaced."""
+    text = os.fsencode(path).decode(sys.getfilesystemencoding(), "replace")
+    return mask_credentials(unicodedata.normalize("NFC", text))
 
 
 @command(settings=(

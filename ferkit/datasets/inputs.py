@@ -13,7 +13,7 @@ from ferkit.datasets.archives import ARCHIVE_SUFFIXES
 from ferkit.datasets.dataset import FileSource, Stamp
 from ferkit.datasets.images import decode_image
 from ferkit.datasets.load import find_paths, list_source
-from ferkit.datasets.remote import FetchLimits, fetch_image, is_address
+from ferkit.datasets.remote import FetchLimits, fetch_image, is_http
 
 ImagesLike: TypeAlias = "str | os.PathLike[str] | np.ndarray | Sequence[Any] | Any"
 """A file, folder, glob or http(s) address; a uint8 RGB array (H, W, 3) or (n, H, W, 3); a PIL image; or a list."""
@@ -60,7 +60,7 @@ class GivenImages:
             OSError, ImageError: it cannot be read or fetched.
         """
         if path not in self._own:
-            if is_address(path):
+            if is_http(path):
                 return fetch_image(path, self._limits)
             if Path(path).suffix.lower() in VIDEO_SUFFIXES:
                 raise ImageError(f"it is a video, which 'fer video {path}' reads")
@@ -91,7 +91,7 @@ class GivenImages:
     def _add_path(self, text: Any) -> None:
         if not isinstance(text, str):
             text = os.fsdecode(text)
-        if is_address(text):
+        if is_http(text):
             self.names.append(text)
             return
         for path in find_paths(Path(text)):

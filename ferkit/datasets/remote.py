@@ -32,7 +32,7 @@ class FetchLimits:
     private_hosts: bool = False
 
 
-def is_address(text: str) -> bool:
+def is_http(text: str) -> bool:
     """Whether a text is an http or https address."""
     return text.lower().startswith(("http://", "https://"))
 
@@ -58,7 +58,7 @@ def fetch_image(address: str, limits: FetchLimits | None = None) -> bytes:
         if isinstance(found, bytes):
             return found
         target = urljoin(address, found)
-        if not is_address(target) or (parts.scheme == "https" and urlsplit(target).scheme != "https"):
+        if not is_http(target) or (parts.scheme == "https" and urlsplit(target).scheme != "https"):
             raise ImageError("it cannot be fetched: it leads from https to another kind of address")
         address = target
     raise ImageError(f"it cannot be fetched: more than {limits.max_redirects} redirects")
