@@ -12,6 +12,8 @@ from tests.serving.running import Running, frame, image, until
 
 CYCLES = 300
 """benchmarks/serve.py does 2,000 and more."""
+POOLS = ("AnyIO worker thread", "ferkit-worker")
+"""Threads of pools of a fixed size, which grow to it as the load happens to fall and are used again."""
 
 
 async def come_and_go(url: str, number: int) -> None:
@@ -43,7 +45,7 @@ def counts(server: Running) -> dict[str, int]:
     loop = server.server.servers[0].get_loop()
     return {
         "tasks": len(asyncio.all_tasks(loop)),
-        "threads": threading.active_count(),
+        "threads": sum(not thread.name.startswith(POOLS) for thread in threading.enumerate()),
         "files": psutil.Process().num_fds(),
         "connections": len(server.server.server_state.connections),
     }
