@@ -266,7 +266,7 @@ def settings_dict(value: Any) -> Any:
         return {
             field.metadata.get("key", field.name): settings_dict(getattr(value, field.name))
             for field in dataclasses.fields(value)
-            if not field.metadata.get("later") or getattr(value, field.name) != field.default
+            if not field.metadata.get("later") or getattr(value, field.name) not in (field.default, {})
         }
     if isinstance(value, dict):
         return {str(key): settings_dict(item) for key, item in value.items()}

@@ -160,7 +160,7 @@ class Relabelled:
 
 def relabel(
     dataset: Dataset,
-    target: str | None = None,
+    target: str | LabelSet | None = None,
     *,
     tables: LabelTables | None = None,
     language: str | None = None,
@@ -170,7 +170,7 @@ def relabel(
 
     Args:
         dataset: with class names in any spelling and language that the tables know.
-        target: name of a label set; None gives classes that mean the same the spelling that most images have.
+        target: a label set or its name; None gives classes that mean the same the spelling that most images have.
         tables: label sets and maps; those that come along by default.
         language: ``en`` or ``ko`` spells the classes so; None as the set does.
         unmapped: what becomes of images whose class has no place in the target.
@@ -186,7 +186,8 @@ def relabel(
         most = {tables.meaning_of(name): name for name in sorted(counts, key=lambda name: counts[name])}
         labels = LabelSet(tuple(sorted(most.values())))
     else:
-        labels = LabelSet.named(target, tables)
+        labels = target if isinstance(target, LabelSet) else LabelSet.named(target, tables)
+        target = labels.name if labels.name in tables.sets else ", ".join(labels.names)
     mapping = LabelSet(tuple(counts)).map_to(labels, tables)
     spelled = labels.names if language is None else labels.display(language, tables)
     new = {name: spelled[i] if i >= 0 else None for name, i in zip(counts, mapping.index, strict=True)}

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,6 +205,26 @@ def plot_probabilities(evaluation: Evaluation, language: str = "en") -> "Figure"
     figure.suptitle("Probability of each class", fontsize=13, x=0.01, ha="left", color=INK)
     figure.supxlabel("probability", fontsize=9, color=MUTED)
     figure.supylabel("share of images", fontsize=9, color=MUTED)
+    return finish(figure)
+
+
+COLUMNS = 8
+
+
+def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "Figure":
+    """Images, uint8 RGB (H, W, 3), with a line below each, in grids with headings."""
+    rows = {title: -(-len(images) // COLUMNS) for title, images in grids.items() if images}
+    figure = canvas(1.5 * COLUMNS, 1.8 * sum(rows.values()) + 0.5 * len(rows))
+    parts = figure.subfigures(len(rows), 1, height_ratios=list(rows.values()), squeeze=False)[:, 0]
+    for part, (title, n_rows) in zip(parts, rows.items(), strict=True):
+        part.suptitle(title, fontsize=13, x=0.01, ha="left", color=INK)
+        cells = part.subplots(n_rows, COLUMNS, squeeze=False).ravel()
+        for axes in cells:
+            axes.set_axis_off()
+        for axes, (rgb, caption) in zip(cells, grids[title], strict=False):
+            axes.imshow(rgb)
+            below: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+            axes.text(0.5, -0.04, caption, fontsize=9, color=INK, **below)
     return finish(figure)
 
 

@@ -44,8 +44,14 @@ class EpochRecord:
     images_per_s: float
 
     def figure(self, monitor: str) -> float:
-        """The validation figure called ``monitor``: ``macro_f1`` or ``accuracy``."""
-        return self.val_macro_f1 if monitor == "macro_f1" else self.val_accuracy
+        """How good the epoch is by ``monitor``: ``macro_f1``, ``val_accuracy``, or ``val_loss``, which is negated."""
+        return {
+            "macro_f1": self.val_macro_f1, "val_accuracy": self.val_accuracy, "val_loss": -self.val_loss
+        }[monitor]  # fmt: skip
+
+    def shown(self, monitor: str) -> str:
+        """The figure as people read it."""
+        return f"{self.val_loss:.3f}" if monitor == "val_loss" else f"{self.figure(monitor):.1%}"
 
 
 def of_stage(history: Sequence[EpochRecord], stage: int) -> list[EpochRecord]:
@@ -157,15 +163,11 @@ def plot_curves(path: Path, history: Sequence[EpochRecord], monitor: str) -> Non
     )
     best = best_record(history, monitor)
     if best is not None:
-        height = 100 * best.figure(monitor)
-        accuracy.plot(
-            best.epoch,
-            height,
-            "*",
-            color="black",
-            markersize=11,
-            label=f"best: {height:.1f} %, epoch {best.epoch}",
+        axes, height = (
+            (loss, best.val_loss) if monitor == "val_loss" else (accuracy, 100 * best.figure(monitor))
         )
+        label = f"best: {best.shown(monitor)}, epoch {best.epoch}"
+        axes.plot(best.epoch, height, "*", color="black", markersize=11, label=label)
     accuracy.set_title("Accuracy and macro-F1")
     accuracy.set_ylabel("%")
 
