@@ -1,6 +1,7 @@
 """List every environment variable that the command reads: ``python -m ferkit.cli.environment > .env.example``."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -46,14 +47,13 @@ def _commands(
 def _variables(command: Command, context: click.Context) -> Iterator[str]:
     for param in command.get_params(context):
         if isinstance(param, Option) and param not in COMMON:
-            value = "" if param.default is None or param.multiple else param.default
+            value = param.default if isinstance(param.default, str | int | float | Path) else ""
             text = str(value).lower() if isinstance(value, bool) else value
             yield f"{str(param.name).upper()}={text}  # {param.help}"
     for setting in (*command.settings.values(), *command.listed.values()):
         if "NUMBER" not in setting.key:
             key = setting.key.replace(".", "_")
-            name = key if key in ("C",) else key.upper()
-            yield f"{name}={setting_text(setting)}  # {setting.help}"
+            yield f"{key.upper()}={setting_text(setting)}  # {setting.help}"
     if command.fields:
         yield "SET=  # any other setting, as KEY=VALUE; several with spaces between them"
 

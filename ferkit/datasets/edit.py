@@ -1,5 +1,6 @@
 """Change a data set: merge several, rename classes, draw a sample, assign splits."""
 
+import logging
 import os
 import unicodedata
 from collections import Counter
@@ -15,6 +16,8 @@ from ferkit.core.labels import LabelSet, LabelTables, meaning_of, same_meaning
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.split import assign_groups, numbered
 from ferkit.datasets.tables import SOURCE, relocated
+
+logger = logging.getLogger(__name__)
 
 Conflict = Literal["refuse", "first", "last", "drop"]
 
@@ -220,6 +223,22 @@ def relabel(
         without,
         tuple(name for name, cls in zip(labels.names, spelled, strict=True) if cls not in set(new.values())),
     )
+
+
+def only_labels(dataset: Dataset, labels: LabelSet) -> Dataset:
+    """The images that have a class in ``labels``, by its name there; says what becomes of the others.
+
+    Raises:
+        DataError: there are none.
+    """
+    done = relabel(dataset, labels, unmapped="drop")
+    changed = [f"{old} = {new}" for old, new in done.changes if old != new]
+    if changed:
+        logger.info(f"taken as: {', '.join(changed)}")
+    if done.unmapped:
+        listed = ", ".join(f"{name} {n:,}" for name, n in done.unmapped.items())
+        logger.info(f"left out, since --labels does not name their class: {listed}")
+    return done.dataset
 
 
 Stratum = tuple[str, ...]

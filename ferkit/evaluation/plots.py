@@ -213,18 +213,25 @@ COLUMNS = 8
 
 def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "Figure":
     """Images, uint8 RGB (H, W, 3), with a line below each, in grids with headings."""
-    rows = {title: -(-len(images) // COLUMNS) for title, images in grids.items() if images}
-    figure = canvas(1.5 * COLUMNS, 1.8 * sum(rows.values()) + 0.5 * len(rows))
-    parts = figure.subfigures(len(rows), 1, height_ratios=list(rows.values()), squeeze=False)[:, 0]
-    for part, (title, n_rows) in zip(parts, rows.items(), strict=True):
-        part.suptitle(title, fontsize=13, x=0.01, ha="left", color=INK)
-        cells = part.subplots(n_rows, COLUMNS, squeeze=False).ravel()
-        for axes in cells:
-            axes.set_axis_off()
-        for axes, (rgb, caption) in zip(cells, grids[title], strict=False):
-            axes.imshow(rgb)
-            below: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-            axes.text(0.5, -0.04, caption, fontsize=9, color=INK, **below)
+    places: list[tuple[float, float, np.ndarray, str]] = []
+    headings, top = [], 0.0
+    for title, images in grids.items():
+        if images:
+            headings.append((top, title))
+            places += [
+                (i % COLUMNS + 0.5, top + 0.4 + i // COLUMNS * 1.2, *image) for i, image in enumerate(images)
+            ]
+            top += 0.5 + -(-len(images) // COLUMNS) * 1.2
+    figure = canvas(1.5 * COLUMNS, 1.5 * top)
+    axes = figure.subplots()  # one for all images: a layout of many takes seconds
+    for x, y, rgb, caption in places:
+        height, width = (0.92 * side / max(rgb.shape[:2]) for side in rgb.shape[:2])
+        axes.imshow(rgb, extent=(x - width / 2, x + width / 2, y + height, y))
+        axes.text(x, y + height + 0.03, caption, fontsize=9, ha="center", va="top", color=INK)
+    for y, title in headings:
+        axes.text(0.04, y, title, fontsize=13, va="top", color=INK)
+    axes.set(xlim=(0, COLUMNS), ylim=(top, 0))
+    axes.set_axis_off()
     return finish(figure)
 
 

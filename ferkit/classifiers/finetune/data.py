@@ -16,7 +16,7 @@ from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset
-from ferkit.datasets.edit import relabel
+from ferkit.datasets.edit import only_labels
 from ferkit.datasets.split import holdout
 from ferkit.embedder.settings import resize_crops
 from ferkit.faces.cropping import FaceCropper
@@ -44,7 +44,7 @@ def divide(dataset: Dataset, options: RunOptions) -> TrainVal:
         DataError: fewer than two classes, an empty one, or parts of different classes.
     """
     if options.labels is not None:
-        dataset = with_labels(dataset, options.labels)
+        dataset = only_labels(dataset, options.labels)
     labelled = [sample for sample in dataset.samples if sample.label is not None]
     if not labelled:
         raise DataError(
@@ -87,18 +87,6 @@ def divide(dataset: Dataset, options: RunOptions) -> TrainVal:
         keep, held = holdout(y, groups, options.holdout)
         train, validation, origin = [train[i] for i in keep], [train[i] for i in held], "drawn"
     return TrainVal(dataset.subset(train), dataset.subset(validation), labels, origin)
-
-
-def with_labels(dataset: Dataset, labels: LabelSet) -> Dataset:
-    """The images that have a class in ``labels``, by its name there; says what becomes of the others."""
-    done = relabel(dataset, labels, unmapped="drop")
-    changed = [f"{old} = {new}" for old, new in done.changes if old != new]
-    if changed:
-        logger.info(f"taken as: {', '.join(changed)}")
-    if done.unmapped:
-        listed = ", ".join(f"{name} {n:,}" for name, n in done.unmapped.items())
-        logger.info(f"left out, since --labels does not name their class: {listed}")
-    return done.dataset
 
 
 def check_classes(train_y: np.ndarray, validation_y: np.ndarray, labels: LabelSet) -> None:
