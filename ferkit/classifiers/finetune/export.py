@@ -152,10 +152,7 @@ def to_tflite(network: keras.Model, calibration: np.ndarray | None = None) -> by
         DependencyError: TensorFlow is not installed.
         ModelError: the file gives other results.
     """
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise DependencyError("TFLite files are made by TensorFlow; pip install 'ferkit[train]'") from None
+    tf = _tensorflow("TFLite files")
 
     def write(path: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -180,13 +177,8 @@ def to_tflite(network: keras.Model, calibration: np.ndarray | None = None) -> by
 
 
 def to_saved_model(network: keras.Model, folder: Path) -> None:
-    """A SavedModel folder, for TensorFlow Serving. Raises like :func:`to_tflite`."""
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise DependencyError(
-            "SavedModel folders are made by TensorFlow; pip install 'ferkit[train]'"
-        ) from None
+    """Write a SavedModel folder, for TensorFlow Serving. Raises like :func:`to_tflite`."""
+    tf = _tensorflow("SavedModel folders")
 
     def run(path: Path, images: np.ndarray) -> np.ndarray:
         loaded = tf.saved_model.load(path)  # owns the variables that its function reads
@@ -196,6 +188,14 @@ def to_saved_model(network: keras.Model, folder: Path) -> None:
         path = Path(temporary) / "saved-model"
         _export(network, path, lambda path: network.export(path, format="tf_saved_model", verbose=False), run)
         shutil.move(path, folder)
+
+
+def _tensorflow(what: str) -> Any:
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise DependencyError(f"{what} are made by TensorFlow; pip install 'ferkit[train]'") from None
+    return tf
 
 
 def _exported(
