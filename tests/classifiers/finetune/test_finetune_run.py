@@ -198,9 +198,9 @@ def test_float16_on_a_processor_is_warned_of_and_part_of_the_validation_is_measu
         "ferkit.classifiers.finetune.training.train", lambda *_: (_ for _ in ()).throw(KeyError)
     )
     recipe = replace(RECIPE, precision="mixed_float16", validation_steps=1, batch_size=4)
+    data = load_dataset(write_folder({"train": TWO, "val": {"angry": 5, "happy": 5}}))
     with heard() as said, pytest.raises(KeyError):
-        data = write_folder({"train": TWO, "val": {"angry": 5, "happy": 5}})
-        finetune(load_dataset(data), recipe, Cropping.ask("none"), options(tmp_path))
+        finetune(data, recipe, Cropping.ask("none"), options(tmp_path))
     assert "validation on 4 of 10 images (validation_steps)" in said
     assert any("mixed_float16 is made for accelerators" in line for line in said)
 
