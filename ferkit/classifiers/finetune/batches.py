@@ -191,8 +191,9 @@ class Augmentation(layers.Layer):
 
 
 def _sometimes(settings: AugmentationSettings, seed: int, change: layers.Layer, *names: str) -> layers.Layer:
-    given = any(name in settings.probability for name in names)
-    return Sometimes(settings, seed, change, *names) if given else change
+    used = [name for name in names if getattr(settings, name)]
+    given = any(name in settings.probability for name in used)
+    return Sometimes(settings, seed, change, *used) if given else change
 
 
 STRENGTHS = ("shift", "rotate", "zoom", "brightness", "contrast", "hue", "saturation", "hsv_shift", "noise",
