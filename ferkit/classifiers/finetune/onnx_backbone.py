@@ -14,7 +14,7 @@ from keras import layers
 
 from ferkit.core.errors import WeightsError
 
-_FOLDED = {"Cast": lambda x: x.astype(np.float32), "Mul": np.multiply}
+_FOLDED: dict[str, Any] = {"Cast": lambda x: x.astype(np.float32), "Mul": np.multiply}
 
 
 def read_onnx_backbone(path: Path) -> keras.Model:
