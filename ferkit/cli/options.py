@@ -213,6 +213,12 @@ def model_and_rest(
     return choose_model(words[0] if named else given, models_dir), rest
 
 
+def print_result(text: str) -> None:
+    """Print the end of a run, and keep it in the log file."""
+    click.echo(text)
+    logger.info(text, extra={"log_only": True})
+
+
 def is_quiet() -> bool:
     """Whether ``--quiet`` was given."""
     return bool(click.get_current_context().meta.get("ferkit.quiet"))

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,6 +205,33 @@ def plot_probabilities(evaluation: Evaluation, language: str = "en") -> "Figure"
     figure.suptitle("Probability of each class", fontsize=13, x=0.01, ha="left", color=INK)
     figure.supxlabel("probability", fontsize=9, color=MUTED)
     figure.supylabel("share of images", fontsize=9, color=MUTED)
+    return finish(figure)
+
+
+COLUMNS = 8
+
+
+def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "Figure":
+    """Images, uint8 RGB (H, W, 3), with a line below each, in grids with headings."""
+    places: list[tuple[float, float, np.ndarray, str]] = []
+    headings, top = [], 0.0
+    for title, images in grids.items():
+        if images:
+            headings.append((top, title))
+            places += [
+                (i % COLUMNS + 0.5, top + 0.4 + i // COLUMNS * 1.2, *image) for i, image in enumerate(images)
+            ]
+            top += 0.5 + -(-len(images) // COLUMNS) * 1.2
+    figure = canvas(1.5 * COLUMNS, 1.5 * top)
+    axes = figure.subplots()  # one for all images: a layout of many takes seconds
+    for x, y, rgb, caption in places:
+        height, width = (0.92 * side / max(rgb.shape[:2]) for side in rgb.shape[:2])
+        axes.imshow(rgb, extent=(x - width / 2, x + width / 2, y + height, y))
+        axes.text(x, y + height + 0.03, caption, fontsize=9, ha="center", va="top", color=INK)
+    for y, title in headings:
+        axes.text(0.04, y, title, fontsize=13, va="top", color=INK)
+    axes.set(xlim=(0, COLUMNS), ylim=(top, 0))
+    axes.set_axis_off()
     return finish(figure)
 
 
