@@ -497,7 +497,7 @@ def _reason(error: Exception) -> str:
 
 def _display_matrix(frame: "VideoFrame") -> np.ndarray:
     """int32 (5,): a, b, -, c, d, which show the pixel (x, y) at (ax + cy, bx + dy)."""
-    found = frame.side_data.get("DISPLAYMATRIX")
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
     return np.array([1, 0, 0, 0, 1]) if found is None else np.frombuffer(found, np.int32, 5)
 
 
