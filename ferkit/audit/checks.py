@@ -1,6 +1,5 @@
 """Check a data set: labels, groups, image quality, detection, drift and identities."""
 
-import functools
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +25,7 @@ from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.core.types import FaceDetector, check_features
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.duplicates import Copies
-from ferkit.datasets.image_stats import ImageStats
+from ferkit.datasets.image_stats import ImageStats, cached_rows
 from ferkit.datasets.split import folds
 from ferkit.embedder.store import EmbeddingTable
 from ferkit.faces.cropping import square_crop
@@ -38,6 +37,9 @@ LEAST_CONFIDENCE = 0.05
 _FORMAT = 1
 _ROWS = 1024
 """Images a file of the cache: the most that an interrupt can lose."""
+
+_MARGIN = 0.15
+"""Of its surroundings so much of a face's box is shown, and looked at, on each side."""
 
 _SMALLEST, _LARGEST = 96, 320
 """Longer side in pixels in which an image is looked at."""
@@ -62,41 +64,43 @@ def face_confidence(
     Raises:
         FerkitError: the cache cannot be written.
     """
-    found = np.full(len(dataset), np.nan, np.float32)
-    with progress("looking for faces", len(dataset)) as shown:
-        for start in range(0, len(dataset), _ROWS):
-            rows = np.arange(start, min(start + _ROWS, len(dataset)))
-            file = None
-            if cache_dir is not None:
-                boxes = [dataset.samples[row].box for row in rows]
-                key = fingerprint([_FORMAT, detector.name, seen.pixels[rows].tobytes().hex(), boxes])
-                file = cache_dir / "faces" / f"{key[:32]}.npz"
-            look = functools.partial(_look, dataset, rows, detector, workers, shown)
-            known, was_there = cached_arrays(file, look, functools.partial(_fits, len(rows)))
-            if was_there:
-                shown.update(len(rows))
-            found[rows] = known["confidence"]
-    return found
 
+    def file_of(rows: np.ndarray) -> Path | None:
+        if cache_dir is None:
+            return None
+        boxes = [dataset.samples[row].box for row in rows]
+        key = fingerprint([_FORMAT, detector.name, seen.pixels[rows].tobytes().hex(), boxes])
+        return cache_dir / "faces" / f"{key[:32]}.npz"
 
-def _look(
-    dataset: Dataset, rows: np.ndarray, detector: FaceDetector, workers: int | None, shown: Progress
-) -> Arrays:
     def read(row: int) -> np.ndarray | None:
-        sample = dataset.samples[row]
         try:
-            rgb = dataset.read(sample)
+            return framed(cut_face(dataset, dataset.samples[row]))
         except (FerkitError, OSError):
             return None
-        return framed(rgb if sample.box is None else square_crop(rgb, np.array(sample.box, np.float32), 0.15))
 
-    found = np.full(len(rows), np.nan, np.float32)
-    for i, rgb in enumerate(map_ahead(read, rows.tolist(), workers=workers or 2, ahead=32)):
-        if rgb is not None:
-            faces = detector.detect(rgb)
-            found[i] = faces.confidence.max() if len(faces) else 0.0
-        shown.update(1)
-    return {"confidence": found}
+    def look(rows: np.ndarray, shown: Progress) -> Arrays:
+        found = np.full(len(rows), np.nan, np.float32)
+        for i, rgb in enumerate(map_ahead(read, rows.tolist(), workers=workers or 2, ahead=32)):
+            if rgb is not None:
+                faces = detector.detect(rgb)
+                found[i] = faces.confidence.max() if len(faces) else 0.0
+            shown.update(1)
+        return {"confidence": found}
+
+    def fits(rows: np.ndarray, known: Arrays) -> bool:
+        return known["confidence"].shape == rows.shape
+
+    return cached_rows(len(dataset), _ROWS, "looking for faces", file_of, look, fits)["confidence"]
+
+
+def cut_face(dataset: Dataset, sample: Sample) -> np.ndarray:
+    """The surroundings of a sample's box, or the whole image where it has none: uint8 RGB (h, w, 3).
+
+    Raises:
+        ImageError, OSError: it cannot be read.
+    """
+    rgb = dataset.read(sample)
+    return rgb if sample.box is None else square_crop(rgb, np.array(sample.box, np.float32), _MARGIN)
 
 
 def framed(rgb: np.ndarray) -> np.ndarray:
@@ -109,10 +113,6 @@ def framed(rgb: np.ndarray) -> np.ndarray:
         rgb = cv2.resize(rgb, size_wh, interpolation=how)
     edge = max(rgb.shape[:2]) // 3
     return cv2.copyMakeBorder(rgb, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-
-
-def _fits(n: int, known: Arrays) -> bool:
-    return known["confidence"].shape == (n,)
 
 
 MOST_ROWS = 10_000

@@ -1,7 +1,6 @@
 """An audit as one HTML page with its images, in which a person ticks what should be done."""
 
 import csv
-import functools
 import io
 import json
 from collections import Counter
@@ -10,13 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ferkit.audit.checks import cut_face
 from ferkit.audit.findings import Audit, Finding, findings_text, text_of, translations
 from ferkit.core.files import csv_cell, fingerprint, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.plots import thumbnails
-from ferkit.faces.cropping import square_crop
 
 _MOST_IMAGES = 12
 """Of one finding, shown on the page; all are in the table."""
@@ -120,8 +117,6 @@ def _short(value: str | float) -> str:
 MOST = 100
 """Findings of a kind that the page shows: more than a person goes through, and a page that still opens at once."""
 
-_MARGIN = 0.15
-
 
 def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MOST) -> list[Path]:
     """Write ``audit.html``, ``findings.csv`` and ``audit.json``, over those of an earlier audit.
@@ -153,8 +148,8 @@ def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    values = page_values(audit, most)
-    values["images"] = thumbnails(values["rows"], functools.partial(_face, audit))
+    values, samples = page_values(audit, most), audit.dataset.samples
+    values["images"] = thumbnails(values["rows"], lambda row: cut_face(audit.dataset, samples[row]))
     values["labels"] = sorted(values["classes"])
     values["version"] = metadata.version("ferkit")
     # What was ticked is kept by the browser for this audit alone: another one has other findings.
@@ -174,9 +169,3 @@ def _inlined(value: Any) -> str:
     """JSON that can stand in a script element: nothing in it ends the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _face(audit: Audit, row: int) -> np.ndarray:
-    sample = audit.dataset.samples[row]
-    rgb = audit.dataset.read(sample)
-    return rgb if sample.box is None else square_crop(rgb, np.array(sample.box, np.float32), _MARGIN)

@@ -19,13 +19,12 @@ from ferkit.cli.options import (
     SIZE,
     WORKERS,
     given_columns,
-    is_quiet,
     load_data,
     option,
     shared,
 )
 from ferkit.cli.settings import Chosen
-from ferkit.core.console import Progress, table
+from ferkit.core.console import table
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
@@ -112,8 +111,7 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         require_plots()
 
     found_in = load_data(data, options["person_pattern"])
-    with Progress("looking", quiet=is_quiet()) as progress:
-        found = summarize(found_in, everything=options["all"], workers=settings["workers"], progress=progress)
+    found = summarize(found_in, everything=options["all"], workers=settings["workers"])
     if options["plot"]:
         from ferkit.datasets.summary import plot_summary
 
@@ -242,8 +240,7 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     from ferkit.datasets.edit import only_labels
     from ferkit.datasets.tables import SOURCE
 
-    with Progress("importing", quiet=is_quiet()) as progress:
-        found = _read(kind, src, options, progress)
+    found = _read(kind, src, options)
     source = options["source"] or (
         kind if kind not in ("folder", "csv", "voc", "coco") else found.dataset.name
     )
@@ -276,53 +273,40 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     finish(out, dataset, summary, [table(("class", "images"), rows, right=[1])], options["json"])
 
 
-def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -> "Annotated":
+def _read(kind: str, src: Path, options: dict[str, Any]) -> "Annotated":
     from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.formats.affectnet import read_affectnet
+    from ferkit.datasets.export import export_folder
     from ferkit.datasets.formats.aihub import read_aihub
-    from ferkit.datasets.formats.ckplus import read_ckplus
     from ferkit.datasets.formats.coco_voc import read_coco, read_voc
     from ferkit.datasets.formats.fer2013 import read_fer2013
-    from ferkit.datasets.formats.folders import Naming, read_folders, read_list
-    from ferkit.datasets.formats.rafdb import read_rafdb
+    from ferkit.datasets.formats.load import Naming, read_folders, read_list
+    from ferkit.datasets.formats.numbered import read_affectnet, read_ckplus, read_rafdb
 
-    if kind in ("fer2013", "ckplus") and src.is_file() and options["extract"]:
-        _extract(src, options["extract"], progress)
-        src = options["extract"]
+    folder: Path | None = options["extract"]
+    if kind in ("fer2013", "ckplus") and src.is_file() and folder:
+        done = export_folder(load_data(src), folder)
+        logger.info(f"{done.n_written:,} images written into {folder}, {done.n_there:,} were there")
+        src = folder
         if kind == "ckplus":  # these 48x48 images have lost their sequences
             kind = "folder"
             options["source"] = options["source"] or "ckplus"
-    naming = Naming(
-        classes=_classes(options["class"]),
-        columns=given_columns(),
-        person=options["person_pattern"] or AIHUB_PERSON,
-    )
-    if kind == "fer2013":
-        return read_fer2013(src, options["votes"], options["majority"])
-    if kind == "rafdb":
-        images = options["images"] or "aligned"
-        if images not in ("aligned", "original"):
-            raise click.UsageError("--images is aligned or original for rafdb")
-        return read_rafdb(src, images)
-    if kind == "affectnet":
-        return read_affectnet(src, progress)
-    if kind == "ckplus":
-        return read_ckplus(src, options["frames"], options["neutral"])
-    if kind == "folder":
-        return read_folders(src, naming)
-    if kind == "csv":
-        return read_list(src, naming, Path(options["images"]) if options["images"] else None)
-    if kind == "coco":
-        return read_coco(src, Path(options["images"]) if options["images"] else None, naming.person)
-    return read_voc(src, naming.person) if kind == "voc" else read_aihub(src)
-
-
-def _extract(src: Path, folder: Path, progress: "Progress") -> None:
-    from ferkit.datasets.export import export_folder
-    from ferkit.datasets.load import load_dataset
-
-    done = export_folder(load_dataset(src), folder, progress=progress)
-    logger.info(f"{done.n_written:,} images written into {folder}, {done.n_there:,} were there")
+    if kind == "rafdb" and options["images"] not in (None, "aligned", "original"):
+        raise click.UsageError("--images is aligned or original for rafdb")
+    images = Path(options["images"]) if options["images"] else None
+    person = options["person_pattern"] or AIHUB_PERSON
+    naming = Naming(classes=_classes(options["class"]), columns=given_columns(), person=person)
+    readers: dict[str, Callable[[], Annotated]] = {
+        "fer2013": lambda: read_fer2013(src, options["votes"], options["majority"]),
+        "rafdb": lambda: read_rafdb(src, options["images"] or "aligned"),
+        "affectnet": lambda: read_affectnet(src),
+        "ckplus": lambda: read_ckplus(src, options["frames"], options["neutral"]),
+        "aihub": lambda: read_aihub(src),
+        "voc": lambda: read_voc(src, person),
+        "coco": lambda: read_coco(src, images, person),
+        "folder": lambda: read_folders(src, naming),
+        "csv": lambda: read_list(src, naming, images),
+    }
+    return readers[kind]()
 
 
 def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
@@ -600,21 +584,18 @@ def export(data: Path, out: Path, **options: Any) -> None:
     _check_options(suffix, options)
     failures: tuple[tuple[str, str], ...] = ()
     n_there = 0
-    with Progress("writing", quiet=is_quiet()) as progress:
-        if suffix == ".csv":
-            write_manifest(out, found)
-        elif suffix == ".npz":
-            failures = export_npz(
-                found, out, size_wh=options["size"], gray=options["gray"], progress=progress
-            )
-        elif suffix == ".parquet":
-            failures = export_parquet(found, out, images=options["images"], progress=progress)
-        else:
-            done = export_folder(found, out, link=options["link"], parts=options["parts"], progress=progress)
-            failures, n_there = done.failures, done.n_there
-            if done.renamed:
-                listed = [f"{path} -> {target}" for path, target in done.renamed]
-                log_list(f"{len(listed):,} images got another name, theirs was taken:", listed)
+    if suffix == ".csv":
+        write_manifest(out, found)
+    elif suffix == ".npz":
+        failures = export_npz(found, out, size_wh=options["size"], gray=options["gray"])
+    elif suffix == ".parquet":
+        failures = export_parquet(found, out, images=options["images"])
+    else:
+        done = export_folder(found, out, link=options["link"], parts=options["parts"])
+        failures, n_there = done.failures, done.n_there
+        if done.renamed:
+            listed = [f"{path} -> {target}" for path, target in done.renamed]
+            log_list(f"{len(listed):,} images got another name, theirs was taken:", listed)
     if failures:
         listed = [f"{path}: {reason}" for path, reason in failures]
         log_list(f"{len(listed):,} images are left out:", listed)

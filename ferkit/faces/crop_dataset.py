@@ -22,6 +22,7 @@ from ferkit.core.fonts import can_draw, open_font
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import NO_MEDIA, Dataset, FileSource, Sample
 from ferkit.datasets.formats.annotated import Annotated
+from ferkit.datasets.images import resized
 from ferkit.datasets.tables import read_table, write_manifest
 from ferkit.faces.crop_image import (
     SHEETS,
@@ -177,7 +178,7 @@ def _look(source: FileSource, path: str, outcome: CropOutcome) -> np.ndarray:
 def _small(rgb: np.ndarray) -> np.ndarray:
     scale = TILE / max(rgb.shape[:2])
     width, height = (max(1, round(side * scale)) for side in rgb.shape[1::-1])
-    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return resized(rgb, (width, height))
 
 
 def _sheet(title: str, count: str, tiles: Sequence[Tile], foot: int) -> Image.Image:
