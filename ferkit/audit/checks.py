@@ -124,7 +124,7 @@ _FEWEST = 20
 def drift(
     names: tuple[str, str],
     samples: tuple[Sequence[Sample], Sequence[Sample]],
-    surveys: tuple[ImageStats, ImageStats],
+    stats: tuple[ImageStats, ImageStats],
     embeddings: tuple[np.ndarray, np.ndarray] | None,
     apart: tuple[Sequence[str | None], Sequence[str | None]] | None = None,
     seed: int = 0,
@@ -134,7 +134,7 @@ def drift(
     Args:
         names: of the parts.
         samples: of each part.
-        surveys: of each part's samples.
+        stats: of each part's samples.
         embeddings: float (n, dim) of each part, of any of its images; None without.
         apart: for each embedding, who or what must not be on both sides of a fold; None for nothing.
         seed: of what is drawn.
@@ -143,7 +143,7 @@ def drift(
     if embeddings is not None and min(map(len, embeddings)) >= _FEWEST:
         differences.append(classifier_two_sample(embeddings, apart, seed))
     for what, of in _NUMBERS.items():
-        a, b = (of(seen)[seen.size_wh[:, 0] > 0] for seen in surveys)
+        a, b = (of(seen)[seen.size_wh[:, 0] > 0] for seen in stats)
         if len(a) and len(b):
             differences.append(_kolmogorov_smirnov(what, a, b))
     columns = sorted({name for part in samples for sample in part for name in sample.attributes})
@@ -247,9 +247,9 @@ def copy_findings(dataset: Dataset, seen: ImageStats, copies: Copies, blank: np.
         if not blank[row] and row not in seen.errors:
             members[int(group)].append(row)
     weakest: dict[int, float] = {}
-    for (a, _), likeness in zip(copies.near, copies.likeness, strict=True):
+    for (a, _), similarity in zip(copies.near, copies.similarity, strict=True):
         group = int(groups[a])
-        weakest[group] = min(weakest.get(group, 1.0), float(likeness))
+        weakest[group] = min(weakest.get(group, 1.0), float(similarity))
     return [
         _group_finding(dataset, seen, rows, copies.first, weakest.get(group, 1.0))
         for group, rows in members.items()
@@ -281,13 +281,13 @@ def person_findings(dataset: Dataset, who: Sequence[str | None]) -> list[Finding
 
 
 def _group_finding(
-    dataset: Dataset, seen: ImageStats, rows: list[int], first: np.ndarray, likeness: float
+    dataset: Dataset, seen: ImageStats, rows: list[int], first: np.ndarray, similarity: float
 ) -> Finding:
     samples = [dataset.samples[row] for row in rows]
     labels = Counter(sample.label for sample in samples if sample.label is not None)
     parts = Counter(sample.split for sample in samples if sample.split is not None)
     exact = len({int(first[row]) for row in rows}) == 1
-    facts: dict[str, str | float] = {"likeness": likeness, "copies": len(rows)}
+    facts: dict[str, str | float] = {"likeness": similarity, "copies": len(rows)}
     if len(parts) > 1:
         facts["splits"] = _counted(parts)
     if len(labels) > 1:
@@ -300,7 +300,7 @@ def _group_finding(
     kind: Kind = "split_copy" if len(parts) > 1 else "exact_copy" if exact else "near_copy"
     kept = _kept(seen, samples, rows)
     actions = tuple(KEEP if row in kept else DROP for row in rows)
-    return Finding(kind, tuple(rows), likeness, actions, facts)
+    return Finding(kind, tuple(rows), similarity, actions, facts)
 
 
 def _settled(samples: list[Sample], labels: Counter[str]) -> tuple[Action, ...]:

@@ -73,7 +73,7 @@ def page_values(audit: Audit, most: int) -> dict[str, Any]:
                 "rows": first,
                 "suggested": [[a.verb, a.value] for a in finding.suggested[: len(first)]],
             })  # fmt: skip
-    samples, seen = audit.dataset.samples, audit.survey
+    samples, seen = audit.dataset.samples, audit.stats
     names = LabelSet.from_names(values["classes"]) if values["classes"] else None
     return {
         **{key: value for key, value in values.items() if key != "findings"},

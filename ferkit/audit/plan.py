@@ -178,13 +178,13 @@ class Fix:
 
 
 def default_manifest(data: Path) -> Path:
-    """Where a fix of ``data`` goes: beside it, or into it if it is the manifest of an earlier fix."""
+    """Where a fix of ``data`` goes: next to it, or into it if it is the manifest of an earlier fix."""
     if data.suffix.lower() == ".csv" and undo_record(data).is_file():
         return data
-    return beside(data, "-audited.csv")
+    return next_to(data, "-audited.csv")
 
 
-def beside(data: Path, ending: str) -> Path:
+def next_to(data: Path, ending: str) -> Path:
     """A path next to a data set, called like it: ``faces-audited.csv`` for ``faces/`` and ``faces.npz``."""
     resolved = data.resolve()
     parent = resolved.parent if data.name in ("", "..") else data.parent
@@ -223,7 +223,7 @@ def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
             why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
             raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
         mended = Dataset(dataset.name, dataset.root, applied.samples, dataset.source)
-        # Written beside it first: its digest must be in the undo record before it takes its place.
+        # Written next to it first: its digest must be in the undo record before it takes its place.
         draft = manifest.with_name(f".{manifest.stem}.draft.csv")
         try:
             write_manifest(draft, mended)

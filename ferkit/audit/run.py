@@ -42,7 +42,7 @@ class AuditSettings:
 
     copies: CopySettings = field(default_factory=CopySettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
-    looks: ImageQualitySettings = field(default_factory=ImageQualitySettings)
+    quality: ImageQualitySettings = field(default_factory=ImageQualitySettings)
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def audit(
     seen = image_stats(dataset, cache_dir, workers=workers)
     logger.info("looking for copies")
     copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers)
-    blank = blank_rows(seen, settings.looks)
-    findings = image_quality_findings(dataset, seen, settings.looks)
+    blank = blank_rows(seen, settings.quality)
+    findings = image_quality_findings(dataset, seen, settings.quality)
     findings += copy_findings(dataset, seen, copies, blank)
     who = [sample.group for sample in dataset.samples]
     if identities is not None:
@@ -124,7 +124,7 @@ def audit(
         findings += no_face_findings(confidence, blank, unusual)
         known |= confidence == 0
     if unusual is not None:
-        findings += unusual_findings(unusual, known, settings.looks)
+        findings += unusual_findings(unusual, known, settings.quality)
     other = None
     if against is not None:
         other_seen = image_stats(against[0], cache_dir, workers=workers)

@@ -215,7 +215,7 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
 def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     """Read a data set in the layout that it comes in, and write a manifest.
 
-    What cannot be used is listed, with reasons, in a CSV file beside the manifest.
+    What cannot be used is listed, with reasons, in a CSV file next to the manifest.
 
     \b
     KIND       SRC

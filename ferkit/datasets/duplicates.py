@@ -246,10 +246,10 @@ _LEAST_CHROMA = 4.0
 _FIRST_LOOK = 5
 _ITERATIONS = 30
 _PROMISING = 0.4
-"""Likeness after the first few iterations, below which no image ever became a copy."""
+"""Similarity after the first few iterations, below which no image ever became a copy."""
 
 
-def likeness(
+def similarity_of(
     a: np.ndarray, b: np.ndarray, variant: int, colors: tuple[np.ndarray, np.ndarray] | None = None
 ) -> float:
     """How far two thumbnails show the same image, 0..1.
@@ -353,7 +353,7 @@ _CHUNK = 512
 """Pairs that a thread compares in one go."""
 
 _PART_PAIRS = 2**15
-"""Pairs whose likeness is kept together: the most that an interrupt can lose."""
+"""Pairs whose similarity is kept together: the most that an interrupt can lose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,7 +361,7 @@ class CopySettings:
     """What counts as a near-duplicate.
 
     Attributes:
-        threshold: least likeness, 0..1, of two images laid over each other. On FER2013 nearly all pairs above
+        threshold: least similarity, 0..1, of two images laid over each other. On FER2013 nearly all pairs above
             0.85 are copies, nearly all below 0.8 are not, and there are few between.
         least_similarity: of the coarse structure, 0..1, for two images to be laid over each other at all.
         partners: of each image, the most that are laid over it.
@@ -387,12 +387,12 @@ class Copies:
         first: int64 (n,), the first row with the same bytes or the same pixels; its own number if there is none.
         near: int64 (m, 2), pairs of such first rows that show the same image in another form, the lower
             number first, sorted.
-        likeness: float32 (m,) of each near pair, 0..1.
+        similarity: float32 (m,) of each near pair, 0..1.
     """
 
     first: np.ndarray
     near: np.ndarray
-    likeness: np.ndarray
+    similarity: np.ndarray
 
     def groups(self) -> np.ndarray:
         """int64 (n,): the lowest row that shows the same image, over as many copies of copies as it takes."""
@@ -408,17 +408,17 @@ class Copies:
 
 
 def find_copies(
-    survey: ImageStats,
+    stats: ImageStats,
     settings: CopySettings | None = None,
     *,
     side: np.ndarray | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
 ) -> Copies:
-    """All copies among the images of a survey.
+    """All copies among images.
 
     Args:
-        survey: the images.
+        stats: of the images.
         settings: what counts as a near-duplicate; None looks for exact copies alone.
         side: bool (n,); only near-duplicates of which one lies on each side are looked for. None for all.
         cache_dir: where the result is kept, in ``copies/``, under a digest of the pixels; None keeps nothing.
@@ -427,23 +427,21 @@ def find_copies(
     Raises:
         FerkitError: the cache cannot be written.
     """
-    first = first_copies(survey)
+    first = first_copies(stats)
     if settings is None:
         return Copies(first, np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
-    distinct = (first == np.arange(len(first))) & (survey.contrast >= settings.least_contrast)
+    distinct = (first == np.arange(len(first))) & (stats.contrast >= settings.least_contrast)
     rows = np.flatnonzero(distinct)
     sides = None if side is None else side[rows]
     file = None
     if cache_dir is not None:
         which = "all" if sides is None else np.packbits(sides).tobytes().hex()
-        key = fingerprint([_FORMAT, settings, survey.pixels[rows].tobytes().hex(), which])
+        key = fingerprint([_FORMAT, settings, stats.pixels[rows].tobytes().hex(), which])
         file = cache_dir / "copies" / f"{key[:32]}.npz"
     parts_dir = None if file is None else file.with_suffix("")
     found, was_there = cached_arrays(
         file,
-        functools.partial(
-            _near, survey.thumbs[rows], survey.colors[rows], sides, settings, parts_dir, workers
-        ),
+        functools.partial(_near, stats.thumbs[rows], stats.colors[rows], sides, settings, parts_dir, workers),
         lambda known: _is_pairs(known, len(rows)),
     )
     if parts_dir is not None and not was_there:
@@ -451,10 +449,10 @@ def find_copies(
     return Copies(first, rows[found["near"]].reshape(-1, 2), found["likeness"])
 
 
-def first_copies(survey: ImageStats) -> np.ndarray:
+def first_copies(stats: ImageStats) -> np.ndarray:
     """int64 (n,): the first row that has the bytes or the pixels of each row."""
-    first = np.arange(len(survey))
-    for digests in (survey.content, survey.pixels):
+    first = np.arange(len(stats))
+    for digests in (stats.content, stats.pixels):
         known = np.flatnonzero(digests != b"")
         _, earliest, which = np.unique(digests[known], return_index=True, return_inverse=True)
         first[known] = np.minimum(first[known], first[known[earliest[which]]])
@@ -469,7 +467,7 @@ def _near(
     parts_dir: Path | None,
     workers: int | None,
 ) -> Arrays:
-    """Pairs (m, 2) of positions in ``thumbs``, and their likeness."""
+    """Pairs (m, 2) of positions in ``thumbs``, and their similarity."""
     if len(thumbs) < 2:
         return {"near": np.zeros((0, 2), np.int64), "likeness": np.zeros(0, np.float32)}
     found = find_candidates(thumbs, side, settings.least_similarity, settings.partners, parts_dir)
@@ -487,12 +485,13 @@ def _score(
     parts_dir: Path | None,
     workers: int | None,
 ) -> np.ndarray:
-    """float32 (m,), the likeness of each candidate pair."""
+    """float32 (m,), the similarity of each candidate pair."""
 
     def score(chunk: np.ndarray) -> np.ndarray:
         pairs = zip(found.a[chunk], found.b[chunk], found.variant[chunk], strict=True)
         return np.array(
-            [likeness(thumbs[a], thumbs[b], int(v), (colors[a], colors[b])) for a, b, v in pairs], np.float32
+            [similarity_of(thumbs[a], thumbs[b], int(v), (colors[a], colors[b])) for a, b, v in pairs],
+            np.float32,
         )
 
     def score_part(rows: np.ndarray, shown: Progress) -> Arrays:

@@ -198,7 +198,7 @@ def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS // 10**6} million pixels") from None
     except Exception as error:
-        # Pillow's decoders raise whatever a damaged file leads them into: struct.error, KeyError, SyntaxError, …
+        # Pillow's decoders raise anything a damaged file leads them into: struct.error, KeyError, SyntaxError, …
         raise ImageError(f"the image is damaged: {error or type(error).__name__}") from None
 
 

@@ -47,12 +47,12 @@ def near_overlap(test: np.ndarray, copies: Copies) -> LeakPairs:
     n, first = len(test), copies.first
     train_of, test_of = _least_row(first, ~test), _least_row(first, test)
     best, partner, given_away = np.zeros(n), np.full(n, -1), np.zeros(n, bool)
-    for (a, b), likeness in zip(copies.near, copies.likeness, strict=True):
+    for (a, b), similarity in zip(copies.near, copies.similarity, strict=True):
         for here, there in ((a, b), (b, a)):
             if test_of[here] >= 0 and train_of[there] >= 0:
                 given_away[there] = True
-                if likeness > best[here]:
-                    best[here], partner[here] = likeness, train_of[there]
+                if similarity > best[here]:
+                    best[here], partner[here] = similarity, train_of[there]
     # What was found for the first of each set of exact copies holds for all of them.
     exact = train_of[first] >= 0
     rows = np.flatnonzero(test & (partner[first] >= 0) & ~exact)
@@ -109,7 +109,7 @@ class LeakPair:
         train, test: paths within their data sets.
         kind: ``exact``: same bytes or pixels; ``near``: the same image re-encoded, cropped, mirrored, brightened …;
             ``person``: the same person in another image.
-        score: 1 for exact copies and known persons; the likeness, 0..1, of near-duplicates.
+        score: 1 for exact copies and known persons; the similarity, 0..1, of near-duplicates.
         person: who it is, for pairs of that kind.
     """
 
@@ -375,7 +375,7 @@ def training_copies(
 
 
 def pixel_keys(stats: ImageStats) -> np.ndarray:
-    """Digests of images of 48x48 by their gray levels, whatever file they come in, uint32 (n,)."""
+    """Digests of images of 48x48 by their gray levels, in any kind of file, uint32 (n,)."""
     digests = [hashlib.blake2b(thumb.tobytes(), digest_size=4).digest() for thumb in stats.thumbs]
     return np.frombuffer(b"".join(digests), np.uint32)
 

@@ -237,8 +237,8 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
 
     Args:
         description: of the data set.
-        language: ``en`` or ``ko`` for the names of classes; None as they are, or in English where no font can draw
-            them.
+        language: ``en`` or ``ko`` for the names of classes; None leaves them unchanged, or takes English
+            where no font can draw them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

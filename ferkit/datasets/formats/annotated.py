@@ -125,7 +125,7 @@ class ImageIndex:
             self._by_name.setdefault(_name(path).casefold(), []).append(path)
 
     def with_stem(self, stem: str) -> list[str]:
-        """Paths of the images of this name, whatever their suffix."""
+        """Paths of the images of this name, with any suffix."""
         return [path for path in self.paths if PurePosixPath(path).stem == stem]
 
     def find(self, name: str, near: str = "") -> str:

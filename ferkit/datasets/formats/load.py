@@ -31,7 +31,7 @@ def read_annotated(
     person_pattern: str = AIHUB_PERSON,
     columns: Mapping[str, str] | None = None,
 ) -> Annotated:
-    """Read images with whatever is known of the faces in them.
+    """Read images with all that is known of the faces in them.
 
     Args:
         path: a folder, a table, or COCO's JSON file.
