@@ -1,9 +1,8 @@
 """An audit as one HTML page with its images, in which a person ticks what should be done."""
 
-import csv
-import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from ferkit.audit.checks import cut_face
 from ferkit.audit.findings import Audit, Finding, findings_text, text_of, translations
-from ferkit.core.files import csv_cell, fingerprint, write_atomically, write_json
+from ferkit.core.files import fingerprint, write_atomically, write_json
 from ferkit.core.labels import LabelSet
+from ferkit.datasets.tables import write_csv
 from ferkit.evaluation.plots import thumbnails
 
 _MOST_IMAGES = 12
@@ -39,21 +39,17 @@ def audit_values(audit: Audit) -> dict[str, Any]:
     }
 
 
-def findings_csv(audit: Audit) -> str:
-    """A row for each image of each finding, in the order of the page."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ("finding", "kind", "severity", "path", "label", "split", "group", "suggestion", "value", "facts")
-    )
+_COLUMNS = ("finding", "kind", "severity", "path", "label", "split", "group", "suggestion", "value", "facts")
+
+
+def finding_rows(audit: Audit) -> Iterator[tuple[object, ...]]:
+    """A row of ``findings.csv`` for each image of each finding, in the order of the page."""
     for number, finding in enumerate(audit.findings, 1):
         facts = "; ".join(f"{name} {_short(value)}" for name, value in finding.facts.items())
         for row, action in zip(finding.rows, finding.suggested, strict=True):
             s = audit.dataset.samples[row]
-            known = map(csv_cell, (s.path, s.label, s.split, s.group))
-            said = map(csv_cell, (action.value, facts))
-            writer.writerow((number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, *said))
-    return buffer.getvalue()
+            known = (s.path, s.label, s.split, s.group)
+            yield number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, action.value, facts
 
 
 def page_values(audit: Audit, most: int) -> dict[str, Any]:
@@ -129,9 +125,7 @@ def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MO
     """
     page, table, values = (folder / name for name in ("audit.html", "findings.csv", "audit.json"))
     write_json(values, audit_values(audit))
-    # The mark tells Korean spreadsheet programs that it is UTF-8.
-    content = b"\xef\xbb\xbf" + findings_csv(audit).encode("utf-8", "surrogateescape")
-    write_atomically(table, lambda file: file.write(content))
+    write_csv(table, _COLUMNS, finding_rows(audit), marked=True)
     html = render_page(audit, language, most).encode("utf-8", "replace")
     write_atomically(page, lambda file: file.write(html))
     return [page, table, values]

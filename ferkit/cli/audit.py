@@ -144,12 +144,11 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
     from ferkit.audit.plan import default_manifest, undo
 
     manifest = out or default_manifest(data)
-    messages: list[str] = []
-    left = undo(manifest, messages.append)
+    left, done = undo(manifest)
     if as_json:
         click.echo(json.dumps({"manifest": str(manifest), "fixes_left": left}, ensure_ascii=False))
     else:
-        click.echo("\n".join(messages))
+        click.echo(done)
 
 
 def _embedded(

@@ -1,9 +1,8 @@
 """``fer dataset``: steps from raw data to a data set one can trust."""
 
-import csv
-import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,9 +78,10 @@ def finish(
     click.echo(f"{len(dataset):,} images: {out}")
 
 
-def log_list(heading: str, entries: Sequence[str]) -> None:
-    """A remark and the first entries of a list."""
-    logger.info(heading)
+def log_list(heading: str, entries: Sequence[str | tuple[str, str]], sign: str = ": ") -> None:
+    """A remark and the first entries of a list; pairs are joined by ``sign``."""
+    logger.info(f"{len(entries):,} {heading}:")
+    entries = [entry if isinstance(entry, str) else sign.join(entry) for entry in entries]
     for entry in entries[:LISTED]:
         logger.info(f"  {entry}")
     if len(entries) > LISTED:
@@ -143,8 +143,7 @@ def _print_summary(found: "Summary") -> None:
     click.echo("")
     click.echo("\n".join(_sentences(found)))
     if found.headers.unreadable:
-        listed = [f"{path}: {reason}" for path, reason in found.headers.unreadable]
-        log_list(f"{len(listed):,} cannot be read:", listed)
+        log_list("cannot be read", found.headers.unreadable)
 
 
 def _sentences(found: "Summary") -> list[str]:
@@ -235,10 +234,9 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
         fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
         fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
-    from ferkit.core.files import write_atomically
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.edit import only_labels
-    from ferkit.datasets.tables import SOURCE
+    from ferkit.datasets.tables import SOURCE, write_csv
 
     found = _read(kind, src, options)
     source = options["source"] or (
@@ -252,10 +250,8 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     ]
     problems = options["problems"] or out.with_name(f"{out.stem}-problems.csv")
     if found.problems:
-        text = _problem_table(found.problems)
-        write_atomically(problems, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
-        listed = [f"{path}: {reason}" for path, reason in found.problems]
-        log_list(f"{len(listed):,} problems, all of them in {problems}:", listed)
+        write_csv(problems, ("path", "problem"), found.problems)
+        log_list(f"problems, all of them in {problems}", found.problems)
     if found.further:
         logger.info(
             f"{len(found.further):,} more faces are marked in images with several; the largest is taken"
@@ -317,16 +313,6 @@ def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
             raise click.UsageError(f"expected NUMBER=NAME for --class, found {pair!r}")
         classes[int(number)] = name.strip()
     return classes or None
-
-
-def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
-    buffer = io.StringIO(newline="")
-    from ferkit.core.files import csv_cell
-
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("path", "problem"))
-    writer.writerows(map(csv_cell, problem) for problem in problems)
-    return buffer.getvalue()
 
 
 @dataset.command("map", cls=Command)
@@ -411,20 +397,16 @@ def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     if done.n_same:
         logger.info(f"{done.n_same:,} images are in several of the data sets, and are taken once")
     if done.conflicts:
-        listed = [f"{path}: {' and '.join(labels)}" for path, labels in done.conflicts]
-        log_list(f"{len(listed):,} of them have different labels (--conflict {options['conflict']}):", listed)
+        listed = [(path, " and ".join(labels)) for path, labels in done.conflicts]
+        log_list(f"of them have different labels (--conflict {options['conflict']})", listed)
     if done.lookalikes:
-        listed = [f"{a} | {b}" for a, b in done.lookalikes]
         log_list(
-            f"{len(listed):,} pairs of names differ only in case or in how Hangul is composed; on Windows or a Mac "
-            "one of each would be lost:", listed,
+            "pairs of names differ only in case or in how Hangul is composed; on Windows or a Mac one of each would be "
+            "lost", done.lookalikes, " | ",
         )  # fmt: skip
     for names in done.spellings.values():
         logger.info(f"{' and '.join(names)} mean the same; make them one class with 'fer dataset map'")
-    counts: dict[str, int] = {}
-    for sample in done.dataset.samples:
-        source = sample.attributes["source"]
-        counts[source] = counts.get(source, 0) + 1
+    counts = dict(Counter(sample.attributes["source"] for sample in done.dataset.samples))
     summary = {
         "sources": counts,
         "same": done.n_same,
@@ -594,11 +576,9 @@ def export(data: Path, out: Path, **options: Any) -> None:
         done = export_folder(found, out, link=options["link"], parts=options["parts"])
         failures, n_there = done.failures, done.n_there
         if done.renamed:
-            listed = [f"{path} -> {target}" for path, target in done.renamed]
-            log_list(f"{len(listed):,} images got another name, theirs was taken:", listed)
+            log_list("images got another name, theirs was taken", done.renamed, " -> ")
     if failures:
-        listed = [f"{path}: {reason}" for path, reason in failures]
-        log_list(f"{len(listed):,} images are left out:", listed)
+        log_list("images are left out", failures)
     n = len(found) - len(failures)
     if options["json"]:
         summary = {
@@ -615,12 +595,8 @@ def export(data: Path, out: Path, **options: Any) -> None:
 
 
 def _check_options(suffix: str, options: dict[str, Any]) -> None:
-    for name, wanted, default in (
-        ("size", ".npz", None),
-        ("gray", ".npz", False),
-        ("images", ".parquet", False),
-    ):
-        if options[name] != default and suffix != wanted:
+    for name, wanted in (("size", ".npz"), ("gray", ".npz"), ("images", ".parquet")):
+        if options[name] and suffix != wanted:
             raise click.UsageError(f"--{name} is for {wanted} files")
     if options["link"] != "copy" and suffix in (".csv", ".npz", ".parquet"):
         raise click.UsageError("--link is for folders")

@@ -105,6 +105,11 @@ def image_stats(dataset: Dataset, cache_dir: Path | None = None, *, workers: int
     return ImageStats(**joined, errors={int(i): str(reasons[i]) for i in np.flatnonzero(reasons != "")})
 
 
+def content_digest(content: bytes) -> str:
+    """What tells contents apart, 32 letters."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def cached_rows(
     n: int,
     size: int,
@@ -181,7 +186,7 @@ def _see(dataset: Dataset, sample: Sample) -> tuple[dict[str, object], str]:
     seen: dict[str, object] = {}
     try:
         content = dataset.source.read(sample.path)
-        seen["content"] = _digest(content)
+        seen["content"] = content_digest(content)
         rgb = dataset.source.decode(content)
     except DataError as error:
         return seen, str(error)
@@ -191,7 +196,7 @@ def _see(dataset: Dataset, sample: Sample) -> tuple[dict[str, object], str]:
     thumb = resized(gray, (SIDE, SIDE))
     contrast = float(thumb.std())
     seen |= {
-        "pixels": _digest(np.array(rgb.shape, np.int64).tobytes() + rgb.tobytes()),
+        "pixels": content_digest(np.array(rgb.shape, np.int64).tobytes() + rgb.tobytes()),
         "thumbs": thumb,
         "colors": _colors(rgb),
         "size_wh": (rgb.shape[1], rgb.shape[0]),
@@ -205,10 +210,6 @@ def _colors(rgb: np.ndarray) -> np.ndarray:
     small = cv2.resize(rgb, (COLOR_SIDE, COLOR_SIDE), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     return np.clip(np.rint(lab[..., 1:]), -127, 127).astype(np.int8)
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
 def _fits(rows: np.ndarray, part: Arrays) -> bool:

@@ -861,6 +861,28 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
         writer.writerow([csv_cell(path), *map(csv_cell, known), *box, *map(csv_cell, attributes)])
 
 
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: bool = False
+) -> None:
+    """Write a table for people; what a spreadsheet would run is marked, names that are not UTF-8 stay their bytes.
+
+    Args:
+        path: the file; an older one is replaced.
+        header: of the columns.
+        rows: texts, numbers and None.
+        marked: put the mark of UTF-8 first, which Korean spreadsheet programs need.
+
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    content = ("\ufeff" if marked else "") + text.getvalue()
+    write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))
+
+
 def attribute_names(samples: Iterable[Sample]) -> list[str]:
     """Names of all attributes, ``source`` first, then as they first appear."""
     names: dict[str, None] = {}

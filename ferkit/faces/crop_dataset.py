@@ -4,10 +4,8 @@ The journal gets a line an image, written after its crops, so that a killed run 
 """
 
 import contextlib
-import csv
 import functools
 import hashlib
-import io
 import json
 import os
 from collections import Counter
@@ -23,7 +21,6 @@ from PIL import Image, ImageDraw
 from ferkit.core.console import map_ahead, progress
 from ferkit.core.errors import DataError, FerkitError, ImageError, SettingsMismatchError
 from ferkit.core.files import (
-    csv_cell,
     differing_keys,
     exclusive_lock,
     settings_dict,
@@ -36,7 +33,7 @@ from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import NO_MEDIA, Dataset, FileSource, Sample
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.images import resized
-from ferkit.datasets.tables import read_table, write_manifest
+from ferkit.datasets.tables import read_table, write_csv, write_manifest
 from ferkit.faces.crop_image import (
     SHEETS,
     CropOutcome,
@@ -254,18 +251,17 @@ def write_tables(annotated: Annotated, plan: list[PlannedImage], journal: Journa
     """
     table, report = journal.out / "labels.csv", journal.out / "crops.csv"
     crops: list[Sample] = []
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(TABLE_COLUMNS)
-    for path, reason in sorted(annotated.problems):
-        writer.writerow([csv_cell(path), "", Status.ANNOTATION.value, csv_cell(reason), *[""] * 7])
-    for image in plan:
-        for row, crop in _faces(image, journal):
-            writer.writerow(row)
-            if crop is not None:
-                crops.append(crop)
-    content = buffer.getvalue().encode("utf-8", "surrogateescape")
-    write_atomically(report, lambda file: file.write(content))
+
+    def rows() -> Iterator[Sequence[object]]:
+        for path, reason in sorted(annotated.problems):
+            yield path, "", Status.ANNOTATION.value, reason, *[""] * 7
+        for image in plan:
+            for row, crop in _faces(image, journal):
+                yield row
+                if crop is not None:
+                    crops.append(crop)
+
+    write_csv(report, TABLE_COLUMNS, rows())
     if crops:
         write_manifest(table, Dataset(journal.out.name, journal.out, tuple(crops), FileSource(journal.out)))
     else:
@@ -281,8 +277,7 @@ def _faces(image: PlannedImage, journal: Journal) -> Iterator[tuple[list[object]
         reason = "; ".join(filter(None, (outcome.reason, planned.note if face.output else "")))
         box = outcome.box or ("",) * 4
         row = [
-            csv_cell(image.path), csv_cell(face.output), outcome.status.value, csv_cell(reason), *box,
-            outcome.score, outcome.sharpness, csv_cell(sample.label),
+            image.path, face.output, outcome.status.value, reason, *box, outcome.score, outcome.sharpness, sample.label,
         ]  # fmt: skip
         if face.output is None:
             yield row, None
