@@ -121,39 +121,43 @@ MOST_ROWS = 10_000
 _FEWEST = 20
 
 
-def drift(
-    names: tuple[str, str],
-    samples: tuple[Sequence[Sample], Sequence[Sample]],
-    stats: tuple[ImageStats, ImageStats],
-    embeddings: tuple[np.ndarray, np.ndarray] | None,
-    apart: tuple[Sequence[str | None], Sequence[str | None]] | None = None,
-    seed: int = 0,
-) -> Drift:
-    """Compare two parts.
+@dataclass(frozen=True)
+class Part:
+    """One of two parts that are compared.
 
-    Args:
-        names: of the parts.
-        samples: of each part.
-        stats: of each part's samples.
-        embeddings: float (n, dim) of each part, of any of its images; None without.
+    Attributes:
+        name: of the part.
+        samples, stats: its images.
+        X: float (n, dim), embeddings of any of its images; None without.
         apart: for each embedding, who or what must not be on both sides of a fold; None for nothing.
-        seed: of what is drawn.
     """
+
+    name: str
+    samples: Sequence[Sample]
+    stats: ImageStats
+    X: np.ndarray | None = None
+    apart: Sequence[str | None] | None = None
+
+
+def drift(first: Part, second: Part, seed: int = 0) -> Drift:
+    """Compare two parts; ``seed`` is of what is drawn."""
+    parts = first, second
     differences = []
-    if embeddings is not None and min(map(len, embeddings)) >= _FEWEST:
-        differences.append(classifier_two_sample(embeddings, apart, seed))
+    if first.X is not None and second.X is not None and min(len(first.X), len(second.X)) >= _FEWEST:
+        apart = None if first.apart is None or second.apart is None else (first.apart, second.apart)
+        differences.append(classifier_two_sample((first.X, second.X), apart, seed))
     for what, of in _NUMBERS.items():
-        a, b = (of(seen)[seen.size_wh[:, 0] > 0] for seen in stats)
+        a, b = (of(part.stats)[part.stats.size_wh[:, 0] > 0] for part in parts)
         if len(a) and len(b):
             differences.append(_kolmogorov_smirnov(what, a, b))
-    columns = sorted({name for part in samples for sample in part for name in sample.attributes})
+    columns = sorted({name for part in parts for sample in part.samples for name in sample.attributes})
     for what in ("label", *columns):
-        values = [[_value(sample, what) for sample in part] for part in samples]
-        if all(len(set(part) - {""}) for part in values) or what == "label":
-            differences.append(_total_variation(what, values[0], values[1], names))
+        values = [[_value(sample, what) for sample in part.samples] for part in parts]
+        if what == "label" or all(set(column) - {""} for column in values):
+            differences.append(_total_variation(what, values[0], values[1]))
     strength = {"AUC": lambda value: 2 * value - 1}
     differences.sort(key=lambda d: -strength.get(d.measure, float)(d.value))
-    return Drift(names[0], names[1], len(samples[0]), len(samples[1]), tuple(differences))
+    return Drift(first.name, second.name, len(first.samples), len(second.samples), tuple(differences))
 
 
 def classifier_two_sample(
@@ -174,12 +178,10 @@ def classifier_two_sample(
     y = np.repeat(["first", "second"], [len(rows) for rows in chosen])
     groups = None
     if apart is not None:
-        groups = np.array(
-            [part[row] for part, rows in zip(apart, chosen, strict=True) for row in rows], object
-        )
+        names = [part[row] for part, rows in zip(apart, chosen, strict=True) for row in rows]
         # A person on both sides would have one label in training and another in the test.
         groups = np.array(
-            [None if g is None else f"{side}/{g}" for g, side in zip(groups, y, strict=True)], object
+            [None if name is None else f"{side}/{name}" for name, side in zip(names, y, strict=True)], object
         )
     settings = LogisticSettings(class_weights=True, seed=seed)
     pipeline, _ = build_head(settings, len(X), X.shape[1])
@@ -202,7 +204,7 @@ def _kolmogorov_smirnov(what: str, a: np.ndarray, b: np.ndarray) -> Difference:
     return Difference(what, "KS", float(test.statistic), float(test.pvalue), detail)
 
 
-def _total_variation(what: str, a: list[str], b: list[str], names: tuple[str, str]) -> Difference:
+def _total_variation(what: str, a: list[str], b: list[str]) -> Difference:
     """Half the sum of the differences of the shares; p of the chi-squared test of homogeneity."""
     from scipy.stats import chi2_contingency
 

@@ -13,7 +13,6 @@ import threading
 import time
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -404,14 +403,6 @@ class ProcessDetector:
             self._process.kill()
             raise FerkitError(f"the detector {self.name} could not be started in a process of its own")
         return links[0]
-
-    def __enter__(self) -> "ProcessDetector":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_process") and self._process.poll() is None:
