@@ -150,25 +150,21 @@ class Columns:
         )
 
     def sample(self, row: Sequence[str]) -> Sample:
-        """What a row says; cells that are missing at its end count as empty.
+        """What a row says, which has a cell for every column.
 
         Raises:
             DataError: no path, a split of no known name, or a box that is none.
         """
-
-        def cell(at: int | None) -> str:
-            return row[at] if at is not None and at < len(row) else ""
-
-        path = cell(self.path).strip().replace("\\", "/")
+        path = row[self.path].strip().replace("\\", "/")
         if not path:
             raise DataError("no path")
         return Sample(
             path,
-            _name(cell(self.label)),
-            _split(cell(self.split), self.table),
-            _name(cell(self.group)),
-            None if self.box is None else self._box([cell(at) for at in self.box]),
-            {name: value for name, at in self.attributes if (value := _value(cell(at)))},
+            None if self.label is None else _name(row[self.label]),
+            None if self.split is None else _split(row[self.split], self.table),
+            None if self.group is None else _name(row[self.group]),
+            None if self.box is None else self._box([row[at] for at in self.box]),
+            {name: value for name, at in self.attributes if (value := _value(row[at]))},
         )
 
     def _box(self, cells: list[str]) -> tuple[float, float, float, float] | None:
@@ -522,10 +518,11 @@ def parse_table(
         for number, row in numbered:
             if not any(row):
                 continue
+            row += [""] * (len(first) - len(row))  # cells that are missing at the end are empty
             try:
                 samples.append(columns.sample(row))
             except DataError as error:
-                shown = row[columns.path].strip() if columns.path < len(row) else ""
+                shown = row[columns.path].strip()
                 sign = ", " if ": " in str(error) else ": "
                 left_out.append((shown or path.name, f"{error}{sign}row {number}"))
         if columns.split is None or samples or not left_out or (named or {}).get("split"):
