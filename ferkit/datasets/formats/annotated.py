@@ -121,12 +121,14 @@ class ImageIndex:
             (path, reason) for path, reason in listing.left_out if reason[:1] != "." or "(" in reason
         ]
         self._by_name: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
         for path in self.paths:
             self._by_name.setdefault(_name(path).casefold(), []).append(path)
+            self._by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
 
     def with_stem(self, stem: str) -> list[str]:
         """Paths of the images of this name, with any suffix."""
-        return [path for path in self.paths if PurePosixPath(path).stem == stem]
+        return self._by_stem.get(stem, [])
 
     def find(self, name: str, near: str = "") -> str:
         """Path of the image called ``name``, relative to the root.
