@@ -120,7 +120,7 @@ def report(dataset: Dataset, leaks: Leaks, n: int) -> None:
 
 
 def sheet(seen: ImageStats, pairs: np.ndarray, scores: np.ndarray, file: Path) -> None:
-    """Pairs side by side, their likeness above each."""
+    """Pairs side by side, their similarity above each."""
     tiles = []
     for (a, b), score in zip(pairs, scores, strict=True):
         tile = cv2.resize(np.hstack([seen.thumbs[a], seen.thumbs[b]]), None, fx=1.6, fy=1.6)
@@ -138,7 +138,7 @@ def write_duplicates(dataset: Dataset, copies: Copies, file: Path) -> None:
         writer.writerow(["kind", "first", "second", "likeness", "first_label", "second_label"])
         later = np.flatnonzero(copies.first < np.arange(len(copies.first)))
         exact = [("exact", copies.first[row], row, 1.0) for row in later]
-        near = [("near", a, b, s) for (a, b), s in zip(copies.near, copies.likeness, strict=True)]
+        near = [("near", a, b, s) for (a, b), s in zip(copies.near, copies.similarity, strict=True)]
         for kind, a, b, score in exact + near:
             x, y = dataset.samples[a], dataset.samples[b]
             writer.writerow([kind, x.path, y.path, f"{score:.3f}", x.label, y.label])
@@ -163,8 +163,8 @@ def main() -> None:
     copies = find_copies(seen, wide, workers=arguments.workers)
     done = time.monotonic()
     threshold = CopySettings().threshold
-    called = copies.likeness >= threshold
-    own = Copies(copies.first, copies.near[called], copies.likeness[called])
+    called = copies.similarity >= threshold
+    own = Copies(copies.first, copies.near[called], copies.similarity[called])
     sizes = np.unique(own.groups(), return_counts=True)[1]
     print(
         f"{len(dataset):,} images: read in {read - start:.0f} s, compared in {done - read:.0f} s. "
@@ -172,12 +172,12 @@ def main() -> None:
         f"{(sizes[sizes > 1]).sum():,} images in {(sizes > 1).sum():,} groups of copies.\n"
     )
     write_duplicates(dataset, own, arguments.out / "duplicates.csv")
-    order = np.argsort(copies.likeness)
+    order = np.argsort(copies.similarity)
     above, below = order[called[order]][:100], order[~called[order]][-100:]
     chosen = rng.choice(np.flatnonzero(called), min(200, int(called.sum())), replace=False)
     for name, rows in (("least-sure", above), ("below", below), ("sample", chosen)):
         if len(rows):
-            sheet(seen, copies.near[rows], copies.likeness[rows], arguments.out / f"{name}.png")
+            sheet(seen, copies.near[rows], copies.similarity[rows], arguments.out / f"{name}.png")
 
     # Plant only images that have no copy already: whatever is found then was planted, or is a false alarm.
     sizes = dict(zip(*np.unique(copies.groups(), return_counts=True), strict=True))

@@ -120,6 +120,29 @@ def test_folders_give_a_row_for_each_face(faces: Path, tmp_path: Path):
     assert sum(like["emotion"].values()) == pytest.approx(100, abs=0.1)
 
 
+def test_faces_become_detections_of_supervision():
+    sv = pytest.importorskip("supervision", reason="needs supervision")
+    from ferkit.classifiers.predict import FaceResult, ImageResult
+    from ferkit.core.labels import LabelSet
+
+    labels = LabelSet(("기쁨", "슬픔"))
+    faces = (
+        FaceResult((1.5, 2, 30, 40), "슬픔", 0.75, {"기쁨": 0.25, "슬픔": 0.75}),
+        FaceResult((50, 2, 60, 12), "기쁨", 0.5, {"기쁨": 0.5, "슬픔": 0.5}),
+    )
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    found, nothing = (
+        ImageResult("a.jpg", some, False, None, labels, lambda: rgb).to_supervision() for some in (faces, ())
+    )
+    assert found.xyxy.tolist() == [[1.5, 2, 30, 40], [50, 2, 60, 12]]
+    assert found.class_id.tolist() == [1, 0]
+    assert found[found.confidence > 0.6]["class_name"].tolist() == ["슬픔"]
+    assert len(nothing) == 0
+    drawn = sv.LabelAnnotator().annotate(sv.BoxAnnotator().annotate(rgb.copy(), found), found)
+    assert drawn.any()
+    assert not sv.BoxAnnotator().annotate(rgb.copy(), nothing).any()
+
+
 def test_what_cannot_be_read_has_a_reason(tmp_path: Path):
     (tmp_path / "notes.jpg").write_text("no image")
     lost, broken = ferkit.predict([tmp_path / "lost.jpg", tmp_path / "notes.jpg"])

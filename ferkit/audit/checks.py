@@ -1,6 +1,5 @@
 """Check a data set: labels, groups, image quality, detection, drift and identities."""
 
-import functools
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +25,7 @@ from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.core.types import FaceDetector, check_features
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.duplicates import Copies
-from ferkit.datasets.image_stats import ImageStats
+from ferkit.datasets.image_stats import ImageStats, cached_rows
 from ferkit.datasets.split import folds
 from ferkit.embedder.store import EmbeddingTable
 from ferkit.faces.cropping import square_crop
@@ -38,6 +37,9 @@ LEAST_CONFIDENCE = 0.05
 _FORMAT = 1
 _ROWS = 1024
 """Images a file of the cache: the most that an interrupt can lose."""
+
+_MARGIN = 0.15
+"""Of its surroundings so much of a face's box is shown, and looked at, on each side."""
 
 _SMALLEST, _LARGEST = 96, 320
 """Longer side in pixels in which an image is looked at."""
@@ -62,41 +64,43 @@ def face_confidence(
     Raises:
         FerkitError: the cache cannot be written.
     """
-    found = np.full(len(dataset), np.nan, np.float32)
-    with progress("looking for faces", len(dataset)) as shown:
-        for start in range(0, len(dataset), _ROWS):
-            rows = np.arange(start, min(start + _ROWS, len(dataset)))
-            file = None
-            if cache_dir is not None:
-                boxes = [dataset.samples[row].box for row in rows]
-                key = fingerprint([_FORMAT, detector.name, seen.pixels[rows].tobytes().hex(), boxes])
-                file = cache_dir / "faces" / f"{key[:32]}.npz"
-            look = functools.partial(_look, dataset, rows, detector, workers, shown)
-            known, was_there = cached_arrays(file, look, functools.partial(_fits, len(rows)))
-            if was_there:
-                shown.update(len(rows))
-            found[rows] = known["confidence"]
-    return found
 
+    def file_of(rows: np.ndarray) -> Path | None:
+        if cache_dir is None:
+            return None
+        boxes = [dataset.samples[row].box for row in rows]
+        key = fingerprint([_FORMAT, detector.name, seen.pixels[rows].tobytes().hex(), boxes])
+        return cache_dir / "faces" / f"{key[:32]}.npz"
 
-def _look(
-    dataset: Dataset, rows: np.ndarray, detector: FaceDetector, workers: int | None, shown: Progress
-) -> Arrays:
     def read(row: int) -> np.ndarray | None:
-        sample = dataset.samples[row]
         try:
-            rgb = dataset.read(sample)
+            return framed(cut_face(dataset, dataset.samples[row]))
         except (FerkitError, OSError):
             return None
-        return framed(rgb if sample.box is None else square_crop(rgb, np.array(sample.box, np.float32), 0.15))
 
-    found = np.full(len(rows), np.nan, np.float32)
-    for i, rgb in enumerate(map_ahead(read, rows.tolist(), workers=workers or 2, ahead=32)):
-        if rgb is not None:
-            faces = detector.detect(rgb)
-            found[i] = faces.confidence.max() if len(faces) else 0.0
-        shown.update(1)
-    return {"confidence": found}
+    def look(rows: np.ndarray, shown: Progress) -> Arrays:
+        found = np.full(len(rows), np.nan, np.float32)
+        for i, rgb in enumerate(map_ahead(read, rows.tolist(), workers=workers or 2, ahead=32)):
+            if rgb is not None:
+                faces = detector.detect(rgb)
+                found[i] = faces.confidence.max() if len(faces) else 0.0
+            shown.update(1)
+        return {"confidence": found}
+
+    def fits(rows: np.ndarray, known: Arrays) -> bool:
+        return known["confidence"].shape == rows.shape
+
+    return cached_rows(len(dataset), _ROWS, "looking for faces", file_of, look, fits)["confidence"]
+
+
+def cut_face(dataset: Dataset, sample: Sample) -> np.ndarray:
+    """The surroundings of a sample's box, or the whole image where it has none: uint8 RGB (h, w, 3).
+
+    Raises:
+        ImageError, OSError: it cannot be read.
+    """
+    rgb = dataset.read(sample)
+    return rgb if sample.box is None else square_crop(rgb, np.array(sample.box, np.float32), _MARGIN)
 
 
 def framed(rgb: np.ndarray) -> np.ndarray:
@@ -111,49 +115,49 @@ def framed(rgb: np.ndarray) -> np.ndarray:
     return cv2.copyMakeBorder(rgb, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
 
 
-def _fits(n: int, known: Arrays) -> bool:
-    return known["confidence"].shape == (n,)
-
-
 MOST_ROWS = 10_000
 """Of each part, as many as it takes to see a difference that matters."""
 
 _FEWEST = 20
 
 
-def drift(
-    names: tuple[str, str],
-    samples: tuple[Sequence[Sample], Sequence[Sample]],
-    surveys: tuple[ImageStats, ImageStats],
-    embeddings: tuple[np.ndarray, np.ndarray] | None,
-    apart: tuple[Sequence[str | None], Sequence[str | None]] | None = None,
-    seed: int = 0,
-) -> Drift:
-    """Compare two parts.
+@dataclass(frozen=True)
+class Part:
+    """One of two parts that are compared.
 
-    Args:
-        names: of the parts.
-        samples: of each part.
-        surveys: of each part's samples.
-        embeddings: float (n, dim) of each part, of any of its images; None without.
+    Attributes:
+        name: of the part.
+        samples, stats: its images.
+        X: float (n, dim), embeddings of any of its images; None without.
         apart: for each embedding, who or what must not be on both sides of a fold; None for nothing.
-        seed: of what is drawn.
     """
+
+    name: str
+    samples: Sequence[Sample]
+    stats: ImageStats
+    X: np.ndarray | None = None
+    apart: Sequence[str | None] | None = None
+
+
+def drift(first: Part, second: Part, seed: int = 0) -> Drift:
+    """Compare two parts; ``seed`` is of what is drawn."""
+    parts = first, second
     differences = []
-    if embeddings is not None and min(map(len, embeddings)) >= _FEWEST:
-        differences.append(classifier_two_sample(embeddings, apart, seed))
+    if first.X is not None and second.X is not None and min(len(first.X), len(second.X)) >= _FEWEST:
+        apart = None if first.apart is None or second.apart is None else (first.apart, second.apart)
+        differences.append(classifier_two_sample((first.X, second.X), apart, seed))
     for what, of in _NUMBERS.items():
-        a, b = (of(seen)[seen.size_wh[:, 0] > 0] for seen in surveys)
+        a, b = (of(part.stats)[part.stats.size_wh[:, 0] > 0] for part in parts)
         if len(a) and len(b):
             differences.append(_kolmogorov_smirnov(what, a, b))
-    columns = sorted({name for part in samples for sample in part for name in sample.attributes})
+    columns = sorted({name for part in parts for sample in part.samples for name in sample.attributes})
     for what in ("label", *columns):
-        values = [[_value(sample, what) for sample in part] for part in samples]
-        if all(len(set(part) - {""}) for part in values) or what == "label":
-            differences.append(_total_variation(what, values[0], values[1], names))
+        values = [[_value(sample, what) for sample in part.samples] for part in parts]
+        if what == "label" or all(set(column) - {""} for column in values):
+            differences.append(_total_variation(what, values[0], values[1]))
     strength = {"AUC": lambda value: 2 * value - 1}
     differences.sort(key=lambda d: -strength.get(d.measure, float)(d.value))
-    return Drift(names[0], names[1], len(samples[0]), len(samples[1]), tuple(differences))
+    return Drift(first.name, second.name, len(first.samples), len(second.samples), tuple(differences))
 
 
 def classifier_two_sample(
@@ -174,12 +178,10 @@ def classifier_two_sample(
     y = np.repeat(["first", "second"], [len(rows) for rows in chosen])
     groups = None
     if apart is not None:
-        groups = np.array(
-            [part[row] for part, rows in zip(apart, chosen, strict=True) for row in rows], object
-        )
+        names = [part[row] for part, rows in zip(apart, chosen, strict=True) for row in rows]
         # A person on both sides would have one label in training and another in the test.
         groups = np.array(
-            [None if g is None else f"{side}/{g}" for g, side in zip(groups, y, strict=True)], object
+            [None if name is None else f"{side}/{name}" for name, side in zip(names, y, strict=True)], object
         )
     settings = LogisticSettings(class_weights=True, seed=seed)
     pipeline, _ = build_head(settings, len(X), X.shape[1])
@@ -202,7 +204,7 @@ def _kolmogorov_smirnov(what: str, a: np.ndarray, b: np.ndarray) -> Difference:
     return Difference(what, "KS", float(test.statistic), float(test.pvalue), detail)
 
 
-def _total_variation(what: str, a: list[str], b: list[str], names: tuple[str, str]) -> Difference:
+def _total_variation(what: str, a: list[str], b: list[str]) -> Difference:
     """Half the sum of the differences of the shares; p of the chi-squared test of homogeneity."""
     from scipy.stats import chi2_contingency
 
@@ -247,9 +249,9 @@ def copy_findings(dataset: Dataset, seen: ImageStats, copies: Copies, blank: np.
         if not blank[row] and row not in seen.errors:
             members[int(group)].append(row)
     weakest: dict[int, float] = {}
-    for (a, _), likeness in zip(copies.near, copies.likeness, strict=True):
+    for (a, _), similarity in zip(copies.near, copies.similarity, strict=True):
         group = int(groups[a])
-        weakest[group] = min(weakest.get(group, 1.0), float(likeness))
+        weakest[group] = min(weakest.get(group, 1.0), float(similarity))
     return [
         _group_finding(dataset, seen, rows, copies.first, weakest.get(group, 1.0))
         for group, rows in members.items()
@@ -281,13 +283,13 @@ def person_findings(dataset: Dataset, who: Sequence[str | None]) -> list[Finding
 
 
 def _group_finding(
-    dataset: Dataset, seen: ImageStats, rows: list[int], first: np.ndarray, likeness: float
+    dataset: Dataset, seen: ImageStats, rows: list[int], first: np.ndarray, similarity: float
 ) -> Finding:
     samples = [dataset.samples[row] for row in rows]
     labels = Counter(sample.label for sample in samples if sample.label is not None)
     parts = Counter(sample.split for sample in samples if sample.split is not None)
     exact = len({int(first[row]) for row in rows}) == 1
-    facts: dict[str, str | float] = {"likeness": likeness, "copies": len(rows)}
+    facts: dict[str, str | float] = {"likeness": similarity, "copies": len(rows)}
     if len(parts) > 1:
         facts["splits"] = _counted(parts)
     if len(labels) > 1:
@@ -300,7 +302,7 @@ def _group_finding(
     kind: Kind = "split_copy" if len(parts) > 1 else "exact_copy" if exact else "near_copy"
     kept = _kept(seen, samples, rows)
     actions = tuple(KEEP if row in kept else DROP for row in rows)
-    return Finding(kind, tuple(rows), likeness, actions, facts)
+    return Finding(kind, tuple(rows), similarity, actions, facts)
 
 
 def _settled(samples: list[Sample], labels: Counter[str]) -> tuple[Action, ...]:

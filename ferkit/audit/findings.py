@@ -122,7 +122,7 @@ class Audit:
 
     Attributes:
         dataset: what was looked at.
-        survey: its images.
+        stats: its images.
         findings: by kind, the gravest first, and by severity within a kind.
         drift: between parts of the data set, or to another one.
         notes: what was not looked at, and why; what the findings rest on.
@@ -130,7 +130,7 @@ class Audit:
     """
 
     dataset: Dataset
-    survey: ImageStats
+    stats: ImageStats
     findings: tuple[Finding, ...]
     drift: tuple[Drift, ...] = ()
     notes: tuple[Note, ...] = ()

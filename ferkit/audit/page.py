@@ -1,22 +1,19 @@
 """An audit as one HTML page with its images, in which a person ticks what should be done."""
 
-import csv
-import functools
-import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ferkit.audit.checks import cut_face
 from ferkit.audit.findings import Audit, Finding, findings_text, text_of, translations
-from ferkit.core.files import csv_cell, fingerprint, write_atomically, write_json
+from ferkit.core.files import fingerprint, write_atomically, write_json
 from ferkit.core.labels import LabelSet
+from ferkit.datasets.tables import write_csv
 from ferkit.evaluation.plots import thumbnails
-from ferkit.faces.cropping import square_crop
 
 _MOST_IMAGES = 12
 """Of one finding, shown on the page; all are in the table."""
@@ -42,21 +39,17 @@ def audit_values(audit: Audit) -> dict[str, Any]:
     }
 
 
-def findings_csv(audit: Audit) -> str:
-    """A row for each image of each finding, in the order of the page."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ("finding", "kind", "severity", "path", "label", "split", "group", "suggestion", "value", "facts")
-    )
+_COLUMNS = ("finding", "kind", "severity", "path", "label", "split", "group", "suggestion", "value", "facts")
+
+
+def finding_rows(audit: Audit) -> Iterator[tuple[object, ...]]:
+    """A row of ``findings.csv`` for each image of each finding, in the order of the page."""
     for number, finding in enumerate(audit.findings, 1):
         facts = "; ".join(f"{name} {_short(value)}" for name, value in finding.facts.items())
         for row, action in zip(finding.rows, finding.suggested, strict=True):
             s = audit.dataset.samples[row]
-            known = map(csv_cell, (s.path, s.label, s.split, s.group))
-            said = map(csv_cell, (action.value, facts))
-            writer.writerow((number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, *said))
-    return buffer.getvalue()
+            known = (s.path, s.label, s.split, s.group)
+            yield number, finding.kind, f"{finding.severity:.4f}", *known, action.verb, action.value, facts
 
 
 def page_values(audit: Audit, most: int) -> dict[str, Any]:
@@ -76,7 +69,7 @@ def page_values(audit: Audit, most: int) -> dict[str, Any]:
                 "rows": first,
                 "suggested": [[a.verb, a.value] for a in finding.suggested[: len(first)]],
             })  # fmt: skip
-    samples, seen = audit.dataset.samples, audit.survey
+    samples, seen = audit.dataset.samples, audit.stats
     names = LabelSet.from_names(values["classes"]) if values["classes"] else None
     return {
         **{key: value for key, value in values.items() if key != "findings"},
@@ -120,8 +113,6 @@ def _short(value: str | float) -> str:
 MOST = 100
 """Findings of a kind that the page shows: more than a person goes through, and a page that still opens at once."""
 
-_MARGIN = 0.15
-
 
 def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MOST) -> list[Path]:
     """Write ``audit.html``, ``findings.csv`` and ``audit.json``, over those of an earlier audit.
@@ -134,9 +125,7 @@ def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MO
     """
     page, table, values = (folder / name for name in ("audit.html", "findings.csv", "audit.json"))
     write_json(values, audit_values(audit))
-    # The mark tells Korean spreadsheet programs that it is UTF-8.
-    content = b"\xef\xbb\xbf" + findings_csv(audit).encode("utf-8", "surrogateescape")
-    write_atomically(table, lambda file: file.write(content))
+    write_csv(table, _COLUMNS, finding_rows(audit), marked=True)
     html = render_page(audit, language, most).encode("utf-8", "replace")
     write_atomically(page, lambda file: file.write(html))
     return [page, table, values]
@@ -153,8 +142,8 @@ def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    values = page_values(audit, most)
-    values["images"] = thumbnails(values["rows"], functools.partial(_face, audit))
+    values, samples = page_values(audit, most), audit.dataset.samples
+    values["images"] = thumbnails(values["rows"], lambda row: cut_face(audit.dataset, samples[row]))
     values["labels"] = sorted(values["classes"])
     values["version"] = metadata.version("ferkit")
     # What was ticked is kept by the browser for this audit alone: another one has other findings.
@@ -174,9 +163,3 @@ def _inlined(value: Any) -> str:
     """JSON that can stand in a script element: nothing in it ends the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _face(audit: Audit, row: int) -> np.ndarray:
-    sample = audit.dataset.samples[row]
-    rgb = audit.dataset.read(sample)
-    return rgb if sample.box is None else square_crop(rgb, np.array(sample.box, np.float32), _MARGIN)

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ferkit.core.files import (
     write_json,
 )
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.image_stats import content_digest
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import write_manifest
 
@@ -76,11 +77,6 @@ class Applied:
         return sum(line.action == action for line in self.done)
 
 
-def content_digest(content: bytes) -> str:
-    """What :func:`ferkit.datasets.image_stats.image_stats` calls a file's content."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
 def read_plan(path: Path) -> list[PlanLine]:
     """The lines of a plan.
 
@@ -92,7 +88,7 @@ def read_plan(path: Path) -> list[PlanLine]:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
         raise DataError(f"the plan {path} cannot be read: {error.strerror}") from None
-    except csv.Error as error:
+    except csv.Error as error:  # a torn plan is not half followed
         raise DataError(f"expected a plan as CSV in {path}: {error}; export it from the page again") from None
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if not {"path", "action"} <= set(header):
@@ -178,13 +174,13 @@ class Fix:
 
 
 def default_manifest(data: Path) -> Path:
-    """Where a fix of ``data`` goes: beside it, or into it if it is the manifest of an earlier fix."""
+    """Where a fix of ``data`` goes: next to it, or into it if it is the manifest of an earlier fix."""
     if data.suffix.lower() == ".csv" and undo_record(data).is_file():
         return data
-    return beside(data, "-audited.csv")
+    return next_to(data, "-audited.csv")
 
 
-def beside(data: Path, ending: str) -> Path:
+def next_to(data: Path, ending: str) -> Path:
     """A path next to a data set, called like it: ``faces-audited.csv`` for ``faces/`` and ``faces.npz``."""
     resolved = data.resolve()
     parent = resolved.parent if data.name in ("", "..") else data.parent
@@ -223,7 +219,7 @@ def fix(dataset: Dataset, plan: Path, manifest: Path) -> Fix:
             why = f"; line {refused[0].line.number}: {refused[0].reason}" if refused else ""
             raise DataError(f"nothing in {plan} can be followed ({len(refused)} lines refused){why}")
         mended = Dataset(dataset.name, dataset.root, applied.samples, dataset.source)
-        # Written beside it first: its digest must be in the undo record before it takes its place.
+        # Written next to it first: its digest must be in the undo record before it takes its place.
         draft = manifest.with_name(f".{manifest.stem}.draft.csv")
         try:
             write_manifest(draft, mended)
@@ -257,11 +253,11 @@ def _check_unchanged(dataset: Dataset, manifest: Path) -> None:
         raise DataError(f"{manifest} was changed since it was read, maybe by another fix; run it again")
 
 
-def undo(manifest: Path, say: Callable[[str], None]) -> int:
+def undo(manifest: Path) -> tuple[int, str]:
     """Take back the last fix of a manifest.
 
     Returns:
-        How many earlier fixes can still be taken back.
+        How many earlier fixes can still be taken back, and what was done, in a sentence.
 
     Raises:
         DataError: there is nothing to take back, or the manifest was changed since.
@@ -276,7 +272,7 @@ def undo(manifest: Path, say: Callable[[str], None]) -> int:
         now = manifest.read_bytes() if manifest.exists() else None
         before = None if step["before"] is None else step["before"].encode("utf-8", "surrogateescape")
         if now == before:
-            say("the fix was recorded but never written")  # the machine went down in between
+            done = "the fix was recorded but never written"  # the machine went down in between
         elif now is None or hashlib.sha256(now).hexdigest() != step["after_sha256"]:
             raise DataError(
                 f"{manifest} was changed after the fix, and taking it back would lose that; move the file away first"
@@ -285,15 +281,15 @@ def undo(manifest: Path, say: Callable[[str], None]) -> int:
             )
         elif before is None:
             manifest.unlink()
-            say(f"{manifest} is removed; the data it was made from was never changed")
+            done = f"{manifest} is removed; the data it was made from was never changed"
         else:
             write_atomically(manifest, lambda file: file.write(before))
-            say(f"{manifest} is as it was before {step['plan']} ({step['when']})")
+            done = f"{manifest} is as it was before {step['plan']} ({step['when']})"
         if steps:
             write_json(record, {"format": _FORMAT, "steps": steps})
         else:
             record.unlink()
-    return len(steps)
+    return len(steps), done
 
 
 def _steps(record: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """``fer audit`` as one function: every check, one after the other."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from ferkit.audit.checks import (
     ImageQualitySettings,
     LabelSettings,
+    Part,
     blank_rows,
     cluster_identities,
     copy_findings,
@@ -42,7 +43,7 @@ class AuditSettings:
 
     copies: CopySettings = field(default_factory=CopySettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
-    looks: ImageQualitySettings = field(default_factory=ImageQualitySettings)
+    quality: ImageQualitySettings = field(default_factory=ImageQualitySettings)
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def audit(
     seen = image_stats(dataset, cache_dir, workers=workers)
     logger.info("looking for copies")
     copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers)
-    blank = blank_rows(seen, settings.looks)
-    findings = image_quality_findings(dataset, seen, settings.looks)
+    blank = blank_rows(seen, settings.quality)
+    findings = image_quality_findings(dataset, seen, settings.quality)
     findings += copy_findings(dataset, seen, copies, blank)
     who = [sample.group for sample in dataset.samples]
     if identities is not None:
@@ -124,20 +125,20 @@ def audit(
         findings += no_face_findings(confidence, blank, unusual)
         known |= confidence == 0
     if unusual is not None:
-        findings += unusual_findings(unusual, known, settings.looks)
-    other = None
+        findings += unusual_findings(unusual, known, settings.quality)
+    drifts = _drifts(dataset, seen, matched, apart)
     if against is not None:
-        other_seen = image_stats(against[0], cache_dir, workers=workers)
-        other = (
-            against[0],
-            other_seen,
-            None if against[1] is None else _matched(against[0], against[1].table)[1],
-        )
+        other, theirs = against
+        name = other.name if other.name != dataset.name else str(other.root)
+        whole = Part(dataset.name, dataset.samples, seen, None if matched is None else matched[1].X)
+        X = None if theirs is None else _matched(other, theirs.table)[1].X
+        other_stats = image_stats(other, cache_dir, workers=workers)
+        drifts.append(drift(whole, Part(name, other.samples, other_stats, X)))
     return Audit(
         dataset,
         seen,
         in_order(findings),
-        _drifts(dataset, seen, matched, apart, other),
+        tuple(drifts),
         tuple(notes),
         None if embedded is None else embedded.name,
     )
@@ -216,44 +217,16 @@ def _drifts(
     seen: ImageStats,
     embedded: tuple[np.ndarray, EmbeddingTable] | None,
     apart: Sequence[str | None],
-    against: tuple[Dataset, ImageStats, EmbeddingTable | None] | None,
-) -> tuple[Drift, ...]:
-    """Between training and each other part, and to another data set."""
-    found = []
-    parts = {name: np.flatnonzero([s.split == name for s in dataset.samples]) for name in SPLITS}
-    for other in SPLITS[1:]:
-        if len(parts["train"]) and len(parts[other]):
-            found.append(_between(("train", other), dataset, seen, parts, embedded, apart))
-    if against is not None:
-        other_dataset, other_seen, other_table = against
-        both = None if embedded is None or other_table is None else (embedded[1].X, other_table.X)
-        names = (
-            dataset.name,
-            other_dataset.name if other_dataset.name != dataset.name else str(other_dataset.root),
-        )
-        found.append(drift(names, (dataset.samples, other_dataset.samples), (seen, other_seen), both))
-    return tuple(found)
+) -> list[Drift]:
+    """Between training and each other part."""
 
+    def part(name: str) -> Part:
+        rows = np.flatnonzero([sample.split == name for sample in dataset.samples])
+        X, names = None, None
+        if embedded is not None:
+            inside = np.flatnonzero(np.isin(embedded[0], rows))
+            X, names = embedded[1].X[inside], [apart[embedded[0][i]] for i in inside]
+        return Part(name, [dataset.samples[row] for row in rows], seen[rows], X, names)
 
-def _between(
-    names: tuple[str, str],
-    dataset: Dataset,
-    seen: ImageStats,
-    parts: Mapping[str, np.ndarray],
-    embedded: tuple[np.ndarray, EmbeddingTable] | None,
-    apart: Sequence[str | None],
-) -> Drift:
-    rows = [parts[name] for name in names]
-    samples = [[dataset.samples[row] for row in part] for part in rows]
-    both, names_apart = None, None
-    if embedded is not None:
-        inside = [np.flatnonzero(np.isin(embedded[0], part)) for part in rows]
-        both = (embedded[1].X[inside[0]], embedded[1].X[inside[1]])
-        names_apart = tuple([apart[embedded[0][i]] for i in part] for part in inside)
-    return drift(
-        names,
-        (samples[0], samples[1]),
-        (seen[rows[0]], seen[rows[1]]),
-        both,
-        names_apart,  # type: ignore[arg-type]
-    )
+    train, *others = (part(name) for name in SPLITS)
+    return [drift(train, other) for other in others if train.samples and other.samples]

@@ -32,7 +32,7 @@ _TRUSTED = [
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
 ]
-"""Beside the estimators that skops trusts by itself; none of them runs code when it is loaded."""
+"""Besides the estimators that skops trusts by itself; none of them runs code when it is loaded."""
 
 
 class EmbeddingClassifier:
@@ -215,7 +215,7 @@ def embedder_settings_of(model: Model) -> EmbedderSettings:
     try:
         return EmbedderSettings.from_dict(model.record.parts["embedder"]["settings"])
     except (KeyError, TypeError):
-        raise ModelError(f"{model.folder} does not say which embedding it takes; make it anew") from None
+        raise ModelError(f"{model.folder} does not say which embedding it takes; make it again") from None
 
 
 def check_fingerprint(model: Model, fingerprint: str) -> None:
@@ -248,7 +248,7 @@ def open_head(model: Model) -> tuple[Any, int]:
     if (head.dim, head.n_classes) != (dim, len(model.labels)):
         raise ModelError(
             f"{model.folder} says {dim} dimensions and {len(model.labels)} classes, its head has "
-            f"{head.dim} and {head.n_classes}; make the model anew"
+            f"{head.dim} and {head.n_classes}; make the model again"
         )
     return head, dim
 
@@ -270,14 +270,16 @@ def load_head(model: Model) -> Any:
             warnings.simplefilter("ignore")  # each estimator warns of its release: once is enough, below
             pipeline = skops.io.load(path, trusted=_TRUSTED)
     except Exception as error:  # a foreign file fails in as many ways as there are types in it
-        raise ModelError(f"{path} is not a head that ferkit may open: {error}; make the model anew") from None
+        raise ModelError(
+            f"{path} is not a head that ferkit may open: {error}; make the model again"
+        ) from None
     if not hasattr(pipeline, "predict_proba") or len(pipeline.classes_) != len(model.labels):
-        raise ModelError(f"{path} is not the head of this model; make the model anew")
+        raise ModelError(f"{path} is not the head of this model; make the model again")
     made_with = model.record.versions.get("scikit-learn", sklearn.__version__)
     if made_with.split(".")[:2] != sklearn.__version__.split(".")[:2]:
         warnings.warn(
             f"{model.folder} was made with scikit-learn {made_with}, this is {sklearn.__version__}: "
-            "compare its predictions before you rely on them, or fit it anew",
+            "compare its predictions before you rely on them, or fit it again",
             stacklevel=2,
         )
     return pipeline

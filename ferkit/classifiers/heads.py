@@ -180,7 +180,7 @@ class SVMSettings(HeadSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DummySettings(HeadSettings):
-    """Says the classes' frequencies whatever it sees: the floor of every comparison."""
+    """Says the classes' frequencies for any input: the floor of every comparison."""
 
     kind: ClassVar[str] = "dummy"
 
@@ -348,7 +348,7 @@ def fit_head(
         X: embeddings, float (n, d).
         y: class names, (n,).
         settings: of the head.
-        groups: who is shown, (n,), None where unknown: whatever is chosen on held-out rows (passes of the
+        groups: who is shown, (n,), None where unknown: what is chosen on held-out rows (passes of the
             MLP, calibration) then holds out whole persons.
         labels: the classes in the order of the probabilities; None sorts them.
 

@@ -17,7 +17,7 @@ from ferkit.core.errors import ModelError
 
 
 def import_joblib_head(path: Path, *, trust: bool, labels: tuple[str, ...] | None = None) -> FittedHead:
-    """Take in a fitted scikit-learn classifier, alone, in a pipeline, or in a container beside its encoder.
+    """Take in a fitted scikit-learn classifier, alone, in a pipeline, or in a container next to its encoder.
 
     The result is written with :func:`ferkit.classifiers.embedding_model.save_embedding_model` like any other head.
 
@@ -114,5 +114,5 @@ def _settings(head: Any) -> HeadSettings:
     if kind == "LogisticRegression":
         return LogisticSettings(C=float(head.C), pca=None)
     raise ModelError(
-        f"expected an MLPClassifier, SVC or LogisticRegression, found {kind}; fit it anew with 'fer fit'"
+        f"expected an MLPClassifier, SVC or LogisticRegression, found {kind}; fit it again with 'fer fit'"
     )

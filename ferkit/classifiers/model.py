@@ -282,7 +282,7 @@ class Model:
         if name not in self.files:
             found = ", ".join(self.files) or "none"
             raise ModelError(
-                f"expected {name} in the model {self.folder}, found {found}; make the model anew"
+                f"expected {name} in the model {self.folder}, found {found}; make the model again"
             )
         return self.folder / name
 
@@ -360,7 +360,7 @@ def read_model(folder: Path, *, weights: Path | None = None, threads: int | None
 
 
 def list_models(models_dir: Path, *, verify: bool = True) -> list[ListedModel]:
-    """The models that come with ferkit, and those in a folder, by name; whatever is wrong with one hurts no other.
+    """The models that come with ferkit, and those in a folder, by name; what is wrong with one hurts no other.
 
     Args:
         models_dir: where models are.
@@ -433,7 +433,7 @@ def write_model(
 ) -> Model:
     """Make a model folder.
 
-    Everything is written beside ``folder`` first and moved into place when it is complete.
+    Everything is written next to ``folder`` first and moved into place when it is complete.
 
     Args:
         folder: ``models/<name>``.
@@ -512,11 +512,11 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
             )
         if values.pop("sha256", None) != fingerprint(values):
             raise ModelError(
-                f"{path} was changed after it was written; make the model anew or take a copy of it"
+                f"{path} was changed after it was written; make the model again or take a copy of it"
             )
     except (ValueError, OSError, RecursionError) as error:
         raise ModelError(
-            f"{path} cannot be read: {error}; make the model anew or take a copy of it"
+            f"{path} cannot be read: {error}; make the model again or take a copy of it"
         ) from None
     try:
         digests = {name: str(entry["sha256"]) for name, entry in values["files"].items()}
@@ -524,7 +524,7 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         lacks = "files" if isinstance(error, KeyError) else error
         raise ModelError(
-            f"{path} lacks a part ({lacks}), or has one that this ferkit does not know; make the model anew, or "
+            f"{path} lacks a part ({lacks}), or has one that this ferkit does not know; make the model again, or "
             "update ferkit"
         ) from None
     outside = [name for name in digests if ".." in Path(name).parts or Path(name).is_absolute()]
@@ -532,7 +532,7 @@ def _read_record(folder: Path) -> tuple[ModelRecord, dict[str, str]]:
         raise ModelError(f"the model {folder} points outside itself ({outside[0]}); do not use it")
     needed = _NEEDED.get(record.kind, set())
     if needed and needed.isdisjoint(digests):
-        raise ModelError(f"the model {folder} has no {' or '.join(sorted(needed))}; make the model anew")
+        raise ModelError(f"the model {folder} has no {' or '.join(sorted(needed))}; make the model again")
     return record, digests
 
 
@@ -541,14 +541,14 @@ def _verify(folder: Path, digests: Mapping[str, str], digest_of: Callable[[Path]
         path = folder / name
         if not path.is_file():
             raise ModelError(
-                f"the model {folder} is damaged: {name} is missing; make it anew or take a copy of it"
+                f"the model {folder} is damaged: {name} is missing; make it again or take a copy of it"
             )
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ModelError(f"the model {folder} points outside itself ({name}); do not use it")
         if (digest_of or _safe_sha256)(path) != sha256:
             raise ModelError(
                 f"the model {folder} is damaged: {name} was changed after it was written; "
-                "make it anew or take a copy of it"
+                "make it again or take a copy of it"
             )
 
 

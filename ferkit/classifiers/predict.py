@@ -1,4 +1,4 @@
-"""Predict the expressions in whatever images a caller gives, and hold what was found."""
+"""Predict the expressions in the images that a caller gives, and hold what was found."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

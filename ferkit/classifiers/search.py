@@ -42,7 +42,7 @@ class SearchSettings:
     """How much is tried.
 
     Attributes:
-        n_candidates: settings drawn from the grid of the head, beside those that the search starts from.
+        n_candidates: settings drawn from the grid of the head, besides those that the search starts from.
         k: folds.
         rows: images at most that candidates are compared on; a fourth of them sorts out two thirds first.
         n_jobs: candidates at the same time.

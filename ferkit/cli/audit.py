@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
         help="Apply a plan that was saved from the page, to a manifest.")  # fmt: skip
 @option("--undo", is_flag=True, group="Mending", help="Take back the last --fix.")
 @shared("out", help="Folder of the report, or with --fix and --undo the manifest.  [default: "
-        "<data>-audit/, <data>-audited.csv beside DATA]")  # fmt: skip
+        "<data>-audit/, <data>-audited.csv next to DATA]")  # fmt: skip
 @shared("lang")
 @shared("json", help="Print what was found, or done, as JSON.")
 @shared("cache_dir")
@@ -80,7 +80,7 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
     from ferkit.audit.checks import LabelSettings
     from ferkit.audit.findings import findings_text
     from ferkit.audit.page import audit_values, write_audit
-    from ferkit.audit.plan import beside
+    from ferkit.audit.plan import next_to
     from ferkit.audit.run import AuditSettings
     from ferkit.audit.run import audit as run
     from ferkit.datasets.duplicates import CopySettings
@@ -103,7 +103,7 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
         dataset, embedded, settings, against=against, identities=identities,
         detector=_detector(chosen["detector_weights"]), cache_dir=cache_dir, workers=workers,
     )  # fmt: skip
-    out = options["out"] or beside(data, "-audit")
+    out = options["out"] or next_to(data, "-audit")
     page, *_ = write_audit(found, out, options["lang"], chosen["show"])
     if options["json"]:
         summary = {key: value for key, value in audit_values(found).items() if key != "findings"}
@@ -144,12 +144,11 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
     from ferkit.audit.plan import default_manifest, undo
 
     manifest = out or default_manifest(data)
-    messages: list[str] = []
-    left = undo(manifest, messages.append)
+    left, done = undo(manifest)
     if as_json:
         click.echo(json.dumps({"manifest": str(manifest), "fixes_left": left}, ensure_ascii=False))
     else:
-        click.echo("\n".join(messages))
+        click.echo(done)
 
 
 def _embedded(
@@ -175,9 +174,9 @@ def _embedded(
         )
     # Half precision is enough for inner layers, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
-    tap = store.settings.embedder.tap
-    name = store.settings.embedder.backbone + (f" ({tap})" if tap else "")
-    return Embedded(embeddings, name)
+    made_with = store.settings.embedder
+    layer = f" ({made_with.tap})" if made_with.tap else ""
+    return Embedded(embeddings, made_with.backbone + layer)
 
 
 def _detector(weights: Path | None) -> "FaceDetector | None":

@@ -1,9 +1,8 @@
 """``fer dataset``: steps from raw data to a data set one can trust."""
 
-import csv
-import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +18,12 @@ from ferkit.cli.options import (
     SIZE,
     WORKERS,
     given_columns,
-    is_quiet,
     load_data,
     option,
     shared,
 )
 from ferkit.cli.settings import Chosen
-from ferkit.core.console import Progress, table
+from ferkit.core.console import table
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
@@ -80,9 +78,10 @@ def finish(
     click.echo(f"{len(dataset):,} images: {out}")
 
 
-def log_list(heading: str, entries: Sequence[str]) -> None:
-    """A remark and the first entries of a list."""
-    logger.info(heading)
+def log_list(heading: str, entries: Sequence[str | tuple[str, str]], sign: str = ": ") -> None:
+    """A remark and the first entries of a list; pairs are joined by ``sign``."""
+    logger.info(f"{len(entries):,} {heading}:")
+    entries = [entry if isinstance(entry, str) else sign.join(entry) for entry in entries]
     for entry in entries[:LISTED]:
         logger.info(f"  {entry}")
     if len(entries) > LISTED:
@@ -112,8 +111,7 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         require_plots()
 
     found_in = load_data(data, options["person_pattern"])
-    with Progress("looking", quiet=is_quiet()) as progress:
-        found = summarize(found_in, everything=options["all"], workers=settings["workers"], progress=progress)
+    found = summarize(found_in, everything=options["all"], workers=settings["workers"])
     if options["plot"]:
         from ferkit.datasets.summary import plot_summary
 
@@ -145,8 +143,7 @@ def _print_summary(found: "Summary") -> None:
     click.echo("")
     click.echo("\n".join(_sentences(found)))
     if found.headers.unreadable:
-        listed = [f"{path}: {reason}" for path, reason in found.headers.unreadable]
-        log_list(f"{len(listed):,} cannot be read:", listed)
+        log_list("cannot be read", found.headers.unreadable)
 
 
 def _sentences(found: "Summary") -> list[str]:
@@ -217,7 +214,7 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
 def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     """Read a data set in the layout that it comes in, and write a manifest.
 
-    What cannot be used is listed, with reasons, in a CSV file beside the manifest.
+    What cannot be used is listed, with reasons, in a CSV file next to the manifest.
 
     \b
     KIND       SRC
@@ -237,13 +234,11 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
         fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
         fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
-    from ferkit.core.files import write_atomically
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.edit import only_labels
-    from ferkit.datasets.tables import SOURCE
+    from ferkit.datasets.tables import SOURCE, write_csv
 
-    with Progress("importing", quiet=is_quiet()) as progress:
-        found = _read(kind, src, options, progress)
+    found = _read(kind, src, options)
     source = options["source"] or (
         kind if kind not in ("folder", "csv", "voc", "coco") else found.dataset.name
     )
@@ -255,10 +250,8 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     ]
     problems = options["problems"] or out.with_name(f"{out.stem}-problems.csv")
     if found.problems:
-        text = _problem_table(found.problems)
-        write_atomically(problems, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
-        listed = [f"{path}: {reason}" for path, reason in found.problems]
-        log_list(f"{len(listed):,} problems, all of them in {problems}:", listed)
+        write_csv(problems, ("path", "problem"), found.problems)
+        log_list(f"problems, all of them in {problems}", found.problems)
     if found.further:
         logger.info(
             f"{len(found.further):,} more faces are marked in images with several; the largest is taken"
@@ -276,53 +269,40 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
     finish(out, dataset, summary, [table(("class", "images"), rows, right=[1])], options["json"])
 
 
-def _read(kind: str, src: Path, options: dict[str, Any], progress: "Progress") -> "Annotated":
+def _read(kind: str, src: Path, options: dict[str, Any]) -> "Annotated":
     from ferkit.datasets.dataset import AIHUB_PERSON
-    from ferkit.datasets.formats.affectnet import read_affectnet
+    from ferkit.datasets.export import export_folder
     from ferkit.datasets.formats.aihub import read_aihub
-    from ferkit.datasets.formats.ckplus import read_ckplus
     from ferkit.datasets.formats.coco_voc import read_coco, read_voc
     from ferkit.datasets.formats.fer2013 import read_fer2013
-    from ferkit.datasets.formats.folders import Naming, read_folders, read_list
-    from ferkit.datasets.formats.rafdb import read_rafdb
+    from ferkit.datasets.formats.load import Naming, read_folders, read_list
+    from ferkit.datasets.formats.numbered import read_affectnet, read_ckplus, read_rafdb
 
-    if kind in ("fer2013", "ckplus") and src.is_file() and options["extract"]:
-        _extract(src, options["extract"], progress)
-        src = options["extract"]
+    folder: Path | None = options["extract"]
+    if kind in ("fer2013", "ckplus") and src.is_file() and folder:
+        done = export_folder(load_data(src), folder)
+        logger.info(f"{done.n_written:,} images written into {folder}, {done.n_there:,} were there")
+        src = folder
         if kind == "ckplus":  # these 48x48 images have lost their sequences
             kind = "folder"
             options["source"] = options["source"] or "ckplus"
-    naming = Naming(
-        classes=_classes(options["class"]),
-        columns=given_columns(),
-        person=options["person_pattern"] or AIHUB_PERSON,
-    )
-    if kind == "fer2013":
-        return read_fer2013(src, options["votes"], options["majority"])
-    if kind == "rafdb":
-        images = options["images"] or "aligned"
-        if images not in ("aligned", "original"):
-            raise click.UsageError("--images is aligned or original for rafdb")
-        return read_rafdb(src, images)
-    if kind == "affectnet":
-        return read_affectnet(src, progress)
-    if kind == "ckplus":
-        return read_ckplus(src, options["frames"], options["neutral"])
-    if kind == "folder":
-        return read_folders(src, naming)
-    if kind == "csv":
-        return read_list(src, naming, Path(options["images"]) if options["images"] else None)
-    if kind == "coco":
-        return read_coco(src, Path(options["images"]) if options["images"] else None, naming.person)
-    return read_voc(src, naming.person) if kind == "voc" else read_aihub(src)
-
-
-def _extract(src: Path, folder: Path, progress: "Progress") -> None:
-    from ferkit.datasets.export import export_folder
-    from ferkit.datasets.load import load_dataset
-
-    done = export_folder(load_dataset(src), folder, progress=progress)
-    logger.info(f"{done.n_written:,} images written into {folder}, {done.n_there:,} were there")
+    if kind == "rafdb" and options["images"] not in (None, "aligned", "original"):
+        raise click.UsageError("--images is aligned or original for rafdb")
+    images = Path(options["images"]) if options["images"] else None
+    person = options["person_pattern"] or AIHUB_PERSON
+    naming = Naming(classes=_classes(options["class"]), columns=given_columns(), person=person)
+    readers: dict[str, Callable[[], Annotated]] = {
+        "fer2013": lambda: read_fer2013(src, options["votes"], options["majority"]),
+        "rafdb": lambda: read_rafdb(src, options["images"] or "aligned"),
+        "affectnet": lambda: read_affectnet(src),
+        "ckplus": lambda: read_ckplus(src, options["frames"], options["neutral"]),
+        "aihub": lambda: read_aihub(src),
+        "voc": lambda: read_voc(src, person),
+        "coco": lambda: read_coco(src, images, person),
+        "folder": lambda: read_folders(src, naming),
+        "csv": lambda: read_list(src, naming, images),
+    }
+    return readers[kind]()
 
 
 def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
@@ -333,16 +313,6 @@ def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
             raise click.UsageError(f"expected NUMBER=NAME for --class, found {pair!r}")
         classes[int(number)] = name.strip()
     return classes or None
-
-
-def _problem_table(problems: tuple[tuple[str, str], ...]) -> str:
-    buffer = io.StringIO(newline="")
-    from ferkit.core.files import csv_cell
-
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("path", "problem"))
-    writer.writerows(map(csv_cell, problem) for problem in problems)
-    return buffer.getvalue()
 
 
 @dataset.command("map", cls=Command)
@@ -427,20 +397,16 @@ def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     if done.n_same:
         logger.info(f"{done.n_same:,} images are in several of the data sets, and are taken once")
     if done.conflicts:
-        listed = [f"{path}: {' and '.join(labels)}" for path, labels in done.conflicts]
-        log_list(f"{len(listed):,} of them have different labels (--conflict {options['conflict']}):", listed)
+        listed = [(path, " and ".join(labels)) for path, labels in done.conflicts]
+        log_list(f"of them have different labels (--conflict {options['conflict']})", listed)
     if done.lookalikes:
-        listed = [f"{a} | {b}" for a, b in done.lookalikes]
         log_list(
-            f"{len(listed):,} pairs of names differ only in case or in how Hangul is composed; on Windows or a Mac "
-            "one of each would be lost:", listed,
+            "pairs of names differ only in case or in how Hangul is composed; on Windows or a Mac one of each would be "
+            "lost", done.lookalikes, " | ",
         )  # fmt: skip
     for names in done.spellings.values():
         logger.info(f"{' and '.join(names)} mean the same; make them one class with 'fer dataset map'")
-    counts: dict[str, int] = {}
-    for sample in done.dataset.samples:
-        source = sample.attributes["source"]
-        counts[source] = counts.get(source, 0) + 1
+    counts = dict(Counter(sample.attributes["source"] for sample in done.dataset.samples))
     summary = {
         "sources": counts,
         "same": done.n_same,
@@ -600,24 +566,19 @@ def export(data: Path, out: Path, **options: Any) -> None:
     _check_options(suffix, options)
     failures: tuple[tuple[str, str], ...] = ()
     n_there = 0
-    with Progress("writing", quiet=is_quiet()) as progress:
-        if suffix == ".csv":
-            write_manifest(out, found)
-        elif suffix == ".npz":
-            failures = export_npz(
-                found, out, size_wh=options["size"], gray=options["gray"], progress=progress
-            )
-        elif suffix == ".parquet":
-            failures = export_parquet(found, out, images=options["images"], progress=progress)
-        else:
-            done = export_folder(found, out, link=options["link"], parts=options["parts"], progress=progress)
-            failures, n_there = done.failures, done.n_there
-            if done.renamed:
-                listed = [f"{path} -> {target}" for path, target in done.renamed]
-                log_list(f"{len(listed):,} images got another name, theirs was taken:", listed)
+    if suffix == ".csv":
+        write_manifest(out, found)
+    elif suffix == ".npz":
+        failures = export_npz(found, out, size_wh=options["size"], gray=options["gray"])
+    elif suffix == ".parquet":
+        failures = export_parquet(found, out, images=options["images"])
+    else:
+        done = export_folder(found, out, link=options["link"], parts=options["parts"])
+        failures, n_there = done.failures, done.n_there
+        if done.renamed:
+            log_list("images got another name, theirs was taken", done.renamed, " -> ")
     if failures:
-        listed = [f"{path}: {reason}" for path, reason in failures]
-        log_list(f"{len(listed):,} images are left out:", listed)
+        log_list("images are left out", failures)
     n = len(found) - len(failures)
     if options["json"]:
         summary = {
@@ -634,12 +595,8 @@ def export(data: Path, out: Path, **options: Any) -> None:
 
 
 def _check_options(suffix: str, options: dict[str, Any]) -> None:
-    for name, wanted, default in (
-        ("size", ".npz", None),
-        ("gray", ".npz", False),
-        ("images", ".parquet", False),
-    ):
-        if options[name] != default and suffix != wanted:
+    for name, wanted in (("size", ".npz"), ("gray", ".npz"), ("images", ".parquet")):
+        if options[name] and suffix != wanted:
             raise click.UsageError(f"--{name} is for {wanted} files")
     if options["link"] != "copy" and suffix in (".csv", ".npz", ".parquet"):
         raise click.UsageError("--link is for folders")

@@ -33,7 +33,7 @@ _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Create or replace ``path`` with what ``write`` puts into the open binary file it is given.
 
-    The content goes to a temporary file beside ``path``, is flushed to the disk and moved into place, so that
+    The content goes to a temporary file next to ``path``, is flushed to the disk and moved into place, so that
     a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part. What a killed process left is
     taken over by the next one.
 
@@ -326,7 +326,7 @@ def cached_arrays(
             if fits(arrays):
                 return arrays, True
         except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile):
-            pass  # it is not there, or cannot be read: it is made anew
+            pass  # it is not there, or cannot be read: it is made again
     made = make()
     if file is not None:
         content = io.BytesIO()

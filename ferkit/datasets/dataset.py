@@ -7,17 +7,20 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ferkit.core.errors import DataError
+from ferkit.core.console import map_ahead, progress
+from ferkit.core.errors import DataError, ImageError
 from ferkit.core.files import read_regular
 from ferkit.core.labels import LabelTables, meaning_of
 from ferkit.datasets.images import HEAD_BYTES, SUFFIXES, decode_image, why_no_image
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,40 @@ class Dataset:
     def subset(self, keep: "list[Sample] | tuple[Sample, ...]") -> "Dataset":
         """The same data set with only these samples."""
         return Dataset(self.name, self.root, tuple(keep), self.source)
+
+
+def map_images(
+    work: Callable[[Sample], Made],
+    samples: Sequence[Sample],
+    failures: list[tuple[str, str]],
+    doing: str,
+    workers: int = 4,
+) -> Iterator[tuple[Sample, Made]]:
+    """Each sample with what ``work`` makes of it, by threads a few hundred images ahead.
+
+    Args:
+        work: may raise ImageError or OSError.
+        samples: are taken in their order.
+        failures: get path and reason of the images that cannot be read.
+        doing: what is done, for the progress that is shown.
+        workers: threads.
+    """
+
+    def attempt(sample: Sample) -> tuple[Sample, Made | None, str]:
+        try:
+            return sample, work(sample), ""
+        except ImageError as error:
+            return sample, None, str(error)
+        except OSError as error:
+            return sample, None, f"cannot be read: {error.strerror or error}"
+
+    with progress(doing, len(samples)) as shown:
+        for sample, made, reason in map_ahead(attempt, samples, workers=workers, ahead=512):
+            shown.update(1, failures=bool(reason))
+            if made is None:
+                failures.append((sample.path, reason))
+            else:
+                yield sample, made
 
 
 NO_MEDIA = ".nomedia"
@@ -321,17 +358,18 @@ def left_out_line(left_out: LeftOut, what: str = "files") -> str:
 
 def composed(name: str) -> str:
     """Give a name in composed Unicode (NFC); bytes that are not UTF-8 are read as CP949 where that gives Hangul."""
-    if name.isascii():
-        return name
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
+    if not is_unicode(name):
         try:
             text = name.encode("utf-8", "surrogateescape").decode("cp949")
-        except UnicodeDecodeError:
+        except UnicodeError:
             return name
         name = text if any("가" <= letter <= "힣" for letter in text) else name
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def is_unicode(name: str) -> bool:
+    """Whether a name holds no bytes that are not UTF-8."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def class_name(name: str) -> str:
@@ -341,7 +379,7 @@ def class_name(name: str) -> str:
         DataError: it is in an encoding that nobody knows; no model could be saved with it.
     """
     name = composed(name)
-    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+    if not is_unicode(name):
         raise DataError(
             f"expected names in UTF-8 or CP949, found {name!r}; rename it, for instance with: "
             "convmv -r -f ENCODING -t utf-8 --notest FOLDER"
@@ -510,7 +548,7 @@ class _Layout:
         splits = {name: split for name in sorted(firsts) if (split := split_named(name))}
         if splits and firsts - splits.keys():
             raise DataError(
-                f"{root} holds split folders ({', '.join(splits)}) beside other folders with images "
+                f"{root} holds split folders ({', '.join(splits)}) next to other folders with images "
                 f"({', '.join(sorted(firsts - splits.keys())[:5])}); name the split folder itself, or move the "
                 "others away"
             )

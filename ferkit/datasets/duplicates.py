@@ -1,11 +1,12 @@
 """Find copies and near copies of images.
 
-A copy of a face is cropped, mirrored, brightened or coded anew, and its coarse structure survives all of that.
+A copy of a face is cropped, mirrored, brightened or coded again, and its coarse structure survives all of that.
 Each thumbnail is described by its lowest cosine frequencies (as in perceptual hashes: Zauner, 2010), without the mean
 face and with the variance of the frequencies evened out; cropped and mirrored variants of each image are looked up
 among all whole ones. Thumbnail to descriptor is linear, so that a variant costs two small matrix products.
 """
 
+import dataclasses
 import functools
 import os
 import shutil
@@ -16,16 +17,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.console import map_ahead, progress
+from ferkit.core.console import Progress, map_ahead
 from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
-from ferkit.datasets.image_stats import COLOR_SIDE, SIDE, ImageStats
+from ferkit.datasets.image_stats import COLOR_SIDE, SIDE, ImageStats, cached_rows
 
 ZOOMS = ((1.0, 0.5, 0.5), (0.9, 0.5, 0.5), (0.88, 0, 0), (0.88, 1, 0), (0.88, 0, 1), (0.88, 1, 1))
 """Variants as (share of the side that is kept, where along x and y what is cut away lies: 1 all before it)."""
 
 N_VARIANTS = 2 * len(ZOOMS)
-"""The first half as they are, the second half mirrored."""
+"""The first half unchanged, the second half mirrored."""
 
 _FREQUENCIES = 8
 _PRIOR_ROWS = 500
@@ -53,6 +54,10 @@ class Candidates:
     variant: np.ndarray
     similarity: np.ndarray
 
+    def __getitem__(self, rows: np.ndarray) -> "Candidates":
+        """The pairs at these positions, or where a mask is true."""
+        return Candidates(**{name: column[rows] for name, column in vars(self).items()})
+
 
 def variant_warp(variant: int) -> tuple[bool, np.ndarray]:
     """Whether a variant is mirrored first, and then float32 (2, 3): where in it each pixel of the variant lies."""
@@ -71,7 +76,7 @@ def find_candidates(
 ) -> Candidates:
     """Compare each image, in all its variants, with all others.
 
-    Memory: 0.5 kB an image beside the thumbnails, and 64 MB. Time grows with the square of the number of images,
+    Memory: 0.5 kB an image besides the thumbnails, and 64 MB. Time grows with the square of the number of images,
     or with the product of both parts if ``side`` is given.
 
     Args:
@@ -85,37 +90,31 @@ def find_candidates(
     Raises:
         FerkitError: the folder cannot be written.
     """
-    space = _Space.of(thumbs)
+    space, n = _Space.of(thumbs), len(thumbs)
     whole = space.describe(thumbs, 0)
-    n = len(thumbs)
     halves = [(np.arange(n), np.arange(n))]
     if side is not None:
-        halves = [
-            (np.flatnonzero(side), np.flatnonzero(~side)),
-            (np.flatnonzero(~side), np.flatnonzero(side)),
-        ]
-    found = []
-    n_rows = sum(len(queries) for queries, _ in halves)
-    with progress("comparing images", n_rows) as shown:
-        for half, (queries, known) in enumerate(halves):
-            targets = np.ascontiguousarray(whole[known].T)
+        here, there = np.flatnonzero(side), np.flatnonzero(~side)
+        halves = [(here, there), (there, here)]
 
-            def search(rows: np.ndarray, known: np.ndarray = known, targets: np.ndarray = targets) -> Arrays:
-                blocks = []
-                for block in _blocks(rows, len(known)):
-                    blocks.append(
-                        _best_partners(space, thumbs, block, known, targets, least_similarity, partners)
-                    )
-                    shown.update(len(block))
-                return vars(_joined(blocks))
+    def compare(half: int, queries: np.ndarray, known: np.ndarray) -> Candidates:
+        targets = np.ascontiguousarray(whole[known].T)
 
-            for start in range(0, len(queries), _PART_ROWS):
-                rows = queries[start : start + _PART_ROWS]
-                file = None if parts_dir is None else parts_dir / f"partners-{half}-{start:09d}.npz"
-                part, was_there = cached_arrays(file, functools.partial(search, rows), _is_candidates)
-                if was_there:
-                    shown.update(len(rows))
-                found.append(Candidates(**part))
+        def search(places: np.ndarray, shown: Progress) -> Arrays:
+            blocks = []
+            for rows in _blocks(queries[places], len(known)):
+                blocks.append(_best_partners(space, thumbs, rows, known, targets, least_similarity, partners))
+                shown.update(len(rows))
+            return vars(_joined(blocks))
+
+        def file_of(places: np.ndarray) -> Path | None:
+            return parts_dir and parts_dir / f"partners-{half}-{places[0]:09d}.npz"
+
+        return Candidates(
+            **cached_rows(len(queries), _PART_ROWS, "comparing images", file_of, search, _is_candidates)
+        )
+
+    found = [compare(i, *half) for i, half in enumerate(halves) if len(half[0])]
     return _each_once(_joined(found), n)
 
 
@@ -128,27 +127,23 @@ def _best_partners(
     least: float,
     partners: int,
 ) -> Candidates:
-    """The most similar images of each row, whatever the variant."""
-    a, b, v, s = [], [], [], []
+    """The most similar images of each row, in any variant."""
+    parts = []
     for variant in range(N_VARIANTS):
-        similarity = space.describe(thumbs[rows], variant) @ targets
-        flat = np.flatnonzero(similarity.reshape(-1) > least)
-        a.append(flat // len(known))
-        b.append(known[flat % len(known)])
-        v.append(np.full(len(flat), variant, np.uint8))
-        s.append(similarity.reshape(-1)[flat])
-    query, other, variants, similarities = map(np.concatenate, (a, b, v, s))
-    keep = rows[query] != other
-    query, other, variants, similarities = query[keep], other[keep], variants[keep], similarities[keep]
-    order = np.lexsort((-similarities, other, query))
-    query, other, variants, similarities = query[order], other[order], variants[order], similarities[order]
-    fresh = np.ones(len(query), bool)  # of each pair only the best variant
-    fresh[1:] = (query[1:] != query[:-1]) | (other[1:] != other[:-1])
-    query, other, variants, similarities = query[fresh], other[fresh], variants[fresh], similarities[fresh]
-    order = np.lexsort((-similarities, query))
-    begins = np.searchsorted(query[order], np.arange(len(rows)))
-    order = order[np.arange(len(order)) - begins[query[order]] < partners]
-    return Candidates(rows[query[order]], other[order], variants[order], similarities[order])
+        similarity = (space.describe(thumbs[rows], variant) @ targets).reshape(-1)
+        flat = np.flatnonzero(similarity > least)
+        of_variant = np.full(len(flat), variant, np.uint8)
+        parts.append(Candidates(flat // len(known), known[flat % len(known)], of_variant, similarity[flat]))
+    found = _joined(parts)
+    found = found[rows[found.a] != found.b]
+    found = found[np.lexsort((-found.similarity, found.b, found.a))]
+    fresh = np.ones(len(found.a), bool)  # of each pair only the best variant
+    fresh[1:] = (found.a[1:] != found.a[:-1]) | (found.b[1:] != found.b[:-1])
+    found = found[fresh]
+    found = found[np.lexsort((-found.similarity, found.a))]
+    begins = np.searchsorted(found.a, np.arange(len(rows)))
+    found = found[np.arange(len(found.a)) - begins[found.a] < partners]
+    return dataclasses.replace(found, a=rows[found.a])
 
 
 def _joined(parts: list[Candidates]) -> Candidates:
@@ -156,18 +151,16 @@ def _joined(parts: list[Candidates]) -> Candidates:
     return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _is_candidates(arrays: Arrays) -> bool:
-    return (
-        arrays.keys() == {"a", "b", "variant", "similarity"} and len({len(v) for v in arrays.values()}) == 1
-    )
+def _is_candidates(rows: np.ndarray, arrays: Arrays) -> bool:
+    names = {"a", "b", "variant", "similarity"}
+    return arrays.keys() == names and len({len(column) for column in arrays.values()}) == 1
 
 
 def _each_once(found: Candidates, n: int) -> Candidates:
     low, high = np.minimum(found.a, found.b), np.maximum(found.a, found.b)
     order = np.lexsort((-found.similarity, high, low))
     pair = (low * n + high)[order]
-    order = order[np.concatenate([np.ones(min(1, len(pair)), bool), pair[1:] != pair[:-1]])]
-    return Candidates(found.a[order], found.b[order], found.variant[order], found.similarity[order])
+    return found[order[np.diff(pair, prepend=-1) != 0]]
 
 
 @dataclass(frozen=True)
@@ -253,10 +246,10 @@ _LEAST_CHROMA = 4.0
 _FIRST_LOOK = 5
 _ITERATIONS = 30
 _PROMISING = 0.4
-"""Likeness after the first few iterations, below which no image ever became a copy."""
+"""Similarity after the first few iterations, below which no image ever became a copy."""
 
 
-def likeness(
+def similarity_of(
     a: np.ndarray, b: np.ndarray, variant: int, colors: tuple[np.ndarray, np.ndarray] | None = None
 ) -> float:
     """How far two thumbnails show the same image, 0..1.
@@ -325,7 +318,7 @@ def _correlations(x: np.ndarray, y: np.ndarray, inside: np.ndarray, side: int) -
 
 
 def _common_color(a: np.ndarray, b: np.ndarray, warp: np.ndarray, *, mirrored: bool) -> float:
-    """How far the colours agree, 0..1: the cosine of both maps of a* and b*, whatever their saturation.
+    """How far the colours agree, 0..1: the cosine of both maps of a* and b*, at any saturation.
 
     1 where either image has hardly any colour: a gray copy is a copy. The same face drawn, or lit, in other colours
     is another image.
@@ -360,7 +353,7 @@ _CHUNK = 512
 """Pairs that a thread compares in one go."""
 
 _PART_PAIRS = 2**15
-"""Pairs whose likeness is kept together: the most that an interrupt can lose."""
+"""Pairs whose similarity is kept together: the most that an interrupt can lose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +361,7 @@ class CopySettings:
     """What counts as a near-duplicate.
 
     Attributes:
-        threshold: least likeness, 0..1, of two images laid over each other. On FER2013 nearly all pairs above
+        threshold: least similarity, 0..1, of two images laid over each other. On FER2013 nearly all pairs above
             0.85 are copies, nearly all below 0.8 are not, and there are few between.
         least_similarity: of the coarse structure, 0..1, for two images to be laid over each other at all.
         partners: of each image, the most that are laid over it.
@@ -394,12 +387,12 @@ class Copies:
         first: int64 (n,), the first row with the same bytes or the same pixels; its own number if there is none.
         near: int64 (m, 2), pairs of such first rows that show the same image in another form, the lower
             number first, sorted.
-        likeness: float32 (m,) of each near pair, 0..1.
+        similarity: float32 (m,) of each near pair, 0..1.
     """
 
     first: np.ndarray
     near: np.ndarray
-    likeness: np.ndarray
+    similarity: np.ndarray
 
     def groups(self) -> np.ndarray:
         """int64 (n,): the lowest row that shows the same image, over as many copies of copies as it takes."""
@@ -415,17 +408,17 @@ class Copies:
 
 
 def find_copies(
-    survey: ImageStats,
+    stats: ImageStats,
     settings: CopySettings | None = None,
     *,
     side: np.ndarray | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
 ) -> Copies:
-    """All copies among the images of a survey.
+    """All copies among images.
 
     Args:
-        survey: the images.
+        stats: of the images.
         settings: what counts as a near-duplicate; None looks for exact copies alone.
         side: bool (n,); only near-duplicates of which one lies on each side are looked for. None for all.
         cache_dir: where the result is kept, in ``copies/``, under a digest of the pixels; None keeps nothing.
@@ -434,23 +427,21 @@ def find_copies(
     Raises:
         FerkitError: the cache cannot be written.
     """
-    first = first_copies(survey)
+    first = first_copies(stats)
     if settings is None:
         return Copies(first, np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
-    distinct = (first == np.arange(len(first))) & (survey.contrast >= settings.least_contrast)
+    distinct = (first == np.arange(len(first))) & (stats.contrast >= settings.least_contrast)
     rows = np.flatnonzero(distinct)
     sides = None if side is None else side[rows]
     file = None
     if cache_dir is not None:
         which = "all" if sides is None else np.packbits(sides).tobytes().hex()
-        key = fingerprint([_FORMAT, settings, survey.pixels[rows].tobytes().hex(), which])
+        key = fingerprint([_FORMAT, settings, stats.pixels[rows].tobytes().hex(), which])
         file = cache_dir / "copies" / f"{key[:32]}.npz"
     parts_dir = None if file is None else file.with_suffix("")
     found, was_there = cached_arrays(
         file,
-        functools.partial(
-            _near, survey.thumbs[rows], survey.colors[rows], sides, settings, parts_dir, workers
-        ),
+        functools.partial(_near, stats.thumbs[rows], stats.colors[rows], sides, settings, parts_dir, workers),
         lambda known: _is_pairs(known, len(rows)),
     )
     if parts_dir is not None and not was_there:
@@ -458,10 +449,10 @@ def find_copies(
     return Copies(first, rows[found["near"]].reshape(-1, 2), found["likeness"])
 
 
-def first_copies(survey: ImageStats) -> np.ndarray:
+def first_copies(stats: ImageStats) -> np.ndarray:
     """int64 (n,): the first row that has the bytes or the pixels of each row."""
-    first = np.arange(len(survey))
-    for digests in (survey.content, survey.pixels):
+    first = np.arange(len(stats))
+    for digests in (stats.content, stats.pixels):
         known = np.flatnonzero(digests != b"")
         _, earliest, which = np.unique(digests[known], return_index=True, return_inverse=True)
         first[known] = np.minimum(first[known], first[known[earliest[which]]])
@@ -476,7 +467,7 @@ def _near(
     parts_dir: Path | None,
     workers: int | None,
 ) -> Arrays:
-    """Pairs (m, 2) of positions in ``thumbs``, and their likeness."""
+    """Pairs (m, 2) of positions in ``thumbs``, and their similarity."""
     if len(thumbs) < 2:
         return {"near": np.zeros((0, 2), np.int64), "likeness": np.zeros(0, np.float32)}
     found = find_candidates(thumbs, side, settings.least_similarity, settings.partners, parts_dir)
@@ -494,37 +485,33 @@ def _score(
     parts_dir: Path | None,
     workers: int | None,
 ) -> np.ndarray:
-    """float32 (m,), the likeness of each candidate pair."""
+    """float32 (m,), the similarity of each candidate pair."""
 
     def score(chunk: np.ndarray) -> np.ndarray:
         pairs = zip(found.a[chunk], found.b[chunk], found.variant[chunk], strict=True)
         return np.array(
-            [likeness(thumbs[a], thumbs[b], int(v), (colors[a], colors[b])) for a, b, v in pairs], np.float32
+            [similarity_of(thumbs[a], thumbs[b], int(v), (colors[a], colors[b])) for a, b, v in pairs],
+            np.float32,
         )
 
-    scores = [np.zeros(0, np.float32)]
-    with progress("comparing likely copies", len(found.a), unit="pairs") as shown:
+    def score_part(rows: np.ndarray, shown: Progress) -> Arrays:
+        chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+        parts = []
+        for part in map_ahead(score, chunks, workers=workers or os.cpu_count() or 1, ahead=16):
+            parts.append(part)
+            shown.update(len(part))
+        return {"score": np.concatenate(parts)}
 
-        def score_part(rows: np.ndarray) -> Arrays:
-            chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-            parts = []
-            for part in map_ahead(score, chunks, workers=workers or os.cpu_count() or 1, ahead=16):
-                parts.append(part)
-                shown.update(len(part))
-            return {"score": np.concatenate(parts)}
+    def file_of(rows: np.ndarray) -> Path | None:
+        return parts_dir and parts_dir / f"likeness-{rows[0]:09d}.npz"
 
-        for start in range(0, len(found.a), _PART_PAIRS):
-            rows = np.arange(start, min(start + _PART_PAIRS, len(found.a)))
-            file = None if parts_dir is None else parts_dir / f"likeness-{start:09d}.npz"
-            part, was_there = cached_arrays(
-                file,
-                functools.partial(score_part, rows),
-                lambda known, rows=rows: len(known["score"]) == len(rows),  # type: ignore[misc]
-            )
-            if was_there:
-                shown.update(len(rows))
-            scores.append(part["score"])
-    return np.concatenate(scores)
+    def fits(rows: np.ndarray, known: Arrays) -> bool:
+        return len(known["score"]) == len(rows)
+
+    if not len(found.a):
+        return np.zeros(0, np.float32)
+    doing = "comparing likely copies"
+    return cached_rows(len(found.a), _PART_PAIRS, doing, file_of, score_part, fits, "pairs")["score"]
 
 
 def _is_pairs(known: Arrays, n: int) -> bool:

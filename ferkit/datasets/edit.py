@@ -32,7 +32,7 @@ class Merged:
         conflicts: path, and the labels that several data sets give it.
         lookalikes: pairs of different images whose names differ only in case or in how Hangul is composed: where
             file systems do not tell them apart, copying the folder would lose one.
-        spellings: names of classes that mean the same, side by side: ``{"happy": ("happy", "기쁨")}``.
+        spellings: names of classes that mean the same, next to each other: ``{"happy": ("happy", "기쁨")}``.
     """
 
     dataset: Dataset
@@ -297,10 +297,10 @@ def draw(dataset: Dataset, per_class: int | None, by: Sequence[str] = (), seed: 
     person[unknown] = person.max(initial=-1) + 1 + np.arange(unknown.sum())
 
     chance = np.random.default_rng(seed).random(len(labelled))
-    turn = _turns(stratum, person, chance)
-    order = np.lexsort((chance, turn, stratum))
-    place = _places(stratum[order])
-    rows = np.sort(order[place < (len(labelled) if per_class is None else per_class)])
+    one_person = stratum * (int(person.max(initial=0)) + 1) + person
+    turn = _before(one_person, np.lexsort((chance, person, stratum)))
+    place = _before(stratum, np.lexsort((chance, turn, stratum)))
+    rows = np.flatnonzero(place < (len(labelled) if per_class is None else per_class))
     kept = [labelled[i] for i in rows.tolist()]
     there, drawn = (np.bincount(s, minlength=len(names)).tolist() for s in (stratum, stratum[rows]))
     return Drawn(
@@ -342,10 +342,8 @@ def strata_of(samples: Sequence[Sample], by: Sequence[str], dataset: Dataset) ->
 
 
 def _column(samples: Sequence[Sample], name: str, dataset: Dataset) -> list[str]:
-    if name == "split":
-        column = [sample.split or "" for sample in samples]
-    elif name == "class":
-        column = [sample.label or "" for sample in samples]
+    if name in ("class", "split"):
+        column = [(sample.split if name == "split" else sample.label) or "" for sample in samples]
     else:
         column = [sample.attributes.get(name, "") for sample in samples]
     if not any(column):
@@ -355,21 +353,12 @@ def _column(samples: Sequence[Sample], name: str, dataset: Dataset) -> list[str]
     return column
 
 
-def _turns(stratum: np.ndarray, person: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """For each row how many images of the same person and stratum come before it, in an order by chance."""
-    order = np.lexsort((chance, person, stratum))
-    key = stratum[order] * (int(person.max(initial=0)) + 1) + person[order]
-    turns = np.empty(len(stratum), np.int64)
-    turns[order] = _places(key)
-    return turns
-
-
-def _places(sorted_keys: np.ndarray) -> np.ndarray:
-    """Position of each entry among those that are equal to it, which lie side by side."""
-    if not len(sorted_keys):
-        return np.zeros(0, np.int64)
-    begins = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1]])
-    return np.arange(len(sorted_keys)) - np.repeat(begins, np.diff(np.r_[begins, len(sorted_keys)]))
+def _before(key: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """For each row how many rows of its key come before it in an order in which equal keys follow each other."""
+    begins = np.flatnonzero(np.diff(key[order], prepend=-1))
+    counts = np.empty(len(key), np.int64)
+    counts[order] = np.arange(len(key)) - np.repeat(begins, np.diff(begins, append=len(key)))
+    return counts
 
 
 PARTS = ("train", "val", "test")
@@ -382,7 +371,7 @@ class SplitSettings:
 
     Attributes:
         val, test: shares of the images, 0 to 1; training gets the rest.
-        by: attributes that are kept in proportion beside the classes, such as ``source``.
+        by: attributes that are kept in proportion next to the classes, such as ``source``.
         by_group: keep all images of one person in one part, where persons are known.
         within: divide only the images that are in this part now, and leave the others where they are.
         held_out: values of ``source`` all of whose images go to the test part.
@@ -440,19 +429,16 @@ def split_dataset(dataset: Dataset, settings: SplitSettings) -> SplitResult:
     chosen = [i for i, s in enumerate(dataset.samples) if settings.within in (None, s.split)]
     if not chosen:
         raise DataError(f"expected images in the part {settings.within!r} of {dataset.root}, found none")
-    parts: list[str | None] = [sample.split for sample in dataset.samples]
-    free = []
-    for i in chosen:
-        if dataset.samples[i].attributes.get("source") in settings.held_out:
-            parts[i] = "test"
-        else:
-            free.append(i)
     _check_sources(dataset, settings)
+    parts: list[str | None] = [sample.split for sample in dataset.samples]
+    held_out = {i for i in chosen if dataset.samples[i].attributes.get(SOURCE) in settings.held_out}
+    for i in held_out:
+        parts[i] = "test"
+    free = [i for i in chosen if i not in held_out]
     if free:
         names = list(settings.shares)
-        for i, number in zip(
-            free, _divided([dataset.samples[i] for i in free], dataset, settings), strict=True
-        ):
+        divided = _divided([dataset.samples[i] for i in free], dataset, settings)
+        for i, number in zip(free, divided, strict=True):
             parts[i] = names[number]
     samples = [
         s if s.split == part else Sample(s.path, s.label, part, s.group, s.box, s.attributes)
@@ -494,19 +480,18 @@ def _check_enough(y: np.ndarray, persons: np.ndarray, classes: list[str], parts:
 
 def _check_sources(dataset: Dataset, settings: SplitSettings) -> None:
     if settings.held_out:
-        known = {sample.attributes.get("source") for sample in dataset.samples} - {None}
+        known = {sample.attributes.get(SOURCE) for sample in dataset.samples} - {None}
         if unknown := sorted(set(settings.held_out) - known):
             found = ", ".join(sorted(map(str, known))) or "none"
             raise DataError(f"no image has the source {', '.join(unknown)}; known sources: {found}")
 
 
 def _described(dataset: Dataset) -> SplitResult:
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counter[str]] = {}
     parts_of: dict[str, set[str]] = {}
     for sample in dataset.samples:
-        row = counts.setdefault(sample.label or "", {})
         part = sample.split or ""
-        row[part] = row.get(part, 0) + 1
+        counts.setdefault(sample.label or "", Counter())[part] += 1
         if sample.group is not None:
             parts_of.setdefault(sample.group, set()).add(part)
     persons = {part: sum(part in parts for parts in parts_of.values()) for part in PARTS}

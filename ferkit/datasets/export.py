@@ -1,14 +1,16 @@
 """Data sets written out as folders of images, which any other program reads."""
 
 import contextlib
+import io
 import itertools
 import json
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -16,14 +18,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ferkit.core.console import Progress, map_ahead
-from ferkit.core.errors import DataError, DependencyError, FerkitError, ImageError
+from ferkit.core.errors import DataError, DependencyError, FerkitError
 from ferkit.core.files import remove_leftovers, why_not_written, write_atomically
-from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, split_named
-from ferkit.datasets.tables import BOX, ArraySource, attribute_names, relocated, write_manifest
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, map_images, split_named
+from ferkit.datasets.images import resized
+from ferkit.datasets.tables import BOX, ArraySource, at_path, attribute_names, relocated, write_manifest
 
 Link = Literal["copy", "hardlink", "symlink"]
 MANIFEST = "manifest.csv"
+_ROWS = 512
+"""Rows of a Parquet batch."""
+
 _FORBIDDEN = set('/\\:*?"<>|\0')
 
 
@@ -44,9 +49,7 @@ class FolderExport:
     failures: tuple[tuple[str, str], ...]
 
 
-def export_folder(
-    dataset: Dataset, out: Path, *, link: Link = "copy", parts: bool = True, progress: Progress
-) -> FolderExport:
+def export_folder(dataset: Dataset, out: Path, *, link: Link = "copy", parts: bool = True) -> FolderExport:
     """Write ``out/[<part>/]<class>/<name>``, and ``out/manifest.csv`` with persons, boxes and all else that is known.
 
     Names keep their letters; names that only differ in case or in how Hangul is composed, or that come from several
@@ -58,7 +61,6 @@ def export_folder(
         out: the folder, made where it is not there.
         link: ``hardlink`` and ``symlink`` take no space; hard links need the same disk.
         parts: folders ``train``, ``val`` and ``test`` above those of the classes, where the data set has parts.
-        progress: is told of every image.
 
     Raises:
         DataError: some images have a part and others not, or a class cannot be the name of a folder.
@@ -69,7 +71,7 @@ def export_folder(
     if with_parts and not all(sample.split for sample in samples):
         n = sum(sample.split is None for sample in samples)
         raise DataError(
-            f"{n:,} of {len(samples):,} images are in no part, which folders cannot show beside train and test; "
+            f"{n:,} of {len(samples):,} images are in no part, which folders cannot show next to train and test; "
             "divide them first (fer dataset split), or leave out the folders of the parts (--no-parts)"
         )
     if not isinstance(dataset.source, FileSource) and link != "copy":
@@ -77,29 +79,17 @@ def export_folder(
     targets = dict(_targets(dataset, with_parts))
     for folder in {target.rpartition("/")[0] for target in targets.values()}:
         _make(out / folder)
-    n_written = n_there = 0
     failures: list[tuple[str, str]] = []
     exported: list[Sample] = []
-
-    def work(sample: Sample) -> tuple[Sample, bool | str]:
-        try:
-            return sample, _place(dataset, sample, out / targets[sample.path], link)
-        except ImageError as error:
-            return sample, str(error)
-
-    progress.start(len(samples))
-    for sample, done in map_ahead(work, samples, workers=4, ahead=64):
-        if isinstance(done, str):
-            failures.append((sample.path, done))
-        else:
-            exported.append(replace(sample, path=targets[sample.path]))
-            n_written += done
-            n_there += not done
-        progress.update(1, failures=isinstance(done, str))
+    n_written = 0
+    place = partial(_place, dataset, targets, out, link)
+    for sample, written in map_images(place, samples, failures, "writing"):
+        exported.append(replace(sample, path=targets[sample.path]))
+        n_written += written
     if exported:
         write_manifest(out / MANIFEST, Dataset(out.name, out, tuple(exported), FileSource(out)))
     renamed = tuple((path, target) for path, target in targets.items() if _is_renamed(path, target))
-    return FolderExport(n_written, n_there, renamed, tuple(failures))
+    return FolderExport(n_written, len(exported) - n_written, renamed, tuple(failures))
 
 
 def _targets(dataset: Dataset, with_parts: bool) -> Iterator[tuple[str, str]]:
@@ -133,31 +123,23 @@ def _is_renamed(path: str, target: str) -> bool:
     return new not in (name, f"{name}.png")
 
 
-def _place(dataset: Dataset, sample: Sample, target: Path, link: Link) -> bool:
+def _place(dataset: Dataset, targets: Mapping[str, str], out: Path, link: Link, sample: Sample) -> bool:
     """Put one image in its place; False if it was there.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError, OSError: it cannot be read.
         FerkitError: it cannot be written.
     """
+    target = out / targets[sample.path]
     if not isinstance(dataset.source, FileSource):
         if target.exists():
             return False
-        if not isinstance(dataset.source, ArraySource):
-            _write_content(dataset, sample, target)
-            return True
-        array = dataset.read(sample)
-        gray = (array[..., :1] == array).all()
+        content = _content(dataset, sample)
         with _writing(target) as temporary:
-            Image.fromarray(array[..., 0] if gray else array).save(temporary, "PNG")
+            temporary.write_bytes(content)
         return True
-    try:
-        source = dataset.source.file(sample.path).resolve()
-        status = source.stat()
-        there = _there(source, target, status, link)
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from None
-    if there:
+    source = dataset.source.file(sample.path).resolve()
+    if _there(source, target, source.stat(), link):
         return False
     with _writing(target) as temporary:
         if link == "symlink":
@@ -167,15 +149,6 @@ def _place(dataset: Dataset, sample: Sample, target: Path, link: Link) -> bool:
         else:
             shutil.copy2(source, temporary)
     return True
-
-
-def _write_content(dataset: Dataset, sample: Sample, target: Path) -> None:
-    try:
-        content = dataset.source.read(sample.path)
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from None
-    with _writing(target) as temporary:
-        temporary.write_bytes(content)
 
 
 def _there(source: Path, target: Path, status: os.stat_result, link: Link) -> bool:
@@ -189,7 +162,7 @@ def _there(source: Path, target: Path, status: os.stat_result, link: Link) -> bo
 
 @contextlib.contextmanager
 def _writing(target: Path) -> Iterator[Path]:
-    """A name beside ``target`` to write to, which is then moved there."""
+    """A name next to ``target`` to write to, which is then moved there."""
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         try:
@@ -212,7 +185,6 @@ def _make(folder: Path) -> None:
 
 
 Failures = tuple[tuple[str, str], ...]
-_ROWS = 512
 
 
 def export_npz(
@@ -221,7 +193,6 @@ def export_npz(
     *,
     size_wh: tuple[int, int] | None = None,
     gray: bool = False,
-    progress: Progress,
 ) -> Failures:
     """Write ``images`` uint8 (n, H, W[, 3]), ``labels``, and ``split`` and ``groups`` where known; no more of it is in
     memory at a time than a few hundred images.
@@ -231,7 +202,6 @@ def export_npz(
         out: the ``.npz`` file.
         size_wh: to resize all images to, without regard to their proportions.
         gray: one channel instead of three.
-        progress: is told of every image.
 
     Returns:
         Path and reason of images that could not be read, which are left out.
@@ -243,22 +213,17 @@ def export_npz(
     failures: list[tuple[str, str]] = []
     kept: list[Sample] = []
 
-    def load(sample: Sample) -> tuple[Sample, np.ndarray | str]:
-        try:
-            return sample, _fitted(dataset.read(sample), size_wh, gray)
-        except (ImageError, OSError) as error:
-            return sample, str(error)
+    def read(sample: Sample) -> np.ndarray:
+        rgb = dataset.read(sample)
+        image = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) if gray else rgb
+        return image if size_wh is None else resized(image, size_wh)
 
     def write(file: IO[bytes]) -> None:
-        progress.start(len(dataset))
         shape: tuple[int, ...] | None = None
         # How many can be read is known at the end but stands at the beginning of an array.
         with tempfile.TemporaryFile(dir=out.parent) as pixels:
-            for sample, image in map_ahead(load, dataset.samples, workers=4, ahead=_ROWS):
-                progress.update(1, failures=isinstance(image, str))
-                if isinstance(image, str):
-                    failures.append((sample.path, image))
-                    continue
+            images = map_images(read, dataset.samples, failures, "writing")
+            for sample, image in images:
                 shape = shape or image.shape
                 if image.shape != shape:
                     raise DataError(
@@ -285,7 +250,7 @@ def export_npz(
     return tuple(failures)
 
 
-def export_parquet(dataset: Dataset, out: Path, *, images: bool = False, progress: Progress) -> Failures:
+def export_parquet(dataset: Dataset, out: Path, *, images: bool = False) -> Failures:
     """Write one row an image: path, label, split, group, box, attributes; and with ``images`` the files themselves.
 
     Paths are relative to the folder of ``out``. The column ``image`` is what Hugging Face's ``datasets`` calls an
@@ -324,26 +289,20 @@ def export_parquet(dataset: Dataset, out: Path, *, images: bool = False, progres
     schema = pa.schema(fields, metadata=metadata)
     failures: list[tuple[str, str]] = []
 
-    def load(pair: tuple[Sample, Sample]) -> tuple[dict[str, Any], str]:
-        old, new = pair
-        row = _row(new, names)
-        try:
-            if images:
-                row["image"] = {"bytes": _file(dataset, old), "path": new.path.rpartition("/")[2]}
-        except (ImageError, OSError) as error:
-            return row, str(error)
-        return row, ""
+    new_path = {old.path: new.path for old, new in zip(dataset.samples, samples, strict=True)}
+
+    def load(sample: Sample) -> dict[str, Any]:
+        path = new_path[sample.path]
+        row = _row(at_path(sample, path), names)
+        if images:
+            row["image"] = {"bytes": _content(dataset, sample), "path": path.rpartition("/")[2]}
+        return row
 
     def write(file: IO[bytes]) -> None:
-        progress.start(len(dataset))
-        loaded = map_ahead(load, zip(dataset.samples, samples, strict=True), workers=4, ahead=_ROWS)
+        loaded = (row for _, row in map_images(load, dataset.samples, failures, "writing"))
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             while batch := list(itertools.islice(loaded, _ROWS)):
-                failed = [(row["path"], reason) for row, reason in batch if reason]
-                failures.extend(failed)
-                rows = [row for row, reason in batch if not reason]
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                progress.update(len(batch), failures=len(failed))
+                writer.write_table(pa.Table.from_pylist(batch, schema))
 
     write_atomically(out, write)
     return tuple(failures)
@@ -358,21 +317,15 @@ def _row(sample: Sample, names: list[str]) -> dict[str, Any]:
     return row
 
 
-def _file(dataset: Dataset, sample: Sample) -> bytes:
+def _content(dataset: Dataset, sample: Sample) -> bytes:
+    """The file of an image; one out of an array as PNG."""
     if not isinstance(dataset.source, ArraySource):
         return dataset.source.read(sample.path)
-    done, content = cv2.imencode(".png", dataset.read(sample)[..., ::-1])
-    if not done:
-        raise ImageError("it cannot be written as PNG")
-    return content.tobytes()
-
-
-def _fitted(rgb: np.ndarray, size_wh: tuple[int, int] | None, gray: bool) -> np.ndarray:
-    image = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) if gray else rgb
-    if size_wh is None or (image.shape[1], image.shape[0]) == size_wh:
-        return image
-    shrinks = image.shape[1] >= size_wh[0] and image.shape[0] >= size_wh[1]
-    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    rgb = dataset.read(sample)
+    gray = (rgb[..., :1] == rgb).all()
+    content = io.BytesIO()
+    Image.fromarray(rgb[..., 0] if gray else rgb).save(content, "PNG")
+    return content.getvalue()
 
 
 def _columns(samples: list[Sample]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ferkit.core.console import Progress, map_ahead, progress
 from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.images import resized
 
 SIDE = 48
 """Width and height of a thumbnail, in pixels."""
@@ -85,22 +87,68 @@ def image_stats(dataset: Dataset, cache_dir: Path | None = None, *, workers: int
     Raises:
         FerkitError: the cache cannot be written.
     """
-    parts = []
-    with progress(f"reading {dataset.name}", len(dataset)) as shown:
-        for start in range(0, len(dataset), _ROWS):
-            samples = dataset.samples[start : start + _ROWS]
-            file = None if cache_dir is None else cache_dir / "pictures" / f"{_key(dataset, samples)}.npz"
-            look = functools.partial(_look, dataset, samples, workers, shown)
-            part, was_there = cached_arrays(file, look, functools.partial(_fits, len(samples)))
-            if was_there:
-                shown.update(len(samples))
-            parts.append(part)
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def file_of(rows: np.ndarray) -> Path | None:
+        if cache_dir is None:
+            return None
+        return cache_dir / "pictures" / f"{_key(dataset, [dataset.samples[row] for row in rows])}.npz"
+
+    joined = cached_rows(
+        len(dataset),
+        _ROWS,
+        f"reading {dataset.name}",
+        file_of,
+        functools.partial(_look, dataset, workers),
+        _fits,
+    )
     reasons = joined.pop("errors")
     return ImageStats(**joined, errors={int(i): str(reasons[i]) for i in np.flatnonzero(reasons != "")})
 
 
-def _key(dataset: Dataset, samples: tuple[Sample, ...]) -> str:
+def content_digest(content: bytes) -> str:
+    """What tells contents apart, 32 letters."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def cached_rows(
+    n: int,
+    size: int,
+    doing: str,
+    file_of: Callable[[np.ndarray], Path | None],
+    make: Callable[[np.ndarray, Progress], Arrays],
+    fits: Callable[[np.ndarray, Arrays], bool],
+    unit: str = "images",
+) -> dict[str, np.ndarray]:
+    """Make arrays for ``n`` rows part by part, each part kept in a file of its own: an interrupt loses one at most.
+
+    Args:
+        n: how many rows there are, 1 or more.
+        size: rows of a part.
+        doing, unit: what is done and counted, for the progress that is shown.
+        file_of: where the part of these rows is kept; None keeps nothing.
+        make: makes the part of these rows, and counts them.
+        fits: whether what a file held is the part of these rows.
+
+    Returns:
+        The arrays of all parts, one after the other.
+
+    Raises:
+        FerkitError: a file cannot be written.
+    """
+    parts = []
+    with progress(doing, n, unit=unit) as shown:
+        for start in range(0, n, size):
+            rows = np.arange(start, min(start + size, n))
+            part, was_there = cached_arrays(
+                file_of(rows), functools.partial(make, rows, shown), functools.partial(fits, rows)
+            )
+            if was_there:
+                shown.update(len(rows))
+            parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _key(dataset: Dataset, samples: list[Sample]) -> str:
     stamps = []
     for sample in samples:
         try:
@@ -111,10 +159,9 @@ def _key(dataset: Dataset, samples: tuple[Sample, ...]) -> str:
     return fingerprint([_FORMAT, SIDE, str(dataset.root.resolve()), stamps])[:32]
 
 
-def _look(
-    dataset: Dataset, samples: tuple[Sample, ...], workers: int | None, shown: Progress
-) -> dict[str, np.ndarray]:
-    n, workers = len(samples), workers or os.cpu_count() or 1
+def _look(dataset: Dataset, workers: int | None, rows: np.ndarray, shown: Progress) -> Arrays:
+    n, workers = len(rows), workers or os.cpu_count() or 1
+    samples = [dataset.samples[row] for row in rows]
     part = {
         "content": np.zeros(n, "S32"),
         "pixels": np.zeros(n, "S32"),
@@ -125,42 +172,38 @@ def _look(
         "sharpness": np.zeros(n, np.float32),
     }
     reasons = [""] * n
-    for i, seen in enumerate(
-        map_ahead(functools.partial(_see, dataset), samples, workers=workers, ahead=16 * workers)
-    ):
-        content, image, reason = seen
-        part["content"][i], reasons[i] = content, reason
-        if image is not None:
-            for name, value in image.items():
-                part[name][i] = value
+    see = functools.partial(_see, dataset)
+    for i, (image, reason) in enumerate(map_ahead(see, samples, workers=workers, ahead=16 * workers)):
+        for name, value in image.items():
+            part[name][i] = value
+        reasons[i] = reason
         shown.update(1, failures=bool(reason))
     return {**part, "errors": np.array(reasons, np.str_)}
 
 
-def _see(dataset: Dataset, sample: Sample) -> tuple[bytes, dict[str, object] | None, str]:
-    """Digest of the content, what the columns get, and the reason if there is no image."""
-    content_digest = b""
+def _see(dataset: Dataset, sample: Sample) -> tuple[dict[str, object], str]:
+    """What the columns get, and the reason if there is no image."""
+    seen: dict[str, object] = {}
     try:
         content = dataset.source.read(sample.path)
-        content_digest = _digest(content)
+        seen["content"] = content_digest(content)
         rgb = dataset.source.decode(content)
     except DataError as error:
-        return content_digest, None, str(error)
+        return seen, str(error)
     except OSError as error:
-        return content_digest, None, f"cannot be read: {error.strerror or error}"
+        return seen, f"cannot be read: {error.strerror or error}"
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    small = gray.shape[0] >= SIDE and gray.shape[1] >= SIDE
-    thumb = cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA if small else cv2.INTER_LINEAR)
+    thumb = resized(gray, (SIDE, SIDE))
     contrast = float(thumb.std())
-    image = {
-        "pixels": _digest(np.array(rgb.shape, np.int64).tobytes() + rgb.tobytes()),
+    seen |= {
+        "pixels": content_digest(np.array(rgb.shape, np.int64).tobytes() + rgb.tobytes()),
         "thumbs": thumb,
         "colors": _colors(rgb),
         "size_wh": (rgb.shape[1], rgb.shape[0]),
         "contrast": contrast,
         "sharpness": float(cv2.Laplacian(thumb, cv2.CV_32F).std()) / max(contrast, 1.0),
     }
-    return content_digest, image, ""
+    return seen, ""
 
 
 def _colors(rgb: np.ndarray) -> np.ndarray:
@@ -169,9 +212,5 @@ def _colors(rgb: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(lab[..., 1:]), -127, 127).astype(np.int8)
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
-
-
-def _fits(n: int, part: Arrays) -> bool:
-    return part.keys() == {*_COLUMNS, "errors"} and all(len(column) == n for column in part.values())
+def _fits(rows: np.ndarray, part: Arrays) -> bool:
+    return part.keys() == {*_COLUMNS, "errors"} and all(len(column) == len(rows) for column in part.values())

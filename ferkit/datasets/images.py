@@ -167,6 +167,15 @@ def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
         return np.asarray(_to_rgb(_upright(image)))
 
 
+def resized(image: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """An image (H, W[, 3]) uint8 in another size, without regard to its proportions; averaged where it shrinks."""
+    height, width = image.shape[:2]
+    if (width, height) == size_wh:
+        return image
+    shrinks = width >= size_wh[0] and height >= size_wh[1]
+    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
 @contextlib.contextmanager
 def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     """The image in a file or its bytes, and one kind of error for all that may be wrong with it."""
@@ -189,7 +198,7 @@ def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS // 10**6} million pixels") from None
     except Exception as error:
-        # Pillow's decoders raise whatever a damaged file leads them into: struct.error, KeyError, SyntaxError, …
+        # Pillow's decoders raise anything a damaged file leads them into: struct.error, KeyError, SyntaxError, …
         raise ImageError(f"the image is damaged: {error or type(error).__name__}") from None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.weights import bundled_folder
-from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.image_stats import ImageStats, image_stats
 
@@ -47,12 +47,12 @@ def near_overlap(test: np.ndarray, copies: Copies) -> LeakPairs:
     n, first = len(test), copies.first
     train_of, test_of = _least_row(first, ~test), _least_row(first, test)
     best, partner, given_away = np.zeros(n), np.full(n, -1), np.zeros(n, bool)
-    for (a, b), likeness in zip(copies.near, copies.likeness, strict=True):
+    for (a, b), similarity in zip(copies.near, copies.similarity, strict=True):
         for here, there in ((a, b), (b, a)):
             if test_of[here] >= 0 and train_of[there] >= 0:
                 given_away[there] = True
-                if likeness > best[here]:
-                    best[here], partner[here] = likeness, train_of[there]
+                if similarity > best[here]:
+                    best[here], partner[here] = similarity, train_of[there]
     # What was found for the first of each set of exact copies holds for all of them.
     exact = train_of[first] >= 0
     rows = np.flatnonzero(test & (partner[first] >= 0) & ~exact)
@@ -62,16 +62,9 @@ def near_overlap(test: np.ndarray, copies: Copies) -> LeakPairs:
 
 def person_overlap(test: np.ndarray, person: list[str | None]) -> LeakPairs:
     """Rows whose person is on the other side too."""
-    train_rows: dict[str, int] = {}
-    for row in np.flatnonzero(~test)[::-1]:
-        if person[row] is not None:
-            train_rows[str(person[row])] = int(row)
-    in_test = {person[row] for row in np.flatnonzero(test)}
-    rows = np.array([r for r in np.flatnonzero(test) if person[r] in train_rows], np.int64)
-    partner = np.array([train_rows[str(person[row])] for row in rows], np.int64)
-    shared = in_test & train_rows.keys()
-    train = np.array([row for row in np.flatnonzero(~test) if person[row] in shared], np.int64)
-    return LeakPairs(rows, partner, np.ones(len(rows)), train)
+    first: dict[str, int] = {}
+    same = [row if who is None else first.setdefault(who, row) for row, who in enumerate(person)]
+    return exact_overlap(test, np.array(same, np.int64))
 
 
 def _least_row(first: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -102,6 +95,11 @@ class LeakSettings:
     copies: CopySettings = field(default_factory=CopySettings)
     max_pairs: int = 1000
 
+    @property
+    def wanted(self) -> CopySettings | None:
+        """What near-duplicates are looked for; None for none."""
+        return self.copies if self.near else None
+
 
 @dataclass(frozen=True)
 class LeakPair:
@@ -111,7 +109,7 @@ class LeakPair:
         train, test: paths within their data sets.
         kind: ``exact``: same bytes or pixels; ``near``: the same image re-encoded, cropped, mirrored, brightened …;
             ``person``: the same person in another image.
-        score: 1 for exact copies and known persons; the likeness, 0..1, of near-duplicates.
+        score: 1 for exact copies and known persons; the similarity, 0..1, of near-duplicates.
         person: who it is, for pairs of that kind.
     """
 
@@ -161,16 +159,14 @@ class Leaks:
         """What was found, in one line."""
         if not self:
             return f"no leaks among {self.n_test:,} test and {self.n_train:,} training images"
-        found = [
-            f"{len(self.test_rows['exact']):,} exact copies" if len(self.test_rows["exact"]) else "",
-            f"{len(self.test_rows['near']):,} near-duplicates" if len(self.test_rows["near"]) else "",
-            f"{len(self.test_rows['person']):,} images of {self.n_persons:,} persons who are in both"
-            if len(self.test_rows["person"])
-            else "",
-        ]
-        return f"{len(self.leaking):,} of {self.n_test:,} test images leak from training: " + ", ".join(
-            part for part in found if part
-        )
+        said: dict[Kind, str] = {
+            "exact": "exact copies",
+            "near": "near-duplicates",
+            "person": f"images of {self.n_persons:,} persons who are in both",
+        }
+        counts = {said[kind]: len(self.test_rows[kind]) for kind in KINDS}
+        found = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+        return f"{len(self.leaking):,} of {self.n_test:,} test images leak from training: {found}"
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON values: counts, shares and the example pairs."""
@@ -232,13 +228,11 @@ def find_leaks(
     rows = np.union1d(train, test)
     used = dataset if len(rows) == len(dataset) else dataset.subset([dataset.samples[i] for i in rows])
     seen = image_stats(used, cache_dir, workers=workers)
-    wanted = settings.copies if settings.near else None
-    copies = find_copies(seen, wanted, cache_dir=cache_dir, workers=workers)
-    who = [s.group for s in dataset.samples] if identities is None else list(identities)
-    rivals = _Rivals(
-        np.isin(rows, test), rows, [sample.path for sample in used.samples], [who[row] for row in rows]
-    )
-    return _assemble(rivals, copies, seen, settings)
+    copies = find_copies(seen, settings.wanted, cache_dir=cache_dir, workers=workers)
+    who = [sample.group for sample in used.samples]
+    if identities is not None:
+        who = [identities[row] for row in rows]
+    return _assemble(np.isin(rows, test), rows, used.samples, who, copies, seen, settings)
 
 
 def find_leaks_between(
@@ -254,55 +248,49 @@ def find_leaks_between(
     Positions in the result are those of each data set's own samples; see :func:`find_leaks`.
     """
     settings = settings or LeakSettings()
-    surveys = [image_stats(part, cache_dir, workers=workers) for part in (train, test)]
-    seen = surveys[0].joined(surveys[1])
+    parts = [image_stats(part, cache_dir, workers=workers) for part in (train, test)]
+    seen = parts[0].joined(parts[1])
     side = np.arange(len(seen)) >= len(train)
-    wanted = settings.copies if settings.near else None
-    copies = find_copies(seen, wanted, side=side, cache_dir=cache_dir, workers=workers)
+    copies = find_copies(seen, settings.wanted, side=side, cache_dir=cache_dir, workers=workers)
     samples = (*train.samples, *test.samples)
     own = np.concatenate([np.arange(len(train)), np.arange(len(test))])
-    rivals = _Rivals(side, own, [sample.path for sample in samples], [sample.group for sample in samples])
-    return _assemble(rivals, copies, seen, settings)
+    return _assemble(side, own, samples, [sample.group for sample in samples], copies, seen, settings)
 
 
-@dataclass(frozen=True)
-class _Rivals:
-    """The compared rows: whether each is of the test part, its position in its data set, its path, and who it is."""
-
-    test: np.ndarray
-    position: np.ndarray
-    path: list[str]
-    person: list[str | None]
-
-
-def _assemble(rivals: _Rivals, copies: Copies, seen: ImageStats, settings: LeakSettings) -> Leaks:
+def _assemble(
+    side: np.ndarray,
+    position: np.ndarray,
+    samples: Sequence[Sample],
+    who: list[str | None],
+    copies: Copies,
+    seen: ImageStats,
+    settings: LeakSettings,
+) -> Leaks:
+    """What rows of both sides share; each has its position in its data set, its sample and its person."""
     found: dict[Kind, LeakPairs] = {
-        "exact": exact_overlap(rivals.test, copies.first),
-        "near": near_overlap(rivals.test, copies),
-        "person": person_overlap(
-            rivals.test, rivals.person if settings.persons else [None] * len(rivals.test)
-        ),
+        "exact": exact_overlap(side, copies.first),
+        "near": near_overlap(side, copies),
+        "person": person_overlap(side, who if settings.persons else [None] * len(side)),
     }
     pairs: list[LeakPair] = []
-    for kind, crossing in found.items():
+    for kind, overlap in found.items():
         shown: set[str | None] = set()
-        for i in np.argsort(-crossing.score, kind="stable"):
-            t, r = crossing.test[i], crossing.partner[i]
-            person = rivals.person[t] if kind == "person" else None
+        for i in np.argsort(-overlap.score, kind="stable"):
+            t, r = overlap.test[i], overlap.partner[i]
+            person = who[t] if kind == "person" else None
             if len(pairs) == settings.max_pairs or (person is not None and person in shown):
                 continue
             shown.add(person)
-            pairs.append(LeakPair(rivals.path[r], rivals.path[t], kind, float(crossing.score[i]), person))
-    known = sum(person is not None for person in rivals.person)
+            pairs.append(LeakPair(samples[r].path, samples[t].path, kind, float(overlap.score[i]), person))
     return Leaks(
         tuple(pairs),
-        {kind: np.sort(rivals.position[crossing.test]) for kind, crossing in found.items()},
-        {kind: np.sort(rivals.position[crossing.train]) for kind, crossing in found.items()},
-        int((~rivals.test).sum()),
-        int(rivals.test.sum()),
-        len({rivals.person[row] for row in found["person"].test}),
-        known / max(1, len(rivals.person)),
-        tuple((rivals.path[row], reason) for row, reason in sorted(seen.errors.items())),
+        {kind: np.sort(position[overlap.test]) for kind, overlap in found.items()},
+        {kind: np.sort(position[overlap.train]) for kind, overlap in found.items()},
+        int((~side).sum()),
+        int(side.sum()),
+        len({who[row] for row in found["person"].test}),
+        sum(person is not None for person in who) / max(1, len(who)),
+        tuple((samples[row].path, reason) for row, reason in sorted(seen.errors.items())),
         settings,
     )
 
@@ -387,7 +375,7 @@ def training_copies(
 
 
 def pixel_keys(stats: ImageStats) -> np.ndarray:
-    """Digests of images of 48x48 by their gray levels, whatever file they come in, uint32 (n,)."""
+    """Digests of images of 48x48 by their gray levels, in any kind of file, uint32 (n,)."""
     digests = [hashlib.blake2b(thumb.tobytes(), digest_size=4).digest() for thumb in stats.thumbs]
     return np.frombuffer(b"".join(digests), np.uint32)
 

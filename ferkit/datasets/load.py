@@ -1,4 +1,4 @@
-"""One way in: whatever a user names as data."""
+"""One way in: what a user names as data."""
 
 import contextlib
 import glob

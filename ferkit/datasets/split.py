@@ -151,7 +151,7 @@ class Split:
     shared_groups: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """What to write down beside a result, as plain JSON values."""
+        """What to write down with a result, as plain JSON values."""
         return {
             "origin": self.origin,
             "settings": None if self.settings is None else dataclasses.asdict(self.settings),
@@ -207,11 +207,11 @@ def holdout(
     """
     settings = settings or SplitSettings()
     y = np.asarray(y)
-    _check_classes(y, 2, "a split")
+    _check_classes(y, "a split")
     if not (settings.by_group and _has_groups(groups)):
         return _stratified_holdout(y, settings)
     assert groups is not None
-    fewest = _check_persons(y, groups, 2)
+    fewest = _check_persons(y, groups)
     # Few persons may not allow the wanted share; then the nearest one that gives each side a person of each class.
     nearest = min(max(settings.test_size, 1 / fewest), 1 - 1 / fewest)
     best: tuple[float, np.ndarray] | None = None
@@ -246,10 +246,10 @@ def folds(
         DataError: fewer than two classes, or a class with one image or of one person.
     """
     y = np.asarray(y)
-    _check_classes(y, 2, "cross-validation")
+    _check_classes(y, "cross-validation")
     if _has_groups(groups):
         assert groups is not None
-        k = min(k, _check_persons(y, groups, 2))
+        k = min(k, _check_persons(y, groups))
     else:
         k = min(k, min(np.unique(y, return_counts=True)[1]))
     for attempt in range(_ATTEMPTS):
@@ -290,27 +290,27 @@ def numbered(values: Iterable[Any]) -> np.ndarray:
     return np.array([number[value] for value in listed], np.int64)
 
 
-def _check_classes(y: np.ndarray, least: int, purpose: str) -> None:
+def _check_classes(y: np.ndarray, purpose: str) -> None:
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
         found = f"only {classes[0]!s}" if len(classes) else "none"
         raise DataError(
             f"expected at least two classes, found {found}; check the folder names or the label column"
         )
-    rare = [f"{cls} ({count})" for cls, count in zip(classes, counts, strict=True) if count < least]
+    rare = [f"{cls} ({count})" for cls, count in zip(classes, counts, strict=True) if count < 2]
     if rare:
         raise DataError(
-            f"{purpose} needs at least {least} images of each class, found fewer of {', '.join(rare)}; "
+            f"{purpose} needs at least 2 images of each class, found fewer of {', '.join(rare)}; "
             "add images or leave these classes out"
         )
 
 
-def _check_persons(y: np.ndarray, groups: np.ndarray, least: int) -> int:
+def _check_persons(y: np.ndarray, groups: np.ndarray) -> int:
     """The number of persons of the class that has fewest."""
     fewest = len(y)
     for cls in np.unique(y):
         persons = _n_groups(groups[y == cls])
-        if persons < least:
+        if persons < 2:
             raise DataError(
                 f"all images of class {cls!s} are of one person, who cannot be on both sides of a split; "
                 "add persons, leave the class out, or split without regard to persons"
@@ -341,7 +341,5 @@ def _rarest(y: np.ndarray) -> str:
 def _on_both_sides(groups: np.ndarray | None, train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
     if groups is None:
         return ()
-    both = {group for group in groups[train] if group is not None} & {
-        g for g in groups[test] if g is not None
-    }
-    return tuple(sorted(str(group) for group in both))
+    both = set(groups[train]) & set(groups[test]) - {None}
+    return tuple(sorted(map(str, both)))

@@ -3,17 +3,15 @@
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ferkit.core.console import Progress, map_ahead
-from ferkit.core.errors import ImageError
 from ferkit.core.fonts import can_draw, plot_families
 from ferkit.core.labels import LabelSet
-from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images
 from ferkit.datasets.images import ImageHeader, read_header
 from ferkit.datasets.tables import SOURCE, ArraySource, attribute_names
 
@@ -123,41 +121,23 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        rows = [
+        values = asdict(self)
+        values["root"] = str(self.root)
+        values["counts"] = [
             {"class": cls or None, "source": source or None, "split": part or None, "n": n}
             for (cls, source, part), n in sorted(self.counts.items())
         ]
-        headers = self.headers
-        return {
-            "name": self.name,
-            "root": str(self.root),
-            "n": self.n,
-            "counts": rows,
-            "persons": vars(self.persons),
-            "n_boxes": self.n_boxes,
-            "left_out": dict(self.left_out),
-            "attributes": {name: vars(values) for name, values in self.attributes.items()},
-            "headers": {
-                "n": headers.n,
-                "sizes_wh": [[*size, n] for size, n in headers.sizes_wh.items()],
-                "channels": dict(headers.channels),
-                "formats": dict(headers.formats),
-                "n_bytes": headers.n_bytes,
-                "unreadable": [list(entry) for entry in headers.unreadable],
-            },
-        }
+        values["headers"]["sizes_wh"] = [[*size, n] for size, n in self.headers.sizes_wh.items()]
+        return values
 
 
-def summarize(
-    dataset: Dataset, *, everything: bool = False, workers: int | None = None, progress: Progress
-) -> Summary:
+def summarize(dataset: Dataset, *, everything: bool = False, workers: int | None = None) -> Summary:
     """Count, and look at the headers of 1,000 images spread over the data set, or of all.
 
     Args:
         dataset: labelled or not.
         everything: look at every header: a file that cannot be read is found for sure.
         workers: threads that read; two a core if None, since they wait for the disk.
-        progress: is told of every header.
     """
     counts = Counter((s.label or "", s.attributes.get(SOURCE, ""), s.split or "") for s in dataset.samples)
     names = [name for name in attribute_names(dataset.samples) if name != SOURCE]
@@ -169,7 +149,7 @@ def summarize(
         _persons(dataset),
         sum(sample.box is not None for sample in dataset.samples),
         {name: _values(dataset, name) for name in names},
-        _headers(dataset, everything, workers, progress),
+        _headers(dataset, everything, workers),
         left_out_counts(dataset.left_out),
     )
 
@@ -199,7 +179,7 @@ def _values(dataset: Dataset, name: str) -> Values:
     return Values(found.total(), len(found), (low, mean, high), {})
 
 
-def _headers(dataset: Dataset, everything: bool, workers: int | None, progress: Progress) -> Headers:
+def _headers(dataset: Dataset, everything: bool, workers: int | None) -> Headers:
     n = len(dataset) if everything else min(len(dataset), LOOKED_AT)
     positions = np.unique(np.linspace(0, len(dataset) - 1, n).astype(int)).tolist()
     sizes: Counter[tuple[int, int]] = Counter()
@@ -208,28 +188,18 @@ def _headers(dataset: Dataset, everything: bool, workers: int | None, progress: 
     unreadable: list[tuple[str, str]] = []
     n_bytes = 0
 
-    def look(position: int) -> tuple[Sample, ImageHeader | None, int, str]:
-        sample = dataset.samples[position]
-        try:
-            return sample, header_of(dataset, sample), dataset.source.stamp(sample.path).size, ""
-        except ImageError as error:
-            return sample, None, 0, str(error)
-        except OSError as error:
-            return sample, None, 0, f"cannot be read: {error.strerror or error}"
+    def look(sample: Sample) -> tuple[ImageHeader, int]:
+        return header_of(dataset, sample), dataset.source.stamp(sample.path).size
 
+    samples = [dataset.samples[position] for position in positions]
     workers = workers or 2 * (os.cpu_count() or 1)
-    progress.start(len(positions))
-    for sample, header, length, reason in map_ahead(look, positions, workers=workers, ahead=16 * workers):
-        if header is None:
-            unreadable.append((sample.path, reason))
-        else:
-            sizes[header.size_wh] += 1
-            channels[_CHANNELS.get(header.mode, "colour")] += 1
-            formats[header.format] += 1
-            n_bytes += length
-        progress.update(1, failures=header is None)
+    for _, (header, length) in map_images(look, samples, unreadable, "looking", workers):
+        sizes[header.size_wh] += 1
+        channels[_CHANNELS.get(header.mode, "colour")] += 1
+        formats[header.format] += 1
+        n_bytes += length
     return Headers(
-        len(positions),
+        len(samples),
         dict(sizes.most_common()),
         dict(channels.most_common()),
         dict(formats.most_common()),
@@ -267,8 +237,8 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
 
     Args:
         description: of the data set.
-        language: ``en`` or ``ko`` for the names of classes; None as they are, or in English where no font can draw
-            them.
+        language: ``en`` or ``ko`` for the names of classes; None leaves them unchanged, or takes English
+            where no font can draw them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

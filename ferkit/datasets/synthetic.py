@@ -134,45 +134,39 @@ NEUTRAL = ActionUnits()
 _NOISE = 0.1  # standard deviation; nobody makes the same face twice
 
 # fmt: off
-FORMS: dict[str, tuple[ActionUnits, ...]] = {
+_TYPICAL = {
+    # inner_brow, outer_brow, furrow, upper_lid, lower_lid, nose_wrinkle, cheek, upper_lip, mouth_corner, mouth_stretch,
+    # lip_press, chin, jaw, teeth
     "angry": (
-        ActionUnits(inner_brow=-1.0, outer_brow=0.2, furrow=1.0, upper_lid=0.2, lower_lid=0.6,
-            nose_wrinkle=0.2, mouth_corner=-0.35, mouth_stretch=-0.1, lip_press=0.9, chin=0.4),
-        ActionUnits(inner_brow=-1.0, outer_brow=0.3, furrow=1.0, upper_lid=0.4, lower_lid=0.5,
-            nose_wrinkle=0.5, upper_lip=0.4, mouth_corner=-0.35, mouth_stretch=0.1, jaw=0.5, teeth=0.9),
+        (-1, 0.2, 1, 0.2, 0.6, 0.2, 0, 0, -0.35, -0.1, 0.9, 0.4, 0, 0),
+        (-1, 0.3, 1, 0.4, 0.5, 0.5, 0, 0.4, -0.35, 0.1, 0, 0, 0.5, 0.9),
     ),
     "disgust": (
-        ActionUnits(inner_brow=-0.6, outer_brow=-0.3, furrow=0.5, upper_lid=-0.35, lower_lid=0.8,
-            nose_wrinkle=1.0, cheek=0.5, upper_lip=0.9, mouth_corner=-0.5, chin=0.3),
-        ActionUnits(inner_brow=-0.5, outer_brow=-0.3, furrow=0.4, upper_lid=-0.45, lower_lid=0.8,
-            nose_wrinkle=1.0, cheek=0.6, upper_lip=1.0, mouth_corner=-0.4, jaw=0.2, teeth=0.8),
+        (-0.6, -0.3, 0.5, -0.35, 0.8, 1, 0.5, 0.9, -0.5, 0, 0, 0.3, 0, 0),
+        (-0.5, -0.3, 0.4, -0.45, 0.8, 1, 0.6, 1, -0.4, 0, 0, 0, 0.2, 0.8),
     ),
     "fear": (
-        ActionUnits(inner_brow=0.9, outer_brow=0.1, furrow=0.6, upper_lid=0.9, lower_lid=0.3,
-            mouth_corner=-0.35, mouth_stretch=0.7, jaw=0.35, teeth=0.4),
-        ActionUnits(inner_brow=0.9, outer_brow=0.1, furrow=0.7, upper_lid=0.9, lower_lid=0.4,
-            mouth_corner=-0.3, mouth_stretch=0.9, jaw=0.18, teeth=1.0),
+        (0.9, 0.1, 0.6, 0.9, 0.3, 0, 0, 0, -0.35, 0.7, 0, 0, 0.35, 0.4),
+        (0.9, 0.1, 0.7, 0.9, 0.4, 0, 0, 0, -0.3, 0.9, 0, 0, 0.18, 1),
     ),
     "happy": (
-        ActionUnits(lower_lid=0.5, cheek=0.9, upper_lid=-0.15, mouth_corner=1.0, mouth_stretch=0.5,
-            jaw=0.25, teeth=1.0),
-        ActionUnits(lower_lid=0.4, cheek=0.6, mouth_corner=0.9, mouth_stretch=0.35),
-        ActionUnits(inner_brow=0.2, outer_brow=0.3, upper_lid=-0.5, lower_lid=0.7, cheek=1.0,
-            mouth_corner=1.0, mouth_stretch=0.5, jaw=0.6, teeth=0.6),
+        (0, 0, 0, -0.15, 0.5, 0, 0.9, 0, 1, 0.5, 0, 0, 0.25, 1),
+        (0, 0, 0, 0, 0.4, 0, 0.6, 0, 0.9, 0.35, 0, 0, 0, 0),
+        (0.2, 0.3, 0, -0.5, 0.7, 0, 1, 0, 1, 0.5, 0, 0, 0.6, 0.6),
     ),
-    "neutral": (NEUTRAL,),
+    "neutral": ((0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),),
     "sad": (
-        ActionUnits(inner_brow=0.9, outer_brow=-0.5, furrow=0.4, upper_lid=-0.35, mouth_corner=-0.85,
-            mouth_stretch=-0.1, chin=0.5),
-        ActionUnits(inner_brow=0.8, outer_brow=-0.5, furrow=0.7, upper_lid=-0.65, lower_lid=0.5, cheek=0.2,
-            mouth_corner=-1.0, mouth_stretch=0.2, jaw=0.15, teeth=0.5, chin=0.3),
+        (0.9, -0.5, 0.4, -0.35, 0, 0, 0, 0, -0.85, -0.1, 0, 0.5, 0, 0),
+        (0.8, -0.5, 0.7, -0.65, 0.5, 0, 0.2, 0, -1, 0.2, 0, 0.3, 0.15, 0.5),
     ),
     "surprise": (
-        ActionUnits(inner_brow=0.9, outer_brow=1.0, upper_lid=0.9, mouth_stretch=-0.4, jaw=0.9),
-        ActionUnits(inner_brow=1.0, outer_brow=1.0, upper_lid=0.8, mouth_stretch=-0.5, jaw=0.45, teeth=0.2),
+        (0.9, 1, 0, 0.9, 0, 0, 0, 0, 0, -0.4, 0, 0, 0.9, 0),
+        (1, 1, 0, 0.8, 0, 0, 0, 0, 0, -0.5, 0, 0, 0.45, 0.2),
     ),
 }
 # fmt: on
+FORMS = {name: tuple(ActionUnits(*map(float, form)) for form in forms) for name, forms in _TYPICAL.items()}
+"""Typical forms of each expression."""
 
 
 def sample_units(expression: str, rng: np.random.Generator, intensity: float = 1.0) -> ActionUnits:
@@ -594,7 +588,9 @@ def _draw_glasses(canvas: Layer, identity: Identity) -> None:
 __all__ = ["EXPRESSIONS", "Identity", "render_face", "write_dataset"]
 
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.7, "test": 0.3}
-IMAGE_FORMATS = ("png", "jpg")
+_UNCLEAR = 0.35
+"""Share of images whose expression is faint or mixed with a similar one."""
+
 _SMALLEST, _LARGEST = 24, 1024  # smaller, the eyes vanish; larger, the supersampled canvas passes 28 MB
 
 
@@ -633,9 +629,7 @@ def write_dataset(
     n_persons: int,
     size: int = 96,
     seed: int = 0,
-    image_format: str = "png",
     splits: Mapping[str, float] = DEFAULT_SPLITS,
-    ambiguity: float = 0.35,
 ) -> None:
     """Write drawn faces to ``root/<split>/<expression>/``, in files such as ``p0012_00037.png``.
 
@@ -647,17 +641,21 @@ def write_dataset(
         n_per_class: images of each expression, over all splits together.
         n_persons: persons over all splits together.
         size: width and height in pixels, 24..1024.
-        seed: 0 or more.
-        image_format: ``png`` or ``jpg``.
+        seed: 0 or more; the same seed draws the same.
         splits: name of each split and its share of persons and images; the shares add up to 1.
-        ambiguity: share of images, 0..1, whose expression is faint or mixed with a similar one.
 
     Raises:
         DataError: an argument out of range, a split left without a person or image, or a folder in use.
     """
     root = Path(root)
     _check_size(size)
-    _check_dataset_arguments(seed, image_format, splits, ambiguity)
+    if seed < 0:
+        raise DataError(f"expected a seed of 0 or more, found {seed}; choose any such whole number")
+    shares = list(splits.values())
+    if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise DataError(
+            f"expected splits with positive shares that add up to 1, found {dict(splits)}; correct them"
+        )
     if root.exists() and any(root.iterdir()):
         raise DataError(
             f"expected an empty or new folder, found files in {root}; choose another one or clear it"
@@ -673,8 +671,8 @@ def write_dataset(
             folder.mkdir(parents=True)
             for i in range(images_of[split]):
                 person = cast[i % len(cast)]
-                image = person.image(expression, size, ambiguity)
-                _write_image(folder / f"{person.name}_{next(image_numbers):05d}.{image_format}", image)
+                image = person.image(expression, size)
+                _write_image(folder / f"{person.name}_{next(image_numbers):05d}.png", image)
 
 
 class _Person:
@@ -685,13 +683,12 @@ class _Person:
         self._rng = np.random.default_rng([seed, number])
         self._identity = Identity.random(self._rng)
 
-    def image(self, expression: str, size: int, ambiguity: float) -> np.ndarray:
-        return draw_face(self._identity, self._units(expression, ambiguity), self._rng, size)
-
-    def _units(self, expression: str, ambiguity: float) -> ActionUnits:
-        if self._rng.random() < ambiguity:
-            return sample_unclear_units(expression, self._rng)
-        return sample_units(expression, self._rng, intensity=self._rng.uniform(0.7, 1.1))
+    def image(self, expression: str, size: int) -> np.ndarray:
+        if self._rng.random() < _UNCLEAR:
+            units = sample_unclear_units(expression, self._rng)
+        else:
+            units = sample_units(expression, self._rng, intensity=self._rng.uniform(0.7, 1.1))
+        return draw_face(self._identity, units, self._rng, size)
 
 
 def _write_image(path: Path, rgb: np.ndarray) -> None:
@@ -717,22 +714,4 @@ def _check_size(size: int) -> None:
     if not _SMALLEST <= size <= _LARGEST:
         raise DataError(
             f"expected a size of {_SMALLEST} to {_LARGEST} pixels, found {size}; 96 suits most uses"
-        )
-
-
-def _check_dataset_arguments(
-    seed: int, image_format: str, splits: Mapping[str, float], ambiguity: float
-) -> None:
-    if seed < 0:
-        raise DataError(f"expected a seed of 0 or more, found {seed}; choose any such whole number")
-    if image_format not in IMAGE_FORMATS:
-        raise DataError(
-            f"expected an image_format out of {', '.join(IMAGE_FORMATS)}, found {image_format!r}; use png"
-        )
-    if not 0 <= ambiguity <= 1:
-        raise DataError(f"expected an ambiguity of 0 to 1, found {ambiguity}; 0 makes every expression plain")
-    shares = list(splits.values())
-    if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise DataError(
-            f"expected splits with positive shares that add up to 1, found {dict(splits)}; correct them"
         )

@@ -26,8 +26,8 @@ import unicodedata
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -42,6 +42,7 @@ from ferkit.datasets.dataset import (
     Stamp,
     class_name,
     is_missing,
+    is_unicode,
     split_named,
     split_of,
 )
@@ -78,18 +79,6 @@ BOX_SPELLINGS = (*_CORNERS, *_CORNER_AND_SIZE)
 """Names of the four columns of a face's box in pixels, the ones that a manifest uses first."""
 
 
-class Memo(dict[str, str | None]):
-    """Remembers what a function made of a cell: tables repeat the same few words in many rows."""
-
-    def __init__(self, function: Callable[[str], str | None]) -> None:
-        super().__init__()
-        self._function = function
-
-    def __missing__(self, cell: str) -> str | None:
-        value = self[cell] = self._function(cell)
-        return value
-
-
 @dataclass(frozen=True)
 class Columns:
     """Where a table keeps what, by column number.
@@ -111,17 +100,6 @@ class Columns:
     box: tuple[int, ...] | None = None
     box_has_size: bool = False
     attributes: tuple[tuple[str, int], ...] = ()
-    _labels: Memo = field(init=False, repr=False, compare=False)
-    _splits: Memo = field(init=False, repr=False, compare=False)
-    _values: Memo = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # Names typed on a Mac hold Hangul as single jamo; classes and persons must have one name everywhere.
-        object.__setattr__(
-            self, "_labels", Memo(lambda cell: None if is_missing(cell) else class_name(cell.strip()))
-        )
-        object.__setattr__(self, "_splits", Memo(lambda cell: split_of(cell, self.table)))
-        object.__setattr__(self, "_values", Memo(lambda cell: cell.strip() or None))
 
     @staticmethod
     def from_header(header: Sequence[str], table: Path, named: Mapping[str, str] | None = None) -> "Columns":
@@ -171,43 +149,51 @@ class Columns:
             table, path, found["label"], found["split"], found["group"], box or None, corners is None, rest
         )
 
-    def sample(self, row: Sequence[str], box: "CheckBox | None" = None) -> Sample:
-        """What a row says; cells that are missing at its end count as empty.
-
-        Args:
-            row: the cells.
-            box: checks and gives a box from four numbers; :func:`box_of` by default.
+    def sample(self, row: Sequence[str]) -> Sample:
+        """What a row says, which has a cell for every column.
 
         Raises:
             DataError: no path, a split of no known name, or a box that is none.
         """
-        n = len(row)
-        path = row[self.path].strip().replace("\\", "/") if self.path < n else ""
+        path = row[self.path].strip().replace("\\", "/")
         if not path:
             raise DataError("no path")
-        label, split, group = self.label, self.split, self.group
         return Sample(
             path,
-            self._labels[row[label]] if label is not None and label < n else None,
-            self._splits[row[split]] if split is not None and split < n else None,
-            self._labels[row[group]] if group is not None and group < n else None,
-            None
-            if self.box is None
-            else self._box([row[i] if i < n else "" for i in self.box], box or box_of),
-            {name: value for name, i in self.attributes if i < n and (value := self._values[row[i]])},
+            None if self.label is None else _name(row[self.label]),
+            None if self.split is None else _split(row[self.split], self.table),
+            None if self.group is None else _name(row[self.group]),
+            None if self.box is None else self._box([row[at] for at in self.box]),
+            {name: value for name, at in self.attributes if (value := _value(row[at]))},
         )
 
-    def _box(self, cells: Sequence[str], check: "CheckBox") -> tuple[float, float, float, float] | None:
+    def _box(self, cells: list[str]) -> tuple[float, float, float, float] | None:
         if all(map(is_missing, cells)):
             return None
         try:
-            a, b, c, d = map(number, cells)
+            left, top, right, bottom = map(number, cells)
         except ValueError:
             raise DataError(f"expected four numbers as box: found {', '.join(map(repr, cells))}") from None
-        return check(a, b, a + c, b + d) if self.box_has_size else check(a, b, c, d)
+        if self.box_has_size:
+            right, bottom = left + right, top + bottom
+        if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
+            shown = f"{left:g}, {top:g}, {right:g}, {bottom:g}"
+            raise DataError(f"expected a box with left < right and top < bottom: found {shown}")
+        return left, top, right, bottom
 
 
-CheckBox = Callable[[float, float, float, float], tuple[float, float, float, float]]
+@functools.lru_cache(maxsize=100_000)  # tables repeat the same few words in many rows
+def _name(cell: str) -> str | None:
+    """A class or person. Names typed on a Mac hold Hangul as single jamo; they must have one name everywhere."""
+    return None if is_missing(cell) else class_name(cell.strip())
+
+
+@functools.lru_cache(maxsize=100_000)
+def _value(cell: str) -> str:
+    return cell.strip()
+
+
+_split = functools.lru_cache(maxsize=1000)(split_of)
 
 
 def plain(name: str) -> str:
@@ -225,14 +211,6 @@ def is_unknown(name: str) -> bool:
 def number(cell: str) -> float:
     """A number with a point or a comma. Raises ValueError if it is none."""
     return float(cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell)
-
-
-def box_of(left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
-    """A face's box. Raises DataError if it has no inside."""
-    if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
-        shown = f"{left:g}, {top:g}, {right:g}, {bottom:g}"
-        raise DataError(f"expected a box with left < right and top < bottom: found {shown}")
-    return left, top, right, bottom
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -369,21 +347,22 @@ def _is_array(file: IO[bytes], name: str, size: int) -> bool:
     return True
 
 
+_SPLIT_PAIRS = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("{}_images", "{}_labels"))
+
+
 def _pairs(
     arrays: dict[str, np.ndarray], path: Path
 ) -> list[tuple[str | None, np.ndarray, np.ndarray | None]]:
+    """Split, images and labels of each part; None for the split where the arrays have no parts."""
     images = next((arrays[key] for key in _IMAGES if key in arrays), None)
     if images is not None:
         return [(None, images, next((arrays[key] for key in _LABELS if key in arrays), None))]
-    pairs: list[tuple[str | None, np.ndarray, np.ndarray | None]] = []
-    for split in ("train", "val", "test"):
-        for x, y in (
-            (f"x_{split}", f"y_{split}"),
-            (f"X_{split}", f"y_{split}"),
-            (f"{split}_images", f"{split}_labels"),
-        ):
-            if x in arrays:
-                pairs.append((split, arrays[x], arrays.get(y)))
+    pairs: list[tuple[str | None, np.ndarray, np.ndarray | None]] = [
+        (split, arrays[x.format(split)], arrays.get(y.format(split)))
+        for split in ("train", "val", "test")
+        for x, y in _SPLIT_PAIRS
+        if x.format(split) in arrays
+    ]
     if not pairs:
         raise DataError(
             f"expected arrays 'images' and 'labels' (or x_train, y_train, …) in {path}, found {list(arrays)}"
@@ -516,7 +495,6 @@ def parse_table(
     path: Path,
     named: Mapping[str, str] | None = None,
     folder: Path | None = None,
-    box: CheckBox | None = None,
 ) -> TableRows:
     """Read a table of images row by row.
 
@@ -524,7 +502,6 @@ def parse_table(
         path: the table.
         named: name of the column by meaning, see :meth:`Columns.from_header`.
         folder: that paths are relative to; None takes that of the table.
-        box: see :meth:`Columns.sample`.
 
     Raises:
         DataError: not a readable table, or columns that are not there or that nobody knows.
@@ -541,10 +518,11 @@ def parse_table(
         for number, row in numbered:
             if not any(row):
                 continue
+            row += [""] * (len(first) - len(row))  # cells that are missing at the end are empty
             try:
-                samples.append(columns.sample(row, box))
+                samples.append(columns.sample(row))
             except DataError as error:
-                shown = row[columns.path].strip() if columns.path < len(row) else ""
+                shown = row[columns.path].strip()
                 sign = ", " if ": " in str(error) else ": "
                 left_out.append((shown or path.name, f"{error}{sign}row {number}"))
         if columns.split is None or samples or not left_out or (named or {}).get("split"):
@@ -795,7 +773,7 @@ def write_manifest(path: Path, dataset: Dataset) -> None:
         raise DataError(f"{path} is there and is no manifest; choose another name, or move it away")
     samples = sorted(relocated(dataset, path.parent), key=lambda sample: sample.path)
     # Names of files that are not UTF-8 stay the bytes they are; a mark tells the reader what the rest is.
-    encoding = "utf-8" if all(_is_unicode(sample.path) for sample in samples) else "utf-8-sig"
+    encoding = "utf-8" if all(is_unicode(sample.path) for sample in samples) else "utf-8-sig"
 
     def write(file: IO[bytes]) -> None:
         text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
@@ -855,23 +833,16 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
         raise DataError(f"expected other names for attributes than {sorted(clashes)}; rename them")
     lower = {plain(name) for name in names}
     # A column is also written where an attribute would be taken for it, as 'subject' would be for a missing group.
-    with_label, with_split, with_group = (
-        any(getattr(sample, meaning) for sample in samples)
+    meanings = [
+        meaning
+        for meaning in ("label", "split", "group")
+        if any(getattr(sample, meaning) for sample in samples)
         or not lower.isdisjoint(MEANINGS[meaning])
         or (meaning == "label" and any(map(is_unknown, names)))
-        for meaning in ("label", "split", "group")
-    )
+    ]
     with_box = any(s.box is not None for s in samples) or any(set(four) <= lower for four in BOX_SPELLINGS)
-    present = zip(("label", "split", "group"), (with_label, with_split, with_group), strict=True)
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [
-            "path",
-            *(meaning for meaning, there in present if there),
-            *(BOX if with_box else ()),
-            *map(csv_cell, names),
-        ]
-    )
+    writer.writerow(["path", *meanings, *(BOX if with_box else ()), *map(csv_cell, names)])
     for sample in samples:
         path = sample.path
         if path != path.strip() or "\\" in path:
@@ -879,17 +850,34 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
                 f"the name {path!r} begins or ends with a blank or holds a backslash, which tables do not keep; "
                 "rename the file"
             )
-        row: list[str | None] = [csv_cell(path)]
-        if with_label:
-            row.append(csv_cell(sample.label))
-        if with_split:
-            row.append(csv_cell(sample.split))
-        if with_group:
-            row.append(csv_cell(sample.group))
+        box: Iterable[str] = ()
         if with_box:
-            row += (None,) * 4 if sample.box is None else (f"{value:.7g}" for value in sample.box)
-        row += (csv_cell(sample.attributes.get(name)) for name in names)
-        writer.writerow(row)
+            box = ("",) * 4 if sample.box is None else (f"{value:.7g}" for value in sample.box)
+        known = (getattr(sample, meaning) for meaning in meanings)
+        attributes = (sample.attributes.get(name) for name in names)
+        writer.writerow([csv_cell(path), *map(csv_cell, known), *box, *map(csv_cell, attributes)])
+
+
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: bool = False
+) -> None:
+    """Write a table for people; what a spreadsheet would run is marked, names that are not UTF-8 stay their bytes.
+
+    Args:
+        path: the file; an older one is replaced.
+        header: of the columns.
+        rows: texts, numbers and None.
+        marked: put the mark of UTF-8 first, which Korean spreadsheet programs need.
+
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    content = ("\ufeff" if marked else "") + text.getvalue()
+    write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))
 
 
 def attribute_names(samples: Iterable[Sample]) -> list[str]:
@@ -907,13 +895,3 @@ def _way(start: Path, goal: Path) -> str:
         return Path(os.path.relpath(goal, start)).as_posix()
     except ValueError:
         return goal.as_posix()
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

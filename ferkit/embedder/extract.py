@@ -206,7 +206,7 @@ class StoreOptions:
         dtype: ``float16`` halves the disk and keeps three digits.
         batch_size: images a run of the network.
         rows_per_shard: images a shard, the most that an interrupt can lose.
-        repair: delete damaged shards and make them anew.
+        repair: delete damaged shards and make them again.
     """
 
     root: Path = Path("cache")
@@ -315,7 +315,7 @@ def embed_dataset(
         for shard, reason in store.verify():
             if not options.repair:
                 raise StoreDamagedError(reason)
-            logger.info(f"{shard.npy.name} is damaged and made anew")
+            logger.info(f"{shard.npy.name} is damaged and made again")
             shard.remove()
         summary = extract(
             dataset, embedder, cropping.cropper(embedder), store, crops=cropping.kind, workers=workers

@@ -41,7 +41,7 @@ from ferkit.datasets.dataset import Sample
 from ferkit.embedder.engines import Engine
 from ferkit.embedder.settings import FORMAT, EmbedderSettings, StoreSettings
 
-DAMAGE_REMEDY = "run 'fer embed' with --repair to make it anew; all other shards stay"
+DAMAGE_REMEDY = "run 'fer embed' with --repair to make it again; all other shards stay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class EmbeddingTable:
 
 
 _REPAIR = (
-    "'fer embed' with --repair and the settings it was made with writes it anew, without them the embeddings in its "
+    "'fer embed' with --repair and the settings it was made with writes it again, without them the embeddings in its "
     "folder are lost"
 )
 _ALTERED = f"was altered after it was written; {_REPAIR}"
@@ -297,7 +297,7 @@ class EmbeddingStore:
             settings: what every number depends on; their digest is the name's last part.
             dim: numbers an embedding.
             rows_per_shard, batch_size: of a new store.
-            repair: write a damaged manifest anew, as these settings give its digest.
+            repair: write a damaged manifest again, as these settings give its digest.
 
         Raises:
             StoreError: the folder is not what it should be.
@@ -329,7 +329,7 @@ class EmbeddingStore:
         except StoreDamagedError as error:
             if not repair:
                 raise
-            logger.warning("%s; it is written anew", str(error).partition(";")[0])
+            logger.warning("%s; it is written again", str(error).partition(";")[0])
         store = EmbeddingStore(folder, settings, manifest)
         if len(shards := store.shards()) > 1:  # all but the last of a run are full
             with contextlib.suppress(StoreDamagedError):
@@ -532,7 +532,7 @@ def find_stores(cache_dir: Path) -> list[Path]:
 
 
 def stores_of(root: Path, dataset: str, settings: EmbedderSettings) -> list[tuple[Path, Engine]]:
-    """Stores of a data set by the same network, whatever ran it: folder and engine, worked on last first."""
+    """Stores of a data set by the same network, by any engine: folder and engine, worked on last first."""
     found = []
     for folder in find_stores(root):
         if folder.name.rpartition("--")[0].rpartition("--")[0] != dataset:

@@ -208,7 +208,7 @@ def _same_data(model: Model, task: Task) -> bool:
 
 @dataclass(frozen=True)
 class DummyCandidate:
-    """Says how frequent each class is among the training rows, whatever it sees."""
+    """Says how frequent each class is among the training rows, for any input."""
 
     name: str = "dummy"
     kind: Kind = "dummy"
@@ -472,7 +472,7 @@ class FerCandidate:
 
     Attributes:
         where: the interpreter that has ``fer``, a folder that holds the package, or its network file; None looks
-            for it beside ferkit.
+            for it next to ferkit.
     """
 
     name: str = "peer:fer"
@@ -605,7 +605,7 @@ class CallableCandidate:
         here = str(Path.cwd())
         added = here not in sys.path
         if added:
-            sys.path.insert(0, here)  # a function of one's own lies beside the data, not in a package
+            sys.path.insert(0, here)  # a function of one's own lies next to the data, not in a package
         try:
             found: Any = importlib.import_module(module)
             for part in path.split("."):

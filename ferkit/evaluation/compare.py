@@ -273,7 +273,7 @@ def _run(
         with ResourceMonitor() as meter:
             outcome = candidate.run(task, bench)
         finished = _finished(outcome, task, repeat, meter, bench)
-    except Exception as error:  # whatever it is, the others go on; anybody's code may raise anything
+    except Exception as error:  # in any case the others go on; anybody's code may raise anything
         reason = _reason(error)
         logger.info(f"{where}: failed: {reason}")
         return reason

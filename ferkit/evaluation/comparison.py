@@ -2,7 +2,7 @@
 
 A :class:`Comparison` holds every probability that every candidate gave, so that each figure, interval and plot
 can be made from it again without a model. On disk it is two files: ``comparison.json``, which people and programs
-read, and ``comparison.npz`` beside it, with the arrays.
+read, and ``comparison.npz`` next to it, with the arrays.
 
     Comparison
     ├── splits       SplitRows, one a repeat: the same rows for every candidate
@@ -323,7 +323,7 @@ class ResultCache:
         return known[0] if known and not path.exists() else path
 
     def load(self, path: Path, repeat: int) -> CachedResult | None:
-        """The cell in ``path``; None if there is none, or it cannot be read and has to be made anew."""
+        """The cell in ``path``; None if there is none, or it cannot be read and has to be made again."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 values = json.loads(file["values"].tobytes().decode())

@@ -78,7 +78,7 @@ def milliseconds(
 ) -> float:
     """Time by image of the fastest call on ``crops`` (n, h, w, 3), of those within ``seconds``, five at least.
 
-    The fastest: whatever else the machine does makes calls slower, never faster.
+    The fastest: all else that the machine does makes calls slower, never faster.
     """
     predict(crops)  # the first call prepares what later ones find
     times: list[float] = []

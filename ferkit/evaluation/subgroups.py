@@ -1,4 +1,4 @@
-"""How a candidate does on parts of the images: by sex, age, place, data set, or whatever column there is."""
+"""How a candidate does on parts of the images: by sex, age, place, data set, or any other column."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -128,7 +128,7 @@ def subgroups(
     """Figures of each value of a column, and whether values differ.
 
     Persons, not images, are resampled and permuted where they are known. The permutation deals the values out
-    anew: among persons where each has one value (sex), within persons where a person has several (place).
+    again: among persons where each has one value (sex), within persons where a person has several (place).
 
     Args:
         column: its name.

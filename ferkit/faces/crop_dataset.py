@@ -1,28 +1,39 @@
-"""Crop a whole data set: the resumable loop of ``fer crop``, its tables and contact sheets."""
+"""Crop a whole data set: the resumable loop of ``fer crop``, its journal, tables and contact sheets.
 
-import csv
+The journal gets a line an image, written after its crops, so that a killed run can be gone on with.
+"""
+
+import contextlib
 import functools
 import hashlib
-import io
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ferkit.core.console import map_ahead, progress
-from ferkit.core.errors import DataError, ImageError
-from ferkit.core.files import csv_cell, write_atomically
+from ferkit.core.errors import DataError, FerkitError, ImageError, SettingsMismatchError
+from ferkit.core.files import (
+    differing_keys,
+    exclusive_lock,
+    settings_dict,
+    why_not_written,
+    write_atomically,
+    write_json,
+)
 from ferkit.core.fonts import can_draw, open_font
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import NO_MEDIA, Dataset, FileSource, Sample
 from ferkit.datasets.formats.annotated import Annotated
-from ferkit.datasets.tables import read_table, write_manifest
+from ferkit.datasets.images import resized
+from ferkit.datasets.tables import read_table, write_csv, write_manifest
 from ferkit.faces.crop_image import (
     SHEETS,
     CropOutcome,
@@ -35,9 +46,195 @@ from ferkit.faces.crop_image import (
     folder_name,
     plan_crops,
 )
-from ferkit.faces.crop_journal import FaceRecord, ImageRecord, Journal, open_journal
 from ferkit.faces.cropping import FaceCropper, square_crop
 from ferkit.faces.detectors import YuNetDetector, open_detector
+
+FOLDER = ".crop"
+"""Within the output folder; readers of folders pass over names that begin with a dot."""
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRecord:
+    """One face: what became of it, and the file of its crop with its size in bytes, if there is one."""
+
+    outcome: CropOutcome
+    output: str | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image.
+
+    Attributes:
+        path: of its sample.
+        key: changes with the image's content, its boxes and its crops' names; empty if it could not be read, so
+            that it is tried again.
+        faces: one or more.
+    """
+
+    path: str
+    key: str
+    faces: tuple[FaceRecord, ...]
+
+    def line(self) -> bytes:
+        faces = [[*asdict(face.outcome).values(), face.output, face.size] for face in self.faces]
+        text = json.dumps([self.path, self.key, faces], ensure_ascii=False, separators=(",", ":"))
+        return (
+            text.encode("utf-8", "surrogateescape") + b"\n"
+        )  # names that are not UTF-8 stay the bytes they are
+
+    @staticmethod
+    def of(line: bytes) -> "ImageRecord":
+        path, key, faces = json.loads(line.decode("utf-8", "surrogateescape"))
+        records = []
+        for status, reason, mark, box, score, sharpness, output, size in faces:
+            left, top, right, bottom = box or (0.0,) * 4
+            corners = (left, top, right, bottom) if box else None
+            outcome = CropOutcome(Status(status), reason, mark, corners, score, sharpness)
+            records.append(FaceRecord(outcome, output, size))
+        return ImageRecord(path, key, tuple(records))
+
+
+@dataclass
+class Journal:
+    """The records of one output folder; made by :func:`open_journal`.
+
+    Attributes:
+        out: the output folder.
+        records: by the images' paths, the latest of each.
+        outputs: every crop that was ever written and not removed.
+    """
+
+    out: Path
+    records: dict[str, ImageRecord] = field(default_factory=dict)
+    outputs: set[str] = field(default_factory=set)
+
+    def is_current(self, path: str, key: str) -> bool:
+        """Whether an image's crops are there, as this key would make them."""
+        record = self.records.get(path)
+        return record is not None and record.key == key and all(self._is_whole(f) for f in record.faces)
+
+    def write_crop(self, output: str, content: bytes) -> None:
+        """Put a crop in its place, whole or not at all.
+
+        Raises:
+            FerkitError: the disk is full, or the folder cannot be written.
+        """
+        path, temporary = self.out / output, self.out / FOLDER / "unfinished"
+        try:
+            temporary.write_bytes(content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Without waiting for the disk: after a power cut the file's size tells, and it is made again.
+            os.replace(temporary, path)
+        except OSError as error:
+            raise FerkitError(why_not_written(path, error)) from error
+
+    def add(self, record: ImageRecord) -> None:
+        """Remember an image, whose crops are written.
+
+        Raises:
+            FerkitError: the disk is full, or the folder cannot be written.
+        """
+        try:
+            with (self.out / FOLDER / "journal").open("ab") as file:
+                file.write(record.line())
+        except OSError as error:
+            raise FerkitError(why_not_written(self.out / FOLDER / "journal", error)) from error
+        self._take(record)
+
+    def keep_only(self, paths: Iterable[str]) -> int:
+        """Forget all images but these, and remove crops that none of these has; gives how many were removed.
+
+        Raises:
+            FerkitError: the disk is full, or the folder cannot be written.
+        """
+        wanted = set(paths)
+        kept = {path: record for path, record in self.records.items() if path in wanted}
+        valid = {face.output for record in kept.values() for face in record.faces if face.output}
+        stale = [self.out / output for output in sorted(self.outputs - valid)]
+        for file in stale:
+            file.unlink(missing_ok=True)
+        if stale or len(kept) < len(self.records):
+            lines = b"".join(record.line() for record in kept.values())
+            write_atomically(self.out / FOLDER / "journal", lambda file: file.write(lines))
+        self.records, self.outputs = kept, valid
+        return len(stale)
+
+    def _is_whole(self, face: FaceRecord) -> bool:
+        if face.output is None:
+            return True
+        try:
+            return (self.out / face.output).stat().st_size == face.size
+        except OSError:
+            return False
+
+    def _take(self, record: ImageRecord) -> None:
+        self.records[record.path] = record
+        self.outputs.update(face.output for face in record.faces if face.output)
+
+    def _load(self) -> None:
+        file = self.out / FOLDER / "journal"
+        content = file.read_bytes() if file.is_file() else b""
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # a line that a kill tore
+            os.truncate(file, whole)
+        for line in content[:whole].splitlines():
+            with contextlib.suppress(ValueError, TypeError, IndexError):  # a power cut may leave zeros
+                self._take(ImageRecord.of(line))
+
+
+@contextlib.contextmanager
+def open_journal(
+    out: Path, settings: CropRunSettings, source: Path, *, redo: bool = False
+) -> Iterator[Journal]:
+    """The journal of ``out``, which nobody else writes to meanwhile.
+
+    Args:
+        out: an output folder; new, empty, or one that was made by cropping.
+        settings: what it was, or will be, made with.
+        source: what it is made from.
+        redo: where it was made with other settings or from something else, begin again.
+
+    Raises:
+        DataError: the folder holds something else.
+        SettingsMismatchError: it was made with other settings or from something else.
+        FerkitError: it cannot be written.
+    """
+    folder = out / FOLDER
+    if out.exists() and not folder.is_dir() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(
+            f"expected a new or empty folder, or one that 'fer crop' made, found other files in {out}; choose another"
+        )
+    with exclusive_lock(folder / "lock", "cropping into"):
+        described = {"version": VERSION, "source": str(source.resolve()), **settings_dict(settings)}
+        journal = Journal(out)
+        try:
+            journal._load()
+            if redo:
+                journal.keep_only(())
+            elif (differing := _differences(folder / "settings.json", described)) and journal.records:
+                raise SettingsMismatchError(
+                    f"the crops in {out} were made with another {', '.join(differing)}; choose another folder, or add "
+                    "--redo to make all of them again"
+                )
+        except OSError as error:
+            raise FerkitError(why_not_written(Path(error.filename or folder), error)) from error
+        write_json(folder / "settings.json", described)
+        yield journal
+
+
+def _differences(file: Path, described: dict[str, Any]) -> list[str]:
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        return ["version"]
+    return differing_keys(before, json.loads(json.dumps(described)))
+
 
 TABLE_COLUMNS = (
     "path", "output", "status", "reason", "left", "top", "right", "bottom", "score", "sharpness", "label",
@@ -54,18 +251,17 @@ def write_tables(annotated: Annotated, plan: list[PlannedImage], journal: Journa
     """
     table, report = journal.out / "labels.csv", journal.out / "crops.csv"
     crops: list[Sample] = []
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(TABLE_COLUMNS)
-    for path, reason in sorted(annotated.problems):
-        writer.writerow([csv_cell(path), "", Status.ANNOTATION.value, csv_cell(reason), *[""] * 7])
-    for image in plan:
-        for row, crop in _faces(image, journal):
-            writer.writerow(row)
-            if crop is not None:
-                crops.append(crop)
-    content = buffer.getvalue().encode("utf-8", "surrogateescape")
-    write_atomically(report, lambda file: file.write(content))
+
+    def rows() -> Iterator[Sequence[object]]:
+        for path, reason in sorted(annotated.problems):
+            yield path, "", Status.ANNOTATION.value, reason, *[""] * 7
+        for image in plan:
+            for row, crop in _faces(image, journal):
+                yield row
+                if crop is not None:
+                    crops.append(crop)
+
+    write_csv(report, TABLE_COLUMNS, rows())
     if crops:
         write_manifest(table, Dataset(journal.out.name, journal.out, tuple(crops), FileSource(journal.out)))
     else:
@@ -81,8 +277,7 @@ def _faces(image: PlannedImage, journal: Journal) -> Iterator[tuple[list[object]
         reason = "; ".join(filter(None, (outcome.reason, planned.note if face.output else "")))
         box = outcome.box or ("",) * 4
         row = [
-            csv_cell(image.path), csv_cell(face.output), outcome.status.value, csv_cell(reason), *box,
-            outcome.score, outcome.sharpness, csv_cell(sample.label),
+            image.path, face.output, outcome.status.value, reason, *box, outcome.score, outcome.sharpness, sample.label,
         ]  # fmt: skip
         if face.output is None:
             yield row, None
@@ -177,7 +372,7 @@ def _look(source: FileSource, path: str, outcome: CropOutcome) -> np.ndarray:
 def _small(rgb: np.ndarray) -> np.ndarray:
     scale = TILE / max(rgb.shape[:2])
     width, height = (max(1, round(side * scale)) for side in rgb.shape[1::-1])
-    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return resized(rgb, (width, height))
 
 
 def _sheet(title: str, count: str, tiles: Sequence[Tile], foot: int) -> Image.Image:
@@ -226,10 +421,8 @@ class CropSummary:
     sheets: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class _Result:
-    record: ImageRecord
-    files: tuple[tuple[str, bytes], ...]
+_Result = tuple[ImageRecord, list[tuple[str, bytes]]]
+"""What became of an image, and the files of its crops with their content."""
 
 
 def crop_dataset(
@@ -272,11 +465,11 @@ def crop_dataset(
         todo = [image for image in plan if not journal.is_current(image.path, worker.key(image))]
         workers = workers or os.cpu_count() or 1
         with progress("cropping", len(plan), done=len(plan) - len(todo)) as shown:
-            for result in map_ahead(worker, todo, workers=workers, ahead=4 * workers):
-                for output, content in result.files:
+            for record, files in map_ahead(worker, todo, workers=workers, ahead=4 * workers):
+                for output, content in files:
                     journal.write_crop(output, content)
-                journal.add(result.record)
-                shown.update(1, failures=0 if result.files else 1)
+                journal.add(record)
+                shown.update(1, failures=0 if files else 1)
         n_removed = journal.keep_only(image.path for image in plan)
         return _finish(annotated, plan, journal, source, len(todo), n_removed)
 
@@ -293,10 +486,9 @@ class _Worker:
             cuts = crop_image(self._source.read(image.path), image.marks, self._cropper, self._settings)
         except (ImageError, OSError) as error:
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            return _Result(
-                ImageRecord(image.path, key, (FaceRecord(CropOutcome(Status.UNREADABLE, reason)),)), ()
-            )
-        faces, files = [], []
+            return ImageRecord(image.path, key, (FaceRecord(CropOutcome(Status.UNREADABLE, reason)),)), []
+        faces: list[FaceRecord] = []
+        files: list[tuple[str, bytes]] = []
         for number, cut in enumerate(cuts):
             if cut.rgb is None:
                 faces.append(FaceRecord(cut.outcome))
@@ -305,7 +497,7 @@ class _Worker:
             content = encode(cut.rgb, self._settings)
             files.append((output, content))
             faces.append(FaceRecord(cut.outcome, output, len(content)))
-        return _Result(ImageRecord(image.path, key, tuple(faces)), tuple(files))
+        return ImageRecord(image.path, key, tuple(faces)), files
 
     def key(self, image: PlannedImage) -> str:
         """Changes when anything that the crops of an image depend on may have; empty if it cannot be read."""
@@ -345,7 +537,7 @@ def _refuse_within_data(annotated: Annotated, root: Path, out: Path) -> None:
     inside = annotated.dataset.root.is_dir() and (resolved == data or data in resolved.parents)
     if inside or any(folder.is_relative_to(resolved) for folder in with_images):
         raise DataError(
-            f"expected a folder apart from the images, found {out} and {root}; choose one beside it"
+            f"expected a folder apart from the images, found {out} and {root}; choose one next to it"
         )
 
 

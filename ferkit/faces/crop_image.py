@@ -31,7 +31,7 @@ class CropRunSettings:
     Attributes:
         faces: detector, alignment, margin, and what becomes of images without a face.
         use_boxes: where the data set knows the box, take it instead of a detector's.
-        box_frame: ``upright`` boxes are in the image as it is seen; ``stored`` ones in the pixels as they are stored,
+        box_frame: ``upright`` boxes are in the image as it is seen; ``stored`` ones in the pixels as stored,
             before the EXIF rotation; ``auto`` decides by the size that the annotations claim, else by where the box
             fits.
         which: of several faces in an image take the ``largest`` or ``all``, or ``skip`` the image.
@@ -122,7 +122,7 @@ class LazyImage:
         return self.at(max(decoded, default=reduce))
 
     def within(self, side: int, reduce: int) -> np.ndarray:
-        """The image with a longer side of ``side`` pixels, made from ``1 / reduce``; smaller ones as they are."""
+        """The image with a longer side of ``side`` pixels, made from ``1 / reduce``; smaller ones unchanged."""
         longest = max(self.size_wh)
         rgb = self.at(min(reduce, coarsest(longest, side)))
         if longest <= side:
@@ -147,7 +147,7 @@ def coarsest(have: float, need: float) -> int:
 
 
 class Status(StrEnum):
-    """In one word, for ``crops.csv`` and for counting; the reason beside it says more."""
+    """In one word, for ``crops.csv`` and for counting; the reason next to it says more."""
 
     CROPPED = "cropped"
     WHOLE = "whole"
@@ -434,7 +434,7 @@ class PlannedFace:
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image; ``faces`` are in the order of ``marks``, the first also stands for whatever is found."""
+    """One image; ``faces`` are in the order of ``marks``, the first also stands for what is found."""
 
     path: str
     faces: tuple[PlannedFace, ...]
@@ -511,7 +511,7 @@ def _place(sample: Sample) -> tuple[PurePosixPath, str]:
 
 
 def folder_name(label: str | None) -> str | None:
-    """A class as the name of a folder on any system; the table beside keeps the true one."""
+    """A class as the name of a folder on any system; the table keeps the true one."""
     if label is None:
         return None
     name = _UNSAFE.sub("_", label).strip(" .") or "_"

@@ -14,6 +14,7 @@ from ferkit.core.files import file_sha256
 from ferkit.core.types import FaceDetector, Faces, TakesCrops
 from ferkit.core.weights import weights_file
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.images import resized
 from ferkit.faces.detectors import open_detector
 
 ARCFACE_TEMPLATE = np.array(
@@ -37,10 +38,7 @@ def fit_to(rgb: np.ndarray, size_wh: tuple[int, int], resize: str = "stretch") -
         return np.pad(inner, ((down // 2, down - down // 2), (right // 2, right - right // 2), (0, 0)))
     if resize != "stretch":
         raise DataError(f"expected 'stretch' or 'letterbox' as resize, found {resize!r}")
-    if (width, height) == size_wh:
-        return rgb
-    shrinks = width >= size_wh[0] and height >= size_wh[1]
-    return cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized(rgb, size_wh)
 
 
 def square_crop(rgb: np.ndarray, xyxy: np.ndarray, margin: float) -> np.ndarray:

@@ -13,7 +13,6 @@ import threading
 import time
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -53,7 +52,9 @@ class DeepFaceDetector:
             Exception
         ) as error:  # DeepFace raises ValueError for nearly everything, also for missing packages
             kind = DependencyError if "pip install" in str(error) else WeightsError
-            raise kind(f"the detector {self.name} cannot be used: {_line(error)}") from None
+            raise kind(
+                f"the detector {self.name} cannot be used: {' '.join(str(error).split()) or type(error).__name__}"
+            ) from None
 
     def detect(self, rgb: np.ndarray) -> Faces:
         """Faces, with points where the detector gives all five."""
@@ -99,25 +100,6 @@ def _in_image_order(points: np.ndarray) -> np.ndarray:
         swapped = points[:, a, 0] > points[:, b, 0]
         ordered[swapped, a], ordered[swapped, b] = points[swapped, b], points[swapped, a]
     return ordered
-
-
-def open_deepface_detector(name: str, weights: Path | None, min_confidence: float | None) -> DeepFaceDetector:
-    """The detector called ``deepface:<backend>``, or ``mtcnn``, which is DeepFace's.
-
-    Raises:
-        WeightsError: a file of weights was given: DeepFace has its own place for them.
-        DependencyError: see :class:`DeepFaceDetector`.
-    """
-    if weights is not None:
-        raise WeightsError(
-            f"{name} takes its weights from DeepFace's own folder; leave --detector-weights out"
-        )
-    backend = name.removeprefix(PREFIX)
-    return DeepFaceDetector(backend) if min_confidence is None else DeepFaceDetector(backend, min_confidence)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 _YUNET_SMALLEST = 64
@@ -263,17 +245,22 @@ def open_detector(
         min_confidence: faces below it are left out; None for the detector's usual. Haar has no such limit.
 
     Raises:
-        WeightsError: the weights cannot be read.
+        WeightsError: the weights cannot be read, or were given to DeepFace, which has its own place for them.
         DependencyError: an optional package is missing.
     """
     if name == "haar":
         return HaarDetector()
+    limit = () if min_confidence is None else (min_confidence,)
     if name == "mtcnn" or name.startswith(PREFIX):
-        return open_deepface_detector(name, weights, min_confidence)
+        if weights is not None:
+            raise WeightsError(
+                f"{name} takes its weights from DeepFace's own folder; leave --detector-weights out"
+            )
+        return DeepFaceDetector(name.removeprefix(PREFIX), *limit)
     if weights is None:
         raise WeightsError(f"the detector {name} needs a weights file")
     detector = {"yunet": YuNetDetector, "mediapipe": MediaPipeDetector}[name]
-    return detector(weights) if min_confidence is None else detector(weights, min_confidence)
+    return detector(weights, *limit)
 
 
 def _last_line(error: Exception) -> str:
@@ -294,7 +281,7 @@ class ProcessDetector:
     Args:
         name, weights, min_confidence: see :func:`ferkit.faces.detectors.open_detector`.
         timeout_s: how long one image may take.
-        max_growth_mb: it is started anew when its memory grew by so much since its first images.
+        max_growth_mb: it is started again when its memory grew by so much since its first images.
         patience: failures in a row after which it is given up.
 
     Attributes:
@@ -375,7 +362,7 @@ class ProcessDetector:
         with Listener(authkey=key) as listener:
             environment = {**os.environ, _KEY: key.hex()}
             command = [sys.executable, "-m", __name__, str(listener.address)]
-            # What it prints is of no use to whoever looks at results; how it ended is said below.
+            # What it prints is of no use to those who read results; how it ended is said below.
             self._process = subprocess.Popen(
                 command,
                 env=environment,
@@ -406,8 +393,6 @@ class ProcessDetector:
 
     def _accept(self, listener: Listener) -> Connection:
         """Wait for the other side, but not for one that has died."""
-        import threading
-
         links: list[Connection] = []
         thread = threading.Thread(target=lambda: links.append(listener.accept()), daemon=True)
         thread.start()
@@ -418,14 +403,6 @@ class ProcessDetector:
             self._process.kill()
             raise FerkitError(f"the detector {self.name} could not be started in a process of its own")
         return links[0]
-
-    def __enter__(self) -> "ProcessDetector":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_process") and self._process.poll() is None:
@@ -442,7 +419,7 @@ def memory_mb() -> float:
 
 
 def serve(address: str) -> None:
-    """Detect whatever comes over ``address`` until it is closed."""
+    """Detect faces in what comes over ``address`` until it is closed."""
     with Client(address, authkey=bytes.fromhex(os.environ.pop(_KEY))) as link:
         name, weights, min_confidence = link.recv()
         try:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ferkit.core.fonts import Font
 from ferkit.core.labels import LabelSet, meaning_of
+from ferkit.faces.tracking import shared_area
 
 RGB = tuple[int, int, int]
 
@@ -179,13 +180,6 @@ def _free_spot(
         cost = np.where(shared_area(spots, np.array(placed)).any(axis=1), np.inf, cost)
     best = int(cost.argmin())
     return spots[best] if np.isfinite(cost[best]) else None
-
-
-def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Area that each of ``boxes`` (m, 4) has in common with each of ``others`` (n, 4): (m, n)."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    side = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - low, 0)
-    return side[..., 0] * side[..., 1]
 
 
 def draw_caption(rgb: np.ndarray, label: str, color: RGB, painter: TextPainter) -> None:

@@ -65,7 +65,7 @@ def _light(gray: np.ndarray) -> float:
 
 
 def _pose(points: np.ndarray) -> np.ndarray:
-    """1 while both halves of the face are seen; 0 in profile, where the nose is beside both eyes."""
+    """1 while both halves of the face are seen; 0 in profile, where the nose is outside both eyes."""
     left, right, nose = points[:, 0], points[:, 1], points[:, 2]
     across = right - left
     width = np.maximum(np.linalg.norm(across, axis=1), 1e-6)

@@ -70,7 +70,7 @@ def apply_network(
 ) -> Iterator[tuple[ImageCrops, np.ndarray]]:
     """Each image with what a network says of its crops, (n, ``width``).
 
-    A batch is always the same range of ``images``, whatever can be read, so that the numbers never depend on how a run
+    A batch is always the same range of ``images``, read or not, so that the numbers never depend on how a run
     was interrupted.
 
     Args:

@@ -32,21 +32,41 @@ def appearance_of(rgb: np.ndarray, faces: Faces) -> np.ndarray:
         faces: n boxes in it, each at least partly inside.
 
     Returns:
-        float32 (n, d), rows of length 1: the product of two is their likeness, -1..1.
+        float32 (n, d), rows of length 1: the product of two is their similarity, -1..1.
     """
-    looks = np.zeros((len(faces), SIDE * SIDE * 3), np.float32)
+    appearance = np.zeros((len(faces), SIDE * SIDE * 3), np.float32)
     for i in range(len(faces)):
         tiny = cv2.resize(
             square_crop(rgb, faces.xyxy[i], _MARGIN), (SIDE, SIDE), interpolation=cv2.INTER_AREA
         )
         lab = cv2.cvtColor(tiny, cv2.COLOR_RGB2LAB).astype(np.float32)
         flat = (lab - lab.mean(axis=(0, 1))).reshape(-1)
-        looks[i] = flat / max(float(np.linalg.norm(flat)), 1e-6)
-    return looks
+        appearance[i] = flat / max(float(np.linalg.norm(flat)), 1e-6)
+    return appearance
 
 
 Identify = Callable[[np.ndarray], np.ndarray]
 """Gives unit vectors (m, d), float, for the faces at m positions: alike for the same person."""
+
+
+MIN_OVERLAP = 0.2
+"""Intersection over union from which two boxes are one face."""
+
+MIN_SIMILARITY, MIN_SIMILARITY_OF_JUMPS = 0.2, 0.4
+"""A box that looks less like the face it overlaps, or like the one that jumped there, is somebody else."""
+
+MAX_SPEED, MAX_JUMP = 12.0, 2.0
+"""How fast a face may move that no velocity is known of, in sides of its box a second; and how far it may be from
+where it was expected even so, in sides."""
+
+MAX_GROWTH = 1.6
+"""How much larger or smaller its box may be after a jump."""
+
+KEEP_IDENTIFIED_S = 20.0
+"""How long a face that is out of sight keeps its number where faces are recognised anywhere."""
+
+MIN_IDENTITY = 0.45
+"""Product of unit vectors from which two faces are one person."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +75,11 @@ class TrackerSettings:
 
     Attributes:
         start_confidence: detections below it only carry on faces that are known.
-        min_overlap: intersection over union from which two boxes are one face.
-        min_likeness_of_looks: a box that looks less like the face it overlaps is somebody else.
-        max_speed: how fast a face may move that no velocity is known of, in sides of its box a second.
-        max_jump: how far it may be from where it was expected even so, in sides.
-        min_likeness_of_jumps: how much it must look as before then.
-        max_growth: how much larger or smaller its box may be after a jump.
         keep_s: how long a face that is out of sight keeps its number.
-        keep_described_s: the same where faces are described, so that they are recognised anywhere.
-        min_likeness: product of unit vectors from which two descriptions are one person.
     """
 
     start_confidence: float = 0.6
-    min_overlap: float = 0.2
-    min_likeness_of_looks: float = 0.2
-    max_speed: float = 12.0
-    max_jump: float = 2.0
-    min_likeness_of_jumps: float = 0.4
-    max_growth: float = 1.6
     keep_s: float = 1.0
-    keep_described_s: float = 20.0
-    min_likeness: float = 0.45
 
 
 @dataclass
@@ -112,7 +116,7 @@ class FaceTracker:
         self,
         faces: Faces,
         timestamp_s: float,
-        looks: np.ndarray | None = None,
+        appearance: np.ndarray | None = None,
         describe: Identify | None = None,
     ) -> Faces:
         """Take in all faces that were found in a frame.
@@ -120,31 +124,31 @@ class FaceTracker:
         Args:
             faces: what a detector found, doubtful ones included, but without doubles.
             timestamp_s: of the frame.
-            looks: float (n, d), see :func:`ferkit.faces.tracking.appearance_of`; None to go by boxes alone.
+            appearance: float (n, d), see :func:`ferkit.faces.tracking.appearance_of`; None to go by boxes alone.
             describe: tells who faces are, by position; asked only
                 for those that motion alone cannot settle, and once a second for the others.
 
         Returns:
             The faces that are known by now, with ``track_id``. A face that was not found is not among them.
         """
-        keep_s = self.settings.keep_s if describe is None else self.settings.keep_described_s
+        keep_s = self.settings.keep_s if describe is None else KEEP_IDENTIFIED_S
         self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= keep_s]
         for track in self._tracks:
             track.visible = False
         owner: dict[int, _Track] = {}
         recent = [t for t in self._tracks if timestamp_s - t.seen_s <= max(self.settings.keep_s, 0.0)]
-        likeness = self._likeness(recent, looks, len(faces))
-        self._match(self._overlap_cost(recent, faces, timestamp_s, likeness), recent, owner)
-        self._match(self._jump_cost(recent, faces, timestamp_s, likeness, owner), recent, owner)
+        similarity = self._similarity(recent, appearance, len(faces))
+        self._match(self._overlap_cost(recent, faces, timestamp_s, similarity), recent, owner)
+        self._match(self._jump_cost(recent, faces, timestamp_s, similarity, owner), recent, owner)
         if describe is not None:
             self._recognise(faces, timestamp_s, describe, owner)
         for i in range(len(faces)):
             if i not in owner and faces.confidence[i] >= self.settings.start_confidence:
                 owner[i] = self._new_track(faces, i, timestamp_s)
         for i, track in owner.items():
-            self._see(track, faces, i, timestamp_s, None if looks is None else looks[i])
+            self._see(track, faces, i, timestamp_s, None if appearance is None else appearance[i])
         if describe is not None:
-            self._describe_anew(timestamp_s, describe, owner)
+            self._identify_again(timestamp_s, describe, owner)
         kept = sorted(owner)
         known = faces[kept]
         return replace(known, track_id=np.array([owner[i].id for i in kept], np.int64))
@@ -189,31 +193,31 @@ class FaceTracker:
             described_s = -np.inf if values["described_s"] is None else values["described_s"]
             self._tracks.append(_Track(**{**values, **arrays, "described_s": described_s}))
 
-    def _likeness(self, tracks: list[_Track], looks: np.ndarray | None, n: int) -> np.ndarray:
+    def _similarity(self, tracks: list[_Track], appearance: np.ndarray | None, n: int) -> np.ndarray:
         """How each face looks like each track did, (tracks, n), -1..1; 1 where nothing is known."""
-        likeness = np.ones((len(tracks), n), np.float32)
-        if looks is not None:
+        similarity = np.ones((len(tracks), n), np.float32)
+        if appearance is not None:
             for row, track in enumerate(tracks):
                 if track.look is not None:
-                    likeness[row] = looks @ track.look
-        return likeness
+                    similarity[row] = appearance @ track.look
+        return similarity
 
     def _overlap_cost(
-        self, tracks: list[_Track], faces: Faces, timestamp_s: float, likeness: np.ndarray
+        self, tracks: list[_Track], faces: Faces, timestamp_s: float, similarity: np.ndarray
     ) -> np.ndarray:
         overlap = box_overlap(_expected(tracks, timestamp_s), faces.xyxy)
         # A head turns within half a second; only what changes faster is somebody else.
         gap_s = np.array([timestamp_s - track.seen_s for track in tracks])[:, None]
-        least = self.settings.min_likeness_of_looks * np.clip(1 - gap_s / 0.6, 0, 1) - (gap_s >= 0.6)
-        allowed = (overlap >= self.settings.min_overlap) & (likeness >= least)
-        return np.where(allowed, 1 - overlap + 0.7 * (1 - likeness), np.inf)
+        least = MIN_SIMILARITY * np.clip(1 - gap_s / 0.6, 0, 1) - (gap_s >= 0.6)
+        allowed = (overlap >= MIN_OVERLAP) & (similarity >= least)
+        return np.where(allowed, 1 - overlap + 0.7 * (1 - similarity), np.inf)
 
     def _jump_cost(
         self,
         tracks: list[_Track],
         faces: Faces,
         timestamp_s: float,
-        likeness: np.ndarray,
+        similarity: np.ndarray,
         owner: dict[int, _Track],
     ) -> np.ndarray:
         expected = _expected(tracks, timestamp_s)
@@ -222,13 +226,13 @@ class FaceTracker:
         distance = np.linalg.norm(here[:, None] - there[None], axis=2) / np.maximum(side, 1)
         growth = np.maximum(size[:, None], new_size[None]) / np.maximum(side, 1)
         gap_s = np.array([timestamp_s - track.seen_s for track in tracks])[:, None]
-        reach = np.minimum(0.4 + self.settings.max_speed * gap_s, self.settings.max_jump)
-        allowed = (distance <= reach) & (growth <= self.settings.max_growth)
+        reach = np.minimum(0.4 + MAX_SPEED * gap_s, MAX_JUMP)
+        allowed = (distance <= reach) & (growth <= MAX_GROWTH)
         taken = {id(track) for track in owner.values()}
         allowed &= np.array([id(track) not in taken for track in tracks], bool)[:, None]
-        allowed &= likeness >= self.settings.min_likeness_of_jumps
+        allowed &= similarity >= MIN_SIMILARITY_OF_JUMPS
         allowed[:, list(owner)] = False
-        return np.where(allowed, distance + np.log(growth) + 0.7 * (1 - likeness), np.inf)
+        return np.where(allowed, distance + np.log(growth) + 0.7 * (1 - similarity), np.inf)
 
     def _recognise(
         self, faces: Faces, timestamp_s: float, describe: Identify, owner: dict[int, _Track]
@@ -238,11 +242,11 @@ class FaceTracker:
         lost = [t for t in self._tracks if id(t) not in taken and t.description is not None]
         if not new or not lost:
             return
-        likeness = (
+        similarity = (
             np.stack([t.description for t in lost if t.description is not None]) @ describe(np.array(new)).T
         )
         found: dict[int, _Track] = {}
-        self._match(np.where(likeness >= self.settings.min_likeness, 1 - likeness, np.inf), lost, found)
+        self._match(np.where(similarity >= MIN_IDENTITY, 1 - similarity, np.inf), lost, found)
         owner.update({new[i]: track for i, track in found.items()})
 
     def _match(self, cost: np.ndarray, tracks: list[_Track], owner: dict[int, _Track]) -> None:
@@ -272,7 +276,7 @@ class FaceTracker:
         track.confidence = float(faces.confidence[i])
         track.keypoints = None if faces.keypoints is None else faces.keypoints[i]
 
-    def _describe_anew(self, timestamp_s: float, describe: Identify, owner: dict[int, _Track]) -> None:
+    def _identify_again(self, timestamp_s: float, describe: Identify, owner: dict[int, _Track]) -> None:
         due = [i for i, track in owner.items() if timestamp_s - track.described_s >= 1.0]
         if not due:
             return
@@ -283,24 +287,28 @@ class FaceTracker:
             track.described_s = timestamp_s
 
 
+def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area that each of ``boxes`` (m, 4) has in common with each of ``others`` (n, 4): (m, n)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    side = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - low, 0)
+    return side[..., 0] * side[..., 1]
+
+
 def box_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of all boxes ``a`` (n, 4) with all boxes ``b`` (m, 4): (n, m), 0..1."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(axis=1) for x in (a, b))
-    return common / np.maximum(area_a[:, None] + area_b[None] - common, 1e-9)
+    common = shared_area(a, b)
+    return common / np.maximum(_area(a)[:, None] + _area(b)[None] - common, 1e-9)
+
+
+def _area(xyxy: np.ndarray) -> np.ndarray:
+    return np.clip(xyxy[:, 2:] - xyxy[:, :2], 0, None).prod(axis=1)
 
 
 def without_doubles(faces: Faces, max_shared: float = 0.35) -> Faces:
     """Without the less certain one of two boxes that share most of the smaller one's area: forehead and
     face."""
-    xyxy = faces.xyxy
-    low = np.maximum(xyxy[:, None, :2], xyxy[None, :, :2])
-    high = np.minimum(xyxy[:, None, 2:], xyxy[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    area = np.clip(xyxy[:, 2:] - xyxy[:, :2], 0, None).prod(axis=1)
-    shared = common / np.maximum(np.minimum(area[:, None], area[None]), 1e-9)
+    area = _area(faces.xyxy)
+    shared = shared_area(faces.xyxy, faces.xyxy) / np.maximum(np.minimum(area[:, None], area[None]), 1e-9)
     kept: list[int] = []
     for i in np.argsort(-faces.confidence, kind="stable").tolist():
         if not kept or shared[i, kept].max() <= max_shared:

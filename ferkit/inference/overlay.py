@@ -72,7 +72,7 @@ class History:
 
 @dataclass(frozen=True)
 class Status:
-    """What is shown beside the faces.
+    """What is shown next to the faces.
 
     Attributes:
         fps: frames a second; None to leave it out.

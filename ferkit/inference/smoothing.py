@@ -1,7 +1,7 @@
 """From probabilities that flicker to a label that stands: a filter for each face, then one decision.
 
 The probabilities shown are always an exponential mean of the calibrated readings; the methods differ in how the
-label is decided. So the percentage beside a label stays an honest one, however sure a filter over time is of itself.
+label is decided. So the percentage next to a label stays an honest one, however sure a filter over time is of itself.
 
 All times are in seconds, so that the same settings do the same at 5 and at 60 frames a second.
 
@@ -325,7 +325,7 @@ class LabelSmoother:
     Args:
         settings: how.
         n_classes: k.
-        forget_s: a track that was absent for longer begins anew.
+        forget_s: a track that was absent for longer begins again.
     """
 
     def __init__(self, settings: SmoothingSettings, n_classes: int, forget_s: float = 2.0) -> None:

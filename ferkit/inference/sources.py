@@ -285,7 +285,7 @@ class OpenVideo:
             remarks.append("HDR video: its brightness and colours are brought into the range of usual images")
         if frame.interlaced_frame:
             remarks.append(
-                "interlaced video: every second line of each frame is drawn anew from its neighbours"
+                "interlaced video: every second line of each frame is drawn again from its neighbours"
             )
         width, height = self._square_width(frame), frame.height
         a, b = _display_matrix(frame)[:2]

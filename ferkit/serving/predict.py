@@ -281,7 +281,7 @@ class Worker:
         return value
 
     def end(self, timed_out: bool = False) -> None:
-        """End the process, whatever it is doing; the next exchange starts another."""
+        """End the process, even in the middle of its work; the next exchange starts another."""
         self.timed_out = timed_out
         if self._process is not None:
             with contextlib.suppress(ValueError):  # closed meanwhile
@@ -518,7 +518,7 @@ def read_image(content: bytes, max_pixels: int) -> np.ndarray:
             width, height = image.size
     except Image.DecompressionBombError:
         raise ApiError(413, "too_many_pixels", _too_many(max_pixels)) from None
-    except Exception:  # Pillow's readers raise whatever a damaged file leads them into
+    except Exception:  # Pillow's readers raise anything a damaged file leads them into
         raise ApiError(422, "damaged", "The image is damaged: its header cannot be read.") from None
     if width * height > max_pixels:
         raise ApiError(413, "too_many_pixels", f"{width}x{height} pixels: {_too_many(max_pixels)}")

@@ -173,7 +173,7 @@ def serve_on(listening: socket.socket, server: uvicorn.Server, app: FastAPI) -> 
         server.run([listening])
     finally:
         logging.getLogger().removeHandler(complaints)
-        app.state.service.workers.close()  # whatever way the server ended
+        app.state.service.workers.close()  # in whichever way the server ended
 
 
 def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:

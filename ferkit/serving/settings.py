@@ -155,7 +155,7 @@ class ServeSettings:
 
 
 def settings_from(values: Mapping[str, Any]) -> ServeSettings:
-    """Settings from a flat table, in which limits stand beside the others.
+    """Settings from a flat table, in which limits stand next to the others.
 
     Raises:
         DataError: see :class:`ServeSettings`.

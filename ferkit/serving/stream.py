@@ -87,7 +87,7 @@ def parse_frame(message: bytes, max_bytes: int) -> StreamFrame:
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What a worker needs to read a stream, at any time anew.
+    """What a worker needs to read a stream, at any time again.
 
     Attributes:
         id: under which the worker keeps what it knows of the stream.

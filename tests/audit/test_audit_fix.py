@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.audit.plan import content_digest, default_manifest, fix, follow, read_plan, undo, undo_record
+from ferkit.audit.plan import default_manifest, fix, follow, read_plan, undo, undo_record
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.image_stats import content_digest
 from ferkit.datasets.load import load_dataset
 
 A, B, C = "train/angry/p000_a.png", "train/happy/p001_a.png", "train/sad/p002_a.png"
@@ -46,7 +47,7 @@ def test_a_plan_becomes_a_manifest_and_no_image_is_touched(dataset: Dataset, dat
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
 
 
-def test_results_lie_beside_the_data_however_it_is_named(data: Path, monkeypatch: pytest.MonkeyPatch):
+def test_results_lie_next_to_the_data_however_it_is_named(data: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(data)
     assert default_manifest(Path(".")) == data.parent / "faces-audited.csv"
     assert default_manifest(Path("train")) == Path("train-audited.csv")
@@ -60,13 +61,13 @@ def test_a_fix_can_be_taken_back(dataset: Dataset, data: Path, plan: Path, tmp_p
     assert default_manifest(first.manifest) == first.manifest
     second = fix(again, second_plan, default_manifest(first.manifest))
     assert len(second.applied.samples) == len(again) - 1
-    assert undo(first.manifest, lambda sentence: None) == 1
+    assert undo(first.manifest)[0] == 1
     assert first.manifest.read_bytes() == once
-    assert undo(first.manifest, lambda sentence: None) == 0
+    assert undo(first.manifest)[0] == 0
     assert not first.manifest.exists()
     assert not undo_record(first.manifest).exists()
     with pytest.raises(DataError, match="no fix"):
-        undo(first.manifest, lambda sentence: None)
+        undo(first.manifest)
 
 
 def test_lines_that_cannot_be_followed_are_listed_and_the_others_are_applied(
@@ -144,23 +145,23 @@ def test_a_manifest_that_was_edited_since_is_not_taken_back(dataset: Dataset, da
     edited = done.manifest.read_bytes() + b"faces/train/angry/p000_a.png,angry,train,\n"
     done.manifest.write_bytes(edited)
     with pytest.raises(DataError, match="changed after the fix"):
-        undo(done.manifest, lambda sentence: None)
+        undo(done.manifest)
     assert done.manifest.read_bytes() == edited
 
 
 def test_a_fix_that_was_recorded_and_never_written_is_forgotten(dataset: Dataset, data: Path, plan: Path):
     done = fix(dataset, plan, default_manifest(data))
     done.manifest.unlink()  # as if the machine had gone down between the two
-    messages: list[str] = []
-    assert undo(done.manifest, messages.append) == 0
-    assert "never written" in messages[0]
+    left, sentence = undo(done.manifest)
+    assert left == 0
+    assert "never written" in sentence
 
 
 def test_a_damaged_undo_record_is_said(dataset: Dataset, data: Path, plan: Path):
     done = fix(dataset, plan, default_manifest(data))
     undo_record(done.manifest).write_text(json.dumps({"format": 1, "steps": [{}]}))
     with pytest.raises(FerkitError, match="not what was written"):
-        undo(done.manifest, lambda sentence: None)
+        undo(done.manifest)
 
 
 def test_boxes_and_attributes_stay(tmp_path: Path, data: Path):

@@ -32,7 +32,7 @@ def test_the_page_needs_nothing_else(found: Audit):
     values = inlined(page, "values")
     shown = {row for finding in values["shown"] for row in map(str, finding["rows"])}
     assert shown == values["rows"].keys()
-    unreadable = {str(row) for row in found.survey.errors}
+    unreadable = {str(row) for row in found.stats.errors}
     assert values["images"].keys() == shown - unreadable
     assert all(image.startswith("data:image/") for image in values["images"].values())
 
@@ -41,7 +41,7 @@ def test_names_cannot_break_out_of_the_page(found: Audit, monkeypatch: pytest.Mo
     nasty = "</script><script>alert(1)</script>"
     finding = Finding("unreadable", (0,), 1.0, found.findings[0].suggested[:1], {"reason": nasty})
     page = render_page(
-        Audit(found.dataset, found.survey, (finding,), notes=(Note("no_label_check", {"reason": nasty}),))
+        Audit(found.dataset, found.stats, (finding,), notes=(Note("no_label_check", {"reason": nasty}),))
     )
     assert nasty not in page
     assert all(nasty in notes[0] for notes in inlined(page, "values")["notes"].values())

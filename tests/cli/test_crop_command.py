@@ -65,7 +65,7 @@ def test_other_settings_are_refused_in_one_line(aihub: Path, tmp_path: Path):
     [
         ("nowhere", "found nothing at"),
         ("coco.json", "found no images"),
-        ("boxes.csv", "the box 9,9,1,1 is inverted: row 2"),
+        ("boxes.csv", "expected a box with left < right and top < bottom: found 9, 9, 1, 1, row 2"),
     ],
 )
 def test_data_that_cannot_be_used(tmp_path: Path, source: str, line: str):

@@ -119,7 +119,7 @@ def file_for_folder(here: Path) -> None:
         (lambda here: None, "found nothing at data; check the path"),
         (empty_folder, "expected images in data, found none"),
         (no_images, "expected images in data, found none"),
-        (mixed_layouts, "holds split folders (train) beside other folders"),
+        (mixed_layouts, "holds split folders (train) next to other folders"),
         (file_for_folder, "expected a folder, a .zip or .tar file, a table"),
     ],
 )

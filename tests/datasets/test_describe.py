@@ -6,14 +6,9 @@ import pytest
 from layout_files import image
 from PIL import Image
 
-from ferkit.core.console import Progress
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.summary import LOOKED_AT, plot_summary, summarize
 from ferkit.datasets.tables import read_npz
-
-
-def quiet() -> Progress:
-    return Progress("looking", quiet=True)
 
 
 @pytest.fixture
@@ -38,7 +33,7 @@ def mixed(tmp_path: Path) -> Dataset:
 
 
 def test_counts_persons_attributes_and_files(mixed: Dataset):
-    found = summarize(mixed, progress=quiet())
+    found = summarize(mixed)
     assert found.by(0) == {("",): 1, ("기쁨",): 2, ("슬픔",): 3}
     assert found.by(1, 2) == {("s", "test"): 1, ("s", "train"): 1, ("t", "train"): 3, ("t", "val"): 1}
     persons = found.persons
@@ -60,7 +55,7 @@ def test_counts_persons_attributes_and_files(mixed: Dataset):
 def test_it_is_plain_json(mixed: Dataset):
     import json
 
-    text = json.dumps(summarize(mixed, progress=quiet()).to_dict(), ensure_ascii=False)
+    text = json.dumps(summarize(mixed).to_dict(), ensure_ascii=False)
     values = json.loads(text)
     assert {"class": "기쁨", "source": "s", "split": "train", "n": 1} in values["counts"]
     assert values["headers"]["unreadable"][0][0] == "damaged.png"
@@ -72,19 +67,19 @@ def test_a_thousand_headers_are_looked_at_unless_all_are_asked_for(tmp_path: Pat
     for i in (0, LOOKED_AT + 49):
         (tmp_path / f"{i:05d}").mkdir()
     data = Dataset("many", tmp_path, samples, FileSource(tmp_path))
-    assert summarize(data, progress=quiet()).headers.n == LOOKED_AT
-    assert summarize(data, everything=True, progress=quiet()).headers.n == LOOKED_AT + 50
+    assert summarize(data).headers.n == LOOKED_AT
+    assert summarize(data, everything=True).headers.n == LOOKED_AT + 50
 
 
 def test_arrays_have_headers_too(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=np.zeros((3, 20, 10), np.uint8), labels=np.array(["x", "y", "y"]))
-    headers = summarize(read_npz(tmp_path / "a.npz"), progress=quiet()).headers
+    headers = summarize(read_npz(tmp_path / "a.npz")).headers
     assert headers.sizes_wh == {(10, 20): 3}
     assert headers.channels == {"gray": 3}
 
 
 def test_the_plot_names_classes_parts_and_sources(mixed: Dataset):
-    figure = plot_summary(summarize(mixed, progress=quiet()), "en")
+    figure = plot_summary(summarize(mixed), "en")
     written = {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
     assert {"happy", "sad", "unknown", "train", "test", "val", "s", "t"} <= written
     assert "mixed: 6 images, 4 persons" in written

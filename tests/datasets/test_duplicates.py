@@ -14,7 +14,7 @@ from ferkit.datasets.duplicates import (
     CopySettings,
     find_candidates,
     find_copies,
-    likeness,
+    similarity_of,
     variant_warp,
 )
 from ferkit.datasets.image_stats import SIDE, ImageStats, image_stats
@@ -83,7 +83,7 @@ def test_copies_are_found_however_they_were_changed(change: str, tmp_path: Path)
     copies = find_copies(look(tmp_path, originals + changed), CopySettings())
     assert copies.first.tolist() == list(range(60))
     assert pairs(copies) == {(i, 40 + i) for i in range(20)}
-    assert copies.likeness.min() >= 0.85
+    assert copies.similarity.min() >= 0.85
 
 
 def test_two_images_are_enough(tmp_path: Path):
@@ -166,16 +166,16 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch:
         if len(compared) == 7:
             raise KeyboardInterrupt
         compared.append(variant)
-        return likeness(a, b, variant, colors)
+        return similarity_of(a, b, variant, colors)
 
-    monkeypatch.setattr(duplicates, "likeness", stops)
+    monkeypatch.setattr(duplicates, "similarity_of", stops)
     with pytest.raises(KeyboardInterrupt):
         find_copies(seen, CopySettings(), cache_dir=cache, workers=1)
     parts = {path.name for path in (cache / "copies").rglob("*.npz")}
     assert parts == {*(f"partners-0-{start:09d}.npz" for start in (0, 10, 20)), "likeness-000000000.npz"}
     done = len(compared)
     compared.clear()
-    monkeypatch.setattr(duplicates, "likeness", lambda *pair: compared.append(0) or likeness(*pair))
+    monkeypatch.setattr(duplicates, "similarity_of", lambda *pair: compared.append(0) or similarity_of(*pair))
     copies = find_copies(seen, CopySettings(), cache_dir=cache, workers=1)
     assert pairs(copies) == {(i, i + 12) for i in range(12)}
     assert done == 7

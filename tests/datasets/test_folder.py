@@ -54,7 +54,7 @@ def test_one_split_s_folder_by_itself_is_a_folder_of_classes(tmp_path: Path):
 
 def test_splits_beside_classes_are_refused(tmp_path: Path):
     touch(tmp_path, "train/happy/a.jpg", "neutral/b.jpg")
-    with pytest.raises(DataError, match=r"split folders \(train\) beside other folders .*\(neutral\)"):
+    with pytest.raises(DataError, match=r"split folders \(train\) next to other folders .*\(neutral\)"):
         read_folder(tmp_path)
 
 

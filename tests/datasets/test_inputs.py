@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ferkit.core.console import Progress
 from ferkit.core.errors import DataError, ImageError
 from ferkit.datasets import archives, images
 from ferkit.datasets.archives import ArchiveSource
@@ -505,7 +504,7 @@ def test_tars_are_read_as_folders(tmp_path: Path, mode: str):
     }  # fmt: skip
     assert data.source.read("set/train/happy/a.png") == PNG
     assert data.source.stamp("set/train/happy/a.png").size == len(PNG)
-    export_folder(data, tmp_path / "out", progress=Progress("x", quiet=True))
+    export_folder(data, tmp_path / "out")
     assert (tmp_path / "out/train/happy/a.png").read_bytes() == PNG
 
 

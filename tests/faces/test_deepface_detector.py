@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -20,7 +21,7 @@ needs_deepface = pytest.mark.skipif(
 @pytest.mark.shared
 def test_a_detector_of_deepface_runs_in_a_process_of_its_own(shared: Path) -> None:
     rgb = decode_image((shared / "media" / "couple.jpg").read_bytes())[::3, ::3]
-    with ProcessDetector("deepface:opencv") as detector:
+    with contextlib.closing(ProcessDetector("deepface:opencv")) as detector:
         faces = detector.detect(rgb)
         assert len(detector.detect(np.zeros((90, 120, 3), np.uint8))) == 0
     assert len(faces) == 2

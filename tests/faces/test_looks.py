@@ -31,9 +31,9 @@ def test_the_same_face_looks_alike_in_other_light_and_others_do_not() -> None:
     rgb = scene((10, a), (100, b), (190, c), (280, d))
     darker = np.clip(cv2.GaussianBlur(rgb, (0, 0), 1) * 0.6 + 10, 0, 255).astype(np.uint8)
     faces = box_at(10, 100, 190, 280)
-    likeness = appearance_of(rgb, faces) @ appearance_of(darker, faces).T
-    assert np.diag(likeness).min() > 0.9
-    assert (likeness.argmax(axis=1) == np.arange(4)).all()
+    similarity = appearance_of(rgb, faces) @ appearance_of(darker, faces).T
+    assert np.diag(similarity).min() > 0.9
+    assert (similarity.argmax(axis=1) == np.arange(4)).all()
     assert np.diag(appearance_of(rgb, faces) @ appearance_of(rgb, faces).T).min() > 0.999
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -18,14 +19,14 @@ def noise() -> np.ndarray:
 @pytest.mark.shared
 def test_it_finds_what_the_detector_finds_here(shared: Path) -> None:
     rgb = decode_image((shared / "media" / "couple.jpg").read_bytes())[::3, ::3]
-    with ProcessDetector("haar") as elsewhere:
+    with contextlib.closing(ProcessDetector("haar")) as elsewhere:
         found = elsewhere.detect(rgb)
     assert len(found) > 0
     assert (found.xyxy == HaarDetector().detect(rgb).xyxy).all()
 
 
 def test_a_killed_process_costs_one_frame_and_is_started_again(noise: np.ndarray) -> None:
-    with ProcessDetector("haar") as detector:
+    with contextlib.closing(ProcessDetector("haar")) as detector:
         first = detector.pid
         os.kill(first, signal.SIGKILL)
         assert len(detector.detect(noise)) == 0
@@ -36,21 +37,21 @@ def test_a_killed_process_costs_one_frame_and_is_started_again(noise: np.ndarray
 
 
 def test_one_that_hangs_is_started_again(noise: np.ndarray) -> None:
-    with ProcessDetector("haar", timeout_s=0.5) as detector:
+    with contextlib.closing(ProcessDetector("haar", timeout_s=0.5)) as detector:
         os.kill(detector.pid, signal.SIGSTOP)
         assert len(detector.detect(noise)) == 0
         assert detector.n_restarts == 1
 
 
 def test_one_that_grows_is_started_again(noise: np.ndarray) -> None:
-    with ProcessDetector("haar", max_growth_mb=-1.0) as detector:
+    with contextlib.closing(ProcessDetector("haar", max_growth_mb=-1.0)) as detector:
         for _ in range(21):
             detector.detect(noise)
         assert detector.n_restarts == 1
 
 
 def test_it_is_given_up_when_it_fails_again_and_again(noise: np.ndarray) -> None:
-    with ProcessDetector("haar", patience=1) as detector:
+    with contextlib.closing(ProcessDetector("haar", patience=1)) as detector:
         os.kill(detector.pid, signal.SIGKILL)
         detector.detect(noise)
         os.kill(detector.pid, signal.SIGKILL)

@@ -261,7 +261,7 @@ def _noise_to_log(name: str) -> Iterator[None]:
 
 
 def _samples(network: keras.Model, n: int = 5) -> np.ndarray:
-    """Noise, a gradient, black, white: whatever a layer may treat differently."""
+    """Noise, a gradient, black, white: all that a layer may treat differently."""
     height, width = network.input_shape[1:3]
     images = np.random.default_rng(0).uniform(0, 255, (n, height, width, 3)).astype(np.float32)
     images[1] = np.linspace(0, 255, width, dtype=np.float32)[None, :, None]

@@ -1,4 +1,4 @@
-"""A trained network as a classifier: an ONNX file, whatever trained it."""
+"""A trained network as a classifier: an ONNX file, by any trainer."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from ferkit.embedder.engines import open_session, requested_engines
 NETWORK_ONNX = "network.onnx"
 NETWORK_KERAS = "network.keras"
 PROBABILITIES = "probabilities"
-"""The output to take where a network has several; otherwise it is the only one, whatever its name."""
+"""The output to take where a network has several; otherwise it is the only one, of any name."""
 
 BATCH = 32
 

@@ -299,7 +299,7 @@ def load_backbone_file(path: Path) -> keras.Model:
         return read_onnx_backbone(path)
     try:
         model = _load_file(path)
-    except Exception as error:  # whatever Keras and h5py raise for foreign content
+    except Exception as error:  # anything that Keras and h5py raise for foreign content
         raise WeightsError(
             f"{path} cannot be read as a Keras network ({type(error).__name__}: {str(error)[:200]})"
         ) from None
@@ -468,7 +468,7 @@ def whole_network(core: keras.Model, settings: NetworkSettings, n_classes: int) 
 
     The weights are those of ``core``, copied.
     """
-    # Weights trained in mixed precision are kept in float32; only the arithmetic has to be declared anew.
+    # Weights trained in mixed precision are kept in float32; only the arithmetic has to be declared again.
     plain = build_core(_without_weights(settings), n_classes)
     plain.set_weights(core.get_weights())
     height, width, channels = plain.input_shape[1:]

@@ -148,7 +148,7 @@ CHANGES = ("flip", "shift", "rotate", "zoom", "brightness", "contrast", "hue", "
 class AugmentationSettings:
     """Random changes to training images; 0 switches a change off. Validation images are never changed.
 
-    A change is drawn for each image anew. In a recipe it may say how often: ``flip = {p = 0.5}``,
+    A change is drawn for each image again. In a recipe it may say how often: ``flip = {p = 0.5}``,
     ``brightness = {amount = 0.1, p = 0.5}``. Those of one kind are made together, at the larger of their probabilities
     for those that have it: shift, rotate and zoom; brightness and contrast; hue and saturation.
 
@@ -235,8 +235,8 @@ class LossSettings:
         focal_gamma: down-weights easy samples (Lin et al. 2017); 0 is plain cross-entropy.
         class_weights: how much the images of each class count: ``true`` by the inverse of its frequency, 1 on
             average; or a table of classes (names, or numbers from 0) and weights.
-        soft_weight: how much the soft labels, where given, count beside the hard ones, 0..1.
-        teacher_weight: how much a teacher's probabilities, where given, count beside the labels, 0..1.
+        soft_weight: how much the soft labels, where given, count next to the hard ones, 0..1.
+        teacher_weight: how much a teacher's probabilities, where given, count next to the labels, 0..1.
         teacher_temperature: the teacher's logits are divided by it first (Hinton et al. 2015).
         l2: penalty on the squared weights of the layers after the backbone.
     """
@@ -370,7 +370,7 @@ def _kind_words(hint: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where a run keeps its files, and what it takes beside images and recipe.
+    """Where a run keeps its files, and what it takes besides images and recipe.
 
     Attributes:
         model: folder of the finished model.

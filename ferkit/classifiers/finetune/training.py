@@ -97,7 +97,7 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Checkpoint | None
     if differing:
         raise SettingsMismatchError(
             f"the run in {folder} was made with other settings ({', '.join(differing)}); "
-            "use the same ones to go on, --restart to begin anew, or another --name"
+            "use the same ones to go on, --restart to begin again, or another --name"
         )
     history = tuple(EpochRecord(**record) for record in meta["history"])
     return Checkpoint(meta["settings"], history, meta["stage"], _series(arrays, "v"), _series(arrays, "o"))
@@ -118,7 +118,7 @@ def load_best(folder: Path) -> list[np.ndarray]:
     """
     if not (folder / BEST).exists():
         raise TrainingError(
-            f"expected the best weights at {folder / BEST}, found none; begin anew with --restart"
+            f"expected the best weights at {folder / BEST}, found none; begin again with --restart"
         )
     return list(_series(_read(folder / BEST)[1], "v"))
 
@@ -141,7 +141,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             )
         return meta, arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path} is damaged ({error}); begin anew with --restart") from None
+        raise TrainingError(f"{path} is damaged ({error}); begin again with --restart") from None
 
 
 def _series(arrays: dict[str, np.ndarray], prefix: str) -> tuple[np.ndarray, ...]:
@@ -624,7 +624,7 @@ def _fit(
 def _restore(variables: list[Any], values: tuple[np.ndarray, ...]) -> None:
     if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
         raise TrainingError(
-            "the checkpoint is of another version of Keras or ferkit; begin anew with --restart"
+            "the checkpoint is of another version of Keras or ferkit; begin again with --restart"
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

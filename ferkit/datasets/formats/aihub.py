@@ -18,7 +18,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import read_regular
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.datasets.dataset import SPLIT_NAMES, Sample, composed
-from ferkit.datasets.formats.annotated import Annotated, Box, ImageIndex, annotated, checked_box, files_below
+from ferkit.datasets.formats.annotated import Annotated, Box, Collected, checked_box, files_below
 
 _DECODER = json.JSONDecoder()
 _GAP = re.compile(r"[\s,\[\]]*")
@@ -172,15 +172,6 @@ _NAME = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Votes:
-    """What the annotators of one image said, and what of it cannot be used."""
-
-    boxes: list[Box]
-    emotions: list[str]
-    problems: list[str]
-
-
 def read_aihub(root: Path) -> Annotated:
     """Read images and JSON files, wherever they lie below ``root``, and join them by file name.
 
@@ -198,28 +189,20 @@ def read_aihub(root: Path) -> Annotated:
     Raises:
         DataError: no folder, no JSON file of this form, or nothing that can be used.
     """
-    images = ImageIndex(root)
+    found = Collected(root)
     files = files_below(root, ".json")
-    problems = [(path, "it is still packed; unpack it") for path in files_below(root, ".zip")]
-    problems += images.left_out
-    if not files or not images.paths:
+    found.problems[:0] = [(path, "it is still packed; unpack it") for path in files_below(root, ".zip")]
+    if not files or not found.images.paths:
         missing = "images" if files else "JSON files"
-        packed = "; unpack the .zip files first" if problems else ""
+        packed = "; unpack the .zip files first" if found.problems else ""
         raise DataError(f"expected AI Hub's images and JSON files below {root}, found no {missing}{packed}")
-    samples: dict[str, Sample] = {}
     for file in files:
-        for name, record in _named_records(root, file, problems):
-            try:
-                path = images.find(name, near=file)
-            except DataError as error:
-                problems.append((name, f"{error}; recorded in {file}"))
-                continue
-            if path in samples:
-                problems.append((path, f"recorded again in {file}; the first record counts"))
-                continue
-            samples[path] = _sample(path, record, problems)
-    problems += [(path, "there is no record of this image") for path in images.paths if path not in samples]
-    return annotated(root, root, samples.values(), problems)
+        for name, record in _named_records(root, file, found.problems):
+            path = found.record(name, file)
+            if path is not None:
+                found.faces.append(_sample(path, record, found.problems))
+    found.list_unused("there is no record of this image", found.recorded)
+    return found.annotated()
 
 
 def _named_records(
@@ -241,20 +224,18 @@ def _named_records(
 def _sample(path: str, record: Mapping[str, Any], problems: list[tuple[str, str]]) -> Sample:
     found = _NAME.match(unicodedata.normalize("NFC", path.rpartition("/")[2]))
     named = found.groupdict() if found else {}
-    votes = _votes(record)
+    boxes, emotions, remarks = _votes(record)
     uploader = _text(record.get("faceExp_uploader")) or named.get("emotion") or None
-    counts = count_votes(tuple(votes.emotions))
+    counts = count_votes(tuple(emotions))
     label = agreed_emotion(counts, uploader)
-    box, n_agreeing = agreed_box(votes.boxes)
-    problems += [(path, problem) for problem in votes.problems]
-    if len(votes.boxes) > 1 and n_agreeing < len(votes.boxes):
+    box, n_agreeing = agreed_box(boxes)
+    if len(boxes) > 1 and n_agreeing < len(boxes):
         outcome = f"the box of {n_agreeing} of them counts" if box else "none counts"
-        problems.append((path, f"the boxes of {len(votes.boxes)} annotators are apart; {outcome}"))
+        remarks.append(f"the boxes of {len(boxes)} annotators are apart; {outcome}")
     if label is None:
-        problems.append(
-            (path, f"the annotators are undecided ({votes_text(counts) or 'no votes'}); no label")
-        )
-    problems += [(path, f"no label set knows the emotion {e!r}") for e in counts if not _is_known(e)]
+        remarks.append(f"the annotators are undecided ({votes_text(counts) or 'no votes'}); no label")
+    remarks += [f"no label set knows the emotion {e!r}" for e in counts if not _is_known(e)]
+    problems += [(path, remark) for remark in remarks]
     attributes = {
         "sex": _text(record.get("gender")) or named.get("sex"),
         "age": _text(record.get("age")) or named.get("age"),
@@ -262,7 +243,7 @@ def _sample(path: str, record: Mapping[str, Any], problems: list[tuple[str, str]
         "uploader": uploader,
         "professional": _text(record.get("isProf")),
         "votes": votes_text(counts),
-        "box_votes": f"{n_agreeing}/{len(votes.boxes)}" if votes.boxes else None,
+        "box_votes": f"{n_agreeing}/{len(boxes)}" if boxes else None,
     }
     return Sample(
         path,
@@ -274,22 +255,23 @@ def _sample(path: str, record: Mapping[str, Any], problems: list[tuple[str, str]
     )
 
 
-def _votes(record: Mapping[str, Any]) -> _Votes:
-    votes = _Votes([], [], [])
+def _votes(record: Mapping[str, Any]) -> tuple[list[Box], list[str], list[str]]:
+    """Boxes and emotions of the annotators of one image, and what of it cannot be used."""
+    boxes, emotions, remarks = [], [], []
     for annotator in ANNOTATORS:
         said = record.get(annotator)
         if not isinstance(said, dict):
-            votes.problems.append(f"{annotator} is missing")
+            remarks.append(f"{annotator} is missing")
             continue
         if emotion := _text(said.get("faceExp")):
-            votes.emotions.append(emotion)
+            emotions.append(emotion)
         else:
-            votes.problems.append(f"{annotator} names no emotion")
+            remarks.append(f"{annotator} names no emotion")
         try:
-            votes.boxes.append(_box(said.get("boxes")))
+            boxes.append(_box(said.get("boxes")))
         except DataError as error:
-            votes.problems.append(f"{annotator}: {error}")
-    return votes
+            remarks.append(f"{annotator}: {error}")
+    return boxes, emotions, remarks
 
 
 def _box(value: Any) -> Box:

@@ -1,15 +1,17 @@
 """What every reader of annotations gives: a data set with boxes, and a list of what could not be used."""
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import file_sha256
-from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, list_folder
+from ferkit.core.labels import meaning_of
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, list_folder, split_named
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
@@ -119,8 +121,14 @@ class ImageIndex:
             (path, reason) for path, reason in listing.left_out if reason[:1] != "." or "(" in reason
         ]
         self._by_name: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
         for path in self.paths:
             self._by_name.setdefault(_name(path).casefold(), []).append(path)
+            self._by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
+
+    def with_stem(self, stem: str) -> list[str]:
+        """Paths of the images of this name, with any suffix."""
+        return self._by_stem.get(stem, [])
 
     def find(self, name: str, near: str = "") -> str:
         """Path of the image called ``name``, relative to the root.
@@ -153,6 +161,108 @@ class ImageIndex:
         if len({file.stat().st_size for file in files}) > 1:
             return False
         return len({file_sha256(file) for file in files}) == 1
+
+
+class Collected:
+    """What a reader of a layout has found so far.
+
+    Args:
+        root: a folder somewhere above all of it.
+
+    Attributes:
+        images: those below the root.
+        faces: in any order, several of an image allowed.
+        problems: path and reason of what could not be used.
+        sizes_wh: see :class:`Annotated`.
+        recorded: the file that speaks of an image, by the image's path.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.images = ImageIndex(root)
+        self.faces: list[Sample] = []
+        self.problems = self.images.left_out
+        self.sizes_wh: dict[str, tuple[int, int]] = {}
+        self.recorded: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def listing(self, name: str, where: str = "") -> Iterator[None]:
+        """List what is wrong within the block as a problem of ``name``, and go on."""
+        try:
+            yield
+        except DataError as error:
+            self.problems.append((name, f"{error}{where}"))
+
+    def record(self, name: str, file: str, *, by_stem: bool = False) -> str | None:
+        """The image that a record in ``file`` speaks of; None, and a problem, if there is none or it had one before.
+
+        Args:
+            name: of the image.
+            file: path of the file below the root.
+            by_stem: an image called like the file will do.
+        """
+        try:
+            path = self.images.find(name, near=file)
+        except DataError as error:
+            # Tools that rename or convert images often leave the old name in the record.
+            same = self.images.with_stem(PurePosixPath(file).stem) if by_stem else []
+            if len(same) != 1:
+                self.problems.append((name or file, f"{error}; recorded in {file}"))
+                return None
+            path = same[0]
+        if path in self.recorded:
+            self.problems.append((path, f"recorded again in {file}; {self.recorded[path]} counts"))
+            return None
+        self.recorded[path] = file
+        return path
+
+    def take_folders(self, label_of: Callable[[str], str]) -> None:
+        """Take every image, of the class that its folder names; ``label_of`` raises DataError if it names none."""
+        for path in self.images.paths:
+            with self.listing(path):
+                label = label_of(PurePosixPath(path).parent.name)
+                self.faces.append(Sample(path, label, split_in(path)))
+
+    def list_unused(self, reason: str, known: Iterable[str]) -> None:
+        """List the images that are not among the ``known`` paths."""
+        known = set(known)
+        self.problems += [(path, reason) for path in self.images.paths if path not in known]
+
+    def annotated(self, read: Path | None = None) -> Annotated:
+        """All of it; ``read`` is what was read where that is not the root. Raises DataError if there is no face."""
+        return annotated(read or self.root, self.root, self.faces, self.problems, self.sizes_wh)
+
+
+def class_of(text: str, names: Mapping[int, str], otherwise: str) -> str:
+    """The class that ``text`` names, by its number (``3``, ``class003``, ``3.0``) or in words.
+
+    Raises:
+        DataError: it names none; ``otherwise`` is the message.
+    """
+    folded = composed(text).strip()
+    try:
+        value = float(folded)
+        label = names.get(int(value)) if value == int(value) else None
+    except (ValueError, OverflowError):
+        label = {meaning_of(name): name for name in names.values()}.get(meaning_of(folded))
+        digits = re.findall(r"\d+", folded)
+        if label is None and len(digits) == 1:
+            label = names.get(int(digits[0]))
+    if label is None:
+        raise DataError(otherwise)
+    return label
+
+
+def split_in(path: str) -> str | None:
+    """``train``, ``val`` or ``test`` after a folder on the way: ``train``, ``val_set``, ``Training``."""
+    folders = reversed(PurePosixPath(path).parent.parts)
+    return next((split for folder in folders if (split := split_named(folder))), None)
+
+
+def person_in(path: str, pattern: str) -> str | None:
+    """Who is shown, by the first group of a regular expression that is searched in the file's name."""
+    found = re.search(pattern, _name(path))
+    return found.group(1) if found else None
 
 
 def files_below(root: Path, suffix: str) -> list[str]:

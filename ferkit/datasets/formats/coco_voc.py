@@ -1,15 +1,13 @@
 """Read COCO and Pascal VOC annotations."""
 
-import re
-import unicodedata
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import parse_json, read_regular
-from ferkit.datasets.dataset import AIHUB_PERSON, Sample
-from ferkit.datasets.formats.annotated import Annotated, ImageIndex, annotated, checked_box, files_below
+from ferkit.datasets.dataset import AIHUB_PERSON, Sample, composed
+from ferkit.datasets.formats.annotated import Annotated, Collected, checked_box, files_below, person_in
 
 
 def read_coco(file: Path, images: Path | None = None, person_pattern: str = AIHUB_PERSON) -> Annotated:
@@ -26,41 +24,29 @@ def read_coco(file: Path, images: Path | None = None, person_pattern: str = AIHU
     Raises:
         DataError: not such a file, no folder, or nothing that can be used.
     """
-    root = images or file.parent
     content = _read(file)
-    index = ImageIndex(root)
-    problems = index.left_out
+    found = Collected(images or file.parent)
     categories = {
-        entry.get("id"): unicodedata.normalize("NFC", str(entry.get("name", "")).strip())
-        for entry in content["categories"]
+        entry.get("id"): composed(str(entry.get("name", "")).strip()) for entry in content["categories"]
     }
     paths: dict[Any, str] = {}
-    sizes_wh: dict[str, tuple[int, int]] = {}
     for entry in content["images"]:
         name = str(entry.get("file_name", ""))
-        try:
-            path = index.find(name)
-        except DataError as error:
-            problems.append((name or file.name, f"{error}; recorded in {file.name}"))
-            continue
-        paths[entry.get("id")] = path
-        width, height = entry.get("width"), entry.get("height")
-        if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
-            sizes_wh[path] = width, height
+        with found.listing(name or file.name, f"; recorded in {file.name}"):
+            path = paths[entry.get("id")] = found.images.find(name)
+            width, height = entry.get("width"), entry.get("height")
+            if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
+                found.sizes_wh[path] = width, height
     missing = {entry.get("id") for entry in content["images"]} - paths.keys()
-    faces = []
     for entry in content["annotations"]:
         if entry.get("image_id") in missing:
             continue  # the image is listed already
         shown = f"annotation {entry.get('id')} of {file.name}"
-        try:
-            faces.append(_face(entry, paths, categories, person_pattern))
-        except DataError as error:
-            problems.append((paths.get(entry.get("image_id"), shown), f"{error}; {shown}"))
-    marked = {face.path for face in faces}
-    unmarked = (path for path in index.paths if path not in marked)
-    problems += [(path, f"{file.name} marks nothing in it that can be used") for path in unmarked]
-    return annotated(file, root, faces, problems, sizes_wh)
+        with found.listing(paths.get(entry.get("image_id"), shown), f"; {shown}"):
+            found.faces.append(_face(entry, paths, categories, person_pattern))
+    marked = {face.path for face in found.faces}
+    found.list_unused(f"{file.name} marks nothing in it that can be used", marked)
+    return found.annotated(file)
 
 
 def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
@@ -96,12 +82,11 @@ def _face(
         raise DataError(f"there is no category with the number {category!r}")
     attributes = entry.get("attributes")
     known = attributes.items() if isinstance(attributes, dict) else ()
-    found = re.search(person_pattern, path.rpartition("/")[2])
     return Sample(
         path,
         categories[category] or None,
         None,
-        found.group(1) if found else None,
+        person_in(path, person_pattern),
         checked_box(left, top, left + width, top + height),
         {str(key): str(value) for key, value in known if isinstance(value, (str, int, float))},
     )
@@ -120,56 +105,29 @@ def read_voc(root: Path, person_pattern: str = AIHUB_PERSON) -> Annotated:
     Raises:
         DataError: no folder, no XML file, or nothing that can be used.
     """
-    images = ImageIndex(root)
-    by_stem: dict[str, list[str]] = {}
-    for path in images.paths:
-        by_stem.setdefault(path.rpartition("/")[2].rpartition(".")[0], []).append(path)
+    found = Collected(root)
     files = files_below(root, ".xml")
     if not files:
         raise DataError(f"expected VOC's XML files below {root}, found none")
-    faces: list[Sample] = []
-    problems = images.left_out
-    sizes_wh: dict[str, tuple[int, int]] = {}
-    read: dict[str, str] = {}
     for file in files:
         try:
             tree = ElementTree.parse(root / file).getroot()
         except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
-            problems.append((file, f"it cannot be read: {error}"))
+            found.problems.append((file, f"it cannot be read: {error}"))
             continue
-        name = (tree.findtext("filename") or "").strip()
-        try:
-            path = _image(images, by_stem, name, file)
-        except DataError as error:
-            problems.append((name or file, f"{error}; recorded in {file}"))
+        path = found.record((tree.findtext("filename") or "").strip(), file, by_stem=True)
+        if path is None:
             continue
-        if path in read:
-            problems.append((path, f"recorded again in {file}; {read[path]} counts"))
-            continue
-        read[path] = file
         if (size := _size(tree)) is not None:
-            sizes_wh[path] = size
+            found.sizes_wh[path] = size
         objects = tree.findall("object")
         if not objects:
-            problems.append((path, f"{file} marks nothing in it"))
+            found.problems.append((path, f"{file} marks nothing in it"))
         for element in objects:
-            try:
-                faces.append(_voc_face(path, element, person_pattern))
-            except DataError as error:
-                problems.append((path, str(error)))
-    problems += [(path, "there is no record of this image") for path in images.paths if path not in read]
-    return annotated(root, root, faces, problems, sizes_wh)
-
-
-def _image(images: ImageIndex, by_stem: dict[str, list[str]], name: str, file: str) -> str:
-    try:
-        return images.find(name, near=file)
-    except DataError:
-        # Tools that rename or convert images often leave the old name in the XML.
-        same = by_stem.get(file.rpartition("/")[2].rpartition(".")[0], [])
-        if len(same) != 1:
-            raise
-        return same[0]
+            with found.listing(path):
+                found.faces.append(_voc_face(path, element, person_pattern))
+    found.list_unused("there is no record of this image", found.recorded)
+    return found.annotated()
 
 
 def _voc_face(path: str, element: ElementTree.Element, person_pattern: str) -> Sample:
@@ -180,21 +138,11 @@ def _voc_face(path: str, element: ElementTree.Element, person_pattern: str) -> S
         left, top, right, bottom = (float(box.findtext(k, "")) for k in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:
         raise DataError("a bndbox holds something that is no number") from None
-    label = unicodedata.normalize("NFC", element.findtext("name", "").strip()) or None
-    found = re.search(person_pattern, path.rpartition("/")[2])
-    attributes = {
-        key: value
-        for key in ("pose", "truncated", "difficult", "occluded")
-        if (value := element.findtext(key, "").strip())
-    }
-    return Sample(
-        path,
-        label,
-        None,
-        found.group(1) if found else None,
-        checked_box(left - 1, top - 1, right, bottom),
-        attributes,
-    )
+    label = composed(element.findtext("name", "").strip()) or None
+    said = {key: element.findtext(key, "").strip() for key in ("pose", "truncated", "difficult", "occluded")}
+    attributes = {key: value for key, value in said.items() if value}
+    face = checked_box(left - 1, top - 1, right, bottom)
+    return Sample(path, label, None, person_in(path, person_pattern), face, attributes)
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:

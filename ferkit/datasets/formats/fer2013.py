@@ -51,7 +51,7 @@ def read_fer2013(root: Path, votes: Path | None = None, majority: bool = False) 
         )
     dataset = read_folder(root)
     own = root / "labels.csv"
-    if votes is None and own.is_file() and _vote_columns(_header(own)):
+    if votes is None and own.is_file() and _vote_columns(next(table_rows(own), [])):
         votes = own
     if votes is None:
         if majority:
@@ -61,20 +61,26 @@ def read_fer2013(root: Path, votes: Path | None = None, majority: bool = False) 
         return annotated(root, root, dataset.samples, [])
     table = _read_votes(votes, root)
     problems: list[tuple[str, str]] = []
-    faces = []
+    faces: list[Sample] = []
+    n_found = 0
     for sample in dataset.samples:
-        counts = table.get(sample.path) or table.get(_row_of(sample.path))
+        counts = table.get(sample.path) or table.get(_row_of(sample.path)) or {}
+        n_found += bool(counts)
         if not counts:
             problems.append((sample.path, f"{votes.name} has no votes for it"))
-            if not majority:
-                faces.append(sample)
-            continue
-        voted: Sample | None = replace(sample, attributes={**sample.attributes, **counts})
+            if majority:
+                continue
+        voted = replace(sample, attributes={**sample.attributes, **counts})
         if majority:
-            voted = _by_majority(sample, counts, problems)
-        if voted is not None:
-            faces.append(voted)
-    if not any(table.get(sample.path) or table.get(_row_of(sample.path)) for sample in dataset.samples):
+            winners, most = _winners(counts)
+            if len(winners) > 1 or winners[0] in ("unknown", "NF"):
+                why = f"FER+ is undecided or saw no expression: {', '.join(winners)} ({most} votes)"
+                problems.append((sample.path, why))
+                continue
+            attributes = {**sample.attributes, "fer2013": sample.label or "", **counts}
+            voted = replace(voted, label=meaning_of(winners[0]), attributes=attributes)
+        faces.append(voted)
+    if not n_found:
         raise DataError(
             f"{votes} has no votes for any image of {root}: names such as {dataset.samples[0].path} do not tell the "
             "row in fer2013.csv; import fer2013.csv itself with --extract"
@@ -82,24 +88,17 @@ def read_fer2013(root: Path, votes: Path | None = None, majority: bool = False) 
     return annotated(root, root, faces, problems)
 
 
-def _by_majority(sample: Sample, counts: Mapping[str, str], problems: list[tuple[str, str]]) -> Sample | None:
+def _winners(counts: Mapping[str, str]) -> tuple[list[str], int]:
+    """The emotions with most votes, and how many they have."""
     numbers = {emotion: int(counts.get(_PREFIX + emotion) or 0) for emotion in EMOTIONS}
     most = max(numbers.values())
-    winners = [emotion for emotion, n in numbers.items() if n == most]
-    if len(winners) > 1 or winners[0] in ("unknown", "NF"):
-        problems.append(
-            (sample.path, f"FER+ is undecided or saw no expression: {', '.join(winners)} ({most} votes)")
-        )
-        return None
-    label = meaning_of(winners[0])
-    return replace(
-        sample, label=label, attributes={**sample.attributes, "fer2013": sample.label or "", **counts}
-    )
+    return [emotion for emotion, n in numbers.items() if n == most], most
 
 
 def _read_votes(votes: Path, root: Path) -> dict[object, dict[str, str]]:
     """Votes by path, or by row number where the table has no paths."""
-    header = _header(votes)
+    rows = table_rows(votes)
+    header = next(rows, [])
     columns = _vote_columns(header)
     if not columns:
         raise DataError(
@@ -107,8 +106,6 @@ def _read_votes(votes: Path, root: Path) -> dict[object, dict[str, str]]:
         )
     names = [cell.strip().lower() for cell in header]
     path = names.index("path") if "path" in names else None
-    rows = table_rows(votes)
-    next(rows, None)
     table: dict[object, dict[str, str]] = {}
     for number, row in enumerate(rows):
         if len(row) < len(header):
@@ -116,16 +113,10 @@ def _read_votes(votes: Path, root: Path) -> dict[object, dict[str, str]]:
         counts = {_PREFIX + emotion: row[i].strip() for emotion, i in columns.items()}
         if not all(count.isdecimal() for count in counts.values() if count):
             raise DataError(f"expected whole numbers of votes in {votes}, found {row} in row {number + 2}")
-        key = number if path is None else _seen_from(votes.parent, row[path], root)
+        # Paths are relative to the table, those of the images to the folder.
+        key = number if path is None else os.path.relpath(votes.parent / row[path], root).replace(os.sep, "/")
         table[key] = counts if any(count.strip("0") for count in counts.values()) else {}
     return table
-
-
-def _seen_from(folder: Path, path: str, root: Path) -> str:
-    """A path that is relative to ``folder``, relative to ``root``."""
-    if folder == root:
-        return path
-    return PurePosixPath(os.path.relpath(folder / path, root)).as_posix()
 
 
 def _row_of(path: str) -> int | None:
@@ -138,7 +129,3 @@ def _vote_columns(header: list[str]) -> dict[str, int]:
     if not {emotion.lower() for emotion in EMOTIONS[:8]} <= set(names):
         return {}
     return {emotion: names.index(emotion.lower()) for emotion in EMOTIONS if emotion.lower() in names}
-
-
-def _header(path: Path) -> list[str]:
-    return next(table_rows(path), [])

@@ -1,15 +1,22 @@
-"""Annotated images of any kind, by looking at what is there."""
+"""Images with annotations of any kind: by looking at what is there, or as folders and tables that anybody may have."""
 
 import codecs
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import AIHUB_PERSON
+from ferkit.datasets.dataset import AIHUB_PERSON, FileSource, Sample, read_folder
 from ferkit.datasets.formats.aihub import ANNOTATORS, read_aihub
-from ferkit.datasets.formats.annotated import Annotated, annotated, checked_box, files_below
+from ferkit.datasets.formats.annotated import (
+    Annotated,
+    annotated,
+    checked_box,
+    class_of,
+    files_below,
+    person_in,
+)
 from ferkit.datasets.formats.coco_voc import read_coco, read_voc
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import TABLE_SUFFIXES, parse_table, table_columns
@@ -24,7 +31,7 @@ def read_annotated(
     person_pattern: str = AIHUB_PERSON,
     columns: Mapping[str, str] | None = None,
 ) -> Annotated:
-    """Read images with whatever is known of the faces in them.
+    """Read images with all that is known of the faces in them.
 
     Args:
         path: a folder, a table, or COCO's JSON file.
@@ -65,7 +72,7 @@ def read_boxes(table: Path, columns: Mapping[str, str] | None = None) -> Annotat
     Raises:
         DataError: not a readable table, or the columns are not there.
     """
-    rows = parse_table(table, columns, box=checked_box)
+    rows = parse_table(table, columns)
     if rows.columns.box is None:
         found = ", ".join(name for name, _ in rows.columns.attributes)
         raise DataError(
@@ -74,12 +81,92 @@ def read_boxes(table: Path, columns: Mapping[str, str] | None = None) -> Annotat
         )
     faces, sizes_wh = [], {}
     for sample in rows.samples:
+        try:
+            box = None if sample.box is None else checked_box(*sample.box)
+        except DataError as error:
+            rows.left_out.append((sample.path, str(error)))
+            continue
         rest = dict(sample.attributes)
         size = [rest.pop(name, "") for name in ("width", "height")]
         if all(cell.isdecimal() and int(cell) for cell in size):
             sizes_wh[sample.path] = int(size[0]), int(size[1])
-        faces.append(replace(sample, attributes=rest))
+        faces.append(replace(sample, box=box, attributes=rest))
     return annotated(table, table.parent, faces, rows.left_out, sizes_wh)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """What the words of a layout mean.
+
+    Attributes:
+        classes: names by number, where labels or folders are numbers; None where they are names.
+        columns: name of the column by meaning (``path``, ``label``, ``split``, ``group``), where a table calls them
+            something else.
+        person: regular expression whose first group finds the person in a file name.
+    """
+
+    classes: Mapping[int, str] | None = None
+    columns: Mapping[str, str] | None = None
+    person: str = AIHUB_PERSON
+
+
+def read_folders(root: Path, naming: Naming) -> Annotated:
+    """Read ``root/<class>/…`` or ``root/<split>/<class>/…``; files that are not taken are listed as problems.
+
+    Raises:
+        DataError: see :func:`ferkit.datasets.dataset.read_folder`.
+    """
+    dataset = read_folder(root, naming.person)
+    problems = list(dataset.left_out)
+    faces = [_named(sample, naming, problems) for sample in dataset.samples]
+    return annotated(root, root, [face for face in faces if face is not None], problems)
+
+
+def read_list(table: Path, naming: Naming, images: Path | None = None) -> Annotated:
+    """Read a table with a path and a label in each row, see :func:`ferkit.datasets.tables.read_table`; find its images.
+
+    Names are found however Hangul is composed in them, and in upper or lower case where only one fits. Rows that
+    cannot be used are listed as problems: no path, a split of no known name, a box that is none, an image that is not
+    there, or a second row of one image.
+
+    Args:
+        table: without a header the columns are path and label.
+        naming: of columns and classes.
+        images: the folder that paths are relative to; None takes that of the table.
+
+    Raises:
+        DataError: no such table, columns that are not there, or nothing that can be used.
+    """
+    folder = table.parent if images is None else images
+    rows = parse_table(table, naming.columns, folder)
+    source = FileSource(folder)
+    faces: dict[str, Sample] = {}
+    problems = rows.left_out
+    for sample in rows.samples:
+        try:
+            path = source.on_disk(sample.path)
+        except FileNotFoundError as error:
+            problems.append((sample.path, f"it is not there: {error.strerror}"))
+            continue
+        if path in faces:
+            problems.append((path, "an earlier row names the same image"))
+            continue
+        group = sample.group or person_in(path, naming.person)
+        named = _named(replace(sample, path=path, group=group), naming, problems)
+        if named is not None:
+            faces[path] = named
+    return annotated(table, folder, faces.values(), problems)
+
+
+def _named(sample: Sample, naming: Naming, problems: list[tuple[str, str]]) -> Sample | None:
+    if naming.classes is None or sample.label is None:
+        return sample
+    try:
+        why = f"its class is none of those given: {sample.label!r}"
+        return replace(sample, label=class_of(sample.label, naming.classes, why))
+    except DataError as error:
+        problems.append((sample.path, str(error)))
+        return None
 
 
 def _kind_of(path: Path, columns: Mapping[str, str] | None) -> str:

@@ -45,7 +45,7 @@ class Table:
     rows: tuple[tuple[TableCell, ...], ...]
     caption: str = ""
     left: frozenset[int] = field(default_factory=frozenset)
-    """Columns of words, beside the first."""
+    """Columns of words, besides the first."""
 
 
 def figure_cell(figure: Values, kind: str = "percent", digits: int | None = None) -> TableCell:

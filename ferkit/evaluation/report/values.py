@@ -41,7 +41,7 @@ def number(value: Value, digits: int = 3) -> str:
 
 
 def amount(value: Value) -> str:
-    """About three digits, whatever the size."""
+    """About three digits, at any size."""
     if value is None:
         return MISSING
     if 0 < abs(value) < 0.01:
@@ -100,7 +100,7 @@ class Translations:
 
 
 class _Shown:
-    """A value that knows the formats ``pct`` and ``pct0`` beside those of its type."""
+    """A value that knows the formats ``pct`` and ``pct0`` besides those of its type."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

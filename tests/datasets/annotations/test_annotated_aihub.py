@@ -192,7 +192,7 @@ def test_one_name_in_two_folders(tmp_path: Path):
     }
     listed = reasons(found)
     assert listed[f"Training/[원천]기쁨/{name_of(2)}"] == [
-        "recorded again in labels.json; the first record counts"
+        "recorded again in labels.json; Training/[라벨]기쁨/labels.json counts"
     ]
     (several,) = listed[name_of(3)]
     assert several.startswith("several different images have this name: Training/")

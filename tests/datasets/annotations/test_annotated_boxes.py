@@ -128,7 +128,7 @@ def test_boxes_in_a_table(tmp_path: Path):
     assert (c.path, c.box) == ("c.jpg", None)
     assert found.sizes_wh["a.jpg"] == (640, 480)
     assert found.problems == (
-        ("b.jpg", "the box 60,20,10,80 is inverted: row 4"),
+        ("b.jpg", "expected a box with left < right and top < bottom: found 60, 20, 10, 80, row 4"),
         ("d.jpg", "expected four numbers as box: found '1', '2', '3', 'four', row 6"),
     )
 

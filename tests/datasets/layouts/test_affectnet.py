@@ -5,7 +5,7 @@ import pytest
 from layout_files import image, labels, reasons, splits, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.formats.affectnet import read_affectnet
+from ferkit.datasets.formats.numbered import read_affectnet
 
 
 def test_arrays_beside_the_images(tmp_path: Path):

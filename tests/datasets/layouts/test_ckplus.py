@@ -4,7 +4,7 @@ import pytest
 from layout_files import image, labels, reasons, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.formats.ckplus import read_ckplus
+from ferkit.datasets.formats.numbered import read_ckplus
 
 
 def sequences(root: Path) -> Path:

@@ -5,7 +5,7 @@ import pytest
 from layout_files import image, labels, reasons, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.formats.folders import Naming, read_folders, read_list
+from ferkit.datasets.formats.load import Naming, read_folders, read_list
 
 PERSON = "0123456789abcdef" * 4
 

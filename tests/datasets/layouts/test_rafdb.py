@@ -4,7 +4,7 @@ import pytest
 from layout_files import image, labels, reasons, splits, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.formats.rafdb import read_rafdb
+from ferkit.datasets.formats.numbered import read_rafdb
 
 
 def official(root: Path) -> Path:

@@ -140,7 +140,11 @@ def test_each_marked_face_goes_to_its_own_class(tmp_path: Path):
         "슬픔/two~face2.jpg", "기쁨/two~face3.jpg",
     }  # fmt: skip
     listed = [(row["path"], row["status"], row["reason"]) for row in report(tmp_path / "out")]
-    assert ("two.png", "annotation", "the box 90,70,60,165 is inverted: row 5") in listed
+    assert (
+        "two.png",
+        "annotation",
+        "expected a box with left < right and top < bottom: found 90, 70, 60, 165, row 5",
+    ) in listed
     assert ("two.png", "outside", "the box lies outside the 320x240 image") in listed
 
 
