@@ -195,7 +195,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
         fer finetune data/ --backbone ferkit2
         fer finetune data/ --recipe aihub --labels aihub5 --batch-size 32
         fer finetune data/ --set augmentation.rotate=20 --set stages.last.mix=false
-        fer finetune other/ --recipe vgg-transfer --weights models/vgg/network.keras
+        fer finetune other/ --recipe vgg-transfer-better --weights models/vgg/network.keras
     """
     from ferkit.classifiers.finetune.old_env import read_old_env
     from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe, parse_change
