@@ -303,10 +303,13 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
         fer export aihub --format tflite
         fer export aihub --format tflite-int8 --data data/
     """
-    from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
+    from ferkit.classifiers.finetune.recipe import open_keras
     from ferkit.classifiers.model import choose_model
 
     folder = choose_model(model, models_dir).folder
+    open_keras()
+    from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
+
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['format']] or '-saved-model'}")
     dataset = open_dataset(options["data"], None) if options["data"] else None
     click.echo(convert_model(folder, options["format"], target, dataset))
