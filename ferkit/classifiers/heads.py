@@ -7,10 +7,10 @@ itself sees is float32 of few dimensions.
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +27,31 @@ PCA_ABOVE = 2_000
 """``pca="auto"`` reduces embeddings of more dimensions: taps have thousands, last layers hundreds."""
 
 PCA_COMPONENTS = 256
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and isinstance(value, int)
+
+
+Rule = tuple[Callable[[Any], bool], str]
+_NUMBER: Rule = (_is_number, "a number above 0")
+_COUNT: Rule = (_is_count, "a number above 0")
+_NOT_NEGATIVE: Rule = (lambda value: value >= 0, "a number of at least 0")
+_RULES: dict[str, Rule] = {
+    "C": _NUMBER, "max_iter": _COUNT, "alpha": _NOT_NEGATIVE, "learning_rate": _NUMBER, "max_epochs": _COUNT,
+    "exact_rows": _NOT_NEGATIVE, "landmarks": _COUNT,
+    "pca": (lambda value: value in (None, "auto") or _is_count(value), "auto, None or a number above 0"),
+    "calibration": (lambda value: value in get_args(Calibration), f"one of {', '.join(get_args(Calibration))}"),
+    "hidden": (lambda value: bool(value) and all(map(_is_count, value)), "numbers above 0"),
+    "batch_size": (lambda value: value == "auto" or _is_count(value), "auto or a number above 0"),
+    "patience": (lambda value: value is None or _is_count(value), "None or a number above 0"),
+    "gamma": (lambda value: value == "scale" or _is_number(value), "scale or a number above 0"),
+}  # fmt: skip
+"""What the settings of heads may be, by name: a check and words for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +76,14 @@ class HeadSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(
-            self.pca in (None, "auto") or _positive(self.pca, int),
-            "pca",
-            "auto, None or a number above 0",
-            self.pca,
-        )
         object.__setattr__(self, "class_weights", read_class_weights(self.class_weights))
-        allowed = ("auto", "none", "sigmoid", "isotonic", "temperature")
-        _check(self.calibration in allowed, "calibration", f"one of {', '.join(allowed)}", self.calibration)
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                object.__setattr__(self, f.name, tuple(value))
+            allowed, expected = _RULES.get(f.name, (lambda _: True, ""))
+            if not allowed(value):
+                raise DataError(f"expected {f.name} to be {expected}, found {value!r}")
 
     def components(self, d: int) -> int | None:
         """The number of principal components for embeddings of ``d`` dimensions; None for no reduction."""
@@ -84,11 +108,6 @@ class LogisticSettings(HeadSettings):
     C: float = 0.01
     max_iter: int = 300
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(_positive(self.C), "C", "a number above 0", self.C)
-        _check(_positive(self.max_iter, int), "max_iter", "a number above 0", self.max_iter)
-
 
 @dataclass(frozen=True, kw_only=True)
 class MLPSettings(HeadSettings):
@@ -111,31 +130,6 @@ class MLPSettings(HeadSettings):
     batch_size: int | Literal["auto"] = "auto"
     max_epochs: int = 200
     patience: int | None = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        _check(
-            all(_positive(u, int) for u in self.hidden) and self.hidden,
-            "hidden",
-            "numbers above 0",
-            self.hidden,
-        )
-        _check(self.alpha >= 0, "alpha", "a number of at least 0", self.alpha)
-        _check(_positive(self.learning_rate), "learning_rate", "a number above 0", self.learning_rate)
-        _check(
-            self.batch_size == "auto" or _positive(self.batch_size, int),
-            "batch_size",
-            "auto or a number above 0",
-            self.batch_size,
-        )
-        _check(_positive(self.max_epochs, int), "max_epochs", "a number above 0", self.max_epochs)
-        _check(
-            self.patience is None or _positive(self.patience, int),
-            "patience",
-            "a number above 0",
-            self.patience,
-        )
 
     def batch_for(self, n: int) -> int:
         """Images a step for ``n`` images."""
@@ -167,15 +161,6 @@ class SVMSettings(HeadSettings):
     gamma: float | Literal["scale"] = "scale"
     exact_rows: int = 30_000
     landmarks: int = 2_048
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(_positive(self.C), "C", "a number above 0", self.C)
-        _check(
-            self.gamma == "scale" or _positive(self.gamma), "gamma", "scale or a number above 0", self.gamma
-        )
-        _check(self.exact_rows >= 0, "exact_rows", "a number of at least 0", self.exact_rows)
-        _check(_positive(self.landmarks, int), "landmarks", "a number above 0", self.landmarks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,16 +261,6 @@ def _classifier(settings: HeadSettings, n: int) -> Any:
     from sklearn.dummy import DummyClassifier
 
     return DummyClassifier(strategy="prior")
-
-
-def _positive(value: Any, kind: type = float) -> bool:
-    kinds = (int,) if kind is int else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and value > 0
-
-
-def _check(right: Any, name: str, expected: str, value: Any) -> None:
-    if not right:
-        raise DataError(f"expected {name} to be {expected}, found {value!r}")
 
 
 CHUNK_VALUES = 2**25

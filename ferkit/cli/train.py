@@ -195,7 +195,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
         fer finetune data/ --backbone ferkit2
         fer finetune data/ --recipe aihub --labels aihub5 --batch-size 32
         fer finetune data/ --set augmentation.rotate=20 --set stages.last.mix=false
-        fer finetune other/ --recipe vgg-transfer --weights models/vgg/network.keras
+        fer finetune other/ --recipe vgg-transfer-better --weights models/vgg/network.keras
     """
     from ferkit.classifiers.finetune.old_env import read_old_env
     from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe, parse_change
@@ -303,10 +303,13 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
         fer export aihub --format tflite
         fer export aihub --format tflite-int8 --data data/
     """
-    from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
+    from ferkit.classifiers.finetune.recipe import open_keras
     from ferkit.classifiers.model import choose_model
 
     folder = choose_model(model, models_dir).folder
+    open_keras()
+    from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
+
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['format']] or '-saved-model'}")
     dataset = open_dataset(options["data"], None) if options["data"] else None
     click.echo(convert_model(folder, options["format"], target, dataset))

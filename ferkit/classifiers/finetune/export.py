@@ -187,6 +187,7 @@ def to_saved_model(network: keras.Model, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "saved-model"
         _export(network, path, lambda path: network.export(path, format="tf_saved_model", verbose=False), run)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, folder)
 
 

@@ -22,14 +22,11 @@ from ferkit.classifiers.finetune.recipe import NetworkSettings, StageSettings
 from ferkit.core.errors import TrainingError, WeightsError
 from ferkit.core.weights import BUNDLED, EDITIONS, NETWORK_KERAS, NETWORK_ONNX, bundled_folder
 
-BASELINE_WIDTHS = (32, 64, 128)
-BASELINE_FEATURES = BASELINE_WIDTHS[-1]
-
 
 def baseline_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
     """Maps of (H/8, W/8, 128) from images (H, W, C) of about -2..2; 93 thousand weights."""
     images = x = keras.Input(input_shape)
-    for block, width in enumerate(BASELINE_WIDTHS, start=1):
+    for block, width in enumerate((32, 64, 128), start=1):
         x = layers.Conv2D(
             width, 3, padding="same", kernel_initializer="he_normal", name=f"block{block}_conv"
         )(x)
@@ -40,7 +37,6 @@ def baseline_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
 
 
 SMALL_RESNET_WIDTH = 48
-SMALL_RESNET_FEATURES = 4 * SMALL_RESNET_WIDTH
 
 
 def small_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
@@ -54,7 +50,7 @@ def small_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
     images = keras.Input(input_shape)
     x = convolution(images, SMALL_RESNET_WIDTH, "stem", kernel=5, strides=2)
     x = _residual(x, SMALL_RESNET_WIDTH, "stage1")
-    for i, width in enumerate((2 * SMALL_RESNET_WIDTH, SMALL_RESNET_FEATURES), start=2):
+    for i, width in enumerate((2 * SMALL_RESNET_WIDTH, 4 * SMALL_RESNET_WIDTH), start=2):
         x = layers.MaxPooling2D(2, padding="same", name=f"stage{i}_pool")(x)
         x = convolution(x, width, f"stage{i}_widen")
         x = _residual(x, width, f"stage{i}")
@@ -77,10 +73,6 @@ def convolution(
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-VGG_WIDTHS = (64, 128, 256, 512)
-VGG_FEATURES = VGG_WIDTHS[-1]
-
-
 def vgg48(input_shape: tuple[int, int, int]) -> keras.Model:
     """Maps of (H/16, W/16, 512) from images (H, W, C) of about -2..2.
 
@@ -88,15 +80,11 @@ def vgg48(input_shape: tuple[int, int, int]) -> keras.Model:
     the tuned VGG of Khaireddin and Chen (2021), 73.28 % on FER2013; 4.7 million weights.
     """
     images = x = keras.Input(input_shape)
-    for block, width in enumerate(VGG_WIDTHS, start=1):
+    for block, width in enumerate((64, 128, 256, 512), start=1):
         for i in (1, 2):
             x = convolution(x, width, f"block{block}_{i}")
         x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
     return keras.Model(images, x, name="backbone")
-
-
-XCEPTION_WIDTHS = (16, 32, 64, 128)
-XCEPTION_FEATURES = XCEPTION_WIDTHS[-1]
 
 
 def mini_xception(input_shape: tuple[int, int, int]) -> keras.Model:
@@ -107,7 +95,7 @@ def mini_xception(input_shape: tuple[int, int, int]) -> keras.Model:
     """
     images = keras.Input(input_shape)
     x = convolution(convolution(images, 8, "stem_1"), 8, "stem_2")
-    for block, width in enumerate(XCEPTION_WIDTHS, start=1):
+    for block, width in enumerate((16, 32, 64, 128), start=1):
         name = f"block{block}"
         shortcut = convolution(x, width, f"{name}_shortcut", kernel=1, strides=2, relu=False)
         for i in (1, 2):
@@ -150,14 +138,12 @@ class Backbone:
         build: from the input shape (H, W, C) and, for networks of Keras, ``imagenet`` or None, to maps (h,
             w, features).
         input_size_wh: what it was made for.
-        features: channels of the maps.
         preprocessing: applied inside our network, so that callers always give 0..255.
         pretrained: whether ImageNet weights exist; such networks always see three channels.
     """
 
     build: Callable[[tuple[int, int, int], str | None], keras.Model]
     input_size_wh: tuple[int, int]
-    features: int
     preprocessing: Preprocessing
     pretrained: bool = True
 
@@ -210,28 +196,24 @@ def _call_layer(layer: Any, *inputs: Any, **options: Any) -> Any:
     return getattr(layers, kind)()([x, other])
 
 
-def _own(build: Callable[[tuple[int, int, int]], keras.Model]) -> Callable[..., keras.Model]:
-    return lambda input_shape, weights: build(input_shape)
+def _own(build: Callable[[tuple[int, int, int]], keras.Model], side: int = 48) -> Backbone:
+    return Backbone(lambda input_shape, _: build(input_shape), (side, side), CENTRED, pretrained=False)
 
 
 _V3 = {"include_preprocessing": False}
 BACKBONES: dict[str, Backbone] = {
-    "small_resnet": Backbone(_own(small_resnet), (48, 48), SMALL_RESNET_FEATURES, CENTRED, pretrained=False),
-    "vgg48": Backbone(_own(vgg48), (48, 48), VGG_FEATURES, CENTRED, pretrained=False),
-    "baseline_cnn": Backbone(_own(baseline_cnn), (48, 48), BASELINE_FEATURES, CENTRED, pretrained=False),
-    "mini_xception": Backbone(_own(mini_xception), (64, 64), XCEPTION_FEATURES, CENTRED, pretrained=False),
-    "efficientnet-b0": Backbone(_efficientnet("EfficientNetB0"), (224, 224), 1280, STANDARDISED),
-    "efficientnet-b1": Backbone(_efficientnet("EfficientNetB1"), (240, 240), 1280, STANDARDISED),
-    "efficientnet-b2": Backbone(_efficientnet("EfficientNetB2"), (260, 260), 1408, STANDARDISED),
-    "efficientnet-v2-b0": Backbone(_keras_network("EfficientNetV2B0", **_V3), (224, 224), 1280, STANDARDISED),
-    "convnext-tiny": Backbone(_convnext, (224, 224), 768, STANDARDISED),
-    "mobilenet-v3-large": Backbone(
-        _keras_network("MobileNetV3Large", **_V3), (224, 224), 960, PLUS_MINUS_ONE
-    ),
-    "mobilenet-v3-small": Backbone(
-        _keras_network("MobileNetV3Small", **_V3), (224, 224), 576, PLUS_MINUS_ONE
-    ),
-    "resnet50-v2": Backbone(_keras_network("ResNet50V2"), (224, 224), 2048, PLUS_MINUS_ONE),
+    "small_resnet": _own(small_resnet),
+    "vgg48": _own(vgg48),
+    "baseline_cnn": _own(baseline_cnn),
+    "mini_xception": _own(mini_xception, 64),
+    "efficientnet-b0": Backbone(_efficientnet("EfficientNetB0"), (224, 224), STANDARDISED),
+    "efficientnet-b1": Backbone(_efficientnet("EfficientNetB1"), (240, 240), STANDARDISED),
+    "efficientnet-b2": Backbone(_efficientnet("EfficientNetB2"), (260, 260), STANDARDISED),
+    "efficientnet-v2-b0": Backbone(_keras_network("EfficientNetV2B0", **_V3), (224, 224), STANDARDISED),
+    "convnext-tiny": Backbone(_convnext, (224, 224), STANDARDISED),
+    "mobilenet-v3-large": Backbone(_keras_network("MobileNetV3Large", **_V3), (224, 224), PLUS_MINUS_ONE),
+    "mobilenet-v3-small": Backbone(_keras_network("MobileNetV3Small", **_V3), (224, 224), PLUS_MINUS_ONE),
+    "resnet50-v2": Backbone(_keras_network("ResNet50V2"), (224, 224), PLUS_MINUS_ONE),
 }
 
 

@@ -88,7 +88,7 @@ class StageSettings:
     """One stage of training.
 
     Attributes:
-        epochs: passes over the training part; 0 skips the stage.
+        epochs: passes over the training part; 0 skips the stage. Stages count from 1; ``first`` and ``last`` are known.
         learning_rate: the peak.
         unfreeze: what of the backbone learns: ``none``, ``all``, ``last:N`` (its last N layers) or
             ``from:BLOCK`` (the block of that name and all after it).
