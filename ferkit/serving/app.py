@@ -41,7 +41,11 @@ STREAM = (
     ("you", '{"type": "reset"}'),
     ("you", '{"type": "model", "name": "mlp"}'),
     ("you", '{"type": "start", …, "teach": "<id of POST /v1/teach>"}: results have "taught" too'),
-    ("you", '{"type": "collect", "label": "smirk", "take": "2", "face": null}; without a label, no more'),
+    (
+        "you",
+        '{"type": "collect", "label": "smirk", "take": "2", "from_ms": 0, "face": null}; '
+        '{"type": "collect", "until_ms": 9} ends it',
+    ),
     (
         "server",
         '{"type": "error", "code", "message", "fatal"}; if it is fatal, closed with 4000 + the HTTP status',

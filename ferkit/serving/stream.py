@@ -7,7 +7,7 @@ import math
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -367,7 +367,9 @@ class StreamSession:
             self._worker.forgotten.append(self._reader.id)
         self._choice, self._reader = choice, reader
         if self._lesson is None:
-            await self._send({"type": "ready", "model": choice.name, "labels": describe_labels(choice.labels)})
+            await self._send(
+                {"type": "ready", "model": choice.name, "labels": describe_labels(choice.labels)}
+            )
         else:
             await self._tell_taught(self._lesson)
 
@@ -441,8 +443,12 @@ class StreamSession:
         labels = await self._tell_taught(lesson)
         text, n_faces, crops, X = await self._ask(read_taught_frame, labels, lesson.head, take=self._take)
         answer = json.loads(text)
-        collected = lesson.collect(crops, X, [face["id"] for face in answer["faces"]])
-        collected |= {"version": lesson.examples.version, "n": len(lesson.examples), "pending": lesson.pending}
+        collected = lesson.collect(answer["captured_ms"], crops, X, [face["id"] for face in answer["faces"]])
+        collected |= {
+            "version": lesson.examples.version,
+            "n": len(lesson.examples),
+            "pending": lesson.pending,
+        }
         return json.dumps({**answer, "taught": collected}, ensure_ascii=False), n_faces
 
     def _take(self) -> tuple[StreamFrame, int]:
@@ -469,7 +475,7 @@ class StreamSession:
                 elif kind == "model":
                     await self._use(str(command.get("name")))
                 elif kind == "collect" and self._lesson is not None:
-                    self._lesson.collecting = parse_collect(command)
+                    self._lesson.collecting = parse_collect(command, self._lesson.collecting)
                     self._lesson.wake()
                 else:
                     raise ApiError(400, "bad_command", "Expected a command neutral, reset or model.")
@@ -538,14 +544,21 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-def parse_collect(command: dict[str, Any]) -> Collect | None:
-    """What is to be collected from now on; None for nothing any more. Raises ApiError."""
+def parse_collect(command: dict[str, Any], before: Collect | None) -> Collect | None:
+    """What is to be collected from now on; without a label, the end of what was collected before. Raises ApiError."""
     label, take, face = command.get("label"), command.get("take"), command.get("face")
+    start, end = command.get("from_ms", 0.0), command.get("until_ms", 0.0)
+    if (
+        not isinstance(start, int | float)
+        or not isinstance(end, int | float)
+        or not isinstance(face, int | None)
+    ):
+        raise ApiError(400, "bad_command", "Expected from_ms, until_ms and face to be numbers.")
     if label is None:
-        return None
-    if not isinstance(label, str) or not isinstance(take, str) or not isinstance(face, int | None):
-        raise ApiError(400, "bad_command", "Expected a label and a take as text, and a face as a number.")
-    return Collect(label, take, face)
+        return None if before is None else replace(before, until_ms=float(end))
+    if not isinstance(label, str) or not isinstance(take, str):
+        raise ApiError(400, "bad_command", "Expected a label and a take as text.")
+    return Collect(label, take, float(start), face=face)
 
 
 def _first(error: ValidationError) -> str:

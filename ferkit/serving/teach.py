@@ -142,11 +142,15 @@ class Collect:
 
     Attributes:
         label, take: of the examples.
+        from_ms, until_ms: of the client's clock: frames that were taken before or after are none of it, though they are
+            read meanwhile; None for the latter while it goes on.
         face: the number of the one who is meant, where several are in view; None for whoever is alone.
     """
 
     label: str
     take: str
+    from_ms: float
+    until_ms: float | None = None
     face: int | None = None
 
 
@@ -188,10 +192,12 @@ class TeachSession:
             for row in self.examples.rows[-len(ids) :] if row.id in ids
         ] if ids else []  # fmt: skip
 
-    def collect(self, crops: np.ndarray, X: np.ndarray, ids: list[int]) -> dict[str, Any]:
+    def collect(self, captured_ms: float, crops: np.ndarray, X: np.ndarray, ids: list[int]) -> dict[str, Any]:
         """What became of a frame's faces, of these numbers, while something is collected."""
         wanted = self.collecting
-        if wanted is None or not self.examples.labels:
+        if wanted is not None and wanted.until_ms is not None and captured_ms > wanted.until_ms:
+            self.collecting = wanted = None
+        if wanted is None or captured_ms < wanted.from_ms:
             return {"status": "idle", "added": []}
         if not ids:
             return {"status": "nobody", "added": []}
@@ -264,10 +270,15 @@ class TeachSession:
         ]
         return described
 
+    @property
+    def _is_recording(self) -> bool:
+        # Validation would take the processor from the frames that come, and be of no use after the next of them.
+        return self.collecting is not None and self.collecting.until_ms is None
+
     async def _work(self) -> None:
         try:
             self._problem = None
-            while self._fitted != self.examples.version or (self.pending and self.collecting is None):
+            while self._fitted != self.examples.version or (self.pending and not self._is_recording):
                 await self._step()
         except ApiError as refused:
             self._problem = refused.message

@@ -253,8 +253,7 @@ def save_taught(
     """
     assert report.head is not None
     X, y, takes, persons = examples.arrays()
-    columns = {name: np.array([value or "" for value in values], str) for name, values in
-               (("label", y), ("take", takes), ("person", persons))}  # fmt: skip
+    label, take, person = (np.array([value or "" for value in values], str) for values in (y, takes, persons))
     digests = np.array([row.digest for row in examples.rows], str)
     figures = report.to_dict()
     evaluation = {} if report.evaluation is None else report.evaluation.to_dict()
@@ -274,7 +273,9 @@ def save_taught(
         metrics={**evaluation, "taught": figures},
         images=image_keys(digests.tolist()),
         overwrite=overwrite,
-        more=lambda target: np.savez_compressed(target / EXAMPLES, X=X, digest=digests, **columns),
+        more=lambda target: np.savez_compressed(
+            target / EXAMPLES, X=X, digest=digests, label=label, take=take, person=person
+        ),
     )
 
 

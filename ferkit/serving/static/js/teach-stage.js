@@ -118,7 +118,7 @@ export class TeachStage extends EventTarget {
       toast(t("teach.camera.first"));
       return;
     }
-    this.#held = { label, take: `live-${Date.now()}` };
+    this.#held = { label, take: `live-${Date.now()}`, from_ms: performance.now() };
     this.#collect();
     this.#tell("hold", label);
   }
@@ -131,7 +131,7 @@ export class TeachStage extends EventTarget {
   release() {
     if (!this.#held) return;
     this.#held = null;
-    this.#stream.command({ type: "collect" });
+    this.#stream.command({ type: "collect", until_ms: performance.now() });
     this.#tell("hold", null);
   }
 
