@@ -19,13 +19,12 @@ from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.faces.cropping import Cropping
 from ferkit.serving.api import ApiError
-from ferkit.serving.predict import ModelCatalog, ModelChoice, OpenModel, OpenModels, Workers, read_image
+from ferkit.serving.predict import ModelCatalog, ModelChoice, OpenModel, OpenModels, WorkerFaultError, Workers, read_image
 from ferkit.serving.settings import ServeSettings, is_loopback
 from ferkit.teaching.examples import Examples, TeachLimits
 from ferkit.teaching.head import LinearHead, fit_linear, usual_penalty
 from ferkit.teaching.teacher import (
     EXAMPLES,
-    EmbeddedWith,
     check_model_name,
     in_order,
     load_examples,
@@ -131,7 +130,7 @@ def write_taught(
 ) -> None:
     """Save a model; in a worker. Raises ApiError."""
     try:
-        save_taught(folder, examples, report, EmbeddedWith.from_embedder(backbone()), overwrite=overwrite)
+        save_taught(folder, examples, report, backbone(), overwrite=overwrite)
     except FerkitError as error:
         raise ApiError(409, "not_saved", f"The model could not be saved as {folder.name}: {error}.") from None
 
@@ -280,8 +279,8 @@ class TeachSession:
             self._problem = None
             while self._fitted != self.examples.version or (self.pending and not self._is_recording):
                 await self._step()
-        except ApiError as refused:
-            self._problem = refused.message
+        except (ApiError, WorkerFaultError) as fault:
+            self._problem = str(fault)
 
     async def _step(self) -> None:
         version, rows, arrays = self.examples.version, self.examples.rows, self.examples.arrays()

@@ -115,8 +115,7 @@ class Examples:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Embeddings float32 (n, dim), and class, take and person (None where unknown) of each, (n,) objects."""
-        dim = len(self._rows[0].vector) if self._rows else 0
-        X = np.array([row.vector for row in self._rows], np.float32).reshape(-1, dim)
+        X = np.stack([row.vector for row in self._rows]) if self._rows else np.zeros((0, 0), np.float32)
         named = ([getattr(row, name) for row in self._rows] for name in ("label", "take", "person"))
         y, takes, persons = (np.array([*values, None], object)[:-1] for values in named)
         return X, y, takes, persons

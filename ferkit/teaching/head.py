@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.heads import FittedHead, LogisticSettings, build_head, fit_classifier
+from ferkit.classifiers.heads import FittedHead, LogisticSettings, build_head
 from ferkit.core.errors import DataError
 from ferkit.core.types import check_features
 from ferkit.datasets.split import folds
@@ -98,7 +98,7 @@ def fit_linear(X: np.ndarray, y: np.ndarray, penalty: float | None) -> LinearHea
     Raises:
         DataError: fewer than two classes.
     """
-    classes = np.unique(y.astype(str))
+    classes = tuple(sorted(set(y.astype(str).tolist())))
     if len(classes) < 2:
         raise DataError(
             f"expected examples of at least two classes, found {', '.join(classes) or 'none'}; add another"
@@ -114,12 +114,14 @@ def fit_linear(X: np.ndarray, y: np.ndarray, penalty: float | None) -> LinearHea
             tuple(classes), mean, scale, coef * sharpness, np.zeros(len(classes), np.float32), None
         )
     settings = LogisticSettings(C=penalty, pca=None, balanced=True, max_iter=_PASSES)
-    pipeline, _ = build_head(settings, *X.shape)
+    fitted = build_head(settings, *X.shape)[0].named_steps["head"]
+    codes = np.searchsorted(classes, y.astype(str))
+    weights = len(y) / len(classes) / np.bincount(codes)[codes]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of convergence: bounded on purpose
-        fitted, _, _ = fit_classifier(pipeline.named_steps["head"], Z, y.astype(str), settings)
+        fitted.fit(Z, codes, sample_weight=weights)
     coef, intercept = _of_each_class(fitted)
-    return LinearHead(tuple(classes), mean, scale, coef, intercept, penalty)
+    return LinearHead(classes, mean, scale, coef, intercept, penalty)
 
 
 def usual_penalty(y: np.ndarray, last: float | None = None) -> float | None:
@@ -141,7 +143,7 @@ def choose_penalty(X: np.ndarray, y: np.ndarray, units: np.ndarray, seed: int = 
     rows = spread_rows(y, units, _ROWS_TO_CHOOSE, seed)
     X, y, units = X[rows], y[rows].astype(str), units[rows]
     try:
-        parts = folds(y, units, 3, seed)
+        parts = folds(y, units, 2, seed)
     except DataError:  # a class of one take: nothing is held out that one could choose on
         return USUAL_PENALTY
     loss = np.zeros(len(PENALTIES))

@@ -7,7 +7,6 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from ferkit.core.types import check_crops
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS
 from ferkit.datasets.leakage import image_keys
 from ferkit.embedder.embedders import Embedder, open_embedder
-from ferkit.embedder.settings import EmbedderSettings
 from ferkit.faces.cropping import CropKind, CropSettings
 from ferkit.faces.reading import apply_network, read_crops
 from ferkit.teaching.examples import Examples, TeachLimits
@@ -36,21 +34,6 @@ EXAMPLES = "examples.npz"
 
 _MODEL_NAME = re.compile(r"[^\W_][\w.-]{0,62}")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
-
-
-@dataclass(frozen=True)
-class EmbeddedWith:
-    """What the embeddings of examples were made with, as far as a model folder keeps it."""
-
-    settings: EmbedderSettings
-    fingerprint: str
-    weights: Path | None
-    licence: str
-
-    @staticmethod
-    def from_embedder(embedder: Embedder) -> "EmbeddedWith":
-        """Of an open backbone."""
-        return EmbeddedWith(embedder.settings, embedder.fingerprint, embedder.weights_path, embedder.licence)
 
 
 class Teacher:
@@ -207,8 +190,7 @@ class Teacher:
         if report.head is None:
             raise DataError("expected examples of at least two classes; add some before the model is saved")
         home = tempfile.TemporaryDirectory(prefix="ferkit-")
-        made_with = EmbeddedWith.from_embedder(self.embedder)
-        model = save_taught(Path(home.name) / "taught", self.examples, report, made_with, crops=crops)
+        model = save_taught(Path(home.name) / "taught", self.examples, report, self.embedder, crops=crops)
         object.__setattr__(model, "_home", home)  # the folder goes when the model does
         return model
 
@@ -233,7 +215,7 @@ def save_taught(
     folder: Path,
     examples: Examples,
     report: TeachReport,
-    made_with: EmbeddedWith,
+    embedder: Embedder,
     *,
     crops: CropKind = "crops",
     overwrite: bool = False,
@@ -244,7 +226,7 @@ def save_taught(
         folder: ``models/<name>``.
         examples: what was taught.
         report: of exactly these examples, with a head.
-        made_with: how they were embedded.
+        embedder: that they were embedded with.
         crops: see :meth:`Teacher.to_model`.
         overwrite: replace a model that is there.
 
@@ -261,13 +243,13 @@ def save_taught(
         folder,
         report.head.fitted(),
         X,
-        embedder_settings=made_with.settings,
-        embedder_fingerprint=made_with.fingerprint,
+        embedder_settings=embedder.settings,
+        embedder_fingerprint=embedder.fingerprint,
         # As the network that comes along: any detector's face, not turned, without a margin.
         faces=CropSettings.whole(),
         crops=crops,
-        weights=made_with.weights,
-        licence=made_with.licence,
+        weights=embedder.weights_path,
+        licence=embedder.licence,
         data={"name": "taught", "classes": figures["counts"], "takes": figures["takes"]},
         split={"origin": f"cross-validation over {report.unit}s", "train_rows": len(X)},
         metrics={**evaluation, "taught": figures},

@@ -23,7 +23,7 @@ ENOUGH_TAKES = 3
 _FOLDS = 5
 _ROWS_TO_VALIDATE = 1_000
 _RESAMPLES = 300
-_REPEATS = 3
+_REPEATS = 2
 _REPEATED_BELOW = 200
 _SHARES = (0.25, 0.5, 1.0)
 _RIGHT = 0.9
@@ -172,11 +172,15 @@ def validate(
     rows = spread_rows(y, units, _ROWS_TO_VALIDATE, seed)
     # Of few examples much depends on how they are dealt into folds: that is done several times.
     repeats = _REPEATS if len(rows) < _REPEATED_BELOW else 1
-    found = [_out_of_fold(X[rows], y[rows], units[rows], seed + i) for i in range(repeats)]
-    truth, growth = np.searchsorted(head.classes, y[rows]), found[0][1]
-    every, tiled = np.concatenate([proba for proba, _ in found]), np.tile(truth, repeats)
+    found = [_out_of_fold(X[rows], y[rows], units[rows], seed + i, grow=i == 0) for i in range(repeats)]
+    kept = ~np.isnan(sum(proba for proba, _ in found)[:, 0])  # others share their takes with a whole class
+    if not kept.any():
+        return TeachReport(counts, n_units, unit, missing, None, head=head)
+    rows, growth = rows[kept], found[0][1]
+    truth = np.searchsorted(head.classes, y[rows])
+    every, tiled = np.concatenate([proba[kept] for proba, _ in found]), np.tile(truth, repeats)
     temperature = _temperature(tiled, every, len(set(units[rows])))
-    every = Temperature(temperature)(every.astype(np.float64))
+    every = Temperature(temperature)(every)
     proba = every[: len(rows)]
     head = head.tempered(temperature, unsure_threshold(tiled, every))
     evaluation = None
@@ -237,29 +241,28 @@ def _missing(counts: dict[str, int], takes: dict[str, int]) -> tuple[Missing, ..
 
 
 def _out_of_fold(
-    X: np.ndarray, y: np.ndarray, units: np.ndarray, seed: int
+    X: np.ndarray, y: np.ndarray, units: np.ndarray, seed: int, *, grow: bool
 ) -> tuple[np.ndarray, tuple[tuple[float, float], ...]]:
-    """Probabilities (n, k) of each row by a head that saw none of its take, and the accuracy by training size."""
-    k = len(np.unique(y))
+    """Probabilities float64 (n, k) of each row by a head that saw none of its take, NaN where there is no such head;
+    and, if wanted, the accuracy by the size of the training part.
+    """
+    names = np.unique(y)
+    truth, k = np.searchsorted(names, y), len(names)
     try:
         parts = folds(y, units, _FOLDS, seed)
     except DataError:
         parts = _by_unit(y, units)
-    proba = np.full((len(y), k), 1 / k, np.float32)
-    right = np.zeros((len(_SHARES), 2))
-    size = np.zeros(len(_SHARES))
+    proba = np.full((len(y), k), np.nan)
+    points = np.zeros((len(_SHARES), 2))
     for train, test in parts:
         penalty = choose_penalty(X[train], y[train], units[train], seed)
-        for i, share in enumerate(_SHARES):
-            rows = train if share == 1 else train[_first_takes(y[train], units[train], share)]
-            fits = penalty if share == 1 else usual_penalty(y[rows], penalty)
-            found = fit_linear(X[rows], y[rows], fits).predict_proba(X[test])
-            right[i] += (found.argmax(axis=1) == np.searchsorted(np.unique(y), y[test])).sum(), len(test)
-            size[i] += len(rows) / k / len(parts)
-            if share == 1:
-                proba[test] = found
-    points = dict(zip(np.round(size, 1).tolist(), (right[:, 0] / right[:, 1]).tolist(), strict=True))
-    return proba, tuple(points.items())
+        for i, share in enumerate(_SHARES if grow else (1.0,)):
+            rows = train[_first_takes(y[train], units[train], share)]
+            found = fit_linear(X[rows], y[rows], usual_penalty(y[rows], penalty)).predict_proba(X[test])
+            points[i] += len(rows) / k / len(parts), (found.argmax(axis=1) == truth[test]).sum()
+        proba[test] = found
+    points[:, 1] /= max((~np.isnan(proba[:, 0])).sum(), 1)
+    return proba, tuple({round(n, 1): share for n, share in points.tolist()}.items())
 
 
 def _by_unit(y: np.ndarray, units: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

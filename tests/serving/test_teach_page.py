@@ -18,7 +18,7 @@ from tests.serving.test_page import DETECTOR, state_purpose
 
 pytestmark = pytest.mark.slow
 
-PHASES = {"happy": (200, 60, 60), "surprise": (60, 60, 200)}
+PHASES = {"happy": (226, 214, 200), "surprise": (188, 204, 226)}
 """What is shown, and the colour of the wall behind it, by which the test knows when."""
 
 

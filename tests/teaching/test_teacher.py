@@ -104,7 +104,7 @@ def test_wrong_examples_and_confused_classes_are_named():
     report = validate(X, y, takes, nobody(len(y)))
     assert {one.row for one in report.disagreements} == set(wrong)
     assert {one.label for one in report.disagreements} == {"class 1"}
-    assert report.confused[0][:2] == ("class 0", "class 1")
+    assert ("class 0", "class 1") in [pair[:2] for pair in report.confused]
     sizes = [n for n, _ in report.growth]
     assert sizes == sorted(sizes)
     assert len(sizes) == 3
@@ -113,7 +113,7 @@ def test_wrong_examples_and_confused_classes_are_named():
 def test_unsure_is_below_where_nine_of_ten_are_right():
     proba = np.array([[0.95, 0.05]] * 9 + [[0.6, 0.4]] * 5)
     truth = np.array([0] * 9 + [1] * 5)
-    assert unsure_threshold(truth, proba) == pytest.approx(0.95, abs=0.06)
+    assert unsure_threshold(truth, proba) == pytest.approx(0.9)
     assert unsure_threshold(np.zeros(14, int), proba) < 0.63
 
 
@@ -288,3 +288,13 @@ def test_the_command_teaches_from_a_folder(photos: Path, tmp_path: Path):
     wrong = CliRunner().invoke(main, ["teach", str(photos), "--labels", "smirk", *target])
     assert wrong.exit_code == 1
     assert "expected classes out of" in wrong.output
+
+
+def test_takes_that_several_classes_share_are_kept_whole_too():
+    X, y, takes = world(2, 4, 3)
+    shared = np.array([take.split(".")[1] for take in takes], object)  # take 0 shows both classes, and so on
+    report = validate(X, y, shared, nobody(len(y)))
+    assert report.evaluation is not None
+    assert report.evaluation.n_groups == 4
+    one_class_in_one_take = np.where(y == "class 0", "long", takes).astype(object)
+    assert validate(X, y, one_class_in_one_take, nobody(len(y))).evaluation is None
