@@ -19,7 +19,15 @@ from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.faces.cropping import Cropping
 from ferkit.serving.api import ApiError
-from ferkit.serving.predict import ModelCatalog, ModelChoice, OpenModel, OpenModels, WorkerFaultError, Workers, read_image
+from ferkit.serving.predict import (
+    ModelCatalog,
+    ModelChoice,
+    OpenModel,
+    OpenModels,
+    WorkerFaultError,
+    Workers,
+    read_image,
+)
 from ferkit.serving.settings import ServeSettings, is_loopback
 from ferkit.teaching.examples import Examples, TeachLimits
 from ferkit.teaching.head import LinearHead, fit_linear, usual_penalty
@@ -35,6 +43,9 @@ from ferkit.teaching.validation import TeachReport, validate
 
 _NOBODY = ModelChoice("teach", Path(), LabelSet(("teach",)), "teach")
 """Named where a worker needs no model."""
+
+LONGEST_S = 120.0
+"""Seconds that a report or a saved model may take, on a machine that has much else to do."""
 
 MAX_TAKE = 80
 """Characters of a take's name."""
@@ -257,7 +268,8 @@ class TeachSession:
             "conflicts": [list(ids) for ids in self.examples.conflicts()],
             "can_undo": self.examples.can_undo,
             "fitted": self._fitted == self.examples.version,
-            "pending": self.pending,
+            "pending": self.pending and self._problem is None,
+            "problem": self._problem,
             "report": None if self.report is None else self._described(self.report),
         }
 
@@ -423,4 +435,5 @@ class TeachSessions:
             raise ApiError(422, "other_backbone", f"{error}.") from None
 
     async def _run(self, which: int, function: Callable[..., Any], *args: Any) -> Any:
-        return await self._workers.run(function, _NOBODY, *args, worker=self._workers.all[which])
+        worker = self._workers.all[which]
+        return await self._workers.run(function, _NOBODY, *args, worker=worker, within_s=LONGEST_S)

@@ -47,6 +47,7 @@ class TeachState(BaseModel):
     can_undo: bool
     fitted: bool = Field(description="whether the head knows the last change")
     pending: bool = Field(description="whether the report does not know the last change yet")
+    problem: str | None = Field(description="why there is no report of the last change, if it failed")
     report: dict[str, Any] | None
 
 

@@ -223,7 +223,8 @@ def unsure_threshold(truth: np.ndarray, proba: np.ndarray) -> float:
     order = np.argsort(-confidence, kind="stable")
     hit = (proba.argmax(axis=1) == truth)[order]
     right = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-    enough = np.flatnonzero(right >= _RIGHT)
+    ends = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))  # equal ones share their accuracy
+    enough = ends[right[ends] >= _RIGHT]
     least = confidence[order[enough[-1]]] if len(enough) else 0.9
     # Where all were answered right, a little less sure than the least sure of them is still an answer.
     if len(enough) and enough[-1] == len(hit) - 1:

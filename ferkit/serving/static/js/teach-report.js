@@ -11,6 +11,7 @@ export function showReport(state, cards, change) {
   const box = find("#teach-report");
   const report = state.report;
   const parts = [make("div", { className: "side-head" }, say(make("h2"), () => t("teach.report")), pending(state))];
+  if (state.problem) parts.push(line("warn", () => state.problem));
   if (state.conflicts.length) parts.push(line("warn", () => t("teach.conflict", { n: state.conflicts.length })));
   if (!report) parts.push(line("empty", () => t("teach.missing.class")));
   else {

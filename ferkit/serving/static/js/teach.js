@@ -164,7 +164,7 @@ export class Teach {
   #showEmpty() {
     const labels = [t("teach.first"), t("teach.second")];
     const counts = Object.fromEntries(labels.map((label) => [label, 0]));
-    const empty = { labels, counts, takes: [], conflicts: [], report: null, pending: false };
+    const empty = { labels, counts, takes: [], conflicts: [], problem: null, report: null, pending: false };
     this.#cards.show(empty);
     showReport(empty, this.#cards, () => {});
   }
