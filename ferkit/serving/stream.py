@@ -19,7 +19,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.faces.tracking import FaceTracker, TrackerSettings
-from ferkit.inference.engine import Engine, EngineSettings, FrameResult, LiveScheduler
+from ferkit.inference.engine import Engine, EngineSettings, FrameResult, LiveScheduler, SteadyScheduler
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, NeutralCalibration, SmoothingSettings
 from ferkit.inference.video import UNSURE_NAME
 from ferkit.serving.api import ApiError, check_purpose, internal_error
@@ -188,6 +188,7 @@ def read_taught_frame(
     reader: StreamReader | None = models.streams.get(settings.id)
     if reader is None or not isinstance(reader.model, TaughtModel) or reader.model.labels.names != labels:
         reader = StreamReader(TaughtModel.with_labels(models.get(choice), labels), settings)
+        reader.engine.pace = SteadyScheduler()  # every face of every frame may be an example
         models.streams[settings.id] = reader
     classifier = reader.model.model
     assert isinstance(classifier, TaughtClassifier)

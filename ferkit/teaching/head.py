@@ -15,10 +15,10 @@ from ferkit.core.errors import DataError
 from ferkit.core.types import check_features
 from ferkit.datasets.split import folds
 
-PENALTIES = (1e-4, 1e-3, 1e-2)
+PENALTIES = (1e-3, 1e-2, 0.1)
 """Inverse penalties that are tried, the strongest first."""
 
-USUAL_PENALTY = 1e-3
+USUAL_PENALTY = 1e-2
 """Where there are too few takes to choose."""
 
 FEW = 5

@@ -308,8 +308,7 @@ def _disagreements(
     A held-out example counts for a class if its probability is at least the mean that the class's own examples have.
     """
     own = np.array([proba[truth == c, c].mean() for c in range(len(classes))])
-    surely = np.where(proba >= own, proba, 0)
-    called = surely.argmax(axis=1)
-    found = np.flatnonzero((surely.max(axis=1) > 0) & (called != truth))
+    called = proba.argmax(axis=1)
+    found = np.flatnonzero((called != truth) & (proba.max(axis=1) >= own[called]))
     found = found[np.argsort(proba[found, truth[found]], kind="stable")][:_LISTED]
     return tuple(Disagreement(int(rows[i]), classes[called[i]], float(proba[i, called[i]])) for i in found)

@@ -33,8 +33,8 @@ function pending(state) {
 }
 
 function missing({ code, label, count }) {
-  const key = code === "take" && count === 1 ? "teach.missing.second" : `teach.missing.${code}`;
-  return line("ask", () => t(key, { label }));
+  const kind = code === "take" && count === 1 ? "second" : code;
+  return line("ask", () => t(`teach.missing.${kind}`, { label }));
 }
 
 function accuracy(report) {
