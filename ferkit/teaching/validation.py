@@ -173,7 +173,7 @@ def validate(
     # Of few examples much depends on how they are dealt into folds: that is done several times.
     repeats = _REPEATS if len(rows) < _REPEATED_BELOW else 1
     found = [_out_of_fold(X[rows], y[rows], units[rows], seed + i, grow=i == 0) for i in range(repeats)]
-    kept = ~np.isnan(sum(proba for proba, _ in found)[:, 0])  # others share their takes with a whole class
+    kept = ~np.isnan([proba[:, 0] for proba, _ in found]).any(axis=0)  # others share their takes with a whole class
     if not kept.any():
         return TeachReport(counts, n_units, unit, missing, None, head=head)
     rows, growth = rows[kept], found[0][1]
