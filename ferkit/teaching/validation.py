@@ -237,7 +237,7 @@ def unsure_threshold(truth: np.ndarray, proba: np.ndarray) -> float:
 
 
 def _widened(figure: Figure, factor: float) -> Figure:
-    """The interval, wider on the logit scale: the heads of cross-validation learnt from fewer takes than the one in use.
+    """The interval, wider on the logit scale: cross-validation's heads learnt from fewer takes than the one in use.
 
     ``benchmarks/teach.py`` measures how often it holds the truth. Where all or none were right it stays as it is.
     """
