@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ferkit.cli.options import DETECTOR_WEIGHTS, PATH, command, is_quiet, option, shared
+from ferkit.cli.options import DETECTOR_WEIGHTS, PATH, command, is_quiet, open_dataset, option, shared
 from ferkit.cli.settings import Chosen, Setting
 from ferkit.core.console import table
-from ferkit.core.errors import DataError, DependencyError
+from ferkit.core.errors import DependencyError
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
@@ -30,7 +30,7 @@ _LISTED = 10
     Setting("browser", bool, True, "open the page in the browser"),
 ))  # fmt: skip
 @click.argument("data", metavar="[DATA]", required=False, type=PATH)
-@option("--labels", metavar="NAME,NAME,…", help="Take these classes alone.  [default: all]")
+@option("--labels", help="Classes to take, as happy,sad,… or a known set (aihub5); others are left out.")
 @shared("name", help="Name of the model.  [default: that of DATA]")
 @shared("overwrite", "json", "data_detector", "person_pattern", "backbone", "layer", "models_dir")
 def teach(data: Path | None, models_dir: Path, settings: Chosen, **options: Any) -> None:
@@ -50,12 +50,16 @@ def teach(data: Path | None, models_dir: Path, settings: Chosen, **options: Any)
     if data is None:
         _open_page(models_dir, settings)
         return
+    from ferkit.core.labels import LabelSet
     from ferkit.core.weights import DEFAULT_EDITION
+    from ferkit.datasets.edit import only_labels
     from ferkit.faces.cropping import Cropping, resolve_cropping
     from ferkit.teaching.teacher import Teacher, check_model_name
 
     name = check_model_name(options["name"] or data.stem)
-    dataset = _chosen(data, options["person_pattern"], options["labels"])
+    dataset = open_dataset(data, options["person_pattern"])
+    if options["labels"]:
+        dataset = only_labels(dataset, LabelSet.from_text(options["labels"]))
     cropping = resolve_cropping(
         dataset, Cropping.ask(options["detector"], settings["detector_weights"], align=False, margin=0.0)
     )
@@ -83,19 +87,6 @@ def teach(data: Path | None, models_dir: Path, settings: Chosen, **options: Any)
     click.echo(table(("class", "examples", f"{report.unit}s"), rows, right=[1, 2]))
     _print_findings(report, [row.take for row in teacher.examples.rows])
     click.echo(f"model: {target}")
-
-
-def _chosen(data: Path, person_pattern: str | None, labels: str | None) -> "Dataset":
-    """The labelled images of the classes that are wanted."""
-    from ferkit.cli.options import open_dataset
-    from ferkit.teaching.examples import clean_label
-
-    dataset = open_dataset(data, person_pattern)
-    known = list(dataset.class_counts())
-    wanted = known if labels is None else [clean_label(name) for name in labels.split(",")]
-    if unknown := sorted(set(wanted) - set(known)):
-        raise DataError(f"expected classes out of {', '.join(known)} in --labels, found {', '.join(unknown)}")
-    return dataset.subset([sample for sample in dataset.samples if sample.label in wanted])
 
 
 def _takes(dataset: "Dataset") -> Any:

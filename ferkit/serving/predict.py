@@ -352,7 +352,6 @@ class Workers:
         take: Callable[[], Any] | None = None,
         worker: Worker | None = None,
         by_image: bool = False,
-        within_s: float | None = None,
     ) -> Any:
         """What ``function(open_models, choice, *args)`` gives in a worker.
 
@@ -364,7 +363,6 @@ class Workers:
                 long is done on what is newest by then. If it gives None, nothing is done, and None is given.
             worker: which one; None for the one that has least to do.
             by_image: whether it is the image's fault, not the model's, if it takes too long.
-            within_s: what is too long; None for the usual.
 
         Raises:
             ApiError: the image cannot be read, or the model not be used.
@@ -379,7 +377,7 @@ class Workers:
             raise
         loop = asyncio.get_running_loop()
         is_open = choice.stamp in worker.opened
-        limit_s = within_s or (WORK_S if is_open else WORK_S + OPEN_S)
+        limit_s = WORK_S if is_open else WORK_S + OPEN_S
         watch = loop.call_later(PATIENCE * limit_s, worker.end, True)
 
         def free() -> None:

@@ -44,9 +44,6 @@ from ferkit.teaching.validation import TeachReport, validate
 _NOBODY = ModelChoice("teach", Path(), LabelSet(("teach",)), "teach")
 """Named where a worker needs no model."""
 
-LONGEST_S = 120.0
-"""Seconds that a report or a saved model may take, on a machine that has much else to do."""
-
 MAX_TAKE = 80
 """Characters of a take's name."""
 
@@ -435,5 +432,4 @@ class TeachSessions:
             raise ApiError(422, "other_backbone", f"{error}.") from None
 
     async def _run(self, which: int, function: Callable[..., Any], *args: Any) -> Any:
-        worker = self._workers.all[which]
-        return await self._workers.run(function, _NOBODY, *args, worker=worker, within_s=LONGEST_S)
+        return await self._workers.run(function, _NOBODY, *args, worker=self._workers.all[which])

@@ -69,7 +69,7 @@ class LinearHead:
 
     def fitted(self, seconds: float = 0.0) -> FittedHead:
         """The same as a head of scikit-learn, which model folders keep."""
-        settings = LogisticSettings(C=self.penalty or USUAL_PENALTY, pca=None, balanced=True)
+        settings = LogisticSettings(C=self.penalty or USUAL_PENALTY, pca=None, class_weights="balanced")
         pipeline, _ = build_head(settings, len(self.classes), len(self.mean))
         order = np.argsort(self.classes)
         scaler, head = pipeline.named_steps["scaler"], pipeline.named_steps["head"]
@@ -113,7 +113,7 @@ def fit_linear(X: np.ndarray, y: np.ndarray, penalty: float | None) -> LinearHea
         return LinearHead(
             tuple(classes), mean, scale, coef * sharpness, np.zeros(len(classes), np.float32), None
         )
-    settings = LogisticSettings(C=penalty, pca=None, balanced=True, max_iter=_PASSES)
+    settings = LogisticSettings(C=penalty, pca=None, class_weights="balanced", max_iter=_PASSES)
     fitted = build_head(settings, *X.shape)[0].named_steps["head"]
     codes = np.searchsorted(classes, y.astype(str))
     weights = len(y) / len(classes) / np.bincount(codes)[codes]
