@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet as LabelSet
     from ferkit.datasets.dataset import Dataset as Dataset
     from ferkit.embedder.store import EmbeddingStore as EmbeddingStore
+    from ferkit.teaching.teacher import Teacher as Teacher
 
 _PUBLIC = {
     "Dataset": "ferkit.datasets.dataset",
@@ -51,6 +52,7 @@ _PUBLIC = {
     "FerkitError": "ferkit.core.errors",
     "LabelSet": "ferkit.core.labels",
     "Model": "ferkit.classifiers.model",
+    "Teacher": "ferkit.teaching.teacher",
     "compare": "ferkit.api",
     "embed": "ferkit.api",
     "evaluate": "ferkit.api",

@@ -25,7 +25,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_exactly_these_names_are_public():
     assert set(ferkit.__all__) - {"__version__"} == {
         "predict", "load_model", "Model", "load_dataset", "Dataset", "load_embedder", "embed", "EmbeddingStore",
-        "fit", "finetune", "evaluate", "compare", "ExpressionStream", "LabelSet", "FerkitError",
+        "fit", "finetune", "evaluate", "compare", "ExpressionStream", "LabelSet", "FerkitError", "Teacher",
     }  # fmt: skip
     assert all(getattr(ferkit, name) is not None for name in ferkit.__all__)
 

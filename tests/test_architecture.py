@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "inference": {"core", "datasets", "faces", "embedder", "classifiers"},
     "evaluation": {"core", "datasets", "faces", "embedder", "classifiers"},
     "audit": {"core", "datasets", "faces", "embedder", "classifiers", "evaluation"},
-    "serving": {"core", "datasets", "faces", "embedder", "classifiers", "inference", "evaluation"},
+    "teaching": {"core", "datasets", "faces", "embedder", "classifiers", "evaluation"},
+    "serving": {"core", "datasets", "faces", "embedder", "classifiers", "inference", "evaluation", "teaching"},
 }
-"""core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- {serving, audit} <- cli.
+"""core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- teaching <- {serving, audit} <- cli.
 
 The two in braces do not know each other; only api and cli know all."""
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def save_embedding_model(
     split: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
     images: np.ndarray | None = None,
+    more: Callable[[Path], object] | None = None,
     overwrite: bool = False,
 ) -> Model:
     """Write a head as a model folder: ``head.skops`` to go on with, and ``head.onnx`` to predict with.
@@ -114,6 +116,7 @@ def save_embedding_model(
         cosine: of the embeddings with those in float32, where another engine or precision made them.
         data, split, metrics: for the record, see :class:`ferkit.classifiers.model.ModelRecord`.
         images: what the training images are known by, see :func:`ferkit.datasets.leakage.image_keys`.
+        more: puts further files into the folder it is given.
         overwrite: replace a model that is there.
 
     Raises:
@@ -134,6 +137,8 @@ def save_embedding_model(
             (target / HEAD_ONNX).write_bytes(graph)
         if images is not None:
             np.save(target / TRAINING_IMAGES, np.unique(images))
+        if more is not None:
+            more(target)
 
     record = ModelRecord(
         kind="embedding",

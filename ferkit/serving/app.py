@@ -21,6 +21,7 @@ from ferkit.serving.api import ApiError
 from ferkit.serving.routes import Service, router
 from ferkit.serving.security import Middleware
 from ferkit.serving.settings import ServeSettings
+from ferkit.serving.teach_routes import router as teach_router
 
 _TEMPLATE = Path(__file__).parent / "api.html"
 
@@ -39,6 +40,12 @@ STREAM = (
     ("you", '{"type": "neutral", "seconds": 5}'),
     ("you", '{"type": "reset"}'),
     ("you", '{"type": "model", "name": "mlp"}'),
+    ("you", '{"type": "start", …, "teach": "<id of POST /v1/teach>"}: results have "taught" too'),
+    (
+        "you",
+        '{"type": "collect", "label": "smirk", "take": "2", "from_ms": 0, "face": null}; '
+        '{"type": "collect", "until_ms": 9} ends it',
+    ),
     (
         "server",
         '{"type": "error", "code", "message", "fatal"}; if it is fatal, closed with 4000 + the HTTP status',
@@ -141,6 +148,7 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(teach_router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)

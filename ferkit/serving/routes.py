@@ -19,6 +19,7 @@ from ferkit.serving.predict import ModelCatalog, Predictor, Upload, Workers
 from ferkit.serving.security import Auth, bearer, client_of
 from ferkit.serving.settings import ServeSettings
 from ferkit.serving.stream import StreamSession
+from ferkit.serving.teach import TeachSessions
 from ferkit.serving.video_job import VideoJob
 
 
@@ -43,6 +44,7 @@ class Service:
         self.workers = Workers(settings, self.catalog)
         self.predictor = Predictor(self.workers, self.metrics, limits.max_waiting)
         self.jobs = JobQueue(limits, self.metrics)
+        self.teaching = TeachSessions(settings, self.catalog)
         self.streams: dict[str, int] = {}
         self.ready = False
         self.reads_videos = find_spec("av") is not None
@@ -63,6 +65,7 @@ class Service:
         """Take everything down."""
         self.ready = False
         await self.jobs.close()
+        self.teaching.close()
         self.workers.close()
         self.log.write("stopped")
         self.log.close()
@@ -159,7 +162,7 @@ async def predict(
     with service.predictor.place():
         chosen = await run_in_threadpool(service.catalog.get, model)
         request.state.note["model"] = chosen.name
-        uploads = await _images(request, service.settings.limits.max_pictures)
+        uploads = await read_uploads(request, service.settings.limits.max_pictures)
         found = await service.predictor.predict(chosen, uploads, service.settings.limits.max_pixels)
     service.metrics.faces.labels("picture").inc(sum(len(image["faces"]) for image in found))
     return answers.Prediction.model_validate(
@@ -257,7 +260,7 @@ async def stream(socket: WebSocket) -> None:
     shown = bearer(socket.headers)
     session = StreamSession(
         socket, service.settings, service.catalog, service.workers, service.metrics, service.log,
-        lambda token: service.access.may_enter(token if shown is None else shown, client),
+        lambda token: service.access.may_enter(token if shown is None else shown, client), service.teaching,
     )  # fmt: skip
     if sum(streams.values()) >= most or streams.get(client, 0) >= max(1, most // 2):
         await session.turn_away(ApiError(429, "too_many", "Too many streams are open; try again later."))
@@ -294,7 +297,7 @@ def _prefix(request: Request) -> str:
     return str(request.scope.get("root_path", ""))
 
 
-async def _images(request: Request, most: int) -> list[Upload]:
+async def read_uploads(request: Request, most: int) -> list[Upload]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         content = await request.body()

@@ -38,6 +38,10 @@ class Limits:
         body_timeout_s: a request must send something so often, and be complete after ten times as long plus a
             second for each 100 kB.
         idle_s: a stream without frames is closed after so long.
+        max_teach_sessions: in which classes are taught at a time; half of them at most for one client.
+        max_examples, max_example_bytes: of one such session.
+        max_taught: models that visitors may save.
+        teach_ttl_s: a session that nobody uses is forgotten after so long.
     """
 
     max_bytes: int = 10 * MB
@@ -58,6 +62,11 @@ class Limits:
     rate: float = 20.0
     body_timeout_s: float = 10.0
     idle_s: float = 60.0
+    max_teach_sessions: int = 8
+    max_examples: int = 5_000
+    max_example_bytes: int = 100 * MB
+    max_taught: int = 100
+    teach_ttl_s: float = 1800.0
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,19 @@ import math
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ferkit.core.errors import DataError
+from ferkit.core.labels import LabelSet
+from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.faces.tracking import FaceTracker, TrackerSettings
-from ferkit.inference.engine import Engine, EngineSettings, FrameResult, LiveScheduler
+from ferkit.inference.engine import Engine, EngineSettings, FrameResult, LiveScheduler, SteadyScheduler
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, NeutralCalibration, SmoothingSettings
 from ferkit.inference.video import UNSURE_NAME
 from ferkit.serving.api import ApiError, check_purpose, internal_error
@@ -33,6 +36,8 @@ from ferkit.serving.predict import (
     read_image,
 )
 from ferkit.serving.settings import ServeSettings
+from ferkit.serving.teach import Collect, TaughtClassifier, TaughtModel, TeachSession, TeachSessions
+from ferkit.teaching.head import LinearHead
 
 HEADER = struct.Struct("<Id")
 """Before each image: the frame's number, and when it was taken, in milliseconds of the client's clock."""
@@ -110,7 +115,7 @@ class StreamReader:
         settings: the stream's.
     """
 
-    def __init__(self, model: OpenModel, settings: StreamSettings) -> None:
+    def __init__(self, model: "OpenModel | TaughtModel", settings: StreamSettings) -> None:
         start_confidence = 0.0 if model.faces.settings.detector == "haar" else 0.6  # not on others' scale
         self.engine = Engine(
             model.model,
@@ -165,6 +170,30 @@ def read_frame(
 ) -> tuple[str, int]:
     """See :meth:`StreamReader.read`; in a worker. Raises ApiError."""
     return open_reader(models, choice, settings).read(*taken)
+
+
+def read_taught_frame(
+    models: OpenModels,
+    choice: ModelChoice,
+    settings: StreamSettings,
+    labels: tuple[str, ...],
+    head: LinearHead | None,
+    taken: tuple[StreamFrame, int],
+) -> tuple[str, int, np.ndarray, np.ndarray]:
+    """The same by a head that is being taught, and the crops and embeddings of the faces that were read.
+
+    Raises:
+        ApiError: the image cannot be read.
+    """
+    reader: StreamReader | None = models.streams.get(settings.id)
+    if reader is None or not isinstance(reader.model, TaughtModel) or reader.model.labels.names != labels:
+        reader = StreamReader(TaughtModel.with_labels(models.get(choice), labels), settings)
+        reader.engine.pace = SteadyScheduler()  # every face of every frame may be an example
+        models.streams[settings.id] = reader
+    classifier = reader.model.model
+    assert isinstance(classifier, TaughtClassifier)
+    classifier.head = head
+    return *reader.read(*taken), *classifier.take_seen()
 
 
 def calibrate_stream(
@@ -238,6 +267,7 @@ class Start(BaseModel):
     model: str | None = None
     purpose: str | None = None
     token: str | None = None
+    teach: str | None = None
     fps: float = Field(10.0, ge=0.1, le=60)
 
 
@@ -248,6 +278,7 @@ class StreamSession:
         socket: accepted already.
         settings, catalog, workers, metrics, log: the server's.
         may_enter: whether a token is right; asked only where the handshake showed none.
+        teaching: the sessions in which classes are taught.
     """
 
     def __init__(
@@ -259,10 +290,13 @@ class StreamSession:
         metrics: Metrics,
         log: EventLog,
         may_enter: Callable[[str | None], bool],
+        teaching: TeachSessions,
     ) -> None:
         self._socket, self._settings, self._limits = socket, settings, settings.limits
         self._catalog, self._workers, self._metrics, self._log = catalog, workers, metrics, log
-        self._may_enter = may_enter
+        self._may_enter, self._teaching = may_enter, teaching
+        self._lesson: TeachSession | None = None
+        self._taught: tuple[str, ...] = ()  # the classes that the client was told of
         self._worker = workers.for_stream()
         self._choice: ModelChoice | None = None
         self._reader: StreamSettings | None = None  # of the worker's reader
@@ -295,6 +329,9 @@ class StreamSession:
             await self._say_no(fault)
         finally:
             self._worker.n_streams -= 1
+            if self._lesson is not None:  # a page that was closed in mid-burst collects no more
+                self._lesson.collecting = None
+                self._lesson.wake()
             if self._reader is not None:
                 self._worker.forgotten.append(self._reader.id)
             self._log.write(
@@ -319,7 +356,8 @@ class StreamSession:
         allowed = frozenset(self._settings.allow_purpose)
         self._purpose = check_purpose(start.purpose, self._settings.purpose, allowed)
         self._fps = min(start.fps, self._limits.max_fps)
-        await self._use(start.model)
+        self._lesson = None if start.teach is None else self._teaching.get(start.teach)
+        await self._use(start.model if self._lesson is None else DEFAULT_EDITION)
 
     async def _use(self, name: str | None) -> None:
         choice = await run_in_threadpool(self._catalog.get, name)
@@ -329,7 +367,21 @@ class StreamSession:
         if self._reader is not None:
             self._worker.forgotten.append(self._reader.id)
         self._choice, self._reader = choice, reader
-        await self._send({"type": "ready", "model": choice.name, "labels": describe_labels(choice.labels)})
+        if self._lesson is None:
+            await self._send(
+                {"type": "ready", "model": choice.name, "labels": describe_labels(choice.labels)}
+            )
+        else:
+            await self._tell_taught(self._lesson)
+
+    async def _tell_taught(self, lesson: TeachSession) -> tuple[str, ...]:
+        """Tell the client of the classes that are taught, where they changed; gives them."""
+        labels = lesson.examples.labels or (UNSURE_NAME,)
+        if labels != self._taught:
+            self._taught = labels
+            described = describe_labels(LabelSet.from_names(labels))
+            await self._send({"type": "ready", "model": "teach", "labels": described})
+        return labels
 
     async def _ask(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Let the stream's worker do something with its reader."""
@@ -368,7 +420,10 @@ class StreamSession:
 
     async def _answer(self) -> None:
         try:
-            text, n_faces = await self._ask(read_frame, take=self._take)
+            if self._lesson is None:
+                text, n_faces = await self._ask(read_frame, take=self._take)
+            else:
+                text, n_faces = await self._read_taught(self._teaching.get(self._lesson.id))
         except ApiError as refused:
             self._n_unreadable += 1
             self._metrics.frames.labels("unreadable").inc()
@@ -383,6 +438,19 @@ class StreamSession:
         await self._send_text(text)
         self._metrics.frames.labels("answered").inc()
         self._metrics.faces.labels("stream").inc(n_faces)
+
+    async def _read_taught(self, lesson: TeachSession) -> tuple[str, int]:
+        """The newest frame's answer by the head that is being taught; collects its face where that is wanted."""
+        labels = await self._tell_taught(lesson)
+        text, n_faces, crops, X = await self._ask(read_taught_frame, labels, lesson.head, take=self._take)
+        answer = json.loads(text)
+        collected = lesson.collect(answer["captured_ms"], crops, X, [face["id"] for face in answer["faces"]])
+        collected |= {
+            "version": lesson.examples.version,
+            "n": len(lesson.examples),
+            "pending": lesson.pending,
+        }
+        return json.dumps({**answer, "taught": collected}, ensure_ascii=False), n_faces
 
     def _take(self) -> tuple[StreamFrame, int]:
         frame = self._newest
@@ -407,6 +475,9 @@ class StreamSession:
                     await self._ask(reset_stream)
                 elif kind == "model":
                     await self._use(str(command.get("name")))
+                elif kind == "collect" and self._lesson is not None:
+                    self._lesson.collecting = parse_collect(command, self._lesson.collecting)
+                    self._lesson.wake()
                 else:
                     raise ApiError(400, "bad_command", "Expected a command neutral, reset or model.")
             except ApiError as refused:
@@ -472,6 +543,23 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 60:
         raise ApiError(400, "bad_command", "Expected seconds above 0 and up to 60.")
     return float(value)
+
+
+def parse_collect(command: dict[str, Any], before: Collect | None) -> Collect | None:
+    """What is to be collected from now on; without a label, the end of what was collected before. Raises ApiError."""
+    label, take, face = command.get("label"), command.get("take"), command.get("face")
+    start, end = command.get("from_ms", 0.0), command.get("until_ms", 0.0)
+    if (
+        not isinstance(start, int | float)
+        or not isinstance(end, int | float)
+        or not isinstance(face, int | None)
+    ):
+        raise ApiError(400, "bad_command", "Expected from_ms, until_ms and face to be numbers.")
+    if label is None:
+        return None if before is None else replace(before, until_ms=float(end))
+    if not isinstance(label, str) or not isinstance(take, str):
+        raise ApiError(400, "bad_command", "Expected a label and a take as text.")
+    return Collect(label, take, float(start), face=face)
 
 
 def _first(error: ValidationError) -> str:

@@ -197,6 +197,43 @@ def test_images_of_any_damage(target: Running) -> None:
     assert lost(target) == {}
 
 
+def test_sessions_of_teaching(target: Running) -> None:
+    """Any change in any order, with names, ids and images that are none."""
+    rng, statuses = random.Random(SEED), Counter[int]()
+    names = ["a", "b", "", "../x", "씩 웃음", "a" * 200, "\u202e", "unsure", "CON", None, 7, ["a"]]
+    ids = [
+        target.http.post("/v1/teach", json={"labels": ["a", "b"]}).json()["id"],
+        "nobody",
+        "..%2f..",
+        "0" * 5000,
+    ]
+    for _ in range(times(60, 3000)):
+        at = f"/v1/teach/{rng.choice(ids)}"
+        name, query = rng.choice(names), {"label": rng.choice(("a", "x", "", "a" * 99)), "take": "1"}
+        change = {"do": rng.choice(("move", "rename", "remove", "undo", "add_label", "remove_label", "fly"))}
+        change |= {
+            "label": name,
+            "to": rng.choice(names),
+            "ids": rng.choice(([1], [-1], ["x"], [2**70], 3, [])),
+        }
+        answer = rng.choice((
+            lambda: target.http.post(at + "/changes", json=change),  # noqa: B023
+            lambda: target.http.post(at + "/examples", params=query, files=[("images", ("i", damaged(rng)))]),  # noqa: B023
+            lambda: target.http.post(at + "/save", json={"name": name}),  # noqa: B023
+            lambda: target.http.post(at + "/save", content=rng.randbytes(50)),  # noqa: B023
+            lambda: target.http.get(at),  # noqa: B023
+            lambda: target.http.get(at + "/zip"),  # noqa: B023
+            lambda: target.http.post("/v1/teach", json={"labels": [name], "model": rng.choice(names)}),  # noqa: B023
+        ))()  # fmt: skip
+        statuses[answer.status_code] += 1
+        if answer.status_code == 201:
+            target.http.delete(f"/v1/teach/{answer.json()['id']}")
+    assert statuses.keys() <= {200, 201, 204, 404, 409, 413, 414, 415, 422, 429}, statuses
+    target.http.delete(f"/v1/teach/{ids[0]}")
+    assert len(target.service.teaching) == 0
+    assert lost(target) == {}
+
+
 HEADS = [
     "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     "GET /v1/models HTTP/1.1\r\nHost: user@127.0.0.1\r\n\r\n",

@@ -39,6 +39,33 @@ export function removeJob(id) {
   return request(`jobs/${id}`, { method: "DELETE", keepalive: true });
 }
 
+const json = (body) => ({ method: "POST", body: JSON.stringify(body) });
+
+/** Begin a session of teaching; gives its state. */
+export async function beginTeaching(body) {
+  return (await request("teach", json(body), { purpose: session.purpose })).json();
+}
+
+/** Add the faces of images to a class. */
+export async function addExamples(id, label, files) {
+  const form = new FormData();
+  for (const file of files) form.append("images", file, file.name || "image");
+  return (await request(`teach/${id}/examples`, { method: "POST", body: form }, { label, purpose: session.purpose })).json();
+}
+
+export async function changeTaught(id, change) {
+  return (await request(`teach/${id}/changes`, json(change))).json();
+}
+
+export async function saveTaught(id, body) {
+  return (await request(`teach/${id}/save`, json(body))).json();
+}
+
+/** Forget a session; also while the page is closing. */
+export function endTeaching(id) {
+  return request(`teach/${id}`, { method: "DELETE", keepalive: true });
+}
+
 export async function predict(files, signal) {
   const form = new FormData();
   for (const file of files) form.append("images", file, file.name || "image");
@@ -73,7 +100,7 @@ function request(path, options = {}, query = {}) {
 async function once(path, options, query) {
   let answer;
   try {
-    answer = await fetch(address(path, query), { ...options, headers: tokenHeader(), credentials: "same-origin" });
+    answer = await fetch(address(path, query), { ...options, headers: headers(options.body), credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("offline");
@@ -102,6 +129,8 @@ function address(path, query) {
 const declared = () => ({ model: session.model, purpose: session.purpose });
 
 const tokenHeader = () => (session.token ? { Authorization: `Bearer ${session.token}` } : {});
+
+const headers = (body) => ({ ...tokenHeader(), ...(typeof body === "string" && { "Content-Type": "application/json" }) });
 
 function parsed(text) {
   try {

@@ -33,6 +33,7 @@ export function setLanguage(name) {
   for (const element of document.querySelectorAll("[data-t-label]")) {
     element.setAttribute("aria-label", t(element.dataset.tLabel));
     if (element.tagName === "BUTTON") element.title = t(element.dataset.tLabel);
+    if (element.type === "text") element.placeholder = t(element.dataset.tLabel);
   }
   for (const element of document.querySelectorAll("[data-said]")) put(element, sayers.get(element)?.() ?? "");
   document.dispatchEvent(new CustomEvent("languagechange"));

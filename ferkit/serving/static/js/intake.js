@@ -9,8 +9,8 @@ const PICTURE_NAMES = /\.(jpe?g|png|webp|gif|bmp|heic|avif|tiff?)$/i;
 const isFilm = (file) => file.type.startsWith("video/") || FILM_NAMES.test(file.name);
 const isPicture = (file) => file.type.startsWith("image/") || PICTURE_NAMES.test(file.name);
 
-/** Hand pictures to `onPictures(files)` and the first film to `onFilm(file)`. */
-export function watchFiles(onPictures, onFilm) {
+/** Hand pictures to `onPictures(files)` and the first film to `onFilm(file)`; or all to `onAll(files)`, if it takes them. */
+export function watchFiles(onPictures, onFilm, onAll) {
   const take = (files) => {
     if (!isReady() || !files.length) return;
     clearProblem();
@@ -18,6 +18,7 @@ export function watchFiles(onPictures, onFilm) {
     const pictures = files.filter(isPicture);
     const other = files.find((file) => !isFilm(file) && !isPicture(file));
     if (other) showProblem(() => t("drop.unknown", { name: other.name || other.type || "?" }));
+    if (onAll(files.filter((file) => isFilm(file) || isPicture(file)))) return;
     if (pictures.length) onPictures(pictures);
     else if (film) onFilm(film);
   };
@@ -51,8 +52,25 @@ function watchDrops(take) {
   on("dragenter", () => { depth += 1; });
   on("dragover", () => {});
   on("dragleave", () => { depth = Math.max(0, depth - 1); });
-  on("drop", (event) => {
+  on("drop", async (event) => {
     depth = 0;
-    take([...event.dataTransfer.files]);
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.());
+    const files = [...event.dataTransfer.files];
+    if (!entries.some((entry) => entry?.isDirectory)) take(files);
+    else take((await Promise.all(entries.map((entry, i) => (entry?.isDirectory ? listFolder(entry) : [files[i]])))).flat());
   });
+}
+
+/** The files of a folder and of those in it, each with the name of its own folder as `folder`. */
+async function listFolder(entry) {
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) { // a reader gives a hundred at a time
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) break;
+    found.push(...some);
+  }
+  return (await Promise.all(found.map((one) => (one.isDirectory ? listFolder(one) : new Promise((resolve, reject) => {
+    one.file((file) => resolve([Object.assign(file, { folder: entry.name })]), reject);
+  }))))).flat();
 }

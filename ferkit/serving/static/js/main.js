@@ -11,6 +11,7 @@ import { Pictures } from "./pictures.js";
 import { startPreferences } from "./preferences.js";
 import { change, session } from "./session.js";
 import { Tabs } from "./tabs.js";
+import { Teach } from "./teach.js";
 
 startPreferences();
 onTokenNeeded(askToken);
@@ -20,14 +21,18 @@ const tabs = new Tabs();
 const live = new Live();
 const pictures = new Pictures();
 const film = new Film();
+const teach = new Teach(loadModels);
 
 tabs.addEventListener("show", ({ detail }) => {
   // A camera that nobody sees is off.
   if (detail !== "camera") live.stop();
+  if (detail === "teach") teach.show();
+  else teach.stop();
 });
 watchFiles(
   (files) => { tabs.show("pictures"); pictures.take(files); },
   (file) => { tabs.show("film"); film.take(file); },
+  (files) => { if (teach.isShown) teach.take(files); return teach.isShown; },
 );
 find("#model").addEventListener("change", (event) => change({ model: event.target.value }));
 load();
@@ -35,15 +40,20 @@ load();
 async function load() {
   try {
     change({ info: await getJson("info") });
-    const { models, default: usual } = await getJson("models");
-    change({ models: models.filter((model) => !model.broken), model: usual });
+    await loadModels();
   } catch (problem) {
     showProblem(() => inWords(problem), load);
     return;
   }
   clearProblem();
-  showModels();
+  if (location.hash === "#teach") tabs.show("teach");
   find("#version").textContent = `ferkit ${session.info.version}`;
+}
+
+async function loadModels() {
+  const { models, default: usual } = await getJson("models");
+  change({ models: models.filter((model) => !model.broken), model: session.model ?? usual });
+  showModels();
 }
 
 function showModels() {

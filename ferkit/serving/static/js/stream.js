@@ -25,8 +25,11 @@ export class ExpressionStream extends EventTarget {
   #timer = 0;
   #wanted = false;
   #refused = null;
+  #teach = null;
 
-  open() {
+  /** Begin; `teach` is the id of a session in which classes are taught. */
+  open(teach = null) {
+    this.#teach = teach;
     this.#wanted = true;
     this.#refused = null;
     this.#connect();
@@ -82,7 +85,7 @@ export class ExpressionStream extends EventTarget {
 
   #start() {
     const { model, purpose, token } = session;
-    return { type: "start", model, purpose, language: currentLanguage(), fps: WANTED_FPS, ...(token && { token }) };
+    return { type: "start", model, purpose, language: currentLanguage(), fps: WANTED_FPS, ...(token && { token }), ...(this.#teach && { teach: this.#teach }) };
   }
 
   #receive(message) {
