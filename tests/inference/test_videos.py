@@ -459,7 +459,7 @@ def test_an_index_at_the_end_of_what_comes_in_one_piece_has_a_remedy(
     video = ffmpeg(*moving_image("640x480", 1), *noise, "index_last.mp4")
     assert video.stat().st_size > 1_000_000
     shutil.copy(video, tmp_path)
-    with pytest.raises(DataError, match="index lies at its end .*; download it, and give the file"):
+    with pytest.raises(DataError, match=r"index lies at its end .*; download it, and give the file"):
         VideoSource(f"{web}/index_last.mp4")
 
 

@@ -33,7 +33,7 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_video(tmp_path_factory.mktemp("films") / "long.mp4", frames).read_bytes()
 
 
-def finished(server: Running, link: str, timeout_s: float = 60) -> dict:
+def finished(server: Running, link: str, timeout_s: float = 240) -> dict:
     found: dict = {}
 
     def ended() -> bool:
@@ -139,7 +139,7 @@ def test_a_video_that_is_read_or_waits_can_be_stopped(server: Running, long_vide
         server.http.post("/v1/video", params={"every": 0}, content=long_video).json() for _ in "ab"
     )
     running_now = first["links"]["self"]
-    assert until(lambda: server.http.get(running_now).json()["progress"] > 0, 30)
+    assert until(lambda: server.http.get(running_now).json()["progress"] > 0, 120)
     assert server.http.get(second["links"]["self"]).json()["status"] == "queued"
     began_s = time.monotonic()
     for job in (first, second):
