@@ -18,7 +18,7 @@ from ferkit.cli.options import (
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
-from ferkit.core.errors import DataError, FerkitError
+from ferkit.core.errors import FerkitError
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
@@ -213,15 +213,13 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
     from ferkit.core.files import file_sha256, write_json
     from ferkit.inference.engine import build_engine
     from ferkit.inference.sinks import VIDEO_SUFFIXES
-    from ferkit.inference.sources import load_av
+    from ferkit.inference.sources import check_is_file, load_av
     from ferkit.inference.video import analyse_video, json_pieces, read_rows, save_images, summarise
 
     video = words[-1]
     title = Path(urlsplit(video).path).name if is_address(video) else Path(video).name
     load_av()
-    if not is_address(video) and not Path(video).is_file():
-        found = "a folder" if Path(video).is_dir() else "nothing"
-        raise DataError(f"expected a video file at {video}, found {found}; check the path")
+    check_is_file(video)
     if annotated is not None and annotated.suffix.lower() not in VIDEO_SUFFIXES:
         raise click.UsageError(
             f"--annotated expects a video file ({', '.join(VIDEO_SUFFIXES)}), found {annotated}"

@@ -231,12 +231,13 @@ class OpenVideo:
                     f"no video from {self._name}{reason} ({mask_credentials(_reason(error))}); check the address, "
                     "the network, and any password"
                 ) from None
-        path = Path(spec)
-        if not path.is_file():
-            found = "a folder" if path.is_dir() else "nothing"
-            raise DataError(f"expected a video file at {path}, found {found}; check the path")
-        if path.stat().st_size == 0:
-            raise DataError(f"the video {path} is empty; copy or download it again")
+        check_is_file(spec)
+        try:
+            with open(spec, "rb") as file:
+                if not file.read(1):
+                    raise DataError(f"the video {spec} is empty; copy or download it again")
+        except OSError as error:
+            raise DataError(f"the video {spec} cannot be opened: {error.strerror}; check its rights") from None
         # Without seeking what comes before a damaged part of a fragmented MP4 can be read.
         for options in ({}, {"seekable": "0"}):
             with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
@@ -472,6 +473,14 @@ def load_av() -> Any:
             "expected PyAV, which reads and writes videos, found none; pip install 'ferkit[video]'"
         ) from None
     return av
+
+
+def check_is_file(spec: str) -> None:
+    """Raise DataError unless ``spec`` is an address, or a file that is there."""
+    path = Path(spec)
+    if not is_address(spec) and not path.is_file():
+        found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "nothing"
+        raise DataError(f"expected a video file at {path}, found {found}; check the path")
 
 
 def source_name(spec: str) -> str:

@@ -22,7 +22,7 @@ from ferkit.core.addresses import is_address
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, FerkitError, ImageError
 from ferkit.core.files import csv_cell, csv_text, exclusive_lock, fingerprint, write_atomically, write_json
-from ferkit.core.fonts import HINT, hangul_font_file, has_hangul
+from ferkit.core.fonts import HINT, hangul_font_file, has_hangul, plot_families
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
 from ferkit.faces.cropping import square_crop
@@ -464,19 +464,19 @@ def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "e
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    names, hint = timeline.labels.display(language), None
-    unsure = {"en": "unsure", "ko": "불확실"}[language]
-    font = hangul_font_file() if has_hangul([*names, title]) or language == "ko" else None
-    if has_hangul(names) and font is None:
-        names, unsure, hint = timeline.labels.display("en"), "unsure", HINT
-    with rc_context(_font_settings(font)):  # type: ignore[arg-type]
+    hint = None
+    if (language == "ko" or has_hangul(timeline.labels.display(language))) and hangul_font_file() is None:
+        language, hint = "en", HINT
+    names = timeline.labels.display(language)
+    unsure = {"en": UNSURE_NAME, "ko": "불확실"}[language]
+    with rc_context({"font.family": plot_families()}):
         n = max(1, len(timeline.people))
         figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
         axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
         colors = [_fractions(color) for color in label_colors(timeline.labels)]
         for i, axis in enumerate(axes[: len(timeline.people)]):
             _person(axis, timeline, i, colors)
-        axes[-1].set_xlabel("시간 (초)" if language == "ko" and hint is None and font else "time in seconds")
+        axes[-1].set_xlabel("시간 (초)" if language == "ko" else "time in seconds")
         axes[0].set_title(title, loc="left", fontsize=11)
         _legend(figure, names, colors, unsure)
 
@@ -541,21 +541,6 @@ def _legend(
 
 def _fractions(color: RGB) -> tuple[float, float, float]:
     return color[0] / 255, color[1] / 255, color[2] / 255
-
-
-def _font_settings(file: Path | None) -> dict[str, Any]:
-    """Matplotlib's settings for a font file; its own font for None."""
-    if file is None:
-        return {}
-    from matplotlib import font_manager
-
-    font_manager.fontManager.addfont(str(file))
-    added = font_manager.fontManager.ttflist[-1]
-    return {
-        "font.family": [added.name, "DejaVu Sans"],
-        "font.weight": added.weight,
-        "axes.labelweight": added.weight,
-    }
 
 
 HOLD_S = 0.5

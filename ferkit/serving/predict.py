@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import io
 import itertools
-import math
 import multiprocessing
 import os
 import pickle
@@ -300,7 +299,7 @@ class Worker:
         self.opened.clear()
         self._process.kill()
         self._process.join()
-        self.timed_out |= self._process.exitcode == -getattr(signal, "SIGXCPU", -1)
+        self.timed_out |= self._process.exitcode == -getattr(signal, "SIGPROF", -1)
         self._process.close()
         self._pipe.close()
         self._process = self._pipe = None
@@ -453,7 +452,8 @@ def _work(pipe: Any, settings: ServeSettings) -> None:
     models = OpenModels(settings)
     while True:
         function, choice, args, forgotten, limit_s = pipe.recv()
-        _limit_processor_time(limit_s)
+        if hasattr(signal, "setitimer"):  # what loops for ever in C listens to nobody, but this ends it
+            signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:
             answer = ("done", function(models, choice, *args))
         except ApiError as refused:
@@ -465,17 +465,6 @@ def _work(pipe: Any, settings: ServeSettings) -> None:
         for stream in forgotten:  # afterwards: one of them may have been opened just now, for nobody
             models.streams.pop(stream, None)
         pipe.send(answer)
-
-
-def _limit_processor_time(more_s: float) -> None:
-    """Let the system end this process when it has used so much more: what loops for ever in C listens to nobody."""
-    try:
-        import resource
-    except ImportError:  # there is no such thing on Windows
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + more_s), hard))
 
 
 def _end_with_parent() -> None:

@@ -54,6 +54,16 @@ def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes | None, word
         VideoSource(path)
 
 
+def test_a_video_that_may_not_be_read_or_is_no_file_is_called_so(unprivileged: Path, video: Path) -> None:
+    locked = unprivileged / "locked.mp4"
+    locked.write_bytes(b"0" * 99)
+    locked.chmod(0)
+    os.mkfifo(unprivileged / "pipe.mp4")
+    for name, words in (("locked.mp4", "cannot be opened: Permission denied"), ("pipe.mp4", "found no regular file")):
+        with pytest.raises(DataError, match=words):
+            VideoSource(unprivileged / name)
+
+
 def test_a_video_without_its_index_is_refused(video: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])

@@ -452,6 +452,17 @@ def test_a_video_at_an_address_plays_in_time_and_ends(
     assert seen[-1] < 1.0
 
 
+def test_an_index_at_the_end_of_what_comes_in_one_piece_has_a_remedy(
+    ffmpeg: FFmpeg, tmp_path: Path, web: str
+) -> None:
+    noise = ("-vf", "noise=alls=100", "-c:v", "mpeg4", "-q:v", "1")
+    video = ffmpeg(*moving_image("640x480", 1), *noise, "index_last.mp4")
+    assert video.stat().st_size > 1_000_000
+    shutil.copy(video, tmp_path)
+    with pytest.raises(DataError, match=r"index lies at its end .*; download it, and give the file"):
+        VideoSource(f"{web}/index_last.mp4")
+
+
 def test_passwords_do_not_come_back(tmp_path: Path, web: str) -> None:
     for address in (f"{web}/nothing.mp4", "rtsp://user:secret@127.0.0.1:9/stream"):
         assert "secret" not in LiveSource(address).name

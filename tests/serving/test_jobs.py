@@ -10,8 +10,10 @@ from pathlib import Path
 
 import av
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from ferkit.cli.main import main
 from ferkit.inference.sources import VideoSource
 from ferkit.serving.jobs import JobQueue
 from ferkit.serving.monitoring import Metrics
@@ -31,7 +33,7 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_video(tmp_path_factory.mktemp("films") / "long.mp4", frames).read_bytes()
 
 
-def finished(server: Running, link: str, timeout_s: float = 60) -> dict:
+def finished(server: Running, link: str, timeout_s: float = 240) -> dict:
     found: dict = {}
 
     def ended() -> bool:
@@ -120,12 +122,24 @@ def test_without_the_extra_a_video_is_refused_before_it_is_sent(
     assert not server.service.jobs._jobs
 
 
+def test_without_the_extra_the_command_says_so_at_its_start(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ferkit.serving.routes.find_spec", lambda name: None)
+    monkeypatch.setattr("ferkit.serving.routes.Workers.warm_up", lambda self, choice: None)
+    monkeypatch.setattr("ferkit.serving.server.run_server", lambda app, settings: None)
+    result = CliRunner().invoke(main, ["serve", "tiny", "--models-dir", str(models_dir)])
+    assert result.exit_code == 0, result.output
+    assert "videos are not taken" in result.stderr
+    assert "ferkit[video]" in result.stderr
+
+
 def test_a_video_that_is_read_or_waits_can_be_stopped(server: Running, long_video: bytes) -> None:
     first, second = (
         server.http.post("/v1/video", params={"every": 0}, content=long_video).json() for _ in "ab"
     )
     running_now = first["links"]["self"]
-    assert until(lambda: server.http.get(running_now).json()["progress"] > 0, 30)
+    assert until(lambda: server.http.get(running_now).json()["progress"] > 0, 120)
     assert server.http.get(second["links"]["self"]).json()["status"] == "queued"
     began_s = time.monotonic()
     for job in (first, second):
