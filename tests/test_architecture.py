@@ -22,16 +22,7 @@ MAY_IMPORT = {
     "evaluation": {"core", "datasets", "faces", "embedder", "classifiers"},
     "audit": {"core", "datasets", "faces", "embedder", "classifiers", "evaluation"},
     "teaching": {"core", "datasets", "faces", "embedder", "classifiers", "evaluation"},
-    "serving": {
-        "core",
-        "datasets",
-        "faces",
-        "embedder",
-        "classifiers",
-        "inference",
-        "evaluation",
-        "teaching",
-    },
+    "serving": {"core", "datasets", "faces", "embedder", "classifiers", "inference", "evaluation", "teaching"},
 }
 """core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- teaching <- {serving, audit} <- cli.
 

@@ -95,7 +95,7 @@ class Workers(Protocol):
         ...
 
     def close(self) -> None:
-        """End it, whatever is still being done."""
+        """End it, with what is still being done."""
         ...
 
 
@@ -297,7 +297,7 @@ def _drive(pool: Workers, numbers: Sequence[int]) -> Any:
             number, began = running.pop(future)
             try:
                 done = future.result()
-            except Exception as error:  # whatever an engine says of a worker that died
+            except Exception as error:  # every engine has its own words for a worker that died
                 tries[number] += 1
                 broken = True
                 if tries[number] >= _TRIES:

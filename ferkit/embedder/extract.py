@@ -289,7 +289,7 @@ def ranges_of(
 
 
 def removing(repair: bool) -> Callable[[ShardFiles, str], object]:
-    """What becomes of a damaged shard: it is deleted to be made anew, or named and left."""
+    """What becomes of a damaged shard: it is deleted to be made again, or named and left."""
 
     def remove(shard: ShardFiles, reason: str) -> None:
         if not repair:
