@@ -11,7 +11,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -266,7 +266,7 @@ def fit_request(
     embeddings = hashlib.sha256()
     for start in range(0, len(table), _HASHED_ROWS):  # they may be on the disk
         embeddings.update(np.ascontiguousarray(table.X[start : start + _HASHED_ROWS]).data)
-    settled = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
     settled += [] if labels is None else [list(labels.names)]
     return fingerprint([rows, embeddings.hexdigest(), fingerprint(store.settings), *settled])
 
@@ -376,7 +376,10 @@ def write_fit_report(
     data = _at_hand(root)
     attributes = {} if data is None else {sample.path: sample.attributes for sample in data.samples}
     rows = zip(table.paths, table.y, table.split, table.groups, strict=True)
-    samples = [Sample(path, *rest, known[path].box, attributes.get(path, {})) for path, *rest in rows]
+    samples = [
+        Sample(path, label, split, group, known[path].box, attributes.get(path, {}))
+        for path, label, split, group in rows
+    ]
     source = FileSource(Path(root)) if data is None else data.source
     dataset = Dataset(Path(root).stem or model.name, Path(root), tuple(samples), source)
     evaluation, tested = fitted.evaluation, tuple(samples[i] for i in fitted.split.test)
