@@ -121,7 +121,7 @@ def load_dataset(
     True
     """
     _check("path", path, PATH)
-    return _load_dataset(Path(path), person_pattern, columns=columns)
+    return _load_dataset(path, person_pattern, columns=columns)
 
 
 def load_embedder(
@@ -600,4 +600,4 @@ def _dataset(data: Dataset | PathLike) -> Dataset:
     if isinstance(data, Dataset):
         return data
     _check("data", data, f"a Dataset or {PATH}")
-    return _load_dataset(Path(data))
+    return _load_dataset(data)

@@ -179,12 +179,12 @@ def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, Embed
             "…); name the same folder as for 'fer embed', or leave --embeddings out"
         )
     rows = np.array([at[table.paths[i]] for i in kept], np.int64)
-    columns = [
+    label, path, group, split = (
         np.array([getattr(dataset.samples[row], name) for row in rows], object)
         for name in ("label", "path", "group", "split")
-    ]
+    )
     X = table.X if len(kept) == len(table) else table.X[kept]
-    return rows, EmbeddingTable(X, *columns)
+    return rows, EmbeddingTable(X, label, path, group, split)
 
 
 def _wrong_labels(

@@ -20,6 +20,7 @@ from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.files import settings_dict
 from ferkit.core.types import check_features
 from ferkit.datasets.split import SplitSettings, folds, holdout
+from ferkit.embedder.shards import ShardRows
 
 Calibration = Literal["auto", "none", "sigmoid", "isotonic", "temperature"]
 
@@ -301,7 +302,8 @@ class FittedHead:
         Raises:
             DataError: embeddings of another number of dimensions, or NaN.
         """
-        check_features(X, self.dim)
+        if not isinstance(X, ShardRows):  # which are checked where they are stored
+            check_features(X, self.dim)
         parts = [self.pipeline.predict_proba(chunk) for chunk in _chunks(X)]
         return (
             np.concatenate(parts).astype(np.float32)

@@ -4,6 +4,7 @@ A folder is written whole or not at all, and verified before anything in it is u
 what the model is and has the SHA-256 of every other file, and of itself. Nothing in a folder is ever unpickled.
 """
 
+import atexit
 import contextlib
 import datetime
 import functools
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from ferkit.core.addresses import is_stored
 from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import (
+    as_path,
     file_sha256,
     fingerprint,
     parse_json,
@@ -33,6 +36,7 @@ from ferkit.core.files import (
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
+from ferkit.datasets.object_store import local_copy
 from ferkit.embedder.onnx_network import refuse_external_data
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
@@ -385,7 +389,14 @@ def inspect_model(folder: Path, *, verify: bool = True) -> ListedModel:
 
 
 def find_model(name: str, models_dir: Path) -> Path | None:
-    """The model folder called ``name``: the folder itself, one in ``models_dir``, or a bundled one; or None."""
+    """The model folder called ``name``: the folder itself, one in ``models_dir``, or a bundled one; or None.
+
+    A folder at an address is fetched for as long as this process runs.
+    """
+    if is_stored(name) and (as_path(name) / RECORD).is_file():
+        copy = contextlib.ExitStack()
+        atexit.register(copy.close)
+        return copy.enter_context(local_copy(as_path(name)))
     for folder in (Path(name), models_dir / name):
         if (folder / RECORD).is_file():
             return folder

@@ -16,13 +16,14 @@ from ferkit.classifiers.heads import (
     build_head,
     fit_classifier,
     fit_features,
-    fit_head,
     sample_weights,
 )
+from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.core.console import hidden_progress, progress
 from ferkit.core.errors import DataError
 from ferkit.core.types import check_features
 from ferkit.datasets.split import folds
+from ferkit.embedder.shards import ShardRows
 
 _GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "logistic": {"C": (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)},
@@ -93,7 +94,7 @@ def search_head(
     start = time.monotonic()
     candidates = compare_settings(X, y, settings, search, groups)
     best = candidates[0]
-    fitted = fit_head(X, y, best.settings, groups, labels)
+    fitted = fit_rows(X, y, best.settings, groups, labels)
     changed = [
         f"{name} {value}"
         for name, value in best.settings.to_dict().items()
@@ -121,7 +122,8 @@ def compare_settings(
         DataError: NaN, or labels that cannot be cross-validated.
     """
     search = search or SearchSettings()
-    check_features(X)
+    if not isinstance(X, ShardRows):
+        check_features(X)
     y = np.asarray(y).astype(str)
     n = len(y)
     rows = _sample(y, search.rows, search.seed)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_origin
 import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
+from ferkit.core.addresses import mask_credentials
 from ferkit.core.spellings import new_name
 
 logger = logging.getLogger(__name__)
@@ -352,7 +353,14 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log_only = getattr(record, "log_only", False)
         if record.levelno < logging.ERROR and record.exc_info is None and not log_only:
-            click.echo(record.getMessage(), err=True)
+            click.echo(mask_credentials(record.getMessage()), err=True)
+
+
+class _WithoutSecrets(logging.Formatter):
+    """Lines of a log file; passwords in addresses are left out, also of the command itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_credentials(super().format(record))
 
 
 def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) -> None:
@@ -363,7 +371,7 @@ def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) 
         handler = logging.FileHandler(folder / f"fer-{date.today():%Y-%m-%d}.log", encoding="utf-8")
     except OSError as error:
         raise click.BadParameter(f"{folder} cannot be written: {error.strerror}") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log = logging.getLogger("ferkit")
     log.setLevel(logging.INFO)
     log.addHandler(handler)

@@ -549,7 +549,8 @@ def split(data: Path, out: Path, **options: Any) -> None:
 def export(data: Path, out: Path, **options: Any) -> None:
     """Write a data set as a folder of images, a manifest, an .npz file or a .parquet file.
 
-    A folder has [train/]<class>/*.jpg and manifest.csv; it is continued if it was interrupted.
+    A folder has [train/]<class>/*.jpg and manifest.csv; it is continued if it was interrupted. A folder of embeddings
+    (cache/…) becomes a .parquet or .lance file with paths, labels, persons and vectors.
 
     \b
     Examples:
@@ -557,13 +558,21 @@ def export(data: Path, out: Path, **options: Any) -> None:
         fer dataset export fer2013.csv -o fer2013/
         fer dataset export faces.csv -o faces.npz --size 48 --gray
         fer dataset export faces.csv -o faces.parquet --images
+        fer dataset export cache/faces--ferkit2--1f2e3d4c -o vectors.parquet
     """
     from ferkit.datasets.export import export_folder, export_npz, export_parquet
     from ferkit.datasets.tables import write_manifest
 
-    found = load_data(data, options["person_pattern"])
     suffix = out.suffix.lower()
     _check_options(suffix, options)
+    if (data / "manifest.json").is_file():
+        from ferkit.embedder.export import export_embeddings
+        from ferkit.embedder.store import EmbeddingStore
+
+        n = export_embeddings(EmbeddingStore.open(data), out)
+        click.echo(json.dumps({"out": str(out), "n": n}) if options["json"] else f"{n:,} embeddings: {out}")
+        return
+    found = load_data(data, options["person_pattern"])
     failures: tuple[tuple[str, str], ...] = ()
     n_there = 0
     if suffix == ".csv":

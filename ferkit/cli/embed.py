@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
@@ -15,17 +16,23 @@ from ferkit.cli.options import (
     SEED,
     WORKERS,
     command,
+    given_columns,
     open_dataset,
     option,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
+from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
+from ferkit.core.files import spelled
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
     from ferkit.embedder.embedders import Embedder
+    from ferkit.embedder.extract import ExtractionSummary, StoreOptions
+    from ferkit.embedder.parts import Finished, Job, Planned
+    from ferkit.embedder.plan import Request
     from ferkit.faces.cropping import Cropping
 
 logger = logging.getLogger(__name__)
@@ -43,12 +50,21 @@ logger = logging.getLogger(__name__)
 ))  # fmt: skip
 @click.argument("data", type=PATH)
 @shared("backbone")
-@option("--weights", type=FILE, group="Network",
+@option("--weights", type=FILE, group="Network", rare=True,
         help="Take this file as the network's weights instead of fetching them.")  # fmt: skip
 @shared("layer", "data_detector", "margin", "no_face", "person_pattern", "columns")
-@option("--repair", is_flag=True, group="Output", help="Make damaged shards again.")
+@option("--repair", is_flag=True, group="Output", rare=True, help="Make damaged shards again.")
 @shared("name", help="Name of the embeddings.  [default: that of DATA]")
-@shared("json", "cache_dir")
+@shared("json", rare=True)
+@shared("cache_dir")
+@option("--on", metavar="ENGINE", group="Several processes or machines",
+        help="Embed on processes:N, ray, ray://ADDRESS, dask or dask://ADDRESS.")  # fmt: skip
+@option("--plan", is_flag=True, group="Several processes or machines",
+        help="Only settle what is to be done, for parts.")  # fmt: skip
+@option("--part", metavar="K/N", group="Several processes or machines",
+        help="Do the K-th of N parts of the plan; 'auto' asks Slurm, 'auto/N' Kubernetes too.")  # fmt: skip
+@option("--finish", is_flag=True, group="Several processes or machines",
+        help="Check that all parts are there, and end the plan.")  # fmt: skip
 def embed(data: Path, settings: Chosen, **options: Any) -> None:
     """Turn images into embeddings; stop and resume at any time.
 
@@ -60,21 +76,61 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         fer embed data/
         fer embed data/ --backbone onnx:network.onnx --layer stage4 --set dtype=float16
         fer embed labels.csv --detector yunet --margin 0.2
+        fer embed data/ --on processes:4
+        fer embed data/ --plan; fer embed data/ --part 3/64; fer embed data/ --finish
     """
     from ferkit.datasets.dataset import left_out_counts
+    from ferkit.embedder.cluster import parse_cluster, run_on
+    from ferkit.embedder.extract import embed_dataset
+    from ferkit.embedder.parts import finish, make_plan
+
+    if sum([options["on"] is not None, options["plan"], options["part"] is not None, options["finish"]]) > 1:
+        raise click.UsageError("--on, --plan, --part and --finish exclude each other")
+    if options["part"] is not None:
+        _part(data, settings, options)
+        return
+    cluster = None if options["on"] is None else parse_cluster(options["on"])
+    dataset = open_dataset(data, options["person_pattern"])
+    if options["finish"]:
+        folder = _planned_folder(options["name"] or dataset.name, options)
+        done = finish(dataset, folder, repair=options["repair"])
+        _print_finished(folder, done, options["json"])
+        return
+    opened = _open(dataset, settings, options)
+    if options["plan"] or cluster is not None:
+        planned = make_plan(dataset, *opened, _request(settings, options, opened[0]))
+        if cluster is None:
+            _print_planned(planned, data, options["json"])
+            return
+        store = planned.store
+        summary = run_on(cluster, planned, _job(store.folder, data, settings, options))
+        summary.n_deleted = finish(dataset, store.folder).n_deleted
+    else:
+        store, summary = embed_dataset(dataset, *opened, workers=settings["workers"])
+    if not summary.n_done + summary.n_kept:
+        row = store.failures()[0]
+        raise DataError(
+            f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
+        )
+    _print_summary(summary, store.folder, options["json"], left_out=left_out_counts(dataset.left_out))
+
+
+def _open(
+    dataset: "Dataset", settings: Chosen, options: dict[str, Any]
+) -> "tuple[Embedder, Cropping, StoreOptions]":
+    """The network, how faces are taken out, and where the embeddings go."""
     from ferkit.embedder.embedders import InputOptions, open_embedder
-    from ferkit.embedder.extract import StoreOptions, default_backbone, embed_dataset, open_for_store
+    from ferkit.embedder.extract import StoreOptions, default_backbone, open_for_store
     from ferkit.faces.cropping import Cropping, CropSettings
 
-    dataset = open_dataset(data, options["person_pattern"])
-    spec = options["backbone"] or default_backbone(options["cache_dir"], options["name"] or dataset.name)
+    name = options["name"] or dataset.name
     crop = Cropping.ask(
         options["detector"], settings["detector_weights"],
         margin=options["margin"], no_face=options["no_face"], **settings.of(CropSettings),
     )  # fmt: skip
     pool, layer = settings["pool"], options["layer"]
     backbone = {
-        "spec": spec,
+        "spec": options["backbone"] or default_backbone(options["cache_dir"], name),
         "weights": options["weights"],
         "pool_hw": (pool[1], pool[0]) if pool else None,
         "options": InputOptions(**settings.of(InputOptions)),
@@ -82,34 +138,116 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     }
     if layer == "auto":
         layer = _best_layer(dataset, open_embedder(**backbone), crop, settings["seed"], settings["threads"])
-    embedder = open_for_store(
-        **backbone, tap=layer, name=options["name"] or dataset.name, root=options["cache_dir"]
-    )
+    embedder = open_for_store(**backbone, tap=layer, name=name, root=options["cache_dir"])
     store_options = StoreOptions(
         options["cache_dir"], options["name"], repair=options["repair"], **settings.of(StoreOptions)
     )
-    store, summary = embed_dataset(dataset, embedder, crop, store_options, workers=settings["workers"])
-    if not summary.n_done + summary.n_kept:
-        row = store.failures()[0]
-        raise DataError(
-            f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
+    return embedder, crop, store_options
+
+
+def _request(settings: Chosen, options: dict[str, Any], embedder: "Embedder") -> "Request":
+    from ferkit.embedder.plan import Request
+
+    def text(path: Path | None) -> str | None:
+        return None if path is None else str(path.resolve())
+
+    backbone, weights = options["backbone"] or embedder.settings.backbone, options["weights"]
+    if backbone.startswith("onnx:") and weights is None:
+        backbone, weights = embedder.settings.backbone, Path(backbone.removeprefix("onnx:"))
+    looked = text(settings["detector_weights"])
+    return Request(backbone, options["layer"], options["detector"], text(weights), looked)
+
+
+def _planned_folder(name: str, options: dict[str, Any]) -> Path:
+    from ferkit.embedder.parts import find_plan
+
+    asked = {
+        key: options[key]
+        for key in ("backbone", "layer", "detector")
+        if click.get_current_context().get_parameter_source(key) != ParameterSource.DEFAULT
+    }
+    if asked.get("backbone", "").startswith("onnx:"):
+        asked["backbone"] = f"onnx:{Path(asked['backbone'].removeprefix('onnx:')).name}"
+    return find_plan(options["cache_dir"], name, asked)
+
+
+def _job(folder: Path, data: Path, settings: Chosen, options: dict[str, Any]) -> "Job":
+    from ferkit.embedder.parts import Job
+
+    weights, looked = options["weights"], settings["detector_weights"]
+    return Job(
+        spelled(folder),
+        spelled(data),
+        tuple(given_columns().items()),
+        None if weights is None else str(weights.resolve()),
+        None if looked is None else str(looked.resolve()),
+        settings["workers"],
+        settings["threads"],
+    )
+
+
+def _part(data: Path, settings: Chosen, options: dict[str, Any]) -> None:
+    from ferkit.datasets.load import open_source
+    from ferkit.embedder.parts import PartWorker, run_part, spans
+    from ferkit.embedder.plan import parse_part
+
+    part = parse_part(options["part"])
+    name = options["name"] or open_source(data, given_columns())[0]
+    folder = _planned_folder(name, options)
+    worker = PartWorker(_job(folder, data, settings, options))
+    numbers = part.of(worker.plan.numbers)
+    logger.info(f"part {part.index} of {part.n}: {len(numbers)} shards of {folder}")
+    summary, busy = run_part(worker, numbers)
+    if busy:
+        logger.info(f"{len(busy)} shards are being made by another process: {spans(busy)}")
+    _print_summary(summary, folder, options["json"], busy=busy)
+
+
+def _echo(words: str) -> None:
+    click.echo(mask_credentials(words))
+
+
+def _print_planned(planned: "Planned", data: Path, as_json: bool) -> None:
+    if as_json:
+        values = {"store": str(planned.store.folder), "shards": planned.n_open, "images": planned.n_new}
+        _echo(json.dumps({**values, "kept": planned.n_kept}, ensure_ascii=False))
+        return
+    n = len(planned.plan.ranges)
+    _echo(
+        f"{planned.n_new} images planned now, {planned.n_kept} are there; {planned.n_open} of {n} shards to be made: "
+        f"{planned.store.folder}"
+    )
+    logger.info(f"next: fer embed {data} --part 1/N to N/N, on any machine; then fer embed {data} --finish")
+
+
+def _print_finished(folder: Path, done: "Finished", as_json: bool) -> None:
+    if as_json:
+        _echo(json.dumps({"store": str(folder), **asdict(done)}, ensure_ascii=False))
+        return
+    if done.n_later:
+        logger.warning(
+            f"{done.n_later} images came or changed after the plan; --plan gives them ranges of their own"
         )
-    if options["json"]:
-        left_out = left_out_counts(dataset.left_out)
-        values = {"store": str(store.folder), **asdict(summary), "left_out": left_out}
-        click.echo(json.dumps(values, ensure_ascii=False))
+    _echo(
+        f"finished: {done.n_kept} images, {done.n_failed} of them failed, {done.n_deleted} no longer in the data: "
+        f"{folder}"
+    )
+
+
+def _print_summary(summary: "ExtractionSummary", folder: Path, as_json: bool, **more: Any) -> None:
+    if as_json:
+        values = {"store": str(folder), **asdict(summary), **more}
+        _echo(json.dumps(values, ensure_ascii=False))
         return
     for path, reason in summary.failures[:10]:
         logger.info(f"  failed: {path}: {reason}")
     if len(summary.failures) > 10:
-        logger.info(
-            f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json"
-        )
-    rate = (summary.n_done + len(summary.failures)) / summary.seconds
+        logger.info(f"  … and {len(summary.failures) - 10} more; the reasons are in {folder}/shard-*.json")
+    rate = (summary.n_done + len(summary.failures)) / max(summary.seconds, 1e-3)
     before = f", {summary.n_failed_before} failed before" if summary.n_failed_before else ""
-    click.echo(
+    _echo(
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
-        f"{before}, {summary.n_deleted} no longer in the data: {store.folder}"
+        f"{before}, {summary.n_deleted} no longer in the data: {folder}"
     )
 
 

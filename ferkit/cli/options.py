@@ -10,6 +10,8 @@ import click
 
 from ferkit.cli.command import Command, Option
 from ferkit.cli.settings import Setting
+from ferkit.core.addresses import is_stored
+from ferkit.core.files import as_path, is_local
 from ferkit.core.spellings import new_words
 
 if TYPE_CHECKING:
@@ -21,8 +23,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger(__name__)
 
-PATH = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+
+class PathType(click.Path):
+    """A file or folder, or an address that fsspec knows, such as ``s3://bucket/faces``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if isinstance(value, str) and is_stored(value):
+            return as_path(value)
+        return super().convert(value, param, ctx) if is_local(value) or isinstance(value, str) else value
+
+
+PATH = PathType(path_type=Path)
+FOLDER = PathType(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 command = partial(click.command, cls=Command)

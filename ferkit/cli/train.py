@@ -48,6 +48,8 @@ _labels = option(
     Fields(f"{_HEADS}:LogisticSettings", "max_iter"),
     Fields("ferkit.datasets.split:SplitSettings", "test_size", "by_group"),
     Fields("ferkit.classifiers.search:SearchSettings", "n_jobs", "k", "rows"),
+    Setting("memory_gb", float | None, None,
+            "above this much memory embeddings stay on the disk; half of what is free if not given"),
 ))  # fmt: skip
 @option("--head", type=click.Choice(["mlp", "svm", "logistic", "dummy"]), default="mlp", group="Training",
         help="What is fitted.")  # fmt: skip
@@ -75,6 +77,8 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
         fer fit --head logistic --class-weights --set C=0.1 --embeddings data--arcface
         fer fit --class-weights 약올리기=2 --labels 비약올리기,약올리기
     """
+    import numpy as np
+
     from ferkit.classifiers.heads import HEADS, HeadSettings, head_settings
     from ferkit.classifiers.search import SearchSettings
     from ferkit.core.labels import LabelSet
@@ -94,7 +98,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
     logger.info(f"embeddings: {folder}")
-    table = load_labelled(store)
+    table = load_labelled(store, settings["memory_gb"])
     labels = LabelSet.from_text(options["labels"]) if options["labels"] else None
     if labels is not None:
         table = with_labels(table, labels)
@@ -116,7 +120,12 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     for note in fitted.head.notes:
         logger.info(note)
     model = save_fit(target, fitted, store, table, request=request, overwrite=True)
-    report = None if options["no_report"] else write_fit_report(model, fitted, store, table, options["lang"])
+    on_disk = not isinstance(table.X, np.ndarray)
+    if on_disk and not options["no_report"]:
+        logger.info("no report is written where the embeddings stay on the disk")
+    report = None
+    if not (on_disk or options["no_report"]):
+        report = write_fit_report(model, fitted, store, table, options["lang"])
     if options["json"]:
         print_result(json.dumps({"model": str(target), **fitted.evaluation.to_dict()}, ensure_ascii=False))
         return

@@ -18,6 +18,16 @@ def is_address(spec: str) -> bool:
     return bool(_ADDRESS.match(spec))
 
 
+def is_stored(spec: str) -> bool:
+    """Whether ``spec`` is an address at which fsspec lists files, such as ``s3://…``: no page and no stream."""
+    if not is_address(spec):
+        return False
+    import fsspec
+
+    kind = re.split("://|::", spec, maxsplit=1)[0].lower()
+    return kind not in ("http", "https", "file", "local") and kind in fsspec.available_protocols()
+
+
 def mask_credentials(text: str) -> str:
     """Replace passwords, and parameters such as ``token=``, of all addresses in ``text`` by an ellipsis."""
     return _PARAMETER.sub(r"\1…", _PASSWORD.sub(r"\1…", text))

@@ -139,6 +139,20 @@ def n_cores() -> int:
     return max(n, 1)
 
 
+def free_memory() -> float:
+    """Bytes of memory that are free for this process: those of the machine, as far as cgroup allows."""
+    free = math.inf
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # Linux; elsewhere there is no such file
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    with contextlib.suppress(OSError, ValueError):  # cgroup v2, as in n_cores
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        free = min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")))
+    if free == math.inf:
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2 if hasattr(os, "sysconf") else 8e9
+    return max(free, 0.0)
+
+
 def map_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
 ) -> Generator[Result, None, None]:

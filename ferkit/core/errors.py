@@ -13,8 +13,10 @@
     └── DependencyError (ImportError)   an optional package is not installed
 
 Each message says what was expected, what was found, and the remedy. Commands print it as one line and
-leave with exit code 1.
+leave with exit code 1. Passwords in addresses are never shown.
 """
+
+from ferkit.core.addresses import mask_credentials
 
 
 class FerkitError(Exception):
@@ -27,6 +29,9 @@ class FerkitError(Exception):
     ...     print(str(error).split(",")[-1])
      found nothing at no/such/folder; check the path
     """
+
+    def __str__(self) -> str:
+        return mask_credentials(super().__str__())
 
 
 class DataError(FerkitError, ValueError):

@@ -17,10 +17,11 @@ import threading
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ferkit.core.errors import FerkitError, StoreLockedError
+from ferkit.core.addresses import is_stored, mask_credentials
+from ferkit.core.errors import DependencyError, FerkitError, StoreLockedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,50 @@ if TYPE_CHECKING:
 _IN_USE = ".in-use"
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 """What a lock says that somebody else holds."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What file systems of clusters say that know no locks."""
+
+
+def as_path(given: str | os.PathLike[str]) -> Path:
+    """The path of a file or folder, or of an address that fsspec knows, such as ``s3://bucket/faces``.
+
+    What is at an address has the methods of a path, but is no :class:`pathlib.Path`; :func:`is_local` tells.
+
+    Raises:
+        DependencyError: the packages that read such addresses are not installed.
+    """
+    text = os.fspath(given) if isinstance(given, (str, PurePath)) else ""
+    if not is_stored(text):
+        return Path(given) if text or isinstance(given, PurePath) else given  # type: ignore[return-value]
+    try:
+        from upath import UPath
+
+        address: Any = UPath(text)
+        _ = address.fs  # the package of this kind of address is imported here
+    except (ImportError, ValueError) as error:
+        shown = mask_credentials(text)
+        raise DependencyError(
+            f"{shown} cannot be opened ({mask_credentials(str(error))}); install: pip install 'ferkit[remote]'"
+        ) from None
+    return address
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path is one of this machine's, and not an address."""
+    return isinstance(path, PurePath)
+
+
+def fresh(path: Path) -> Path:
+    """The same path; what was remembered of an address is forgotten, since other machines write there too."""
+    if not is_local(path):
+        address: Any = path
+        address.fs.invalidate_cache()
+    return path
+
+
+def spelled(path: Path) -> str:
+    """A path from the root of its disk, or an address, in full: what :func:`as_path` opens from any folder."""
+    return str(path.resolve()) if is_local(path) else str(path)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -40,6 +85,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
     """
+    if not is_local(path):
+        _put(path, write)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file, temporary = _open_temporary(path)
@@ -60,6 +108,18 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise FerkitError(why_not_written(path, error)) from error
 
 
+def _put(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write an object of a store, which keeps the old one until the new one is whole."""
+    content = io.BytesIO()
+    write(content)
+    address: Any = path
+    try:
+        address.fs.pipe_file(address.path, content.getvalue())
+    except Exception as error:  # every package of a store has errors of its own
+        known = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
+        raise FerkitError(why_not_written(path, known)) from error
+
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -75,7 +135,7 @@ def csv_text(cell: str) -> str:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that killed processes left in ``folder``; those that are being written stay."""
-    for leftover in folder.glob(".*.tmp"):
+    for leftover in folder.glob(".*.tmp") if is_local(folder) else ():
         with contextlib.suppress(OSError), leftover.open("rb") as file:
             _lock(file)
             leftover.unlink()
@@ -100,7 +160,8 @@ def temporary_folder(path: Path) -> tuple[Path, IO[bytes]]:
 def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
     """A temporary file next to ``path``, locked while it is open: always of one name, but if somebody writes there."""
     shared = path.with_name(f".{path.name}.tmp")
-    own = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    node = f"{os.uname().nodename}-" if os.name == "posix" else ""
+    own = path.with_name(f".{path.name}.{node}{os.getpid()}-{threading.get_ident()}.tmp")
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     for temporary in itertools.chain([shared] if os.name == "posix" else [], itertools.repeat(own)):
         try:
@@ -111,8 +172,10 @@ def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
             continue
         try:
             _lock(file)
-        except OSError as error:
-            if error.errno in _HELD:
+        except OSError:
+            if (
+                temporary is not own
+            ):  # held by another; or there are no locks, and another may well write to it
                 file.close()
                 continue
         # Who held the lock before may have moved the file into place meanwhile, or deleted it.
@@ -175,13 +238,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
+def exclusive_lock(path: Path, doing: str, *, shared: bool = False, optional: bool = False) -> Iterator[None]:
     """Hold ``path`` as a lock that the operating system frees when the process ends, however it ends.
+
+    Object stores have no locks: there nothing is held.
+
+    Args:
+        path: an empty file, made where it is not there.
+        doing: what others are told to be done meanwhile, before the name of the folder.
+        shared: others may hold it too who say so.
+        optional: go on where the file system knows no locks.
 
     Raises:
         StoreLockedError: another process holds it.
         FerkitError: the folder cannot be written, or its file system knows no locks.
     """
+    if not is_local(path):
+        yield
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
@@ -189,8 +263,11 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
         raise FerkitError(why_not_written(path, error)) from error
     with file:
         try:
-            _lock(file)
+            _lock(file, shared)
         except OSError as error:
+            if optional and error.errno in _NO_LOCKS:
+                yield
+                return
             if error.errno not in _HELD:
                 raise FerkitError(why_not_written(path, error)) from error
             raise StoreLockedError(
@@ -199,7 +276,7 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO[bytes]) -> None:
+def _lock(file: IO[bytes], shared: bool = False) -> None:
     if os.name == "nt":  # pragma: no cover
         import msvcrt
 
@@ -207,7 +284,7 @@ def _lock(file: IO[bytes]) -> None:
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _sync_directory(folder: Path) -> None:
@@ -221,11 +298,14 @@ def _sync_directory(folder: Path) -> None:
 
 def why_not_written(path: Path, error: OSError) -> str:
     """A sentence for users about a file that could not be written, and the remedy."""
+    where = mask_credentials(str(path))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: {path} could not be written; make room and run the same command again"
+        return f"the disk is full: {where} could not be written; make room and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{path} cannot be written ({error.strerror}); choose another place or correct the permissions"
-    return f"{path} could not be written: {error.strerror or error}"
+        return (
+            f"{where} cannot be written ({error.strerror}); choose another place or correct the permissions"
+        )
+    return f"{where} could not be written: {error.strerror or error}"
 
 
 Settings = TypeVar("Settings")

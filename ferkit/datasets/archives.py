@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import as_path, is_local
 from ferkit.datasets.dataset import Listing, Stamp, composed, is_hidden
 from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image
 
@@ -125,7 +126,7 @@ class _Archive:
         self.members: dict[str, _Member] = {}
         self.left_out: list[tuple[str, str]] = []
         self._lock = threading.Lock()
-        self._file = _unpacked(Path(path))
+        self._file = _unpacked(as_path(path))
         kind = "zip" if zipfile.is_zipfile(self._file) else "tar"
         self._file.seek(0)
         self._files: Any = fsspec.filesystem(kind, fo=self._file, skip_instance_cache=True)
@@ -170,7 +171,7 @@ def _open(path: str, changed_ns: int) -> _Archive:
 
 def _changed_ns(path: Path) -> int:
     status = path.stat()
-    return max(status.st_mtime_ns, status.st_ctime_ns)
+    return max(status.st_mtime_ns, status.st_ctime_ns) if is_local(path) else int(status.st_mtime * 1e9)
 
 
 def _member(path: Path, changed_ns: int, name: str) -> _Member:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ferkit.core.console import map_ahead, progress
 from ferkit.core.errors import DataError, ImageError
-from ferkit.core.files import read_regular
+from ferkit.core.files import is_local, read_regular
 from ferkit.core.labels import LabelTables, meaning_of
 from ferkit.datasets.images import HEAD_BYTES, SUFFIXES, decode_image, why_no_image
 
@@ -46,10 +46,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells cheaply whether content may have changed: its size in bytes, and when it last changed."""
+    """What tells cheaply whether content may have changed.
+
+    Attributes:
+        size: in bytes.
+        changed_ns: when it last changed, nanoseconds since 1970.
+        tag: what an object store calls this content (its ETag); None for files.
+    """
 
     size: int
     changed_ns: int
+    tag: str | None = None
 
 
 class ImageSource(Protocol):
@@ -509,7 +516,12 @@ def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHU
             samples.append(
                 Sample(folder + name, label, split, class_name(found.group(1)) if found else group)
             )
-    return Dataset(root.resolve().name, root, tuple(samples), listing.source, listing.left_out)
+    return Dataset(place_name(root), root, tuple(samples), listing.source, listing.left_out)
+
+
+def place_name(root: Path) -> str:
+    """The name of a folder, also where it is given as ``.``, or the last part of an address."""
+    return root.resolve().name if is_local(root) else str(root).rstrip("/").rpartition("/")[2]
 
 
 def person_regex(pattern: str) -> re.Pattern[str]:

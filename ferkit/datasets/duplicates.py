@@ -8,6 +8,7 @@ among all whole ones. Thumbnail to descriptor is linear, so that a variant costs
 
 import dataclasses
 import functools
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.datasets.image_stats import COLOR_SIDE, SIDE, ImageStats, cached_rows
 
+logger = logging.getLogger(__name__)
+
 ZOOMS = ((1.0, 0.5, 0.5), (0.9, 0.5, 0.5), (0.88, 0, 0), (0.88, 1, 0), (0.88, 0, 1), (0.88, 1, 1))
 """Variants as (share of the side that is kept, where along x and y what is cut away lies: 1 all before it)."""
 
@@ -34,6 +37,9 @@ _PRIOR_ROWS = 500
 
 _PART_ROWS = 8192
 """Images whose partners are kept together: the most that an interrupt can lose."""
+
+COMPARABLE = 500_000
+"""More images than these are compared for hours: the time grows with the square."""
 
 _BLOCK_VALUES = 2**24
 """Similarities that are held at once: 64 MB."""
@@ -432,6 +438,13 @@ def find_copies(
         return Copies(first, np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
     distinct = (first == np.arange(len(first))) & (stats.contrast >= settings.least_contrast)
     rows = np.flatnonzero(distinct)
+    if len(rows) > COMPARABLE:
+        logger.warning(
+            "%s images are compared each with each, which takes hours above %s; go on with parts of the data (fer "
+            "dataset sample), or look for exact copies alone",
+            f"{len(rows):,}",
+            f"{COMPARABLE:,}",
+        )
     sides = None if side is None else side[rows]
     file = None
     if cache_dir is not None:

@@ -336,7 +336,12 @@ class TrainingCopies:
 
 def image_keys(sha256: Iterable[str | None]) -> np.ndarray:
     """What exact copies are known by: the beginning of each image's SHA-256, uint64 (n,); 0 where there is none."""
-    return np.array([0 if digest is None else int(digest[:16], 16) for digest in sha256], np.uint64)
+    return np.array([image_key(digest) for digest in sha256], np.uint64)
+
+
+def image_key(sha256: str | None) -> int:
+    """One of :func:`image_keys`."""
+    return 0 if sha256 is None else int(sha256[:16], 16)
 
 
 def training_copies(
@@ -359,7 +364,7 @@ def training_copies(
     """
     n = len(measured)
     exact = None if trained is None else int((np.isin(measured, trained) & (measured > 0)).sum())
-    if n + (0 if train is None else len(train)) > NEAR_AT_MOST:
+    if n + (0 if trained is None else len(trained)) > NEAR_AT_MOST:
         return TrainingCopies(n, exact, reason=f"more than {NEAR_AT_MOST:,} images")
     near, reason, seen = None, "the images are not at hand", 0
     try:

@@ -6,23 +6,29 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import some
 from ferkit.core.errors import DataError
+from ferkit.core.files import as_path
 from ferkit.core.labels import same_meaning
 from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive
 from ferkit.datasets.dataset import (
     AIHUB_PERSON,
     Dataset,
+    ImageSource,
     Listing,
     composed,
     labelled_by_folders,
     left_out_line,
     list_folder,
-    read_folder,
+    place_name,
 )
+from ferkit.datasets.object_store import file_source, list_place, local_copy
 from ferkit.datasets.tables import TABLE_SUFFIXES, read_npz, read_table
+from ferkit.datasets.webdataset import read_webdataset, tars_in
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +54,7 @@ def load_dataset(
     Raises:
         DataError: nothing there, or nothing that is understood.
     """
-    path = Path(path)
+    path = as_path(path)
     dataset = _read(path, person_pattern or AIHUB_PERSON, columns)
     if dataset.left_out:
         logger.warning("%s", left_out_line(dataset.left_out, _kind(path)))
@@ -58,6 +64,18 @@ def load_dataset(
         pairs = "; ".join(" and ".join(names) for names in spellings.values())
         logger.warning("%s mean the same; make them one class: fer dataset map %s -o merged.csv", pairs, path)
     return dataset
+
+
+def open_source(path: Path, columns: Mapping[str, str] | None = None) -> tuple[str, ImageSource]:
+    """The name of a data set, and what gives its images; a folder is not listed for it.
+
+    Raises:
+        DataError: nothing there, or nothing that is understood.
+    """
+    if path.is_dir() and not tars_in(path):
+        return place_name(path), file_source(path)
+    dataset = _read(path, AIHUB_PERSON, columns)
+    return dataset.name, dataset.source
 
 
 def list_source(path: Path) -> Listing:
@@ -94,17 +112,20 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None) ->
     except FileNotFoundError:
         raise DataError(f"expected {KINDS}, found nothing at {path}; check the path") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or mask_credentials(str(error))
         raise DataError(f"{path} cannot be read ({reason}); check the path and its permissions") from None
     suffix = path.suffix.lower()
     if stat.S_ISDIR(mode):
-        return read_folder(path, person_pattern)
+        if tars := tars_in(path):
+            return read_webdataset(path, tars)
+        return labelled_by_folders(path, list_place(path), person_pattern)
     if not stat.S_ISREG(mode):
         raise DataError(f"expected {KINDS}, found what is not a regular file at {path}")
     if suffix in TABLE_SUFFIXES:
         return read_table(path, columns)
     if suffix == ".npz":
-        return read_npz(path)
+        with local_copy(path) as file:
+            return replace(read_npz(file), name=path.stem, root=path)
     if suffix in ARCHIVE_SUFFIXES:
         return labelled_by_folders(path, list_archive(path), person_pattern)
     if suffix in UNREAD_ARCHIVES:

@@ -47,6 +47,7 @@ from ferkit.datasets.dataset import (
     split_of,
 )
 from ferkit.datasets.images import HEIF_SUFFIXES, SUFFIXES
+from ferkit.datasets.object_store import file_source
 
 _NAMES = {
     "path": "path file filename filepath image imagepath imagefile imagename img imgpath imgname photo picture pth "
@@ -488,7 +489,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Dataset:
     if not by_path and rows.left_out:
         first = ": ".join(rows.left_out[0])
         raise DataError(f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}")
-    return Dataset(path.stem, path, tuple(by_path.values()), FileSource(path.parent), tuple(rows.left_out))
+    return Dataset(path.stem, path, tuple(by_path.values()), file_source(path.parent), tuple(rows.left_out))
 
 
 def parse_table(

@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +16,15 @@ import numpy as np
 from ferkit.core.console import Progress, progress, some
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
-from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.dataset import Dataset, ImageSource, Sample
+from ferkit.datasets.object_store import ReadAhead
 from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.embedder.engines import Engine, requested, resolve_engines, resolve_stored
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
+from ferkit.embedder.plan import Plan, Range, new_ranges
 from ferkit.embedder.settings import StoreSettings
-from ferkit.embedder.store import EmbeddingStore, Row, find_stores, stores_of
+from ferkit.embedder.shards import PlacedRow, Row, ShardFiles
+from ferkit.embedder.store import EmbeddingStore, Snapshot, find_stores, full_name, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
 
@@ -50,6 +54,179 @@ class ExtractionSummary:
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
 
+    def count(self, rows: Sequence[Row], whole: Sequence[str]) -> None:
+        """Add the rows of a shard that was made."""
+        failed = [(row.path, row.error) for row in rows if row.error is not None]
+        self.n_done += len(rows) - len(failed)
+        self.failures += failed
+        self.whole += whole
+
+
+@dataclass
+class Changes:
+    """How a data set differs from what a store holds of it.
+
+    Attributes:
+        todo: samples that are new, or whose content or given box changed, in the order of the data set.
+        replaces: whether some of them have a row already.
+        n_kept, n_failed: rows that stay, and of these, those without an embedding.
+        deleted, relabelled: see :class:`ferkit.embedder.store.Snapshot`.
+    """
+
+    todo: list[Sample] = field(default_factory=list)
+    replaces: bool = False
+    n_kept: int = 0
+    n_failed: int = 0
+    deleted: list[str] = field(default_factory=list)
+    relabelled: dict[str, list[str | None]] = field(default_factory=dict)
+
+
+def compare(
+    dataset: Dataset, store: EmbeddingStore, damaged: Callable[[ShardFiles, str], object] | None = None
+) -> Changes:
+    """Go once through a data set and a store, both sorted by path, and check the store's digests on the way.
+
+    Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else,
+    also where the store does not say when that was, if its digest is the same. What could not be read and still
+    cannot is not tried again: a run that was interrupted would shift all its shards by it.
+
+    Args:
+        dataset: the images.
+        store: holds some of them.
+        damaged: see :meth:`ferkit.embedder.store.EmbeddingStore.newest`.
+
+    Raises:
+        StoreDamagedError: a shard is not what was written, and ``damaged`` is not given.
+    """
+    found, undated, started_ns = Changes(), set(), time.time_ns()
+    faces = store.settings.faces
+    rows = store.newest(damaged=damaged)
+    placed = next(rows, None)
+    for sample in dataset.samples:
+        while placed is not None and placed.row.path < sample.path:
+            found.deleted.append(placed.row.path)
+            placed = next(rows, None)
+        if placed is None or placed.row.path != sample.path:
+            found.todo.append(sample)
+            continue
+        row = placed.row
+        if placed.times is None:
+            undated.add(placed.shard)
+        if not row.fits(sample):
+            found.relabelled[row.path] = [sample.label, sample.split, sample.group]
+        has_moved = faces.detector == "given" and row.box != faces.box_for(sample.box)
+        if has_moved or _changed(dataset, sample, placed):
+            found.todo.append(sample)
+            found.replaces = True
+        else:
+            found.n_kept += 1
+            found.n_failed += row.error is not None
+        placed = next(rows, None)
+    while placed is not None:
+        found.deleted.append(placed.row.path)
+        placed = next(rows, None)
+    for number in undated:  # all its images have just been compared by their digests
+        store.shard(number).compared(started_ns - _COARSEST_CLOCK_NS)
+    return found
+
+
+def _changed(dataset: Dataset, sample: Sample, placed: PlacedRow) -> bool:
+    row = placed.row
+    try:
+        stamp = dataset.source.stamp(sample.path)
+        if row.sha256 is None:
+            dataset.source.read(sample.path)
+            return True
+        if stamp.size != row.size:
+            return True
+        if stamp.tag is not None and stamp.tag == placed.tag:
+            return False
+        made_ns = -1 if placed.times is None else placed.times.read_ns
+        return stamp.changed_ns >= made_ns and _digest(dataset.source.read(sample.path)) != row.sha256
+    except OSError:
+        return row.sha256 is not None  # a file that was lost is tried again once, to record why
+
+
+def write_ranges(
+    ranges: Iterable[Range],
+    source: ImageSource,
+    embedder: Embedder,
+    cropper: FaceCropper,
+    store: EmbeddingStore,
+    *,
+    workers: int | None = None,
+    shown: Progress,
+) -> Generator[tuple[Range, list[Row], list[str]], None, None]:
+    """Embed ranges of images and write their shards.
+
+    Images are read, decoded and cropped by threads a few batches ahead; the network runs here. Every batch is a fixed
+    range of a shard: an interrupted and resumed run writes the same bytes as an undisturbed one.
+
+    Args:
+        ranges: which; asked for shortly before the first image of the next one is read.
+        source: gives the images.
+        embedder: the network.
+        cropper: takes out the faces, in the embedder's input size.
+        store: made with the settings of both.
+        workers: threads that read and crop; one a core if None.
+        shown: is told of every image.
+
+    Yields:
+        Each range when its shard is on the disk, its rows, and the images that were taken whole for want of a face.
+
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
+    """
+    begun: deque[Range] = deque()
+
+    ahead = ReadAhead(source) if getattr(source, "tagged", False) else None
+
+    def samples() -> Iterator[Sample]:
+        for one in ranges:
+            begun.append(one)
+            for sample in one.samples:
+                if ahead is not None:
+                    ahead.begin(sample.path)
+                yield sample
+
+    images = read_crops(ahead or source, samples(), cropper, batch_size=store.batch_size, workers=workers)
+    with contextlib.closing(images), contextlib.closing(ahead or images):
+        while (first := next(images, None)) is not None:
+            one = begun.popleft()
+            n_rows, whole = len(one.samples), list[str]()
+            rows: list[Row] = []
+            X = np.full((n_rows, embedder.dim), np.nan, np.float32)
+            read_ns = time.time_ns()
+            of_shard = chain([first], islice(images, n_rows - 1))
+            embedded = apply_network(of_shard, embedder.embed, embedder.dim, store.batch_size)
+            for i, (image, vector) in enumerate(embedded):
+                row = _row(image, vector, cropper, store.settings.dtype)
+                rows.append(row)
+                read_ns = min(read_ns, image.read_ns)
+                if row.error is None:
+                    X[i] = vector[0]
+                    if image.found.whole and cropper.settings.detector != "none":
+                        whole.append(row.path)
+                shown.update(1, failures=row.error is not None)
+            shard = store.shard(one.number)
+            shard.write(
+                rows, X.astype(store.settings.dtype), read_ns - _COARSEST_CLOCK_NS, _tags(source, one)
+            )
+            yield one, rows, whole
+
+
+def _tags(source: ImageSource, one: Range) -> list[str | None]:
+    """What an object store calls the contents; files have their times."""
+    if not getattr(source, "tagged", False):
+        return []
+    tags: list[str | None] = []
+    for sample in one.samples:
+        with contextlib.suppress(OSError):
+            tags.append(source.stamp(sample.path).tag)
+            continue
+        tags.append(None)
+    return tags
+
 
 def extract(
     dataset: Dataset,
@@ -59,12 +236,9 @@ def extract(
     *,
     crops: CropKind = "crops",
     workers: int | None = None,
+    repair: bool = False,
 ) -> ExtractionSummary:
-    """Embed all images of ``dataset`` that ``store`` does not hold yet.
-
-    Images are read, decoded and cropped by threads a few batches ahead; the network runs here. Every shard is a
-    fixed range of the sorted images, and every batch a fixed range of a shard: an interrupted and resumed run
-    writes the same bytes as an undisturbed one.
+    """Embed all images of ``dataset`` that ``store`` does not hold yet; planned shards are made as planned.
 
     Args:
         dataset: the images.
@@ -73,103 +247,82 @@ def extract(
         store: made with the settings of both; the caller holds its :meth:`~EmbeddingStore.writing`.
         crops: what the cropper makes of the images, for the heads that will be fitted.
         workers: threads that read and crop; one a core if None.
+        repair: delete damaged shards and make them again.
 
     Raises:
         StoreError: the store is damaged, or mirrors another data set.
         FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
     """
     started = time.monotonic()
-    view = store.mirrored(dataset.samples, dataset.root, embedder.weights_path, embedder.licence, crops)
-    store.write_view(view)
-    known = store.rows()
-    todo = missing(dataset, store)
-    again = {sample.path for sample in todo}
-    replaces = not again.isdisjoint(known)
-    there = [known[sample.path] for sample in dataset.samples if sample.path not in again]
-    n_failed = sum(row.error is not None for row in there)
+    store.check_root(dataset.root)
+    changes = compare(dataset, store, removing(repair))
+    write_view(store, dataset, changes, embedder.weights_path, embedder.licence, crops)
+    ranges = chain(*ranges_of(changes, store, Plan.read(store.folder)))
     summary = ExtractionSummary(
-        n_kept=len(there) - n_failed, n_failed_before=n_failed, n_deleted=len(view.deleted)
+        n_kept=changes.n_kept - changes.n_failed,
+        n_failed_before=changes.n_failed,
+        n_deleted=len(changes.deleted),
     )
-    images = read_crops(dataset.source, todo, cropper, batch_size=store.batch_size, workers=workers)
-    with contextlib.closing(images), progress("embedding", len(dataset), done=len(there)) as shown:
-        for first in range(0, len(todo), store.rows_per_shard):
-            n_rows = min(store.rows_per_shard, len(todo) - first)
-            rows, X, read_ns = _embed_shard(n_rows, images, embedder, cropper, store, summary, shown)
-            store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
+    with progress("embedding", len(dataset), done=changes.n_kept) as shown:
+        for _, rows, whole in write_ranges(
+            ranges, dataset.source, embedder, cropper, store, workers=workers, shown=shown
+        ):
+            summary.count(rows, whole)
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def missing(dataset: Dataset, store: EmbeddingStore) -> list[Sample]:
-    """Samples that are new, or whose content or given box changed, in the order of the data set.
-
-    Content counts as unchanged if it has the same size and has not been touched since its shard was made, or else,
-    also where the store does not say when that was, if its digest is the same. What could not be read and still
-    cannot is not tried again: a run that was interrupted would shift all its shards by it.
-    """
-    known: dict[str, tuple[Row, int]] = {}
-    started_ns, undated = time.time_ns(), []
-    for shard in store.shards():
-        made_ns = shard.read_ns()
-        if made_ns is None:
-            undated.append(shard)
-            made_ns = -1
-        known.update({row.path: (row, made_ns) for row in shard.read_rows()})
-    faces = store.settings.faces
-
-    def is_missing(sample: Sample) -> bool:
-        if sample.path not in known:
-            return True
-        row, made_ns = known[sample.path]
-        has_moved = faces.detector == "given" and row.box != faces.box_for(sample.box)
-        return has_moved or _changed(dataset, sample, row, made_ns)
-
-    found = [sample for sample in dataset.samples if is_missing(sample)]
-    for shard in undated:  # all its images have just been compared by their digests
-        shard.compared(started_ns - _COARSEST_CLOCK_NS)
-    return found
+def ranges_of(
+    changes: Changes, store: EmbeddingStore, plan: Plan | None
+) -> tuple[Iterator[Range], Iterator[Range]]:
+    """Shards to be made: those that are planned and not there, and those of images that nobody planned for."""
+    there = {shard.number for shard in store.shards()}
+    planned = [] if plan is None else plan.numbers
+    open_numbers = [number for number in planned if number not in there]
+    if plan is None or not open_numbers:
+        numbers = store.free_numbers(fill_gaps=not changes.replaces)
+        return iter(()), new_ranges(changes.todo, numbers, store.rows_per_shard)
+    taken = {sample.path for one in plan.load(store.folder, open_numbers) for sample in one.samples}
+    todo = [sample for sample in changes.todo if sample.path not in taken]
+    numbers = store.free_numbers(fill_gaps=not changes.replaces, taken=open_numbers)
+    return plan.load(store.folder, open_numbers), new_ranges(todo, numbers, store.rows_per_shard)
 
 
-def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
-    try:
-        stamp = dataset.source.stamp(sample.path)
-        if row.sha256 is None:
-            dataset.source.read(sample.path)
-            return True
-        if stamp.size != row.size:
-            return True
-        return stamp.changed_ns >= made_ns and _digest(dataset.source.read(sample.path)) != row.sha256
-    except OSError:
-        return row.sha256 is not None  # a file that was lost is tried again once, to record why
+def removing(repair: bool) -> Callable[[ShardFiles, str], object]:
+    """What becomes of a damaged shard: it is deleted to be made again, or named and left."""
+
+    def remove(shard: ShardFiles, reason: str) -> None:
+        if not repair:
+            raise StoreDamagedError(reason)
+        logger.info(f"{shard.npy.name} is damaged and made again")
+        shard.remove()
+
+    return remove
 
 
-def _embed_shard(
-    n_rows: int,
-    images: Generator[ImageCrops, None, None],
-    embedder: Embedder,
-    cropper: FaceCropper,
+def write_view(
     store: EmbeddingStore,
-    summary: ExtractionSummary,
-    shown: Progress,
-) -> tuple[list[Row], np.ndarray, int]:
-    """Rows, embeddings (n_rows, dim) with NaN where there is none, and when the first image was read."""
-    rows: list[Row] = []
-    X = np.full((n_rows, embedder.dim), np.nan, np.float32)
-    read_ns = time.time_ns()
-    embedded = apply_network(islice(images, n_rows), embedder.embed, embedder.dim, store.batch_size)
-    for i, (image, vector) in enumerate(embedded):
-        row = _row(image, vector, cropper, store.settings.dtype)
-        rows.append(row)
-        read_ns = min(read_ns, image.read_ns)
-        if row.error is None:
-            X[i] = vector[0]
-            summary.n_done += 1
-            if image.found.whole and cropper.settings.detector != "none":
-                summary.whole.append(row.path)
-        else:
-            summary.failures.append((row.path, row.error))
-        shown.update(1, failures=row.error is not None)
-    return rows, X, read_ns
+    dataset: Dataset,
+    changes: Changes,
+    weights: Path | None,
+    licence: str,
+    crops: str,
+    cosine: float | None = None,
+) -> None:
+    """Say that the store mirrors ``dataset`` now; for the rest see :class:`ferkit.embedder.store.Snapshot`."""
+    before = store.view()
+    store.write_view(
+        Snapshot(
+            full_name(dataset.root),
+            len(dataset),
+            None if weights is None else full_name(weights),
+            licence,
+            changes.deleted,
+            changes.relabelled,
+            crops,
+            cosine if cosine is not None or before is None else before.cosine,
+        )
+    )
 
 
 def _row(image: ImageCrops, vector: np.ndarray, cropper: FaceCropper, dtype: str) -> Row:
@@ -278,6 +431,30 @@ def default_backbone(root: Path, name: str) -> str:
     return BUNDLED
 
 
+def open_store(
+    dataset: Dataset, embedder: Embedder, asked: Cropping, options: StoreOptions
+) -> tuple[EmbeddingStore, Cropping]:
+    """The store that these settings belong to, made where it is not there, and what the cropping became.
+
+    Raises:
+        FerkitError: see :func:`ferkit.embedder.store.EmbeddingStore.create`; also for weights that are missing.
+    """
+    cropping = resolve_cropping(dataset, asked)
+    if cropping is not asked:
+        logger.info(cropping.reason)
+    store = EmbeddingStore.create(
+        options.root,
+        options.name or dataset.name,
+        StoreSettings(embedder.settings, cropping.settings, options.dtype),
+        dim=embedder.dim,
+        rows_per_shard=options.rows_per_shard,
+        batch_size=options.batch_size,
+        repair=options.repair,
+    )
+    logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
+    return store, cropping
+
+
 def embed_dataset(
     dataset: Dataset,
     embedder: Embedder,
@@ -298,29 +475,18 @@ def embed_dataset(
     Raises:
         FerkitError: see :func:`ferkit.embedder.extract.extract`; also for weights that are missing.
     """
-    cropping = resolve_cropping(dataset, asked)
-    if cropping is not asked:
-        logger.info(cropping.reason)
-    store = EmbeddingStore.create(
-        options.root,
-        options.name or dataset.name,
-        StoreSettings(embedder.settings, cropping.settings, options.dtype),
-        dim=embedder.dim,
-        rows_per_shard=options.rows_per_shard,
-        batch_size=options.batch_size,
-        repair=options.repair,
-    )
-    logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
+    store, cropping = open_store(dataset, embedder, asked, options)
     with store.writing():
-        for shard, reason in store.verify():
-            if not options.repair:
-                raise StoreDamagedError(reason)
-            logger.info(f"{shard.npy.name} is damaged and made again")
-            shard.remove()
         summary = extract(
-            dataset, embedder, cropping.cropper(embedder), store, crops=cropping.kind, workers=workers
+            dataset,
+            embedder,
+            cropping.cropper(embedder),
+            store,
+            crops=cropping.kind,
+            workers=workers,
+            repair=options.repair,
         )
-        view, cosine = store.view(), getattr(embedder, "cosine", None)
+        view, cosine = store.view(), getattr(embedder, "cosine", None)  # known once it has embedded
         if view is not None and cosine is not None:
             store.write_view(replace(view, cosine=cosine))
     if summary.whole:

@@ -12,178 +12,38 @@ Rows are never changed: an image that changed gets a new row in a new shard, and
 """
 
 import contextlib
-import hashlib
-import io
-import json
+import itertools
 import logging
 import os
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from ferkit.core.addresses import mask_credentials
+from ferkit.core.console import free_memory
 from ferkit.core.errors import DataError, SettingsMismatchError, StoreDamagedError, StoreError
 from ferkit.core.files import (
     LATER,
+    as_path,
     differing_keys,
     exclusive_lock,
     fingerprint,
+    fresh,
+    is_local,
     parse_json,
     remove_leftovers,
     settings_dict,
-    write_atomically,
+    spelled,
     write_json,
 )
-from ferkit.datasets.dataset import Sample
+from ferkit.datasets.leakage import image_key
 from ferkit.embedder.engines import Engine
 from ferkit.embedder.settings import FORMAT, EmbedderSettings, StoreSettings
-
-DAMAGE_REMEDY = "run 'fer embed' with --repair to make it again; all other shards stay"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a shard: an embedding, or the reason why there is none.
-
-    Attributes:
-        path, label, split, group: as in :class:`ferkit.datasets.dataset.Sample`.
-        size: of the content, in bytes; -1 if it could not be read.
-        sha256: of the content; None if it could not be read, so that it is tried again the next time.
-        box: left, top, right, bottom of the face in pixels; None for the whole image.
-        error: why there is no embedding; None if there is one.
-    """
-
-    path: str
-    label: str | None
-    split: str | None
-    group: str | None
-    size: int
-    sha256: str | None
-    box: tuple[float, float, float, float] | None = None
-    error: str | None = None
-
-    def relabelled(self, sample: Sample) -> "Row":
-        """The same row with label, split and group of ``sample``."""
-        known = (self.size, self.sha256, self.box, self.error)
-        return Row(self.path, sample.label, sample.split, sample.group, *known)
-
-
-@dataclass(frozen=True)
-class ShardFiles:
-    """The files of a shard; the ``.json`` is written last and says that the ``.npy`` is complete."""
-
-    folder: Path
-    number: int
-
-    @property
-    def npy(self) -> Path:
-        """float32 or float16 (rows, dim); rows without an embedding are NaN."""
-        return self.folder / f"shard-{self.number:05d}.npy"
-
-    @property
-    def json(self) -> Path:
-        """A line with the digests of the ``.npy`` and of what follows: one :class:`Row` a row, a line each."""
-        return self.folder / f"shard-{self.number:05d}.json"
-
-    @property
-    def time(self) -> Path:
-        """When the first image of the shard was read, so that a copy of the store knows it too."""
-        return self.folder / f"time-{self.number:05d}.json"
-
-    def write(self, rows: list[Row], X: np.ndarray, started_ns: int) -> None:
-        """Write all files; ``started_ns`` is when the first image was read.
-
-        Raises:
-            FerkitError: the disk is full or the folder cannot be written.
-        """
-        buffer = io.BytesIO()
-        np.save(buffer, X, allow_pickle=False)
-        content = buffer.getbuffer()
-        write_atomically(self.npy, lambda file: file.write(content))
-        lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
-        # File names that are not UTF-8 pass through as the bytes they are.
-        body = f"{lines}\n]}}\n".encode("utf-8", "surrogateescape")
-        digests = {
-            "npy_sha256": hashlib.sha256(content).hexdigest(),
-            "rows_sha256": hashlib.sha256(body).hexdigest(),
-        }
-        head = f'{json.dumps(digests)[:-1]}, "rows": [\n'.encode()
-        # An image that changes while the shard is made must look younger than the shard.
-        self._write_time(digests["rows_sha256"], started_ns)
-        write_atomically(self.json, lambda file: file.write(head + body))
-
-    def read_ns(self) -> int | None:
-        """When the first image was read, or all of them were compared again; None if that is not known for sure."""
-        try:
-            known = parse_json(self.time.read_bytes())
-            read_ns, is_of_this = known["read_ns"], known["rows_sha256"] == self._rows_sha256()
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return read_ns if is_of_this and isinstance(read_ns, int) and read_ns <= time.time_ns() else None
-
-    def compared(self, read_ns: int) -> None:
-        """Remember that the content of all images was compared at ``read_ns``. Raises FerkitError if it cannot."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            self._write_time(self._rows_sha256(), read_ns)
-
-    def _write_time(self, rows_sha256: str, read_ns: int) -> None:
-        write_json(self.time, {"rows_sha256": rows_sha256, "read_ns": read_ns})
-
-    def _rows_sha256(self) -> str:
-        with self.json.open("rb") as file:
-            return str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
-
-    def read_rows(self) -> list[Row]:
-        """The rows.
-
-        Raises:
-            StoreDamagedError: not what :meth:`write` wrote.
-        """
-        return self._parsed()[1]
-
-    def read(self, dim: int, dtype: np.dtype) -> tuple[list[Row], np.ndarray]:
-        """The rows, and the embeddings memory-mapped, after their digest was checked.
-
-        Raises:
-            StoreDamagedError: not what :meth:`write` wrote.
-        """
-        npy_sha256, rows = self._parsed()
-        try:
-            with self.npy.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            X = np.load(self.npy, mmap_mode="r", allow_pickle=False) if digest == npy_sha256 else None
-        except (OSError, ValueError) as error:
-            raise StoreDamagedError(f"{self.npy} cannot be read ({error}); {DAMAGE_REMEDY}") from None
-        if X is None or X.shape != (len(rows), dim) or X.dtype != dtype:
-            raise StoreDamagedError(f"{self.npy} is not what was written; {DAMAGE_REMEDY}")
-        return rows, X
-
-    def remove(self) -> None:
-        """Delete all files, the commit mark first."""
-        self.json.unlink(missing_ok=True)
-        self.time.unlink(missing_ok=True)
-        self.npy.unlink(missing_ok=True)
-
-    def _parsed(self) -> tuple[str, list[Row]]:
-        try:
-            content = self.json.read_bytes()
-            values = parse_json(content)
-            body = content[content.index(b"\n") + 1 :]
-            whole = values["rows_sha256"] == hashlib.sha256(body).hexdigest()
-            rows = [
-                Row(**{**row, "box": tuple(row["box"]) if row["box"] else None}) for row in values["rows"]
-            ]
-            npy_sha256 = values["npy_sha256"]
-        except (OSError, ValueError) as error:
-            raise StoreDamagedError(f"{self.json} cannot be read ({error}); {DAMAGE_REMEDY}") from None
-        except (TypeError, KeyError):
-            whole = False
-        if not whole:
-            raise StoreDamagedError(f"{self.json} is not what was written; {DAMAGE_REMEDY}")
-        return npy_sha256, rows
+from ferkit.embedder.shards import PlacedRow, Row, ShardContent, ShardFiles, ShardRows, newest_rows
 
 
 @dataclass(frozen=True)
@@ -191,9 +51,11 @@ class EmbeddingTable:
     """Embeddings and what is known of each, row by row, sorted by path.
 
     Attributes:
-        X: (n, dim) float32 or float16, finite.
+        X: (n, dim) float32 or float16, finite; a :class:`ferkit.embedder.shards.ShardRows` where it stays on the disk.
         y: (n,) str objects, class names; None where unknown.
         paths, groups, split: (n,) str objects; None where unknown.
+        n_failed: images that are still there and have no embedding.
+        keys: (n,) uint64, see :func:`ferkit.datasets.leakage.image_keys`; None where the contents are not known.
     """
 
     X: np.ndarray
@@ -201,15 +63,19 @@ class EmbeddingTable:
     paths: np.ndarray
     groups: np.ndarray
     split: np.ndarray
+    keys: np.ndarray | None = None
+    n_failed: int = 0
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, index: np.ndarray) -> "EmbeddingTable":
         """The rows at ``index``, a mask or positions."""
+        keys = None if self.keys is None else self.keys[index]
         return EmbeddingTable(
-            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index]
-        )
+            self.X[index], self.y[index], self.paths[index], self.groups[index], self.split[index], keys,
+            self.n_failed,
+        )  # fmt: skip
 
     def labelled(self) -> "EmbeddingTable":
         """The rows that have a label.
@@ -319,7 +185,8 @@ class EmbeddingStore:
             "batch_size": batch_size,
         }
         # A folder that cannot be entered counts as absent, which Path.exists does not allow.
-        if not os.path.exists(folder / "manifest.json"):
+        mark = folder / "manifest.json"
+        if not (os.path.exists(mark) if is_local(mark) else mark.exists()):
             write_json(folder / "manifest.json", manifest)
         try:
             store = EmbeddingStore.open(folder, settings)
@@ -379,15 +246,42 @@ class EmbeddingStore:
 
     def shards(self) -> list[ShardFiles]:
         """The complete shards, in order."""
-        names = (path.stem.removeprefix("shard-") for path in self.folder.glob("shard-*.json"))
+        names = (path.stem.removeprefix("shard-") for path in fresh(self.folder).glob("shard-*.json"))
         return [
             ShardFiles(self.folder, number)
             for number in sorted(int(name) for name in names if name.isdigit())
         ]
 
+    def newest(
+        self, *, arrays: bool = True, damaged: Callable[[ShardFiles, str], object] | None = None
+    ) -> Iterator[PlacedRow]:
+        """The newest row of each path, also of images that were deleted since, sorted by path; in one pass.
+
+        Args:
+            arrays: check the digests of the embeddings too.
+            damaged: is told of each damaged shard, which is then passed over, and of the reason.
+
+        Raises:
+            StoreDamagedError: a shard is not what was written, and nobody is told of it.
+        """
+
+        def read(shard: ShardFiles) -> ShardContent | None:
+            try:
+                content = shard.content()
+                if arrays:
+                    shard.checked(content, self.dim, np.dtype(self.settings.dtype))
+                return content
+            except StoreDamagedError as error:
+                if damaged is None:
+                    raise
+                damaged(shard, str(error))
+                return None
+
+        return newest_rows(self.shards(), read)
+
     def rows(self) -> dict[str, Row]:
         """The newest row of each path, also of images that were deleted since."""
-        return {row.path: row for shard in self.shards() for row in shard.read_rows()}
+        return {placed.row.path: placed.row for placed in self.newest(arrays=False)}
 
     def view(self) -> Snapshot | None:
         """Which data set the store mirrors; None before the first run."""
@@ -409,15 +303,28 @@ class EmbeddingStore:
         write_json(self.folder / "view.json", settings_dict(view))
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the only one who writes.
+    def writing(self, alone: bool = True) -> Iterator[None]:
+        """Be the only one who writes, or one of those who each write shards of their own.
 
         Raises:
             StoreLockedError: another process is writing.
         """
-        with exclusive_lock(self.folder / ".lock", "writing to"):
-            remove_leftovers(self.folder)
+        with exclusive_lock(self.folder / ".lock", "writing to", shared=not alone, optional=not alone):
+            if alone:
+                remove_leftovers(self.folder)
             yield
+
+    def free_numbers(self, *, fill_gaps: bool = True, taken: Iterable[int] = ()) -> Iterator[int]:
+        """Numbers for new shards, without end.
+
+        Args:
+            fill_gaps: the lowest free ones first, so that a repaired shard takes its old place; rows that replace
+                older ones must come after those instead.
+            taken: numbers that are taken although their shards are not there yet.
+        """
+        there = {shard.number for shard in self.shards()}.union(taken)
+        start = 0 if fill_gaps else max(there, default=-1) + 1
+        return (number for number in itertools.count(start) if number not in there)
 
     def append(self, rows: list[Row], X: np.ndarray, started_ns: int, *, fill_gaps: bool = True) -> None:
         """Write one shard.
@@ -432,50 +339,69 @@ class EmbeddingStore:
         Raises:
             FerkitError: the disk is full or the folder cannot be written.
         """
-        taken = {shard.number for shard in self.shards()}
-        number = (
-            next(n for n in range(len(taken) + 1) if n not in taken)
-            if fill_gaps
-            else max(taken, default=-1) + 1
-        )
-        ShardFiles(self.folder, number).write(rows, X.astype(self.settings.dtype), started_ns)
+        number = next(self.free_numbers(fill_gaps=fill_gaps))
+        self.shard(number).write(rows, X.astype(self.settings.dtype), started_ns)
 
-    def load(self, dtype: Literal["float32", "float16"] = "float32") -> EmbeddingTable:
+    def shard(self, number: int) -> ShardFiles:
+        """The files of a shard, whether they are there or not."""
+        return ShardFiles(self.folder, number)
+
+    def load(
+        self, dtype: Literal["float32", "float16"] = "float32", *, mapped: bool = False
+    ) -> EmbeddingTable:
         """All embeddings of images that are still there, sorted by path; failures are left out.
 
         Args:
             dtype: of ``X``.
+            mapped: leave ``X`` on the disk, where it may be larger than the memory.
 
         Raises:
             StoreDamagedError: a shard is not what was written.
-            DataError: there are no embeddings.
+            DataError: there are no embeddings, or more than the memory holds.
         """
         view = self.view() or Snapshot("", 0)
-        hidden, newest = set(view.deleted), {}
-        shards = [shard.read(self.dim, np.dtype(self.settings.dtype)) for shard in self.shards()]
-        for s, (rows, _) in enumerate(shards):
-            newest.update({row.path: (s, i) for i, row in enumerate(rows) if row.path not in hidden})
-        kept = sorted((p, s, i) for p, (s, i) in newest.items() if shards[s][0][i].error is None)
-        if not kept:
+        hidden = set(view.deleted)
+        paths: list[str] = []
+        labels: list[str | None] = []
+        splits: list[str | None] = []
+        groups: list[str | None] = []
+        shards, positions, keys = array("l"), array("l"), array("Q")
+        n_failed = 0
+        once: dict[str | None, str | None] = {}  # the same few names in all rows
+        for row, shard, position, _ in self.newest():
+            if row.path in hidden:
+                continue
+            if row.error is not None:
+                n_failed += 1
+                continue
+            paths.append(row.path)
+            known = view.relabelled.get(row.path, (row.label, row.split, row.group))
+            for column, name in zip((labels, splits, groups), known, strict=True):
+                column.append(once.setdefault(name, name))
+            shards.append(shard)
+            positions.append(position)
+            keys.append(image_key(row.sha256))
+        needed = len(paths) * self.dim * np.dtype(dtype).itemsize
+        if not mapped and needed > (free := free_memory()):
+            raise DataError(
+                f"{len(paths):,} embeddings of {self.dim} numbers take {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB "
+                "of memory are free; only 'fer fit' and 'fer dataset export' take more than fits: for the rest draw a "
+                "part of the data with 'fer dataset sample', or embed with a narrower layer"
+            )
+        if not paths:
             raise DataError(f"expected embeddings in {self.folder}, found none; run 'fer embed' to its end")
-        X = np.empty((len(kept), self.dim), dtype)
-        positions = np.array([(s, i) for _, s, i in kept])
-        for s, (_, block) in enumerate(shards):
-            of_shard = np.flatnonzero(positions[:, 0] == s)
-            X[of_shard] = block[positions[of_shard, 1]]
-        chosen = [shards[s][0][i] for _, s, i in kept]
-        known = [view.relabelled.get(row.path, (row.label, row.split, row.group)) for row in chosen]
-        label, split, group = zip(*known, strict=True)
-        paths = tuple(row.path for row in chosen)
-        return EmbeddingTable(X, *(np.array(column, object) for column in (label, paths, group, split)))
+        stored = np.dtype(self.settings.dtype)
+        files = {shard.number: shard for shard in self.shards()}
+        rows = ShardRows(files, np.array(shards), np.array(positions), self.dim, stored)
+        X = cast(np.ndarray, rows) if mapped else np.asarray(rows, dtype)
+        columns = (_column(labels), _column(paths), _column(groups), _column(splits))
+        return EmbeddingTable(X, *columns, np.array(keys, np.uint64), n_failed)
 
     def failures(self) -> list[Row]:
         """Rows of images that are still there and have no embedding, sorted by path."""
         hidden = set((self.view() or Snapshot("", 0)).deleted)
-        rows = self.rows().values()
-        return sorted(
-            (r for r in rows if r.error is not None and r.path not in hidden), key=lambda row: row.path
-        )
+        newest = (placed.row for placed in self.newest(arrays=False))
+        return [row for row in newest if row.error is not None and row.path not in hidden]
 
     def verify(self) -> list[tuple[ShardFiles, str]]:
         """Every shard that is not what was written, with the reason; empty if all is well."""
@@ -487,36 +413,28 @@ class EmbeddingStore:
                 damaged.append((shard, str(error)))
         return damaged
 
-    def mirrored(
-        self,
-        samples: tuple[Sample, ...],
-        root: Path,
-        weights: Path | None = None,
-        licence: str = "unknown",
-        crops: str | None = None,
-    ) -> Snapshot:
-        """The view that shows exactly ``samples``.
+    def check_root(self, root: Path) -> None:
+        """Refuse a data set other than the one that the store mirrors.
 
         Raises:
             StoreError: the store mirrors another data set that is still there.
         """
-        before = self.view()
-        here = str(root.resolve())
-        if before is not None and before.root != here and Path(before.root).exists():
+        before, here = self.view(), full_name(root)
+        if before is not None and before.root != here and as_path(before.root).exists():
             raise StoreError(
                 f"{self.folder} holds the embeddings of {before.root}, not of {here}; give this one another --name"
             )
-        rows = self.rows()
-        listed = {sample.path: sample for sample in samples}
-        relabelled = {
-            path: [sample.label, sample.split, sample.group]
-            for path, sample in listed.items()
-            if path in rows and rows[path].relabelled(sample) != rows[path]
-        }
-        weights_file = None if weights is None else str(weights.resolve())
-        deleted = sorted(rows.keys() - listed.keys())
-        cosine = None if before is None else before.cosine
-        return Snapshot(here, len(samples), weights_file, licence, deleted, relabelled, crops, cosine)
+
+
+def full_name(path: Path) -> str:
+    """A path from the root of its disk, or an address without its secrets."""
+    return mask_credentials(spelled(path))
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
 
 
 def _positive(value: Any) -> int:
@@ -527,7 +445,7 @@ def _positive(value: Any) -> int:
 
 def find_stores(cache_dir: Path) -> list[Path]:
     """Folders of embeddings in ``cache_dir``, the one that was worked on last first."""
-    views = sorted(cache_dir.glob("*/view.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    views = sorted(cache_dir.glob("*/view.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent for path in views]
 
 
@@ -551,8 +469,8 @@ def find_embeddings(cache_dir: Path, name: str | None = None) -> Path:
     Raises:
         DataError: there is none, or several begin so.
     """
-    if name is not None and (Path(name) / "manifest.json").is_file():
-        return Path(name)
+    if name is not None and (as_path(name) / "manifest.json").is_file():
+        return as_path(name)
     stores = find_stores(cache_dir)
     matching = [folder for folder in stores if name is None or folder.name.startswith(name)]
     if name is not None and len(matching) > 1:

@@ -11,15 +11,16 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ferkit.classifiers.embedding_model import save_embedding_model
-from ferkit.classifiers.heads import FittedHead, HeadSettings, fit_head
+from ferkit.classifiers.heads import FittedHead, HeadSettings
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions, read_model
+from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.classifiers.search import SearchSettings, search_head
-from ferkit.core.console import progress
+from ferkit.core.console import free_memory, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
@@ -136,6 +137,8 @@ def in_words_of(labels: LabelSet, y: np.ndarray) -> tuple[np.ndarray, dict[str, 
 
 logger = logging.getLogger(__name__)
 
+_HASHED_ROWS = 65_536
+
 
 @dataclass(frozen=True)
 class HeldOutFit:
@@ -172,7 +175,7 @@ def fit_held_out(
     X, y, groups = table.X[split.train], table.y[split.train], table.groups[split.train]
     names = None if labels is None else labels.names
     if search is None:
-        head = fit_head(X, y, settings, groups, names)
+        head = fit_rows(X, y, settings, groups, names)
     else:
         head = search_head(X, y, settings, search, groups, names)
     proba = head.predict_proba(table.X[split.test])
@@ -184,9 +187,9 @@ def fit_held_out(
 
 
 def _copies_in_fit(table: EmbeddingTable, split: Split, store: EmbeddingStore) -> TrainingCopies:
-    rows, view = store.rows(), store.view()
-    keys = image_keys(rows[path].sha256 for path in table.paths)
-    data = None if view is None else _at_hand(view.root)
+    view = store.view()
+    keys = np.zeros(len(table), np.uint64) if table.keys is None else table.keys
+    data = None if view is None or len(table) > NEAR_AT_MOST else _at_hand(view.root)
     train, test = (_of_paths(data, table.paths[part]) for part in (split.train, split.test))
     bundled = store.settings.embedder.backbone == BUNDLED
     cache_dir = store.folder.parent
@@ -224,7 +227,7 @@ def copies_of_training(
 
 def _at_hand(root: str) -> Dataset | None:
     try:
-        return load_dataset(Path(root)) if root else None
+        return load_dataset(root) if root else None
     except FerkitError:
         return None
 
@@ -260,10 +263,12 @@ def fit_request(
     """Return the digest of everything that decides what a fit gives: data, embeddings and settings."""
     rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
     tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
-    embeddings = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
+    embeddings = hashlib.sha256()
+    for start in range(0, len(table), _HASHED_ROWS):  # they may be on the disk
+        embeddings.update(np.ascontiguousarray(table.X[start : start + _HASHED_ROWS]).data)
     settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
     settled += [] if labels is None else [list(labels.names)]
-    return fingerprint([rows, embeddings, fingerprint(store.settings), *settled])
+    return fingerprint([rows, embeddings.hexdigest(), fingerprint(store.settings), *settled])
 
 
 def is_fitted(
@@ -322,13 +327,13 @@ def save_fit(
     Raises:
         ModelError: the folder may not be written.
     """
-    view, known = store.view(), store.rows()
-    settings = store.settings
+    view, settings = store.view(), store.settings
+    keys = np.zeros(len(table), np.uint64) if table.keys is None else table.keys
     names, counts = np.unique(table.y.astype(str), return_counts=True)
     return save_embedding_model(
         folder,
         fitted.head,
-        table.X[fitted.split.train[:256]],
+        np.asarray(table.X[fitted.split.train[:256]]),
         embedder_settings=settings.embedder,
         embedder_fingerprint=fingerprint(settings.embedder),
         faces=settings.faces,
@@ -345,7 +350,7 @@ def save_fit(
         },
         split=fitted.split.describe(),
         metrics=fitted.evaluation.to_dict(),
-        images=image_keys(known[path].sha256 for path in table.paths[fitted.split.train]),
+        images=keys[fitted.split.train],
         overwrite=overwrite,
     )
 
@@ -398,19 +403,37 @@ def with_labels(table: EmbeddingTable, labels: LabelSet) -> EmbeddingTable:
     return replace(table, y=y)[np.array([name is not None for name in y], bool)]
 
 
-def load_labelled(store: EmbeddingStore) -> EmbeddingTable:
+_COPIES = 4
+"""Of the embeddings, as float32, that fitting holds at once: all, the training part, and what the head sees of it."""
+
+
+def load_labelled(store: EmbeddingStore, memory_gb: float | None = None) -> EmbeddingTable:
     """The labelled embeddings of a store; logs what is missing from them.
+
+    Args:
+        store: which.
+        memory_gb: above this much memory to fit a head, the embeddings stay on the disk, and the head is fitted out of
+            core; None for half of what is free.
 
     Raises:
         DataError: there are none.
         StoreDamagedError: a shard is not what was written.
     """
     # Half precision is enough for taps, and the widest of them fit into memory only so.
-    table = store.load("float16" if store.settings.dtype == "float16" and store.dim > 2000 else "float32")
+    most = free_memory() / 2 if memory_gb is None else memory_gb * 1e9
+    needed = _COPIES * 4 * store.dim * store.rows_per_shard * len(store.shards())
+    if needed > most:
+        logger.info(
+            f"fitting in memory would take up to {needed / 1e9:.2g} GB, more than {most / 1e9:.2g}: the embeddings "
+            "stay on the disk"
+        )
+    dtype: Literal["float16", "float32"]
+    dtype = "float16" if store.settings.dtype == "float16" and store.dim > 2000 else "float32"
+    table = store.load(dtype, mapped=needed > most)
     labelled = table.labelled()
     if len(labelled) < len(table):
         logger.info(f"{len(table) - len(labelled)} images have no label and are left out")
-    view, n_failed = store.view(), len(store.failures())
+    view, n_failed = store.view(), table.n_failed
     n_listed = view.n_samples if view is not None else len(table)
     if n_failed:
         logger.info(f"{n_failed} images could not be embedded and are left out; see 'fer embed'")

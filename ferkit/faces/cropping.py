@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ferkit.core.errors import DataError, ImageError, WeightsError
+from ferkit.core.errors import DataError, ImageError, SettingsMismatchError, WeightsError
 from ferkit.core.files import file_sha256
 from ferkit.core.types import FaceDetector, Faces, TakesCrops
 from ferkit.core.weights import weights_file
@@ -357,6 +357,23 @@ def resolve_cropping(dataset: Dataset, asked: Cropping) -> Cropping:
             "(--detector given takes those alone)"
         )
     return _with_detector(asked, detector, weights, reason)
+
+
+def cropping_as_planned(settings: CropSettings, kind: CropKind, weights: Path | None = None) -> Cropping:
+    """Crop exactly as ``settings`` say, on another machine: nothing else is taken in their place.
+
+    Raises:
+        WeightsError: the detector's weights are missing.
+        SettingsMismatchError: they are others.
+    """
+    weights = _weights_of(settings.detector, weights)
+    digest = None if weights is None else file_sha256(weights)
+    if digest != settings.detector_sha256:
+        raise SettingsMismatchError(
+            f"expected weights of {settings.detector} with the SHA-256 {settings.detector_sha256}, found {digest}; "
+            "name the right file with --set detector_weights=FILE"
+        )
+    return Cropping(settings, weights, kind, reason=f"faces: detector {settings.detector}, as planned")
 
 
 def cropping_for_files(asked: Cropping, *, all_known: bool) -> Cropping:

@@ -7,7 +7,7 @@ import pytest
 
 from ferkit.core.errors import StoreDamagedError
 from ferkit.datasets.dataset import Sample
-from ferkit.embedder.store import Row, ShardFiles
+from ferkit.embedder.shards import Row, ShardFiles
 
 ROWS = [
     Row("기쁨/가.jpg", "기쁨", "train", "p1", 10, "ab" * 32, (1.5, 2.0, 3.0, 4.0)),
@@ -108,9 +108,8 @@ def test_a_missing_array_is_noticed_and_removal_leaves_nothing(shard: ShardFiles
     assert list(shard.folder.iterdir()) == []
 
 
-def test_a_new_label_changes_nothing_else():
-    row = ROWS[0].relabelled(Sample(ROWS[0].path, "happy", "test", "p2"))
-    assert (row.label, row.split, row.group) == ("happy", "test", "p2")
-    assert (row.path, row.size, row.sha256, row.box, row.error) == (
-        ROWS[0].path, ROWS[0].size, ROWS[0].sha256, ROWS[0].box, None,
-    )  # fmt: skip
+def test_a_new_label_part_or_person_is_seen():
+    row = ROWS[0]
+    assert row.fits(Sample(row.path, "기쁨", "train", "p1", (1, 2, 3, 4)))
+    for other in (("happy", "train", "p1"), ("기쁨", "test", "p1"), ("기쁨", "train", None)):
+        assert not row.fits(Sample(row.path, *other))

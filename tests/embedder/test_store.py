@@ -1,10 +1,13 @@
 import json
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ferkit.core.errors import (
     DataError,
@@ -14,8 +17,10 @@ from ferkit.core.errors import (
     StoreError,
     StoreLockedError,
 )
+from ferkit.embedder.export import export_embeddings
 from ferkit.embedder.settings import EmbedderSettings, StoreSettings
-from ferkit.embedder.store import EmbeddingStore, Row, Snapshot
+from ferkit.embedder.shards import Row
+from ferkit.embedder.store import EmbeddingStore, Snapshot
 from ferkit.faces.cropping import CropSettings
 
 SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), CropSettings.whole())
@@ -212,6 +217,19 @@ def test_an_empty_store_says_so(tmp_path: Path):
         created(tmp_path).load()
 
 
+def test_more_rows_than_fit_into_memory_are_refused_with_what_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = created(tmp_path)
+    store.append([row("a"), row("b")], block(1, 2), 0)
+    monkeypatch.setattr("ferkit.embedder.store.free_memory", lambda: 15.0)
+    with pytest.raises(
+        DataError, match=r"2 embeddings of 2 numbers take .*; only 'fer fit' and 'fer dataset export'"
+    ):
+        store.load()
+    assert np.asarray(store.load(mapped=True).X).tolist() == [[1, -1], [2, -2]]
+
+
 def test_labels_can_be_demanded(tmp_path: Path):
     store = created(tmp_path)
     store.append([row("a", None)], block(1), 0)
@@ -293,3 +311,38 @@ def test_a_cache_that_cannot_be_entered_is_named(unprivileged: Path):
     (unprivileged / "cache").mkdir(mode=0)
     with pytest.raises(FerkitError, match="Permission denied"):
         created(unprivileged / "cache")
+
+
+def test_embeddings_become_a_table_for_other_programs(tmp_path: Path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    store = created(tmp_path, replace(SETTINGS, dtype="float16"))
+    store.append([row("기쁨/b"), row("d", error="damaged")], block(1, np.nan), 0)
+    store.append(
+        [row("a"), row("c"), Row("x", None, None, None, 5, "cd" * 32, (1, 2, 3, 4))], block(2, 3, 5), 0
+    )
+    store.append([row("a", "sad")], block(4), 0, fill_gaps=False)
+    store.write_view(Snapshot("/data", 4, deleted=["c"], relabelled={"기쁨/b": ["기쁨", "test", None]}))
+    assert export_embeddings(store, tmp_path / "x.parquet") == 3
+    table = pq.read_table(tmp_path / "x.parquet").to_pydict()
+    assert table["path"] == ["a", "x", "기쁨/b"]
+    assert table["label"] == ["sad", None, "기쁨"]
+    assert table["group"] == ["p1", None, None]
+    assert table["embedding"] == [[4, -4], [5, -5], [1, -1]]
+    assert [table[side][1] for side in ("left", "top", "right", "bottom")] == [1, 2, 3, 4]
+    with pytest.raises(DataError, match=r"\.parquet or \.lance"):
+        export_embeddings(store, tmp_path / "x.csv")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True).map(sorted), max_size=9))
+def test_rows_are_merged_as_a_dictionary_would(shards: list[list[int]]):
+    with tempfile.TemporaryDirectory() as folder:
+        store = created(Path(folder))
+        expected = {}
+        for number, paths in enumerate(shards):
+            rows = [row(f"{path:02d}", str(number)) for path in paths]
+            store.append(rows, block(*paths), 0)
+            expected.update({one.path: one for one in rows})
+        found = list(store.newest())
+        assert [placed.row for placed in found] == [expected[path] for path in sorted(expected)]
+        assert all(shards[p.shard][p.position] == int(p.row.path) for p in found)

@@ -1,0 +1,282 @@
+"""Fit heads on more embeddings than fit into memory: a few passes over the disk, in flat memory.
+
+Scaling and principal components are computed incrementally, the heads by mini-batches of rows drawn from all over the
+data. What is fitted has the same form as in memory (:mod:`ferkit.classifiers.heads`): a multinomial logistic
+regression, a small network, or the logistic regression on the landmarks of a kernel.
+"""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ferkit.classifiers.class_weights import numbers_of
+from ferkit.classifiers.heads import (
+    CHUNK_VALUES,
+    FittedHead,
+    HeadSettings,
+    LogisticSettings,
+    MLPSettings,
+    SVMSettings,
+    build_head,
+    fit_head,
+    rename_classes,
+)
+from ferkit.core.console import progress
+from ferkit.core.errors import DataError, TrainingError
+from ferkit.core.types import check_features
+from ferkit.embedder.shards import ShardRows
+
+BLOCK_ROWS = 256
+"""Rows that are read together: few enough that a chunk has rows of all classes, which lie one after the other."""
+CHUNK_ROWS = 65_536
+"""Rows of a chunk at most: blocks from all over the data, shuffled."""
+PCA_ROWS = 200_000
+SAMPLE_ROWS = 20_000
+"""Rows that principal components, and the landmarks of a kernel, are computed from."""
+HELD_OUT = 20_000
+"""Rows at most that decide how long is trained."""
+CHECK_ROWS = 1_000_000
+"""So many rows, or all where they are fewer, lie between two looks at the rows held out."""
+
+
+def fit_rows(
+    X: "np.ndarray | ShardRows",
+    y: np.ndarray,
+    settings: HeadSettings,
+    groups: np.ndarray | None = None,
+    labels: Sequence[str] | None = None,
+) -> FittedHead:
+    """Fit a head on all rows, in memory or, where they stay on the disk, out of core.
+
+    Raises:
+        DataError, TrainingError: see :func:`ferkit.classifiers.heads.fit_head`.
+    """
+    if isinstance(X, np.ndarray):
+        return fit_head(X, y, settings, groups, labels)
+    return _Fit(X, y, settings, groups, labels).fitted()
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """How long is trained: looks at most, and looks without a gain before it ends."""
+
+    most: int
+    patience: int
+
+
+class _Fit:
+    def __init__(
+        self,
+        X: ShardRows,
+        y: np.ndarray,
+        settings: HeadSettings,
+        groups: np.ndarray | None,
+        labels: Sequence[str] | None,
+    ) -> None:
+        if settings.calibration not in ("auto", "none"):
+            raise DataError(
+                f"{settings.calibration} calibration needs the embeddings in memory; leave calibration out"
+            )
+        names = y.tolist()
+        self.classes = np.array(sorted(set(map(str, names))))
+        if labels is not None:
+            if set(labels) != set(self.classes):
+                raise DataError(
+                    f"expected images of just the classes {', '.join(labels)}, found some of {', '.join(self.classes)}"
+                )
+            self.classes = np.array(labels)
+        number = {name: i for i, name in enumerate(self.classes)}
+        self.codes = np.fromiter((number[str(name)] for name in names), np.int32, len(names))
+        counts = np.bincount(self.codes, minlength=len(self.classes))
+        if len(self.classes) < 2 or counts.min() < 2:
+            listed = ", ".join(f"{name} ({n})" for name, n in zip(self.classes, counts, strict=True))
+            raise DataError(f"expected at least two classes with two images each, found {listed}")
+        self.X, self.settings = X, settings
+        self.weights = numbers_of(settings.class_weights, self.codes, [str(name) for name in self.classes])
+        self.rng = np.random.default_rng(settings.seed)
+        self.held_out = self._draw_held_out(groups)
+        self.chunk_rows = max(BLOCK_ROWS, min(CHUNK_ROWS, CHUNK_VALUES // X.shape[1]))
+
+    def _draw_held_out(self, groups: np.ndarray | None) -> np.ndarray:
+        """Mask of the rows that decide how long is trained: whole persons, where persons are known."""
+        n = len(self.X)
+        person = np.arange(n)
+        if groups is not None:
+            number: dict[Any, int] = {None: -1}
+            codes = np.fromiter((number.setdefault(g, n + len(number)) for g in groups), np.int64, n)
+            person = np.where(codes < 0, person, codes)
+        mask: np.ndarray = self.rng.random(int(person.max()) + 1)[person] < min(0.1, HELD_OUT / n)
+        for part in (self.codes[mask], self.codes[~mask]):
+            if len(np.unique(part)) < len(self.classes):
+                return np.zeros(n, bool)
+        return mask
+
+    def fitted(self) -> FittedHead:
+        start, settings = time.monotonic(), self.settings
+        n, d = self.X.shape
+        if isinstance(settings, SVMSettings):
+            settings = dataclasses.replace(settings, exact_rows=0)
+        pipeline, notes = build_head(settings, n, d)
+        head = pipeline.steps[-1][1]
+        self.steps = [step for _, step in pipeline.steps[:-1]]
+        self._fit_steps(dict(pipeline.steps[:-1]))
+        history: list[dict[str, float]] = []
+        if isinstance(settings, MLPSettings):
+            patience = settings.patience or settings.max_epochs
+            head, history = self._train(head, _Schedule(settings.max_epochs, patience))
+        elif isinstance(settings, (LogisticSettings, SVMSettings)):
+            head, history = self._train_logistic(head, settings.C)
+        else:
+            head.fit(np.zeros((n, 1), np.int8), self.codes)
+        rename_classes(head, [str(name) for name in self.classes])
+        pipeline.steps[-1] = ("head", head)
+        notes += (
+            f"fitted out of core: {n:,} rows of {d} numbers stay on the disk"
+            + (f", {len(history)} looks at {int(self.held_out.sum()):,} rows held out" if history else ""),
+        )
+        return FittedHead(pipeline, self.settings, d, notes, time.monotonic() - start, tuple(history))
+
+    def _fit_steps(self, steps: dict[str, Any]) -> None:
+        for start in range(0, len(self.X), self.chunk_rows):
+            chunk = np.asarray(self.X[start : start + self.chunk_rows], np.float32)
+            steps["scaler"].partial_fit(check_features(chunk))
+        if "pca" in steps:
+            self._fit_pca(steps["pca"])
+        if (kernel := steps.get("kernel")) is not None:
+            Z = self._before(kernel, self._some(SAMPLE_ROWS))
+            if kernel.gamma is None:
+                kernel.set_params(gamma=float(1 / (Z.shape[1] * Z.var())))
+            kernel.fit(Z)
+
+    def _fit_pca(self, pca: Any) -> None:
+        """Fit it incrementally; it keeps the class that saved models may have."""
+        from sklearn.decomposition import IncrementalPCA
+
+        rows = self._some(PCA_ROWS)
+        incremental = IncrementalPCA(pca.n_components)
+        n_batches = max(1, min(len(rows) // (2 * pca.n_components), -(-len(rows) // self.chunk_rows)))
+        for part in np.array_split(self.rng.permutation(rows), n_batches):
+            incremental.partial_fit(self._before(pca, np.sort(part)))
+        for name, value in vars(incremental).items():
+            if name.endswith("_") and name not in ("batch_size_", "var_", "n_samples_seen_"):
+                setattr(pca, name, value)
+        pca.n_samples_, pca._fit_svd_solver = len(rows), "randomized"
+
+    def _some(self, most: int) -> np.ndarray:
+        """Row numbers, ascending, at most so many."""
+        n = len(self.X)
+        return np.arange(n) if n <= most else np.sort(self.rng.choice(n, most, replace=False))
+
+    def _before(self, step: Any, rows: np.ndarray) -> np.ndarray:
+        """What the steps before ``step`` make of rows."""
+        Z = np.asarray(self.X[rows], np.float32)
+        for one in self.steps:
+            if one is step:
+                break
+            Z = one.transform(Z)
+        return Z
+
+    def _batches(self, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pass over the rows not held out, in chunks of at most ``most`` rows: what the head sees, and its classes."""
+        blocks = self.rng.permutation(-(-len(self.X) // BLOCK_ROWS))
+        per_chunk = max(1, min(most, self.chunk_rows) // BLOCK_ROWS)
+        for first in range(0, len(blocks), per_chunk):
+            starts = np.sort(blocks[first : first + per_chunk]) * BLOCK_ROWS
+            rows = (starts[:, None] + np.arange(BLOCK_ROWS)).reshape(-1)
+            rows = rows[rows < len(self.X)]
+            rows = rows[~self.held_out[rows]]
+            if len(rows):
+                yield self._before(None, rows), self.codes[rows]
+
+    def _train(
+        self, head: Any, schedule: _Schedule, *, averaged: bool = False
+    ) -> tuple[Any, list[dict[str, float]]]:
+        """Train a network by mini-batches until the rows held out gain no more; the best one counts.
+
+        Args:
+            head: with ``partial_fit``.
+            schedule: how long.
+            averaged: take the mean of the weights of the second half of the looks (Polyak & Juditsky, 1992).
+        """
+        from threadpoolctl import threadpool_limits
+
+        test = np.flatnonzero(self.held_out)
+        Z_test, truth = self._before(None, test), self.codes[test]
+        scored = np.ones(len(truth)) if self.weights is None else self.weights[truth]
+        numbers = np.arange(len(self.classes))  # scikit-learn would sort names
+        history: list[dict[str, float]] = []
+        kept: list[list[np.ndarray]] = []
+        best, model, seen = 0, head, 0
+        most = schedule.most if len(test) else min(schedule.most, 20)
+        by = "log_loss" if averaged else "accuracy"
+        # The steps of a network are so small that threads mostly wait for each other.
+        with progress("fitting", most, unit="looks") as shown, threadpool_limits(1):
+            while len(history) < most and len(history) - 1 - best < schedule.patience:
+                for Z, codes in self._batches(CHECK_ROWS):
+                    weight = None if self.weights is None else self.weights[codes]
+                    head.partial_fit(Z, codes, classes=numbers, sample_weight=weight)
+                    seen += len(Z)
+                    if seen < min(CHECK_ROWS, len(self.X) - len(test)):
+                        continue
+                    seen = 0
+                    looked = head
+                    if averaged:
+                        kept.append([array.copy() for array in (*head.coefs_, *head.intercepts_)])
+                        looked = _mean_of(head, kept)
+                    history.append(_score(looked, Z_test, truth, scored))
+                    if len(history) == 1 or not len(test) or _better(history[-1], history[best], by):
+                        best, model = len(history) - 1, copy.deepcopy(looked)
+                    shown.update(1)
+                    if len(history) >= most or len(history) - 1 - best >= schedule.patience:
+                        break
+        vars(model).pop("_optimizer", None)
+        return model, history if len(test) else []
+
+    def _train_logistic(self, head: Any, C: float) -> tuple[Any, list[dict[str, float]]]:
+        """A multinomial logistic regression as a network without hidden layer, which takes mini-batches."""
+        from sklearn.neural_network import MLPClassifier
+
+        n = len(self.X) - int(self.held_out.sum())
+        batch = int(np.clip(n // 200, 50, 1_000))
+        network = MLPClassifier(
+            (), alpha=batch / (C * n), batch_size=min(batch, n), learning_rate_init=3e-3,
+            random_state=self.settings.seed,
+        )  # fmt: skip
+        trained, history = self._train(network, _Schedule(40, 4), averaged=True)
+        head.classes_, head.n_features_in_ = self.classes, trained.coefs_[0].shape[0]
+        head.coef_, head.intercept_ = (
+            trained.coefs_[0].T.astype(np.float64),
+            trained.intercepts_[0].astype(np.float64),
+        )
+        head.n_iter_ = np.array([max(1, len(history))], np.int32)
+        return head, history
+
+
+def _mean_of(head: Any, kept: list[list[np.ndarray]]) -> Any:
+    """A copy of a network with the mean of the weights of the second half of the looks."""
+    mean = [np.mean(arrays, axis=0) for arrays in zip(*kept[len(kept) // 2 :], strict=True)]
+    averaged = copy.copy(head)
+    averaged.coefs_, averaged.intercepts_ = mean[: len(head.coefs_)], mean[len(head.coefs_) :]
+    return averaged
+
+
+def _score(head: Any, Z: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    if not len(Z):
+        return {"accuracy": 0.0, "log_loss": 0.0}
+    proba = head.predict_proba(Z)
+    if not np.isfinite(proba).all():
+        raise TrainingError("training diverged: probabilities are not numbers; lower the learning rate")
+    hit = np.average(proba.argmax(axis=1) == truth, weights=weights)
+    loss = -np.average(np.log(proba[np.arange(len(truth)), truth] + 1e-12), weights=weights)
+    return {"accuracy": float(hit), "log_loss": float(loss)}
+
+
+def _better(a: dict[str, float], b: dict[str, float], by: str) -> bool:
+    if by == "log_loss":
+        return a["log_loss"] < b["log_loss"]
+    return (a["accuracy"], -a["log_loss"]) > (b["accuracy"], -b["log_loss"])
