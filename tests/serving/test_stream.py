@@ -14,7 +14,7 @@ from tests.serving.running import Running, frame, held, image, running, until
 
 def ask(socket: ClientConnection, message: Any) -> dict:
     socket.send(message if isinstance(message, (bytes, str)) else json.dumps(message))
-    return json.loads(socket.recv(10))
+    return json.loads(socket.recv(60))
 
 
 def close_code(socket: ClientConnection) -> int:
