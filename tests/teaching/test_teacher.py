@@ -103,7 +103,6 @@ def test_wrong_examples_and_confused_classes_are_named():
     y[wrong] = "class 0"
     report = validate(X, y, takes, nobody(len(y)))
     assert (report.disagreements[0].row, report.disagreements[0].label) == (wrong, "class 1")
-    assert not report.confused
     alike = validate(*world(2, 5, 4, apart=0.0), nobody(40))
     assert {pair[:2] for pair in alike.confused} == {("class 0", "class 1"), ("class 1", "class 0")}
     sizes = [n for n, _ in report.growth]
