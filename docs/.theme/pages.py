@@ -66,7 +66,10 @@ def on_page_context(context: Any, page: Any, config: MkDocsConfig, nav: Any) -> 
     korean = source.endswith(".ko.md")
     other = source.removesuffix(".ko.md") + ".md" if korean else source.removesuffix(".md") + ".ko.md"
     by_source = {one.file.src_uri: one for one in nav.pages}
-    languages = [("English", "en", other if korean else source), ("한국어", "ko", source if korean else other)]
+    languages = [
+        ("English", "en", other if korean else source),
+        ("한국어", "ko", source if korean else other),
+    ]
     config.theme["language"] = "ko" if korean else "en"
     config.extra["alternate"] = [
         {"name": name, "lang": lang, "link": by_source[path].url}
@@ -100,8 +103,8 @@ def python_page() -> str:
     """Everything in ``ferkit.__all__``, and what its functions return."""
     parts = [
         "# Python\n\nAll that `import ferkit` offers; made from the docstrings.\n",
-        "`pip install ferkit`, then `import ferkit`. Remarks go to `logging.getLogger(\"ferkit\")`, errors that you can "
-        "mend are `ferkit.FerkitError`.\n",
+        '`pip install ferkit`, then `import ferkit`. Remarks go to `logging.getLogger("ferkit")`, errors that you '
+        "can mend are `ferkit.FerkitError`.\n",
     ]
     names = [name for name in ferkit.__all__ if name != "__version__"]
     functions = [name for name in names if not isinstance(getattr(ferkit, name), type)]
@@ -109,8 +112,10 @@ def python_page() -> str:
         parts.append(f"## {heading}\n")
         for name in group:
             thing: Any = getattr(ferkit, name)
-            parts.append(f"::: {thing.__module__}.{thing.__qualname__}\n    options:\n      heading: ferkit.{name}\n"
-                         f"      toc_label: {name}\n")
+            parts.append(
+                f"::: {thing.__module__}.{thing.__qualname__}\n    options:\n      heading: ferkit.{name}\n"
+                f"      toc_label: {name}\n"
+            )
     for heading, module in RESULTS.items():
         parts.append(f"## {heading}\n")
         parts += [f"::: {module}.{name}\n" for name in RESULT_CLASSES[module]]
@@ -130,14 +135,19 @@ def commands_page() -> str:
         if page.name != "fer"
     ]
     common = [f"| `{name}` | {text} |" for name, text in VARIABLES.items()]
-    return "\n".join([
-        "# Commands\n\nEvery command of `fer` with its options and settings; made from the commands themselves.\n",
-        "An option or setting can be given on the command line, in the environment or a file `.env` under the name "
-        "that its table gives, or in a TOML file (`--config`), in this order of precedence. Exit codes: 0 done, 1 something you can mend, "
-        "2 wrong usage. `fer completion bash` prints what makes the Tab key complete names.\n",
-        "| command | what it does |\n|---|---|", *rows,
-        "\n## Environment variables of no command\n\n| variable | meaning |\n|---|---|", *common,
-    ])
+    return "\n".join(
+        [
+            "# Commands\n\nEvery command of `fer` with its options and settings; made from the commands themselves.\n",
+            "An option or setting can be given on the command line, in the environment or a file `.env` under the name "
+            "that its table gives, or in a TOML file (`--config`), in this order of precedence. "
+            "Exit codes: 0 done, 1 something you can mend, 2 wrong usage. "
+            "`fer completion bash` prints what makes the Tab key complete names.\n",
+            "| command | what it does |\n|---|---|",
+            *rows,
+            "\n## Environment variables of no command\n\n| variable | meaning |\n|---|---|",
+            *common,
+        ]
+    )
 
 
 def command_page(page: Page) -> str:
