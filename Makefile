@@ -73,4 +73,4 @@ $(VENV)-%/extra.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-deepface $(VENV)-mediapipe demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-deepface $(VENV)-mediapipe demo build dist man *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from ferkit.core.fonts import open_font
 from tests.serving.browser import Browser
-from tests.serving.drawn_people import drawn_frames, write_camera_clip
+from tests.serving.drawn_people import drawn_frames, read_frames, write_camera_clip, write_video
 from tests.serving.running import running
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,8 +90,28 @@ def audit(images: Path, work: Path) -> None:
 
 
 def live(images: Path, work: Path) -> None:
-    """The page of ``fer serve`` before a camera: a moving picture, and stills on a desktop and a phone."""
-    clip = write_camera_clip(work / "camera.mjpeg", drawn_frames(25 * 18, drawn_px=140))
+    """``fer video`` on drawn people: the moving picture."""
+    fps = 12.5
+    write_video(work / "people.mp4", drawn_frames(int(9 * fps), fps=fps), fps=fps)
+    fer("video", "people.mp4", "--annotated", "read.mp4", "--detector", "haar", cwd=work)
+    frames = [
+        Image.fromarray(rgb).crop((0, 70, 960, 440)).resize((800, 308), Image.Resampling.LANCZOS)
+        for rgb in read_frames(work / "read.mp4", 10_000)
+    ][::2]
+    frames[0].save(
+        images / "live.webp",
+        save_all=True,
+        append_images=frames[1:],
+        duration=round(2000 / fps),
+        loop=0,
+        quality=60,
+        method=4,
+    )
+
+
+def page(images: Path, work: Path) -> None:
+    """The page of ``fer serve`` before a camera."""
+    clip = write_camera_clip(work / "camera.mjpeg", drawn_frames(25 * 9, drawn_px=140))
     (work / "models").mkdir()
     with running(work / "models", model="ferkit2", detector="haar") as server, browser(clip, work) as shown:
         shown.resize(1200, 760)
@@ -101,18 +121,6 @@ def live(images: Path, work: Path) -> None:
         shown.click('#purpose-options input[value="research"]')
         shown.click("#purpose-ok")
         shown.until(lambda: len(shown.all(".person .bars")) >= 3, "three people", 60)
-        frames = []
-        for _ in range(36):
-            frames.append(Image.open(io.BytesIO(screenshot(shown, work))).convert("RGB").resize((900, 570)))
-        frames[0].save(
-            images / "live.webp",
-            save_all=True,
-            append_images=frames[1:],
-            duration=250,
-            loop=0,
-            quality=55,
-            method=6,
-        )
         save_jpeg(shown, images / "page-desktop.jpg")
 
 
@@ -122,8 +130,8 @@ def card(images: Path, work: Path) -> None:
     shown = Image.new("RGB", size, "#0b6e69")
     moving = Image.open(images / "live.webp")
     moving.seek(moving.n_frames // 2)
-    inset = moving.convert("RGB").crop((0, 60, 560, 470)).resize((660, 483))
-    shown.paste(inset, (size[0] - inset.width - 40, 74))
+    inset = moving.convert("RGB").crop((0, 0, 534, 308)).resize((690, 398), Image.Resampling.LANCZOS)
+    shown.paste(inset, (size[0] - inset.width, 116))
     draw = ImageDraw.Draw(shown)
     for text, y, px in (
         ("ferkit", 190, 96),
@@ -167,7 +175,7 @@ def save_jpeg(shown: Browser, path: Path) -> None:
     (path.parent / "shot.png").unlink()
 
 
-PICTURES: tuple[Callable[[Path, Path], None], ...] = (demo, aihub, report, audit, live, card)
+PICTURES: tuple[Callable[[Path, Path], None], ...] = (demo, aihub, report, audit, live, page, card)
 
 if __name__ == "__main__":
     target, names = Path(sys.argv[1]).resolve(), sys.argv[2:]
