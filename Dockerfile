@@ -28,7 +28,8 @@ ENV PATH=/opt/ferkit/bin:$PATH \
     FER_SERVE_HOST=0.0.0.0 \
     FER_SERVE_PORT=8000 \
     FER_SERVE_MODELS_DIR=/models \
-    FER_WEIGHTS_DIR=/opt/ferkit/weights
+    FER_WEIGHTS_DIR=/opt/ferkit/weights \
+    FER_OFFLINE=1
 USER ferkit
 WORKDIR /home/ferkit
 EXPOSE 8000
