@@ -118,7 +118,7 @@ def man_page(page: Page) -> str:
     lines = [
         f'.TH "{page.name.replace(" ", "-").upper()}" 1 "" "ferkit {metadata.version("ferkit")}"',
         ".SH NAME",
-        rf"{page.name.replace(' ', '-')} \- {_roff(page.summary)}",
+        rf"{_roff(page.name.replace(' ', '-'))} \- {_roff(page.summary)}",
         ".SH SYNOPSIS",
         _roff(page.usage),
         ".SH DESCRIPTION",
