@@ -37,16 +37,25 @@ def main(target: str) -> None:
         environment = {**os.environ, "FER_OFFLINE": "1", "PYTHONPATH": ""}
         began = time.monotonic()
         for name, words in steps:
-            start = time.monotonic()
+            start, used = time.monotonic(), processor_s()
             done = subprocess.run(
                 words, cwd=work, env=environment, capture_output=True, text=True, check=False
             )
             if done.returncode:
                 sys.exit(f"{name}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-            print(f"{time.monotonic() - start:7.1f} s  {name}")
+            print(
+                f"{time.monotonic() - start:7.1f} s, {processor_s() - used:6.1f} s of a processor: {name}",
+                flush=True,
+            )
             if "fit" in name:
                 print("\n".join(f"           {line}" for line in done.stdout.splitlines()[:4]))
-        print(f"{time.monotonic() - began:7.1f} s  in all")
+        print(f"{time.monotonic() - began:7.1f} s, {processor_s():6.1f} s of a processor: in all")
+
+
+def processor_s() -> float:
+    """Seconds that processors worked for the commands so far: what a busy machine does not change."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 if __name__ == "__main__":
