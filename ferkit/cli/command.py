@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 SET_KEY = "--set"
 
 VARIABLES = {
-    "FER_DEVICE": "as --device, for programs that use the package too",
-    "FER_PRECISION": "as --precision, for programs that use the package too",
-    "FER_OFFLINE": "1: never fetch anything",
-    "FER_WEIGHTS_DIR": "where weights are kept",
+    "FER_DEVICE": "what runs networks, as --device: auto, cpu, cuda, cuda:1, tensorrt, coreml, directml, openvino",
+    "FER_PRECISION": "of networks, as --precision: float32, bfloat16, float16, or auto",
+    "FER_OFFLINE": "1 fetches nothing from the network",
+    "FER_WEIGHTS_DIR": "folder of fetched weights",
 }
 """Environment variables that belong to no command."""
 

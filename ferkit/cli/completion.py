@@ -18,7 +18,7 @@ _VARIABLE = "_FER_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes the Tab key complete commands, options, models, backbones and recipes.
+    """Print what lets the Tab key complete commands, options, models and recipes.
 
     \b
     Examples:

@@ -159,7 +159,7 @@ SUMMARIES = {
     "import": "Take in a scikit-learn head from a pickle or joblib file.",
     "models": "List, fetch and verify weights, and list trained models.",
     "doctor": "Say what is wrong with this machine, and how to mend it.",
-    "completion": "Print what makes the Tab key complete commands, options, models, backbones and recipes.",
+    "completion": "Print what lets the Tab key complete commands, options, models and recipes.",
 }
 
 CONTEXT = {"auto_envvar_prefix": "FER", "help_option_names": ["-h", "--help"], "max_content_width": 100}

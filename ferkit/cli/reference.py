@@ -1,4 +1,8 @@
-"""What every command takes, read from the commands themselves: for the documentation, man pages and tests."""
+"""What every command takes, read from the commands themselves: for the documentation, manual pages and ``.env``.
+
+``python -m ferkit.cli.reference man FOLDER`` writes manual pages, ``python -m ferkit.cli.reference env`` prints
+``.env.example``.
+"""
 
 import inspect
 import re
@@ -93,12 +97,12 @@ def groups(command: click.Command, context: click.Context) -> dict[str, list[Row
         record = param.get_help_record(context)
         if record is None or not isinstance(param, click.Option):
             continue
-        text, _, extra = record[1].partition("  [")
-        default = re.search(r"default: ([^;\]]*)", extra)
+        default = param.default if isinstance(param.default, str | int | float | Path) else ""
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
         flags = ("--help", "--help-all", "--version", "--config", "--log-dir", "--quiet")
         variable = "" if {*param.opts} & {*flags} else f"{prefix}_{(param.name or '').upper()}"
         heading = str(getattr(param, "group", "Help"))
-        found.setdefault(heading, []).append(Row(record[0], default[1] if default else "", variable, text))
+        found.setdefault(heading, []).append(Row(record[0], shown, variable, param.help or ""))
     if isinstance(command, Command):
         for heading, settings in (("Settings", command.settings), ("Settings of the recipe", command.listed)):
             rows = []
@@ -156,7 +160,27 @@ def write_man_pages(command: click.Command, folder: Path) -> list[Path]:
     return written
 
 
+def environment_example(command: click.Command) -> str:
+    """The text of ``.env.example``: every variable with its default and what it means, switched off."""
+    lines = [
+        "# Copy this file to .env in the folder that you work in, and take the # away from what you change.",
+        "# The command line overrides it. Made by: python -m ferkit.cli.reference env > .env.example",
+        "# Every command also reads its own CONFIG, LOG_DIR, QUIET, DEVICE and PRECISION, as FER_EMBED_LOG_DIR.",
+        "",
+        *(f"#{name}=  # {text}" for name, text in VARIABLES.items()),
+    ]
+    for page in pages(command):
+        rows = [row for heading, group in page.groups.items() if heading != "Every command" for row in group]
+        rows = [row for row in rows if row.variable and "NUMBER" not in row.variable]
+        lines += ["", f"# {page.name}"] if rows else []
+        lines += [f"#{row.variable}={row.default}  # {row.text}" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
     from ferkit.cli.main import main
 
-    print(*write_man_pages(main, Path(sys.argv[1])), sep="\n")
+    if sys.argv[1] == "env":
+        click.echo(environment_example(main), nl=False)
+    else:
+        print(*write_man_pages(main, Path(sys.argv[2])), sep="\n")

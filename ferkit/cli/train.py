@@ -172,8 +172,9 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
 ))  # fmt: skip
 @click.argument("data", type=PATH)
 @option("-r", "--recipe", group="Training", shell_complete=offer(recipes),
-        help="quick, fer2013, vgg, ferkit, ferkit-second; of earlier projects aihub, interview, interview-cnn, teasing, "
-        "vgg-transfer, and better ways to their aims (aihub-better …); or a TOML file.  [default: quick]")  # fmt: skip
+        help="quick, fer2013, vgg, ferkit, ferkit-second; of earlier projects aihub, interview, interview-cnn, "
+        "teasing, vgg-transfer, and better ways to their aims (aihub-better …); or a TOML file.  "
+        "[default: quick]")  # fmt: skip
 @option("-b", "--backbone", type=WordType("backbone"), group="Training",
         help="ferkit2 or ferkit (with their weights), small_resnet, vgg48, baseline_cnn, mini_xception, "
         "efficientnet-b0 (-b1, -b2, -v2-b0), convnext-tiny, mobilenet-v3-large (-small), resnet50-v2, or a .keras or "
