@@ -193,3 +193,21 @@ def test_the_site_has_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             r'(?:src|href)="(https?:[^"]+\.(?:js|css|woff2?)[^"]*)"', page.read_text("utf-8")
         )
         assert not sources, f"{page} asks for {sources}"
+
+
+def shell_words(name: str) -> list[str]:
+    """The commands of a page's blocks for the shell, without comments, names of images and languages."""
+    found = [code for language, code in blocks((ROOT / name).read_text(encoding="utf-8")) if language == "sh"]
+    lines = (
+        line.partition("  #")[0].replace(" --lang ko", "").strip()
+        for code in found
+        for line in code.splitlines()
+    )
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.endswith(".ko.md") and "earlier" not in name]
+)
+def test_korean_pages_have_the_commands_of_the_english_ones(name: str) -> None:
+    assert shell_words(name) == shell_words(name.replace(".ko.md", ".md"))
