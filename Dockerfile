@@ -2,13 +2,16 @@
 # Two stages, so that the image holds no compiler, no sources and no package index.
 
 FROM python:3.12-slim AS build
+# Weights that the image has besides the network that comes along; empty to fetch nothing.
+ARG WEIGHTS=yunet
 WORKDIR /src
 COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
 COPY ferkit ferkit
 RUN python -m venv /opt/ferkit \
  && /opt/ferkit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[serve,video]" \
  && /opt/ferkit/bin/python -c "import cv2, ferkit.serving.app" \
- && FER_WEIGHTS_DIR=/opt/ferkit/weights /opt/ferkit/bin/fer models fetch yunet
+ && mkdir -p /opt/ferkit/weights \
+ && for name in $WEIGHTS; do FER_WEIGHTS_DIR=/opt/ferkit/weights /opt/ferkit/bin/fer models fetch "$name"; done
 
 FROM python:3.12-slim
 # fonts-nanum: Korean names in images.
@@ -25,7 +28,8 @@ ENV PATH=/opt/ferkit/bin:$PATH \
     FER_SERVE_HOST=0.0.0.0 \
     FER_SERVE_PORT=8000 \
     FER_SERVE_MODELS_DIR=/models \
-    FER_WEIGHTS_DIR=/opt/ferkit/weights
+    FER_WEIGHTS_DIR=/opt/ferkit/weights \
+    FER_OFFLINE=1
 USER ferkit
 WORKDIR /home/ferkit
 EXPOSE 8000

@@ -11,7 +11,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-extras attack lint types check clean
+.PHONY: demo test test-extras attack docs package pictures lint types check clean
 
 demo: $(VENV)/core.stamp  ## install the core, then go the whole way on drawn faces, offline
 	$(BIN)/fer demo
@@ -26,6 +26,16 @@ attack: $(VENV)/dev.stamp  ## attack a server of our own for about half an hour
 test-extras: $(VENV)-deepface/extra.stamp $(VENV)-mediapipe/extra.stamp  ## the tests of DeepFace and of MediaPipe
 	OMP_NUM_THREADS=1 $(VENV)-deepface/bin/python -m pytest tests/faces tests/embedder/test_equals_deepface.py
 	OMP_NUM_THREADS=1 $(VENV)-mediapipe/bin/python -m pytest tests/faces tests/embedder/test_landmarks.py
+
+docs: $(VENV)/docs.stamp  ## the documentation as a site in build/site, which opens without a server or a connection
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open build/site/index.html"
+
+package: $(VENV)/dev.stamp  ## source archive and wheel in dist/, tried in fresh environments
+	.ci/package $(BIN)/python
+
+pictures: $(VENV)/dev.stamp  ## make every picture of the documentation that needs no data set of others again
+	$(BIN)/python -m benchmarks.pictures docs/images
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -49,6 +59,10 @@ $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[all,dev]"
 	@touch $@ $(VENV)/core.stamp
 
+$(VENV)/docs.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[docs]"
+	@touch $@
+
 # Whichever OpenCV wheel was unpacked last is the one that counts; without windows it needs no libraries of a desktop.
 $(VENV)-%/extra.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m venv $(VENV)-$*
@@ -59,4 +73,4 @@ $(VENV)-%/extra.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-deepface $(VENV)-mediapipe demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-deepface $(VENV)-mediapipe demo build dist man *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -17,18 +17,19 @@ import numpy as np
 
 from ferkit.audit.checks import Doubts, ImageQualitySettings, LabelSettings, blank_rows, doubt
 from ferkit.audit.run import kept_apart
+from ferkit.core.palette import GRID, INK, MUTED, SERIES
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import CopySettings, find_copies
 from ferkit.datasets.image_stats import image_stats
 from ferkit.datasets.load import load_dataset
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
-from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas
+from ferkit.evaluation.plots import canvas
 
 FERPLUS = {
     "angry": "anger", "disgust": "disgust", "fear": "fear", "happy": "happiness", "neutral": "neutral",
     "sad": "sadness", "surprise": "surprise",
 }  # fmt: skip
-COLOURS = (BLUE, ORANGE, "#3b8f5a", "#a4479b")
+COLOURS = SERIES[:4]
 
 
 def votes(path: Path, dataset: Dataset) -> list[dict[str, int] | None]:

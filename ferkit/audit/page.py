@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.audit.checks import cut_face
+from ferkit.audit.exchange import write_exchange
 from ferkit.audit.findings import Audit, Finding, findings_text, text_of, translations
 from ferkit.core.files import fingerprint, write_atomically, write_json
 from ferkit.core.labels import LabelSet
@@ -115,7 +116,7 @@ MOST = 100
 
 
 def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MOST) -> list[Path]:
-    """Write ``audit.html``, ``findings.csv`` and ``audit.json``, over those of an earlier audit.
+    """Write ``audit.html``, ``findings.csv``, ``audit.json`` and what other programs import, over an earlier audit's.
 
     Returns:
         The files, the page first.
@@ -128,7 +129,7 @@ def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MO
     write_csv(table, _COLUMNS, finding_rows(audit), marked=True)
     html = render_page(audit, language, most).encode("utf-8", "replace")
     write_atomically(page, lambda file: file.write(html))
-    return [page, table, values]
+    return [page, table, values, *write_exchange(audit, folder)]
 
 
 def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:

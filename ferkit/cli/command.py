@@ -20,6 +20,14 @@ logger = logging.getLogger(__name__)
 
 SET_KEY = "--set"
 
+VARIABLES = {
+    "FER_DEVICE": "what runs networks, as --device: auto, cpu, cuda, cuda:1, tensorrt, coreml, directml, openvino",
+    "FER_PRECISION": "of networks, as --precision: float32, bfloat16, float16, or auto",
+    "FER_OFFLINE": "1 fetches nothing from the network",
+    "FER_WEIGHTS_DIR": "folder of fetched weights",
+}
+"""Environment variables that belong to no command."""
+
 
 class Option(click.Option):
     """An option that stands in a group of the help text.
@@ -239,7 +247,7 @@ class Command(click.Command):
             for heading, settings in (("Settings", self.settings), ("Settings of the recipe", self.listed)):
                 if settings:
                     with formatter.section(f"{heading}, given by {SET_KEY} KEY=VALUE"):
-                        formatter.write_dl([_setting_record(setting) for setting in settings.values()])
+                        formatter.write_dl([setting_record(setting) for setting in settings.values()])
             prefix = ctx.auto_envvar_prefix
             formatter.write_paragraph()
             formatter.write_text(
@@ -256,7 +264,8 @@ def setting_text(setting: Setting) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _setting_record(setting: Setting) -> tuple[str, str]:
+def setting_record(setting: Setting) -> tuple[str, str]:
+    """``key=default`` of a setting, and what it means."""
     text = setting_text(setting)
     shown = f"={text}" if text else ""
     choices = f"  ({kind_words(setting.kind)})" if get_origin(setting.kind) is Literal else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     BATCH_SIZE,
     DETECTOR_WEIGHTS,
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
     DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, SEED,
     Setting("page", bool, True, "also write report.html, the page for people"),
 ))  # fmt: skip
-@click.argument("words", metavar="[MODEL] DATA", nargs=-1, required=True)
+@click.argument("words", metavar="[MODEL] DATA", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("model")
 @option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto",
         group="Data",

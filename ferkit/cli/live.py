@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     FILE,
     FOLDER,
@@ -53,7 +54,7 @@ def _engine_options(options: dict[str, Any], settings: Chosen, **values: Any) ->
     Setting("size", tuple[int, int] | None, None, "frame size to ask the camera for, width x height"),
     Setting("port", int, 0, "of the browser view; 0 takes a free one"),
 ))  # fmt: skip
-@click.argument("model_argument", metavar="[MODEL]", required=False)
+@click.argument("model_argument", metavar="[MODEL]", required=False, shell_complete=offer(model_names))
 @shared("model")
 @option("-s", "--source", default="0", group="Reading",
         help="Number or device of a camera, a video file, or an address (rtsp://…, http://…).")  # fmt: skip
@@ -173,7 +174,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
            "neutral_s", "reidentify", detect_every=None),
     _SMOOTHING,
 ))  # fmt: skip
-@click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True)
+@click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("model")
 @option("--every", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
         help="Look at a frame every so often.  [default: every frame]")  # fmt: skip

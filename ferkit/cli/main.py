@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ferkit.cli.command import Command
+from ferkit.cli.command import VARIABLES, Command
 from ferkit.cli.settings import suggestion
 from ferkit.core.errors import FerkitError
 
@@ -38,6 +38,7 @@ COMMANDS = {
     "import": "ferkit.cli.train:import_head",
     "models": "ferkit.cli.models:models",
     "doctor": "ferkit.cli.models:doctor",
+    "completion": "ferkit.cli.completion:completion",
 }
 
 _OTHER_WORDS = {
@@ -50,9 +51,6 @@ _OTHER_WORDS = {
     "server": "'serve'",
 }
 """What other projects call our commands."""
-
-_VARIABLES = ("FER_DEVICE", "FER_OFFLINE", "FER_PRECISION", "FER_WEIGHTS_DIR")
-"""Environment variables that are no command's."""
 
 
 class LazyGroup(click.Group):
@@ -110,7 +108,7 @@ def _one_line(message: str) -> click.ClickException:
 
 def _unknown_variables(ctx: click.Context) -> list[str]:
     """A sentence for each variable ``FER_…`` that nothing reads."""
-    known = set(_VARIABLES)
+    known = set(VARIABLES)
     found = [name for name in os.environ if name.startswith("FER_") and name not in known]
     for path, command, context in _all_commands(ctx) if found else ():
         prefix = f"FER_{path.upper().replace(' ', '_')}_"
@@ -161,6 +159,7 @@ SUMMARIES = {
     "import": "Take in a scikit-learn head from a pickle or joblib file.",
     "models": "List, fetch and verify weights, and list trained models.",
     "doctor": "Say what is wrong with this machine, and how to mend it.",
+    "completion": "Print what lets the Tab key complete commands, options, models and recipes.",
 }
 
 CONTEXT = {"auto_envvar_prefix": "FER", "help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import click
 
 from ferkit.cli.command import Command
+from ferkit.cli.completion import offer, weight_names
 from ferkit.cli.options import FOLDER, command, shared
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import Progress, table
@@ -84,7 +85,7 @@ def list_models(models_dir: Path, **options: Any) -> None:
 
 
 @models.command(cls=Command)
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=offer(weight_names, files=False))
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch weights, so that they are there when there is no network."""
     from ferkit.core.weights import weights_file
@@ -96,7 +97,7 @@ def fetch(names: tuple[str, ...]) -> None:
 
 
 @models.command(cls=Command)
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=offer(weight_names, files=False))
 def verify(names: tuple[str, ...]) -> None:
     """Check the SHA-256 of weights; without names, of all that are here."""
     from ferkit.core.weights import list_weights

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ferkit.cli.command import Command, Option
+from ferkit.cli.completion import backbone_names, model_names, offer
 from ferkit.cli.settings import Setting
 from ferkit.core.addresses import is_stored
 from ferkit.core.files import as_path, is_local
@@ -108,7 +109,8 @@ _AUTO_DATA = (
 )
 
 _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "model": (("--model",), {"metavar": "NAME", "help": "The model, by its folder or its name in --models-dir."}),
+    "model": (("--model",), {"metavar": "NAME", "shell_complete": offer(model_names),
+              "help": "The model, by its folder or its name in --models-dir."}),
     "detector": (("-d", "--detector"), {"type": DetectorType(), "default": "auto", "help": _AUTO_MODEL}),
     "data_detector": (("-d", "--detector"), {"type": DetectorType(True), "default": "auto", "help": _AUTO_DATA}),
     "margin": (("--margin",), {"type": click.FloatRange(0, 2), "default": 0.1,
@@ -122,7 +124,7 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
              "help": "Language of the expressions' names."}),
     "by": (("--by",), {"multiple": True, "metavar": "COLUMN",
            "help": "Also compare the groups of a column; several times."}),
-    "backbone": (("-b", "--backbone"), {"type": WordType("backbone"),
+    "backbone": (("-b", "--backbone"), {"type": WordType("backbone"), "shell_complete": offer(backbone_names),
                  "help": "Network: ferkit2 or ferkit (come along), arcface, …, mediapipe-landmarks, raw, or "
                  "onnx:FILE. See 'fer models list'.  [default: ferkit2]"}),
     "layer": (("--layer",), {"help": "From inside: stage1 … stage5, a tensor's name, several with +, or 'auto'."}),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     BATCH_SIZE,
     DETECTOR_WEIGHTS,
@@ -52,7 +53,9 @@ _PRIVATE_HOSTS = Setting(
 @command(settings=(
     DETECTOR_WEIGHTS, BATCH_SIZE, WORKERS, _PRIVATE_HOSTS,
 ))  # fmt: skip
-@click.argument("words", metavar="[MODEL] IMAGE...", nargs=-1, required=True)
+@click.argument(
+    "words", metavar="[MODEL] IMAGE...", nargs=-1, required=True, shell_complete=offer(model_names)
+)
 @shared("model", "crops", "detector", "lang")
 @shared("json", help="Print JSON, with all probabilities.")
 @option("--csv", is_flag=True, group="Output", help="Print CSV, with all probabilities.")
@@ -252,7 +255,7 @@ def _text(path: Path | str) -> str:
 @command(settings=(
     DETECTOR_WEIGHTS,
 ))  # fmt: skip
-@click.argument("words", metavar="[MODEL] IMAGE", nargs=-1, required=True)
+@click.argument("words", metavar="[MODEL] IMAGE", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("model")
 @option("--method", type=click.Choice(["auto", "occlusion", "gradcam"]), default="auto",
         help="Occlusion works for every model, Grad-CAM for networks; 'auto' shows what there is.")  # fmt: skip

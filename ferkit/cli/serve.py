@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import FOLDER, command, is_quiet, option, shared
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.errors import DependencyError
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
            "processes"),
     Fields("ferkit.serving.settings:Limits"),
 ))  # fmt: skip
-@click.argument("model_argument", metavar="[MODEL]", required=False)
+@click.argument("model_argument", metavar="[MODEL]", required=False, shell_complete=offer(model_names))
 @shared("model")
 @option("--host", default="127.0.0.1", group="Network", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8000, group="Network",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.completion import model_names, offer, recipes
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -170,9 +171,10 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
     Fields(f"{_RECIPE}:StageSettings", under="stages.NUMBER.", listed=True),
 ))  # fmt: skip
 @click.argument("data", type=PATH)
-@option("-r", "--recipe", group="Training", help="quick, fer2013, vgg, ferkit, ferkit-second; of earlier projects "
-        "aihub, interview, interview-cnn, teasing, vgg-transfer, and better ways to their aims (aihub-better …); or a "
-        "TOML file.  [default: quick]")  # fmt: skip
+@option("-r", "--recipe", group="Training", shell_complete=offer(recipes),
+        help="quick, fer2013, vgg, ferkit, ferkit-second; of earlier projects aihub, interview, interview-cnn, "
+        "teasing, vgg-transfer, and better ways to their aims (aihub-better …); or a TOML file.  "
+        "[default: quick]")  # fmt: skip
 @option("-b", "--backbone", type=WordType("backbone"), group="Training",
         help="ferkit2 or ferkit (with their weights), small_resnet, vgg48, baseline_cnn, mini_xception, "
         "efficientnet-b0 (-b1, -b2, -v2-b0), convnext-tiny, mobilenet-v3-large (-small), resnet50-v2, or a .keras or "
@@ -262,7 +264,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
 
 
 @command()
-@click.argument("members", nargs=-1, required=True)
+@click.argument("members", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("name", default="ensemble")
 @option("--rule", type=click.Choice(["mean", "weighted", "logit-mean"]), default="mean",
         help="Mean of the probabilities, weighted by validation accuracy, or of their logarithms.")  # fmt: skip
@@ -294,7 +296,7 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
 
 
 @command()
-@click.argument("model")
+@click.argument("model", shell_complete=offer(model_names))
 @option("-f", "--format", default="onnx", help="What to write.",
         type=click.Choice(["onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8"]))  # fmt: skip
 @option("-o", "--output", type=PATH,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ferkit.core.fonts import can_draw, plot_families
 from ferkit.core.labels import LabelSet
+from ferkit.core.palette import GRID, INK, MUTED, SERIES
 from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images
 from ferkit.datasets.images import ImageHeader, read_header
 from ferkit.datasets.tables import SOURCE, ArraySource, attribute_names
@@ -226,8 +227,6 @@ def header_of(dataset: Dataset, sample: Sample) -> ImageHeader:
     return read_header(source.read(sample.path))
 
 
-_INK, _MUTED, _GRID = "#222222", "#666666", "#dddddd"
-_COLOURS = ("#2f6db3", "#d9822b", "#3b8f5a", "#8a5ea8", "#b3423a", "#6f6f6f", "#c9a227", "#3a9aa8")
 _MOST = 30
 _NONE = "unknown"
 
@@ -261,7 +260,7 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
     _sizes(rows[-1], description)
     persons = f", {description.persons.n:,} persons" if description.persons.n else ""
     figure.suptitle(
-        f"{description.name}: {description.n:,} images{persons}", x=0.01, ha="left", fontsize=14, color=_INK
+        f"{description.name}: {description.n:,} images{persons}", x=0.01, ha="left", fontsize=14, color=INK
     )
     for text in figure.findobj(Text):
         text.set_fontfamily(plot_families())
@@ -278,16 +277,16 @@ def _classes(
     at, left = np.arange(len(classes)), np.zeros(len(classes))
     for i, value in enumerate(values):
         width = np.array([counts.get((cls, value), 0) for cls in classes], float)
-        colour = _COLOURS[(i + 3 * (axis == 1)) % len(_COLOURS)]  # a source is no part
+        colour = SERIES[(i + 3 * (axis == 1)) % len(SERIES)]  # a source is no part
         axes.barh(at, width, left=left, color=colour, height=0.72, label=value or _NONE)
         left += width
     for y, total in enumerate(left.tolist()):
-        axes.text(total, y, f" {int(total):,}", va="center", fontsize=9, color=_MUTED)
+        axes.text(total, y, f" {int(total):,}", va="center", fontsize=9, color=MUTED)
     axes.set_yticks(at, names)
     axes.set_ylim(len(classes) - 0.4, -0.6)
     axes.set_xlim(0, left.max() * 1.12)
     axes.set_title(f"Images of each class, {title}" if len(values) > 1 else "Images of each class",
-                   loc="left", fontsize=11, color=_INK)  # fmt: skip
+                   loc="left", fontsize=11, color=INK)  # fmt: skip
     if len(values) > 1:
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _plain(axes, "x")
@@ -300,19 +299,19 @@ def _sizes(axes: "Axes", description: Summary) -> None:
     title = f"Longer side of {len(sides):,} files looked at, pixels"
     if headers.unreadable:
         title += f"; {len(headers.unreadable):,} more could not be read"
-    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
     if not len(sides):
         axes.set_axis_off()
         return
     values, counts = np.unique(sides, return_counts=True)
     if len(values) <= 8:
         at = np.arange(len(values))
-        axes.bar(at, counts, 0.6, color=_COLOURS[0])
+        axes.bar(at, counts, 0.6, color=SERIES[0])
         axes.set_xticks(at, [f"{value:,}" for value in values])
         axes.set_xlim(-1, max(len(values), 5))
     else:
         bins = np.geomspace(values[0] * 0.98, values[-1] * 1.02, 41)
-        axes.hist(sides, bins.tolist(), color=_COLOURS[0])
+        axes.hist(sides, bins.tolist(), color=SERIES[0])
         axes.set_xscale("log")
         ticks = [t for t in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if bins[0] <= t <= bins[-1]]
         axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
@@ -332,7 +331,7 @@ def _names(classes: list[str], language: str | None) -> list[str]:
 
 def _plain(axes: "Axes", grid: Literal["x", "y"]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_MUTED)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=_GRID, linewidth=0.7)
+    axes.grid(axis=grid, color=GRID, linewidth=0.7)
     axes.tick_params(length=0, labelsize=9)

@@ -10,6 +10,7 @@ import numpy as np
 from ferkit.core.console import width as _width
 from ferkit.core.errors import FerkitError
 from ferkit.core.fonts import can_draw, plot_families
+from ferkit.core.palette import BLUE, GREEN, GRID, INK, MUTED, ORANGE
 from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Comparison
 from ferkit.evaluation.metrics import Evaluation
@@ -75,10 +76,6 @@ def _cut(rgb: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     x, y = _MARGIN * (right - left), _MARGIN * (bottom - top)
     part = rgb[max(0, int(top - y)) : int(bottom + y) + 1, max(0, int(left - x)) : int(right + x) + 1]
     return part if part.size else rgb
-
-
-INK, MUTED, GRID = "#222222", "#666666", "#dddddd"
-BLUE, ORANGE, GREEN = "#2f6db3", "#d9822b", "#3b8f5a"
 
 
 def plot_confusion(evaluation: Evaluation, language: str = "en") -> "Figure":

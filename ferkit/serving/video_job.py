@@ -4,6 +4,7 @@
 it is on standard output, a JSON object a line. It ends when its standard input does.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -138,8 +139,9 @@ def _limit_itself() -> None:
         import resource
     except ImportError:  # there is no such thing on Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
+    for what, limit in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, LARGEST_FILE)):
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses some
+            resource.setrlimit(what, (limit, limit))
     os.nice(5)  # those who look at a stream come first
 
 

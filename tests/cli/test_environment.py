@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from ferkit.classifiers.finetune.old_env import read_old_env
-from ferkit.cli.environment import example
 from ferkit.cli.main import main
+from ferkit.cli.reference import environment_example
 from ferkit.cli.train import finetune
 from ferkit.core.errors import DataError, TrainingError
 from tests.heard import heard
@@ -18,12 +18,14 @@ EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
 
 def test_the_example_file_is_what_the_generator_writes() -> None:
-    assert EXAMPLE.read_text(encoding="utf-8") == example(), "python -m ferkit.cli.environment > .env.example"
+    assert EXAMPLE.read_text(encoding="utf-8") == environment_example(main), (
+        "python -m ferkit.cli.reference env > .env.example"
+    )
 
 
 def test_every_variable_of_the_example_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    names = re.findall(r"^#(FER_\w+)=", example(), re.MULTILINE)
+    names = re.findall(r"^#(FER_\w+)=", environment_example(main), re.MULTILINE)
     assert len(names) == len(set(names)) > 300
     result = CliRunner().invoke(main, ["models", "verify", "nothing"], env=dict.fromkeys(names, " "))
     assert "is unknown" not in result.stderr

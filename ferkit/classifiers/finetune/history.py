@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ferkit.classifiers.finetune.recipe import StageSettings
 from ferkit.core.files import write_atomically
+from ferkit.core.palette import BLUE, GREEN, MUTED, ORANGE
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,7 @@ def _plateaus(history: Sequence[EpochRecord], monitor: str, patience: int) -> in
     return drops
 
 
-TRAIN, VALIDATION, F1, RATE = (
-    "#8c8c8c",
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-)  # told apart by the colour-blind (Okabe, Ito)
+TRAIN, VALIDATION, F1, RATE = MUTED, BLUE, ORANGE, GREEN
 
 
 def plot_curves(path: Path, history: Sequence[EpochRecord], monitor: str) -> None:
