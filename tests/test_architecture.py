@@ -22,9 +22,19 @@ MAY_IMPORT = {
     "evaluation": {"core", "datasets", "faces", "embedder", "classifiers"},
     "audit": {"core", "datasets", "faces", "embedder", "classifiers", "evaluation"},
     "teaching": {"core", "datasets", "faces", "embedder", "classifiers", "evaluation"},
-    "serving": {"core", "datasets", "faces", "embedder", "classifiers", "inference", "evaluation", "teaching"},
+    "serving": {
+        "core",
+        "datasets",
+        "faces",
+        "embedder",
+        "classifiers",
+        "inference",
+        "evaluation",
+        "teaching",
+    },
 }
-"""core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- teaching <- {serving, audit} <- cli.
+"""core <- datasets <- faces <- embedder <- classifiers <- {inference, evaluation} <- teaching <- {serving, audit}
+<- cli.
 
 The two in braces do not know each other; only api and cli know all."""
 

@@ -237,7 +237,9 @@ class OpenVideo:
                 if not file.read(1):
                     raise DataError(f"the video {spec} is empty; copy or download it again")
         except OSError as error:
-            raise DataError(f"the video {spec} cannot be opened: {error.strerror}; check its rights") from None
+            raise DataError(
+                f"the video {spec} cannot be opened: {error.strerror}; check its rights"
+            ) from None
         # Without seeking what comes before a damaged part of a fragmented MP4 can be read.
         for options in ({}, {"seekable": "0"}):
             with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):

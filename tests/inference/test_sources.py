@@ -59,7 +59,10 @@ def test_a_video_that_may_not_be_read_or_is_no_file_is_called_so(unprivileged: P
     locked.write_bytes(b"0" * 99)
     locked.chmod(0)
     os.mkfifo(unprivileged / "pipe.mp4")
-    for name, words in (("locked.mp4", "cannot be opened: Permission denied"), ("pipe.mp4", "found no regular file")):
+    for name, words in (
+        ("locked.mp4", "cannot be opened: Permission denied"),
+        ("pipe.mp4", "found no regular file"),
+    ):
         with pytest.raises(DataError, match=words):
             VideoSource(unprivileged / name)
 
