@@ -316,7 +316,7 @@ def test_a_cache_that_cannot_be_entered_is_named(unprivileged: Path):
 def test_embeddings_become_a_table_for_other_programs(tmp_path: Path):
     pq = pytest.importorskip("pyarrow.parquet")
     store = created(tmp_path, replace(SETTINGS, dtype="float16"))
-    store.append([row("기쁨/b"), row("d", error="damaged")], block(1, np.nan), 0)
+    store.append([row("d", error="damaged"), row("기쁨/b")], block(np.nan, 1), 0)
     store.append(
         [row("a"), row("c"), Row("x", None, None, None, 5, "cd" * 32, (1, 2, 3, 4))], block(2, 3, 5), 0
     )
