@@ -328,11 +328,11 @@ class Report:
     comparison: "Comparison"
     _images: Any = None
 
-    def summary(self) -> str:
-        """The table and the sentences that ``fer compare`` prints."""
-        from ferkit.evaluation.summary import format_summary
+    def summary(self, language: Literal["en", "ko"] = "en") -> str:
+        """The tables and the sentences that ``fer compare`` prints."""
+        from ferkit.evaluation.report.text import format_summary
 
-        return format_summary(self.comparison)
+        return format_summary(self.comparison, language)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in ``comparison.json``."""

@@ -320,13 +320,14 @@ def _print_json(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet") ->
 
 def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", language: str) -> None:
     from ferkit.core.console import table
+    from ferkit.inference.overlay import WORDS
     from ferkit.inference.video import UNSURE_NAME
 
     if not summary.people:
         click.echo(f"no face in {run.n_frames} frames")
         return
     shown = dict(zip(labels.names, labels.display(language), strict=True))
-    shown[UNSURE_NAME] = "불확실" if language == "ko" else UNSURE_NAME
+    shown[UNSURE_NAME] = WORDS[language]["unsure"]
     columns = [name for name in (*labels.names, UNSURE_NAME) if summary.labels[name]]
     header = ["face", "seen", "readings", *(shown[name] for name in columns), "changes/min", "score"]
     rows = [_person_row(person, columns) for person in summary.people[:_PEOPLE_SHOWN]]

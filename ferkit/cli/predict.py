@@ -171,9 +171,9 @@ def _annotated(
     results: Iterable["ImageResult"], folder: Path, labels: "LabelSet", language: str
 ) -> Iterator["ImageResult"]:
     """Write a copy of each image, called like it; several of one name are numbered."""
-    from ferkit.core.fonts import HINT, open_font
+    from ferkit.core.fonts import HINT, can_draw
 
-    if open_font(labels.display(language), 16) is None:
+    if not can_draw(labels.display(language)):
         logger.info(HINT)
     taken: set[str] = set()
     for result in results:

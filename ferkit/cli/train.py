@@ -70,7 +70,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     from ferkit.datasets.split import SplitSettings
     from ferkit.embedder.store import EmbeddingStore, find_embeddings
     from ferkit.evaluation.evaluate_model import fit_held_out, fit_request, is_fitted, load_labelled, save_fit
-    from ferkit.evaluation.report.page import format_report
+    from ferkit.evaluation.report.text import format_report
 
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)

@@ -173,7 +173,7 @@ class Pooled:
     units: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Candidates under one protocol, on the same images.
 

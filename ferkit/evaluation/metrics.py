@@ -486,3 +486,24 @@ def _persons(rows: np.ndarray, groups: np.ndarray | None) -> int:
     mine = groups[rows]
     known = [group for group in mine if group is not None]
     return len(set(known)) + len(mine) - len(known)
+
+
+HISTOGRAM_BINS = 20
+
+
+def histograms(truth: np.ndarray, proba: np.ndarray) -> list[dict[str, Any]]:
+    """For each class, the shares of its own and of other images with each probability of it.
+
+    Args:
+        truth: int (n,), columns of ``proba``.
+        proba: float (n, k).
+    """
+    each = []
+    for c in range(proba.shape[1]):
+        index = np.minimum((proba[:, c] * HISTOGRAM_BINS).astype(int), HISTOGRAM_BINS - 1)
+        parts = {}
+        for part, rows in (("own", truth == c), ("others", truth != c)):
+            count = np.bincount(index[rows], minlength=HISTOGRAM_BINS)
+            parts[part] = (count / max(1, count.sum())).tolist()
+        each.append(parts)
+    return each

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ferkit.core.errors import DataError, ModelError
-from ferkit.core.fonts import HINT, open_font
+from ferkit.core.fonts import HINT, can_draw, drawable_names, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier, check_crops
 from ferkit.embedder.engines import Session, open_session
@@ -243,11 +243,9 @@ def draw_explanation(
     Returns:
         uint8 RGB image, and what to tell the user if Hangul could not be drawn (None otherwise).
     """
-    hint = None
-    words, names = _WORDS[language], labels.display(language)
-    if open_font([*words.values(), *names], 18) is None:
-        hint, words, names = HINT, _WORDS["en"], labels.display("en")
-    font = open_font([*words.values(), *names], 18) or open_font((), 18)
+    hint = None if can_draw([*_WORDS[language].values(), *labels.display(language)]) else HINT
+    words, names = _WORDS["en" if hint else language], drawable_names(labels, language)
+    font = open_font([*words.values(), *names], 18)
     assert font is not None  # Latin letters always have one
     painter = TextPainter(font)
     height, width = explanation.crop.shape[:2]

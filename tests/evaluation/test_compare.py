@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ferkit.evaluation.summary import best_of, format_summary
 
 from ferkit.core.errors import DataError
 from ferkit.evaluation.comparison import load_comparison, save_comparison
-from ferkit.evaluation.summary import best_of, format_summary
 from tests.evaluation.faces import compared, keep
 
 

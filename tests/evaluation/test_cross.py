@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ferkit.evaluation.summary import format_matrix
 
 from ferkit.core.errors import DataError
 from ferkit.evaluation.candidates import parse_candidates
@@ -12,7 +13,6 @@ from ferkit.evaluation.compare import common_classes, compare_across, compare_ma
 from ferkit.evaluation.comparison import load_comparison
 from ferkit.evaluation.comparison import save_comparison as save
 from ferkit.evaluation.protocol import ProtocolSettings
-from ferkit.evaluation.summary import format_matrix
 from tests.evaluation.faces import bench, keep, read
 
 KOREAN = {

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ferkit.evaluation.report import values as fmt
-from ferkit.evaluation.report.values import ALPHA, Translations, figure_rows, is_distinct, verdict
+from ferkit.core.labels import LabelSet
+from ferkit.core.texts import MISSING, Translations, amount, number, p_value, percent, points, translated
+from ferkit.evaluation.report.values import ALPHA, figure_rows, is_distinct, verdict
 
 Values = Mapping[str, Any]
 
@@ -48,11 +49,13 @@ class Table:
     """Columns of words, beside the first."""
 
 
-def figure_cell(figure: Values, kind: str = "percent", digits: int | None = None) -> TableCell:
-    """A figure with its interval below."""
-    write = fmt.FORMATS[kind]
-    text = write(figure["value"]) if digits is None else fmt.number(figure["value"], digits)
-    return TableCell(text, figure["value"], figure["low"], figure["high"], fmt.interval(figure, kind))
+_FORMATS: dict[str, Callable[[float | None], str]] = {"percent": percent, "points": points, "number": number}
+
+
+def figure_cell(words: Translations, figure: Values, kind: str = "percent") -> TableCell:
+    """A figure (``percent``, ``points`` or ``number``) with its interval below."""
+    text = _FORMATS[kind](figure["value"])
+    return TableCell(text, figure["value"], figure["low"], figure["high"], words.interval(figure, kind))
 
 
 def name_cell(one: Values, words: Translations) -> TableCell:
@@ -107,14 +110,16 @@ def calibration_table(values: Values, words: Translations) -> Table:
     rows = []
     for one in figure_rows(values):
         if "reason" in one["calibration"]:
-            reason = words("caption.not_done", reason=one["calibration"]["reason"])
+            reason = words(
+                "caption.not_done", reason=translated(one["calibration"]["reason"], words.language)
+            )
             rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
             continue
         results = one["calibration"]["results"]
-        cells = [TableCell(fmt.percent(result["ece"]), result["ece"]) for result in results]
-        cells += [TableCell(fmt.number(result["log_loss"]), result["log_loss"]) for result in results]
+        cells = [TableCell(percent(result["ece"]), result["ece"]) for result in results]
+        cells += [TableCell(number(result["log_loss"]), result["log_loss"]) for result in results]
         warmth = results[1]["temperature"]
-        rows.append([name_cell(one, words), *cells, TableCell(fmt.number(warmth, 2), warmth)])
+        rows.append([name_cell(one, words), *cells, TableCell(number(warmth, 2), warmth)])
     caption = (
         words("caption.calibration", whole=whole_persons(values, words)) + " " + words("caption.temperature")
     )
@@ -131,9 +136,9 @@ def abstention_table(values: Values, words: Translations) -> Table:
     for one in done:
         left_out = one["abstention"]["left_out"]
         threshold = next(part["threshold"] for part in left_out if part["share"] == 0.2)
-        cells = [figure_cell(one["abstention"]["aurc"], "number")]
-        cells += [figure_cell(part["accuracy"]) for part in left_out]
-        rows.append([name_cell(one, words), *cells, TableCell(fmt.percent(threshold, 0), threshold)])
+        cells = [figure_cell(words, one["abstention"]["aurc"], "number")]
+        cells += [figure_cell(words, part["accuracy"]) for part in left_out]
+        rows.append([name_cell(one, words), *cells, TableCell(percent(threshold, 0), threshold)])
     mark_best(rows, 1, least=True)
     for column in range(2, len(header) - 1):
         mark_best(rows, column)
@@ -147,12 +152,12 @@ def conformal_table(values: Values, words: Translations) -> Table | None:
     rows = []
     for one in done:
         if "reason" in one["conformal"]:
-            reason = words("caption.not_done", reason=one["conformal"]["reason"])
+            reason = words("caption.not_done", reason=translated(one["conformal"]["reason"], words.language))
             rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
             continue
         cells = []
         for result in one["conformal"]["results"]:
-            cell, size = figure_cell(result["coverage"]), result["mean_size"]["value"]
+            cell, size = figure_cell(words, result["coverage"]), result["mean_size"]["value"]
             cells.append(replace(cell, note=words("column.set_size", size=size)))
         rows.append([name_cell(one, words), *cells])
     best = values["contenders"][values["best"]]["name"]
@@ -167,10 +172,7 @@ def coverage_table(values: Values, one: Values, words: Translations) -> Table | 
     rows = [
         [
             TableCell(name, kind="name"),
-            *(
-                TableCell(fmt.percent(r["per_class"][c]), r["per_class"][c])
-                for r in one["conformal"]["results"]
-            ),
+            *(TableCell(percent(r["per_class"][c]), r["per_class"][c]) for r in one["conformal"]["results"]),
         ]
         for c, name in enumerate(translations_of(values, words).values())
     ]
@@ -178,14 +180,11 @@ def coverage_table(values: Values, one: Values, words: Translations) -> Table | 
 
 
 def _set_kinds(one: Values) -> tuple[str, ...]:
-    return tuple(f"{r['method'].upper()} {fmt.percent(r['level'], 0)}" for r in one["conformal"]["results"])
+    return tuple(f"{r['method'].upper()} {percent(r['level'], 0)}" for r in one["conformal"]["results"])
 
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "top2")
-_COSTS: dict[str, Callable[[float | None], str]] = {
-    "train_s": fmt.duration, "ms_batch1": fmt.amount, "ms_batch32": fmt.amount, "size_mb": fmt.amount,
-    "memory_mb": fmt.amount, "energy_j": fmt.amount,
-}  # fmt: skip
+_COSTS = ("train_s", "ms_batch1", "ms_batch32", "size_mb", "memory_mb", "energy_j")
 
 
 def summary_table(values: Values, words: Translations) -> Table:
@@ -194,8 +193,8 @@ def summary_table(values: Values, words: Translations) -> Table:
     rows = []
     for one in figure_rows(values):
         found = one["evaluation"]
-        cells = [figure_cell(found[name]) for name in _SHARES]
-        cells += [figure_cell(found["log_loss"], "number"), figure_cell(found["ece"])]
+        cells = [figure_cell(words, found[name]) for name in _SHARES]
+        cells += [figure_cell(words, found["log_loss"], "number"), figure_cell(words, found["ece"])]
         rows.append([name_cell(one, words), *cells])
     for column in range(1, len(header)):
         mark_best(rows, column, least=column > len(_SHARES))
@@ -212,7 +211,13 @@ def cost_table(values: Values, words: Translations) -> Table | None:
     if not known:
         return None
     rows = [
-        [name_cell(one, words), *(TableCell(_COSTS[c](one["costs"][c]), one["costs"][c]) for c in known)]
+        [
+            name_cell(one, words),
+            *(
+                TableCell((words.duration if c == "train_s" else amount)(one["costs"][c]), one["costs"][c])
+                for c in known
+            ),
+        ]
         for one in done
     ]
     for column in range(1, len(known) + 1):
@@ -244,9 +249,9 @@ def pair_matrix(values: Values, words: Translations) -> Table:
             kind = ("better" if difference > 0 else "worse") if is_distinct(pair) else ""
             row.append(
                 TableCell(
-                    fmt.points(difference),
+                    points(difference),
                     difference,
-                    small=f"p {fmt.p_value(pair['p_adjusted'])}",
+                    small=f"p {p_value(pair['p_adjusted'])}",
                     kind=kind,
                 )
             )
@@ -261,13 +266,13 @@ def pair_table(values: Values, words: Translations) -> Table:
     rows = []
     for pair in values["pairs"]:
         difference = {"value": pair["difference"], "low": pair["low"], "high": pair["high"]}
-        ps = [TableCell(fmt.p_value(pair[p]), pair[p]) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
+        ps = [TableCell(p_value(pair[p]), pair[p]) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
         same = verdict(pair, words)
         rows.append(
             [
                 TableCell(pair["a"], kind="name"),
                 TableCell(pair["b"], kind="name"),
-                figure_cell(difference, "points"),
+                figure_cell(words, difference, "points"),
                 *ps,
                 TableCell(same, best=is_distinct(pair), kind="wide"),
             ]
@@ -285,10 +290,40 @@ def leak_table(values: Values, words: Translations) -> Table | None:
         whole, clean = one["evaluation"]["accuracy"], one["evaluation_without_leaks"]["accuracy"]
         gain = whole["value"] - clean["value"]
         rows.append(
-            [name_cell(one, words), figure_cell(whole), figure_cell(clean), TableCell(fmt.points(gain))]
+            [
+                name_cell(one, words),
+                figure_cell(words, whole),
+                figure_cell(words, clean),
+                TableCell(points(gain)),
+            ]
         )
     header = tuple(words(f"column.{name}") for name in ("contender", "with_leaks", "without_leaks", "memory"))
     return Table(header, frozen(rows), words("caption.leaks")) if rows else None
+
+
+def figure_table(one: Values, words: Translations) -> Table:
+    """The figures of one evaluation, one a row."""
+    rows = [
+        [TableCell(words(f"column.{name}"), kind="name"), figure_cell(words, one["evaluation"][name], kind)]
+        for name, kind in (*((name, "percent") for name in (*_SHARES, "ece")), ("log_loss", "number"))
+    ]
+    return Table((words("column.figure"), words("column.value")), frozen(rows))
+
+
+def confusion_table(one: Values, shown: Mapping[str, str], words: Translations) -> Table:
+    """The shares of each true expression's images (row) that were taken for each expression, and their number."""
+    rows = []
+    for name, counts in zip(
+        *(one["evaluation"]["confusion"][part] for part in ("rows", "counts")), strict=True
+    ):
+        total = sum(counts)
+        cells = [TableCell(percent(n / total, 0) if total else MISSING, n, small=f"{n:,}") for n in counts]
+        rows.append([TableCell(shown.get(name, f"{name} *"), kind="name"), *cells])
+    header = f"{words('column.true')} ↓ {words('column.predicted')} →"
+    caption = words("caption.confusion")
+    if one["evaluation"]["unknown_classes"]:
+        caption += " " + words("caption.unknown")
+    return Table((header, *(shown[name] for name in one["evaluation"]["labels"])), frozen(rows), caption)
 
 
 def class_table(one: Values, shown: Mapping[str, str], words: Translations) -> Table:
@@ -296,7 +331,7 @@ def class_table(one: Values, shown: Mapping[str, str], words: Translations) -> T
     rows = []
     for name, figures in one["evaluation"]["per_class"].items():
         cells = [
-            replace(figure_cell(figures[part]), kind=f"c{i}")
+            replace(figure_cell(words, figures[part]), kind=f"c{i}")
             for i, part in enumerate(("precision", "recall", "f1"))
         ]
         support = figures["support"]
@@ -324,13 +359,11 @@ def _groups_of_one(groups: Values, column: str, values: Values, words: Translati
     rows = []
     for row in groups["rows"]:
         cells = [TableCell(f"{row['n']:,}", row["n"])]
-        cells.append(
-            TableCell(fmt.MISSING if row["persons"] is None else f"{row['persons']:,}", row["persons"])
-        )
+        cells.append(TableCell(MISSING if row["persons"] is None else f"{row['persons']:,}", row["persons"]))
         cells += [
-            figure_cell(row["accuracy"]),
-            figure_cell(row["macro_f1"]),
-            figure_cell(row["gap"], "points"),
+            figure_cell(words, row["accuracy"]),
+            figure_cell(words, row["macro_f1"]),
+            figure_cell(words, row["gap"], "points"),
         ]
         rows.append(
             [TableCell(row["value"], note=words("part.few") if row["few"] else "", kind="name"), *cells]
@@ -338,7 +371,8 @@ def _groups_of_one(groups: Values, column: str, values: Values, words: Translati
     name = values["contenders"][values["best"]]["name"]
     caption = words("caption.subgroups", column=column, name=name, units=unit_words(values, words))
     for note in groups["notes"]:
-        caption += f" {note[0].upper()}{note[1:]}."
+        said = translated(note, words.language)
+        caption += f" {said[0].upper()}{said[1:]}."
     return Table((column, *(words(f"column.{name}") for name in names)), frozen(rows), caption)
 
 
@@ -347,10 +381,10 @@ def _gaps_of_all(i: int, column: str, values: Values, words: Translations) -> Ta
     for one in figure_rows(values):
         groups = one["subgroups"][i]
         gap = replace(
-            figure_cell(groups["gap"], "points"), best=groups["p"] is not None and groups["p"] < ALPHA
+            figure_cell(words, groups["gap"], "points"), best=groups["p"] is not None and groups["p"] < ALPHA
         )
-        ends = [TableCell(groups[end] or fmt.MISSING) for end in ("best", "worst")]
-        rows.append([name_cell(one, words), *ends, gap, TableCell(fmt.p_value(groups["p"]), groups["p"])])
+        ends = [TableCell(groups[end] or MISSING) for end in ("best", "worst")]
+        rows.append([name_cell(one, words), *ends, gap, TableCell(p_value(groups["p"]), groups["p"])])
     names = ("contender", "best_group", "worst_group", "widest_gap", "p_groups")
     header = tuple(words(f"column.{name}") for name in names)
     return Table(header, frozen(rows), words("caption.gaps", column=column), frozenset({1, 2}))
@@ -369,10 +403,48 @@ def cross_tables(values: Values, words: Translations) -> list[tuple[str, Table]]
                     cells.append(TableCell(words("part.failed")))
                     continue
                 note = words("part.in_classes", k=len(cell["classes"]))
-                cells.append(replace(figure_cell(cell["accuracy"]), note=note, best=i == j))
+                cells.append(replace(figure_cell(words, cell["accuracy"]), note=note, best=i == j))
             rows.append([TableCell(names[i], kind="name"), *cells])
         found.append((name, Table((words("column.trained_tested"), *names), frozen(rows))))
     return found
+
+
+Recalls = list[tuple[str, list[tuple[str, Values, Values | None]]]]
+
+
+def recalls_of(values: Values, candidate: str, words: Translations) -> Recalls:
+    """Of each expression of each data set tested on: trained on what, the recall, and its change.
+
+    Args:
+        values: of :func:`ferkit.evaluation.compare.matrix_values`.
+        candidate: its name.
+        words: of the language.
+    """
+    found = []
+    for j, tested in enumerate(values["data"]):
+        own = values["contenders"][candidate][j][j]
+        classes = own["classes"] if own else []
+        shown = LabelSet.from_names(classes).display(words.language) if classes else ()
+        for name, word in zip(classes, shown, strict=True):
+            rows = [
+                (trained, cell["recall"][name], cell["recall_change"].get(name))
+                for trained, row in zip(values["data"], values["contenders"][candidate], strict=True)
+                if (cell := row[j]) is not None and name in cell["recall"]
+            ]
+            found.append((f"{word} ({words('part.tested_on', name=tested)})", rows))
+    return [(title, rows) for title, rows in found if len(rows) > 1]
+
+
+def recall_table(found: Recalls, words: Translations) -> Table:
+    """The recalls of :func:`recalls_of`, a row for each training."""
+    rows = []
+    for title, group in found:
+        for trained, recall, change in group:
+            cells = [TableCell(trained), figure_cell(words, recall)]
+            cells.append(TableCell("") if change is None else figure_cell(words, change, "points"))
+            rows.append([TableCell(title, kind="name"), *cells])
+    header = tuple(words(f"column.{name}") for name in ("expression", "trained_on", "recall", "change"))
+    return Table(header, frozen(rows), words("caption.recalls"), frozenset({1}))
 
 
 def split_table(values: Values, words: Translations) -> Table:

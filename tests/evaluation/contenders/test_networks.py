@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ferkit.evaluation.summary import best_of, format_summary
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.datasets.dataset import read_folder
@@ -10,7 +11,6 @@ from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
-from ferkit.evaluation.summary import best_of, format_summary
 from ferkit.faces.cropping import Cropping
 from tests.evaluation.faces import PERSON, compared
 
