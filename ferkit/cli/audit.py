@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -110,10 +111,10 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
         click.echo(json.dumps({**summary, "page": str(page)}, ensure_ascii=False))
         return
     rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
-    click.echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
+    echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
     for note in found.notes:
-        click.echo(f"note: {findings_text(note)}")
-    click.echo(f"page: {page}")
+        echo(f"note: {findings_text(note)}")
+    echo(f"page: {page}")
 
 
 def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
@@ -130,8 +131,8 @@ def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
         )
         return
     for refusal in applied.refused:
-        click.echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
-    click.echo(
+        echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
+    echo(
         f"{applied.count('drop')} dropped, {applied.count('relabel')} relabelled, "
         f"{applied.count('same-person')} grouped, {applied.count('keep')} kept unchanged, "
         f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} images)"
@@ -149,7 +150,7 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"manifest": str(manifest), "fixes_left": left}, ensure_ascii=False))
     else:
-        click.echo("\n".join(messages))
+        echo("\n".join(messages))
 
 
 def _embedded(

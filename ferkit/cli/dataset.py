@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.command import Command
+from ferkit.cli.command import Command, echo
 from ferkit.cli.options import (
     FILE,
     FOLDER,
@@ -26,6 +26,7 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen
 from ferkit.core.console import Progress, table
+from ferkit.core.texts import translated
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
@@ -77,7 +78,7 @@ def finish(
         return
     for line in lines:
         click.echo(line)
-    click.echo(f"{len(dataset):,} images: {out}")
+    echo(f"{len(dataset):,} images: {out}")
 
 
 def log_list(heading: str, entries: Sequence[str]) -> None:
@@ -127,8 +128,8 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
 
 
 def _print_summary(found: "Summary") -> None:
-    click.echo(f"{found.name}: {found.n:,} images")
-    click.echo("")
+    echo(f"{found.name}: {found.n:,} images")
+    echo("")
     columns = [axis for axis in (1, 2) if len(found.by(axis)) > 1 or (axis == 2 and ("",) not in found.by(2))]
     values = {axis: [value for (value,) in found.by(axis)] for axis in columns}
     if 2 in values:
@@ -140,10 +141,11 @@ def _print_summary(found: "Summary") -> None:
         cells = [f"{counts[axis].get((cls, value), 0):,}" for axis in columns for value in values[axis]]
         rows.append([cls or "(no label)", f"{n:,}", *cells])
     totals = [f"{found.by(axis)[(value,)]:,}" for axis in columns for value in values[axis]]
-    rows.append(["all", f"{found.n:,}", *totals])
-    click.echo(table(header, rows, right=range(1, len(header))))
-    click.echo("")
-    click.echo("\n".join(_sentences(found)))
+    rows.append([translated("all"), f"{found.n:,}", *totals])
+    echo(table(header, rows, right=range(1, len(header))))
+    echo("")
+    for sentence in _sentences(found):
+        echo(sentence)
     if found.headers.unreadable:
         listed = [f"{path}: {reason}" for path, reason in found.headers.unreadable]
         log_list(f"{len(listed):,} cannot be read:", listed)
@@ -624,7 +626,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         return
     if n_there:
         logger.info(f"{n_there:,} of them were there already")
-    click.echo(f"{n:,} images: {out}")
+    echo(f"{n:,} images: {out}")
 
 
 def _check_options(suffix: str, options: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -107,7 +108,7 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         )
     rate = (summary.n_done + len(summary.failures)) / summary.seconds
     before = f", {summary.n_failed_before} failed before" if summary.n_failed_before else ""
-    click.echo(
+    echo(
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
         f"{before}, {summary.n_deleted} no longer in the data: {store.folder}"
     )

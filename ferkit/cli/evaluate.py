@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     BATCH_SIZE,
     DETECTOR_WEIGHTS,
@@ -64,7 +65,8 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         timed,
     )
     from ferkit.evaluation.metrics import evaluate as measure
-    from ferkit.evaluation.report.page import format_report, write_comparison, write_report
+    from ferkit.evaluation.report.page import write_comparison, write_report
+    from ferkit.evaluation.report.text import format_report
     from ferkit.faces.cropping import cropping_as_trained
 
     trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
@@ -97,10 +99,10 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         failures = [{"path": path, "reason": reason} for path, reason in scores.failures]
         click.echo(json.dumps({**evaluation.to_dict(), "failures": failures}, ensure_ascii=False))
         return
-    click.echo(format_report(evaluation, options["lang"]))
+    echo(format_report(evaluation, options["lang"]))
     if scores.failures:
-        click.echo(f"{len(scores.failures)} images could not be read and are not in these figures")
-    click.echo(f"report: {files[0]}")
+        echo(f"{len(scores.failures)} images could not be read and are not in these figures")
+    echo(f"report: {files[0]}")
 
 
 @command(settings=(
@@ -187,7 +189,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
     from ferkit.evaluation.compare import compare_across, cross_data
     from ferkit.evaluation.comparison import to_dict
     from ferkit.evaluation.protocol import build_evaluation_data
-    from ferkit.evaluation.summary import format_summary
+    from ferkit.evaluation.report.text import format_summary
 
     if len(read) == 1:
         images = build_evaluation_data(read)
@@ -196,7 +198,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
         images = cross_data(*read)
         found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
-    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found))
+    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found, language))
     logger.info(f"report: {bench.out / 'report.html'}")
 
 
@@ -205,12 +207,16 @@ def _matrix(
 ) -> None:
     from ferkit.evaluation.compare import compare_matrix, matrix_notes, matrix_values
     from ferkit.evaluation.report.page import write_matrix_report
-    from ferkit.evaluation.summary import format_matrix
+    from ferkit.evaluation.report.text import format_matrix
 
     matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
-    click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
+    click.echo(
+        json.dumps(values, ensure_ascii=False)
+        if as_json
+        else format_matrix(values, language, matrix_notes(matrix))
+    )
     logger.info(f"report: {bench.out / 'report.html'}")
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.command import Command, Option
+from ferkit.cli.command import Command, Option, set_language
 from ferkit.cli.settings import Setting
 from ferkit.core.spellings import new_words
+from ferkit.core.texts import LANGUAGES
 
 if TYPE_CHECKING:
     from ferkit.classifiers.model import Model
@@ -105,8 +106,8 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "smooth": (("--smooth",), {"type": click.Choice(["hmm", "ema", "majority", "repeat", "none"]), "default": "hmm",
                "group": "Reading", "help": "How labels are steadied."}),
     "crops": (("--crops",), {"is_flag": True, "help": "The images are cropped faces: take them whole."}),
-    "lang": (("--lang",), {"type": click.Choice(["en", "ko"]), "default": "en",
-             "help": "Language of the expressions' names."}),
+    "lang": (("--lang",), {"type": click.Choice(LANGUAGES), "is_eager": True, "callback": set_language,
+             "help": "Language: en or ko.  [default: that of 'fer --lang', or of the system]"}),
     "by": (("--by",), {"multiple": True, "metavar": "COLUMN",
            "help": "Also compare the groups of a column; several times."}),
     "backbone": (("-b", "--backbone"), {"type": WordType("backbone"),

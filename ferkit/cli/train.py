@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -19,6 +20,7 @@ from ferkit.cli.options import (
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
+from ferkit.core.texts import current_language
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +104,8 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
         f"trained on {len(fitted.split.train)}, measured on {len(fitted.split.test)} ({how}), "
         f"{fitted.head.seconds:.1f} s"
     )
-    click.echo(format_report(fitted.evaluation))
-    click.echo(f"model: {target}")
+    echo(format_report(fitted.evaluation, current_language()))
+    echo(f"model: {target}")
 
 
 def _print_unchanged(folder: Path, as_json: bool) -> None:
@@ -113,7 +115,7 @@ def _print_unchanged(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"model": str(folder), "unchanged": True, **metrics}, ensure_ascii=False))
     else:
-        click.echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
+        echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
 
 
 def _balanced(words: str | None) -> bool | None:
@@ -258,7 +260,7 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
     )
     weights = made.record.parts["weights"]
     listed = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(members, weights, strict=True))
-    click.echo(f"{made.folder}: {listed}")
+    echo(f"{made.folder}: {listed}")
 
 
 @command()
@@ -286,7 +288,7 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
     folder = choose_model(model, models_dir).folder
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['format']] or '-saved-model'}")
     dataset = open_dataset(options["data"], None) if options["data"] else None
-    click.echo(convert_model(folder, options["format"], target, dataset))
+    echo(str(convert_model(folder, options["format"], target, dataset)))
 
 
 @command("import")
@@ -343,4 +345,4 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
         licence=embedder.licence,
     )
     logger.info(f"classes: {', '.join(head.classes)}")
-    click.echo(f"model: {model.folder}")
+    echo(f"model: {model.folder}")

@@ -191,6 +191,10 @@ def with_particles(text: str) -> str:
     return re.sub(f"(.)({'|'.join(map(re.escape, _PARTICLES))})", chosen, text)
 
 
+_CLAUSES = ("doing", "exact", "found", "hint", "how", "more", "near", "note", "reason", "unit", "what", "why")
+"""Fields of messages that may hold a message of their own."""
+
+
 def translated(message: str, language: str | None = None) -> str:
     """What a command, a note or an error says, in a language; what the table does not know stays English.
 
@@ -199,13 +203,15 @@ def translated(message: str, language: str | None = None) -> str:
         language: ``en`` or ``ko``; None for the one that is spoken now.
     """
     language = language or current_language()
-    if language == "en":
+    if language == "en" or "\n" in message:  # a table of results is no sentence
         return message
     for pattern, template in _messages(language):
         found = pattern.fullmatch(message)
         if found is not None:
-            # A part of a sentence may be a sentence of its own: the reason of a failure, a hint.
-            parts = {name: translated(part, language) for name, part in found.groupdict().items()}
+            parts = {
+                name: translated(part, language) if name in _CLAUSES else part
+                for name, part in found.groupdict().items()
+            }
             return with_particles(template.format_map(parts))
     return message
 
@@ -216,13 +222,12 @@ def _messages(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """What fits the template, with a group for each ``{name}``; a name that comes twice is the same text."""
-    seen: set[str] = set()
+    """What fits the template, with a group for each ``{name}``; ``{n}``, ``{n_…}`` and ``{all}`` are whole numbers."""
     parts = []
     for i, part in enumerate(re.split(r"\{(\w+)\}", template)):
         if i % 2 == 0:
             parts.append(re.escape(part))
         else:
-            parts.append(f"(?P={part})" if part in seen else f"(?P<{part}>.+?)")
-            seen.add(part)
+            whole = part in ("n", "all") or part.startswith("n_")
+            parts.append(f"(?P<{part}>{'[0-9,]+' if whole else '.*?'})")
     return re.compile("".join(parts), re.DOTALL)

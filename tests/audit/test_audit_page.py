@@ -12,6 +12,7 @@ import pytest
 from ferkit.audit.findings import KINDS, Audit, Finding, Note
 from ferkit.audit.page import render_page, write_audit
 from ferkit.audit.plan import default_manifest, fix
+from ferkit.core.texts import text_table
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import table_rows
 
