@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 @option("--identities", group="Data", help="Embeddings of DATA by a face-recognition network, to guess "
         "who is shown where names do not tell.")  # fmt: skip
 @option("--against", type=PATH, group="Data", help="Also say how this other data set differs.")
-@shared("person_pattern", "columns")
+@shared("person_pattern", "columns", "images")
 @option("--fix", type=FILE, group="Mending",
         help="Apply a plan that was saved from the page, to a manifest.")  # fmt: skip
 @option("--undo", is_flag=True, group="Mending", help="Take back the last --fix.")

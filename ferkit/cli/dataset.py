@@ -63,7 +63,7 @@ def dataset() -> None:
 def step_options(command: F) -> F:
     """``--out`` for the manifest, ``--json`` and ``--person-pattern``."""
     out = shared("out", type=FILE, required=True, help="The manifest to write, a .csv file.")
-    return out(shared("json", "person_pattern", "columns")(command))
+    return out(shared("json", "person_pattern", "columns", "images")(command))
 
 
 def finish(
@@ -96,7 +96,7 @@ def log_list(heading: str, entries: Sequence[str]) -> None:
 @data_argument
 @option("--all", is_flag=True, help="Look at the header of every file, not of 1,000.")
 @option("--plot", type=FILE, group="Output", help="Also draw it, as .png, .svg or .pdf.")
-@shared("json", "person_pattern", "columns")
+@shared("json", "person_pattern", "columns", "images")
 def info(data: Path, settings: Chosen, **options: Any) -> None:
     """Say what a data set consists of: classes, parts, sources, persons, sizes, and what cannot be read.
 

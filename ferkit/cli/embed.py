@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 @shared("backbone")
 @option("--weights", type=FILE, group="Network",
         help="Take this file as the network's weights instead of fetching them.")  # fmt: skip
-@shared("layer", "data_detector", "margin", "no_face", "person_pattern", "columns")
+@shared("layer", "data_detector", "margin", "no_face", "person_pattern", "columns", "images")
 @option("--repair", is_flag=True, group="Output", help="Make damaged shards again.")
 @shared("name", help="Name of the embeddings.  [default: that of DATA]")
 @shared("json", "cache_dir")

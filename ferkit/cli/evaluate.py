@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 @option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto",
         group="Data",
         help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.")  # fmt: skip
-@shared("by", "person_pattern", "columns", "data_detector")
+@shared("by", "person_pattern", "columns", "images", "data_detector")
 @shared("out", help="Folder for the report.  [default: eval/<model>--<data>]")
 @shared("lang", "json", "models_dir")
 def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
@@ -124,7 +124,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
 @option("--test", type=PATH, group="Data", help="Test on these data.")
 @option("--matrix", is_flag=True, group="Data", help="Train on each DATA, test on each.")
 @shared("by")
-@shared("person_pattern", "columns", rare=True)
+@shared("person_pattern", "columns", "images", rare=True)
 @shared("data_detector")
 @shared("out", help="Folder for everything.  [default: comparison/<data>]")
 @shared("json")

@@ -125,6 +125,9 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "columns": (("--columns",), {"metavar": "path=NAME,label=NAME,…", "expose_value": False, "rare": True,
                 "callback": lambda ctx, param, text: _set_columns(ctx, text),
                 "help": "Columns of a table (path, label, split, group) that calls them something that nobody knows."}),
+    "images": (("--images",), {"type": FOLDER, "expose_value": False, "rare": True,
+               "callback": lambda ctx, param, folder: ctx.meta.__setitem__("ferkit.images", folder),
+               "help": "Folder that the paths of a table start from.  [default: that of the table]"}),
     "cache_dir": (("--cache-dir",), {"type": FOLDER, "default": Path("cache"), "rare": True,
                   "help": "Folder of all embeddings."}),
     "models_dir": (("--models-dir",), {"type": FOLDER, "default": Path("models"), "rare": True,
@@ -134,7 +137,7 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 _GROUPS = {
     "Faces": ("detector", "data_detector", "margin", "no_face", "crops"),
-    "Data": ("person_pattern", "columns", "by"),
+    "Data": ("person_pattern", "columns", "images", "by"),
     "Network": ("backbone", "layer"),
     "Output": ("out", "json", "lang", "name", "overwrite"),
     "Folders": ("cache_dir", "models_dir"),
@@ -162,10 +165,11 @@ SEED = Setting("seed", int, 0, "of everything random")
 
 
 def load_data(path: Path, person_pattern: str | None = None) -> "Dataset":
-    """Read the data set that a user names, with what ``--columns`` says of a table."""
+    """Read the data set that a user names, with what ``--columns`` and ``--images`` say of a table."""
     from ferkit.datasets.load import load_dataset
 
-    return load_dataset(path, person_pattern, given_columns())
+    images: Path | None = click.get_current_context().meta.get("ferkit.images")
+    return load_dataset(path, person_pattern, given_columns(), images)
 
 
 def given_columns() -> dict[str, str]:

@@ -161,7 +161,7 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
 @option("--labels", group="Training",
         help="Classes and their order, as a known set: fer2013, aihub5, …  [default: the folders']")  # fmt: skip
 @shared("data_detector")
-@shared("person_pattern", "columns", "no_face", rare=True)
+@shared("person_pattern", "columns", "images", "no_face", rare=True)
 @shared("name", help="Name of the model.  [default: that of the recipe]")
 @option("--restart", rare=True, is_flag=True, group="Output",
         help="Begin again where an interrupted run of this name would be continued.")  # fmt: skip

@@ -218,16 +218,22 @@ def translated(message: str, language: str | None = None) -> str:
 
 @functools.cache
 def _messages(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((_pattern(one["en"]), one[language]) for one in text_table()["message"])
+    # What has the most words of its own comes first: 'the table {path} …' before '{path} …'.
+    messages = sorted(text_table()["message"], key=lambda one: -len(re.sub(r"\{\w+\}", "", one["en"])))
+    return tuple((_pattern(one["en"]), one[language]) for one in messages)
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """What fits the template, with a group for each ``{name}``; ``{n}``, ``{n_…}`` and ``{all}`` are whole numbers."""
+    """What fits the template, with a group for each ``{name}``.
+
+    ``{n}``, ``{n_…}`` and ``{all}`` are whole numbers; ``{hint}`` and ``{more}`` may be empty.
+    """
     parts = []
     for i, part in enumerate(re.split(r"\{(\w+)\}", template)):
         if i % 2 == 0:
             parts.append(re.escape(part))
         else:
             whole = part in ("n", "all") or part.startswith("n_")
-            parts.append(f"(?P<{part}>{'[0-9,]+' if whole else '.*?'})")
+            kind = "[0-9,]+" if whole else "(?:[;,. ].*?)?" if part in ("hint", "more") else ".+?"
+            parts.append(f"(?P<{part}>{kind})")
     return re.compile("".join(parts), re.DOTALL)

@@ -30,6 +30,7 @@ def load_dataset(
     path: str | os.PathLike[str],
     person_pattern: str | None = None,
     columns: Mapping[str, str] | None = None,
+    images: Path | None = None,
 ) -> Dataset:
     """Read a folder of images, a zip or tar of one, a table (``fer2013.csv`` too) or an ``.npz`` file.
 
@@ -41,12 +42,13 @@ def load_dataset(
         person_pattern: regular expression that finds the person in a file name, for folders and archives; None knows
             AI Hub's names.
         columns: for tables, name of the column by meaning (``path``, ``label``, ``split``, ``group``).
+        images: for tables, the folder that their paths start from; None is that of the table.
 
     Raises:
         DataError: nothing there, or nothing that is understood.
     """
     path = Path(path)
-    dataset = _read(path, person_pattern or AIHUB_PERSON, columns)
+    dataset = _read(path, person_pattern or AIHUB_PERSON, columns, images)
     if dataset.left_out:
         logger.warning("%s", left_out_line(dataset.left_out, _kind(path)))
     if spellings := same_meaning(dataset.class_counts()):
@@ -83,7 +85,7 @@ def find_paths(given: Path) -> list[Path]:
     return [Path(name) for name in found]
 
 
-def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None) -> Dataset:
+def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, images: Path | None) -> Dataset:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -97,7 +99,7 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None) ->
     if not stat.S_ISREG(mode):
         raise DataError(f"expected {KINDS}, found what is not a regular file at {path}")
     if suffix in TABLE_SUFFIXES:
-        return read_table(path, columns)
+        return read_table(path, columns, images)
     if suffix == ".npz":
         return read_npz(path)
     if suffix in ARCHIVE_SUFFIXES:
