@@ -482,9 +482,9 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
     """Read a table (UTF-8, UTF-16, CP949; any delimiter; a header or none) or FER2013's ``emotion,pixels,Usage``.
 
     Paths are relative to the table or to ``images``, or absolute. Columns are known by their usual names, also in
-    Korean; left, top, right and bottom are the face's box in pixels, and what has no meaning of its own becomes an attribute. Without a
-    header the columns are path, label and split. Rows that cannot be used are left out and listed; of several rows of
-    one image that with the largest box counts, or else the first. The data set that
+    Korean; left, top, right and bottom are the face's box in pixels, and what has no meaning of its own becomes an
+    attribute. Without a header the columns are path, label and split. Rows that cannot be used are left out and
+    listed; of several rows of one image that with the largest box counts, or else the first. The data set that
     :func:`ferkit.datasets.tables.write_manifest` wrote comes back as it was.
 
     Args:
