@@ -14,7 +14,7 @@ import numpy as np
 
 from ferkit.classifiers.model import installed_versions
 from ferkit.core.errors import DataError, FerkitError
-from ferkit.core.files import exclusive_lock, write_json
+from ferkit.core.files import exclusive_lock, json_values, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.leakage import LeakSettings, find_leaks
@@ -516,7 +516,7 @@ def recall_changes(cell: Comparison, own: Comparison, name: str) -> dict[str, di
             seed = cell.protocol.seed
             by = paired_bootstrap(truth[rows], answers[:, rows], len(column), units, seed, N_RESAMPLES)
             figure = Figure(by.accuracy[0] - by.accuracy[1], by.low[0, 1], by.high[0, 1])
-            found[label] = Figure(*map(float, (figure.value, figure.low, figure.high))).to_dict()
+            found[label] = json_values(figure)
     return found
 
 
@@ -525,14 +525,14 @@ def _values(comparison: Comparison, own: Comparison | None, name: str) -> dict[s
         return None
     evaluation = comparison.evaluation(name)
     figures = {
-        key: evaluation.figures[key].to_dict() for key in ("accuracy", "balanced_accuracy", "macro_f1")
+        key: json_values(evaluation.figures[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")
     }
     changed = own is not None and own.candidate(name).failure is None
     return {
         **figures,
         "n": evaluation.n,
         "classes": list(comparison.labels.names),
-        "recall": {label: one.recall.to_dict() for label, one in evaluation.per_class.items()},
+        "recall": {label: json_values(one.recall) for label, one in evaluation.per_class.items()},
         "recall_change": recall_changes(comparison, own, name) if own is not None and changed else {},
     }
 

@@ -6,11 +6,12 @@ differ.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import json_values
 from ferkit.core.labels import LabelSet
 from ferkit.core.texts import LANGUAGES, Translations, amount, p_value, points, translated
 from ferkit.evaluation.calibration import abstention, judge_calibration, judge_conformal
@@ -87,18 +88,15 @@ def _judged(comparison: Comparison, one: CandidateResult) -> dict[str, Any]:
 
 def _groups(comparison: Comparison, name: str, column: str) -> dict[str, Any]:
     try:
-        return subgroups_of(comparison, name, column).to_dict()
+        found: dict[str, Any] = json_values(subgroups_of(comparison, name, column))
+        return found
     except DataError as error:
         return {"column": column, "reason": str(error)}
 
 
-class _Result(Protocol):
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-def _or_reason(judge: Callable[[], tuple[_Result, ...]]) -> dict[str, Any]:
+def _or_reason(judge: Callable[[], Any]) -> dict[str, Any]:
     try:
-        return {"results": [result.to_dict() for result in judge()]}
+        return {"results": json_values(judge())}
     except DataError as error:
         return {"reason": str(error)}
 
