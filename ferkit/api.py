@@ -437,7 +437,7 @@ def compare(
     >>> "dummy" in found.summary()
     True
     """
-    from ferkit.evaluation.candidates import parse_candidates
+    from ferkit.evaluation.candidate_names import parse_candidates
     from ferkit.evaluation.compare import compare as run
     from ferkit.evaluation.protocol import ProtocolSettings, build_evaluation_data, read_labelled
     from ferkit.evaluation.shared_inputs import CompareOptions

@@ -156,7 +156,7 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         fer compare --train western/ --test korean/ -c ferkit -c svm@ferkit
         fer compare --matrix western/ korean/ -c svm@ferkit
     """
-    from ferkit.evaluation.candidates import parse_candidates
+    from ferkit.evaluation.candidate_names import parse_candidates
     from ferkit.evaluation.protocol import ProtocolSettings
     from ferkit.evaluation.shared_inputs import CompareOptions
     from ferkit.faces.cropping import Cropping, CropSettings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.evaluation.candidates import parse_candidates
+from ferkit.evaluation.candidate_names import parse_candidates
 from ferkit.evaluation.compare import (
     common_classes,
     compare_across,

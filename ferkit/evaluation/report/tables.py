@@ -43,7 +43,7 @@ class Table:
     """Rows of cells, the first of which names the row."""
 
     header: tuple[str, ...]
-    rows: tuple[tuple[TableCell, ...], ...]
+    rows: Sequence[Sequence[TableCell]]
     caption: str = ""
     left: frozenset[int] = field(default_factory=frozenset)
     """Columns of words, beside the first."""
@@ -56,6 +56,27 @@ def figure_cell(words: Translations, figure: Values, kind: str = "percent") -> T
     """A figure (``percent``, ``points`` or ``number``) with its interval below."""
     text = _FORMATS[kind](figure["value"])
     return TableCell(text, figure["value"], figure["low"], figure["high"], words.interval(figure, kind))
+
+
+def number_cell(value: float | None, write: Callable[[float | None], str]) -> TableCell:
+    """A number and how it is written."""
+    return TableCell(write(value), value)
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def headed(words: Translations, *names: str) -> tuple[str, ...]:
+    """The heads of columns."""
+    return tuple(words(f"column.{name}") for name in names)
+
+
+def not_done(one: Values, part: str, words: Translations) -> list[TableCell]:
+    """The row of a candidate of which a part could not be judged: why."""
+    reason = translated(one[part]["reason"], words.language)
+    return [name_cell(one, words), TableCell(words("caption.not_done", reason=reason), kind="wide")]
 
 
 def name_cell(one: Values, words: Translations) -> TableCell:
@@ -95,11 +116,6 @@ def mark_best(rows: list[list[TableCell]], column: int, *, least: bool = False) 
             row[column] = replace(row[column], best=True)
 
 
-def frozen(rows: Sequence[Sequence[TableCell]]) -> tuple[tuple[TableCell, ...], ...]:
-    """Rows as a table keeps them."""
-    return tuple(tuple(row) for row in rows)
-
-
 def calibration_table(values: Values, words: Translations) -> Table:
     """Calibration error and log-loss before and after each correction."""
     methods = ("before", "temperature", "isotonic")
@@ -110,20 +126,17 @@ def calibration_table(values: Values, words: Translations) -> Table:
     rows = []
     for one in figure_rows(values):
         if "reason" in one["calibration"]:
-            reason = words(
-                "caption.not_done", reason=translated(one["calibration"]["reason"], words.language)
-            )
-            rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
+            rows.append(not_done(one, "calibration", words))
             continue
         results = one["calibration"]["results"]
-        cells = [TableCell(percent(result["ece"]), result["ece"]) for result in results]
-        cells += [TableCell(number(result["log_loss"]), result["log_loss"]) for result in results]
+        cells = [number_cell(result["ece"], percent) for result in results]
+        cells += [number_cell(result["log_loss"], number) for result in results]
         warmth = results[1]["temperature"]
         rows.append([name_cell(one, words), *cells, TableCell(number(warmth, 2), warmth)])
     caption = (
         words("caption.calibration", whole=whole_persons(values, words)) + " " + words("caption.temperature")
     )
-    return Table((*header, words("column.temperature")), frozen(rows), caption)
+    return Table((*header, words("column.temperature")), rows, caption)
 
 
 def abstention_table(values: Values, words: Translations) -> Table:
@@ -142,7 +155,7 @@ def abstention_table(values: Values, words: Translations) -> Table:
     mark_best(rows, 1, least=True)
     for column in range(2, len(header) - 1):
         mark_best(rows, column)
-    return Table(tuple(header), frozen(rows), words("caption.left_out"))
+    return Table(tuple(header), rows, words("caption.left_out"))
 
 
 def conformal_table(values: Values, words: Translations) -> Table | None:
@@ -152,8 +165,7 @@ def conformal_table(values: Values, words: Translations) -> Table | None:
     rows = []
     for one in done:
         if "reason" in one["conformal"]:
-            reason = words("caption.not_done", reason=translated(one["conformal"]["reason"], words.language))
-            rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
+            rows.append(not_done(one, "conformal", words))
             continue
         cells = []
         for result in one["conformal"]["results"]:
@@ -162,7 +174,7 @@ def conformal_table(values: Values, words: Translations) -> Table | None:
         rows.append([name_cell(one, words), *cells])
     best = values["contenders"][values["best"]]["name"]
     caption = words("caption.conformal", whole=whole_persons(values, words), name=best)
-    return Table((words("column.contender"), *kinds), frozen(rows), caption)
+    return Table((words("column.contender"), *kinds), rows, caption)
 
 
 def coverage_table(values: Values, one: Values, words: Translations) -> Table | None:
@@ -172,11 +184,11 @@ def coverage_table(values: Values, one: Values, words: Translations) -> Table | 
     rows = [
         [
             TableCell(name, kind="name"),
-            *(TableCell(percent(r["per_class"][c]), r["per_class"][c]) for r in one["conformal"]["results"]),
+            *(number_cell(r["per_class"][c], percent) for r in one["conformal"]["results"]),
         ]
         for c, name in enumerate(translations_of(values, words).values())
     ]
-    return Table((words("column.expression"), *_set_kinds(one)), frozen(rows))
+    return Table((words("column.expression"), *_set_kinds(one)), rows)
 
 
 def _set_kinds(one: Values) -> tuple[str, ...]:
@@ -189,7 +201,7 @@ _COSTS = ("train_s", "ms_batch1", "ms_batch32", "size_mb", "memory_mb", "energy_
 
 def summary_table(values: Values, words: Translations) -> Table:
     """All figures of all candidates, the most accurate first, then those that failed."""
-    header = [words("column.contender"), *(words(f"column.{name}") for name in (*_SHARES, "log_loss", "ece"))]
+    header = headed(words, "contender", *_SHARES, "log_loss", "ece")
     rows = []
     for one in figure_rows(values):
         found = one["evaluation"]
@@ -201,7 +213,7 @@ def summary_table(values: Values, words: Translations) -> Table:
     caption = words("caption.headline", units=unit_words(values, words))
     if len(rows) > 1:
         caption += " " + words("caption.in_bold")
-    return Table(tuple(header), frozen(rows), caption)
+    return Table(header, rows, caption)
 
 
 def cost_table(values: Values, words: Translations) -> Table | None:
@@ -214,8 +226,8 @@ def cost_table(values: Values, words: Translations) -> Table | None:
         [
             name_cell(one, words),
             *(
-                TableCell((words.duration if c == "train_s" else amount)(one["costs"][c]), one["costs"][c])
-                for c in known
+                number_cell(one["costs"][name], words.duration if name == "train_s" else amount)
+                for name in known
             ),
         ]
         for one in done
@@ -226,8 +238,7 @@ def cost_table(values: Values, words: Translations) -> Table | None:
     missing = [words(f"column.{name}") for name in _COSTS if name not in known]
     if missing:
         caption += " " + words("caption.unmeasured", names="; ".join(missing))
-    header = (words("column.contender"), *(words(f"column.{name}") for name in known))
-    return Table(header, frozen(rows), caption)
+    return Table(headed(words, "contender", *known), rows, caption)
 
 
 def pair_matrix(values: Values, words: Translations) -> Table:
@@ -247,17 +258,11 @@ def pair_matrix(values: Values, words: Translations) -> Table:
                 continue
             difference = sign * pair["difference"]
             kind = ("better" if difference > 0 else "worse") if is_distinct(pair) else ""
-            row.append(
-                TableCell(
-                    points(difference),
-                    difference,
-                    small=f"p {p_value(pair['p_adjusted'])}",
-                    kind=kind,
-                )
-            )
+            p = f"p {p_value(pair['p_adjusted'])}"
+            row.append(TableCell(points(difference), difference, small=p, kind=kind))
         rows.append(row)
     caption = words("caption.matrix", n=len(values["pairs"]))
-    return Table((words("column.contender"), *(str(i + 1) for i in range(len(done)))), frozen(rows), caption)
+    return Table((words("column.contender"), *(str(i + 1) for i in range(len(done)))), rows, caption)
 
 
 def pair_table(values: Values, words: Translations) -> Table:
@@ -265,20 +270,12 @@ def pair_table(values: Values, words: Translations) -> Table:
     names = ("contender", "contender", "difference", "p_mcnemar", "p_bootstrap", "p", "verdict")
     rows = []
     for pair in values["pairs"]:
-        difference = {"value": pair["difference"], "low": pair["low"], "high": pair["high"]}
-        ps = [TableCell(p_value(pair[p]), pair[p]) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
-        same = verdict(pair, words)
-        rows.append(
-            [
-                TableCell(pair["a"], kind="name"),
-                TableCell(pair["b"], kind="name"),
-                figure_cell(words, difference, "points"),
-                *ps,
-                TableCell(same, best=is_distinct(pair), kind="wide"),
-            ]
-        )
-    header = tuple(words(f"column.{name}") for name in names)
-    return Table(header, frozen(rows), words("caption.pairs"), frozenset({1, 6}))
+        difference = {**pair, "value": pair["difference"]}
+        ps = [number_cell(pair[p], p_value) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
+        both = [TableCell(pair[one], kind="name") for one in ("a", "b")]
+        said = TableCell(verdict(pair, words), best=is_distinct(pair), kind="wide")
+        rows.append([*both, figure_cell(words, difference, "points"), *ps, said])
+    return Table(headed(words, *names), rows, words("caption.pairs"), frozenset({1, 6}))
 
 
 def leak_table(values: Values, words: Translations) -> Table | None:
@@ -288,17 +285,10 @@ def leak_table(values: Values, words: Translations) -> Table | None:
         if "evaluation_without_leaks" not in one:
             continue
         whole, clean = one["evaluation"]["accuracy"], one["evaluation_without_leaks"]["accuracy"]
-        gain = whole["value"] - clean["value"]
-        rows.append(
-            [
-                name_cell(one, words),
-                figure_cell(words, whole),
-                figure_cell(words, clean),
-                TableCell(points(gain)),
-            ]
-        )
-    header = tuple(words(f"column.{name}") for name in ("contender", "with_leaks", "without_leaks", "memory"))
-    return Table(header, frozen(rows), words("caption.leaks")) if rows else None
+        gain = TableCell(points(whole["value"] - clean["value"]))
+        rows.append([name_cell(one, words), figure_cell(words, whole), figure_cell(words, clean), gain])
+    header = headed(words, "contender", "with_leaks", "without_leaks", "memory")
+    return Table(header, rows, words("caption.leaks")) if rows else None
 
 
 def figure_table(one: Values, words: Translations) -> Table:
@@ -307,7 +297,7 @@ def figure_table(one: Values, words: Translations) -> Table:
         [TableCell(words(f"column.{name}"), kind="name"), figure_cell(words, one["evaluation"][name], kind)]
         for name, kind in (*((name, "percent") for name in (*_SHARES, "ece")), ("log_loss", "number"))
     ]
-    return Table((words("column.figure"), words("column.value")), frozen(rows))
+    return Table((words("column.figure"), words("column.value")), rows)
 
 
 def confusion_table(one: Values, shown: Mapping[str, str], words: Translations) -> Table:
@@ -323,7 +313,7 @@ def confusion_table(one: Values, shown: Mapping[str, str], words: Translations) 
     caption = words("caption.confusion")
     if one["evaluation"]["unknown_classes"]:
         caption += " " + words("caption.unknown")
-    return Table((header, *(shown[name] for name in one["evaluation"]["labels"])), frozen(rows), caption)
+    return Table((header, *(shown[name] for name in one["evaluation"]["labels"])), rows, caption)
 
 
 def class_table(one: Values, shown: Mapping[str, str], words: Translations) -> Table:
@@ -334,10 +324,10 @@ def class_table(one: Values, shown: Mapping[str, str], words: Translations) -> T
             replace(figure_cell(words, figures[part]), kind=f"c{i}")
             for i, part in enumerate(("precision", "recall", "f1"))
         ]
-        support = figures["support"]
-        rows.append([TableCell(shown[name], kind="name"), *cells, TableCell(f"{support:,}", support)])
-    header = tuple(words(f"column.{name}") for name in ("expression", "precision", "recall", "f1", "images"))
-    return Table(header, frozen(rows), words("caption.class"))
+        rows.append([TableCell(shown[name], kind="name"), *cells, number_cell(figures["support"], count)])
+    return Table(
+        headed(words, "expression", "precision", "recall", "f1", "images"), rows, words("caption.class")
+    )
 
 
 def subgroup_tables(values: Values, words: Translations) -> list[Table]:
@@ -355,25 +345,19 @@ def subgroup_tables(values: Values, words: Translations) -> list[Table]:
 
 
 def _groups_of_one(groups: Values, column: str, values: Values, words: Translations) -> Table:
-    names = ["images", "persons", "accuracy", "macro_f1", "gap"]
     rows = []
     for row in groups["rows"]:
-        cells = [TableCell(f"{row['n']:,}", row["n"])]
-        cells.append(TableCell(MISSING if row["persons"] is None else f"{row['persons']:,}", row["persons"]))
-        cells += [
-            figure_cell(words, row["accuracy"]),
-            figure_cell(words, row["macro_f1"]),
-            figure_cell(words, row["gap"], "points"),
-        ]
-        rows.append(
-            [TableCell(row["value"], note=words("part.few") if row["few"] else "", kind="name"), *cells]
-        )
+        cells = [TableCell(row["value"], note=words("part.few") if row["few"] else "", kind="name")]
+        cells += [number_cell(row["n"], count), number_cell(row["persons"], count)]
+        cells += [figure_cell(words, row[name]) for name in ("accuracy", "macro_f1")]
+        rows.append([*cells, figure_cell(words, row["gap"], "points")])
     name = values["contenders"][values["best"]]["name"]
     caption = words("caption.subgroups", column=column, name=name, units=unit_words(values, words))
     for note in groups["notes"]:
         said = translated(note, words.language)
         caption += f" {said[0].upper()}{said[1:]}."
-    return Table((column, *(words(f"column.{name}") for name in names)), frozen(rows), caption)
+    header = (column, *headed(words, "images", "persons", "accuracy", "macro_f1", "gap"))
+    return Table(header, rows, caption)
 
 
 def _gaps_of_all(i: int, column: str, values: Values, words: Translations) -> Table:
@@ -384,10 +368,9 @@ def _gaps_of_all(i: int, column: str, values: Values, words: Translations) -> Ta
             figure_cell(words, groups["gap"], "points"), best=groups["p"] is not None and groups["p"] < ALPHA
         )
         ends = [TableCell(groups[end] or MISSING) for end in ("best", "worst")]
-        rows.append([name_cell(one, words), *ends, gap, TableCell(p_value(groups["p"]), groups["p"])])
-    names = ("contender", "best_group", "worst_group", "widest_gap", "p_groups")
-    header = tuple(words(f"column.{name}") for name in names)
-    return Table(header, frozen(rows), words("caption.gaps", column=column), frozenset({1, 2}))
+        rows.append([name_cell(one, words), *ends, gap, number_cell(groups["p"], p_value)])
+    header = headed(words, "contender", "best_group", "worst_group", "widest_gap", "p_groups")
+    return Table(header, rows, words("caption.gaps", column=column), frozenset({1, 2}))
 
 
 def cross_tables(values: Values, words: Translations) -> list[tuple[str, Table]]:
@@ -405,7 +388,7 @@ def cross_tables(values: Values, words: Translations) -> list[tuple[str, Table]]
                 note = words("part.in_classes", k=len(cell["classes"]))
                 cells.append(replace(figure_cell(words, cell["accuracy"]), note=note, best=i == j))
             rows.append([TableCell(names[i], kind="name"), *cells])
-        found.append((name, Table((words("column.trained_tested"), *names), frozen(rows))))
+        found.append((name, Table((words("column.trained_tested"), *names), rows)))
     return found
 
 
@@ -443,22 +426,26 @@ def recall_table(found: Recalls, words: Translations) -> Table:
             cells = [TableCell(trained), figure_cell(words, recall)]
             cells.append(TableCell("") if change is None else figure_cell(words, change, "points"))
             rows.append([TableCell(title, kind="name"), *cells])
-    header = tuple(words(f"column.{name}") for name in ("expression", "trained_on", "recall", "change"))
-    return Table(header, frozen(rows), words("caption.recalls"), frozenset({1}))
+    return Table(
+        headed(words, "expression", "trained_on", "recall", "change"),
+        rows,
+        words("caption.recalls"),
+        frozenset({1}),
+    )
 
 
 def split_table(values: Values, words: Translations) -> Table:
     """The rows of each repeat."""
-    names = ("seed", "origin", "train_rows", "test_rows", "leaking_rows")
+    names = ("train_rows", "test_rows", "leaking_rows")
     rows = [
         [
-            TableCell(str(split["seed"]), split["seed"]),
-            TableCell(words(f"part.{split['origin']}")),
-            *(TableCell(f"{split[name]:,}", split[name]) for name in names[2:]),
+            number_cell(one["seed"], str),
+            TableCell(words(f"part.{one['origin']}")),
+            *(number_cell(one[n], count) for n in names),
         ]
-        for split in values["splits"]
+        for one in values["splits"]
     ]
-    return Table(tuple(words(f"column.{n}") for n in names), frozen(rows), left=frozenset({1}))
+    return Table(headed(words, "seed", "origin", *names), rows, left=frozenset({1}))
 
 
 def data_table(values: Values, words: Translations) -> Table:
@@ -467,10 +454,9 @@ def data_table(values: Values, words: Translations) -> Table:
         [
             TableCell(one["name"], kind="name"),
             TableCell(words(f"part.{one['part']}")),
-            TableCell(f"{one['n']:,}", one["n"]),
+            number_cell(one["n"], count),
             TableCell(one["digest"][:16], kind="wide"),
         ]
         for one in values["data"]
     ]
-    header = tuple(words(f"column.{name}") for name in ("data", "used_for", "images", "digest"))
-    return Table(header, frozen(rows), left=frozenset({1, 3}))
+    return Table(headed(words, "data", "used_for", "images", "digest"), rows, left=frozenset({1, 3}))
