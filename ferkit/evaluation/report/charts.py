@@ -37,7 +37,9 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Where ``value`` lies; values beyond the ends lie at them."""
-        low, high, value = (np.log(v) if self.log else v for v in (self.low, self.high, max(value, 1e-12)))
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = (float(np.log(v)) for v in (low, high, max(value, 1e-12)))
         share = (value - low) / (high - low) if high > low else 0.5
         return float(self.start + np.clip(share, 0, 1) * (self.end - self.start))
 

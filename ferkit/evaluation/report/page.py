@@ -100,7 +100,7 @@ def render_matrix(
 
 
 def recalls_drawing(values: Values, candidate: str, words: Translations) -> Drawing:
-    """The picture of :func:`ferkit.evaluation.report.tables.recalls_of`."""
+    """The drawing of :func:`ferkit.evaluation.report.tables.recalls_of`."""
     label = f"{candidate}: {words('part.recalls')}"
     return charts.recalls_chart(tables.recalls_of(values, candidate, words), label, words)
 
