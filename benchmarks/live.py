@@ -29,6 +29,7 @@ from ferkit.classifiers.model import load_model
 from ferkit.core.console import table
 from ferkit.faces.detectors import memory_mb
 from ferkit.inference.engine import EngineOptions, build_engine
+from ferkit.inference.live import for_view
 from ferkit.inference.overlay import Overlay, Status
 from ferkit.inference.sources import VideoSource
 
@@ -63,7 +64,7 @@ def ours(
         while time.perf_counter() - began < seconds:
             result = engine.process(frames[n % len(frames)], n / FPS)
             start = time.perf_counter()
-            overlay.draw(frames[n % len(frames)], result, Status(fps=30))
+            overlay.draw(*for_view(frames[n % len(frames)], result, mirror=True), Status(fps=30))
             drawing_s += time.perf_counter() - start
             n += 1
             n_faces += len(result)
@@ -114,7 +115,7 @@ def memory(video: Path, model: Path, weights: Path | None, n_frames: int) -> Non
     overlay = Overlay(opened.labels)
     for n in range(1, n_frames + 1):
         result = engine.process(frames[n % len(frames)], n / FPS)
-        overlay.draw(frames[n % len(frames)], result, Status(fps=float(n % 60)))
+        overlay.draw(*for_view(frames[n % len(frames)], result, mirror=True), Status(fps=float(n % 60)))
         if n == 1000:
             first = memory_mb()
             print(f"after {n} frames {first:.0f} MB")

@@ -16,6 +16,7 @@ import numpy as np
 from ferkit.classifiers.model import Model
 from ferkit.classifiers.model import load_model as _load_model
 from ferkit.core.errors import DataError
+from ferkit.core.labels import LabelSet
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset as _load_dataset
@@ -215,7 +216,8 @@ def fit(
     learning_rate: float | None = None,
     max_epochs: int | None = None,
     pca: int | str | None = None,
-    balanced: bool = False,
+    class_weights: bool | str | Mapping[str, float] = False,
+    labels: Sequence[str] | None = None,
     calibration: Literal["auto", "none", "sigmoid", "isotonic", "temperature"] = "auto",
     test_size: float = 0.2,
     by_group: bool = True,
@@ -231,7 +233,9 @@ def fit(
         hidden: units a layer of ``mlp``.
         alpha, learning_rate, max_epochs: of ``mlp``.
         pca: principal components: a number or ``auto``.
-        balanced: give rare classes as much say as frequent ones.
+        class_weights: ``True`` gives rare classes as much say as frequent ones; or a number by class, as
+            ``{"sad": 2}``.
+        labels: the classes to take, in this order; None takes all, sorted.
         calibration: how probabilities are corrected on held-out folds.
         test_size: share held out, where the data have no test part of their own.
         by_group: keep each person on one side, where persons are known.
@@ -254,7 +258,7 @@ def fit(
     from ferkit.classifiers.heads import head_settings
     from ferkit.datasets.split import SplitSettings
     from ferkit.embedder.store import EmbeddingStore
-    from ferkit.evaluation.evaluate_model import fit_held_out, load_labelled, save_fit
+    from ferkit.evaluation.evaluate_model import fit_held_out, load_labelled, save_fit, with_labels
 
     if not isinstance(store, EmbeddingStore):
         _check("store", store, PATH)
@@ -264,9 +268,12 @@ def fit(
         "max_epochs": max_epochs, "pca": pca,
     }  # fmt: skip
     values = {name: value for name, value in given.items() if value is not None}
-    settings = head_settings(head, balanced=balanced, calibration=calibration, seed=seed, **values)
-    table = load_labelled(store)
-    fitted = fit_held_out(table, settings, SplitSettings(test_size=test_size, seed=seed, by_group=by_group))
+    settings = head_settings(head, class_weights=class_weights, calibration=calibration, seed=seed, **values)
+    table, order = load_labelled(store), None if labels is None else LabelSet.from_names(labels)
+    if order is not None:
+        table = with_labels(table, order)
+    split = SplitSettings(test_size=test_size, seed=seed, by_group=by_group)
+    fitted = fit_held_out(table, settings, split, labels=order)
     home = tempfile.TemporaryDirectory(prefix="ferkit-")
     model = save_fit(Path(home.name) / head, fitted, store, table, overwrite=False)
     object.__setattr__(model, "_home", home)  # the folder goes when the model does
@@ -279,6 +286,7 @@ def finetune(
     *,
     name: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
     detector: str = "auto",
     detector_weights: PathLike | None = None,
     no_face: Literal["skip", "whole"] = "skip",
@@ -293,6 +301,7 @@ def finetune(
         recipe: the name of one that comes along, or a TOML file.
         name: of the model in ``models_dir``; the recipe's if None.
         changes: other values of the recipe, as ``{"stages.last.epochs": 3}``.
+        labels: the classes to take, in this order; None takes all, sorted.
         detector, detector_weights, no_face: see :func:`embed`.
         models_dir: where the model goes.
         cache_dir: where checkpoints and curves go.
@@ -311,7 +320,10 @@ def finetune(
 
     name = name or Path(recipe).stem
     options = RunOptions(
-        model=Path(models_dir) / name, work=Path(cache_dir) / "finetune" / name, overwrite=overwrite
+        model=Path(models_dir) / name,
+        work=Path(cache_dir) / "finetune" / name,
+        labels=None if labels is None else LabelSet.from_names(labels),
+        overwrite=overwrite,
     )
     asked = Cropping.ask(detector, _path(detector_weights), no_face=no_face)
     return run(_dataset(data), load_recipe(os.fspath(recipe), dict(changes or {})), asked, options)

@@ -1,7 +1,9 @@
 """Fixtures that tests of every part share."""
 
 import os
+import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,3 +38,22 @@ def unprivileged() -> Iterator[Path]:
             yield Path(folder)
         finally:
             os.seteuid(user)
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[str]:
+    """The name of a screen without a monitor."""
+    for program in ("Xvfb", "xdotool"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program} (Debian: xvfb, xdotool)")
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24"]
+    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        number = answer.readline().strip()
+    try:
+        yield f":{number}"
+    finally:
+        server.terminate()
+        server.wait()

@@ -181,7 +181,7 @@ def classifier_two_sample(
         groups = np.array(
             [None if g is None else f"{side}/{g}" for g, side in zip(groups, y, strict=True)], object
         )
-    settings = LogisticSettings(balanced=True, seed=seed)
+    settings = LogisticSettings(class_weights=True, seed=seed)
     pipeline, _ = build_head(settings, len(X), X.shape[1])
     Z = fit_features(pipeline.steps[:-1], X, settings)
     score = np.zeros(len(y))

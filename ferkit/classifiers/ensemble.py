@@ -120,7 +120,7 @@ def save_ensemble(
 
     def write(target: Path) -> None:
         for name, model in zip(names, models, strict=True):
-            shutil.copytree(model.folder, target / name)
+            shutil.copytree(model.folder, target / name, ignore=shutil.ignore_patterns("report"))
 
     record = ModelRecord(
         kind="ensemble",

@@ -1,8 +1,5 @@
 """Build, fit and calibrate heads on embeddings.
 
-The public names are the settings of each kind, :func:`head_settings` and :func:`build_head`; fitting is in
-``ferkit.classifiers.heads``.
-
 The embeddings may be memory-mapped and of half precision: they are read in chunks, and what the classifier
 itself sees is float32 of few dimensions.
 """
@@ -10,15 +7,17 @@ itself sees is float32 of few dimensions.
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ferkit.classifiers.class_weights import ClassWeights, numbers_of, read_class_weights
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, TrainingError
+from ferkit.core.files import settings_dict
 from ferkit.core.types import check_features
 from ferkit.datasets.split import SplitSettings, folds, holdout
 
@@ -37,8 +36,7 @@ class HeadSettings:
     Attributes:
         pca: number of principal components that the scaled embedding is reduced to; ``auto`` is 256 above
             2,000 dimensions and none below; None is none.
-        balanced: weight each class by the inverse of its frequency, as scikit-learn's
-            ``class_weight="balanced"``.
+        class_weights: how much the images of each class count.
         calibration: how probabilities are corrected on held-out folds. ``temperature`` (Guo et al.,
             2017) keeps the decisions; ``sigmoid`` (Platt, 1999) and ``isotonic`` (Zadrozny & Elkan, 2002;
             wants some thousand images) correct each class by itself. ``auto`` is ``temperature`` for the
@@ -48,7 +46,7 @@ class HeadSettings:
 
     kind: ClassVar[str]
     pca: int | Literal["auto"] | None = "auto"
-    balanced: bool = False
+    class_weights: ClassWeights = field(default=False, metadata={"key": "balanced"})
     calibration: Calibration = "auto"
     seed: int = 0
 
@@ -59,6 +57,7 @@ class HeadSettings:
             "auto, None or a number above 0",
             self.pca,
         )
+        object.__setattr__(self, "class_weights", read_class_weights(self.class_weights))
         allowed = ("auto", "none", "sigmoid", "isotonic", "temperature")
         _check(self.calibration in allowed, "calibration", f"one of {', '.join(allowed)}", self.calibration)
 
@@ -69,10 +68,7 @@ class HeadSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, ``kind`` among them; :func:`head_settings` turns them back."""
-        values = {
-            name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()
-        }
-        return {"kind": self.kind, **values}
+        return {"kind": self.kind, **settings_dict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +195,7 @@ HEADS: dict[str, type[HeadSettings]] = {
 
 
 def head_settings(kind: str, **values: Any) -> HeadSettings:
-    """Settings of a kind of head, from options or from what :meth:`HeadSettings.to_dict` gave.
+    """Settings of a kind of head; ``balanced`` is what 0.1 called the class weights.
 
     Raises:
         DataError: no such kind, an option that this kind does not have, or a value it does not take.
@@ -207,6 +203,7 @@ def head_settings(kind: str, **values: Any) -> HeadSettings:
     if kind not in HEADS:
         raise DataError(f"no head is called {kind!r}; known: {', '.join(HEADS)}")
     fields = [field.name for field in dataclasses.fields(HEADS[kind])]
+    values = {"class_weights" if name == "balanced" else name: value for name, value in values.items()}
     foreign = sorted(values.keys() - set(fields))
     if foreign:
         raise DataError(f"the {kind} head has no option {', '.join(foreign)}; it has {', '.join(fields)}")
@@ -216,7 +213,7 @@ def head_settings(kind: str, **values: Any) -> HeadSettings:
 def build_head(settings: HeadSettings, n: int, d: int) -> tuple[Any, tuple[str, ...]]:
     """The unfitted ``Pipeline(scaler, [pca], [kernel], head)`` for ``n`` embeddings of ``d`` dimensions.
 
-    Calibration is not part of it, since it needs to know the persons; see ``ferkit.classifiers.heads``.
+    Calibration is not part of it, since it needs to know the persons; see :func:`fit_classifier`.
 
     Returns:
         The pipeline, and sentences about what was chosen by itself.
@@ -291,12 +288,6 @@ def _check(right: Any, name: str, expected: str, value: Any) -> None:
         raise DataError(f"expected {name} to be {expected}, found {value!r}")
 
 
-def settings_from_dict(values: Mapping[str, Any]) -> HeadSettings:
-    """What :meth:`HeadSettings.to_dict` made ``values`` from. Raises what :func:`head_settings` raises."""
-    rest = {name: value for name, value in values.items() if name != "kind"}
-    return head_settings(str(values.get("kind")), **rest)
-
-
 CHUNK_VALUES = 2**25
 """Values of a chunk: 128 MB as float32."""
 
@@ -349,6 +340,7 @@ def fit_head(
     y: np.ndarray,
     settings: HeadSettings,
     groups: np.ndarray | None = None,
+    labels: Sequence[str] | None = None,
 ) -> FittedHead:
     """Fit a head on all rows given.
 
@@ -358,9 +350,10 @@ def fit_head(
         settings: of the head.
         groups: who is shown, (n,), None where unknown: whatever is chosen on held-out rows (passes of the
             MLP, calibration) then holds out whole persons.
+        labels: the classes in the order of the probabilities; None sorts them.
 
     Raises:
-        DataError: NaN, fewer than two classes, or a class with one image.
+        DataError: NaN, fewer than two classes, a class with one image, or one that ``labels`` lacks.
         TrainingError: the numbers overflowed.
     """
     start = time.monotonic()
@@ -378,6 +371,9 @@ def fit_head(
         raise DataError(
             f"expected at least 2 images of each class, found 1 of {rare}; add images or leave it out"
         )
+    given = settings
+    if labels is not None:
+        settings, y = _in_order(settings, y, labels, classes)
     pipeline, notes = build_head(settings, *X.shape)
     if settings.calibration == "none" and not hasattr(pipeline.steps[-1][1], "predict_proba"):
         raise DataError("the exact SVM has no probabilities of its own; choose another calibration than none")
@@ -388,8 +384,41 @@ def fit_head(
         Z = fit_features(pipeline.steps[:-1], X, settings)
         with _threads_for(settings):
             head, more, history = fit_classifier(pipeline.steps[-1][1], Z, y, settings, groups)
+    if labels is not None:
+        rename_classes(head, labels)
     pipeline.steps[-1] = ("head", head)
-    return FittedHead(pipeline, settings, X.shape[1], notes + more, time.monotonic() - start, history)
+    return FittedHead(pipeline, given, X.shape[1], notes + more, time.monotonic() - start, history)
+
+
+def _in_order(
+    settings: HeadSettings, y: np.ndarray, labels: Sequence[str], classes: np.ndarray
+) -> tuple[HeadSettings, np.ndarray]:
+    """Settings and labels (n,) with numbers for classes, since scikit-learn sorts their names."""
+    if set(labels) != set(classes):
+        raise DataError(
+            f"expected images of just the classes {', '.join(labels)}, found some of {', '.join(classes)}"
+        )
+    codes = np.array([list(labels).index(name) for name in classes])[np.searchsorted(classes, y)]
+    weights = numbers_of(settings.class_weights, codes, labels)
+    if weights is not None and settings.class_weights is not True:
+        settings = dataclasses.replace(
+            settings, class_weights={str(i): float(weight) for i, weight in enumerate(weights)}
+        )
+    return settings, codes
+
+
+def rename_classes(head: Any, labels: Sequence[str]) -> None:
+    """Give a fitted classifier other names for its classes, in the order of its probabilities."""
+    for part in (head, getattr(head, "_label_binarizer", None)):
+        if part is not None:
+            part.classes_ = np.array(labels)
+
+
+def sample_weights(settings: HeadSettings, y: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """How much each image counts, float64 (n,), for labels (n,) among the sorted ``classes``; None for all alike."""
+    codes = np.searchsorted(classes, y)
+    weights = numbers_of(settings.class_weights, codes, [str(name) for name in classes])
+    return None if weights is None else weights[codes]
 
 
 def fit_features(steps: list[tuple[str, Any]], X: np.ndarray, settings: HeadSettings) -> np.ndarray:
@@ -424,11 +453,9 @@ def fit_classifier(
     Returns:
         The fitted classifier, notes, and the MLP's history.
     """
-    from sklearn.utils.class_weight import compute_sample_weight
-
     notes: tuple[str, ...] = ()
     history: tuple[dict[str, float], ...] = ()
-    weights = compute_sample_weight("balanced", y) if settings.balanced else None
+    weights = sample_weights(settings, y, np.unique(y))
     if isinstance(settings, MLPSettings) and settings.patience is not None:
         epochs, notes, history = choose_epochs(head, Z, y, settings, groups)
         head.set_params(max_iter=epochs, n_iter_no_change=epochs + 1)
@@ -461,7 +488,6 @@ def choose_epochs(
 ) -> tuple[int, tuple[str, ...], tuple[dict[str, float], ...]]:
     """How many passes serve best on held-out rows: the one with the highest accuracy, ties by log-loss."""
     from sklearn.base import clone
-    from sklearn.utils.class_weight import compute_sample_weight
 
     try:
         train, test = holdout(
@@ -471,9 +497,8 @@ def choose_epochs(
         epochs = min(settings.max_epochs, 50)
         return epochs, (f"too few images to choose the number of passes on: {epochs} passes",), ()
     model, classes = clone(head), np.unique(y)
-    weights = compute_sample_weight("balanced", y[train]) if settings.balanced else None
+    weights, scored = (sample_weights(settings, y[part], classes) for part in (train, test))
     truth = np.searchsorted(classes, y[test])
-    scored = compute_sample_weight("balanced", y[test]) if settings.balanced else np.ones(len(test))
     Z_train, y_train, Z_test = Z[train], y[train], Z[test]
     history: list[dict[str, float]] = []
     best = 0

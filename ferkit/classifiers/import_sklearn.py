@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.heads import FittedHead, HeadSettings, LogisticSettings, MLPSettings, SVMSettings
+from ferkit.classifiers.heads import (
+    FittedHead,
+    HeadSettings,
+    LogisticSettings,
+    MLPSettings,
+    SVMSettings,
+    rename_classes,
+)
 from ferkit.core.errors import ModelError
 
 
@@ -93,9 +100,7 @@ def _rename_classes(pipeline: Any, labels: tuple[str, ...] | None, path: Path) -
         labels = tuple(str(name) for name in classes)
     if len(labels) != len(classes):
         raise ModelError(f"expected {len(classes)} labels for the classes of {path}, found {len(labels)}")
-    for part in (head, getattr(head, "_label_binarizer", None)):
-        if part is not None:
-            part.classes_ = np.array(labels)
+    rename_classes(head, labels)
 
 
 def _settings(head: Any) -> HeadSettings:

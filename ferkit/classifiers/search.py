@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ferkit.classifiers.heads import (
     fit_classifier,
     fit_features,
     fit_head,
+    sample_weights,
 )
 from ferkit.core.console import hidden_progress, progress
 from ferkit.core.errors import DataError
@@ -68,7 +69,7 @@ class Candidate:
 
     Attributes:
         settings: what was tried.
-        accuracy: mean over the folds; of the classes' recalls for a balanced head.
+        accuracy: mean over the folds, with the head's class weights.
         rows: images that it was tried on.
     """
 
@@ -83,16 +84,16 @@ def search_head(
     settings: HeadSettings,
     search: SearchSettings | None = None,
     groups: np.ndarray | None = None,
+    labels: Sequence[str] | None = None,
 ) -> FittedHead:
     """Fit a head with the best settings that :func:`compare_settings` finds, on all rows.
 
-    Raises:
-        DataError: as :func:`ferkit.classifiers.heads.fit_head`.
+    Arguments and errors are those of :func:`ferkit.classifiers.heads.fit_head`.
     """
     start = time.monotonic()
     candidates = compare_settings(X, y, settings, search, groups)
     best = candidates[0]
-    fitted = fit_head(X, y, best.settings, groups)
+    fitted = fit_head(X, y, best.settings, groups, labels)
     changed = [
         f"{name} {value}"
         for name, value in best.settings.to_dict().items()
@@ -175,7 +176,7 @@ def _score(
     train: np.ndarray,
     test: np.ndarray,
 ) -> tuple[int, float]:
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score
+    from sklearn.metrics import accuracy_score
 
     # The features are reduced already, and a decision needs no calibration.
     plain = dataclasses.replace(settings, pca=None, calibration="none")
@@ -188,8 +189,8 @@ def _score(
             X_train, X_test = step.fit(X_train).transform(X_train), step.transform(X_test)
         inner = None if groups is None else groups[train]
         head = fit_classifier(head, X_train, y[train], plain, inner)[0]
-    score = balanced_accuracy_score if settings.balanced else accuracy_score
-    return i, float(score(y[test], head.predict(X_test)))
+    weights = sample_weights(settings, y[test], np.unique(y))
+    return i, float(accuracy_score(y[test], head.predict(X_test), sample_weight=weights))
 
 
 def _draw(settings: HeadSettings, search: SearchSettings, gamma_scale: float) -> list[HeadSettings]:

@@ -146,6 +146,8 @@ class Command(click.Command):
         for param in self.get_params(ctx):
             if isinstance(param, click.Option) and param.name == name:
                 return _Target(param, flag=bool(param.is_flag), negated=off)
+        # The environment has no dots in its names.
+        name = next((key for key in (*self.settings, *self.listed) if key.replace(".", "_") == name), name)
         if name in self.settings:
             return _Target(None, name, self.settings[name].kind is bool, off)
         if self.rest and ("." in name or name in self.listed):
@@ -217,7 +219,7 @@ class Command(click.Command):
         options = [p.name for p in self.get_params(ctx) if isinstance(p, click.Option) and p.name]
         return [
             f"{ctx.auto_envvar_prefix}_{name.upper().replace('.', '_')}"
-            for name in [*options, *self.settings]
+            for name in [*options, *self.settings, *self.listed]
         ]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -246,12 +248,17 @@ class Command(click.Command):
             )
 
 
-def _setting_record(setting: Setting) -> tuple[str, str]:
+def setting_text(setting: Setting) -> str:
+    """The default of a setting as a user would write it; empty where there is none."""
     value = setting.default
     if isinstance(value, tuple):
         value = ("x" if setting.key.endswith(("size", "_wh", "pool")) else ",").join(map(str, value))
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    shown = "" if value is None or value == () else f"={text}"
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _setting_record(setting: Setting) -> tuple[str, str]:
+    text = setting_text(setting)
+    shown = f"={text}" if text else ""
     choices = f"  ({kind_words(setting.kind)})" if get_origin(setting.kind) is Literal else ""
     return f"{setting.key}{shown}", f"{setting.help.strip() or kind_words(setting.kind)}{choices}"
 
@@ -359,7 +366,8 @@ class _StandardError(logging.Handler):
     """Prints remarks to standard error, so that results can be piped; errors are click's to print."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.ERROR and record.exc_info is None:
+        log_only = getattr(record, "log_only", False)
+        if record.levelno < logging.ERROR and record.exc_info is None and not log_only:
             echo(record.getMessage(), err=True)
 
 

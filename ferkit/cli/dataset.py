@@ -213,6 +213,7 @@ KINDS = ("fer2013", "rafdb", "affectnet", "ckplus", "aihub", "voc", "coco", "fol
         help="ckplus: take the first frame of each sequence as neutral.")  # fmt: skip
 @option("--class", multiple=True, metavar="NUMBER=NAME",
         help="folder, csv: what a number stands for; several times.")  # fmt: skip
+@option("--labels", help="Classes to take, as happy,sad,… or a known set (aihub5); others are left out.")
 @option("--problems", type=FILE, help="List of what could not be used.  [default: <out>-problems.csv]")
 @step_options
 def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
@@ -239,6 +240,8 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
         fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
     from ferkit.core.files import write_atomically
+    from ferkit.core.labels import LabelSet
+    from ferkit.datasets.edit import only_labels
     from ferkit.datasets.tables import SOURCE
 
     with Progress("importing", quiet=is_quiet()) as progress:
@@ -263,9 +266,12 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
             f"{len(found.further):,} more faces are marked in images with several; the largest is taken"
         )
     dataset = found.dataset.subset(samples)
-    rows = [(name, f"{n:,}") for name, n in dataset.class_counts().items()]
+    if options["labels"]:
+        dataset = only_labels(dataset, LabelSet.from_text(options["labels"]))
+    counts = dataset.class_counts()
+    rows = [(name, f"{n:,}") for name, n in counts.items()]
     summary = {
-        "classes": dataset.class_counts(),
+        "classes": counts,
         "problems": [list(problem) for problem in found.problems],
         "further_faces": len(found.further),
     }

@@ -215,7 +215,7 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
     from ferkit.inference.engine import build_engine
     from ferkit.inference.sinks import VIDEO_SUFFIXES
     from ferkit.inference.sources import load_av
-    from ferkit.inference.video import analyse_video, read_rows, save_images, summarise
+    from ferkit.inference.video import analyse_video, json_pieces, read_rows, save_images, summarise
 
     video = words[-1]
     title = Path(urlsplit(video).path).name if is_address(video) else Path(video).name
@@ -252,7 +252,9 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
     if options["csv"]:
         _print_csv(run.table)
     elif options["json"]:
-        _print_json(run, summary, engine.labels)
+        head = {"labels": engine.labels.names, "n_frames": run.n_frames, "summary": summary.as_dict()}
+        for piece in json_pieces(head, run.table, engine.labels.names):
+            click.echo(piece, nl=False)
     else:
         _print_summary(run, summary, engine.labels, options["lang"])
     logger.info(f"results: {out}")
@@ -297,26 +299,6 @@ def _print_csv(table: Path) -> None:
     with table.open(encoding="utf-8", newline="") as file:
         for line in file:
             click.echo(line, nl=False)
-
-
-def _print_json(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet") -> None:
-    from ferkit.inference.video import read_rows
-
-    head = {"labels": labels.names, "n_frames": run.n_frames, "summary": summary.as_dict()}
-    click.echo(json.dumps(head, ensure_ascii=False)[:-1] + ', "faces": [', nl=False)
-    for i, row in enumerate(read_rows(run.table)):
-        values = {
-            "frame": row.frame,
-            "time_s": row.time_s,
-            "face": row.face,
-            "box": row.xyxy,
-            "quality": row.quality,
-            "label": row.label,
-            "raw_label": row.raw_label,
-            "probabilities": dict(zip(labels.names, row.proba, strict=True)),
-        }
-        click.echo(("," if i else "") + "\n " + json.dumps(values, ensure_ascii=False), nl=False)
-    click.echo("\n]}")
 
 
 def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", language: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.command import Command, Option, set_language
+from ferkit.cli.command import Command, Option, echo, set_language
 from ferkit.cli.settings import Setting
 from ferkit.core.spellings import new_words
 from ferkit.core.texts import LANGUAGES
@@ -216,6 +216,12 @@ def model_and_rest(
     if of is not None and len(rest) != 1:
         raise click.UsageError(f"expected one {of}, after the model where one is named")
     return choose_model(words[0] if named else given, models_dir), rest
+
+
+def print_result(text: str) -> None:
+    """Print the end of a run, and keep it in the log file."""
+    echo(text)
+    logger.info(text, extra={"log_only": True})
 
 
 def is_quiet() -> bool:

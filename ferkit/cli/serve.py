@@ -75,4 +75,7 @@ def serve(
 
     named = model or model_argument or str(choose_model(None, models_dir).folder)
     server_settings = settings_from({"models_dir": models_dir, "model": named, **options, **settings.given})
-    run_server(create_app(server_settings, console=not is_quiet()), server_settings)
+    app = create_app(server_settings, console=not is_quiet())
+    if not app.state.service.reads_videos:
+        logger.info("videos are not taken: PyAV is not installed; pip install 'ferkit[video]'")
+    run_server(app, server_settings)

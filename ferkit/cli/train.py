@@ -17,10 +17,10 @@ from ferkit.cli.options import (
     command,
     open_dataset,
     option,
+    print_result,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
-from ferkit.core.texts import current_language
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,14 @@ _class_weights = option(
     "--class-weights",
     is_flag=False,
     flag_value="balanced",
-    metavar="[balanced|none]",
+    metavar="[balanced|none|CLASS=WEIGHT,…]",
     group="Training",
-    help="Weigh rare classes more.",
+    help="Weigh rare classes more; or as given, such as 1=2 (classes by name, or from 0).",
+)
+_labels = option(
+    "--labels",
+    group="Training",
+    help="Classes and their order: happy,sad,… or a known set: fer2013, aihub5, …  [default: the folders']",
 )
 
 
@@ -52,7 +57,10 @@ _class_weights = option(
 @option("--search", type=click.IntRange(1), metavar="N", group="Training",
         help="Try N settings by cross-validation within the training part, and take the best.")  # fmt: skip
 @_class_weights
+@_labels
 @shared("name", help="Name of the model.  [default: that of the head]")
+@option("--no-report", is_flag=True, group="Output", help="Leave out the report in models/NAME/report.")
+@shared("lang", rare=True)
 @shared("overwrite", "json", "cache_dir", "models_dir")
 def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> None:
     """Fit a head on embeddings: mlp, svm, logistic or dummy.
@@ -66,46 +74,60 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
         fer fit --head mlp
         fer fit --head svm --search 20 --name svm-tuned
         fer fit --head logistic --class-weights --set C=0.1 --embeddings data--arcface
+        fer fit --class-weights 약올리기=2 --labels 비약올리기,약올리기
     """
     from ferkit.classifiers.heads import HEADS, HeadSettings, head_settings
     from ferkit.classifiers.search import SearchSettings
+    from ferkit.core.labels import LabelSet
     from ferkit.datasets.split import SplitSettings
     from ferkit.embedder.store import EmbeddingStore, find_embeddings
-    from ferkit.evaluation.evaluate_model import fit_held_out, fit_request, is_fitted, load_labelled, save_fit
+    from ferkit.evaluation.evaluate_model import (
+        fit_held_out,
+        fit_request,
+        is_fitted,
+        load_labelled,
+        save_fit,
+        with_labels,
+        write_fit_report,
+    )
     from ferkit.evaluation.report.text import format_report
 
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
     logger.info(f"embeddings: {folder}")
     table = load_labelled(store)
+    labels = LabelSet.from_text(options["labels"]) if options["labels"] else None
+    if labels is not None:
+        table = with_labels(table, labels)
     seed = settings["seed"]
     values = {key: value for key, value in settings.given.items() if key == "C"}
     kinds: list[type] = [HeadSettings, *HEADS.values()]
     for kind in kinds:
         values |= settings.of(kind)
-    head = head_settings(options["head"], **values, balanced=_balanced(options["class_weights"]) or False)
+    head = head_settings(options["head"], **values, class_weights=options["class_weights"] or False)
     split = SplitSettings(seed=seed, **settings.of(SplitSettings))
     n = options["search"]
     search = SearchSettings(n_candidates=n, seed=seed, **settings.of(SearchSettings)) if n else None
     target = models_dir / (options["name"] or options["head"])
-    request = fit_request(table, store, head, split, search)
+    request = fit_request(table, store, head, split, search, labels)
     if target.exists() and not options["overwrite"] and is_fitted(target, request, table, store, head):
         _print_unchanged(target, options["json"])
         return
-    fitted = fit_held_out(table, head, split, search=search, store=store)
+    fitted = fit_held_out(table, head, split, search=search, store=store, labels=labels)
     for note in fitted.head.notes:
         logger.info(note)
-    save_fit(target, fitted, store, table, request=request, overwrite=True)
+    model = save_fit(target, fitted, store, table, request=request, overwrite=True)
+    report = None if options["no_report"] else write_fit_report(model, fitted, store, table, options["lang"])
     if options["json"]:
-        click.echo(json.dumps({"model": str(target), **fitted.evaluation.to_dict()}, ensure_ascii=False))
+        print_result(json.dumps({"model": str(target), **fitted.evaluation.to_dict()}, ensure_ascii=False))
         return
     how = _how(fitted.split, fitted.evaluation.n_groups)
     logger.info(
         f"trained on {len(fitted.split.train)}, measured on {len(fitted.split.test)} ({how}), "
         f"{fitted.head.seconds:.1f} s"
     )
-    echo(format_report(fitted.evaluation, current_language()))
-    echo(f"model: {target}")
+    print_result(format_report(fitted.evaluation, options["lang"]))
+    print_result(f"model: {target}" + (f", report: {report}" if report else ""))
 
 
 def _print_unchanged(folder: Path, as_json: bool) -> None:
@@ -116,14 +138,6 @@ def _print_unchanged(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps({"model": str(folder), "unchanged": True, **metrics}, ensure_ascii=False))
     else:
         echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
-
-
-def _balanced(words: str | None) -> bool | None:
-    # A TOML file of version 0.1 has true or false here.
-    known = {None: None, "balanced": True, "none": False, "True": True, "False": False}
-    if words not in known:
-        raise click.BadParameter(f"expected balanced or none for --class-weights, found {words!r}")
-    return known[words]
 
 
 def _how(split: Any, n_persons: int | None) -> str:
@@ -148,18 +162,21 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
     Fields(f"{_RECIPE}:StageSettings", under="stages.NUMBER.", listed=True),
 ))  # fmt: skip
 @click.argument("data", type=PATH)
-@option("-r", "--recipe", default="quick", group="Training", help="aihub, fer2013, ferkit, ferkit-second, "
-        "interview, quick, teasing, vgg, vgg-transfer, or a TOML file.")  # fmt: skip
+@option("-r", "--recipe", group="Training", help="quick, fer2013, vgg, ferkit, ferkit-second; of earlier projects "
+        "aihub, interview, interview-cnn, teasing, vgg-transfer, and better ways to their aims (aihub-better …); or a "
+        "TOML file.  [default: quick]")  # fmt: skip
 @option("-b", "--backbone", type=WordType("backbone"), group="Training",
-        help="ferkit (with its weights), small_resnet, vgg48, baseline_cnn, efficientnet-b0 (-b1, -b2, "
-        "-v2-b0), mobilenet-v3-large (-small), resnet50-v2, or a .keras or .h5 file.")  # fmt: skip
+        help="ferkit2 or ferkit (with their weights), small_resnet, vgg48, baseline_cnn, mini_xception, "
+        "efficientnet-b0 (-b1, -b2, -v2-b0), convnext-tiny, mobilenet-v3-large (-small), resnet50-v2, or a .keras or "
+        ".h5 file.")  # fmt: skip
 @option("--weights", group="Training",
         help="imagenet, none, ferkit, or the .keras or .h5 file of an earlier run.")  # fmt: skip
 @option("--epochs", type=int, group="Training", help="Of the last stage.")
 @option("--batch-size", type=int, group="Training", help="Images a step.")
 @_class_weights
-@option("--labels", group="Training",
-        help="Classes and their order, as a known set: fer2013, aihub5, …  [default: the folders']")  # fmt: skip
+@_labels
+@option("--env-file", type=FILE, rare=True, group="Training",
+        help="Also take the settings of the AI Hub project's .env file; each line is reported.")  # fmt: skip
 @shared("data_detector")
 @shared("person_pattern", "columns", "images", "no_face", rare=True)
 @shared("name", help="Name of the model.  [default: that of the recipe]")
@@ -176,32 +193,37 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
     \b
     Examples:
         fer finetune data/
-        fer finetune data/ --backbone ferkit
+        fer finetune data/ --backbone ferkit2
         fer finetune data/ --recipe aihub --labels aihub5 --batch-size 32
         fer finetune data/ --set augmentation.rotate=20 --set stages.last.mix=false
         fer finetune other/ --recipe vgg-transfer --weights models/vgg/network.keras
     """
+    from ferkit.classifiers.finetune.old_env import read_old_env
     from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe, parse_change
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.split import SplitSettings
     from ferkit.faces.cropping import Cropping, CropSettings
 
-    changes = {
+    old = read_old_env(options["env_file"]) if options["env_file"] else {}
+    labels, named = options["labels"] or old.pop("labels", None), options["name"] or old.pop("name", None)
+    recipe_name = options["recipe"] or ("aihub" if options["env_file"] else "quick")
+    given = {
         "network.backbone": options["backbone"],
         "network.weights": options["weights"],
         "stages.last.epochs": options["epochs"],
-        "loss.class_weights": _balanced(options["class_weights"]),
+        "loss.class_weights": options["class_weights"],
         "batch_size": options["batch_size"],
     }
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes = dict(parse_change(f"{key}={value}") for key, value in old.items())
+    changes |= {key: value for key, value in given.items() if value is not None}
     for key, value in settings.rest.items():
         read = parse_change(f"{key}={value}")[1] if isinstance(value, str) else value
         size = key.endswith("_wh") and not isinstance(read, list)
         changes[key] = SIZE.convert(str(read), None, None) if size else read
-    recipe = load_recipe(options["recipe"], changes)
+    recipe = load_recipe(recipe_name, changes)
     dataset = open_dataset(data, options["person_pattern"])
-    name = options["name"] or Path(options["recipe"]).stem
+    name = named or Path(recipe_name).stem
     made = finetune(
         dataset,
         recipe,
@@ -214,7 +236,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
         RunOptions(
             model=models_dir / name,
             work=cache_dir / "finetune" / name,
-            labels=LabelSet.named(options["labels"]) if options["labels"] else None,
+            labels=LabelSet.from_text(labels) if labels else None,
             holdout=SplitSettings(test_size=settings["val_size"], seed=recipe.seed),
             restart=options["restart"],
             overwrite=options["overwrite"],
@@ -223,9 +245,9 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
     )
     figures = made.record.metrics["validation"]
     if options["json"]:
-        click.echo(json.dumps({"model": str(made.folder), **figures}, ensure_ascii=False))
+        print_result(json.dumps({"model": str(made.folder), **figures}, ensure_ascii=False))
         return
-    click.echo(
+    print_result(
         f"{made.folder}: validation accuracy {figures['accuracy']:.1%}, macro-F1 "
         f"{figures['macro_f1']:.1%} on {figures['images']} images (epoch {figures['epoch']})"
     )
@@ -317,14 +339,11 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
     from ferkit.classifiers.embedding_model import save_embedding_model
     from ferkit.classifiers.import_sklearn import import_joblib_head
     from ferkit.core.errors import ModelError
-    from ferkit.core.labels import LabelSet, known_label_sets
+    from ferkit.core.labels import LabelSet
     from ferkit.embedder.embedders import open_embedder
     from ferkit.faces.cropping import CropSettings
 
-    labels, names = options["labels"], None
-    if labels is not None:
-        known = labels in known_label_sets()
-        names = LabelSet.named(labels).names if known else tuple(part.strip() for part in labels.split(","))
+    names = LabelSet.from_text(options["labels"]).names if options["labels"] else None
     head = import_joblib_head(file, trust=options["trust"], labels=names)
     embedder = open_embedder(options["backbone"], weights=options["weights"], tap=options["layer"])
     if embedder.dim != head.dim:

@@ -127,6 +127,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names in a sentence, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 @functools.cache
 def n_cores() -> int:
     """How many processor cores this process may use: those of the machine, as far as affinity and cgroup allow."""

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -151,6 +152,16 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        line = text.splitlines()[int(found[1]) - 1].strip() if found else ""
+        key = re.match(r"[^\s=\"'\[{#.]+", line.strip("[]"))
+        if key is None or key[0].isascii():
+            raise
+        quoted = line.replace(key[0], f'"{key[0]}"', 1)
+        raise ValueError(
+            f"{error}; line {found[1]}: put names in quotes that are not plain letters: {quoted}"  # type: ignore[index]
+        ) from None
 
 
 def json_values(value: Any) -> Any:
@@ -282,7 +293,7 @@ def settings_dict(value: Any) -> Any:
         return {
             field.metadata.get("key", field.name): settings_dict(getattr(value, field.name))
             for field in dataclasses.fields(value)
-            if not field.metadata.get("later") or getattr(value, field.name) != field.default
+            if not field.metadata.get("later") or getattr(value, field.name) not in (field.default, {})
         }
     if isinstance(value, dict):
         return {str(key): settings_dict(item) for key, item in value.items()}

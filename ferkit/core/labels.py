@@ -182,6 +182,26 @@ class LabelSet:
         return LabelSet(sets[name], name)
 
     @staticmethod
+    def from_text(text: str) -> "LabelSet":
+        """A known label set by its name, or classes with commas between them, in this order.
+
+        Raises:
+            DataError: neither.
+
+        >>> LabelSet.from_text("행복, 무표정").names
+        ('행복', '무표정')
+        """
+        names = [unicodedata.normalize("NFC", name.strip()) for name in text.split(",")]
+        if len(names) > 1:
+            return LabelSet.from_names(name for name in names if name)
+        known = LabelTables.built_in().sets
+        if names[0] not in known:
+            raise DataError(
+                f"expected classes as happy,sad,… or one of the label sets {', '.join(known)}, found {text!r}"
+            )
+        return LabelSet.named(names[0])
+
+    @staticmethod
     def from_names(names: Iterable[str]) -> "LabelSet":
         """The label set with exactly these classes in this order, called by its name where it is a known one."""
         names = tuple(names)

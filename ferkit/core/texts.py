@@ -203,7 +203,7 @@ def translated(message: str, language: str | None = None) -> str:
         language: ``en`` or ``ko``; None for the one that is spoken now.
     """
     language = language or current_language()
-    if language == "en" or "\n" in message:  # a table of results is no sentence
+    if language == "en" or "\n" in message or message.startswith("{"):  # tables of results, and JSON
         return message
     for pattern, template in _messages(language):
         found = pattern.fullmatch(message)

@@ -1,5 +1,6 @@
 """Change a data set: merge several, rename classes, draw a sample, assign splits."""
 
+import logging
 import os
 import unicodedata
 from collections import Counter
@@ -15,6 +16,8 @@ from ferkit.core.labels import LabelSet, LabelTables, meaning_of, same_meaning
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.split import assign_groups, numbered
 from ferkit.datasets.tables import SOURCE, relocated
+
+logger = logging.getLogger(__name__)
 
 Conflict = Literal["refuse", "first", "last", "drop"]
 
@@ -160,7 +163,7 @@ class Relabelled:
 
 def relabel(
     dataset: Dataset,
-    target: str | None = None,
+    target: str | LabelSet | None = None,
     *,
     tables: LabelTables | None = None,
     language: str | None = None,
@@ -170,7 +173,7 @@ def relabel(
 
     Args:
         dataset: with class names in any spelling and language that the tables know.
-        target: name of a label set; None gives classes that mean the same the spelling that most images have.
+        target: a label set or its name; None gives classes that mean the same the spelling that most images have.
         tables: label sets and maps; those that come along by default.
         language: ``en`` or ``ko`` spells the classes so; None as the set does.
         unmapped: what becomes of images whose class has no place in the target.
@@ -186,7 +189,8 @@ def relabel(
         most = {tables.meaning_of(name): name for name in sorted(counts, key=lambda name: counts[name])}
         labels = LabelSet(tuple(sorted(most.values())))
     else:
-        labels = LabelSet.named(target, tables)
+        labels = target if isinstance(target, LabelSet) else LabelSet.named(target, tables)
+        target = labels.name if labels.name in tables.sets else ", ".join(labels.names)
     mapping = LabelSet(tuple(counts)).map_to(labels, tables)
     spelled = labels.names if language is None else labels.display(language, tables)
     new = {name: spelled[i] if i >= 0 else None for name, i in zip(counts, mapping.index, strict=True)}
@@ -219,6 +223,22 @@ def relabel(
         without,
         tuple(name for name, cls in zip(labels.names, spelled, strict=True) if cls not in set(new.values())),
     )
+
+
+def only_labels(dataset: Dataset, labels: LabelSet) -> Dataset:
+    """The images that have a class in ``labels``, by its name there; says what becomes of the others.
+
+    Raises:
+        DataError: there are none.
+    """
+    done = relabel(dataset, labels, unmapped="drop")
+    changed = [f"{old} = {new}" for old, new in done.changes if old != new]
+    if changed:
+        logger.info(f"taken as: {', '.join(changed)}")
+    if done.unmapped:
+        listed = ", ".join(f"{name} {n:,}" for name, n in done.unmapped.items())
+        logger.info(f"left out, since --labels does not name their class: {listed}")
+    return done.dataset
 
 
 Stratum = tuple[str, ...]

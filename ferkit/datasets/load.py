@@ -1,12 +1,14 @@
 """One way in: whatever a user names as data."""
 
+import contextlib
 import glob
 import logging
 import os
 import stat
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ferkit.core.console import some
 from ferkit.core.errors import DataError
 from ferkit.core.labels import same_meaning
 from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive
@@ -14,6 +16,7 @@ from ferkit.datasets.dataset import (
     AIHUB_PERSON,
     Dataset,
     Listing,
+    composed,
     labelled_by_folders,
     left_out_line,
     list_folder,
@@ -34,8 +37,8 @@ def load_dataset(
 ) -> Dataset:
     """Read a folder of images, a zip or tar of one, a table (``fer2013.csv`` too) or an ``.npz`` file.
 
-    What is not taken is logged in one line, with the reasons, and stands in ``left_out``; so are several spellings of
-    one class.
+    What is not taken is logged in one line, with the reasons, and stands in ``left_out``; several spellings of one
+    class and class folders without images are logged too.
 
     Args:
         path: what to read.
@@ -51,6 +54,8 @@ def load_dataset(
     dataset = _read(path, person_pattern or AIHUB_PERSON, columns, images)
     if dataset.left_out:
         logger.warning("%s", left_out_line(dataset.left_out, _kind(path)))
+    if path.is_dir() and (empty := _empty_folders(path, dataset)):
+        logger.warning("no images in the folders %s; their classes are left out", some(empty))
     if spellings := same_meaning(dataset.class_counts()):
         pairs = "; ".join(" and ".join(names) for names in spellings.values())
         logger.warning("%s mean the same; make them one class: fer dataset map %s -o merged.csv", pairs, path)
@@ -112,6 +117,20 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
         )
         raise DataError(f"expected {KINDS}, found {path}; {remedy} first, and give the folder")
     raise DataError(f"expected {KINDS}, found {path}")
+
+
+def _empty_folders(root: Path, dataset: Dataset) -> list[str]:
+    """The folders without images next to those of classes."""
+    classes = {PurePosixPath(sample.path).parent for sample in dataset.samples if sample.label is not None}
+    filled = {folder for one in classes for folder in (one, *one.parents)}
+    empty = set()
+    for parent in {one.parent for one in classes if one != PurePosixPath(".")}:
+        with contextlib.suppress(OSError), os.scandir(root / parent) as entries:
+            found = [
+                parent / composed(e.name) for e in entries if e.is_dir() and not e.name.startswith((".", "_"))
+            ]
+            empty |= set(found) - filled
+    return sorted(map(str, empty))
 
 
 def _kind(path: Path) -> str:

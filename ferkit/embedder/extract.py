@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.core.console import Progress, progress
+from ferkit.core.console import Progress, progress, some
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
@@ -37,7 +37,7 @@ class ExtractionSummary:
         n_kept: images whose embedding was there already.
         n_failed_before: images that an earlier run could not embed, and that have not changed since.
         n_deleted: images that are in the store but no longer in the data set.
-        n_whole: images of this run that were taken whole for want of a face.
+        whole: images of this run that were taken whole for want of a face.
         failures: path and reason of the images of this run that could not be embedded.
         seconds: that the run took.
     """
@@ -46,7 +46,7 @@ class ExtractionSummary:
     n_kept: int = 0
     n_failed_before: int = 0
     n_deleted: int = 0
-    n_whole: int = 0
+    whole: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -164,7 +164,8 @@ def _embed_shard(
         if row.error is None:
             X[i] = vector[0]
             summary.n_done += 1
-            summary.n_whole += image.found.whole and cropper.settings.detector != "none"
+            if image.found.whole and cropper.settings.detector != "none":
+                summary.whole.append(row.path)
         else:
             summary.failures.append((row.path, row.error))
         shown.update(1, failures=row.error is not None)
@@ -322,8 +323,8 @@ def embed_dataset(
         view, cosine = store.view(), getattr(embedder, "cosine", None)
         if view is not None and cosine is not None:
             store.write_view(replace(view, cosine=cosine))
-    if summary.n_whole:
-        logger.info(f"{summary.n_whole} images without a face were taken whole")
+    if summary.whole:
+        logger.info(f"{len(summary.whole)} images without a face were taken whole: {some(summary.whole)}")
     return store, summary
 
 

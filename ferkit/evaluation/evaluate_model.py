@@ -11,6 +11,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import BUNDLED
-from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.leakage import NEAR_AT_MOST, TrainingCopies, image_keys, training_copies
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.split import Split, SplitSettings, make_split
@@ -34,6 +35,7 @@ from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kin
 from ferkit.evaluation.cost import milliseconds
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, EvaluationData, ProtocolSettings, SplitRows
+from ferkit.evaluation.report.page import write_comparison, write_report
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops, some_crops
 
@@ -151,6 +153,7 @@ def fit_held_out(
     *,
     search: SearchSettings | None = None,
     store: EmbeddingStore | None = None,
+    labels: LabelSet | None = None,
 ) -> HeldOutFit:
     """Fit on the training part of ``table`` and evaluate on its test part.
 
@@ -160,16 +163,21 @@ def fit_held_out(
         split_settings: how the parts are drawn, where the data set does not give them.
         search: choose hyper-parameters by cross-validation within the training part first.
         store: where ``table`` is from, to look for copies of training images among those of the test part.
+        labels: the classes in the order of the probabilities; None sorts them.
 
     Raises:
         DataError: the data cannot be split or fitted.
     """
     split = make_split(table.y, table.groups, table.split, split_settings)
     X, y, groups = table.X[split.train], table.y[split.train], table.groups[split.train]
-    head = fit_head(X, y, settings, groups) if search is None else search_head(X, y, settings, search, groups)
+    names = None if labels is None else labels.names
+    if search is None:
+        head = fit_head(X, y, settings, groups, names)
+    else:
+        head = search_head(X, y, settings, search, groups, names)
     proba = head.predict_proba(table.X[split.test])
-    labels = LabelSet.from_names(head.classes)
-    evaluation = evaluate(table.y[split.test], proba, labels, table.groups[split.test], split_settings.seed)
+    found = LabelSet.from_names(head.classes)
+    evaluation = evaluate(table.y[split.test], proba, found, table.groups[split.test], split_settings.seed)
     if store is not None:
         evaluation = replace(evaluation, copies=_copies_in_fit(table, split, store))
     return HeldOutFit(head, split, evaluation)
@@ -247,12 +255,14 @@ def fit_request(
     settings: HeadSettings,
     split_settings: SplitSettings,
     search: SearchSettings | None = None,
+    labels: LabelSet | None = None,
 ) -> str:
     """Return the digest of everything that decides what a fit gives: data, embeddings and settings."""
     rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
     tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
     embeddings = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
-    settled = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    settled += [] if labels is None else [list(labels.names)]
     return fingerprint([rows, embeddings, fingerprint(store.settings), *settled])
 
 
@@ -338,6 +348,53 @@ def save_fit(
         images=image_keys(known[path].sha256 for path in table.paths[fitted.split.train]),
         overwrite=overwrite,
     )
+
+
+def write_fit_report(
+    model: Model, fitted: HeldOutFit, store: EmbeddingStore, table: EmbeddingTable, language: str = "en"
+) -> Path:
+    """Write the report of a fitted head on the part held out into ``report`` next to its ``model.json``.
+
+    Args:
+        model: the saved model.
+        fitted, store, table: what it was made of.
+        language: ``en`` or ``ko``.
+
+    Returns:
+        The page.
+
+    Raises:
+        FerkitError: the folder cannot be written.
+    """
+    view, known = store.view(), store.rows()
+    root = view.root if view is not None else ""
+    data = _at_hand(root)
+    attributes = {} if data is None else {sample.path: sample.attributes for sample in data.samples}
+    samples = [
+        Sample(path, label, split, group, known[path].box, attributes.get(path, {}))
+        for path, label, split, group in zip(table.paths, table.y, table.split, table.groups, strict=True)
+    ]
+    source = FileSource(Path(root)) if data is None else data.source
+    dataset = Dataset(Path(root).stem or model.name, Path(root), tuple(samples), source)
+    evaluation, tested = fitted.evaluation, tuple(samples[i] for i in fitted.split.test)
+    scores = Scores(tested, evaluation.proba, (), tuple(known[sample.path].sha256 for sample in tested))
+    found = evaluate_model(
+        model, dataset, scores, evaluation.y_true, seed=fitted.head.settings.seed, copies=evaluation.copies
+    )
+    folder = model.folder / "report"
+    write_report(evaluation, folder, language)
+    return write_comparison(found, folder, language, dataset)[0]
+
+
+def with_labels(table: EmbeddingTable, labels: LabelSet) -> EmbeddingTable:
+    """The rows that have a class in ``labels``, by its name there; says what becomes of the others."""
+    names, counts = np.unique(table.y.astype(str), return_counts=True)
+    mapping = LabelSet(tuple(names)).map_to(labels)
+    y = np.array(mapping.labels([str(name) for name in table.y]), object)
+    left_out = [f"{name} {n:,}" for name, n in zip(names, counts, strict=True) if name in mapping.unmapped]
+    if left_out:
+        logger.info(f"left out, since --labels does not name their class: {', '.join(left_out)}")
+    return replace(table, y=y)[np.array([name is not None for name in y], bool)]
 
 
 def load_labelled(store: EmbeddingStore) -> EmbeddingTable:

@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +200,34 @@ def draw_png(drawing: Drawing, path: Path) -> None:
                       linestyle="--" if style & {"reference", "dash1"} else "-", zorder=order)  # fmt: skip
     set_fonts(figure)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=200))
+
+
+COLUMNS = 8
+
+
+def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "Figure":
+    """Images, uint8 RGB (H, W, 3), with a line below each, in grids with headings."""
+    places: list[tuple[float, float, np.ndarray, str]] = []
+    headings, top = [], 0.0
+    for title, images in grids.items():
+        if images:
+            headings.append((top, title))
+            places += [
+                (i % COLUMNS + 0.5, top + 0.4 + i // COLUMNS * 1.2, *image) for i, image in enumerate(images)
+            ]
+            top += 0.5 + -(-len(images) // COLUMNS) * 1.2
+    figure = canvas(1.5 * COLUMNS, 1.5 * top)
+    axes = figure.subplots()  # one for all images: a layout of many takes seconds
+    for x, y, rgb, caption in places:
+        height, width = (0.92 * side / max(rgb.shape[:2]) for side in rgb.shape[:2])
+        axes.imshow(rgb, extent=(x - width / 2, x + width / 2, y + height, y))
+        axes.text(x, y + height + 0.03, caption, fontsize=9, ha="center", va="top", color=INK)
+    for y, title in headings:
+        axes.text(0.04, y, title, fontsize=13, va="top", color=INK)
+    axes.set(xlim=(0, COLUMNS), ylim=(top, 0))
+    axes.set_axis_off()
+    set_fonts(figure)
+    return figure
 
 
 def canvas(width: float, height: float, constrained: bool = True) -> "Figure":

@@ -53,8 +53,8 @@ class SteadyScheduler:
         """Take note of what a frame took."""
 
 
-_REREAD_S = 0.06
-"""Live, a face is read at most about fifteen times a second: expressions last longer, and boxes move on anyway."""
+_REREAD_S = 0.09
+"""Live, a face is read at most about ten times a second: expressions last longer, and boxes move on anyway."""
 
 
 @dataclass

@@ -288,8 +288,8 @@ class LiveView:
             help=self._help,
             message=message,
         )
-        rgb, result = enlarged_for_view(rgb, result)
-        return self._overlay.draw(rgb, result, status, mirror=self._settings.mirror)
+        rgb, result = for_view(rgb, result, self._settings.mirror)
+        return self._overlay.draw(rgb, result, status)
 
     def _act(self, key: str | None, shown: np.ndarray) -> bool:
         """Do what a key asks for; True to end."""
@@ -367,14 +367,18 @@ class ChangePrinter:
         self._shown = dict(zip(ids, result.label.tolist(), strict=True))
 
 
-def enlarged_for_view(rgb: np.ndarray, result: FrameResult) -> tuple[np.ndarray, FrameResult]:
-    """A small frame larger, so that letters are sharp in a window of usual size, and its faces with it."""
-    factor = min(2.0, 1280 / max(rgb.shape[:2]))
-    if factor <= 1.2:
-        return rgb, result
-    size_wh = round(rgb.shape[1] * factor), round(rgb.shape[0] * factor)
-    faces = replace(result.faces, xyxy=result.faces.xyxy * np.float32(factor), keypoints=None)
-    return cv2.resize(rgb, size_wh, interpolation=cv2.INTER_LINEAR), replace(result, faces=faces)
+def for_view(rgb: np.ndarray, result: FrameResult, mirror: bool) -> tuple[np.ndarray, FrameResult]:
+    """A frame and its faces as they are shown: as in a mirror if that is wanted, and larger if the frame is small,
+    so that letters are sharp in a window of usual size."""
+    (height, width), xyxy = rgb.shape[:2], result.faces.xyxy
+    if mirror:  # before it is made larger, which is quicker
+        rgb = cv2.flip(rgb, 1)
+        xyxy = np.stack([width - xyxy[:, 2], xyxy[:, 1], width - xyxy[:, 0], xyxy[:, 3]], axis=1)
+    factor = min(2.0, 1280 / max(height, width))
+    if factor > 1.2:
+        size_wh = round(width * factor), round(height * factor)
+        rgb, xyxy = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_LINEAR), xyxy * np.float32(factor)
+    return rgb, replace(result, faces=replace(result.faces, xyxy=xyxy, keypoints=None))
 
 
 def _steadied(mean: float | None, value: float) -> float:

@@ -1,7 +1,7 @@
 """What is drawn over live images and annotated videos."""
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import cv2
@@ -127,15 +127,9 @@ class Overlay:
         self._names = drawable_names(self._labels, language)
         self._painters.clear()
 
-    def draw(
-        self, rgb: np.ndarray, result: FrameResult, status: Status, *, mirror: bool = False
-    ) -> np.ndarray:
-        """A copy of ``rgb`` with everything drawn in; with ``mirror`` as a mirror shows it, text upright."""
+    def draw(self, rgb: np.ndarray, result: FrameResult, status: Status) -> np.ndarray:
+        """Draw everything into ``rgb``, uint8 (H, W, 3), and give it back."""
         self._history.add(result)
-        if mirror:
-            rgb, result = cv2.flip(rgb, 1), mirrored(result, rgb.shape[1])
-        else:
-            rgb = rgb.copy()
         painter = self._painter(_text_size(rgb))
         order = np.argsort(-_areas(result), kind="stable").tolist()
         taken = [self._header(rgb, status, painter)]
@@ -307,13 +301,6 @@ def shade(rgb: np.ndarray, left: int, top: int, width: int, height: int) -> None
     """Darken a rectangle of ``rgb``, so that pale text can be read on it."""
     part = rgb[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
     part[:] = (part.astype(np.uint16) * 3 // 10 + 12).astype(np.uint8)
-
-
-def mirrored(result: FrameResult, width: int) -> FrameResult:
-    """The same faces where a mirror shows them, in an image ``width`` pixels wide."""
-    xyxy = result.faces.xyxy.copy()
-    xyxy[:, [0, 2]] = width - result.faces.xyxy[:, [2, 0]]
-    return replace(result, faces=replace(result.faces, xyxy=xyxy, keypoints=None))
 
 
 def _text_size(rgb: np.ndarray) -> int:

@@ -10,9 +10,8 @@ only those, are held against what the person looks like at rest.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -97,14 +96,14 @@ class RepeatFilter:
 class HmmFilter:
     """Forward filter of a hidden Markov model in continuous time (Rabiner 1989).
 
-    An expression lasts ``stay_s`` on average and is then followed by another one as ``transitions`` (k, k)
-    says. Calibrated probabilities stand for the likelihood; frames that follow each other at once are no
-    independent observations, so each counts only by the time it adds.
+    An expression lasts ``stay_s`` on average and is then followed by any other one. Calibrated probabilities stand
+    for the likelihood; frames that follow each other at once are no independent observations, so each counts only
+    by the time it adds.
     """
 
-    def __init__(self, stay_s: float, n_classes: int, transitions: np.ndarray | None = None) -> None:
+    def __init__(self, stay_s: float, n_classes: int) -> None:
         self._stay_s = stay_s
-        self._jump = checked_transitions(transitions, n_classes)
+        self._jump = (1.0 - np.eye(n_classes) * (n_classes > 1)) / max(n_classes - 1, 1)
         self._belief: np.ndarray | None = None
 
     def step(self, proba: np.ndarray, gap_s: float) -> np.ndarray:
@@ -123,37 +122,6 @@ class HmmFilter:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._belief = None if state["belief"] is None else np.array(state["belief"])
-
-
-def learn_transitions(sequences: Iterable[Sequence[int]], n_classes: int) -> np.ndarray:
-    """What follows each class when it ends, (k, k) with rows that sum to 1, counted in sequences of labels.
-
-    One observation of every change is added to what was seen, so that nothing is impossible.
-    """
-    counts = 1.0 - np.eye(n_classes)
-    for sequence in sequences:
-        for a, b in pairwise(sequence):
-            if a != b:
-                counts[a, b] += 1
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def checked_transitions(transitions: np.ndarray | None, n_classes: int) -> np.ndarray:
-    """Transitions with rows that sum to 1; without any given, every other class alike.
-
-    Raises:
-        DataError: another shape, or negative values.
-    """
-    if transitions is None:
-        transitions = 1.0 - np.eye(n_classes) if n_classes > 1 else np.ones((1, 1))
-    transitions = np.asarray(transitions, np.float64)
-    right = transitions.shape == (n_classes, n_classes) and (transitions >= 0).all()
-    if not right or (transitions.sum(axis=1) <= 0).any():
-        raise DataError(
-            f"expected transitions of shape ({n_classes}, {n_classes}), 0 or more, no row of zeros; "
-            f"found {transitions.shape}"
-        )
-    return transitions / transitions.sum(axis=1, keepdims=True)
 
 
 MARGIN = 1.5
@@ -357,20 +325,12 @@ class LabelSmoother:
     Args:
         settings: how.
         n_classes: k.
-        transitions: for ``hmm``: (k, k), row i says what follows class i when it ends; None: anything alike.
         forget_s: a track that was absent for longer begins anew.
     """
 
-    def __init__(
-        self,
-        settings: SmoothingSettings,
-        n_classes: int,
-        transitions: np.ndarray | None = None,
-        forget_s: float = 2.0,
-    ) -> None:
+    def __init__(self, settings: SmoothingSettings, n_classes: int, forget_s: float = 2.0) -> None:
         self.settings = settings
         self._n_classes = n_classes
-        self._transitions = transitions
         self._forget_s = forget_s
         self._people: dict[int, _Person] = {}
 
@@ -475,5 +435,5 @@ class LabelSmoother:
         if s.method == "repeat":
             return RepeatFilter(s.repeats)
         if s.method == "hmm":
-            return HmmFilter(s.stay_s, self._n_classes, self._transitions)
+            return HmmFilter(s.stay_s, self._n_classes)
         return EmaFilter(s.half_life_s if s.method == "ema" else 0.0)

@@ -214,7 +214,7 @@ class OpenVideo:
         )
         counted = stream.frames if self._in_decoding_order is None else len(stream.index_entries)
         length_s = float(stream.duration * stream.time_base) if stream.duration else self.duration_s  # type: ignore[operator]
-        self.n_frames = counted or round(length_s * self.fps)
+        self.n_frames = counted if counted > 1 else round(length_s * self.fps)
         self.is_finite = not is_address(spec) or container.duration is not None or container.size > 0
         self.clock = _Clock((container.start_time or 0) / 1e6, 1 / self.fps)
         self._broke_off = self._last_is_bad = False
@@ -237,11 +237,12 @@ class OpenVideo:
             raise DataError(f"expected a video file at {path}, found {found}; check the path")
         if path.stat().st_size == 0:
             raise DataError(f"the video {path} is empty; copy or download it again")
-        try:
-            # With "file:" before it a colon in the name is a colon.
-            return av.open(f"file:{spec}", metadata_errors="ignore")
-        except (av.error.FFmpegError, OSError, ValueError):
-            raise DataError(self._unreadable()) from None
+        # Without seeking what comes before a damaged part of a fragmented MP4 can be read.
+        for options in ({}, {"seekable": "0"}):
+            with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+                # With "file:" before it a colon in the name is a colon.
+                return av.open(f"file:{spec}", metadata_errors="ignore", options=options)
+        raise DataError(self._unreadable())
 
     def _unreadable(self) -> str:
         if is_address(self._spec):
@@ -286,8 +287,9 @@ class OpenVideo:
             remarks.append(
                 "interlaced video: every second line of each frame is drawn anew from its neighbours"
             )
-        size_wh = self._square_width(frame), frame.height
-        return size_wh[::-1] if frame.rotation % 180 else size_wh, tuple(remarks)
+        width, height = self._square_width(frame), frame.height
+        a, b = _display_matrix(frame)[:2]
+        return (height, width) if abs(b) > abs(a) else (width, height), tuple(remarks)
 
     def play(self) -> "Iterator[tuple[float, VideoFrame]]":
         """All frames that can be decoded, one after the other, with their times in seconds."""
@@ -421,10 +423,7 @@ class OpenVideo:
         """Whether what was read to its end had no proper end."""
         if self._broke_off or self._last_is_bad:
             return True
-        entries = self._stream.index_entries
-        size = 0 if is_address(self._spec) else self._container.size
-        promised = [entries[-1].pos + entries[-1].size] if len(entries) and self._stream.frames else []
-        return size > 0 and max([*promised, _promised_bytes(Path(self._spec))]) > size
+        return not is_address(self._spec) and _is_cut_off(Path(self._spec))
 
     def to_rgb(self, frame: "VideoFrame") -> np.ndarray:
         """uint8 RGB (H, W, 3) of a frame: upright, square pixels, without the combs of interlacing."""
@@ -444,8 +443,7 @@ class OpenVideo:
         rgb: np.ndarray = _tone_mapped(pixels, frame.color_trc) if hdr else pixels
         if frame.interlaced_frame and rgb.shape[0] > 1:
             rgb = cv2.resize(rgb[::2], (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
-        turns = frame.rotation // 90 % 4
-        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+        return _upright(rgb, _display_matrix(frame))
 
     def _square_width(self, frame: "VideoFrame") -> int:
         """How wide a frame is with square pixels."""
@@ -497,18 +495,51 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _promised_bytes(path: Path) -> int:
-    """How long a Matroska or AVI file says that it is, in bytes; 0 if it does not say, or is of another kind."""
+def _display_matrix(frame: "VideoFrame") -> np.ndarray:
+    """int32 (5,): a, b, -, c, d, which show the pixel (x, y) at (ax + cy, bx + dy)."""
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
+    return np.array([1, 0, 0, 0, 1]) if found is None else np.frombuffer(found, np.int32, 5)
+
+
+def _upright(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """An image turned by quarters and mirrored, as near as that comes to the display matrix."""
+    a, b, _, c, d = matrix.tolist()
+    if abs(b) > abs(a):
+        rgb, a, d = rgb.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+_BOXES = (b"ftyp", b"moov", b"mdat", b"moof")
+"""Parts of MP4 and MOV files, each of which says how long it is."""
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file's own structure says that its end is missing: of MP4, Matroska, AVI, GIF and MPEG-TS."""
     with path.open("rb") as file:
         start = file.read(4096)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 4096))
+        end = file.read().rstrip(b"\0")
+        at, kind = 0, start[4:8]
+        while kind in (*_BOXES, b"wide", b"free", b"skip", b"sidx", b"uuid") and at < size:
+            file.seek(at)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            at += (int.from_bytes(head[8:], "big") if length == 1 else length) or size
+            if kind in _BOXES and at > size:
+                return True
+    if start[:4] == b"GIF8":
+        return not end.endswith(b"\0;")
+    if start[:1] == start[188:189] == start[376:377] == b"G":
+        return size % 188 > 0
     if start[:4] == b"RIFF":
-        return 8 + int.from_bytes(start[4:8], "little")
+        return 8 + int.from_bytes(start[4:8], "little") > size
     at = start.find(b"\x18\x53\x80\x67") + 4
     if start[:4] != b"\x1a\x45\xdf\xa3" or at < 4 or at >= len(start) or not start[at]:
-        return 0
+        return False
     n = 9 - start[at].bit_length()  # as many bytes as its first has zeros before the first one
     value = int.from_bytes(start[at : at + n], "big") & ((1 << 7 * n) - 1)
-    return 0 if value == (1 << 7 * n) - 1 else at + n + value
+    return value != (1 << 7 * n) - 1 and at + n + value > size
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -208,6 +208,26 @@ def read_rows(table: Path) -> Iterator[FaceRow]:
         raise DataError(f"{table} cannot be read ({error}); delete it and run 'fer video' again") from None
 
 
+def json_pieces(head: dict[str, Any], table: Path, names: Sequence[str]) -> Iterator[str]:
+    """A JSON document of ``head`` and all rows of a table as ``faces``, piece by piece: it may be long."""
+    yield json.dumps(head, ensure_ascii=False)[:-1] + ', "faces": ['
+    for i, row in enumerate(read_rows(table)):
+        proba = dict(zip(names, row.proba, strict=True))
+        face = {
+            "frame": row.frame,
+            "time_s": row.time_s,
+            "face": row.face,
+            "box": row.xyxy,
+            "confidence": proba.get(row.label, max(row.proba)),
+            "quality": row.quality,
+            "label": row.label,
+            "raw_label": row.raw_label,
+            "probabilities": proba,
+        }
+        yield (",\n" if i else "\n") + json.dumps(face, ensure_ascii=False)
+    yield "\n]}\n"
+
+
 def frames_of(rows: Iterable[FaceRow]) -> Iterator[list[FaceRow]]:
     """The rows of each frame together."""
     for _, group in groupby(rows, key=lambda row: row.frame):
@@ -291,11 +311,6 @@ def _csv_line(values: list[Any]) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(values)
     return line.getvalue().encode()
-
-
-def boxes(rows: list[FaceRow]) -> np.ndarray:
-    """float32 (n, 4)."""
-    return np.array([row.xyxy for row in rows], np.float32).reshape(-1, 4)
 
 
 FULL_SCORE = 100
@@ -652,7 +667,7 @@ class _Readings:
     def _result(self, rows: list[FaceRow], moved: list[np.ndarray], time_s: float) -> FrameResult:
         number = {name: i for i, name in enumerate(self._labels.names)} | {UNSURE_NAME: UNSURE}
         proba = np.array([row.proba for row in rows], np.float32).reshape(-1, len(self._labels))
-        xyxy = boxes(rows) if not moved else np.array(moved, np.float32)
+        xyxy = np.array(moved, np.float32).reshape(-1, 4)
         found = np.array([row.found for row in rows], np.float32)
         faces = Faces(xyxy, found, None, np.array([row.face for row in rows], np.int64))
         quality = np.array([row.quality for row in rows], np.float32)

@@ -249,18 +249,12 @@ def _size(folder: Path) -> int:
 
 
 def _environment() -> dict[str, str]:
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("FER_SERVE_")},
-        # A file that plays to be a playlist must not make it open others.
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",
-        "OPENCV_FFMPEG_LOGLEVEL": "-8",
-        "OPENCV_LOG_LEVEL": "SILENT",
-        "OMP_NUM_THREADS": "1",
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FER_SERVE_")}
+    return {**kept, "OMP_NUM_THREADS": "1"}
 
 
 def _kill(pid: int) -> None:
-    """The process with all that it started, such as ffmpeg."""
+    """The process with all that it started."""
     import signal
 
     with contextlib.suppress(ProcessLookupError):

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import io
 import itertools
+import math
 import multiprocessing
 import os
 import pickle
@@ -218,10 +219,14 @@ def _as_text(name: str) -> str:
 
 
 WORK_S = 20.0
-"""A worker that takes longer for an image, a frame or a batch is ended."""
+"""A worker that takes more processor time for an image, a frame or a batch is ended."""
 
 OPEN_S = 40.0
-"""Longer, if it has to open the model first."""
+"""More, if it has to open the model first."""
+
+PATIENCE = 5
+"""A worker that is not done after so many times as long by the clock is ended too: it waits for something, or where
+processor time cannot be limited. A busy machine makes good models slow, but hardly so slow."""
 
 MOST = 8
 """Workers, unless more are asked for."""
@@ -253,14 +258,17 @@ class Worker:
         """Of the process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    def exchange(self, function: Callable[..., Any], choice: ModelChoice, args: tuple[Any, ...]) -> Any:
-        """What ``function(open_models, choice, *args)`` gives in the process; called in a thread."""
+    def exchange(
+        self, function: Callable[..., Any], choice: ModelChoice, args: tuple[Any, ...], limit_s: float
+    ) -> Any:
+        """What ``function(open_models, choice, *args)`` gives in the process within ``limit_s`` of processor time;
+        called in a thread."""
         self.timed_out = False
         forgotten, self.forgotten = self.forgotten, []
         if self._process is None:
             self._start()
         try:
-            self._pipe.send((function, choice, args, forgotten))
+            self._pipe.send((function, choice, args, forgotten, limit_s))
             kind, value = self._pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             self._drop()
@@ -292,6 +300,7 @@ class Worker:
         self.opened.clear()
         self._process.kill()
         self._process.join()
+        self.timed_out |= self._process.exitcode == -getattr(signal, "SIGXCPU", -1)
         self._process.close()
         self._pipe.close()
         self._process = self._pipe = None
@@ -318,10 +327,11 @@ class Workers:
         Raises:
             FerkitError: it cannot be opened.
         """
-        starting = [self._pool.submit(worker.exchange, _nothing, choice, ()) for worker in self.all]
+        limit_s = WORK_S + OPEN_S
+        starting = [self._pool.submit(worker.exchange, _nothing, choice, (), limit_s) for worker in self.all]
         try:
             for future in starting:
-                future.result(WORK_S + OPEN_S)
+                future.result(PATIENCE * limit_s)
         except ApiError as refused:
             raise FerkitError(refused.message) from None
         except (_LostError, TimeoutError, WorkerFaultError) as error:
@@ -368,7 +378,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         is_open = choice.stamp in worker.opened
         limit_s = WORK_S if is_open else WORK_S + OPEN_S
-        watch = loop.call_later(limit_s, worker.end, True)
+        watch = loop.call_later(PATIENCE * limit_s, worker.end, True)
 
         def free() -> None:
             watch.cancel()
@@ -386,7 +396,7 @@ class Workers:
                     free()
                     return None
                 args = (*args, taken)
-            future = self._pool.submit(worker.exchange, function, choice, args)
+            future = self._pool.submit(worker.exchange, function, choice, args, limit_s)
         except BaseException:
             free()
             raise
@@ -442,7 +452,8 @@ def _work(pipe: Any, settings: ServeSettings) -> None:
     cv2.setNumThreads(1)  # images are read side by side; threads within one would be in the way
     models = OpenModels(settings)
     while True:
-        function, choice, args, forgotten = pipe.recv()
+        function, choice, args, forgotten, limit_s = pipe.recv()
+        _limit_processor_time(limit_s)
         try:
             answer = ("done", function(models, choice, *args))
         except ApiError as refused:
@@ -454,6 +465,17 @@ def _work(pipe: Any, settings: ServeSettings) -> None:
         for stream in forgotten:  # afterwards: one of them may have been opened just now, for nobody
             models.streams.pop(stream, None)
         pipe.send(answer)
+
+
+def _limit_processor_time(more_s: float) -> None:
+    """Let the system end this process when it has used so much more: what loops for ever in C listens to nobody."""
+    try:
+        import resource
+    except ImportError:  # there is no such thing on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + more_s), hard))
 
 
 def _end_with_parent() -> None:

@@ -45,13 +45,19 @@ class Service:
         self.jobs = JobQueue(limits, self.metrics)
         self.streams: dict[str, int] = {}
         self.ready = False
+        self.reads_videos = find_spec("av") is not None
         self.workers.warm_up(self.catalog.get(None))
 
     async def open(self) -> None:
         """Begin."""
         await self.jobs.open()
         self.ready = True
-        self.log.write("started", version=metadata.version("ferkit"), model=self.catalog.default)
+        self.log.write(
+            "started",
+            version=metadata.version("ferkit"),
+            model=self.catalog.default,
+            videos=self.reads_videos or NO_VIDEO,
+        )
 
     async def close(self) -> None:
         """Take everything down."""
@@ -84,6 +90,8 @@ class Service:
 
 
 router = APIRouter()
+
+NO_VIDEO = "whoever runs it adds PyAV with pip install 'ferkit[video]'"
 
 SHORTEST_S = 0.01
 """Below it all frames of a video are looked at: none has more than a hundred a second."""
@@ -180,12 +188,8 @@ async def video(
     service = service_of(request)
     settings, limits = service.settings, service.settings.limits
     declare(request, purpose, x_ferkit_purpose)
-    if find_spec("av") is None:
-        raise ApiError(
-            501,
-            "no_video",
-            "This server cannot read videos: its operator can add that with pip install 'ferkit[video]'.",
-        )
+    if not service.reads_videos:
+        raise ApiError(501, "no_video", f"This server does not take videos: {NO_VIDEO}.")
     chosen = await run_in_threadpool(service.catalog.get, model)
     with service.jobs.new(client_of(request.scope)) as job:
         video = await receive_video(request, job.folder)

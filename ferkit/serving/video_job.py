@@ -10,7 +10,6 @@ import sys
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import write_atomically, write_json
@@ -69,7 +68,14 @@ def predict_video(folder: Path) -> None:
     most = int(FASTEST_FPS * job.max_duration_s)
     from ferkit.classifiers.model import read_model
     from ferkit.inference.engine import EngineOptions, build_engine
-    from ferkit.inference.video import Timeline, analyse_video, plot_timeline, read_rows, summarise
+    from ferkit.inference.video import (
+        Timeline,
+        analyse_video,
+        json_pieces,
+        plot_timeline,
+        read_rows,
+        summarise,
+    )
 
     model = read_model(Path(job.model), threads=1)
     weights = None if job.detector_weights is None else Path(job.detector_weights)
@@ -92,7 +98,8 @@ def predict_video(folder: Path) -> None:
         "broken_at_s": run.broken_at_s,
         "summary": summary.as_dict(),
     }
-    _write_result(folder / RESULT, head, run.table, engine.labels.names)
+    pieces = json_pieces(head, run.table, engine.labels.names)
+    write_atomically(folder / RESULT, lambda file: file.writelines(piece.encode() for piece in pieces))
     timeline = Timeline(summary, engine.labels).add(read_rows(run.table))
     plot_timeline(timeline, folder / TIMELINE, "", job.language)
     if job.annotated:
@@ -118,31 +125,6 @@ def _check(video: Path, job: VideoJob) -> None:
         raise DataError(
             f"the video lasts {source.duration_s:.0f} s; at most {job.max_duration_s:.0f} s are taken"
         )
-
-
-def _write_result(path: Path, head: dict[str, Any], table: Path, names: tuple[str, ...]) -> None:
-    from ferkit.inference.video import read_rows
-
-    def write(file: Any) -> None:
-        # Row by row, so that a long video needs no memory; the whole is one valid document.
-        file.write(json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "faces": [')
-        for i, row in enumerate(read_rows(table)):
-            proba = dict(zip(names, row.proba, strict=True))
-            face = {
-                "frame": row.frame,
-                "time_s": row.time_s,
-                "face": row.face,
-                "box": row.xyxy,
-                "confidence": proba.get(row.label, max(row.proba)),
-                "quality": row.quality,
-                "label": row.label,
-                "raw_label": row.raw_label,
-                "probabilities": proba,
-            }
-            file.write((b",\n" if i else b"\n") + json.dumps(face, ensure_ascii=False).encode())
-        file.write(b"\n]}\n")
-
-    write_atomically(path, write)
 
 
 def _tell(share: float, done: int, total: int, before: float = 0.0) -> None:

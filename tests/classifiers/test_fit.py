@@ -1,11 +1,14 @@
 """Heads fitted on real, if small, problems."""
 
 import dataclasses
+import unicodedata
 
 import numpy as np
 import pytest
 
 from ferkit.classifiers import heads as fit_module
+from ferkit.classifiers.class_weights import numbers_of, read_class_weights
+from ferkit.classifiers.head_onnx import OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import (
     HEADS,
     DummySettings,
@@ -16,7 +19,6 @@ from ferkit.classifiers.heads import (
     build_head,
     fit_head,
     head_settings,
-    settings_from_dict,
 )
 from ferkit.core.errors import DataError
 from tests.classifiers.conftest import Problem, blobs
@@ -53,8 +55,8 @@ def test_balancing_finds_more_of_the_rare_class(settings: HeadSettings) -> None:
     keep = ~rare | (np.cumsum(rare) <= 40)
     X, y = X[keep], y[keep]
     recall = []
-    for balanced in (False, True):
-        head = fit_head(X[::2], y[::2], dataclasses.replace(settings, balanced=balanced))
+    for weights in (False, True):
+        head = fit_head(X[::2], y[::2], dataclasses.replace(settings, class_weights=weights))
         predicted = np.array(head.classes)[head.predict_proba(X[1::2]).argmax(axis=1)]
         recall.append((predicted[y[1::2] == "c3"] == "c3").mean())
     assert recall[1] > recall[0] + 0.1
@@ -163,9 +165,54 @@ def test_the_exact_svm_needs_a_calibration(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_settings_survive_json(kind: str) -> None:
-    settings = head_settings(kind, seed=3, balanced=True)
-    assert settings_from_dict(settings.to_dict()) == settings
+def test_settings_are_written_in_the_words_of_0_1(kind: str) -> None:
+    written = head_settings(kind, seed=3, class_weights="1=2").to_dict()
+    assert written["balanced"] == {"1": 2.0}
+    assert head_settings(kind).to_dict()["balanced"] is False
+    assert head_settings(written.pop("kind"), **written).to_dict() == {"kind": kind, **written}
+
+
+@pytest.mark.parametrize("settings", [*LEARNERS, DummySettings()], ids=lambda s: s.kind)
+def test_the_order_of_the_classes_is_kept_whatever_it_is(settings: HeadSettings, problem: Problem) -> None:
+    X, y = problem
+    order = ("c2", "c0", "c3", "c1")
+    settings = dataclasses.replace(settings, class_weights="c3=2", calibration="auto")
+    mine, sorted_ = fit_head(X, y, settings, labels=order), fit_head(X, y, settings)
+    assert mine.classes == order
+    columns = [sorted_.classes.index(name) for name in order]
+    same = mine.predict_proba(X).argmax(axis=1) == sorted_.predict_proba(X)[:, columns].argmax(axis=1)
+    assert same.mean() > 0.9  # weights of networks begin elsewhere
+    proba = mine.predict_proba(X[:50])
+    assert (mine.pipeline.predict(X[:50]) == np.array(order)[proba.argmax(axis=1)]).mean() > 0.95
+    graph = OnnxHead(head_to_onnx(mine.pipeline, X[:50]))
+    assert np.allclose(graph.predict_proba(X[:50]), proba, atol=1e-4)
+
+
+def test_only_classes_that_are_there_have_an_order(problem: Problem) -> None:
+    with pytest.raises(DataError, match="just the classes c0, c9, found some of c0, c1"):
+        fit_head(*problem, DummySettings(), labels=("c0", "c9"))
+
+
+def test_class_weights_are_taken_by_name_number_or_meaning() -> None:
+    y = np.array([0, 0, 0, 1])
+    names = ("비약올리기", "기쁨")
+    assert numbers_of(False, y, names) is None
+    assert numbers_of("balanced", y, names).tolist() == pytest.approx([2 / 3, 2.0])
+    for asked in (
+        "1=2",
+        "기쁨=2",
+        "happiness = 2",
+        {"happy": 2},
+        {1: 2.0},
+        unicodedata.normalize("NFD", "기쁨=2"),
+    ):
+        assert numbers_of(asked, y, names).tolist() == [1.0, 2.0], asked
+    assert numbers_of("1=3", y, ("1", "0")).tolist() == [3.0, 1.0]  # a name counts before a number
+    with pytest.raises(DataError, match="no class '2' to weigh; expected 비약올리기 or 0, 기쁨 or 1"):
+        numbers_of("2=1", y, names)
+    for wrong in ("data/", "=2", "a=", "a=-1", "a=nan", "", {}, {"a": None}):
+        with pytest.raises(DataError, match="expected class weights as 'balanced'"):
+            read_class_weights(wrong)
 
 
 def test_wrong_settings_name_the_right_ones() -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import http.server
 import io
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -337,7 +338,19 @@ def test_a_second_fit_is_unchanged_and_another_one_refused(
         return result
 
     fer("embed", "data", "-b", "raw", "-d", "none")
-    fer("fit", "--head", "logistic", "--class-weights")
+    done = fer("fit", "--head", "logistic", "--class-weights", "--log-dir", "logs")
+    report = tmp_path / "models" / "logistic" / "report"
+    assert f"report: {report.relative_to(tmp_path) / 'report.html'}" in done.stdout
+    plots = {
+        f"{name}.png" for name in ("classes", "confusion", "predictions", "probabilities", "reliability")
+    }
+    written = {"metrics.json", "report.html", "report.json", "report.md", "report.txt", *plots}
+    assert {path.name for path in report.iterdir()} == written
+    values = json.loads((report / "report.json").read_text("utf-8"))["contenders"][0]
+    assert values["seen_rows"] == 0  # measured on what it never saw
+    assert "data:image/webp" in (report / "report.html").read_text("utf-8")
+    (log,) = (tmp_path / "logs").iterdir()
+    assert done.stdout.strip() in log.read_text("utf-8")
     record = (tmp_path / "models" / "logistic" / "model.json").read_bytes()
     assert "unchanged" in fer("fit", "--head", "logistic", "--class-weight", "balanced").stdout
     assert (
@@ -347,9 +360,19 @@ def test_a_second_fit_is_unchanged_and_another_one_refused(
     refused = fer("fit", "--head", "logistic", code=1).stderr
     assert "--overwrite" in refused
     assert "--name" in refused
-    fer("fit", "--head", "logistic", "--overwrite", "-C", "0.1")
+    fer("fit", "--head", "logistic", "--overwrite", "-C", "0.1", "--no-report")
+    assert not report.exists()
     assert "unchanged" in fer("fit", "--head", "logistic", "--set", "C=0.1").stdout
-    fer("fit", "--head", "dummy", "--name", "floor")
+    fer("fit", "--head", "dummy", "--name", "floor", "--no-report")
+    first, *others = [*LEVELS][::-1]
+    words = ["--labels", ",".join([first, *others[:-1]]), "--class-weights", f"{first}=3,1=2", "--no-report"]
+    said = fer("fit", "--head", "logistic", "--name", "ordered", *words).stderr
+    assert f"left out, since --labels does not name their class: {others[-1]} 12" in said
+    made = json.loads((tmp_path / "models" / "ordered" / "model.json").read_text("utf-8"))
+    assert made["labels"] == [first, *others[:-1]]
+    assert made["parts"]["head"]["settings"]["balanced"] == {first: 3.0, "1": 2.0}
+    assert "no class '5' to weigh" in fer("fit", "--class-weights", "5=2", "--name", "x", code=1).stderr
+    shutil.rmtree(tmp_path / "models" / "ordered")
     (tmp_path / "models" / "broken").mkdir()
     (tmp_path / "models" / "broken" / "model.json").write_text("{}")
     image = next((tmp_path / "data").rglob("*.png"))

@@ -104,6 +104,10 @@ def test_a_map_of_ones_own_and_the_problems_of_a_list(western: Path, tmp_path: P
     assert "1 problems" in said
     assert "gone.png,it is not there: " in (tmp_path / "out-problems.csv").read_text("utf-8")
     assert load_dataset(out).class_counts() == {"기쁨": 1, "슬픔": 1}
+    named = (*arguments[:4], tmp_path / "sad.csv", *arguments[5:], "--class", "0=기쁨", "--class", "1=슬픔")
+    said = run(*named, "--labels", "sadness,fear").stderr
+    assert "left out, since --labels does not name their class: 기쁨 1" in said
+    assert load_dataset(tmp_path / "sad.csv").class_counts() == {"sadness": 1}
     text(
         tmp_path / "my.toml", '[sets]\nmood = ["good", "bad"]\n[maps.mood]\ngood = ["기쁨"]\nbad = ["sad"]\n'
     )

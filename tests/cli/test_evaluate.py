@@ -115,7 +115,17 @@ def test_images_that_the_model_was_trained_on_are_said(faces: Path, tmp_path: Pa
     arguments = ["--cache-dir", tmp_path / "cache", "-q"]
     for step in (
         ["embed", faces, "--backbone", "raw", *arguments],
-        ["fit", "--head", "logistic", "--name", "own", "--models-dir", tmp_path / "models", *arguments],
+        [
+            "fit",
+            "--head",
+            "logistic",
+            "--name",
+            "own",
+            "--no-report",
+            "--models-dir",
+            tmp_path / "models",
+            *arguments,
+        ],
     ):
         done = CliRunner().invoke(main, [str(part) for part in step])
         assert done.exit_code == 0, done.output

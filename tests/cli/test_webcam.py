@@ -1,15 +1,12 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -85,27 +82,6 @@ def test_where_no_window_opens_a_browser_takes_its_place(
         result = run(models_dir, "tiny", "--source", video, "--view", "browser", "--port", port)
     assert result.exit_code == 1
     assert f"port {port} cannot be had" in result.stderr
-
-
-@pytest.fixture
-def display() -> Iterator[str]:
-    """A screen without a monitor."""
-    for program in ("Xvfb", "xdotool"):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program} (Debian: xvfb, xdotool)")
-    if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
-        pytest.skip("this OpenCV has no windows")
-    read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24"]
-    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        number = answer.readline().strip()
-    try:
-        yield f":{number}"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_a_real_window_opens_obeys_its_keys_and_ends_with_q(

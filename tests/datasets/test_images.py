@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -240,11 +239,8 @@ def bomb_tiff(side: int) -> bytes:
 def test_a_header_that_promises_a_giant_is_refused_unread(bomb: Callable[[int], bytes], side: int):
     content = bomb(side)
     tracemalloc.start()
-    began = time.perf_counter()
     with pytest.raises(ImageError, match="100 million"):
         decode_image(content)
-    seconds = time.perf_counter() - began
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 1
     assert peak < 5_000_000

@@ -6,6 +6,7 @@ import pytest
 from ferkit.core.errors import DataError
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.load import load_dataset
+from tests.heard import heard
 
 
 def test_folders_tables_and_arrays_come_in_by_one_way(tmp_path: Path):
@@ -29,6 +30,21 @@ def test_anything_else_is_refused(tmp_path: Path, name: str, what: str):
     (tmp_path / "data.7z").write_bytes(b"7z")
     with pytest.raises(DataError, match=what):
         load_dataset(tmp_path / name)
+
+
+def test_class_folders_without_images_are_remarked_on(tmp_path: Path):
+    for name in ("train/happy", "train/슬픔", "train/.cache", "test/happy", "test/fear"):
+        (tmp_path / name).mkdir(parents=True)
+    for part in ("train", "test"):
+        (tmp_path / part / "happy" / "a.jpg").write_bytes(b"")
+    with heard() as said:
+        load_dataset(tmp_path)
+    assert "no images in the folders test/fear, train/슬픔; their classes are left out" in said
+    (tmp_path / "train" / "슬픔").rmdir()
+    (tmp_path / "test" / "fear").rmdir()
+    with heard() as said:
+        load_dataset(tmp_path)
+    assert said == []
 
 
 def test_samples_are_sorted_and_distinct(tmp_path: Path):

@@ -68,4 +68,5 @@ def test_faces_are_cut_out_and_their_boxes_are_kept(tmp_path: Path, shared: Path
     assert boxes["img12.jpg"] == pytest.approx((222, 63, 360, 258), abs=8)
     whole, summary = embed(data, tmp_path / "cache", crop=Cropping.ask("yunet", yunet, no_face="whole"))
     assert summary.failures == []
+    assert summary.whole == ["wall.png"]
     assert whole.folder != store.folder

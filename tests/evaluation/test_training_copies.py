@@ -44,7 +44,7 @@ def test_fit_and_eval_say_so_in_the_line_with_the_accuracy(
     fer("embed", str(leaking), "--detector", "none")
     (line,) = [
         line
-        for line in fer("fit", "--head", "logistic").splitlines()
+        for line in fer("fit", "--head", "logistic", "--no-report").splitlines()
         if " on " in line and line.startswith("accuracy ")
     ]
     assert "exact copies of training images: 7 of 15 measured images" in line

@@ -8,8 +8,8 @@ from ferkit.core.types import Faces
 from ferkit.faces.drawing import TextPainter
 from ferkit.inference import overlay as overlay_module
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
-from ferkit.inference.overlay import History, Overlay, Status, mirrored
+from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, for_view
+from ferkit.inference.overlay import History, Overlay, Status
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import LiveSource, VideoSource
 from tests.inference.brightness import LABELS
@@ -124,22 +124,14 @@ def result_of(*faces: tuple[float, float, int], t: float = 0.0) -> FrameResult:
     )
 
 
-def test_a_mirror_turns_the_image_and_not_the_words() -> None:
-    rgb = frame_with((20, 100, 200))
-    result = result_of((10, 90, 2))
-    assert mirrored(result, 320).faces.xyxy.tolist() == [[250, 90, 310, 150]]
-    drawn = Overlay(LABELS, bars=False, history=False).draw(rgb, result, Status(), mirror=True)
-    overlay = Overlay(LABELS, bars=False, history=False)
-    plain = overlay.draw(frame_with((260, 100, 200)), mirrored(result, 320), Status())
-    ys, xs = slice(60, 90), slice(240, 320)  # the label above the box
-    assert (drawn[ys, xs] == plain[ys, xs]).all()
-
-
-def test_what_is_drawn_leaves_the_frame_alone() -> None:
-    rgb = frame_with((20, 100, 200))
-    before = rgb.copy()
-    Overlay(LABELS).draw(rgb, result_of((10, 90, 2)), Status(fps=30, model="m", help=True, recording=True))
-    assert (rgb == before).all()
+def test_a_mirror_turns_the_image_and_its_faces_and_small_ones_are_enlarged() -> None:
+    rgb, result = for_view(frame_with((20, 100, 200)), result_of((10, 90, 2)), mirror=True)
+    assert rgb.shape == (480, 640, 3)
+    assert result.faces.xyxy.tolist() == [[500, 180, 620, 300]]
+    assert (rgb[210:270, 530:590] > 180).all()  # the bright square
+    large = np.zeros((720, 1280, 3), np.uint8)
+    same, _ = for_view(large, result_of(), mirror=False)
+    assert same is large
 
 
 @pytest.mark.parametrize("size_wh", [(64, 48), (320, 240), (3840, 2160), (90, 700)])
@@ -203,11 +195,14 @@ def test_a_label_that_another_one_outweighs_says_why(monkeypatch: pytest.MonkeyP
 def test_the_bars_give_way_to_faces() -> None:
     size_wh = (1280, 720)
     corners = [(40, 60), (1180, 60), (40, 600), (1180, 600)]
-    blank = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
     for n in range(5):
         faces = result_of(*[(x, y, 1) for x, y in corners[:n]], (600, 300, 2))
-        drawn = Overlay(LABELS, history=False).draw(blank, faces, Status())
-        plain = Overlay(LABELS, bars=False, history=False).draw(blank, faces, Status())
+        drawn, plain = (
+            Overlay(LABELS, bars=bars, history=False).draw(
+                np.zeros((size_wh[1], size_wh[0], 3), np.uint8), faces, Status()
+            )
+            for bars in (True, False)
+        )
         assert ((drawn != plain).any()) == (n < 4)
         for x, y in corners[:n]:
             inside = slice(y + 5, y + 55), slice(x + 5, x + 55)

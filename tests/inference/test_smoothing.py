@@ -11,8 +11,6 @@ from ferkit.inference.smoothing import (
     LabelSmoother,
     NeutralCalibration,
     SmoothingSettings,
-    checked_transitions,
-    learn_transitions,
 )
 
 ME = np.array([7])
@@ -115,15 +113,6 @@ def test_a_restored_smoother_goes_on_alike(method: str) -> None:
         a, b = one.update(ME, p, i / 20), other.update(ME, p, i / 20)
         assert (a.proba == b.proba).all()
         assert a.label == b.label
-
-
-def test_transitions_are_learnt_from_sequences() -> None:
-    learnt = learn_transitions([[0, 0, 1, 1, 0, 1, 2]], 3)
-    assert learnt.sum(axis=1) == pytest.approx(np.ones(3))
-    assert learnt[0, 1] > learnt[0, 2] > 0
-    assert np.diag(learnt).tolist() == [0, 0, 0]
-    with pytest.raises(DataError, match=r"shape \(3, 3\)"):
-        checked_transitions(np.ones((2, 2)), 3)
 
 
 @pytest.mark.parametrize(

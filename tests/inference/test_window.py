@@ -2,10 +2,8 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,24 +41,6 @@ def test_where_no_window_can_be_opened_the_reason_is_a_sentence(monkeypatch: pyt
 )
 def test_keys_are_letters_also_where_hangul_is_typed(key: int, scancode: int, letter: str | None) -> None:
     assert _letter(key, scancode) == letter
-
-
-@pytest.fixture(scope="module")
-def display() -> Iterator[str]:
-    for program in ("Xvfb", "xdotool"):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program} (Debian: xvfb, xdotool)")
-    read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24"]
-    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        number = answer.readline().strip()
-    try:
-        yield f":{number}"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 SHOW = """

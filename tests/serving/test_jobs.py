@@ -113,7 +113,7 @@ def test_what_the_command_reads_the_server_reads(server: Running, kind: str, cod
 def test_without_the_extra_a_video_is_refused_before_it_is_sent(
     server: Running, video: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ferkit.serving.routes.find_spec", lambda name: None)
+    monkeypatch.setattr(server.service, "reads_videos", False)
     refused = server.http.post("/v1/video", content=video)
     assert (refused.status_code, refused.json()["code"]) == (501, "no_video")
     assert "ferkit[video]" in refused.json()["message"]

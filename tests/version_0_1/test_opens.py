@@ -179,8 +179,13 @@ def test_a_comparison_is_read_and_nothing_is_trained_again(
     assert json.loads(fer(*COMPARE, "--json"))["contenders"] != []
     assert contents(folder / "cells", "*.npz") == before
     again = json.loads((folder / "comparison.json").read_text("utf-8"))
-    for name in ("format", "labels", "splits", "pairs"):
-        assert again[name] == json.loads(json.dumps(told[name]).replace("shipped", "ferkit"))
+    told_anew = json.loads(json.dumps(told).replace("shipped", "ferkit"))
+    for name in ("format", "labels", "splits"):
+        assert again[name] == told_anew[name]
+    for old, new in zip(told_anew["pairs"], again["pairs"], strict=True):
+        # The sentence ends in times; and another processor sums in another order.
+        assert new.pop("sentence").partition(";")[0] == old.pop("sentence").partition(";")[0]
+        assert new == pytest.approx(old, nan_ok=True)
     for old, new in zip(told["contenders"], again["contenders"], strict=True):
         assert new["name"].replace("shipped", "ferkit") == old["name"].replace("shipped", "ferkit")
         assert (new["kind"], new["failure"]) == (old["kind"], None)
@@ -220,10 +225,15 @@ def test_a_plan_is_followed_and_taken_back(fer: Fer, home: Path, untouched: Path
 
 
 def test_an_audit_finds_the_same(fer: Fer, home: Path) -> None:
-    before = (home / "report/findings.csv").read_bytes()
+    def findings() -> list[str]:
+        # Among 56 whitened embeddings all are equally far from the others: rounding names the outlier.
+        lines = (home / "report/findings.csv").read_text("utf-8-sig").splitlines()
+        return [line for line in lines if ",outlier," not in line]
+
+    before = findings()
     counts = json.loads((home / "report/audit.json").read_text("utf-8"))["counts"]
     assert json.loads(fer(*AUDIT, "--json"))["counts"] == counts
-    assert (home / "report/findings.csv").read_bytes() == before
+    assert findings() == before
 
 
 def test_the_words_of_0_1_in_a_toml_file(fer: Fer, home: Path) -> None:

@@ -4,6 +4,8 @@ Each layer draws from its own seed generator, whose state is a variable of the m
 checkpoint, so that a resumed run draws what the undisturbed one would have.
 """
 
+import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -17,21 +19,40 @@ VALUE_RANGE = (0, 255)
 ERASED_AREA = (0.02, 0.2)  # part of the image a rectangle covers: a hand or a mask, never most of the face
 
 
-class RandomGeometry(layers.Layer):
-    """Flip, shift, rotate and zoom in one resampling: cheaper and sharper than one layer after the other."""
+class RandomChange(layers.Layer):
+    """A change with strengths from the settings, and random numbers of its own."""
 
     def __init__(self, settings: AugmentationSettings, seed: int, **kwargs: Any) -> None:
         super().__init__(dtype="float32", **kwargs)
         self.settings = settings
         self.seed_generator = keras.random.SeedGenerator(seed)
 
+    def made_to(self, n: Any, *names: str) -> dict[str, Any]:
+        """To which of ``n`` images each of these changes is made, 0 or 1 (n,), by one draw for all of them.
+
+        Where all images are changed nothing is drawn, as before there were probabilities.
+        """
+        shares = {name: self.settings.probability.get(name, 1.0) for name in names}
+        if all(share == 1 for share in shares.values()):
+            return dict.fromkeys(names, 1.0)
+        u = keras.random.uniform((n,), seed=self.seed_generator)
+        return {name: ops.cast(u < share, "float32") for name, share in shares.items()}
+
+
+class RandomGeometry(RandomChange):
+    """Flip, shift, rotate and zoom in one resampling: cheaper and sharper than one layer after the other."""
+
     def call(self, images: Any) -> Any:
         height, width = images.shape[1:3]
-        u = keras.random.uniform((5, ops.shape(images)[0]), -1.0, 1.0, seed=self.seed_generator)
-        angle = u[0] * math.radians(self.settings.rotate)
-        scale = 1.0 + u[1] * self.settings.zoom
-        mirror = ops.where(u[2] < 0, -1.0, 1.0) if self.settings.flip else ops.ones_like(angle)
-        shift_x, shift_y = u[3] * self.settings.shift * width, u[4] * self.settings.shift * height
+        s, n = self.settings, ops.shape(images)[0]
+        u = keras.random.uniform((5, n), -1.0, 1.0, seed=self.seed_generator)
+        made = self.made_to(n, "shift", "rotate", "zoom")
+        angle = u[0] * made["rotate"] * math.radians(s.rotate)
+        scale = 1.0 + u[1] * made["zoom"] * s.zoom
+        flipped = 2 * s.probability.get("flip", 0.5) - 1
+        mirror = ops.where(u[2] < flipped, -1.0, 1.0) if s.flip else ops.ones_like(angle)
+        shift = s.shift * made["shift"]
+        shift_x, shift_y = u[3] * shift * width, u[4] * shift * height
         # Output pixel -> input pixel, about the centre.
         cos, sin = ops.cos(angle) * scale, ops.sin(angle) * scale
         a, b, c, d = cos * mirror, -sin * mirror, sin, cos
@@ -43,32 +64,65 @@ class RandomGeometry(layers.Layer):
         return ops.image.affine_transform(images, matrix, interpolation="bilinear", fill_mode="nearest")
 
 
-class RandomLight(layers.Layer):
+class RandomLight(RandomChange):
     """Brightness and contrast about mid-gray, and noise, in one pass."""
-
-    def __init__(self, settings: AugmentationSettings, seed: int, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
-        self.settings = settings
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: Any) -> Any:
         s, n = self.settings, ops.shape(images)[0]
         u = keras.random.uniform((2, n, 1, 1, 1), -1.0, 1.0, seed=self.seed_generator)
-        out = (images - 127.5) * (1.0 + u[0] * s.contrast) + (127.5 + 255.0 * s.brightness * u[1])
+        made = {name: _per_image(share) for name, share in self.made_to(n, "brightness", "contrast").items()}
+        contrast, brightness = s.contrast * made["contrast"], 255.0 * s.brightness * made["brightness"]
+        out = (images - 127.5) * (1.0 + u[0] * contrast) + (127.5 + brightness * u[1])
         if s.noise:
-            out = out + keras.random.normal(ops.shape(images), 0.0, s.noise, seed=self.seed_generator)
+            strength = s.noise * _per_image(self.made_to(n, "noise")["noise"])
+            out = out + strength * keras.random.normal(ops.shape(images), seed=self.seed_generator)
+        if any(s.noise_variance):
+            variance = keras.random.uniform((n,), *s.noise_variance, seed=self.seed_generator)
+            strength = ops.sqrt(variance) * self.made_to(n, "noise_variance")["noise_variance"]
+            out = out + _per_image(strength) * keras.random.normal(
+                ops.shape(images), seed=self.seed_generator
+            )
         return ops.clip(out, *VALUE_RANGE)
 
 
-class RandomMix(layers.Layer):
+class RandomHsv(RandomChange):
+    """Hue, saturation and value shifted, in OpenCV's units."""
+
+    def call(self, images: Any) -> Any:
+        n = ops.shape(images)[0]
+        u = keras.random.uniform((n, 1, 1, 3), -1.0, 1.0, seed=self.seed_generator)
+        strength = np.array(self.settings.hsv_shift, np.float32) / np.array([180, 255, 255], np.float32)
+        made = _per_image(self.made_to(n, "hsv_shift")["hsv_shift"])
+        hsv = ops.image.rgb_to_hsv(images / 255.0) + u * strength * made
+        hue, rest = ops.mod(hsv[..., :1], 1.0), ops.clip(hsv[..., 1:], 0.0, 1.0)
+        return 255.0 * ops.image.hsv_to_rgb(ops.concatenate([hue, rest], axis=-1))
+
+
+class Sometimes(RandomChange):
+    """A layer of Keras that changes a part of the images only."""
+
+    def __init__(self, settings: AugmentationSettings, seed: int, change: layers.Layer, *names: str) -> None:
+        super().__init__(settings, seed)
+        self.change, self.names = change, names
+
+    def call(self, images: Any) -> Any:
+        made = self.made_to(ops.shape(images)[0], *self.names)
+        chosen = functools.reduce(ops.maximum, made.values())
+        return ops.where(_per_image(chosen) > 0, self.change(images), images)
+
+
+def _per_image(values: Any) -> Any:
+    """(n, 1, 1, 1) from (n,); a number stays."""
+    return values if isinstance(values, float) else ops.reshape(values, (-1, 1, 1, 1))
+
+
+class RandomMix(RandomChange):
     """MixUp for some batches, CutMix for others, neither for the rest."""
 
-    def __init__(self, settings: AugmentationSettings, seed: int, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
-        self.settings = settings
+    def __init__(self, settings: AugmentationSettings, seed: int) -> None:
+        super().__init__(settings, seed + 2)
         self.mixup = layers.MixUp(settings.mixup_alpha, seed=seed, dtype="float32")
         self.cutmix = layers.CutMix(settings.cutmix_alpha, seed=seed + 1, dtype="float32")
-        self.seed_generator = keras.random.SeedGenerator(seed + 2)
 
     def build(self, images_shape: Any, targets_shape: Any) -> None:
         self.built = True  # the mixing layers have no weights to make
@@ -95,34 +149,32 @@ class RandomMix(layers.Layer):
 class Augmentation(layers.Layer):
     """All of a stage's changes: images float32 (n, H, W, C) in 0..255, targets float32 (n, k) or (n, 1)."""
 
-    def __init__(
-        self, settings: AugmentationSettings, channels: int, seed: int, mix: bool, **kwargs: Any
-    ) -> None:
-        super().__init__(dtype="float32", **kwargs)
+    def __init__(self, settings: AugmentationSettings, channels: int, seed: int, mix: bool) -> None:
+        super().__init__(dtype="float32")
         s = settings
         steps: list[layers.Layer] = []
         if s.flip or s.shift or s.rotate or s.zoom:
             steps.append(RandomGeometry(s, seed + 10))
+        if any(s.hsv_shift) and channels == 3:
+            steps.append(RandomHsv(s, seed + 25))
         if (s.hue or s.saturation) and channels == 3:
             # Keras' saturation runs from 0 (gray) over 0.5 (as it is) to 1.
             saturation = (0.5 - s.saturation / 2, 0.5 + s.saturation / 2) if s.saturation else None
-            steps.append(
-                layers.RandomColorJitter(
-                    VALUE_RANGE,
-                    saturation_factor=saturation,
-                    hue_factor=s.hue or None,
-                    seed=seed + 20,
-                    dtype="float32",
-                )
+            jitter = layers.RandomColorJitter(
+                VALUE_RANGE,
+                saturation_factor=saturation,
+                hue_factor=s.hue or None,
+                seed=seed + 20,
+                dtype="float32",
             )
-        if s.brightness or s.contrast or s.noise:
+            steps.append(_sometimes(s, seed + 21, jitter, "hue", "saturation"))
+        if s.brightness or s.contrast or s.noise or any(s.noise_variance):
             steps.append(RandomLight(s, seed + 30))
         if s.randaugment:
-            steps.append(
-                layers.RandAugment(
-                    VALUE_RANGE, s.randaugment, s.randaugment_magnitude, seed=seed + 40, dtype="float32"
-                )
+            augment = layers.RandAugment(
+                VALUE_RANGE, s.randaugment, s.randaugment_magnitude, seed=seed + 40, dtype="float32"
             )
+            steps.append(_sometimes(s, seed + 41, augment, "randaugment"))
         if s.erase:
             steps.append(
                 layers.RandomErasing(
@@ -136,6 +188,31 @@ class Augmentation(layers.Layer):
         for step in self.steps:
             images = step(images)
         return self.mix(images, targets) if self.mix is not None else (images, targets)
+
+
+def _sometimes(settings: AugmentationSettings, seed: int, change: layers.Layer, *names: str) -> layers.Layer:
+    used = [name for name in names if getattr(settings, name)]
+    given = any(name in settings.probability for name in used)
+    return Sometimes(settings, seed, change, *used) if given else change
+
+
+STRENGTHS = ("shift", "rotate", "zoom", "brightness", "contrast", "hue", "saturation", "hsv_shift", "noise",
+             "noise_variance")  # fmt: skip
+
+
+def scaled(settings: AugmentationSettings, factor: float) -> AugmentationSettings:
+    """The same changes, each ``factor`` times as strong and at most as strong as it can be."""
+    if factor == 1:
+        return settings
+    changed: dict[str, Any] = {}
+    for name in STRENGTHS:
+        value = getattr(settings, name)
+        power = factor**2 if name == "noise_variance" else factor
+        if isinstance(value, tuple):
+            changed[name] = tuple(part * power for part in value)
+        else:
+            changed[name] = value * power if name in ("rotate", "noise") else min(1.0, value * power)
+    return dataclasses.replace(settings, **changed)
 
 
 ORDER, BALANCE, REPEAT = 0, 1, 2  # streams of random numbers, so that one choice never shifts another

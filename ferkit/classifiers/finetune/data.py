@@ -11,15 +11,18 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.finetune.recipe import LossSettings, RunOptions
-from ferkit.core.console import progress
+from ferkit.core.console import progress, some
 from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.edit import only_labels
 from ferkit.datasets.split import holdout
 from ferkit.embedder.settings import resize_crops
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import read_crops
+
+logger = logging.getLogger(__name__)
 
 LEAST_PER_CLASS = 2
 
@@ -35,11 +38,13 @@ class TrainVal:
 
 
 def divide(dataset: Dataset, options: RunOptions) -> TrainVal:
-    """The parts to learn from and to choose by.
+    """The parts to learn from and to choose by, with just the classes of ``options.labels`` where those are given.
 
     Raises:
         DataError: fewer than two classes, an empty one, or parts of different classes.
     """
+    if options.labels is not None:
+        dataset = only_labels(dataset, options.labels)
     labelled = [sample for sample in dataset.samples if sample.label is not None]
     if not labelled:
         raise DataError(
@@ -99,8 +104,6 @@ def check_classes(train_y: np.ndarray, validation_y: np.ndarray, labels: LabelSe
                 "add some, or leave the class out"
             )
 
-
-logger = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.5
 """Part of the free memory that decoded images may take; the network needs the rest."""
@@ -163,7 +166,7 @@ def load_pixels(
     paths: list[str] = []
     failures: list[tuple[str, str]] = []
     digests: list[str | None] = []
-    n_whole = 0
+    whole: list[str] = []
     with progress(doing, len(dataset)) as shown:
         for image in read_crops(dataset.source, dataset.samples, cropper):
             if image.error is not None:
@@ -175,10 +178,11 @@ def load_pixels(
                 y.append(number[image.sample.label or ""])
                 paths.append(image.sample.path)
                 digests.append(image.sha256)
-                n_whole += image.found.whole and cropper.settings.detector != "none"
+                if image.found.whole and cropper.settings.detector != "none":
+                    whole.append(image.sample.path)
             shown.update(1, failures=image.error is not None)
-    if n_whole:
-        logger.info(f"{n_whole} images without a face were taken whole")
+    if whole:
+        logger.info(f"{len(whole)} images without a face were taken whole: {some(whole)}")
     if not paths:
         raise DataError(
             f"none of the {len(dataset)} images of {dataset.root} could be read; first: {failures[0][1]}"
@@ -212,7 +216,7 @@ def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np
         raise TrainingError(
             f"{shape[0]} images of {shape[2]}x{shape[1]} take {wanted / 2**30:.1f} GiB, more than the "
             "memory has free; "
-            "use --cache disk, a smaller --input-size or --color gray"
+            "use --set cache=disk, a smaller network.input_size_wh, or network.color=gray"
         )
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +225,7 @@ def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np
         raise TrainingError(
             f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} "
             f"({error.strerror}); "
-            "make room, or use a smaller --input-size or --color gray"
+            "make room, or use a smaller network.input_size_wh, or network.color=gray"
         ) from None
 
 

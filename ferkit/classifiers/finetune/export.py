@@ -1,9 +1,12 @@
 """Export a fine-tuned network to Keras, SavedModel, TFLite and ONNX, and check the result."""
 
+import contextlib
 import logging
+import os
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,17 @@ import keras
 import numpy as np
 
 from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX
+from ferkit.classifiers.finetune.networks import of_keras_layers
 from ferkit.classifiers.model import read_model
-from ferkit.core.errors import DependencyError, ModelError
+from ferkit.core.errors import DependencyError, FerkitError, ModelError
 from ferkit.core.files import write_atomically
 from ferkit.datasets.dataset import Dataset
 from ferkit.embedder.engines import open_session
 from ferkit.faces.cropping import cropping_as_trained
 from ferkit.faces.reading import some_crops
 
-FORMATS = ("onnx", "keras", "h5", "saved-model", "tflite", "tflite-int8")
+logger = logging.getLogger(__name__)
+
 SUFFIXES = {
     "onnx": ".onnx",
     "keras": ".keras",
@@ -28,6 +33,8 @@ SUFFIXES = {
     "tflite": ".tflite",
     "tflite-int8": ".tflite",
 }
+"""The formats, and how their files end."""
+
 CALIBRATION_IMAGES = 200
 
 
@@ -39,11 +46,12 @@ def convert_model(
 ) -> Path:
     """Write the network of ``model`` to ``target``.
 
-    Every format but ``tflite-int8`` gives the network's probabilities; it is compared before it is written.
+    Every format but ``tflite-int8`` gives the network's probabilities: what was written is read back and compared
+    before it is moved to ``target``.
 
     Args:
         model: folder of a model that ``fer finetune`` made.
-        fmt: one of :data:`FORMATS`.
+        fmt: one of :data:`SUFFIXES`.
         target: file, or folder for ``saved-model``, to make.
         dataset: for ``tflite-int8``: images such as the training saw, cropped as they were there.
 
@@ -55,8 +63,8 @@ def convert_model(
         DependencyError: a package that the format needs is not installed.
     """
     found = read_model(model)
-    if fmt not in FORMATS:
-        raise ModelError(f"expected one of {', '.join(FORMATS)} as format, found {fmt!r}")
+    if fmt not in SUFFIXES:
+        raise ModelError(f"expected one of {', '.join(SUFFIXES)} as format, found {fmt!r}")
     if NETWORK_KERAS not in found.files:
         raise ModelError(f"{model} is of kind {found.kind} and has no Keras network to convert")
     if target.exists():
@@ -65,11 +73,6 @@ def convert_model(
         content = found.file(NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS).read_bytes()
         write_atomically(target, lambda file: file.write(content))
         return target
-
-    from ferkit.classifiers.finetune.recipe import open_keras
-
-    open_keras()
-    import keras
 
     network = keras.saving.load_model(found.file(NETWORK_KERAS), compile=False)
     if fmt == "saved-model":
@@ -109,7 +112,8 @@ def to_keras(network: keras.Model, suffix: str = ".keras") -> bytes:
     def run(path: Path, images: np.ndarray) -> np.ndarray:
         return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
 
-    return _exported(network, f"network{suffix}", lambda path: network.save(path), run)
+    saved = of_keras_layers(network) if suffix == ".h5" else network
+    return _exported(network, f"network{suffix}", lambda path: saved.save(path), run)
 
 
 def to_onnx(network: keras.Model) -> bytes:
@@ -148,10 +152,7 @@ def to_tflite(network: keras.Model, calibration: np.ndarray | None = None) -> by
         DependencyError: TensorFlow is not installed.
         ModelError: the file gives other results.
     """
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise DependencyError("TFLite files are made by TensorFlow; pip install 'ferkit[train]'") from None
+    tf = _tensorflow("TFLite files")
 
     def write(path: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -176,23 +177,25 @@ def to_tflite(network: keras.Model, calibration: np.ndarray | None = None) -> by
 
 
 def to_saved_model(network: keras.Model, folder: Path) -> None:
-    """A SavedModel folder, for TensorFlow Serving.
+    """Write a SavedModel folder, for TensorFlow Serving. Raises like :func:`to_tflite`."""
+    tf = _tensorflow("SavedModel folders")
 
-    Raises:
-        DependencyError: TensorFlow is not installed.
-        ModelError: what was written gives other probabilities.
-    """
+    def run(path: Path, images: np.ndarray) -> np.ndarray:
+        loaded = tf.saved_model.load(path)  # owns the variables that its function reads
+        return np.asarray(loaded.serve(images).numpy())
+
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "saved-model"
+        _export(network, path, lambda path: network.export(path, format="tf_saved_model", verbose=False), run)
+        shutil.move(path, folder)
+
+
+def _tensorflow(what: str) -> Any:
     try:
         import tensorflow as tf
     except ImportError:
-        raise DependencyError(
-            "SavedModel folders are made by TensorFlow; pip install 'ferkit[train]'"
-        ) from None
-    network.export(folder, format="tf_saved_model", verbose=False)
-    images = _samples(network)
-    loaded = tf.saved_model.load(folder)  # owns the variables that its function reads
-    found = loaded.serve(images).numpy()
-    _check(np.asarray(network.predict_on_batch(images)), found, "the SavedModel")
+        raise DependencyError(f"{what} are made by TensorFlow; pip install 'ferkit[train]'") from None
+    return tf
 
 
 def _exported(
@@ -202,19 +205,59 @@ def _exported(
     run: Callable[[Path, np.ndarray], Any],
     calibration: np.ndarray | None = None,
 ) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        _export(network, path, write, run, calibration)
+        return path.read_bytes()
+
+
+def _export(
+    network: keras.Model,
+    path: Path,
+    write: Callable[[Path], object],
+    run: Callable[[Path, np.ndarray], Any],
+    calibration: np.ndarray | None = None,
+) -> None:
+    """Write the network to ``path``, and compare it with what is read back."""
     images = _samples(network) if calibration is None else calibration
     # Called once, which Keras wants before it exports; and nothing is compiled for these few images.
     expected = keras.ops.convert_to_numpy(network(images, training=False))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        write(path)
-        found = np.asarray(run(path, images))
-        if calibration is None:
-            _check(expected, found, name)
-            _check(expected[:1], np.asarray(run(path, images[:1])), f"{name} for one image")
-        else:
-            _check_choices(expected, found, name)
-        return path.read_bytes()
+    try:
+        with _noise_to_log(path.name):
+            write(path)
+            found = np.asarray(run(path, images))
+            alone = found[:1] if calibration is not None else np.asarray(run(path, images[:1]))
+    except FerkitError:
+        raise
+    except Exception as error:  # converters fail in ways of their own
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        raise ModelError(
+            f"{path.name} could not be made of this network ({type(error).__name__}: {reason}); choose another format"
+        ) from error
+    if calibration is not None:
+        _check_choices(expected, found, path.name)
+    else:
+        _check(expected, found, path.name)
+        _check(expected[:1], alone, f"{path.name} for one image")
+
+
+@contextlib.contextmanager
+def _noise_to_log(name: str) -> Iterator[None]:
+    """What converters write to the process's standard output and error goes to the log file alone."""
+    with tempfile.TemporaryFile() as noise, contextlib.ExitStack() as restore:
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):  # there is none: a service, a notebook
+                real = os.dup(stream)
+                restore.callback(os.close, real)
+                restore.callback(os.dup2, real, stream)
+                os.dup2(noise.fileno(), stream)
+        try:
+            yield
+        finally:
+            restore.close()
+            noise.seek(0)
+            for line in noise.read().decode(errors="replace").splitlines():
+                logger.info("%s: %s", name, line, extra={"log_only": True})
 
 
 def _samples(network: keras.Model, n: int = 5) -> np.ndarray:

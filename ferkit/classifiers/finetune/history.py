@@ -44,8 +44,14 @@ class EpochRecord:
     images_per_s: float
 
     def figure(self, monitor: str) -> float:
-        """The validation figure called ``monitor``: ``macro_f1`` or ``accuracy``."""
-        return self.val_macro_f1 if monitor == "macro_f1" else self.val_accuracy
+        """How good the epoch is by ``monitor``: ``macro_f1``, ``val_accuracy``, or ``val_loss``, which is negated."""
+        return {
+            "macro_f1": self.val_macro_f1, "val_accuracy": self.val_accuracy, "val_loss": -self.val_loss
+        }[monitor]  # fmt: skip
+
+    def shown(self, monitor: str) -> str:
+        """The figure as people read it."""
+        return f"{self.val_loss:.3f}" if monitor == "val_loss" else f"{self.figure(monitor):.1%}"
 
 
 def of_stage(history: Sequence[EpochRecord], stage: int) -> list[EpochRecord]:
@@ -137,42 +143,32 @@ def plot_curves(path: Path, history: Sequence[EpochRecord], monitor: str) -> Non
     FigureCanvasAgg(figure)
     loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3))
 
-    loss.plot(epochs, [r.loss for r in history], color=TRAIN, marker=marker, label="training")
-    loss.plot(epochs, [r.val_loss for r in history], color=VALIDATION, marker=marker, label="validation")
-    loss.set_title("Loss")
-    loss.set_ylabel("cross-entropy (nats)")
-
-    accuracy.plot(
-        epochs, [100 * r.accuracy for r in history], color=TRAIN, marker=marker, label="training accuracy"
+    lines = (
+        (loss, [r.loss for r in history], TRAIN, "training"),
+        (loss, [r.val_loss for r in history], VALIDATION, "validation"),
+        (accuracy, [100 * r.accuracy for r in history], TRAIN, "training accuracy"),
+        (accuracy, [100 * r.val_accuracy for r in history], VALIDATION, "validation accuracy"),
+        (accuracy, [100 * r.val_macro_f1 for r in history], F1, "validation macro-F1"),
+        (rate, [r.learning_rate for r in history], RATE, ""),
     )
-    accuracy.plot(
-        epochs,
-        [100 * r.val_accuracy for r in history],
-        color=VALIDATION,
-        marker=marker,
-        label="validation accuracy",
-    )
-    accuracy.plot(
-        epochs, [100 * r.val_macro_f1 for r in history], color=F1, marker=marker, label="validation macro-F1"
-    )
+    for axes, values, color, label in lines:
+        axes.plot(epochs, values, color=color, marker=marker, label=label)
     best = best_record(history, monitor)
     if best is not None:
-        height = 100 * best.figure(monitor)
-        accuracy.plot(
-            best.epoch,
-            height,
-            "*",
-            color="black",
-            markersize=11,
-            label=f"best: {height:.1f} %, epoch {best.epoch}",
+        axes, height = (
+            (loss, best.val_loss) if monitor == "val_loss" else (accuracy, 100 * best.figure(monitor))
         )
-    accuracy.set_title("Accuracy and macro-F1")
-    accuracy.set_ylabel("%")
-
-    rate.plot(epochs, [r.learning_rate for r in history], color=RATE, marker=marker)
+        label = f"best: {best.shown(monitor)}, epoch {best.epoch}"
+        axes.plot(best.epoch, height, "*", color="black", markersize=11, label=label)
+    titles = {
+        loss: ("Loss", "cross-entropy (nats)"),
+        accuracy: ("Accuracy and macro-F1", "%"),
+        rate: ("Learning rate", ""),
+    }
     rate.set_yscale("log")
-    rate.set_title("Learning rate")
-    for axes in (loss, accuracy, rate):
+    for axes, (title, unit) in titles.items():
+        axes.set_title(title)
+        axes.set_ylabel(unit)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)

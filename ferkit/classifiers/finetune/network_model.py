@@ -1,6 +1,7 @@
 """A trained network as a classifier: an ONNX file, whatever trained it."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class NetworkClassifier:
         self.input_size_wh: tuple[int, int] = (shape[2], shape[1])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.onnx, self.labels, self.flip)  # sessions cannot be pickled or copied
+        # Sessions cannot be pickled or copied.
+        return functools.partial(NetworkClassifier, flip=self.flip), (self.onnx, self.labels)
 
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, k), rows sum to 1, of uint8 RGB ``crops`` (n, H, W, 3) of ``input_size_wh``.
@@ -123,7 +125,3 @@ def load_network_classifier(
         flip=bool(model.record.parts.get("flip", False)),
         threads=threads,
     )
-
-
-def _rebuilt(onnx: bytes, labels: LabelSet, flip: bool) -> NetworkClassifier:
-    return NetworkClassifier(onnx, labels, flip=flip)

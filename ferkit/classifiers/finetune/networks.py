@@ -1,16 +1,9 @@
 """Build the networks that can be fine-tuned, and freeze their layers.
 
-Full 3x3 convolutions on few, small maps: on processors they reach several times the arithmetic rate of
-depthwise ones (measured, see ``docs/finetune.md``), so that for the same time the network may be wider. The
-stem halves the image at once, pooling halves it twice more, and identity shortcuts (He et al. 2016) pass
-over every second convolution.
+RGB crops of 0..255 ─> gray? ─> scaling ─> backbone ─> pooling ─> dropout ─> logits ─> softmax or sigmoid
+                                └──────────────── core: what is trained ────────┘
 
-uint8 RGB crops ──> gray? ──> core: scaling ─> backbone ─> pooling ─> dropout ─> logits ──> softmax or
-    sigmoid
-                                  └─────────────── what is trained ──────────────────────┘
-
-The whole network takes 0..255 RGB and gives probabilities, so that no caller needs to know its
-preprocessing. Only
+The whole network takes 0..255 RGB and gives probabilities, so that no caller needs to know its preprocessing. Only
 layers that Keras has itself are used: anybody's Keras can load the file.
 """
 
@@ -27,7 +20,7 @@ from keras import layers
 
 from ferkit.classifiers.finetune.recipe import NetworkSettings, StageSettings
 from ferkit.core.errors import TrainingError, WeightsError
-from ferkit.core.weights import BUNDLED, NETWORK_KERAS, bundled_folder
+from ferkit.core.weights import BUNDLED, EDITIONS, NETWORK_KERAS, NETWORK_ONNX, bundled_folder
 
 BASELINE_WIDTHS = (32, 64, 128)
 BASELINE_FEATURES = BASELINE_WIDTHS[-1]
@@ -51,7 +44,13 @@ SMALL_RESNET_FEATURES = 4 * SMALL_RESNET_WIDTH
 
 
 def small_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
-    """Maps of (H/8, W/8, 192) from images (H, W, C) of about -2..2; 0.65 million weights."""
+    """Maps of (H/8, W/8, 192) from images (H, W, C) of about -2..2; 0.65 million weights.
+
+    Full 3x3 convolutions on few, small maps: on processors they reach several times the arithmetic rate of depthwise
+    ones (measured, see ``docs/finetune.md``), so that for the same time the network may be wider. The stem halves the
+    image at once, pooling halves it twice more, and identity shortcuts (He et al. 2016) pass over every second
+    convolution.
+    """
     images = keras.Input(input_shape)
     x = convolution(images, SMALL_RESNET_WIDTH, "stem", kernel=5, strides=2)
     x = _residual(x, SMALL_RESNET_WIDTH, "stage1")
@@ -93,6 +92,30 @@ def vgg48(input_shape: tuple[int, int, int]) -> keras.Model:
         for i in (1, 2):
             x = convolution(x, width, f"block{block}_{i}")
         x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
+    return keras.Model(images, x, name="backbone")
+
+
+XCEPTION_WIDTHS = (16, 32, 64, 128)
+XCEPTION_FEATURES = XCEPTION_WIDTHS[-1]
+
+
+def mini_xception(input_shape: tuple[int, int, int]) -> keras.Model:
+    """Maps of (H/16, W/16, 128) from images (H, W, C) of about -2..2; 55 thousand weights.
+
+    Four residual blocks of separable convolutions, each half as large and twice as wide as the one before, as in the
+    mini-Xception of Arriaga et al. (2017), which PyPI ``fer`` uses too.
+    """
+    images = keras.Input(input_shape)
+    x = convolution(convolution(images, 8, "stem_1"), 8, "stem_2")
+    for block, width in enumerate(XCEPTION_WIDTHS, start=1):
+        name = f"block{block}"
+        shortcut = convolution(x, width, f"{name}_shortcut", kernel=1, strides=2, relu=False)
+        for i in (1, 2):
+            x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False, name=f"{name}_{i}_conv")(x)
+            x = layers.BatchNormalization(momentum=0.95, name=f"{name}_{i}_bn")(x)
+            x = layers.ReLU(name=f"{name}_relu")(x) if i == 1 else x
+        x = layers.MaxPooling2D(3, 2, "same", name=f"{name}_pool")(x)
+        x = layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.Model(images, x, name="backbone")
 
 
@@ -158,6 +181,35 @@ def _efficientnet(name: str) -> Callable[[tuple[int, int, int], str | None], ker
     return build
 
 
+def _convnext(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
+    return of_keras_layers(_keras_network("ConvNeXtTiny", **_V3)(input_shape, weights))
+
+
+def of_keras_layers(model: keras.Model) -> keras.Model:
+    """A copy of layers alone, which Keras reads from any file: sums, products and scales of channels too."""
+    copy = keras.models.clone_model(
+        model, clone_function=_known_layer, call_function=_call_layer, recursive=True
+    )
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _known_layer(layer: Any) -> Any:
+    if type(layer).__name__ == "LayerScale":  # ConvNeXt's own class
+        return layers.EinsumDense("nhwc,c->nhwc", layer.output.shape[1:], name=layer.name)
+    return layer.__class__.from_config(layer.get_config())
+
+
+def _call_layer(layer: Any, *inputs: Any, **options: Any) -> Any:
+    kind = type(layer).__name__
+    if isinstance(layer, layers.Layer) or len(inputs) != 2 or kind not in ("Add", "Multiply"):
+        return layer(*inputs, **options)
+    x, other = inputs
+    if isinstance(other, int | float):
+        return (layers.Rescaling(1.0, other) if kind == "Add" else layers.Rescaling(other))(x)
+    return getattr(layers, kind)()([x, other])
+
+
 def _own(build: Callable[[tuple[int, int, int]], keras.Model]) -> Callable[..., keras.Model]:
     return lambda input_shape, weights: build(input_shape)
 
@@ -167,10 +219,12 @@ BACKBONES: dict[str, Backbone] = {
     "small_resnet": Backbone(_own(small_resnet), (48, 48), SMALL_RESNET_FEATURES, CENTRED, pretrained=False),
     "vgg48": Backbone(_own(vgg48), (48, 48), VGG_FEATURES, CENTRED, pretrained=False),
     "baseline_cnn": Backbone(_own(baseline_cnn), (48, 48), BASELINE_FEATURES, CENTRED, pretrained=False),
+    "mini_xception": Backbone(_own(mini_xception), (64, 64), XCEPTION_FEATURES, CENTRED, pretrained=False),
     "efficientnet-b0": Backbone(_efficientnet("EfficientNetB0"), (224, 224), 1280, STANDARDISED),
     "efficientnet-b1": Backbone(_efficientnet("EfficientNetB1"), (240, 240), 1280, STANDARDISED),
     "efficientnet-b2": Backbone(_efficientnet("EfficientNetB2"), (260, 260), 1408, STANDARDISED),
     "efficientnet-v2-b0": Backbone(_keras_network("EfficientNetV2B0", **_V3), (224, 224), 1280, STANDARDISED),
+    "convnext-tiny": Backbone(_convnext, (224, 224), 768, STANDARDISED),
     "mobilenet-v3-large": Backbone(
         _keras_network("MobileNetV3Large", **_V3), (224, 224), 960, PLUS_MINUS_ONE
     ),
@@ -182,12 +236,14 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def is_file(name: str) -> bool:
-    """Whether a backbone's name is a file, the shipped network's for ``ferkit``, not a row of :data:`BACKBONES`."""
-    return name == BUNDLED or name.endswith(FILE_SUFFIXES)
+    """Whether a backbone's name is a file, or a network that comes along as one, not a row of :data:`BACKBONES`."""
+    return name in EDITIONS or name.endswith(FILE_SUFFIXES)
 
 
 def _file(name: str) -> Path:
-    return bundled_folder() / NETWORK_KERAS if name == BUNDLED else Path(name)
+    if name not in EDITIONS:
+        return Path(name)
+    return bundled_folder(name) / (NETWORK_KERAS if name == BUNDLED else NETWORK_ONNX)
 
 
 def input_shape(settings: NetworkSettings) -> tuple[int, int, int]:
@@ -237,6 +293,10 @@ def load_backbone_file(path: Path) -> keras.Model:
     """
     if not path.is_file():
         raise WeightsError(f"expected a .keras or .h5 file at {path}, found none")
+    if path.suffix == ".onnx":
+        from ferkit.classifiers.finetune.onnx_backbone import read_onnx_backbone
+
+        return read_onnx_backbone(path)
     try:
         model = _load_file(path)
     except Exception as error:  # whatever Keras and h5py raise for foreign content
@@ -258,7 +318,7 @@ def load_backbone_file(path: Path) -> keras.Model:
 def _row(name: str) -> Backbone:
     if name not in BACKBONES:
         raise TrainingError(
-            f"no backbone is called {name!r}; known: {', '.join([BUNDLED, *BACKBONES])}, or a .keras or .h5 file"
+            f"no backbone is called {name!r}; known: {', '.join([*EDITIONS, *BACKBONES])}, or a .keras or .h5 file"
         )
     return BACKBONES[name]
 
@@ -311,14 +371,16 @@ def _file_input_shape(base: keras.Model, settings: NetworkSettings) -> tuple[int
         if (width, height) != settings.input_size_wh:
             raise WeightsError(
                 f"{settings.backbone} takes images of {width}x{height}, but the settings say "
-                f"{settings.input_size_wh[0]}x{settings.input_size_wh[1]}; leave --input-size out"
+                f"{settings.input_size_wh[0]}x{settings.input_size_wh[1]}; leave network.input_size_wh out"
             )
     if not height or not width:
-        raise WeightsError(f"{settings.backbone} leaves its input size open; say --input-size")
+        raise WeightsError(
+            f"{settings.backbone} leaves its input size open; say --set network.input_size_wh=64x64"
+        )
     if channels not in (1, 3) or (channels == 1 and settings.color == "rgb"):
         wanted = 1 if settings.color == "gray" else 3
         raise WeightsError(
-            f"{settings.backbone} takes {channels} channels, expected {wanted} for --color {settings.color}"
+            f"{settings.backbone} takes {channels} channels, expected {wanted} for network.color={settings.color}"
         )
     return height, width, channels
 
@@ -336,9 +398,8 @@ def _load_file(path: Path) -> keras.Model:
 
 
 def _file_preprocessing(path: Path) -> Preprocessing:
-    """A network of ours says its range in its own scaling layer; a foreign one is given 0..255 as it is."""
-    model = _load_file(path)
-    core = _inner(model, "core")
+    """A network of ours says its range in its own scaling layer; another one is given 0..255 as it is."""
+    core = None if path.suffix == ".onnx" else _inner(_load_file(path), "core")
     if core is None:
         return Preprocessing((1.0,), (0.0,))
     scaling = core.get_layer("scaling")
@@ -389,10 +450,12 @@ def build_core(settings: NetworkSettings, n_classes: int, precision: str = "floa
         maps = backbone(x)
         if len(maps.shape) != 4 or 0 in maps.shape[1:3]:
             raise WeightsError(
-                f"{settings.backbone} gives {maps.shape} for images of {shape[:2]}; make --input-size larger"
+                f"{settings.backbone} gives {maps.shape} for images of {shape[:2]}; make network.input_size_wh larger"
             )
-        x = layers.GlobalAveragePooling2D(name="features")(maps)
-        x = layers.Dropout(settings.dropout, name="dropout")(x)
+        pool = layers.Flatten if settings.pooling == "flatten" else layers.GlobalAveragePooling2D
+        x = pool(name="features")(maps)
+        first = settings.hidden_dropout if settings.hidden else None
+        x = layers.Dropout(settings.dropout if first is None else first, name="dropout")(x)
         if settings.hidden:
             x = layers.Dense(settings.hidden, "relu", name="hidden")(x)
             x = layers.Dropout(settings.dropout, name="hidden_dropout")(x)
@@ -441,7 +504,8 @@ S3_STAGES = 3  # resolutions whose statistics are of edges and skin, and not of 
 # What the built-in and the Keras networks call their blocks: block6a_expand_conv, expanded_conv_12/depthwise,
 # conv4_block2_1_bn, stage2_conv.
 _BLOCK = re.compile(
-    r"^(block\d+[a-z]?|expanded_conv(?:_\d+)?|conv\d_block\d+|stage\d+|stem|top|Conv_\d|conv_\d)"
+    r"^(block\d+[a-z]?|expanded_conv(?:_\d+)?|conv\d_block\d+|stage\d+|stem|top|Conv_\d|conv_\d"
+    r"|convnext_tiny_stage_\d)"
 )
 
 

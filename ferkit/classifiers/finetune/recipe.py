@@ -1,9 +1,7 @@
 """Read recipes: the settings of fine-tuning, where they come from, and the Keras backend they run on.
 
-The same dataclasses are the run's fingerprint: a checkpoint is continued only with the settings that made it.
-
-A file holds the fields of :class:`ferkit.classifiers.finetune.recipe.RecipeSettings`; what it leaves out
-has the default there.
+A recipe's file holds the fields of :class:`RecipeSettings`; what it leaves out has the default there. The same
+dataclasses are the run's fingerprint: a checkpoint is continued only with the settings that made it.
 """
 
 import contextlib
@@ -20,8 +18,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ferkit.classifiers.class_weights import ClassWeights, read_class_weights
 from ferkit.core.errors import DependencyError, TrainingError
-from ferkit.core.files import parse_toml
+from ferkit.core.files import LATER, parse_toml, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.spellings import WORDS
 from ferkit.datasets.split import SplitSettings
@@ -30,8 +29,9 @@ COLORS = ("gray", "rgb")
 OUTPUTS = ("softmax", "sigmoid")
 BATCH_NORM = ("all", "s3", "adaptive", "none")
 SCHEDULES = ("constant", "cosine", "exponential", "plateau")
-OPTIMIZERS = ("adamw", "sgd")
-MONITORS = ("macro_f1", "accuracy")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+MONITORS = ("macro_f1", "val_accuracy", "val_loss")
+POOLINGS = ("average", "flatten")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -50,14 +50,16 @@ class NetworkSettings:
     """The network.
 
     Attributes:
-        backbone: a name of :data:`ferkit.classifiers.finetune.networks.BACKBONES`, ``ferkit`` for the shipped
-            network with its weights, or a ``.keras``/``.h5`` file.
+        backbone: a name of :data:`ferkit.classifiers.finetune.networks.BACKBONES`, ``ferkit`` or ``ferkit2`` for a
+            network that comes along with its weights, or a ``.keras``/``.h5`` file.
         weights: ``imagenet``, ``none``, ``ferkit``, or a ``.keras``/``.h5`` file whose backbone is of the same
             shape.
         input_size_wh: pixels; (0, 0) takes the backbone's own.
         color: ``gray`` computes on the luminance, ``rgb`` on all three channels.
+        pooling: what becomes of the backbone's last maps: their ``average``, or ``flatten``, all their numbers.
         hidden: units of a layer between the pooled features and the output; 0 for none.
         dropout: rate before the output (and before the hidden layer), 0..1.
+        hidden_dropout: rate before the hidden layer, where it is another one.
         output: ``softmax``, or for two classes ``sigmoid``: one unit, the probability of the second class.
     """
 
@@ -68,10 +70,13 @@ class NetworkSettings:
     hidden: int = 0
     dropout: float = 0.3
     output: str = "softmax"
+    pooling: str = field(default="average", metadata=LATER)
+    hidden_dropout: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backbone", WORDS["backbone"].get(self.backbone, self.backbone))
         _check_choice("color", self.color, COLORS)
+        _check_choice("pooling", self.pooling, POOLINGS)
         _check_choice("output", self.output, OUTPUTS)
         _check_range("dropout", self.dropout, 0, 0.95)
         if min(self.input_size_wh) < 0 or (max(self.input_size_wh) > 0 and min(self.input_size_wh) < 16):
@@ -99,6 +104,7 @@ class StageSettings:
         warmup_epochs: epochs of linear rise before the schedule.
         early_stopping: epochs without a better validation figure after which the stage ends; 0 never.
         augment: whether images are augmented.
+        augment_strength: factor of every change's strength in this stage; light augmentation is below 1.
         mix: whether MixUp and CutMix are on; off in a last stage lets the network see clean labels.
     """
 
@@ -114,6 +120,7 @@ class StageSettings:
     early_stopping: int = 0
     augment: bool = True
     mix: bool = True
+    augment_strength: float = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         _check_choice("batch_norm", self.batch_norm, BATCH_NORM)
@@ -122,6 +129,7 @@ class StageSettings:
         _check_range("learning_rate", self.learning_rate, 1e-12, 100)
         _check_range("final", self.final, 0, 1)
         _check_range("decay", self.decay, 1e-6, 1)
+        _check_range("augment_strength", self.augment_strength, 0, 10)
         kind, _, value = self.unfreeze.partition(":")
         if not (
             self.unfreeze in ("none", "all")
@@ -131,9 +139,18 @@ class StageSettings:
             raise TrainingError(f"expected unfreeze none, all, last:N or from:BLOCK, found {self.unfreeze!r}")
 
 
+CHANGES = ("flip", "shift", "rotate", "zoom", "brightness", "contrast", "hue", "saturation", "hsv_shift", "noise",
+           "noise_variance", "randaugment")  # fmt: skip
+"""Changes that may have a probability of their own; erasing, MixUp and CutMix are one."""
+
+
 @dataclass(frozen=True)
 class AugmentationSettings:
     """Random changes to training images; 0 switches a change off. Validation images are never changed.
+
+    A change is drawn for each image anew. In a recipe it may say how often: ``flip = {p = 0.5}``,
+    ``brightness = {amount = 0.1, p = 0.5}``. Those of one kind are made together, at the larger of their probabilities
+    for those that have it: shift, rotate and zoom; brightness and contrast; hue and saturation.
 
     Attributes:
         flip: left-right, for half of the images.
@@ -143,13 +160,18 @@ class AugmentationSettings:
         brightness: at most this part of the range added or taken.
         contrast: factor between 1 - contrast and 1 + contrast.
         hue, saturation: strength 0..1; only for colour.
+        hsv_shift: at most so much is added to hue, saturation and value, in OpenCV's units (180, 255, 255); only
+            for colour.
         noise: standard deviation in gray levels of 0..255.
+        noise_variance: the variance of the noise is drawn between these two for each image, in place of ``noise``.
         erase: probability that a rectangle is filled with gray (Zhong et al. 2020).
         randaugment: operations drawn for each batch (Cubuk et al. 2020).
         randaugment_magnitude: their strength, 0..1.
         mixup_alpha, mixup_probability: Beta parameter, and part of the batches mixed (Zhang et al. 2018).
         cutmix_alpha, cutmix_probability: the same for pasted rectangles (Yun et al. 2019). A batch gets one
             or none.
+        probability: part of the images that a change is made to, by its name; all where it is not named, and half
+            for ``flip``.
     """
 
     flip: bool = True
@@ -168,12 +190,20 @@ class AugmentationSettings:
     mixup_probability: float = 0.0
     cutmix_alpha: float = 0.2
     cutmix_probability: float = 0.0
+    hsv_shift: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), metadata=LATER)
+    noise_variance: tuple[float, float] = field(default=(0.0, 0.0), metadata=LATER)
+    probability: Mapping[str, float] = field(default_factory=dict, metadata=LATER)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            if f.name not in ("flip", "rotate", "noise", "randaugment"):
-                least = 1e-3 if f.name.endswith("_alpha") else 0
-                _check_range(f.name, getattr(self, f.name), least, 1)
+            value = getattr(self, f.name)
+            if isinstance(value, float) and f.name not in ("rotate", "noise"):
+                _check_range(f.name, value, 1e-3 if f.name.endswith("_alpha") else 0, 1)
+        for name, share in self.probability.items():
+            _check_choice("a change with a probability", name, CHANGES)
+            _check_range(f"augmentation.{name}.p", share, 0, 1)
+        if self.noise and any(self.noise_variance):
+            raise TrainingError("expected noise or noise_variance, found both; set one of them")
         if self.mixup_probability + self.cutmix_probability > 1:
             raise TrainingError("expected mixup_probability and cutmix_probability to add up to at most 1")
 
@@ -203,20 +233,25 @@ class LossSettings:
     Attributes:
         label_smoothing: part of each target spread over all classes, 0..1.
         focal_gamma: down-weights easy samples (Lin et al. 2017); 0 is plain cross-entropy.
-        class_weights: weigh each class by the inverse of its frequency, 1 on average.
+        class_weights: how much the images of each class count: ``true`` by the inverse of its frequency, 1 on
+            average; or a table of classes (names, or numbers from 0) and weights.
         soft_weight: how much the soft labels, where given, count beside the hard ones, 0..1.
         teacher_weight: how much a teacher's probabilities, where given, count beside the labels, 0..1.
         teacher_temperature: the teacher's logits are divided by it first (Hinton et al. 2015).
+        l2: penalty on the squared weights of the layers after the backbone.
     """
 
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
-    class_weights: bool = False
+    class_weights: ClassWeights = False
     soft_weight: float = 0.5
     teacher_weight: float = 0.7
     teacher_temperature: float = 2.0
+    l2: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_weights", read_class_weights(self.class_weights))
+        _check_range("l2", self.l2, 0, 10)
         for name in ("label_smoothing", "soft_weight", "teacher_weight"):
             _check_range(name, getattr(self, name), 0, 1)
         _check_range("focal_gamma", self.focal_gamma, 0, 20)
@@ -228,8 +263,8 @@ class OptimizerSettings:
     """How gradients become steps.
 
     Attributes:
-        name: ``adamw`` (Loshchilov and Hutter 2019) or ``sgd`` (Nesterov momentum 0.9).
-        weight_decay: decoupled; never on biases and normalisations.
+        name: ``adamw`` (Loshchilov and Hutter 2019), ``adam`` or ``sgd`` (Nesterov momentum 0.9).
+        weight_decay: decoupled; never on biases and normalisations, and not of ``adam``.
         clip_norm: gradients longer than this are shortened to it; 0 for none.
         ema: momentum of a moving average of the weights, which is what is evaluated and kept; 0 for none.
     """
@@ -251,8 +286,9 @@ class RecipeSettings:
     Attributes:
         batch_size: images a step.
         seed: of weights, order, augmentation and dropout.
-        monitor: validation figure by which the best epoch is chosen: ``macro_f1`` or ``accuracy``.
+        monitor: validation figure by which the best epoch is chosen: ``macro_f1``, ``val_accuracy`` or ``val_loss``.
         precision: Keras dtype policy.
+        validation_steps: measure at most so many batches of validation images, spread evenly; 0 all.
         stages: trained one after the other, each from the best weights of the one before.
     """
 
@@ -266,8 +302,11 @@ class RecipeSettings:
     seed: int = 0
     monitor: str = "macro_f1"
     precision: str = "float32"
+    validation_steps: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "monitor", {"accuracy": "val_accuracy"}.get(self.monitor, self.monitor))
+        _check_range("validation_steps", self.validation_steps, 0, 2**31)
         _check_choice("monitor", self.monitor, MONITORS)
         _check_choice("precision", self.precision, PRECISIONS)
         _check_range("batch_size", self.batch_size, 1, 65536)
@@ -277,10 +316,11 @@ class RecipeSettings:
 
 
 def recipe_values(recipe: RecipeSettings) -> dict[str, Any]:
-    """Return a recipe as plain values, as it is written down and hashed: backbones under their names of 0.1."""
-    values = dataclasses.asdict(recipe)
+    """Return a recipe as plain values, as it is written down and hashed: in the words of 0.1."""
+    values: dict[str, Any] = settings_dict(recipe)
     on_disk = {new: old for old, new in WORDS["backbone"].items()}
     values["network"]["backbone"] = on_disk.get(recipe.network.backbone, recipe.network.backbone)
+    values["monitor"] = {"val_accuracy": "accuracy"}.get(recipe.monitor, recipe.monitor)
     return values
 
 
@@ -298,21 +338,34 @@ def from_mapping(cls: type, values: Mapping[str, Any], where: str = "") -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    kinds = typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        for kind in kinds:
+            with contextlib.suppress(TrainingError):
+                return _convert(kind, value, where)
+        raise TrainingError(f"expected {_kind_words(hint)} for {where}, found {value!r}")
+    if typing.get_origin(hint) is Mapping and isinstance(value, Mapping):
+        return {str(key): _convert(kinds[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_mapping(typing.cast(type, hint), value, f"{where}.")
     if isinstance(hint, types.GenericAlias) and isinstance(value, (list, tuple)):
-        kinds = typing.get_args(hint)
         kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
         if len(kinds) == len(value):
             return tuple(
                 _convert(kind, item, f"{where}.{i}")
-                for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+                for i, (kind, item) in enumerate(zip(kinds, value, strict=True), start=1)
             )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise TrainingError(f"expected {getattr(hint, '__name__', hint)} for {where}, found {value!r}")
+    raise TrainingError(f"expected {_kind_words(hint)} for {where}, found {value!r}")
+
+
+def _kind_words(hint: Any) -> str:
+    return " or ".join(_kind_words(kind) for kind in typing.get_args(hint)) or getattr(
+        hint, "__name__", str(hint)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,7 +420,27 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> RecipeSe
     values = _read(name)
     for dotted, value in (changes or {}).items():
         _change(values, dotted, value)
+    if isinstance(values.get("augmentation"), dict):
+        values["augmentation"] = _with_probabilities(values["augmentation"])
     return from_mapping(RecipeSettings, values)
+
+
+def _with_probabilities(values: dict[str, Any]) -> dict[str, Any]:
+    """``brightness = {amount = 0.1, p = 0.5}`` as a strength and a probability."""
+    plain: dict[str, Any] = {}
+    shares = dict(values.get("probability", {}))
+    for name, value in values.items():
+        if isinstance(value, dict) and name != "probability":
+            unknown = sorted(value.keys() - {"amount", "p"})
+            if unknown:
+                raise TrainingError(f"expected amount and p in augmentation.{name}, found {unknown[0]}")
+            if "p" in value:
+                shares[name] = value["p"]
+            if "amount" in value or name == "flip":
+                plain[name] = value.get("amount", True)
+        else:
+            plain[name] = value
+    return {**plain, **({"probability": shares} if shares else {})}
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -405,6 +478,12 @@ def _read(name: str) -> dict[str, Any]:
 def _change(values: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     place: Any = values
+    values.setdefault("stages", [{}])
+    if last in ("amount", "p") and parents[:1] == ["augmentation"] and len(parents) == 2:
+        changes = values.setdefault("augmentation", {})
+        strength = changes.get(parents[1])
+        if strength is not None and not isinstance(strength, dict):
+            changes[parents[1]] = {"amount": strength}
     for part in parents:
         if isinstance(place, list):
             place = _item(place, part, dotted)
@@ -467,6 +546,17 @@ def devices_sharing() -> int:
 
     distribution = keras.distribution.distribution()
     return 1 if distribution is None else int(distribution.device_mesh.devices.size)
+
+
+def has_accelerator() -> bool:
+    """Whether Keras' backend has something faster than the processor."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return bool(torch.cuda.is_available())
+    return not all(name.startswith("cpu") for name in keras.distribution.list_devices())
 
 
 @contextlib.contextmanager

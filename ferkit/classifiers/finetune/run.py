@@ -11,11 +11,19 @@ import numpy as np
 
 from ferkit.classifiers.finetune.data import Pixels, TrainVal, check_classes, divide, load_pixels
 from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX, save_network_model
-from ferkit.classifiers.finetune.recipe import RecipeSettings, RunOptions, recipe_values
+from ferkit.classifiers.finetune.recipe import (
+    RecipeSettings,
+    RunOptions,
+    has_accelerator,
+    open_keras,
+    recipe_values,
+)
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model
+from ferkit.core.console import some
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
 from ferkit.core.labels import LabelSet
+from ferkit.core.weights import EDITIONS
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.leakage import image_keys
 from ferkit.faces.cropping import Cropping, FaceCropper, resolve_cropping
@@ -47,12 +55,17 @@ def finetune(
     """
     if options.model.exists() and not options.overwrite:
         raise ModelError(f"the model {options.model} exists; choose another --name, or --overwrite it")
-    from ferkit.classifiers.finetune.recipe import open_keras
-
     open_keras()
     from ferkit.classifiers.finetune.networks import input_shape
 
     parts = divide(dataset, options)
+    most = recipe.validation_steps * recipe.batch_size
+    if 0 < most < len(parts.validation):
+        rows = np.linspace(0, len(parts.validation) - 1, most).astype(int)
+        logger.info(f"validation on {most:,} of {len(parts.validation):,} images (validation_steps)")
+        parts = replace(
+            parts, validation=parts.validation.subset([parts.validation.samples[i] for i in rows])
+        )
     height, width, _ = input_shape(recipe.network)
     cropping = resolve_cropping(parts.train, asked)
     logger.info(cropping.reason)
@@ -115,6 +128,11 @@ def train_and_save(
     from ferkit.classifiers.finetune.training import train as run_recipe
 
     k = len(record.labels)
+    if recipe.precision == "mixed_float16" and not has_accelerator():
+        logger.warning(
+            "mixed_float16 is made for accelerators: on this processor it is slower than float32, and losses may "
+            "overflow; use --set precision=mixed_bfloat16 or float32"
+        )
     keras.utils.set_random_seed(recipe.seed)
     core = build_core(recipe.network, k, recipe.precision)
     logger.info(
@@ -123,13 +141,14 @@ def train_and_save(
     result = run_recipe(
         core,
         recipe,
-        TrainingData(train, targets, validation),
+        TrainingData(train, targets, validation, record.labels),
         options.work,
         settings,
     )
     network = whole_network(core, recipe.network, k)
     files = {NETWORK_ONNX: to_onnx(network), NETWORK_KERAS: to_keras(network)}
-    files |= {name: (options.work / name).read_bytes() for name in ("history.csv", "curves.png")}
+    curves = [options.work / name for name in ("history.csv", "curves.png")]
+    files |= {path.name: path.read_bytes() for path in curves if path.is_file()}
     images = io.BytesIO()
     np.save(images, np.unique(image_keys(train.sha256)))
     files[TRAINING_IMAGES] = images.getvalue()
@@ -191,10 +210,8 @@ def _pixels(
         cache_file=options.work / f"{part}.npy",
         doing=f"reading {part}",
     )
-    for path, reason in pixels.failures[:5]:
-        logger.info(f"  left out: {path}: {reason}")
-    if len(pixels.failures) > 5:
-        logger.info(f"  … and {len(pixels.failures) - 5} more")
+    if pixels.failures:
+        logger.info(f"left out: {some([f'{path}: {reason}' for path, reason in pixels.failures])}")
     return pixels
 
 
@@ -209,6 +226,10 @@ def _targets(train: Pixels, parts: TrainVal, recipe: RecipeSettings, options: Ru
 
 
 def _licence(recipe: RecipeSettings) -> str:
+    if recipe.network.backbone in EDITIONS:
+        return (
+            f"trained here from {recipe.network.backbone} (MIT; learnt from FER2013, which is for research)"
+        )
     if recipe.network.weights == "imagenet":
         return (
             "trained here from ImageNet weights of keras.applications (Apache-2.0; ImageNet is for research)"

@@ -1,10 +1,8 @@
 """Train a network stage by stage; stopped at any time, it goes on to the same result.
 
-Both are plain ``.npz`` archives of arrays and JSON, replaced atomically: a crash or a full disk leaves the
-one of the epoch before.
-
-All of them see the run's record (:class:`Run`); only :class:`Validation` adds to it, so that those after it
-find the epoch's row there.
+Checkpoint and best weights are plain ``.npz`` archives of arrays and JSON, replaced atomically: a crash or a full disk
+leaves those of the epoch before. All callbacks see the run's record (:class:`Run`); only :class:`Validation` adds to
+it, so that those after it find the epoch's row there.
 """
 
 import contextlib
@@ -22,7 +20,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ferkit.classifiers.finetune.batches import Augmentation, TrainingBatches
+from ferkit.classifiers.class_weights import numbers_of
+from ferkit.classifiers.finetune.batches import Augmentation, TrainingBatches, scaled
 from ferkit.classifiers.finetune.data import Pixels
 from ferkit.classifiers.finetune.history import (
     EpochRecord,
@@ -176,12 +175,6 @@ def cross_entropy(log_p: Any, targets: Any, loss: LossSettings, class_weights: n
     return ops.mean(per_image)
 
 
-def balanced_class_weights(y: np.ndarray, n_classes: int) -> np.ndarray:
-    """float32 (k,): inverse frequency, such that the mean over the images is 1."""
-    counts = np.bincount(y, minlength=n_classes)
-    return (len(y) / (n_classes * np.maximum(counts, 1))).astype(np.float32)
-
-
 class LossModel(keras.Model):
     """Augments, predicts and measures the loss of ``{"images": uint8 (n, H, W, C), "targets": (n, k)}``."""
 
@@ -222,7 +215,11 @@ class LossModel(keras.Model):
     ) -> Any:
         hit = ops.equal(ops.argmax(y_pred["log_p"], axis=-1), ops.argmax(y_pred["targets"], axis=-1))
         self._accuracy.update_state(ops.cast(hit, "float32"))
-        return cross_entropy(y_pred["log_p"], y_pred["targets"], self._loss_settings, self._class_weights)
+        loss = cross_entropy(y_pred["log_p"], y_pred["targets"], self._loss_settings, self._class_weights)
+        if self._loss_settings.l2:
+            dense = [layer for layer in self.core.layers if isinstance(layer, keras.layers.Dense)]
+            loss += self._loss_settings.l2 * sum(ops.sum(ops.square(layer.kernel)) for layer in dense)
+        return loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         return self.get_metrics_result()
@@ -437,7 +434,7 @@ def describe_epoch(history: list[EpochRecord], monitor: str, total: int) -> str:
     assert best is not None
     return (
         f"epoch {last.epoch}/{total}: loss {last.loss:.3f}, validation accuracy {last.val_accuracy:.1%}, "
-        f"macro-F1 {last.val_macro_f1:.1%} (best {best.figure(monitor):.1%} in {best.epoch}), "
+        f"macro-F1 {last.val_macro_f1:.1%} (best {best.shown(monitor)} in {best.epoch}), "
         f"{last.images_per_s:.0f} images/s, {last.seconds:.0f} s"
     )
 
@@ -454,11 +451,13 @@ class TrainingData:
         train: images that are augmented.
         targets: float32 (n, k), what to say for each of them.
         validation: images that are never changed.
+        classes: names, by which class weights may be given.
     """
 
     train: Pixels
     targets: np.ndarray
     validation: Pixels
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -549,7 +548,7 @@ def nan_advice(epoch: int) -> str:
     return (
         f"the loss became infinite or NaN in epoch {epoch}; try a lower learning rate, --set "
         "optimizer.clip_norm=1, "
-        "more warm-up epochs, or --precision float32"
+        "more warm-up epochs, or precision=float32"
     )
 
 
@@ -561,10 +560,10 @@ def loss_of_stage(core: keras.Model, recipe: RecipeSettings, data: TrainingData,
     channels = core.input_shape[-1]
     seed = (recipe.seed * 7919 + number * SEEDS_PER_STAGE) % 2**31
     _seed_dropout(core, seed + DROPOUT)
-    augmentation = Augmentation(recipe.augmentation, channels, seed, stage.mix) if stage.augment else None
-    weights = (
-        balanced_class_weights(data.train.y, data.targets.shape[1]) if recipe.loss.class_weights else None
-    )
+    changes = scaled(recipe.augmentation, stage.augment_strength)
+    augmentation = Augmentation(changes, channels, seed, stage.mix) if stage.augment else None
+    names = data.classes or tuple(map(str, range(data.targets.shape[1])))
+    weights = numbers_of(recipe.loss.class_weights, data.train.y, names)
     objective = LossModel(core, augmentation, recipe.loss, weights)
     objective.compile(optimizer=optimizer_of(recipe.optimizer, stage.learning_rate))
     objective.build(None)
@@ -584,13 +583,15 @@ def optimizer_of(settings: OptimizerSettings, rate: float) -> keras.optimizers.O
     """The optimizer of the settings, at a learning rate."""
     common: dict[str, Any] = {
         "learning_rate": rate,
-        "weight_decay": settings.weight_decay or None,
+        "weight_decay": None if settings.name == "adam" else settings.weight_decay or None,
         "global_clipnorm": settings.clip_norm or None,
         "use_ema": settings.ema > 0,
         "ema_momentum": settings.ema or 0.99,
     }
     if settings.name == "sgd":
         optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    elif settings.name == "adam":
+        return keras.optimizers.Adam(**common)
     else:
         optimizer = keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
@@ -615,7 +616,7 @@ def _fit(
         ):
             raise TrainingError(
                 f"the memory is too small for batches of {batch_size}; use a smaller --batch-size or "
-                "--input-size, or --cache disk"
+                "network.input_size_wh, or --set cache=disk"
             ) from None
         raise
 

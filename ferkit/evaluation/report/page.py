@@ -1,5 +1,6 @@
 """Write reports as HTML, Markdown and JSON."""
 
+import contextlib
 import functools
 import json
 import re
@@ -269,7 +270,8 @@ def write_comparison(
 ) -> list[Path]:
     """Write ``report.html``, ``report.md`` and ``report.json`` into ``folder``, over those of an earlier report.
 
-    The page needs no other file and no network. All three are made of the same values.
+    The page needs no other file and no network. All three are made of the same values. Where Matplotlib is installed,
+    the images of one model's right and wrong predictions are a plot too: ``predictions.png``.
 
     Args:
         comparison: what was found; one with a single candidate gives a report of that one.
@@ -288,8 +290,10 @@ def write_comparison(
     _make(folder)
     values = report_values(comparison)
     files = {}
+    read = thumbnails_of(comparison, images) if isinstance(images, Dataset) else images
+    if read is not None and len(values["contenders"]) == 1 and can_plot("predictions.png is"):
+        _write_predictions(folder / "predictions.png", values, read, language)
     if page:
-        read = thumbnails_of(comparison, images) if isinstance(images, Dataset) else images
         shown = {} if read is None else thumbnails(_shown_rows(values), read)
         files[folder / "report.html"] = render_page(values, language, shown)
     else:  # one of an earlier report would contradict the other files
@@ -298,6 +302,23 @@ def write_comparison(
     files[folder / "report.json"] = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     _write(files)
     return list(files)
+
+
+def _write_predictions(path: Path, values: Values, read: Thumbnails, language: str) -> None:
+    words, one = Translations(plots.drawable_language(language)), values["contenders"][0]
+    shown = translations_of(values, words)
+    grids = {}
+    for part in ("right", "mistakes"):
+        images = []
+        for row in one[part]:
+            with contextlib.suppress(FerkitError, OSError, KeyError):
+                labels = dict.fromkeys(shown.get(row[name], row[name]) for name in ("true", "predicted"))
+                caption = f"{' → '.join(labels)} {percent(row['confidence'], 0)}"
+                images.append((read(row["row"]), caption))
+        grids[words(f"part.{part}")] = images
+    if any(grids.values()):
+        figure = plots.plot_predictions(grids)
+        write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
 def write_matrix_report(
@@ -350,7 +371,7 @@ def _shown_rows(values: dict[str, Any]) -> list[int]:
     if values["best"] is None:
         return []
     best = values["contenders"][values["best"]]
-    grids = [*best["mistakes"], *best["unsure"], *values["hard"]["pictures"]]
+    grids = [*best["right"], *best["mistakes"], *best["unsure"], *values["hard"]["pictures"]]
     rows = [one["row"] for one in grids]
     rows += [pair[side] for pair in values["leak_pairs"] for side in ("test_row", "train_row")]
     return [row for row in rows if row is not None]

@@ -34,7 +34,8 @@ def report_values(comparison: Comparison) -> dict[str, Any]:
     tested), ``best`` (index of the most accurate candidate, of those that did not see the test images before if
     there is any), ``hard`` (test images that every candidate gets wrong), ``leak_pairs`` (some examples), and to
     each candidate ``calibration``, ``abstention``, ``conformal``, ``histogram``, ``subgroups`` (one for each
-    column of the protocol), ``mistakes`` and ``unsure``. A part that these data do not allow is ``{"reason": …}``.
+    column of the protocol), ``right``, ``mistakes`` and ``unsure``. A part that these data do not allow is
+    ``{"reason": …}``.
 
     Args:
         comparison: what was found.
@@ -102,7 +103,7 @@ def _or_reason(judge: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _notable(comparison: Comparison, pooled: Pooled) -> dict[str, Any]:
-    """The surest mistakes and the least sure images, each image once."""
+    """The surest right predictions of each class in turn, the surest mistakes and the least sure images."""
     names = np.array(comparison.labels.names, object)
     predicted, confidence = names[pooled.proba.argmax(axis=1)], pooled.proba.max(axis=1)
 
@@ -120,9 +121,19 @@ def _notable(comparison: Comparison, pooled: Pooled) -> dict[str, Any]:
             for i in chosen
         ]
 
-    wrong = np.flatnonzero(predicted != pooled.y_true)
-    surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    return {"mistakes": listed(surest), "unsure": listed(np.argsort(confidence, kind="stable"))}
+    sorted_rows = np.argsort(-confidence, kind="stable")
+    is_right = (predicted == pooled.y_true)[sorted_rows]
+    right, surest = sorted_rows[is_right], sorted_rows[~is_right]
+    turn = np.zeros(len(right), np.int64)
+    for name in names:
+        own = predicted[right] == name
+        turn[own] = np.arange(own.sum())
+    right = right[np.argsort(turn, kind="stable")]
+    return {
+        "right": listed(right),
+        "mistakes": listed(surest),
+        "unsure": listed(np.argsort(confidence, kind="stable")),
+    }
 
 
 def _hard(comparison: Comparison) -> dict[str, Any]:

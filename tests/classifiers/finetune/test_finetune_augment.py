@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -31,6 +32,52 @@ def test_flip_mirrors_about_half_of_the_images_exactly() -> None:
     mirrored = np.isclose(images, IMAGES[:, :, ::-1], atol=1e-2).all((1, 2, 3))
     assert (same ^ mirrored).all()
     assert 15 < mirrored.sum() < 49
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("flip", {"flip": True}), ("shift", {"shift": 0.3}), ("rotate", {"rotate": 40.0}), ("zoom", {"zoom": 0.5}),
+        ("brightness", {"brightness": 0.3}), ("contrast", {"contrast": 0.9}), ("noise", {"noise": 9.0}),
+        ("noise_variance", {"noise_variance": (50.0, 90.0)}), ("hsv_shift", {"hsv_shift": (9.0, 40.0, 40.0)}),
+        ("hue", {"hue": 0.4}), ("saturation", {"saturation": 0.9}), ("randaugment", {"randaugment": 2}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_change_is_made_to_the_share_of_images_that_is_asked_for(
+    name: str, change: dict[str, object], share: float
+) -> None:
+    images, _ = augmented(replace(OFF, **change, probability={name: share}))
+    changed = (np.abs(images - IMAGES).max((1, 2, 3)) > 1).sum()
+    assert changed == 0 if share == 0 else 2 <= changed <= 32
+
+
+def test_changes_of_one_kind_are_made_together() -> None:
+    gray = np.full_like(IMAGES, 90)
+    settings = replace(OFF, brightness=0.3, contrast=0.9, probability={"brightness": 0.5, "contrast": 0.5})
+    both = augmented(settings, gray)[0].std((1, 2, 3)), augmented(settings, gray)[0].mean((1, 2, 3))
+    assert 16 < (np.abs(both[1] - 90) > 1e-3).sum() < 48  # apart, three of four images would change
+
+
+def test_hsv_shifts_are_in_the_units_of_opencv() -> None:
+    images, _ = augmented(replace(OFF, hsv_shift=(5.0, 10.0, 10.0)))
+    changed, before = (
+        np.stack([cv2.cvtColor(i.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV) for i in x]).astype(int)
+        for x in (images, IMAGES)
+    )
+    free = (before[..., 1] > 40) & (before[..., 1] < 200) & (before[..., 2] > 60) & (before[..., 2] < 230)
+    hue = np.abs((changed - before)[..., 0] + 90) % 180 - 90
+    assert 3 <= np.abs(hue[free]).max() <= 7  # and rounding
+    for channel in (1, 2):
+        difference = np.abs(changed - before)[..., channel][free]
+        assert 7 <= difference.max() <= 13
+
+
+def test_the_variance_of_noise_is_drawn_between_two_values() -> None:
+    noisy, _ = augmented(replace(OFF, noise_variance=(10.0, 50.0)), np.full_like(IMAGES, 128))
+    variance = noisy.var((1, 2, 3))
+    assert 8 < variance.min() < 20
+    assert 40 < variance.max() < 56
 
 
 @pytest.mark.parametrize("change", [{"shift": 0.25}, {"rotate": 40.0}, {"zoom": 0.4}])

@@ -3,18 +3,23 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 
 from ferkit.classifiers.finetune.networks import (
     BACKBONES,
     block_names,
     build_backbone,
     build_core,
+    of_keras_layers,
     set_trainable,
     whole_network,
 )
 from ferkit.classifiers.finetune.recipe import NetworkSettings, StageSettings
 from ferkit.core.errors import TrainingError, WeightsError
+from ferkit.core.weights import bundled_folder
 
 PLAIN = NetworkSettings(backbone="plain", input_size_wh=(24, 24))
 
@@ -33,6 +38,15 @@ def test_every_row_of_the_table_says_the_truth(name: str) -> None:
     ends = [np.array(preprocessing.scale) * gray + np.array(preprocessing.offset) for gray in (0, 255)]
     assert (ends[0] < -0.99).all()
     assert (ends[1] > 0.99).all()
+    if name in ("mobilenet-v3-small", "convnext-tiny"):  # those with sums, products or layers of their own
+        copy = of_keras_layers(backbone)
+        assert all(
+            type(one).__module__.startswith("keras.src.layers") for one in copy.operations if one.weights
+        )
+        assert all(isinstance(one, keras.layers.Layer) for one in copy.operations)
+        images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+        found, expected = (keras.ops.convert_to_numpy(one(images)) for one in (copy, backbone))
+        assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_efficientnet_is_cut_behind_its_own_scaling_and_given_ours() -> None:
@@ -128,6 +142,34 @@ def test_weights_of_an_earlier_run_fill_the_same_backbone(saved: Path) -> None:
     assert core.output_shape == (None, 5)
 
 
+def test_the_second_edition_is_rebuilt_exactly() -> None:
+    settings = NetworkSettings(backbone="ferkit2")
+    core = build_core(settings, 7)
+    folder = bundled_folder("ferkit2")
+    weights = {
+        tensor.name: numpy_helper.to_array(tensor).astype(np.float32)
+        for tensor in onnx.load(folder / "network.onnx").graph.initializer
+    }
+    core.get_layer("logits").set_weights([weights["last.weight/float16"].T, weights["last.bias"]])
+    images = np.random.default_rng(0).uniform(0, 255, (6, 48, 48, 3)).astype(np.float32)
+    images[1], images[2] = np.linspace(0, 255, 48)[None, :, None], images[2] * 0.2 + 30
+    expected = ort.InferenceSession(folder / "network.onnx").run(["probabilities"], {"images": images})[0]
+    found = keras.ops.convert_to_numpy(whole_network(core, settings, 7)(images))
+    assert found == pytest.approx(expected, abs=1e-4)
+    backbone = core.get_layer("backbone")
+    assert block_names(backbone) == ["stem", "stage1", "stage2", "stage3", "stage4"]
+    set_trainable(backbone, StageSettings(unfreeze="from:stage4"))
+    assert all(name.startswith("stage4") for name in learning(backbone))
+    with pytest.raises(WeightsError, match=r"ferkit2 takes 1 channels.*network\.color=rgb"):
+        build_core(replace(settings, color="rgb"), 7)
+
+
+def test_maps_may_be_flattened_and_dropout_differ_before_the_hidden_layer() -> None:
+    core = build_core(replace(PLAIN, pooling="flatten", hidden=8, hidden_dropout=0.0, dropout=0.25), 3)
+    assert core.get_layer("features").output.shape == (None, 3 * 3 * 128)
+    assert [core.get_layer(name).rate for name in ("dropout", "hidden_dropout")] == [0.0, 0.25]
+
+
 def test_foreign_networks_are_taken_up_to_their_last_maps(tmp_path: Path) -> None:
     foreign = keras.Sequential(
         [keras.Input((20, 24, 3)), keras.layers.Conv2D(5, 3), keras.layers.Flatten(), keras.layers.Dense(7)]
@@ -171,7 +213,7 @@ def test_files_that_do_not_fit_are_refused_by_name(saved: Path, tmp_path: Path) 
     (tmp_path / "text.keras").write_text("no network")
     with pytest.raises(WeightsError, match="cannot be read as a Keras network"):
         build_core(NetworkSettings(backbone=str(tmp_path / "text.keras")), 3)
-    with pytest.raises(TrainingError, match="known: ferkit, small_resnet"):
+    with pytest.raises(TrainingError, match="known: ferkit, ferkit2, small_resnet"):
         build_core(NetworkSettings(backbone="vgg19"), 3)
     with pytest.raises(WeightsError, match="no ImageNet weights for baseline_cnn"):
         build_core(replace(PLAIN, weights="imagenet"), 3)

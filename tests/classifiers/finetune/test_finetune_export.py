@@ -1,4 +1,5 @@
 import copy
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from ferkit.classifiers.finetune import export
-from ferkit.classifiers.finetune.export import FORMATS, convert_model
+from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
 from ferkit.classifiers.finetune.network_model import NetworkClassifier, save_network_model
 from ferkit.classifiers.finetune.networks import build_core, whole_network
 from ferkit.classifiers.finetune.recipe import NetworkSettings
@@ -101,7 +102,38 @@ def test_an_export_that_differs_is_not_accepted(network: keras.Model) -> None:
         )
 
 
-@pytest.mark.parametrize("fmt", [fmt for fmt in FORMATS if fmt != "tflite-int8"])
+def test_sums_and_products_outside_layers_survive_an_h5_file(tmp_path: Path) -> None:
+    images = keras.Input((24, 32, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(images)
+    x = keras.layers.ReLU(6.0)(x + 3.0) * (1 / 6)  # as in MobileNetV3
+    inner = keras.Model(images, x + keras.layers.Conv2D(4, 1)(images) * x, name="backbone")  # as in ConvNeXt
+    outer = keras.Input((24, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inner(outer))
+    network = keras.Model(outer, keras.layers.Dense(3, "softmax")(pooled))
+    (tmp_path / "network.h5").write_bytes(export.to_keras(network, ".h5"))
+    found = keras.saving.load_model(tmp_path / "network.h5", compile=False).predict_on_batch(CROPS[:4] / 255)
+    assert found == pytest.approx(network.predict_on_batch(CROPS[:4] / 255), abs=1e-6)
+
+
+def test_a_converter_that_fails_is_one_sentence_and_its_noise_goes_to_the_log(
+    network: keras.Model, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(path: Path) -> None:
+        os.write(1, b"converting\n")
+        os.write(2, b"W0000 loud\n")
+        raise KeyError("Einsum\nTraceback (most recent call last)")
+
+    caplog.set_level("INFO", "ferkit")
+    with pytest.raises(
+        ModelError, match=r"^x\.h5 could not be made of this network \(KeyError: .*\); choose another"
+    ):
+        export._exported(network, "x.h5", write, lambda path, images: None)
+    assert capfd.readouterr() == ("", "")
+    assert [record.getMessage() for record in caplog.records] == ["x.h5: converting", "x.h5: W0000 loud"]
+    assert all(record.log_only for record in caplog.records)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fmt", [fmt for fmt in SUFFIXES if fmt != "tflite-int8"])
 def test_every_format_is_made_from_a_model_folder(model: Path, tmp_path: Path, fmt: str) -> None:
     target = convert_model(model, fmt, tmp_path / f"out.{fmt}")
     assert target.exists()

@@ -58,9 +58,17 @@ def test_early_stopping_counts_epochs_since_the_first_best() -> None:
 
 
 def test_the_monitor_decides_which_epoch_is_best() -> None:
-    history = [replace(ROW, epoch=1, val_accuracy=0.9, val_macro_f1=0.1), replace(ROW, epoch=2)]
-    assert best_record(history, "accuracy") is history[0]
+    history = [replace(ROW, epoch=1, val_accuracy=0.9, val_macro_f1=0.1), replace(ROW, epoch=2, val_loss=0.4)]
+    assert best_record(history, "val_accuracy") is history[0]
     assert best_record(history, "macro_f1") is history[1]
+    assert best_record(history, "val_loss") is history[1]
+    assert [history[1].shown(monitor) for monitor in ("val_loss", "macro_f1")] == ["0.400", "50.0%"]
+    stage = StageSettings(
+        epochs=9, early_stopping=1, schedule="plateau", plateau_patience=1, learning_rate=1.0
+    )
+    worse = [replace(ROW, val_loss=0.5), replace(ROW, epoch=2, val_loss=0.6)]
+    assert is_finished(stage, worse, "val_loss")
+    assert learning_rate(stage, worse, "val_loss") == 0.5
 
 
 def test_csv_has_a_row_an_epoch(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.core.errors import DataError, FerkitError, ModelError, TrainingError
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.load import load_dataset
-from ferkit.faces.cropping import Cropping
+from ferkit.faces.cropping import Cropping, FaceCropper
 from tests.heard import heard
 
 RECIPE = RecipeSettings(
@@ -67,6 +68,36 @@ def test_without_a_validation_part_persons_are_held_out_whole(write_folder: Writ
     assert len(parts.train) + len(parts.validation) == 48
 
 
+def test_given_classes_keep_their_order_and_spelling_and_others_are_left_out_aloud(
+    write_folder: Write, tmp_path: Path
+) -> None:
+    data = load_dataset(write_folder({"train": {**TWO, "fear": 3}}))
+    with heard() as said:
+        parts = divide(data, options(tmp_path, labels=LabelSet.from_text("happiness,분노")))
+    assert parts.labels.names == ("happiness", "분노")
+    assert {s.label for s in parts.train.samples} == {"happiness", "분노"}
+    assert "taken as: angry = 분노, happy = happiness" in said[0]
+    assert said[1] == "left out, since --labels does not name their class: fear 3"
+
+
+@pytest.mark.parametrize("no_face", ["skip", "whole"])
+def test_photos_without_a_face_are_kept_and_named_where_that_is_asked_for(
+    write_folder: Write, no_face: Literal["skip", "whole"]
+) -> None:
+    data = load_dataset(write_folder({"train": {"angry": 3, "happy": 4}}, size=200))
+    asked = Cropping.ask("haar", no_face=no_face)
+    cropper = FaceCropper(asked.settings, asked.open_detector, (24, 24), "stretch")
+    with heard() as said:
+        if no_face == "skip":
+            with pytest.raises(DataError, match="no face found by haar"):
+                pixels.load_pixels(data, ("angry", "happy"), cropper, "gray")
+            return
+        found = pixels.load_pixels(data, ("angry", "happy"), cropper, "gray")
+    assert len(found) == 7
+    names = ", ".join(sample.path for sample in data.samples[:5])
+    assert said == [f"7 images without a face were taken whole: {names} and 2 more"]
+
+
 def test_the_test_part_is_never_looked_at_unless_asked_for(write_folder: Write, tmp_path: Path) -> None:
     data = load_dataset(write_folder({"train": TWO, "test": {"angry": 5, "happy": 5}}))
     parts = divide(data, options(tmp_path))
@@ -84,7 +115,7 @@ def test_the_test_part_is_never_looked_at_unless_asked_for(write_folder: Write, 
         ({"train": TWO, "val": {"angry": 3, "sad": 3}}, {}, "same classes: sad not among angry, happy"),
         ({"train": TWO, "val": {"angry": 3}}, {}, "no validation images of happy"),
         ({"train": TWO}, {"labels": LabelSet(("angry", "happy", "fear"))}, "no training images of fear"),
-        ({"train": TWO}, {"labels": LabelSet(("angry", "sad"))}, "happy not among angry, sad"),
+        ({"train": TWO}, {"labels": LabelSet(("angry", "sad"))}, "no training images of sad"),
         ({"train": TWO}, {"validate_on": "test"}, "expected a part test/"),
         ({"test": TWO}, {}, "expected a part train/"),
         ({"train": TWO}, {"cache": "tape"}, "auto, memory, disk"),
@@ -107,9 +138,9 @@ def test_odd_images_are_used_or_named(write_folder: Write, tmp_path: Path) -> No
         image = np.full(shape, 100, np.uint8)
         (folder / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
     said = run(data, tmp_path)
-    left_out = [line for line in said if "left out" in line]
-    assert len(left_out) == 2
-    assert any("text.png: the content is not an image" in line for line in left_out)
+    (left_out,) = [line for line in said if "left out" in line]
+    assert "text.png: the content is not an image" in left_out
+    assert "empty.png" in left_out
     record = read_model(tmp_path / "models" / "net").record
     assert record.split["train_rows"] + record.split["validation_rows"] == 48 + 3
 
@@ -156,8 +187,22 @@ def test_too_little_memory_says_which_option_helps_and_the_disk_will_do(
     run(data, tmp_path)
     assert seen == [np.memmap]
     monkeypatch.setattr(pixels.np, "empty", lambda *_: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(TrainingError, match="use --cache disk, a smaller --input-size or --color gray"):
+    with pytest.raises(TrainingError, match=r"use --set cache=disk, a smaller network\.input_size_wh"):
         pixels._allocate((10, 24, 24, 1), "memory", tmp_path / "file.npy")
+
+
+def test_float16_on_a_processor_is_warned_of_and_part_of_the_validation_is_measured(
+    write_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "ferkit.classifiers.finetune.training.train", lambda *_: (_ for _ in ()).throw(KeyError)
+    )
+    recipe = replace(RECIPE, precision="mixed_float16", validation_steps=1, batch_size=4)
+    data = load_dataset(write_folder({"train": TWO, "val": {"angry": 5, "happy": 5}}))
+    with heard() as said, pytest.raises(KeyError):
+        finetune(data, recipe, Cropping.ask("none"), options(tmp_path))
+    assert "validation on 4 of 10 images (validation_steps)" in said
+    assert any("mixed_float16 is made for accelerators" in line for line in said)
 
 
 def test_memory_that_runs_out_while_training_says_which_option_helps(

@@ -14,6 +14,7 @@ import pytest
 
 from ferkit.classifiers.finetune import batches
 from ferkit.classifiers.finetune import training as callbacks
+from ferkit.classifiers.finetune.batches import scaled
 from ferkit.classifiers.finetune.data import training_targets
 from ferkit.classifiers.finetune.networks import build_core
 from ferkit.classifiers.finetune.recipe import (
@@ -27,10 +28,11 @@ from ferkit.classifiers.finetune.recipe import (
 from ferkit.classifiers.finetune.training import (
     TrainingData,
     TrainingResult,
-    balanced_class_weights,
     cross_entropy,
     load_best,
     log_probabilities,
+    loss_of_stage,
+    optimizer_of,
     train,
 )
 from ferkit.core.errors import FerkitError, SettingsMismatchError, TrainingError
@@ -249,8 +251,33 @@ def test_one_logit_is_the_second_of_two_classes() -> None:
     assert np.exp(found) == pytest.approx(np.array([[0.5, 0.5], [1 - 0.952574, 0.952574]]), abs=1e-5)
 
 
-def test_class_weights_are_one_on_average() -> None:
-    y = np.array([0] * 30 + [1] * 10)
-    weights = balanced_class_weights(y, 2)
-    assert weights[1] == 3 * weights[0]
-    assert weights[y].mean() == pytest.approx(1.0)
+def test_weights_by_class_and_a_penalty_on_the_last_layers_are_in_the_loss() -> None:
+    pixels = make_pixels(40, k=2)
+    data = TrainingData(pixels, np.eye(2, dtype=np.float32)[pixels.y], pixels, ("비약올리기", "약올리기"))
+    batch = {"images": pixels.images, "targets": data.targets}
+
+    def loss(**changes: object) -> float:
+        recipe = replace(SMALL, loss=replace(SMALL.loss, **changes))
+        keras.utils.set_random_seed(0)
+        core = build_core(recipe.network, 2)
+        objective = loss_of_stage(core, recipe, data, 1)
+        found = objective.compute_loss(y_pred=objective(batch))
+        squares = sum(float((layer.kernel**2).numpy().sum()) for layer in [core.get_layer("logits")])
+        return float(found) - changes.get("l2", 0.0) * squares
+
+    plain, first, second = loss(), loss(class_weights="0=3"), loss(class_weights={"약올리기": 3})
+    assert (first - plain) + (second - plain) == pytest.approx(2 * plain, rel=1e-4)
+    assert loss(class_weights=True) == pytest.approx(plain, rel=1e-5)  # as many of each
+    assert loss(l2=0.1) == pytest.approx(plain, abs=1e-4)
+
+
+def test_light_augmentation_is_a_part_of_the_whole_one() -> None:
+    strong = AugmentationSettings(shift=0.2, rotate=20, noise_variance=(0, 16), hsv_shift=(5, 10, 10))
+    light = scaled(strong, 0.5)
+    assert (light.shift, light.rotate, light.noise_variance) == (0.1, 10, (0, 4))
+    assert (light.hsv_shift, light.flip, light.mixup_alpha) == ((2.5, 5, 5), True, strong.mixup_alpha)
+    assert scaled(strong, 9).shift == 1.0
+
+
+def test_adam_decays_nothing() -> None:
+    assert optimizer_of(OptimizerSettings("adam", weight_decay=0.1), 1e-3).weight_decay is None
