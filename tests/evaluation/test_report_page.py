@@ -184,7 +184,7 @@ def test_the_page_holds_what_it_should(report: tuple[Path, str]) -> None:
     assert wanted <= ids
     for text in (
         "deepface is not installed",
-        "2 images could not be read",
+        {"en": "2 images could not be read", "ko": "이미지 2장을 읽을 수 없었습니다"}[language],
         "0123456789abcdef",
         "a note on it",
     ):
