@@ -36,6 +36,8 @@ def test_every_problem_of_the_server_has_words():
     for file in STATIC.parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "ApiError":
+                if isinstance(node.args[0], ast.Starred):  # one that was made before is made again
+                    continue
                 code = node.args[1]
                 assert isinstance(code, ast.Constant), ast.unparse(node)
                 codes.add({"large_frame": "too_large"}.get(code.value, code.value))
