@@ -14,8 +14,10 @@ from pathlib import Path
 
 from ferkit.cli import main as fer
 from ferkit.core.files import write_atomically
+from ferkit.core.texts import Translations
 from ferkit.evaluation.comparison import Comparison, load_comparison
-from ferkit.evaluation.summary import summary_sentences
+from ferkit.evaluation.report.text import summary_sentences
+from ferkit.evaluation.report.values import report_values
 
 HEADS = ("logistic", "mlp", "svm")
 
@@ -67,7 +69,14 @@ def markdown(comparison: Comparison) -> str:
         "| ms, batch 32 | MB |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     table = "\n".join([header, *(line for _, line in sorted(rows, reverse=True))])
-    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in summary_sentences(comparison)) + "\n"
+    return (
+        table
+        + "\n\n"
+        + "\n".join(
+            f"- {sentence}" for sentence in summary_sentences(report_values(comparison), Translations("en"))
+        )
+        + "\n"
+    )
 
 
 def _number(value: float | None) -> str:

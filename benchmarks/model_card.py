@@ -23,7 +23,7 @@ from ferkit.core.files import file_sha256
 from ferkit.core.weights import NETWORK_ONNX, bundled_folder
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.plots import plot_classes, plot_confusion, plot_reliability
+from ferkit.evaluation.plots import draw_png, evaluation_drawings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CARD = "MODEL_CARD.md"
@@ -62,13 +62,10 @@ def main() -> None:
     arguments.figures.parent.mkdir(parents=True, exist_ok=True)
     arguments.figures.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     images = DOCS / "images"
-    for name, figure in {
-        "confusion": plot_confusion(evaluation),
-        "classes": plot_classes(evaluation),
-        "reliability": plot_reliability(evaluation),
-        "robustness": robustness.plot(figures["curves"]),
-    }.items():
-        figure.savefig(images / f"model-card-{name}.png", dpi=110)
+    drawings = evaluation_drawings(evaluation)
+    for name in ("confusion", "classes", "reliability"):
+        draw_png(drawings[name], images / f"model-card-{name}.png")
+    robustness.plot(figures["curves"]).savefig(images / "model-card-robustness.png", dpi=110)
     card = text(evaluation, figures)
     (DOCS / "model-card.md").write_text(card, encoding="utf-8")
     add_card(card)

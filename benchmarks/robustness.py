@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.model import choose_model
-from ferkit.core.palette import BLUE, GRID, INK, MUTED, ORANGE
+from ferkit.core.fonts import set_fonts
 from ferkit.core.types import ExpressionClassifier
-from ferkit.evaluation.plots import canvas, finish, plain
+from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas, plain
 
 STEPS: dict[str, tuple[str, tuple[float, ...]]] = {
     "blur": ("standard deviation of the blur, pixels of 48", (0, 0.5, 1, 1.5, 2, 3)),
@@ -92,7 +92,8 @@ def plot(curves: dict[str, list[list[float]]]) -> Any:
                 color=BLUE,
             )
     panels[0].legend(frameon=False, fontsize=8, loc="upper right")
-    return finish(figure)
+    set_fonts(figure)
+    return figure
 
 
 def markdown(curves: dict[str, list[list[float]]]) -> str:

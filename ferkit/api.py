@@ -340,11 +340,11 @@ class Report:
     comparison: "Comparison"
     _images: Any = None
 
-    def summary(self) -> str:
-        """The table and the sentences that ``fer compare`` prints."""
-        from ferkit.evaluation.summary import format_summary
+    def summary(self, language: Literal["en", "ko"] = "en") -> str:
+        """The tables and the sentences that ``fer compare`` prints."""
+        from ferkit.evaluation.report.text import format_summary
 
-        return format_summary(self.comparison)
+        return format_summary(self.comparison, language)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in ``comparison.json``."""
@@ -449,7 +449,7 @@ def compare(
     >>> "dummy" in found.summary()
     True
     """
-    from ferkit.evaluation.candidates import parse_candidates
+    from ferkit.evaluation.candidate_names import parse_candidates
     from ferkit.evaluation.compare import compare as run
     from ferkit.evaluation.protocol import ProtocolSettings, build_evaluation_data, read_labelled
     from ferkit.evaluation.shared_inputs import CompareOptions

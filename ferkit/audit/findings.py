@@ -1,13 +1,13 @@
 """What an audit finds: the vocabulary of its checks, its page and its files."""
 
 import functools
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal
+from typing import Literal
 
+from ferkit.core.texts import Translations
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.image_stats import ImageStats
 
@@ -152,16 +152,9 @@ def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda f: (place[f.kind], -f.severity, f.rows)))
 
 
-@functools.cache
-def translations() -> dict[str, dict[str, dict[str, str]]]:
-    """Group and key to the text in each language; ``{name}`` stands for what is filled in."""
-    return tomllib.loads(text_of("words.toml"))
-
-
 def findings_text(note: Note, language: str = "en") -> str:
     """A note as a reader of ``language`` (``en`` or ``ko``) reads it."""
-    fields: dict[str, Any] = dict(note.fields)
-    return translations()["note"][note.key][language].format_map(fields)
+    return Translations(language, "audit")(f"note.{note.key}", **note.fields)
 
 
 @functools.cache

@@ -10,9 +10,10 @@ from typing import Any
 
 from ferkit.audit.checks import cut_face
 from ferkit.audit.exchange import write_exchange
-from ferkit.audit.findings import Audit, Finding, findings_text, text_of, translations
+from ferkit.audit.findings import Audit, Finding, findings_text, text_of
 from ferkit.core.files import fingerprint, write_atomically, write_json
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import LANGUAGES, text_table
 from ferkit.datasets.tables import write_csv
 from ferkit.evaluation.plots import thumbnails
 
@@ -75,7 +76,7 @@ def page_values(audit: Audit, most: int) -> dict[str, Any]:
     return {
         **{key: value for key, value in values.items() if key != "findings"},
         "notes": {
-            language: [findings_text(note, language) for note in audit.notes] for language in ("en", "ko")
+            language: [findings_text(note, language) for note in audit.notes] for language in LANGUAGES
         },
         "shown": shown,
         "rows": {
@@ -91,7 +92,7 @@ def page_values(audit: Audit, most: int) -> dict[str, Any]:
         },
         "names": {
             language: dict(zip(names.names, names.display(language), strict=True)) if names else {}
-            for language in ("en", "ko")
+            for language in LANGUAGES
         },
     }
 
@@ -156,7 +157,7 @@ def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:
         css=Markup(text_of("audit.css")),
         script=Markup(text_of("audit.js")),
         values=Markup(_inlined(values)),
-        words=Markup(_inlined(translations())),
+        words=Markup(_inlined(text_table()["audit"])),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, DependencyError, ImageError
 from ferkit.core.files import write_atomically
-from ferkit.core.fonts import open_font
+from ferkit.core.fonts import drawable_names, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import Sample
@@ -88,9 +88,7 @@ class ImageResult:
         rgb, factor = enlarged(self._read())
         if not self.faces:
             return rgb
-        names = self.labels.display(language)
-        if open_font(names, 16) is None:
-            names = self.labels.names
+        names = drawable_names(self.labels, language)
         shown = [self.labels.names.index(face.label) for face in self.faces]
         texts = [f"{names[i]} {face.confidence:.0%}" for i, face in zip(shown, self.faces, strict=True)]
         size = text_size(rgb)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 @option("--identities", group="Data", help="Embeddings of DATA by a face-recognition network, to guess "
         "who is shown where names do not tell.")  # fmt: skip
 @option("--against", type=PATH, group="Data", help="Also say how this other data set differs.")
-@shared("person_pattern", "columns")
+@shared("person_pattern", "columns", "images")
 @option("--fix", type=FILE, group="Mending",
         help="Apply a plan that was saved from the page, to a manifest.")  # fmt: skip
 @option("--undo", is_flag=True, group="Mending", help="Take back the last --fix.")
@@ -110,10 +111,10 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
         click.echo(json.dumps({**summary, "page": str(page)}, ensure_ascii=False))
         return
     rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
-    click.echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
+    echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
     for note in found.notes:
-        click.echo(f"note: {findings_text(note)}")
-    click.echo(f"page: {page}")
+        echo(f"note: {findings_text(note)}")
+    echo(f"page: {page}")
 
 
 def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
@@ -130,8 +131,8 @@ def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
         )
         return
     for refusal in applied.refused:
-        click.echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
-    click.echo(
+        echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
+    echo(
         f"{applied.count('drop')} dropped, {applied.count('relabel')} relabelled, "
         f"{applied.count('same-person')} grouped, {applied.count('keep')} kept unchanged, "
         f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} images)"
@@ -148,7 +149,7 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"manifest": str(manifest), "fixes_left": left}, ensure_ascii=False))
     else:
-        click.echo(done)
+        echo(done)
 
 
 def _embedded(

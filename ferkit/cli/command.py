@@ -15,6 +15,7 @@ import click
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
 from ferkit.core.addresses import mask_credentials
 from ferkit.core.spellings import new_name
+from ferkit.core.texts import LANGUAGES, translated
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ SET_KEY = "--set"
 VARIABLES = {
     "FER_DEVICE": "what runs networks, as --device: auto, cpu, cuda, cuda:1, tensorrt, coreml, directml, openvino",
     "FER_PRECISION": "of networks, as --precision: float32, bfloat16, float16, or auto",
+    "FER_LANG": "language of what is printed, as fer --lang: en or ko",
     "FER_OFFLINE": "1 fetches nothing from the network",
     "FER_WEIGHTS_DIR": "folder of fetched weights",
 }
@@ -334,6 +336,21 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
+def set_language(ctx: click.Context, param: click.Parameter | None = None, value: str | None = None) -> str:
+    """Speak the language that ``--lang`` names, before the command or after it; else that of the locale."""
+    from ferkit.core.texts import language_of_locale, speaking
+
+    language: str = value or ctx.meta.get("ferkit.language") or language_of_locale()
+    ctx.meta["ferkit.language"] = language
+    ctx.find_root().with_resource(speaking(language))
+    return language
+
+
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print what is meant for people, in their language; what programs read goes through ``click.echo``."""
+    click.echo(translated(text), err=err)
+
+
 def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     from ferkit.core.console import hidden_progress
 
@@ -362,7 +379,7 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log_only = getattr(record, "log_only", False)
         if record.levelno < logging.ERROR and record.exc_info is None and not log_only:
-            click.echo(mask_credentials(record.getMessage()), err=True)
+            echo(mask_credentials(record.getMessage()), err=True)
 
 
 class _WithoutSecrets(logging.Formatter):
@@ -423,6 +440,10 @@ COMMON: tuple[Option, ...] = (
     Option(
         ["-q", "--quiet"], is_flag=True, is_eager=True, expose_value=False, callback=_set_quiet, rare=True,
         group="Every command", help="No progress and no remarks, only results and errors.",
+    ),
+    Option(
+        ["--lang"], type=click.Choice(LANGUAGES), is_eager=True, expose_value=False, callback=set_language, rare=True,
+        group="Every command", help="Language of messages, tables and reports; also before the command: fer --lang ko.",
     ),
     Option(
         ["--device"], metavar="NAME", expose_value=False, callback=_ask_for_engine, rare=True, group="Every command",

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FOLDER,
@@ -112,4 +113,4 @@ def crop(source: Path, out: Path, settings: Chosen, **options: Any) -> None:
         logger.info(f"left out: {listed}; see {summary.report}")
     removed = f", {summary.n_removed} of old removed" if summary.n_removed else ""
     done = f"{summary.n_done} read now{removed}"
-    click.echo(f"{summary.n_crops} crops of {summary.n_images} images ({done}): {summary.table}")
+    echo(f"{summary.n_crops} crops of {summary.n_images} images ({done}): {summary.table}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.command import Command
+from ferkit.cli.command import Command, echo
 from ferkit.cli.options import (
     FILE,
     FOLDER,
@@ -24,6 +24,7 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen
 from ferkit.core.console import table
+from ferkit.core.texts import translated
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
@@ -60,7 +61,7 @@ def dataset() -> None:
 def step_options(command: F) -> F:
     """``--out`` for the manifest, ``--json`` and ``--person-pattern``."""
     out = shared("out", type=FILE, required=True, help="The manifest to write, a .csv file.")
-    return out(shared("json", "person_pattern", "columns")(command))
+    return out(shared("json", "person_pattern", "columns", "images")(command))
 
 
 def finish(
@@ -75,7 +76,7 @@ def finish(
         return
     for line in lines:
         click.echo(line)
-    click.echo(f"{len(dataset):,} images: {out}")
+    echo(f"{len(dataset):,} images: {out}")
 
 
 def log_list(heading: str, entries: Sequence[str | tuple[str, str]], sign: str = ": ") -> None:
@@ -94,7 +95,7 @@ def log_list(heading: str, entries: Sequence[str | tuple[str, str]], sign: str =
 @data_argument
 @option("--all", is_flag=True, help="Look at the header of every file, not of 1,000.")
 @option("--plot", type=FILE, group="Output", help="Also draw it, as .png, .svg or .pdf.")
-@shared("json", "person_pattern", "columns")
+@shared("json", "person_pattern", "columns", "images")
 def info(data: Path, settings: Chosen, **options: Any) -> None:
     """Say what a data set consists of: classes, parts, sources, persons, sizes, and what cannot be read.
 
@@ -125,8 +126,8 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
 
 
 def _print_summary(found: "Summary") -> None:
-    click.echo(f"{found.name}: {found.n:,} images")
-    click.echo("")
+    echo(f"{found.name}: {found.n:,} images")
+    echo("")
     columns = [axis for axis in (1, 2) if len(found.by(axis)) > 1 or (axis == 2 and ("",) not in found.by(2))]
     values = {axis: [value for (value,) in found.by(axis)] for axis in columns}
     if 2 in values:
@@ -138,10 +139,11 @@ def _print_summary(found: "Summary") -> None:
         cells = [f"{counts[axis].get((cls, value), 0):,}" for axis in columns for value in values[axis]]
         rows.append([cls or "(no label)", f"{n:,}", *cells])
     totals = [f"{found.by(axis)[(value,)]:,}" for axis in columns for value in values[axis]]
-    rows.append(["all", f"{found.n:,}", *totals])
-    click.echo(table(header, rows, right=range(1, len(header))))
-    click.echo("")
-    click.echo("\n".join(_sentences(found)))
+    rows.append([translated("all"), f"{found.n:,}", *totals])
+    echo(table(header, rows, right=range(1, len(header))))
+    echo("")
+    for sentence in _sentences(found):
+        echo(sentence)
     if found.headers.unreadable:
         log_list("cannot be read", found.headers.unreadable)
 
@@ -600,7 +602,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         return
     if n_there:
         logger.info(f"{n_there:,} of them were there already")
-    click.echo(f"{n:,} images: {out}")
+    echo(f"{n:,} images: {out}")
 
 
 def _check_options(suffix: str, options: dict[str, Any]) -> None:

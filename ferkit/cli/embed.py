@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -53,6 +54,7 @@ logger = logging.getLogger(__name__)
 @option("--weights", type=FILE, group="Network", rare=True,
         help="Take this file as the network's weights instead of fetching them.")  # fmt: skip
 @shared("layer", "data_detector", "margin", "no_face", "person_pattern", "columns")
+@shared("images", rare=True)
 @option("--repair", is_flag=True, group="Output", rare=True, help="Make damaged shards again.")
 @shared("name", help="Name of the embeddings.  [default: that of DATA]")
 @shared("json", rare=True)
@@ -203,17 +205,17 @@ def _part(data: Path, settings: Chosen, options: dict[str, Any]) -> None:
     _print_summary(summary, folder, options["json"], busy=busy)
 
 
-def _echo(words: str) -> None:
-    click.echo(mask_credentials(words))
+def _print_json(values: object) -> None:
+    click.echo(mask_credentials(json.dumps(values, ensure_ascii=False)))
 
 
 def _print_planned(planned: "Planned", data: Path, as_json: bool) -> None:
     if as_json:
         values = {"store": str(planned.store.folder), "shards": planned.n_open, "images": planned.n_new}
-        _echo(json.dumps({**values, "kept": planned.n_kept}, ensure_ascii=False))
+        _print_json({**values, "kept": planned.n_kept})
         return
     n = len(planned.plan.ranges)
-    _echo(
+    echo(
         f"{planned.n_new} images planned now, {planned.n_kept} are there; {planned.n_open} of {n} shards to be made: "
         f"{planned.store.folder}"
     )
@@ -222,13 +224,13 @@ def _print_planned(planned: "Planned", data: Path, as_json: bool) -> None:
 
 def _print_finished(folder: Path, done: "Finished", as_json: bool) -> None:
     if as_json:
-        _echo(json.dumps({"store": str(folder), **asdict(done)}, ensure_ascii=False))
+        _print_json({"store": str(folder), **asdict(done)})
         return
     if done.n_later:
         logger.warning(
             f"{done.n_later} images came or changed after the plan; --plan gives them ranges of their own"
         )
-    _echo(
+    echo(
         f"finished: {done.n_kept} images, {done.n_failed} of them failed, {done.n_deleted} no longer in the data: "
         f"{folder}"
     )
@@ -236,8 +238,7 @@ def _print_finished(folder: Path, done: "Finished", as_json: bool) -> None:
 
 def _print_summary(summary: "ExtractionSummary", folder: Path, as_json: bool, **more: Any) -> None:
     if as_json:
-        values = {"store": str(folder), **asdict(summary), **more}
-        _echo(json.dumps(values, ensure_ascii=False))
+        _print_json({"store": str(folder), **asdict(summary), **more})
         return
     for path, reason in summary.failures[:10]:
         logger.info(f"  failed: {path}: {reason}")
@@ -245,7 +246,7 @@ def _print_summary(summary: "ExtractionSummary", folder: Path, as_json: bool, **
         logger.info(f"  … and {len(summary.failures) - 10} more; the reasons are in {folder}/shard-*.json")
     rate = (summary.n_done + len(summary.failures)) / max(summary.seconds, 1e-3)
     before = f", {summary.n_failed_before} failed before" if summary.n_failed_before else ""
-    _echo(
+    echo(
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
         f"{before}, {summary.n_deleted} no longer in the data: {folder}"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     BATCH_SIZE,
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 @option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto",
         group="Data",
         help="Which part of DATA; 'auto' takes test where DATA has one, or else everything.")  # fmt: skip
-@shared("by", "person_pattern", "columns", "data_detector")
+@shared("by", "person_pattern", "columns", "images", "data_detector")
 @shared("out", help="Folder for the report.  [default: eval/<model>--<data>]")
 @shared("lang", "json", "models_dir")
 def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options: Any) -> None:
@@ -65,7 +66,8 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         timed,
     )
     from ferkit.evaluation.metrics import evaluate as measure
-    from ferkit.evaluation.report.page import format_report, write_comparison, write_report
+    from ferkit.evaluation.report.page import write_comparison, write_report
+    from ferkit.evaluation.report.text import format_report
     from ferkit.faces.cropping import cropping_as_trained
 
     trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
@@ -98,10 +100,10 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         failures = [{"path": path, "reason": reason} for path, reason in scores.failures]
         click.echo(json.dumps({**evaluation.to_dict(), "failures": failures}, ensure_ascii=False))
         return
-    click.echo(format_report(evaluation, options["lang"]))
+    echo(format_report(evaluation, options["lang"]))
     if scores.failures:
-        click.echo(f"{len(scores.failures)} images could not be read and are not in these figures")
-    click.echo(f"report: {files[0]}")
+        echo(f"{len(scores.failures)} images could not be read and are not in these figures")
+    echo(f"report: {files[0]}")
 
 
 @command(settings=(
@@ -123,7 +125,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
 @option("--test", type=PATH, group="Data", help="Test on these data.")
 @option("--matrix", is_flag=True, group="Data", help="Train on each DATA, test on each.")
 @shared("by")
-@shared("person_pattern", "columns", rare=True)
+@shared("person_pattern", "columns", "images", rare=True)
 @shared("data_detector")
 @shared("out", help="Folder for everything.  [default: comparison/<data>]")
 @shared("json")
@@ -155,7 +157,7 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         fer compare --train western/ --test korean/ -c ferkit -c svm@ferkit
         fer compare --matrix western/ korean/ -c svm@ferkit
     """
-    from ferkit.evaluation.candidates import parse_candidates
+    from ferkit.evaluation.candidate_names import parse_candidates
     from ferkit.evaluation.protocol import ProtocolSettings
     from ferkit.evaluation.shared_inputs import CompareOptions
     from ferkit.faces.cropping import Cropping, CropSettings
@@ -188,7 +190,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
     from ferkit.evaluation.compare import compare_across, cross_data
     from ferkit.evaluation.comparison import to_dict
     from ferkit.evaluation.protocol import build_evaluation_data
-    from ferkit.evaluation.summary import format_summary
+    from ferkit.evaluation.report.text import format_summary
 
     if len(read) == 1:
         images = build_evaluation_data(read)
@@ -197,7 +199,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
         images = cross_data(*read)
         found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
-    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found))
+    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found, language))
     logger.info(f"report: {bench.out / 'report.html'}")
 
 
@@ -206,12 +208,16 @@ def _matrix(
 ) -> None:
     from ferkit.evaluation.compare import compare_matrix, matrix_notes, matrix_values
     from ferkit.evaluation.report.page import write_matrix_report
-    from ferkit.evaluation.summary import format_matrix
+    from ferkit.evaluation.report.text import format_matrix
 
     matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
-    click.echo(json.dumps(values, ensure_ascii=False) if as_json else format_matrix(matrix))
+    click.echo(
+        json.dumps(values, ensure_ascii=False)
+        if as_json
+        else format_matrix(values, language, matrix_notes(matrix))
+    )
     logger.info(f"report: {bench.out / 'report.html'}")
 
 

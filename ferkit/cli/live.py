@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     FILE,
@@ -156,7 +157,7 @@ def _open_view(where: str, port: int) -> "View | None":
 
 def _print_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
     shown = "unsure" if label is None else f"{label} {probability:.0%}"
-    click.echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
+    echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
 
 
 def _print_json_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
@@ -301,17 +302,18 @@ def _print_csv(table: Path) -> None:
 
 def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", language: str) -> None:
     from ferkit.core.console import table
+    from ferkit.inference.overlay import WORDS
     from ferkit.inference.video import UNSURE_NAME
 
     if not summary.people:
-        click.echo(f"no face in {run.n_frames} frames")
+        echo(f"no face in {run.n_frames} frames")
         return
     shown = dict(zip(labels.names, labels.display(language), strict=True))
-    shown[UNSURE_NAME] = "불확실" if language == "ko" else UNSURE_NAME
+    shown[UNSURE_NAME] = WORDS[language]["unsure"]
     columns = [name for name in (*labels.names, UNSURE_NAME) if summary.labels[name]]
     header = ["face", "seen", "readings", *(shown[name] for name in columns), "changes/min", "score"]
     rows = [_person_row(person, columns) for person in summary.people[:_PEOPLE_SHOWN]]
-    click.echo(table(header, rows, right=range(2, len(header))))
+    echo(table(header, rows, right=range(2, len(header))))
     if len(summary.people) > _PEOPLE_SHOWN:
         click.echo(
             f"… and {len(summary.people) - _PEOPLE_SHOWN} more, seen more briefly; all are in summary.json"
@@ -319,7 +321,7 @@ def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet",
     everybody = ", ".join(
         f"{shown[name]} {n / summary.n_readings:.0%}" for name, n in summary.labels.most_common()
     )
-    click.echo(f"{run.n_frames} frames, {summary.n_readings} readings: {everybody}")
+    echo(f"{run.n_frames} frames, {summary.n_readings} readings: {everybody}")
 
 
 def _person_row(person: "PersonSummary", columns: list[str]) -> list[str]:

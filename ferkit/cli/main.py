@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from ferkit.cli.command import VARIABLES, Command
+from ferkit.cli.command import VARIABLES, Command, echo, set_language
 from ferkit.cli.settings import suggestion
 from ferkit.core.errors import FerkitError
+from ferkit.core.texts import LANGUAGES, translated
 
 COMMANDS = {
     "demo": "ferkit.cli.models:demo",
@@ -86,6 +87,8 @@ class LazyGroup(click.Group):
         """Run the command; an error is one line."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(translated(error.format_message()), error.ctx) from error
         except FerkitError as error:
             raise _one_line(str(error)) from error
         except OSError as error:
@@ -94,7 +97,8 @@ class LazyGroup(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             raise _one_line(f"{where}{error.strerror or error}") from error
         except KeyboardInterrupt:
-            click.echo("\nstopped; what was finished is kept, run the same command again to go on", err=True)
+            click.echo("", err=True)
+            echo("stopped; what was finished is kept, run the same command again to go on", err=True)
             sys.exit(130)
 
 
@@ -103,7 +107,7 @@ def _one_line(message: str) -> click.ClickException:
     log = logging.getLogger("ferkit")
     if log.hasHandlers():  # without --log-dir, logging itself would print the message a second time
         log.error(message)
-    return click.ClickException(message)
+    return click.ClickException(translated(message))
 
 
 def _unknown_variables(ctx: click.Context) -> list[str]:
@@ -166,6 +170,8 @@ CONTEXT = {"auto_envvar_prefix": "FER", "help_option_names": ["-h", "--help"], "
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
+@click.option("--lang", type=click.Choice(LANGUAGES), is_eager=True, expose_value=False, callback=set_language,
+              help="Language of messages, tables and reports.  [default: that of the system]")  # fmt: skip
 @click.version_option(package_name="ferkit", prog_name="fer")
 def main() -> None:
     """Facial expression recognition: embeddings with heads, fine-tuned networks, one inference layer.
@@ -190,7 +196,7 @@ def main() -> None:
 
     load_dotenv(".env")
     for remark in _unknown_variables(click.get_current_context()):
-        click.echo(remark, err=True)
+        echo(remark, err=True)
     # File names that are not UTF-8, and Hangul on a console without it, are printed as escapes.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import click
 
-from ferkit.cli.command import Command
+from ferkit.cli.command import Command, echo
 from ferkit.cli.completion import offer, weight_names
 from ferkit.cli.options import FOLDER, command, shared
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import Progress, table
 from ferkit.core.errors import WeightsError
+from ferkit.core.texts import translated
 
 logger = logging.getLogger(__name__)
 
@@ -63,23 +64,22 @@ def list_models(models_dir: Path, **options: Any) -> None:
     rows = [
         (
             w.entry.name,
-            "comes along" if w.entry.packaged else "here" if w.present else "to fetch",
+            translated("comes along" if w.entry.packaged else "here" if w.present else "to fetch"),
             _megabytes(w.entry.size),
             w.hash_known,
             w.entry.about,
         )
         for w in weights
     ]
-    rows.append(("raw", "comes along", "", "", "gradient histograms (HOG), needs no weights"))
-    click.echo(table(("weights", "state", "size", "SHA-256", "what"), rows, right=[2]))
-    click.echo(
-        f"\nkept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch"
-    )
-    click.echo("")
+    rows.append(("raw", translated("comes along"), "", "", "gradient histograms (HOG), needs no weights"))
+    echo(table(("weights", "state", "size", "SHA-256", "what"), rows, right=[2]))
+    echo("")
+    echo(f"kept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch")
+    echo("")
     models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.report), a.trained_on) for a in trained]
     models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
-    click.echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
-    click.echo(
+    echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
+    echo(
         f"{' and '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
     )
 
@@ -93,7 +93,7 @@ def fetch(names: tuple[str, ...]) -> None:
     for name in names:
         with Progress(f"fetching {name}", unit="bytes") as progress:
             path = weights_file(name, progress=_Bytes(progress))
-        click.echo(f"{name}: {path}")
+        echo(f"{name}: {path}")
 
 
 @models.command(cls=Command)
@@ -109,12 +109,12 @@ def verify(names: tuple[str, ...]) -> None:
             status = verify_weights(name)
         except WeightsError as error:
             damaged.append(name)
-            click.echo(f"{name}: {error}", err=True)
+            echo(f"{name}: {error}", err=True)
         else:
             against = {"published": "as published", "first use": "as at the first use"}.get(
                 status.hash_known, "no hash known"
             )
-            click.echo(f"{name}: {against}: {status.path}")
+            echo(f"{name}: {against}: {status.path}")
     if damaged:
         raise WeightsError(f"{len(damaged)} not as they should be: {', '.join(damaged)}")
     if not names:
@@ -182,13 +182,13 @@ def doctor(**options: Any) -> None:
     if options["json"]:
         click.echo(json.dumps([asdict(f) for f in findings], ensure_ascii=False, indent=1))
     else:
-        rows = [(f.state, f.what, f.found) for f in findings]
-        click.echo(table(("", "what", "found"), rows))
+        rows = [(translated(f.state), translated(f.what), translated(f.found)) for f in findings]
+        echo(table(("", "what", "found"), rows))
         remedies = [f for f in findings if f.remedy]
         if remedies:
-            click.echo("")
+            echo("")
         for finding in remedies:
-            click.echo(f"{finding.what}: {finding.remedy}")
+            echo(f"{translated(finding.what)}: {translated(finding.remedy)}")
     if any(f.state == "wrong" for f in findings):
         raise click.exceptions.Exit(1)
 
@@ -355,9 +355,10 @@ def demo(out: Path, settings: Chosen) -> None:
         accuracy, f1 = figures["accuracy"], figures["macro_f1"]
         interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
         cells.append((row.name, f"{accuracy.value:.1%}", interval, f"{f1.value:.1%}", f"{row.seconds:.1f} s"))
-    click.echo(table(("model", "accuracy", "95 % interval", "macro-F1", "training"), cells, right=[1, 3, 4]))
+    echo(table(("model", "accuracy", "95% interval", "macro-F1", "training"), cells, right=[1, 3, 4]))
     n, persons_seen = rows[0].evaluation.n, rows[0].evaluation.n_groups
-    click.echo(f"\non {n} drawn faces of {persons_seen} persons that training never saw")
+    echo("")
+    echo(f"on {n} drawn faces of {persons_seen} persons that training never saw")
     shown = [str(out / name) for name in ("demo.png", "report") if (out / name).exists()]
-    click.echo(f"look at {' and '.join(shown)}; then try:")
-    click.echo(f"  fer predict {out / 'models' / 'mlp'} {out / 'faces' / 'test' / 'happy'}")
+    echo(f"look at {' and '.join(shown)}; then try:")
+    echo(f"  fer predict {out / 'models' / 'mlp'} {out / 'faces' / 'test' / 'happy'}")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.command import Command, Option
+from ferkit.cli.command import Command, Option, echo, set_language
 from ferkit.cli.completion import backbone_names, model_names, offer
 from ferkit.cli.settings import Setting
 from ferkit.core.addresses import is_stored
 from ferkit.core.files import as_path, is_local
 from ferkit.core.spellings import new_words
+from ferkit.core.texts import LANGUAGES
 
 if TYPE_CHECKING:
     from ferkit.classifiers.model import Model
@@ -120,8 +121,8 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "smooth": (("--smooth",), {"type": click.Choice(["hmm", "ema", "majority", "repeat", "none"]), "default": "hmm",
                "group": "Reading", "help": "How labels are steadied."}),
     "crops": (("--crops",), {"is_flag": True, "help": "The images are cropped faces: take them whole."}),
-    "lang": (("--lang",), {"type": click.Choice(["en", "ko"]), "default": "en",
-             "help": "Language of the expressions' names."}),
+    "lang": (("--lang",), {"type": click.Choice(LANGUAGES), "is_eager": True, "callback": set_language,
+             "help": "Language: en or ko.  [default: that of 'fer --lang', or of the system]"}),
     "by": (("--by",), {"multiple": True, "metavar": "COLUMN",
            "help": "Also compare the groups of a column; several times."}),
     "backbone": (("-b", "--backbone"), {"type": WordType("backbone"), "shell_complete": offer(backbone_names),
@@ -139,6 +140,9 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "columns": (("--columns",), {"metavar": "path=NAME,label=NAME,…", "expose_value": False, "rare": True,
                 "callback": lambda ctx, param, text: _set_columns(ctx, text),
                 "help": "Columns of a table (path, label, split, group) that calls them something that nobody knows."}),
+    "images": (("--images",), {"type": FOLDER, "expose_value": False, "rare": True,
+               "callback": lambda ctx, param, folder: ctx.meta.__setitem__("ferkit.images", folder),
+               "help": "Folder that the paths of a table start from.  [default: that of the table]"}),
     "cache_dir": (("--cache-dir",), {"type": FOLDER, "default": Path("cache"), "rare": True,
                   "help": "Folder of all embeddings."}),
     "models_dir": (("--models-dir",), {"type": FOLDER, "default": Path("models"), "rare": True,
@@ -148,7 +152,7 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 _GROUPS = {
     "Faces": ("detector", "data_detector", "margin", "no_face", "crops"),
-    "Data": ("person_pattern", "columns", "by"),
+    "Data": ("person_pattern", "columns", "images", "by"),
     "Network": ("backbone", "layer"),
     "Output": ("out", "json", "lang", "name", "overwrite"),
     "Folders": ("cache_dir", "models_dir"),
@@ -176,10 +180,11 @@ SEED = Setting("seed", int, 0, "of everything random")
 
 
 def load_data(path: Path, person_pattern: str | None = None) -> "Dataset":
-    """Read the data set that a user names, with what ``--columns`` says of a table."""
+    """Read the data set that a user names, with what ``--columns`` and ``--images`` say of a table."""
     from ferkit.datasets.load import load_dataset
 
-    return load_dataset(path, person_pattern, given_columns())
+    images: Path | None = click.get_current_context().meta.get("ferkit.images")
+    return load_dataset(path, person_pattern, given_columns(), images)
 
 
 def given_columns() -> dict[str, str]:
@@ -230,7 +235,7 @@ def model_and_rest(
 
 def print_result(text: str) -> None:
     """Print the end of a run, and keep it in the log file."""
-    click.echo(text)
+    echo(text)
     logger.info(text, extra={"log_only": True})
 
 

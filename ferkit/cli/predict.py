@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     BATCH_SIZE,
@@ -33,6 +34,7 @@ from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import table
 from ferkit.core.errors import DataError
 from ferkit.core.files import csv_cell
+from ferkit.core.texts import translated
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import ImageResult
@@ -174,9 +176,9 @@ def _annotated(
     results: Iterable["ImageResult"], folder: Path, labels: "LabelSet", language: str
 ) -> Iterator["ImageResult"]:
     """Write a copy of each image, called like it; several of one name are numbered."""
-    from ferkit.core.fonts import HINT, open_font
+    from ferkit.core.fonts import HINT, can_draw
 
-    if open_font(labels.display(language), 16) is None:
+    if not can_draw(labels.display(language)):
         logger.info(HINT)
     taken: set[str] = set()
     for result in results:
@@ -194,20 +196,21 @@ def _print_table(results: Iterable["ImageResult"], labels: "LabelSet", language:
     rows = (row for result in results for row in _table_rows(result, shown))
     header = ("image", "face", "expression", "sure", "or else")
     while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
-        click.echo(table(header, block, right=[3]))
+        echo(table(header, block, right=[3]))
 
 
 def _table_rows(result: "ImageResult", shown: dict[str, str]) -> Iterator[tuple[str, ...]]:
     path = _text(result.path)
     if result.error is not None:
-        yield path, "", "unreadable", "", ""
+        yield path, "", translated("unreadable"), "", ""
     elif len(result) == 0:
-        yield path, "", "no face", "", ""
+        yield path, "", translated("no face"), "", ""
     for i, face in enumerate(result.faces):
         x0, y0, x1, y1 = map(round, face.box)
         where = (
             "whole image" if result.whole else f"{i + 1} of {len(result)}, {x1 - x0}x{y1 - y0} at {x0},{y0}"
         )
+        where = translated(where)
         others = sorted(face.probabilities.items(), key=lambda item: -item[1])[1:2]
         other = "".join(f"{shown[name]} {p:.0%}" for name, p in others)
         yield path, where, shown[face.label], f"{face.confidence:.0%}", other
@@ -215,7 +218,7 @@ def _table_rows(result: "ImageResult", shown: dict[str, str]) -> Iterator[tuple[
 
 def _print_json(results: Iterable["ImageResult"], labels: "LabelSet", language: str) -> None:
     # Piece by piece, so that a large folder needs no memory; the whole is one valid document.
-    shown = dict(zip(labels.names, labels.display(language), strict=True))
+    shown = dict(zip(labels.names, labels.display(), strict=True))  # programs read it: no language changes it
     click.echo(f'{{"labels": {json.dumps(labels.names, ensure_ascii=False)}, "pictures": [', nl=False)
     for i, result in enumerate(results):
         faces = [face.to_dict() | {"shown": shown[face.label]} for face in result.faces]
@@ -297,7 +300,7 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     names = model.labels.display(options["lang"])
     order = np.argsort(-explanation.proba)
     click.echo(", ".join(f"{names[k]} {explanation.proba[k]:.0%}" for k in order[:3]))
-    click.echo(out)
+    echo(str(out))
 
 
 def _crop(path: Path, model: Any, options: dict[str, Any], weights: Path | None) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.completion import model_names, offer, recipes
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
@@ -94,7 +95,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
         with_labels,
         write_fit_report,
     )
-    from ferkit.evaluation.report.page import format_report
+    from ferkit.evaluation.report.text import format_report
 
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
@@ -135,7 +136,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
         f"trained on {len(fitted.split.train)}, measured on {len(fitted.split.test)} ({how}), "
         f"{fitted.head.seconds:.1f} s"
     )
-    print_result(format_report(fitted.evaluation))
+    print_result(format_report(fitted.evaluation, options["lang"]))
     print_result(f"model: {target}" + (f", report: {report}" if report else ""))
 
 
@@ -146,7 +147,7 @@ def _print_unchanged(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"model": str(folder), "unchanged": True, **metrics}, ensure_ascii=False))
     else:
-        click.echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
+        echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
 
 
 def _how(split: Any, n_persons: int | None) -> str:
@@ -188,7 +189,7 @@ _RECIPE = "ferkit.classifiers.finetune.recipe"
 @option("--env-file", type=FILE, rare=True, group="Training",
         help="Also take the settings of the AI Hub project's .env file; each line is reported.")  # fmt: skip
 @shared("data_detector")
-@shared("person_pattern", "columns", "no_face", rare=True)
+@shared("person_pattern", "columns", "images", "no_face", rare=True)
 @shared("name", help="Name of the model.  [default: that of the recipe]")
 @option("--restart", rare=True, is_flag=True, group="Output",
         help="Begin again where an interrupted run of this name would be continued.")  # fmt: skip
@@ -292,7 +293,7 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
     )
     weights = made.record.parts["weights"]
     listed = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(members, weights, strict=True))
-    click.echo(f"{made.folder}: {listed}")
+    echo(f"{made.folder}: {listed}")
 
 
 @command()
@@ -323,7 +324,7 @@ def export(model: str, models_dir: Path, **options: Any) -> None:
 
     target = options["output"] or Path(f"{folder.name}{SUFFIXES[options['format']] or '-saved-model'}")
     dataset = open_dataset(options["data"], None) if options["data"] else None
-    click.echo(convert_model(folder, options["format"], target, dataset))
+    echo(str(convert_model(folder, options["format"], target, dataset)))
 
 
 @command("import")
@@ -377,4 +378,4 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
         licence=embedder.licence,
     )
     logger.info(f"classes: {', '.join(head.classes)}")
-    click.echo(f"model: {model.folder}")
+    echo(f"model: {model.folder}")

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from ferkit.core.texts import translated
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -75,7 +77,11 @@ class Progress:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, initial=done, desc=self._doing, unit=f" {self._unit}", smoothing=0.1
+                total=total,
+                initial=done,
+                desc=translated(self._doing),
+                unit=f" {translated(self._unit)}",
+                smoothing=0.1,
             )
 
     def update(self, n: int, failures: int = 0) -> None:
@@ -182,13 +188,14 @@ def width(text: str) -> int:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Aligned columns under a header; the columns numbered in ``right`` end flush.
+    """Aligned columns under a header, in the language that is spoken; the columns numbered in ``right`` end flush.
 
     >>> print(table(["class", "n"], [["happy", "12"], ["슬픔", "7"]], right=[1]))
     class   n
     happy  12
     슬픔    7
     """
+    header = [translated(name) for name in header]
     widths = [max(width(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:

@@ -227,6 +227,22 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
         ) from None
 
 
+def json_values(value: Any) -> Any:
+    """What JSON can hold of dataclasses, arrays and mappings; NaN becomes None.
+
+    Fields that a dataclass leaves out of its ``repr`` are left out here too: arrays of one row an image.
+    """
+    if dataclasses.is_dataclass(value):
+        return {f.name: json_values(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr}
+    if isinstance(value, Mapping):
+        return {name: json_values(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_values(one) for one in value]
+    if hasattr(value, "tolist"):  # an array or a number of NumPy, which this module does not import
+        return json_values(value.tolist())
+    return None if value != value else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; file names that are not UTF-8 stay the bytes they are.
 

@@ -7,10 +7,16 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import ImageFont
 
 from ferkit.core.errors import DependencyError
+from ferkit.core.labels import LabelSet
+from ferkit.core.texts import has_hangul
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +33,6 @@ _PREFERRED = (
 _SUFFIXES = (".ttf", ".otf", ".ttc")
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def has_hangul(texts: Iterable[str]) -> bool:
-    """Whether any of ``texts`` holds a Korean letter."""
-    return any("\u1100" <= c <= "\u11ff" or "\u3130" <= c <= "\u318f" or "\uac00" <= c <= "\ud7a3"
-               for text in texts for c in text)  # fmt: skip
 
 
 @functools.cache
@@ -55,6 +55,12 @@ def hangul_font_file(bold: bool = False) -> Path | None:
 def can_draw(texts: Iterable[str]) -> bool:
     """Whether images and plots can show ``texts`` on this machine."""
     return not has_hangul(texts) or hangul_font_file() is not None
+
+
+def drawable_names(labels: LabelSet, language: str) -> tuple[str, ...]:
+    """What the classes are called in ``language``; where no font here can draw that, in Latin letters."""
+    names = labels.display(language)
+    return names if can_draw(names) else labels.in_latin()
 
 
 def require_plots() -> None:
@@ -80,17 +86,27 @@ def can_plot(what: str) -> bool:
     return True
 
 
-def plot_families() -> list[str]:
-    """Font families for Matplotlib, its own first, then one with Hangul where there is one."""
+def plot_families(texts: Iterable[str] = ()) -> list[str]:
+    """Font families for Matplotlib to draw ``texts``; one that has Hangul draws their Latin letters too."""
     file = hangul_font_file()
-    if file is None:
+    if file is None or not has_hangul(texts):
         return ["DejaVu Sans"]
     from matplotlib import font_manager
 
     name = font_manager.FontProperties(fname=file).get_name()
     if str(file) not in {font.fname for font in font_manager.fontManager.ttflist}:
         font_manager.fontManager.addfont(file)  # installed since Matplotlib first looked
-    return ["DejaVu Sans", name]
+    return [name, "DejaVu Sans"]
+
+
+def set_fonts(figure: "Figure") -> None:
+    """Set the fonts of all that is written in a figure, without a change to Matplotlib's global settings."""
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    families = plot_families([text.get_text() for text in texts])
+    for text in texts:
+        text.set_fontfamily(families)
 
 
 def open_font(texts: Iterable[str], size: int) -> Font | None:

@@ -12,8 +12,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import parse_toml, read_regular
-
-LANGUAGES = ("en", "ko")
+from ferkit.core.texts import LANGUAGES, has_hangul
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class LabelTables:
     Attributes:
         sets: classes by the name of the set, as its file writes them.
         maps: by the name of the set, the word of the class that other words fall into.
-        display: by word and language, what a reader calls it.
+        display: by word and language, what a reader calls it; by ``set.word`` where a set gives it another meaning.
         spellings: the word that a spelling in lower case stands for.
     """
 
@@ -76,8 +75,11 @@ class LabelTables:
             names, also = _word(key, entry, source)
             word = self.meaning_of(key)  # 'happiness' speaks of the word 'happy'
             display[word] = {**display.get(word, {}), **names}
-            for spelling in (key, *names.values(), *also):
-                spellings[unicodedata.normalize("NFC", spelling).strip().casefold()] = word
+            of_set, dot, rest = word.partition(".")
+            known = dot and of_set in {*self.sets, *_table(values, "sets", source)}
+            meaning = rest if known else word
+            for spelling in (*(() if known else (key,)), *names.values(), *also):
+                spellings[unicodedata.normalize("NFC", spelling).strip().casefold()] = meaning
         tables = LabelTables(self.sets, self.maps, display, spellings)
         sets = {**self.sets}
         for name, classes in _table(values, "sets", source).items():
@@ -210,9 +212,28 @@ class LabelSet:
         return LabelSet(names)
 
     def display(self, language: str = "en", tables: LabelTables | None = None) -> tuple[str, ...]:
-        """The classes as a reader of ``language`` (``en`` or ``ko``) calls them."""
+        """The classes as a reader of ``language`` (``en`` or ``ko``) calls them.
+
+        Only English words are translated: who named a class in Korean sees that name in every language.
+        """
         tables = tables or LabelTables.built_in()
-        return tuple(tables.display.get(tables.meaning_of(n), {}).get(language, n) for n in self.names)
+        return tuple(
+            name if has_hangul([name]) else self._word(name, language, tables) for name in self.names
+        )
+
+    def in_latin(self) -> tuple[str, ...]:
+        """The classes in English as far as they are known, for where no font has Hangul."""
+        tables = LabelTables.built_in()
+        return tuple(
+            self._word(tables.meaning_of(n), "en", tables) if has_hangul([n]) else n
+            for n in self.display("en")
+        )
+
+    def _word(self, name: str, language: str, tables: LabelTables) -> str:
+        # In English other spellings, 'joy' for 'happy', are the user's own and stay.
+        meaning = name if language == "en" else tables.meaning_of(name)
+        in_set = tables.display.get(f"{self.name}.{meaning}", {})
+        return in_set.get(language, tables.display.get(meaning, {}).get(language, name))
 
     def map_to(self, target: "LabelSet", tables: LabelTables | None = None) -> "LabelMap":
         """How these classes fall into those of ``target``, by the maps that come along or by ``tables``."""

@@ -39,6 +39,7 @@ def load_dataset(
     path: str | os.PathLike[str],
     person_pattern: str | None = None,
     columns: Mapping[str, str] | None = None,
+    images: Path | None = None,
 ) -> Dataset:
     """Read a folder of images, a zip or tar of one, a table (``fer2013.csv`` too) or an ``.npz`` file.
 
@@ -50,12 +51,13 @@ def load_dataset(
         person_pattern: regular expression that finds the person in a file name, for folders and archives; None knows
             AI Hub's names.
         columns: for tables, name of the column by meaning (``path``, ``label``, ``split``, ``group``).
+        images: for tables, the folder that their paths start from; None is that of the table.
 
     Raises:
         DataError: nothing there, or nothing that is understood.
     """
     path = as_path(path)
-    dataset = _read(path, person_pattern or AIHUB_PERSON, columns)
+    dataset = _read(path, person_pattern or AIHUB_PERSON, columns, images)
     if dataset.left_out:
         logger.warning("%s", left_out_line(dataset.left_out, _kind(path)))
     if path.is_dir() and (empty := _empty_folders(path, dataset)):
@@ -74,7 +76,7 @@ def open_source(path: Path, columns: Mapping[str, str] | None = None) -> tuple[s
     """
     if path.is_dir() and not tars_in(path):
         return place_name(path), file_source(path)
-    dataset = _read(path, AIHUB_PERSON, columns)
+    dataset = _read(path, AIHUB_PERSON, columns, None)
     return dataset.name, dataset.source
 
 
@@ -106,7 +108,7 @@ def find_paths(given: Path) -> list[Path]:
     return [Path(name) for name in found]
 
 
-def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None) -> Dataset:
+def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, images: Path | None) -> Dataset:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -122,7 +124,7 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None) ->
     if not stat.S_ISREG(mode):
         raise DataError(f"expected {KINDS}, found what is not a regular file at {path}")
     if suffix in TABLE_SUFFIXES:
-        return read_table(path, columns)
+        return read_table(path, columns, images)
     if suffix == ".npz":
         with local_copy(path) as file:
             return replace(read_npz(file), name=path.stem, root=path)

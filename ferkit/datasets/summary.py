@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ferkit.core.fonts import can_draw, plot_families
+from ferkit.core.fonts import drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
 from ferkit.core.palette import GRID, INK, MUTED, SERIES
 from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images
@@ -241,7 +241,6 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
     classes = [cls for (cls,) in description.by(0)]
     names = _names(classes, language)
@@ -262,8 +261,7 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
     figure.suptitle(
         f"{description.name}: {description.n:,} images{persons}", x=0.01, ha="left", fontsize=14, color=INK
     )
-    for text in figure.findobj(Text):
-        text.set_fontfamily(plot_families())
+    set_fonts(figure)
     return figure
 
 
@@ -322,10 +320,8 @@ def _sizes(axes: "Axes", description: Summary) -> None:
 
 def _names(classes: list[str], language: str | None) -> list[str]:
     named = [cls for cls in classes if cls]
-    if named and (language is not None or not can_draw(named)):
-        shown = LabelSet(tuple(named)).display(language or "en")
-        if can_draw(shown):
-            named = list(shown)
+    if named:
+        named = list(drawable_names(LabelSet(tuple(named)), language or "en"))
     return [_NONE, *named] if "" in classes else named
 
 

@@ -458,18 +458,19 @@ class TableRows:
     left_out: list[tuple[str, str]]
 
 
-def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Dataset:
+def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Path | None = None) -> Dataset:
     """Read a table (UTF-8, UTF-16, CP949; any delimiter; a header or none) or FER2013's ``emotion,pixels,Usage``.
 
-    Paths are relative to the table, or absolute. Columns are known by their usual names, also in Korean; left, top,
-    right and bottom are the face's box in pixels, and what has no meaning of its own becomes an attribute. Without a
-    header the columns are path, label and split. Rows that cannot be used are left out and listed; of several rows of
-    one image that with the largest box counts, or else the first. The data set that
+    Paths are relative to the table or to ``images``, or absolute. Columns are known by their usual names, also in
+    Korean; left, top, right and bottom are the face's box in pixels, and what has no meaning of its own becomes an
+    attribute. Without a header the columns are path, label and split. Rows that cannot be used are left out and
+    listed; of several rows of one image that with the largest box counts, or else the first. The data set that
     :func:`ferkit.datasets.tables.write_manifest` wrote comes back as it was.
 
     Args:
         path: the table.
         columns: name of the column by meaning, where a table calls them something else.
+        images: the folder that paths start from; None is that of the table.
 
     Raises:
         DataError: not a readable table, columns that are not there or that nobody knows, or no row that can be used.
@@ -478,7 +479,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Dataset:
     names = [plain(cell) for cell in header]
     if {"emotion", "pixels"} <= set(names):
         return _read_fer2013(path, names)
-    rows = parse_table(path, columns)
+    rows = parse_table(path, columns, images)
     by_path: dict[str, Sample] = {}
     for sample in rows.samples:
         before = by_path.setdefault(sample.path, sample)
@@ -489,7 +490,21 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Dataset:
     if not by_path and rows.left_out:
         first = ": ".join(rows.left_out[0])
         raise DataError(f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}")
-    return Dataset(path.stem, path, tuple(by_path.values()), file_source(path.parent), tuple(rows.left_out))
+    folder = path.parent if images is None else images
+    source = file_source(folder)
+    if by_path and not any(_is_there(source, name) for name in itertools.islice(by_path, _LOOKED_AT)):
+        logger.warning(
+            "no image that %s names is in %s, the first: %s; --images DIR says where they are",
+            path, folder, next(iter(by_path)),
+        )  # fmt: skip
+    return Dataset(path.stem, path, tuple(by_path.values()), source, tuple(rows.left_out))
+
+
+def _is_there(source: ImageSource, path: str) -> bool:
+    try:
+        return source.stamp(path).size >= 0
+    except OSError:
+        return False
 
 
 def parse_table(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import json_values
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import (
     Figure,
@@ -134,16 +135,6 @@ class CalibrationResult:
     temperature: float | None
     proba: np.ndarray = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the single rows, as JSON values."""
-        reliability = [[None if np.isnan(v) else v for v in row] for row in self.reliability.tolist()]
-        return {
-            "method": self.method,
-            **{name: getattr(self, name) for name in ("accuracy", "log_loss", "ece")},
-            "temperature": self.temperature,
-            "reliability": reliability,
-        }
-
 
 def cross_fitted(
     fit: Callable[[np.ndarray, np.ndarray], Correction],
@@ -237,9 +228,9 @@ class Abstention:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "aurc": self.aurc.to_dict(),
+            "aurc": json_values(self.aurc),
             "left_out": [
-                {"share": share, "threshold": self.threshold[share], "accuracy": figure.to_dict()}
+                {"share": share, "threshold": self.threshold[share], "accuracy": json_values(figure)}
                 for share, figure in self.left_out.items()
             ],
             "curve": self.curve.tolist(),
@@ -350,17 +341,6 @@ class ConformalResult:
     mean_size: Figure
     sizes: np.ndarray
     per_class: np.ndarray
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "method": self.method,
-            "level": self.level,
-            "coverage": self.coverage.to_dict(),
-            "mean_size": self.mean_size.to_dict(),
-            "sizes": self.sizes.tolist(),
-            "per_class": [None if np.isnan(value) else float(value) for value in self.per_class],
-        }
 
 
 def prediction_sets(

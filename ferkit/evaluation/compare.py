@@ -14,7 +14,7 @@ import numpy as np
 
 from ferkit.classifiers.model import installed_versions
 from ferkit.core.errors import DataError, FerkitError
-from ferkit.core.files import exclusive_lock, write_json
+from ferkit.core.files import exclusive_lock, json_values, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.leakage import LeakSettings, find_leaks
@@ -29,6 +29,7 @@ from ferkit.evaluation.comparison import (
     ResultCache,
 )
 from ferkit.evaluation.cost import ResourceMonitor, milliseconds
+from ferkit.evaluation.metrics import Figure
 from ferkit.evaluation.protocol import (
     EvaluationData,
     ProtocolSettings,
@@ -37,7 +38,7 @@ from ferkit.evaluation.protocol import (
     build_evaluation_data,
 )
 from ferkit.evaluation.shared_inputs import CompareOptions, SharedInputs
-from ferkit.evaluation.significance import pairs_of
+from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_of
 
 logger = logging.getLogger(__name__)
 
@@ -468,12 +469,17 @@ def compare_matrix(
 def matrix_values(matrix: Sequence[Sequence[Comparison]]) -> dict[str, Any]:
     """``data``: the names; ``contenders``: by name, rows (trained on) of columns (tested on) of figures.
 
-    The figures are accuracy, balanced accuracy and macro-F1, the test rows and the classes; None where it failed.
+    The figures are accuracy, balanced accuracy and macro-F1, the test rows and the classes, and by class the ``recall``
+    and ``recall_change``, against training on the data set tested on; None where it failed.
     """
+    own = [row[i] for i, row in enumerate(matrix)]
     return {
-        "data": [row[i].data[0].name for i, row in enumerate(matrix)],
+        "data": [cell.data[0].name for cell in own],
         "contenders": {
-            one.name: [[_values(cell, one.name) for cell in row] for row in matrix]
+            one.name: [
+                [_values(cell, own[j] if i != j else None, one.name) for j, cell in enumerate(row)]
+                for i, row in enumerate(matrix)
+            ]
             for one in matrix[0][0].candidates
         },
     }
@@ -484,14 +490,51 @@ def matrix_notes(matrix: Sequence[Sequence[Comparison]]) -> list[str]:
     return list(dict.fromkeys(note for row in matrix for cell in row for note in cell.notes))
 
 
-def _values(comparison: Comparison, name: str) -> dict[str, Any] | None:
+def recall_changes(cell: Comparison, own: Comparison, name: str) -> dict[str, dict[str, float | None]]:
+    """By class, the recall of a candidate in ``cell`` less that in ``own``, with 95 % intervals.
+
+    Both are asked of the same images, in the classes of ``cell`` alone; intervals are by paired bootstrap over persons.
+
+    Args:
+        cell: trained on other data.
+        own: trained on the data that both were tested on.
+        name: of the candidate.
+    """
+    there, here = cell.pooled(name), own.pooled(name)
+    place = {key: i for i, key in enumerate(zip(here.repeats, own.paths[here.rows], strict=True))}
+    same = [place[key] for key in zip(there.repeats, cell.paths[there.rows], strict=True)]
+    column = {label: i for i, label in enumerate(cell.labels.names)}
+    mine = here.proba[same][:, [own.labels.names.index(label) for label in column]]
+    truth = np.array([column[label] for label in there.y_true], int)
+    answers = np.stack([there.proba.argmax(axis=1), mine.argmax(axis=1)])
+    unit = np.arange(len(truth)) if there.units is None else np.unique(there.units, return_inverse=True)[1]
+    found = {}
+    for label, number in column.items():
+        rows = truth == number
+        if rows.any():
+            units = np.unique(unit[rows], return_inverse=True)[1]
+            seed = cell.protocol.seed
+            by = paired_bootstrap(truth[rows], answers[:, rows], len(column), units, seed, N_RESAMPLES)
+            figure = Figure(by.accuracy[0] - by.accuracy[1], by.low[0, 1], by.high[0, 1])
+            found[label] = json_values(figure)
+    return found
+
+
+def _values(comparison: Comparison, own: Comparison | None, name: str) -> dict[str, Any] | None:
     if comparison.candidate(name).failure is not None:
         return None
     evaluation = comparison.evaluation(name)
     figures = {
-        key: evaluation.figures[key].to_dict() for key in ("accuracy", "balanced_accuracy", "macro_f1")
+        key: json_values(evaluation.figures[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")
     }
-    return {**figures, "n": evaluation.n, "classes": list(comparison.labels.names)}
+    changed = own is not None and own.candidate(name).failure is None
+    return {
+        **figures,
+        "n": evaluation.n,
+        "classes": list(comparison.labels.names),
+        "recall": {label: json_values(one.recall) for label, one in evaluation.per_class.items()},
+        "recall_change": recall_changes(comparison, own, name) if own is not None and changed else {},
+    }
 
 
 def _paths(images: EvaluationData, rows: np.ndarray) -> AbstractSet[str]:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import fingerprint, parse_json, read_regular, write_atomically, write_json
+from ferkit.core.files import fingerprint, json_values, parse_json, read_regular, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
@@ -78,7 +78,7 @@ class RepeatResult:
     """
 
     repeat: int
-    proba: np.ndarray
+    proba: np.ndarray = field(repr=False)
     costs: Costs = field(default_factory=Costs)
     history: tuple[Mapping[str, float], ...] = ()
     notes: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class CandidateResult:
     failure: str | None = None
     unmapped: tuple[str, ...] = ()
     unreached: tuple[str, ...] = ()
-    seen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    seen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -173,7 +173,7 @@ class Pooled:
     units: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Candidates under one protocol, on the same images.
 
@@ -413,54 +413,26 @@ def load_comparison(folder: Path) -> Comparison:
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
     """Everything but the single images, as JSON values; each candidate with its figures."""
+    names = ("name", "date", "data", "protocol", "pairs", "leaks", "notes", "versions", "machine")
     return {
         "format": FORMAT,
-        "name": comparison.name,
-        "date": comparison.date,
+        **{name: json_values(getattr(comparison, name)) for name in names},
         "labels": {"name": comparison.labels.name, "names": list(comparison.labels.names)},
-        "data": [asdict(one) for one in comparison.data],
-        "protocol": asdict(comparison.protocol),
         "splits": [
-            {
-                "seed": split.seed,
-                "origin": split.origin,
-                "train_rows": len(split.train),
-                "test_rows": len(split.test),
-                "leaking_rows": len(split.leaking),
-            }
+            {"seed": split.seed, "origin": split.origin}
+            | {f"{part}_rows": len(getattr(split, part)) for part in ("train", "test", "leaking")}
             for split in comparison.splits
         ],
         "contenders": [_candidate_to_dict(comparison, one) for one in comparison.candidates],
-        "pairs": [
-            {name: None if value != value else value for name, value in asdict(pair).items()}
-            for pair in comparison.pairs
-        ],
-        "leaks": comparison.leaks,
-        "notes": list(comparison.notes),
-        "versions": dict(comparison.versions),
-        "machine": dict(comparison.machine),
     }
 
 
 def _candidate_to_dict(comparison: Comparison, one: CandidateResult) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "name": one.name,
-        "kind": one.kind,
-        "failure": one.failure,
-        "unmapped": list(one.unmapped),
-        "unreached": list(one.unreached),
+        **json_values(one),
         "seen_rows": len(one.seen),
-        "notes": list(one.notes),
-        "costs": asdict(one.costs),
-        "cells": [
-            {
-                "repeat": cell.repeat,
-                "costs": asdict(cell.costs),
-                "history": [dict(entry) for entry in cell.history],
-                "notes": list(cell.notes),
-            }
-            for cell in one.cells
-        ],
+        "costs": json_values(one.costs),
+        "cells": json_values(one.cells),
     }
     if one.failure is None:
         values["evaluation"] = comparison.evaluation(one.name).to_dict()

@@ -10,8 +10,7 @@ import numpy as np
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.files import write_atomically
-from ferkit.core.fonts import can_plot
-from ferkit.core.palette import BLUE, GREEN, INK, MUTED, ORANGE
+from ferkit.core.fonts import can_plot, set_fonts
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, read_folder
 from ferkit.datasets.split import SplitSettings
@@ -20,7 +19,7 @@ from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
 from ferkit.evaluation.metrics import Evaluation
-from ferkit.evaluation.plots import canvas, finish, plain
+from ferkit.evaluation.plots import BLUE, GREEN, INK, MUTED, ORANGE, canvas, plain
 from ferkit.evaluation.report.page import write_report
 from ferkit.faces.cropping import Cropping
 
@@ -73,7 +72,8 @@ def plot_demo(
             color=GREEN if right_answer else ORANGE,
         )
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
-    return finish(figure)
+    set_fonts(figure)
+    return figure
 
 
 logger = logging.getLogger(__name__)

@@ -5,12 +5,13 @@ numbers of images they cover the truth in 84 to 93 % of cases instead of 95 %, a
 that nothing else is possible. ``benchmarks/significance.py`` measures what the intervals here cover.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import json_values
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.leakage import TrainingCopies
 from ferkit.datasets.split import folds
@@ -147,10 +148,6 @@ class Figure:
     low: float = float("nan")
     high: float = float("nan")
 
-    def to_dict(self) -> dict[str, float | None]:
-        """JSON values, None for what is not defined."""
-        return {name: _or_none(getattr(self, name)) for name in ("value", "low", "high")}
-
 
 @dataclass(frozen=True)
 class ClassFigures:
@@ -214,27 +211,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single images, as JSON values; None for what is not defined."""
-        return {
-            "labels": list(self.labels.names),
-            "n": self.n,
-            "n_groups": self.n_groups,
-            **{name: figure.to_dict() for name, figure in self.figures.items()},
-            "per_class": {
-                name: {
-                    "support": one.support,
-                    "precision": one.precision.to_dict(),
-                    "recall": one.recall.to_dict(),
-                    "f1": one.f1.to_dict(),
-                }
-                for name, one in self.per_class.items()
-            },
-            "confusion": {"rows": list(self.rows), "counts": self.confusion.tolist()},
-            "unknown_classes": self.unknown_classes,
-            "accuracy_with_unknown": self.accuracy_with_unknown,
-            "reliability": [[_or_none(value) for value in row] for row in self.reliability.tolist()],
-            "notes": list(self.notes),
-            **({} if self.copies is None else {"training_copies": asdict(self.copies)}),
-        }
+        values = json_values(self)
+        values |= values.pop("figures")
+        values["labels"] = list(self.labels.names)
+        values["confusion"] = {"rows": values.pop("rows"), "counts": values["confusion"]}
+        copies = values.pop("copies")
+        return values if copies is None else {**values, "training_copies": copies}
 
 
 def evaluate(
@@ -417,10 +399,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
 N_FOLDS = 5
 
 
@@ -486,3 +464,24 @@ def _persons(rows: np.ndarray, groups: np.ndarray | None) -> int:
     mine = groups[rows]
     known = [group for group in mine if group is not None]
     return len(set(known)) + len(mine) - len(known)
+
+
+HISTOGRAM_BINS = 20
+
+
+def histograms(truth: np.ndarray, proba: np.ndarray) -> list[dict[str, Any]]:
+    """For each class, the shares of its own and of other images with each probability of it.
+
+    Args:
+        truth: int (n,), columns of ``proba``.
+        proba: float (n, k).
+    """
+    each = []
+    for c in range(proba.shape[1]):
+        index = np.minimum((proba[:, c] * HISTOGRAM_BINS).astype(int), HISTOGRAM_BINS - 1)
+        parts = {}
+        for part, rows in (("own", truth == c), ("others", truth != c)):
+            count = np.bincount(index[rows], minlength=HISTOGRAM_BINS)
+            parts[part] = (count / max(1, count.sum())).tolist()
+        each.append(parts)
+    return each

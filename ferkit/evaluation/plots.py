@@ -1,24 +1,34 @@
-"""Plots of one evaluation. Each function gives a Matplotlib figure of its own; nothing global is touched."""
+"""Write drawings and thumbnails: the PNG files of an evaluation, and the small images of pages."""
 
 import base64
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferkit.core.console import width as _width
 from ferkit.core.errors import FerkitError
-from ferkit.core.fonts import can_draw, plot_families
-from ferkit.core.palette import BLUE, GREEN, GRID, INK, MUTED, ORANGE
+from ferkit.core.files import write_atomically
+from ferkit.core.fonts import can_draw, drawable_names, set_fonts
+from ferkit.core.texts import Translations, percent
 from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Comparison
-from ferkit.evaluation.metrics import Evaluation
+from ferkit.evaluation.metrics import Evaluation, histograms
+from ferkit.evaluation.report.charts import (
+    PARTS_OF_CLASS,
+    Drawing,
+    classes_chart,
+    confusion_chart,
+    histogram_chart,
+    reliability_chart,
+    together,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
 
 Thumbnails = Callable[[int], np.ndarray]
@@ -78,131 +88,118 @@ def _cut(rgb: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     return part if part.size else rgb
 
 
-def plot_confusion(evaluation: Evaluation, language: str = "en") -> "Figure":
-    """The confusion matrix: colour and percentage by row, counts below them."""
-    counts = evaluation.confusion
-    total = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
-    names = display_names(evaluation, language)
-    unknown = evaluation.rows[len(names) :]
-    rows = [*names, *(f"{name} *" for name in unknown)]
-    figure = canvas(max(6.0, 0.95 * len(names) + 3.2), 0.8 * len(rows) + 2.0)
-    axes = figure.subplots()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    tilted: dict[str, Any] = (
-        {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if max(map(_width, names)) > 9 else {}
-    )
-    axes.set_xticks(range(len(names)), names, **tilted)
-    axes.set_yticks(range(len(rows)), [f"{row}  ({n:,})" for row, n in zip(rows, total[:, 0], strict=True)])
-    for i, j in np.ndindex(*counts.shape):
-        ink: dict[str, Any] = {
-            "ha": "center",
-            "va": "center",
-            "color": "white" if share[i, j] > 0.55 else INK,
-        }
-        shown = f"{share[i, j]:.0%}" if total[i, 0] else "–"
-        axes.text(j, i - 0.1, shown, fontsize=11, **ink)
-        axes.text(j, i + 0.24, f"{counts[i, j]:,}", fontsize=8, alpha=0.8, **ink)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true (images)")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    accuracy = evaluation.figures["accuracy"]
-    _title(axes, "Confusion matrix", f"accuracy {_interval(accuracy.value, accuracy.low, accuracy.high)}")
-    if unknown:
-        figure.supxlabel("* classes that the model does not have", fontsize=8, color=MUTED, x=0.01, ha="left")
-    return finish(figure)
+INK, MUTED, GRID = "#222222", "#666666", "#dddddd"
+BLUE, ORANGE, GREEN = "#2f6db3", "#d9822b", "#3b8f5a"
 
 
-def plot_classes(evaluation: Evaluation, language: str = "en") -> "Figure":
-    """Precision, recall and F1 of each class with their 95 % intervals."""
-    names = display_names(evaluation, language)
-    widest = max(map(_width, names))
-    figure = canvas(max(6.8, 2.0 + max(1.0, 0.09 * min(widest, 16)) * len(names)), 4.8)
-    axes = figure.subplots()
-    at = np.arange(len(names))
-    for i, (part, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
-        figures = [getattr(one, part) for one in evaluation.per_class.values()]
-        value, low, high = (np.array([getattr(f, end) for f in figures]) for end in ("value", "low", "high"))
-        x = at + (i - 1) * 0.27
-        axes.bar(x, np.nan_to_num(value), 0.25, color=colour, label="F1" if part == "f1" else part)
-        some = np.isfinite(value) & np.isfinite(low)
-        # The value of a skewed figure may lie outside the percentiles of its resamples.
-        error = np.stack([value - low, high - value])[:, some].clip(min=0)
-        axes.errorbar(x[some], value[some], error, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
-        for undefined in x[np.isnan(value)]:
-            axes.text(undefined, 0.01, "–", ha="center", color=colour)
-    tilted: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if widest > 20 else {}
-    support = [one.support for one in evaluation.per_class.values()]
-    axes.set_xticks(at, [f"{name}\n{n:,}" for name, n in zip(names, support, strict=True)], **tilted)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(_percent())
-    plain(axes)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    figure.legend(*axes.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside lower center")
-    macro = evaluation.figures["macro_f1"]
-    detail = f"macro-F1 {_interval(macro.value, macro.low, macro.high)}; images below the names"
-    _title(axes, "Precision, recall and F1", detail)
-    return finish(figure)
+COLOURS = (BLUE, ORANGE, GREEN, "#a4479b", "#c23b3b", "#1b8a96", "#8a6a1f", "#6b7280")
+"""Of ``c0`` to ``c7``, as in the page's style sheet on light ground."""
+
+PLOTS = ("confusion", "classes", "reliability", "probabilities")
+"""The drawings of one evaluation, by the names of their files."""
 
 
-def plot_reliability(evaluation: Evaluation) -> "Figure":
-    """How often the classifier is right at each confidence, and how many images have that confidence."""
-    count, confidence, accuracy = evaluation.reliability.T
-    edges = np.linspace(0, 1, len(count) + 1)
-    figure = canvas(5.4, 6.2)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    some = count > 0
-    bars: dict[str, Any] = {"align": "edge", "edgecolor": "white", "color": BLUE}
-    axes.bar(edges[:-1][some], accuracy[some], 1 / len(count), alpha=0.8, **bars)
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1, label="as often right as it is sure")
-    axes.plot(
-        confidence[some], accuracy[some], "o", color=ORANGE, markersize=5, label="mean confidence of a bin"
-    )
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    below.bar(edges[:-1], count / count.sum(), 1 / len(count), alpha=0.45, **bars)
-    below.set(xlabel="confidence (largest probability)", ylabel="images")
-    for one in (axes, below):
-        plain(one)
-        one.xaxis.set_major_formatter(_percent())
-        one.yaxis.set_major_formatter(_percent())
-        one.grid(color=GRID, linewidth=0.7)
-    axes.legend(frameon=False, loc="upper left", fontsize=9)
-    error = evaluation.figures["ece"].value
-    _title(axes, "Reliability", f"calibration error {error:.1%} in {len(count)} bins of equal width")
-    return finish(figure)
+def drawable_language(language: str) -> str:
+    """``language``, or English where no font on this machine has its letters."""
+    return language if can_draw(["한"]) else "en"
 
 
-def plot_probabilities(evaluation: Evaluation, language: str = "en") -> "Figure":
-    """For each class, the probability it got on its own images and on those of other classes."""
-    names = display_names(evaluation, language)
-    columns = min(4, len(names))
-    n_rows = -(-len(names) // columns)
-    figure = canvas(2.9 * columns, 2.1 * n_rows + 0.8)
-    grid = figure.subplots(n_rows, columns, sharex=True, squeeze=False)
-    bins = np.linspace(0, 1, 21)
-    for c, axes in enumerate(grid.flat):
-        if c >= len(names):
-            axes.set_visible(False)
-            continue
-        own = evaluation.y_true == evaluation.labels.names[c]
-        for mask, colour, label in ((~own, ORANGE, "other images"), (own, BLUE, "its images")):
-            values = evaluation.proba[mask, c]
-            if len(values):
-                weights = np.full(len(values), 1 / len(values))
-                axes.hist(values, bins, weights=weights, color=colour, alpha=0.6, label=label)
-        axes.set_title(names[c], fontsize=10, loc="left", color=INK)
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(_percent())
-        axes.yaxis.set_major_formatter(_percent())
-        plain(axes)
-        axes.tick_params(labelsize=8, labelbottom=c + columns >= len(names))
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=2, frameon=False, loc="outside upper right", fontsize=9)
-    figure.suptitle("Probability of each class", fontsize=13, x=0.01, ha="left", color=INK)
-    figure.supxlabel("probability", fontsize=9, color=MUTED)
-    figure.supylabel("share of images", fontsize=9, color=MUTED)
-    return finish(figure)
+def evaluation_drawings(evaluation: Evaluation, language: str = "en") -> dict[str, Drawing]:
+    """Of one evaluation: confusion matrix, figures of each class, reliability and probabilities, by name.
+
+    Names and words are English where no font on this machine draws Hangul.
+
+    Args:
+        evaluation: of one model.
+        language: ``en`` or ``ko``.
+    """
+    language = drawable_language(language)
+    words, names = Translations(language), drawable_names(evaluation.labels, language)
+    shown = dict(zip(evaluation.labels.names, names, strict=True))
+    one = {"evaluation": evaluation.to_dict()}
+
+    def sheet(*drawings: Drawing, title: str, detail: str = "", columns: int = 1, **key: Any) -> Drawing:
+        return together(drawings, columns, title, title=title, detail=detail, **key)
+
+    accuracy, macro, error = (one["evaluation"][name] for name in ("accuracy", "macro_f1", "ece"))
+    unknown = f" · {words('caption.unknown')}" if evaluation.unknown_classes else ""
+    column = {name: i for i, name in enumerate(evaluation.labels.names)}
+    known = np.array([name in column for name in evaluation.y_true], bool)
+    truth = np.array([column[name] for name in evaluation.y_true[known]], int)
+    axes = {name: words(f"column.{name}") for name in ("confidence", "accuracy", "images")}
+    bins = one["evaluation"]["reliability"]
+    return {
+        "confusion": sheet(
+            confusion_chart(one, shown, words),
+            title=words("part.confusion"),
+            detail=f"{words('column.accuracy')} {_figure(accuracy, words)}{unknown}",
+        ),
+        "classes": sheet(
+            classes_chart(one, shown, words),
+            title=words("part.class"),
+            detail=f"{words('column.macro_f1')} {_figure(macro, words)}; {words('part.counts_below')}",
+            key=[(f"c{i}", words(f"column.{part}")) for i, part in enumerate(PARTS_OF_CLASS)],
+        ),
+        "reliability": sheet(
+            reliability_chart(bins, axes, words("part.reliability")),
+            title=words("part.reliability"),
+            detail=f"{words('column.ece')} {percent(error['value'])}",
+        ),
+        "probabilities": sheet(
+            *(
+                histogram_chart(name, part["own"], part["others"], name)
+                for name, part in zip(names, histograms(truth, evaluation.proba[known]), strict=True)
+            ),
+            title=words("part.histogram"),
+            columns=min(4, len(names)),
+            key=[("c0", words("part.own_images")), ("c1", words("part.other_images"))],
+        ),
+    }
+
+
+def _figure(figure: dict[str, Any], words: Translations) -> str:
+    ends = words.interval(figure)
+    return percent(figure["value"]) + (f" ({words('column.interval')} {ends})" if ends else "")
+
+
+def draw_png(drawing: Drawing, path: Path) -> None:
+    """Write a drawing as a PNG of twice its size, on white.
+
+    Raises:
+        FerkitError: the place cannot be written.
+    """
+    from matplotlib.patches import Rectangle
+
+    figure = canvas(drawing.width / 100, drawing.height / 100, constrained=False)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
+    axes.set_axis_off()
+    for order, shape in enumerate(drawing.shapes):
+        style = set(shape.classes.split())
+        colour = next((COLOURS[int(name[1])] for name in style if re.fullmatch(r"c\d", name)), INK)
+        x, y = zip(*shape.points, strict=True)
+        if shape.kind == "text":
+            ink = "white" if "on" in style else MUTED if style & {"tick", "axis"} else INK
+            size = 15 if "title" in style else 11 if style & {"tick", "axis"} else 12
+            axes.text(x[0], y[0], shape.words, color=ink, fontsize=0.72 * size, parse_math=False, zorder=order,
+                      ha={"start": "left", "middle": "center", "end": "right"}[shape.anchor])  # fmt: skip
+        elif shape.kind == "dot":
+            axes.plot(
+                x, y, "o", color=colour, markersize=1.44 * shape.strength, markeredgewidth=0, zorder=order
+            )
+        elif shape.kind == "rect":
+            alpha = shape.strength * (0.5 if "faint" in style else 0.62 if "half" in style else 1)
+            wide, high = max(x[1] - x[0], 0), max(y[1] - y[0], 0)
+            axes.add_patch(
+                Rectangle((x[0], y[0]), wide, high, color=colour, alpha=alpha, linewidth=0, zorder=order)
+            )
+        else:
+            thick = {"whisker": 3.0, "curve": 2.0, "error": 1.2}.get(shape.classes.split()[0], 1.0)
+            quiet = {"grid": GRID, "reference": MUTED, "error": INK}
+            axes.plot(x, y, color=next((quiet[name] for name in style if name in quiet), colour),
+                      linewidth=0.72 * thick, alpha=0.55 if "whisker" in style else 1,
+                      linestyle="--" if style & {"reference", "dash1"} else "-", zorder=order)  # fmt: skip
+    set_fonts(figure)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=200))
 
 
 COLUMNS = 8
@@ -229,31 +226,19 @@ def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "
         axes.text(0.04, y, title, fontsize=13, va="top", color=INK)
     axes.set(xlim=(0, COLUMNS), ylim=(top, 0))
     axes.set_axis_off()
-    return finish(figure)
+    set_fonts(figure)
+    return figure
 
 
-def display_names(evaluation: Evaluation, language: str) -> tuple[str, ...]:
-    """The classes' names in ``language``, or in English where no font can draw them."""
-    names = evaluation.labels.display(language)
-    return names if can_draw(names) else evaluation.labels.display("en")
-
-
-def canvas(width: float, height: float) -> "Figure":
+def canvas(width: float, height: float, constrained: bool = True) -> "Figure":
     """An empty figure, sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(width, height), dpi=150, layout="constrained" if constrained else None, facecolor="white"
+    )
     FigureCanvasAgg(figure)
-    return figure
-
-
-def finish(figure: "Figure") -> "Figure":
-    """Set the fonts of everything written, without a change to Matplotlib's global settings."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_fontfamily(plot_families())
     return figure
 
 
@@ -263,19 +248,3 @@ def plain(axes: "Axes") -> None:
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=9)
-
-
-def _title(axes: "Axes", title: str, detail: str) -> None:
-    axes.set_title(f"{title}\n", fontsize=13, loc="left", color=INK)
-    # Left out of the layout, which would squeeze the axes to make room for a line that fits anyway.
-    axes.text(0, 1.02, detail, transform=axes.transAxes, fontsize=9, color=MUTED, in_layout=False)
-
-
-def _percent() -> "PercentFormatter":
-    from matplotlib.ticker import PercentFormatter
-
-    return PercentFormatter(1.0, decimals=0)
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.1%}" if np.isnan(low) else f"{value:.1%} (95 % interval {low:.1%} to {high:.1%})"

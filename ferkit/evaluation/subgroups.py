@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -65,30 +64,6 @@ class Subgroups:
     gap: Figure
     p: float
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values, None for what is not defined."""
-        return {
-            "column": self.column,
-            "rows": [
-                {
-                    "value": row.value,
-                    "n": row.n,
-                    "persons": row.persons,
-                    "accuracy": row.accuracy.to_dict(),
-                    "macro_f1": row.macro_f1.to_dict(),
-                    "gap": row.gap.to_dict(),
-                    "few": row.few,
-                }
-                for row in self.rows
-            ],
-            "missing": self.missing,
-            "best": self.best,
-            "worst": self.worst,
-            "gap": self.gap.to_dict(),
-            "p": None if np.isnan(self.p) else self.p,
-            "notes": list(self.notes),
-        }
 
 
 def subgroups_of(comparison: Comparison, candidate: str, column: str) -> Subgroups:

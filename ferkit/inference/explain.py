@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ferkit.core.errors import DataError, ModelError
-from ferkit.core.fonts import HINT, open_font
+from ferkit.core.fonts import HINT, can_draw, drawable_names, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier, check_crops
 from ferkit.embedder.engines import Session, open_session
@@ -213,8 +213,8 @@ _PAPER = (250, 250, 248)
 _WORDS = {
     "en": {"face": "what the model sees", "occlusion": "hidden: red speaks for, blue against",
            "gradcam": "Grad-CAM: red speaks for", "why": "why {}?"},
-    "ko": {"face": "모델이 보는 얼굴", "occlusion": "가리기: 빨강은 근거, 파랑은 반대",
-           "gradcam": "Grad-CAM: 빨강은 근거", "why": "왜 {}?"},
+    "ko": {"face": "모델이 보는 얼굴", "occlusion": "가림 분석(occlusion): 빨강은 근거, 파랑은 반대 근거",
+           "gradcam": "Grad-CAM: 빨강은 근거", "why": "{}로 판단한 근거"},
 }  # fmt: skip
 
 
@@ -243,11 +243,9 @@ def draw_explanation(
     Returns:
         uint8 RGB image, and what to tell the user if Hangul could not be drawn (None otherwise).
     """
-    hint = None
-    words, names = _WORDS[language], labels.display(language)
-    if open_font([*words.values(), *names], 18) is None:
-        hint, words, names = HINT, _WORDS["en"], labels.display("en")
-    font = open_font([*words.values(), *names], 18) or open_font((), 18)
+    hint = None if can_draw([*_WORDS[language].values(), *labels.display(language)]) else HINT
+    words, names = _WORDS["en" if hint else language], drawable_names(labels, language)
+    font = open_font([*words.values(), *names], 18)
     assert font is not None  # Latin letters always have one
     painter = TextPainter(font)
     height, width = explanation.crop.shape[:2]
@@ -264,7 +262,8 @@ def draw_explanation(
     row = painter.height + 8
     body = max(size_wh[1] + painter.height + 10, row * len(names))
     canvas = np.full((top + body + _PAD, _PAD + column * len(tiles) + bars_w, 3), _PAPER, np.uint8)
-    title = words["why"].format(f"{names[explanation.target]} {explanation.proba[explanation.target]:.0%}")
+    target = f"{names[explanation.target]} {explanation.proba[explanation.target]:.0%}"
+    title = words["why"].format(target)
     painter.draw(canvas, title, (_PAD, _PAD), _INK)
     for i, (tile, caption) in enumerate(tiles):
         x = _PAD + i * column

@@ -7,7 +7,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from ferkit.core.fonts import HINT, open_font
+from ferkit.core.fonts import HINT, can_draw, drawable_names, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, TextPainter, draw_boxes, label_colors, shared_area
 from ferkit.inference.engine import FrameResult
@@ -121,10 +121,10 @@ class Overlay:
         """Change the language; without a font for it English stays, and :attr:`hint` says so."""
         texts = [*self._labels.display(language), WORDS[language]["unsure"]]
         self.hint = None
-        if open_font(texts, 16) is None:
+        if not can_draw(texts):
             language, self.hint = "en", HINT
         self.language = language
-        self._names = self._labels.display(language)
+        self._names = drawable_names(self._labels, language)
         self._painters.clear()
 
     def draw(self, rgb: np.ndarray, result: FrameResult, status: Status) -> np.ndarray:

@@ -22,13 +22,13 @@ from ferkit.core.addresses import is_address
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, FerkitError, ImageError
 from ferkit.core.files import csv_cell, csv_text, exclusive_lock, fingerprint, write_atomically, write_json
-from ferkit.core.fonts import HINT, hangul_font_file, has_hangul, plot_families
+from ferkit.core.fonts import HINT, can_draw, drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
 from ferkit.faces.cropping import square_crop
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, label_colors
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.overlay import Overlay, Status
+from ferkit.inference.overlay import WORDS, Overlay, Status
 from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import VideoSource, source_name
@@ -461,29 +461,26 @@ def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "e
     Returns:
         What to tell the user if Hangul could not be drawn; None otherwise.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    hint = None
-    if (language == "ko" or has_hangul(timeline.labels.display(language))) and hangul_font_file() is None:
-        language, hint = "en", HINT
-    names = timeline.labels.display(language)
-    unsure = {"en": UNSURE_NAME, "ko": "불확실"}[language]
-    with rc_context({"font.family": plot_families()}):
-        n = max(1, len(timeline.people))
-        figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
-        axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
-        colors = [_fractions(color) for color in label_colors(timeline.labels)]
-        for i, axis in enumerate(axes[: len(timeline.people)]):
-            _person(axis, timeline, i, colors)
-        axes[-1].set_xlabel("시간 (초)" if language == "ko" else "time in seconds")
-        axes[0].set_title(title, loc="left", fontsize=11)
-        _legend(figure, names, colors, unsure)
+    shown = [*timeline.labels.display(language), WORDS[language]["unsure"]]
+    hint = None if can_draw(shown) else HINT
+    language = "en" if hint else language
+    n = max(1, len(timeline.people))
+    figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
+    axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
+    colors = [_fractions(color) for color in label_colors(timeline.labels)]
+    for i, axis in enumerate(axes[: len(timeline.people)]):
+        _person(axis, timeline, i, colors)
+    axes[-1].set_xlabel({"en": "time in seconds", "ko": "시간(초)"}[language])
+    axes[0].set_title(title, loc="left", fontsize=11)
+    _legend(figure, drawable_names(timeline.labels, language), colors, WORDS[language]["unsure"])
+    set_fonts(figure)
 
-        def save(file: Any) -> None:
-            figure.savefig(file, format="png")
+    def save(file: Any) -> None:
+        figure.savefig(file, format="png")
 
-        write_atomically(path, save)
+    write_atomically(path, save)
     return hint
 
 

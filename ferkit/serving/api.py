@@ -50,8 +50,8 @@ REASON_EN = (
     "(AI Act, Regulation (EU) 2024/1689, Article 5(1)(f)), except for medical or safety reasons."
 )
 REASON_KO = (
-    "직장, 채용 또는 교육 기관에서 사람의 감정을 추론하는 것은 의료 또는 안전 목적을 제외하고 유럽연합에서 금지되어 "
-    "있습니다(EU AI법, 규정 (EU) 2024/1689, 제5조 제1항 (f))."
+    "유럽연합(EU)에서는 직장(채용 포함)과 교육 기관에서 감정을 추론하는 것이 의료·안전 목적을 제외하고 금지됩니다"
+    "(EU AI법, 규정 (EU) 2024/1689, 제5조 제1항 (f)호)."
 )
 
 
@@ -72,16 +72,16 @@ class Purpose:
 
 
 PURPOSES = (
-    Purpose("research", "Research", "연구"),
+    Purpose("research", "Research and coursework", "연구·학습 과제"),
     Purpose("personal", "Personal use", "개인적 사용"),
     Purpose("art", "Art and play", "예술과 놀이"),
     Purpose("accessibility", "Accessibility", "접근성 지원"),
     Purpose("medical", "Medical reasons", "의료 목적"),
     Purpose("safety", "Safety reasons", "안전 목적"),
     Purpose("other", "Something else", "기타"),
-    Purpose("hiring", "Hiring", "채용", prohibited=True),
-    Purpose("workplace", "Workplace", "직장", prohibited=True),
-    Purpose("education", "Education", "교육", prohibited=True),
+    Purpose("hiring", "Hiring (judging applicants)", "채용 심사", prohibited=True),
+    Purpose("workplace", "Workplace (of employees)", "직장(직원 대상)", prohibited=True),
+    Purpose("education", "Education (of students)", "교육 기관(학생 대상 감정 추론)", prohibited=True),
 )
 BY_ID = {purpose.id: purpose for purpose in PURPOSES}
 

@@ -123,7 +123,7 @@ class TeachReport:
             "unit": self.unit,
             "missing": [vars(one) for one in self.missing],
             "sentences": list(self.sentences),
-            "accuracy": None if self.evaluation is None else self.evaluation.figures["accuracy"].to_dict(),
+            "accuracy": None if self.evaluation is None else self.evaluation.to_dict()["accuracy"],
             "n_units": None if self.evaluation is None else self.evaluation.n_groups,
             "confusion": None if self.evaluation is None else self.evaluation.confusion.tolist(),
             "labels": [] if self.head is None else list(self.head.classes),

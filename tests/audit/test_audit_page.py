@@ -3,7 +3,6 @@ import io
 import json
 import re
 import shutil
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from ferkit.audit.findings import KINDS, Audit, Finding, Note
 from ferkit.audit.page import render_page, write_audit
 from ferkit.audit.plan import default_manifest, fix
+from ferkit.core.texts import text_table
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import table_rows
 
@@ -58,7 +58,7 @@ def test_the_page_is_bounded_and_the_table_is_not(found: Audit, tmp_path: Path):
 
 
 def test_every_kind_has_its_words_in_both_languages():
-    words = tomllib.loads(TEMPLATES.joinpath("words.toml").read_text("utf-8"))
+    words = text_table()["audit"]
     for group in ("kind", "short", "means"):
         assert list(words[group]) == list(KINDS)
     assert all(set(entry) == {"en", "ko"} for group in words.values() for entry in group.values())

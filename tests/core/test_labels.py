@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet, known_label_sets, meaning_of
@@ -11,7 +13,7 @@ def test_a_known_set_is_recognised_by_its_classes_in_any_language(name: str):
     for language in ("en", "ko"):
         words = labels.display(language)
         assert len(set(words)) == len(labels)
-        assert set(LabelSet.from_names(words).display("en")) == set(labels.display("en"))
+        assert {meaning_of(word) for word in words} == set(labels.names)
         assert LabelSet.from_names(words).name in known_label_sets()
 
 
@@ -19,7 +21,40 @@ def test_korean_folder_names_are_the_classes_of_ai_hub():
     labels = LabelSet.from_names(["기쁨", "당황", "분노", "불안", "상처", "슬픔", "중립"])
     assert labels.name == "aihub7"
     assert labels.names[0] == "기쁨"
-    assert labels.display("en")[:3] == ("happy", "embarrassed", "angry")
+    assert labels.in_latin()[:3] == ("happy", "embarrassed", "angry")
+
+
+def test_korean_names_are_shown_as_given_in_every_language():
+    given = ("짜증", "행복", "무표정", "슬픔")
+    assert LabelSet.from_names(given).display("en") == LabelSet.from_names(given).display("ko") == given
+
+
+@given(
+    st.lists(st.text("가나다기쁨abc ", min_size=1), min_size=1, unique=True), st.sampled_from(["en", "ko"])
+)
+def test_only_known_english_words_are_translated(names: list[str], language: str):
+    labels = LabelSet(tuple(names))
+    assert labels.display(language) == labels.names
+
+
+def test_english_spellings_stay_in_english_and_are_translated_into_korean():
+    labels = LabelSet.from_names(["joy", "Sadness", "non-teasing"])
+    assert labels.display("en") == ("joy", "Sadness", "not teasing")
+    assert labels.display("ko") == ("기쁨", "슬픔", "비약올리기")
+
+
+def test_a_class_that_was_merged_says_so():
+    assert LabelSet.named("aihub5").display("ko") == ("기쁨", "당황·불안", "분노", "슬픔·상처", "중립")
+    assert LabelSet.named("aihub4").display("ko")[1] == "분노"
+
+
+def test_the_words_of_the_teasing_project_are_known():
+    given = LabelSet.from_names(["약올리기", "비약올리기"])
+    assert given.name == "teasing"
+    assert given.map_to(LabelSet.named("teasing")).labels(["약올리기", "비약올리기"]) == [
+        "teasing",
+        "non-teasing",
+    ]
 
 
 def test_spellings_of_one_word_mean_the_same():
@@ -59,7 +94,7 @@ def test_seven_korean_classes_merge_into_five_and_four():
 def test_a_target_spelled_in_korean_is_mapped_to_in_korean():
     seven, five = LabelSet.named("aihub7"), LabelSet.from_names(LabelSet.named("aihub5").display("ko"))
     assert five.name == "aihub5"
-    assert seven.map_to(five).labels(["anxious", "hurt"]) == ["당황·불안", "슬픔"]
+    assert seven.map_to(five).labels(["anxious", "hurt"]) == ["당황·불안", "슬픔·상처"]
 
 
 def test_merging_sums_probabilities():

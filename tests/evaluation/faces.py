@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from ferkit.datasets.load import load_dataset
-from ferkit.evaluation.candidates import parse_candidates
+from ferkit.evaluation.candidate_names import parse_candidates
 from ferkit.evaluation.compare import compare
 from ferkit.evaluation.comparison import Comparison
 from ferkit.evaluation.protocol import ProtocolSettings, ReadDataset, build_evaluation_data, read_labelled

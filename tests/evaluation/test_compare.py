@@ -1,6 +1,7 @@
 """The runner: same rows for all, cells that are kept, rows for those that fail."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 
 from ferkit.core.errors import DataError
 from ferkit.evaluation.comparison import load_comparison, save_comparison
-from ferkit.evaluation.summary import best_of, format_summary
+from ferkit.evaluation.report.text import format_summary
+from ferkit.evaluation.report.values import report_values
 from tests.evaluation.faces import compared, keep
 
 
@@ -86,8 +88,9 @@ def test_who_fails_keeps_a_row_with_the_reason_and_the_others_go_on(drawn_faces:
     assert "no model is at nowhere" in str(reasons["model:nowhere"])
     assert reasons["logistic@hog"] is None
     text = format_summary(found)
-    assert "model:nowhere failed: no model is at nowhere" in text
-    assert best_of(found) == "logistic@hog"
+    assert "model:nowhere: no model is at nowhere" in text
+    values = report_values(found)
+    assert values["contenders"][values["best"]]["name"] == "logistic@hog"
 
 
 def test_a_comparison_comes_back_from_disk_as_it_was(drawn_faces: Path, tmp_path: Path):
@@ -169,8 +172,9 @@ def test_leaks_are_refused_or_shown_with_both_scores(drawn_faces: Path, tmp_path
     whole, clean = (found.evaluation("logistic@hog", with_leaks=leaks) for leaks in (True, False))
     assert (whole.n, clean.n) == (len(split.test), len(split.test) - len(split.leaking))
     text = format_summary(found)
-    assert "without leaks" in text
-    assert "of the tested images leak from training; without them logistic@hog has" in text
+    assert "without leaking ones" in text
+    assert f"{len(split.leaking)} test images leak" in text
+    assert "Without them logistic@hog reaches" in text
 
 
 def test_what_cannot_be_compared_says_why(undivided_faces: Path, drawn_faces: Path, tmp_path: Path):
@@ -225,6 +229,6 @@ def test_groups_of_a_column_are_compared_for_the_best(drawn_faces: Path, tmp_pat
     found = compared(table, tmp_path, "dummy", "logistic@hog", by=("sex",))
     assert set(found.attributes["sex"]) == {"f", "m"}
     text = format_summary(found)
-    assert "logistic@hog by sex" in text
+    assert re.search(r"^sex +images", text, re.M)
     with pytest.raises(DataError, match="no column age; they have sex"):
         compared(table, tmp_path, "dummy", by=("age",))

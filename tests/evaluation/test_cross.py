@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.evaluation.candidates import parse_candidates
-from ferkit.evaluation.compare import common_classes, compare_across, compare_matrix, cross_data
+from ferkit.evaluation.candidate_names import parse_candidates
+from ferkit.evaluation.compare import (
+    common_classes,
+    compare_across,
+    compare_matrix,
+    cross_data,
+    matrix_notes,
+)
 from ferkit.evaluation.comparison import load_comparison
 from ferkit.evaluation.comparison import save_comparison as save
 from ferkit.evaluation.protocol import ProtocolSettings
-from ferkit.evaluation.summary import format_matrix
+from ferkit.evaluation.report.text import format_matrix
 from tests.evaluation.faces import bench, keep, read
 
 KOREAN = {
@@ -100,8 +106,19 @@ def test_a_matrix_trains_on_each_and_tests_on_each(western: Path, korean: Path, 
     assert values["contenders"]["model:nowhere"] == [[None, None], [None, None]]
     saved = load_comparison(tmp_path / "out" / "western--korean")
     np.testing.assert_array_equal(saved.splits[0].test, matrix[0][1].splits[0].test)
-    text = format_matrix(matrix)
-    assert "logistic@hog: accuracy" in text
+    cells = values["contenders"]["logistic@hog"]
+    assert cells[0][0]["recall_change"] == {}
+    change = cells[0][1]["recall_change"]
+    assert set(change) == {"기쁨", "슬픔", "분노", "중립"}
+    for name, figure in change.items():
+        assert -1 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+        assert cells[0][1]["recall"][name]["value"] is not None
+    # On the same images, in the same classes: what always says the same changes only from class to class.
+    of_dummy = values["contenders"]["dummy"][0][1]["recall_change"]
+    assert {figure["value"] for figure in of_dummy.values()} <= {-1.0, 0.0, 1.0}
+    text = format_matrix(values, "en", matrix_notes(matrix))
+    assert "logistic@hog" in text
+    assert "tested on korean" in text
     assert "left out of training: disgust" in text
 
 

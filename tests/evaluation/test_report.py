@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation import plots
 from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.report.page import format_report, write_report
+from ferkit.evaluation.report.page import write_report
+from ferkit.evaluation.report.text import format_report
 
 LONG = (
     "aggressively angry",
@@ -26,12 +26,6 @@ LONG = (
     "profoundly sad",
     "surprise or astonishment",
 )
-PLOTS: list[Callable[[Evaluation], object]] = [
-    plots.plot_confusion,
-    plots.plot_classes,
-    plots.plot_reliability,
-    plots.plot_probabilities,
-]
 
 
 def evaluation(names: tuple[str, ...], unknown: int = 0, n: int = 300) -> Evaluation:
@@ -46,16 +40,16 @@ def evaluation(names: tuple[str, ...], unknown: int = 0, n: int = 300) -> Evalua
 KOREAN = evaluation(LabelSet.named("fer2013").names)
 
 
-def test_text_is_aligned_also_with_hangul() -> None:
-    lines = format_report(KOREAN, "ko").splitlines()
-    for first in ("figure", "class", "true"):
-        start = next(i for i, line in enumerate(lines) if line.startswith(first))
-        end = lines.index("", start) if "" in lines[start:] else len(lines)
-        block = lines[start:end]
-        assert len(block) > 5
-        if first != "figure":  # the last column of the others ends flush
-            assert len({width(line) for line in block}) == 1
-    assert any(line.startswith("기쁨") for line in lines)
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_text_is_aligned_also_with_hangul(language: str) -> None:
+    blocks = format_report(KOREAN, language).split("\n\n")
+    assert len(blocks) >= 4
+    for block in blocks[1:4]:
+        assert len({width(line.rstrip()) for line in block.splitlines()}) == 1
+    assert (blocks[2].splitlines()[0].split()[0], blocks[2].splitlines()[4].split()[0]) == {
+        "en": ("expression", "happy"),
+        "ko": ("표정", "기쁨"),
+    }[language]
 
 
 def test_text_names_what_the_figures_leave_out() -> None:
@@ -82,38 +76,60 @@ def test_the_folder_has_text_json_and_plots(tmp_path: Path) -> None:
     assert "happy" in files[0].read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("draw", PLOTS)
-@pytest.mark.parametrize(
-    "shown",
-    [evaluation(LONG, unknown=20), evaluation(("놀림", "놀림 아님"), n=30), KOREAN],
-    ids=["long", "two", "seven"],
-)
-def test_nothing_is_cut_off(draw: Callable[[Evaluation], object], shown: Evaluation, tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        draw(shown).savefig(tmp_path / "plot.png")  # type: ignore[attr-defined]
-    pixels = np.asarray(Image.open(tmp_path / "plot.png").convert("L")).astype(int)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    assert border.min() == 255  # a mark on the outermost line would go on outside
+GIVEN = evaluation(("짜증", "행복", "무표정", "슬픔"), n=60)
+
+
+@pytest.mark.parametrize("shown", [evaluation(LONG, unknown=20), evaluation(("놀림", "놀림 아님"), n=30), KOREAN],
+                         ids=["long", "two", "seven"])  # fmt: skip
+def test_nothing_is_cut_off(shown: Evaluation, tmp_path: Path) -> None:
+    for name, drawing in plots.evaluation_drawings(shown, "ko").items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            plots.draw_png(drawing, tmp_path / f"{name}.png")
+        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).astype(int)
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert border.min() == 255, name  # a mark on the outermost line would go on outside
+
+
+def written(found: Evaluation, language: str) -> set[str]:
+    """All that its drawings say."""
+    drawings = plots.evaluation_drawings(found, language).values()
+    return {shape.words for drawing in drawings for shape in drawing.shapes}
 
 
 def test_without_a_korean_font_plots_are_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
-    assert plots.display_names(KOREAN, "ko")[3] == "happy"
-    assert fonts.plot_families() == ["DejaVu Sans"]
+    for found, names in ((KOREAN, {"happy", "sad"}), (GIVEN, {"happy", "neutral"})):
+        words = written(found, "ko")
+        assert {*names, "Confusion matrix", "precision"} <= words
+    assert not fonts.has_hangul(written(KOREAN, "ko"))
+    assert fonts.plot_families(["슬픔"]) == ["DejaVu Sans"]
 
 
-def test_with_a_korean_font_they_are_in_korean() -> None:
+def test_with_a_korean_font_they_are_in_korean_throughout() -> None:
     if fonts.hangul_font_file() is None:
         pytest.skip("no font with Hangul on this machine")
-    assert plots.display_names(KOREAN, "ko")[3] == "기쁨"
+    words = written(KOREAN, "ko")
+    assert {"기쁨", "혼동 행렬", "정밀도", "예측 →"} <= words
+    assert not {
+        word for word in words if any(en in word for en in ("predicted", "true", "images", "accuracy"))
+    }
+    assert fonts.plot_families(words)[0] != "DejaVu Sans"  # one font draws Hangul and Latin letters
 
 
-def test_nothing_global_is_changed() -> None:
+def test_classes_named_in_korean_are_drawn_in_those_words() -> None:
+    if fonts.hangul_font_file() is None:
+        pytest.skip("no font with Hangul on this machine")
+    for language in ("en", "ko"):
+        assert set(GIVEN.labels.names) <= written(GIVEN, language)
+        assert all(name in format_report(GIVEN, language) for name in GIVEN.labels.names)
+
+
+def test_nothing_global_is_changed(tmp_path: Path) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    plots.plot_confusion(KOREAN, "ko")
+    plots.draw_png(plots.evaluation_drawings(KOREAN, "ko")["confusion"], tmp_path / "plot.png")
     assert dict(matplotlib.rcParams) == before
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from ferkit.core import fonts
 from ferkit.core.errors import FerkitError, ImageError
+from ferkit.core.texts import percent
 from ferkit.datasets.dataset import read_folder
 from ferkit.evaluation.comparison import CandidateResult, Comparison
 from ferkit.evaluation.report.page import write_comparison, write_matrix_report
-from ferkit.evaluation.report.values import percent
 from tests.evaluation.reports import made_up, with_images
 
 VOID = {"meta", "img", "br", "wbr"}
@@ -109,7 +109,7 @@ def test_every_number_of_the_page_is_one_of_the_json(report: tuple[Path, str]) -
     assert len(page.numbers) > 150
     for value, text in page.numbers:
         assert value in known, text
-        digits = text.replace("−", "-").replace("%", "").replace(",", "").replace("< ", "").split()[0]
+        digits = re.sub("[%,초분]|시간|< ", "", text.replace("−", "-")).split()[0]
         places = len(digits.partition(".")[2])
         ways = [100 * value, value, value / 60]
         assert any(abs(float(digits) - way) <= 0.51 * 10**-places for way in ways) or "<" in text, (
@@ -124,7 +124,7 @@ def test_every_interval_of_the_page_is_one_of_the_json(report: tuple[Path, str])
     assert len(page.intervals) > 30
     for low, high, text in page.intervals:
         assert {low, high} <= known
-        ends = [float(end.replace("−", "-")) for end in re.split("–| … ", text)]
+        ends = [float(end.replace("−", "-")) for end in re.split(" … | ~ |[–~]", text)]
         scale = 100 if abs(ends[0] - 100 * low) < abs(ends[0] - low) else 1
         assert ends == pytest.approx([scale * low, scale * high], abs=0.051)
 
@@ -184,7 +184,7 @@ def test_the_page_holds_what_it_should(report: tuple[Path, str]) -> None:
     assert wanted <= ids
     for text in (
         "deepface is not installed",
-        "2 images could not be read",
+        {"en": "2 images could not be read", "ko": "이미지 2장을 읽을 수 없었습니다"}[language],
         "0123456789abcdef",
         "a note on it",
     ):
@@ -196,7 +196,7 @@ def test_the_page_holds_what_it_should(report: tuple[Path, str]) -> None:
     assert all(image["alt"] for image in images)
     expected = {
         "en": ("neutral", "Each candidate", "head1@hog is better than head0@hog."),
-        "ko": ("중립", "후보별 결과", "head0@hog: head1@hog보다 −30.0포인트(p < 0.001), head1@hog 우세."),
+        "ko": ("중립", "비교 대상별 결과", "head0@hog: head1@hog보다 −30.0%p(p < 0.001), head1@hog 우세."),
     }
     assert all(word in page.text for word in expected[language])
     assert next(attributes for tag, attributes in page.elements if tag == "html")["lang"] == language
@@ -208,7 +208,7 @@ def test_the_markdown_has_the_same_tables(report: tuple[Path, str]) -> None:
     page, values = read(folder)
     text = (folder / "report.md").read_text(encoding="utf-8")
     for one in values["contenders"][:2]:
-        assert percent(one["evaluation"]["macro_f1"]["value"]).replace("\u00a0", " ") in text
+        assert percent(one["evaluation"]["macro_f1"]["value"]) in text
     for block in re.findall(r"(?:^\|.*\|\n)+", text, re.M):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
     headings = re.findall(r"^## (.*)$", text, re.M)
@@ -363,15 +363,28 @@ def test_data_sets_against_each_other(tmp_path: Path) -> None:
         "balanced_accuracy": figure,
         "macro_f1": figure,
         "n": 1200,
-        "classes": ["a", "b"],
+        "classes": ["happy", "b"],
+        "recall": {"happy": figure, "b": figure},
+        "recall_change": {},
     }
-    values = {"data": ["west<b>", "동양"], "contenders": {"svm@hog": [[cell, None], [cell, cell]]}}
+    other = {**cell, "recall_change": {"happy": {"value": -0.25, "low": -0.375, "high": -0.125}, "b": figure}}
+    values = {"data": ["west<b>", "동양"], "contenders": {"svm@hog": [[cell, None], [other, cell]]}}
     (tmp_path / "west<b>--동양").mkdir()
     (tmp_path / "west<b>--동양" / "report.html").touch()
     files = write_matrix_report(values, tmp_path, "en", ["contempt has no place"])
     page = Page(files[0].read_text(encoding="utf-8"))
-    assert page.rows[1] == ["west<b>", "50.0\u00a0%40.0–60.02 expressions", "failed"]
+    assert page.rows[1] == ["west<b>", "50.0%40.0–60.02 expressions", "failed"]
     assert "contempt has no place" in page.text
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == ["west%3Cb%3E--%EB%8F%99%EC%96%91/report.html"]
-    assert " failed |" in files[1].read_text(encoding="utf-8")
+    markdown = files[1].read_text(encoding="utf-8")
+    assert " failed |" in markdown
+    # The recall of each expression by what was trained on, and its change: in the text, the page and the picture.
+    assert re.search(
+        r"happy \(tested on west.*동양.*50\.0% \(40\.0–60\.0\).*−25\.0 \(−37\.5 … −12\.5\)", markdown
+    )
+    assert "happy (tested on west<b>)" in page.text
+    assert "happy (tested on west<b>), 동양: −25.0" in page.text
+    assert [file.name for file in files[2:]] == ["recall-svm@hog.png"]
+    write_matrix_report(values, tmp_path, "ko")
+    assert "기쁨 (테스트: west<b>)" in Page(files[0].read_text(encoding="utf-8")).text

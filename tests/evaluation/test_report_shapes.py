@@ -12,7 +12,8 @@ from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import CandidateResult, Comparison, RepeatResult
 from ferkit.evaluation.metrics import evaluate
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
-from ferkit.evaluation.report.page import format_report, write_comparison, write_report
+from ferkit.evaluation.report.page import write_comparison, write_report
+from ferkit.evaluation.report.text import format_report
 from ferkit.evaluation.significance import pairs_of
 
 NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -129,7 +130,7 @@ def test_text_and_plots_are_written_whatever_the_shape(tmp_path: Path, shape: tu
     comparison, _ = shape
     pooled = comparison.pooled(comparison.candidates[0].name)
     found = evaluate(pooled.y_true, pooled.proba, comparison.labels, pooled.units, n_resamples=20)
-    assert "accuracy" in format_report(found, "ko")
+    assert "정확도" in format_report(found, "ko")
     assert all(path.stat().st_size for path in write_report(found, tmp_path))
 
 

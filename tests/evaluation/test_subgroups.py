@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import json_values
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import evaluate
 from ferkit.evaluation.subgroups import Subgroups, subgroups
@@ -106,14 +107,14 @@ def test_missing_and_rare_values_are_named_and_take_no_part() -> None:
         "6 images have no place, and are in no group",
         "too few to be compared: moon (3), with fewer than 30 images or 5 persons",
     )
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(json_values(found), allow_nan=False)
 
 
 def test_one_value_has_no_gap() -> None:
     found = subgroups("sex", np.full(40, "여", object), np.full(40, "a"), answers(np.arange(40) % 2 > 0), AB)
     assert found.best is None
     assert np.isnan([found.p, found.gap.value, found.rows[0].gap.value]).all()
-    assert found.to_dict()["p"] is None
+    assert json_values(found)["p"] is None
 
 
 def test_images_of_several_repeats_count_once() -> None:

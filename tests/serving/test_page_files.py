@@ -1,5 +1,6 @@
 """The page's files: nothing from elsewhere, nothing inline, every sentence in both languages."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -28,6 +29,20 @@ def test_both_languages_say_the_same_things():
     for key in en:
         placeholders = [set(re.findall(r"\{(\w+)\}", text[key])) for text in (en, ko)]
         assert placeholders[0] == placeholders[1], key
+
+
+def test_every_problem_of_the_server_has_words():
+    codes = {"gone", "invalid"}
+    for file in STATIC.parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "ApiError":
+                if isinstance(node.args[0], ast.Starred):  # one that was made before is made again
+                    continue
+                code = node.args[1]
+                assert isinstance(code, ast.Constant), ast.unparse(node)
+                codes.add({"large_frame": "too_large"}.get(code.value, code.value))
+    assert len(codes) > 30
+    assert {f"problem.{code}" for code in codes} <= texts("ko").keys()
 
 
 def test_all_that_is_said_has_words_and_all_words_are_said():

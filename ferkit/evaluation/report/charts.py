@@ -1,17 +1,19 @@
-"""Draw a report's charts as SVG.
+"""Draw a report's charts: one description for the page and for files.
 
-Colours are classes of the page's style sheet, so that a chart follows light and dark, and Hangul needs no font on the
-machine that wrote it. Charts are some 400 units wide with letters of 12, which a phone shows almost at full size.
+In the page they are SVG whose colours are classes of the style sheet, so that a chart follows light and dark, and
+Hangul needs no font on the machine that wrote it. They are some 400 units wide with letters of 12, which a phone shows
+almost at full size.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 
 from ferkit.core.console import width as text_width
+from ferkit.core.texts import MISSING, Translations, percent, points
 
 N_COLOURS = 8
 """Classes ``c0`` to ``c7``; further series take them again, with dashes."""
@@ -35,7 +37,9 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Where ``value`` lies; values beyond the ends lie at them."""
-        low, high, value = (np.log(v) if self.log else v for v in (self.low, self.high, max(value, 1e-12)))
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = (float(np.log(v)) for v in (low, high, max(value, 1e-12)))
         share = (value - low) / (high - low) if high > low else 0.5
         return float(self.start + np.clip(share, 0, 1) * (self.end - self.start))
 
@@ -67,36 +71,121 @@ def number_ticks(scale: Scale, n: int = 5) -> list[tuple[float, str]]:
     return [(mark, f"{mark:g}") for mark in scale.ticks(n)]
 
 
-def text(x: float, y: float, content: str, classes: str = "", anchor: str = "start", turn: float = 0) -> str:
-    """Escaped text; ``turn`` degrees about its own place."""
-    turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{classes}"{turned}>{escape(content)}</text>'
+@dataclass(frozen=True)
+class Shape:
+    """One mark of a drawing.
+
+    Attributes:
+        kind: ``text``, ``line``, ``rect``, ``polyline``, ``dot`` or ``image``.
+        points: where it lies, (x, y) each; of a box its left upper and right lower corner.
+        classes: of the style sheet.
+        words: what is written, or shown when a mark is pointed at.
+        anchor: which part of a text lies at its point: ``start``, ``middle`` or ``end``.
+        strength: of a coloured box, 0..1; of a dot its radius.
+        pixels: of an image, uint8 RGB (H, W, 3).
+    """
+
+    kind: str
+    points: tuple[tuple[float, float], ...]
+    classes: str = ""
+    words: str = ""
+    anchor: str = "start"
+    strength: float = 1.0
+    pixels: np.ndarray | None = None
 
 
-def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> str:
-    """A straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{classes}"/>'
+@dataclass(frozen=True)
+class Drawing:
+    """Marks on a sheet: shown by a browser as SVG, or written as PNG by :func:`ferkit.evaluation.plots.draw_png`.
+
+    Attributes:
+        width, height: of the sheet.
+        shapes: from back to front.
+        label: what a screen reader says.
+    """
+
+    width: float
+    height: float
+    shapes: tuple[Shape, ...]
+    label: str
+
+    def __html__(self) -> Markup:
+        """The SVG, for pages."""
+        body = "".join(map(_svg, self.shapes))
+        return Markup(
+            f'<svg viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}" height="{self.height:g}" '
+            f'role="img" aria-label="{escape(self.label)}">{body}</svg>'
+        )
 
 
-def rectangle(x: float, y: float, width: float, height: float, classes: str, hint: str = "") -> str:
-    """A filled box; ``hint`` is shown when it is pointed at."""
-    title = f"<title>{escape(hint)}</title>" if hint else ""
+def _svg(shape: Shape) -> str:
+    (x, y), (right, low) = shape.points[0], shape.points[-1]
+    title = f"<title>{escape(shape.words)}</title>" if shape.words else ""
+    if shape.kind == "text":
+        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{shape.anchor}"'
+        return f'<text {place} class="{shape.classes}">{escape(shape.words)}</text>'
+    if shape.kind == "line":
+        return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{right:.1f}" y2="{low:.1f}" class="{shape.classes}"/>'
+    if shape.kind == "polyline":
+        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
+        return f'<polyline points="{joined}" class="{shape.classes}"/>'
+    if shape.kind == "dot":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{shape.strength:g}" class="{shape.classes}">{title}</circle>'
+    opacity = f' opacity="{shape.strength:.3f}"' if shape.strength < 1 else ""
     return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" '
-        f'class="{classes}">{title}</rect>'
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(right - x, 0):.1f}" height="{max(low - y, 0):.1f}" '
+        f'class="{shape.classes}"{opacity}>{title}</rect>'
     )
 
 
-def polyline(points: Sequence[tuple[float, float]], classes: str) -> str:
-    """Points joined by lines."""
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{joined}" class="{classes}"/>'
+def text(x: float, y: float, content: str, classes: str = "", anchor: str = "start") -> Shape:
+    """A line of text."""
+    return Shape("text", ((x, y),), classes, content, anchor)
 
 
-def dot(x: float, y: float, classes: str, hint: str = "", radius: float = 4) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> Shape:
+    """A straight line."""
+    return Shape("line", ((x1, y1), (x2, y2)), classes)
+
+
+def rectangle(
+    x: float, y: float, width: float, height: float, classes: str, hint: str = "", strength: float = 1.0
+) -> Shape:
+    """A filled box; ``hint`` is shown when it is pointed at."""
+    return Shape("rect", ((x, y), (x + width, y + height)), classes, hint, strength=strength)
+
+
+def dot(x: float, y: float, classes: str, hint: str = "", radius: float = 4) -> Shape:
     """A round mark; ``hint`` is shown when it is pointed at."""
-    title = f"<title>{escape(hint)}</title>" if hint else ""
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{classes}">{title}</circle>'
+    return Shape("dot", ((x, y),), classes, hint, strength=radius)
+
+
+def together(drawings: Sequence[Drawing], columns: int, label: str, *, title: str = "", detail: str = "",
+             key: Sequence[tuple[str, str]] = ()) -> Drawing:  # fmt: skip
+    """Several drawings in rows on one sheet, under a title: what a file needs that has no page around it.
+
+    Args:
+        drawings: from left to right, then down.
+        columns: in a row.
+        label: for screen readers.
+        title, detail: above all.
+        key: below all: the colour and the name of each series.
+    """
+    gap, x, y = 14.0, 14.0, 64.0 if detail else 44.0 if title else 0.0
+    shapes = [text(14, 28, title, "title"), text(14, 48, detail, "axis")][
+        : 2 if detail else 1 if title else 0
+    ]
+    width = 28 + max([columns * (d.width + gap) - gap for d in drawings] + [text_width(detail) * 6.4])
+    for first in range(0, len(drawings), columns):
+        row = drawings[first : first + columns]
+        for place, drawing in enumerate(row):
+            dx = x + place * (drawing.width + gap)
+            shapes += [replace(s, points=tuple((a + dx, b + y) for a, b in s.points)) for s in drawing.shapes]
+        y += max(drawing.height for drawing in row) + gap
+    for colour, name in key:
+        shapes += [rectangle(x, y - 4, 14, 9, f"bar {colour}"), text(x + 19, y + 5, name)]
+        x += 40 + 7.4 * text_width(name)
+    return Drawing(max(width, x + 14 if key else 0), y + (22 if key else 0), tuple(shapes), label)
 
 
 def frame(
@@ -106,7 +195,7 @@ def frame(
     y_ticks: Sequence[tuple[float, str]],
     x_label: str,
     y_label: str,
-) -> list[str]:
+) -> list[Shape]:
     """Grid, ticks and the names of the axes; the one of ``y`` stands above it, to be read without turning."""
     parts = [line(x.start, y(v), x.end, y(v), "grid") for v, _ in y_ticks]
     parts += [line(x(v), y.start, x(v), y.end, "grid") for v, _ in x_ticks]
@@ -115,15 +204,6 @@ def frame(
     parts.append(text((x.start + x.end) / 2, y.start + 32, x_label, "axis", "middle"))
     parts.append(text(x.start - 30, y.end - 9, y_label, "axis"))
     return parts
-
-
-def svg_image(width: float, height: float, parts: Sequence[str], label: str) -> Markup:
-    """The whole chart; ``label`` is what a screen reader says."""
-    body = "".join(parts)
-    return Markup(
-        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
-        f'aria-label="{escape(label)}">{body}</svg>'
-    )
 
 
 def colour_of(i: int) -> str:
@@ -138,7 +218,7 @@ _FEW = 10
 """Images of a bin below which its accuracy says little."""
 
 
-def intervals_chart(rows: Sequence[tuple[str, Values, str]], label: str, reference: float | None) -> Markup:
+def intervals_chart(rows: Sequence[tuple[str, Values, str]], label: str, reference: float | None) -> Drawing:
     """A dot with its interval for each row, from the top.
 
     Args:
@@ -162,10 +242,12 @@ def intervals_chart(rows: Sequence[tuple[str, Values, str]], label: str, referen
         if figure["low"] is not None:
             parts.append(line(x(figure["low"]), y, x(figure["high"]), y, "whisker c0"))
         parts.append(dot(x(figure["value"]), y, "dot c0", f"{name}: {written}"))
-    return svg_image(_WIDTH, height, parts, label)
+    return Drawing(_WIDTH, height, tuple(parts), label)
 
 
-def reliability_chart(bins: Sequence[Sequence[float | None]], words: Mapping[str, str], label: str) -> Markup:
+def reliability_chart(
+    bins: Sequence[Sequence[float | None]], words: Mapping[str, str], label: str
+) -> Drawing:
     """Accuracy in each bin of confidence against the diagonal, and how many images each bin has; pale if few.
 
     Args:
@@ -192,7 +274,7 @@ def reliability_chart(bins: Sequence[Sequence[float | None]], words: Mapping[str
             parts.append(dot(x(confidence), y(accuracy), "dot c1", radius=3))
     parts.append(text(x.start, 309, words["images"], "axis"))
     parts.append(line(x(0), below(0), x(1), below(0), "grid"))
-    return svg_image(304, 356, parts, label)
+    return Drawing(304, 356, tuple(parts), label)
 
 
 def curves_chart(
@@ -203,7 +285,7 @@ def curves_chart(
     *,
     shares: bool = True,
     first_colour: int = 0,
-) -> Markup:
+) -> Drawing:
     """Lines of several series in one frame.
 
     Args:
@@ -220,15 +302,15 @@ def curves_chart(
     y = Scale(max(0, low - room), min(1, high + room) if shares else high + room, 254, 28)
     ticks = percent_ticks if shares else number_ticks
     parts = frame(x, y, ticks(x), ticks(y), x_label, y_label)
-    for i, (_, points) in enumerate(series):
-        drawn = [(x(float(a)), y(float(b))) for a, b in points]
-        parts.append(polyline(drawn, f"curve {colour_of(first_colour + i)}"))
+    for i, (_, places) in enumerate(series):
+        drawn = [(x(float(a)), y(float(b))) for a, b in places]
+        parts.append(Shape("polyline", tuple(drawn), f"curve {colour_of(first_colour + i)}"))
         if len(drawn) == 1:
             parts.append(dot(*drawn[0], f"dot {colour_of(first_colour + i)}"))
-    return svg_image(_WIDTH, 294, parts, label)
+    return Drawing(_WIDTH, 294, tuple(parts), label)
 
 
-def trade_chart(points: Sequence[tuple[str, float, Values]], words: Mapping[str, str], label: str) -> Markup:
+def trade_chart(points: Sequence[tuple[str, float, Values]], words: Mapping[str, str], label: str) -> Drawing:
     """Accuracy against milliseconds an image, on a scale of factors.
 
     Args:
@@ -254,10 +336,10 @@ def trade_chart(points: Sequence[tuple[str, float, Values]], words: Mapping[str,
         place = (free or places)[0]
         taken += [place, (at - 4, up + 4)]
         parts.append(text(*place, name, "label halo strong"))
-    return svg_image(_WIDTH, 320, parts, label)
+    return Drawing(_WIDTH, 320, tuple(parts), label)
 
 
-def histogram_chart(title: str, own: Sequence[float], others: Sequence[float], label: str) -> Markup:
+def histogram_chart(title: str, own: Sequence[float], others: Sequence[float], label: str) -> Drawing:
     """The probability that one class got on its own images and on those of others, as shares of each."""
     x, y = Scale(0, 1, 8, 198), Scale(0, max([*own, *others, 0.01]), 92, 24)
     parts, step = [text(8, 14, _shortened(title, 26), "label")], 1 / max(len(own), 1)
@@ -269,7 +351,132 @@ def histogram_chart(title: str, own: Sequence[float], others: Sequence[float], l
     parts.append(line(x(0), y(0), x(1), y(0), "grid"))
     ends = ((0, "start"), (0.5, "middle"), (1, "end"))
     parts += [text(x(v), 106, f"{100 * v:.0f}%", "tick", anchor) for v, anchor in ends]
-    return svg_image(206, 110, parts, label)
+    return Drawing(206, 110, tuple(parts), label)
+
+
+def confusion_chart(one: Values, shown: Mapping[str, str], words: Translations) -> Drawing:
+    """The confusion matrix of an evaluation: colour and percentage by row, counts below them.
+
+    Args:
+        one: with ``evaluation``, as in ``report.json``.
+        shown: what the classes are called.
+        words: of the language.
+    """
+    names = [shown[name] for name in one["evaluation"]["labels"]]
+    matrix = one["evaluation"]["confusion"]
+    rows = [shown.get(name, f"{name} *") for name in matrix["rows"]]
+    totals = [sum(counts) for counts in matrix["counts"]]
+    left = [f"{_shortened(name, 26)} ({n:,})" for name, n in zip(rows, totals, strict=True)]
+    wide = float(np.clip(7.4 * max(map(text_width, names)) + 8, 58, 104))
+    start, step = 18 + 7.0 * max(map(text_width, left)), 40.0
+    parts = [
+        text(start, 16, f"{words('column.predicted')} →", "axis"),
+        text(8, 38, f"{words('column.true')} ↓", "axis"),
+    ]
+    for j, name in enumerate(names):
+        parts.append(text(start + (j + 0.5) * wide, 38, _shortened(name, 13), "tick", "middle"))
+    for i, counts in enumerate(matrix["counts"]):
+        top = 46 + i * step
+        parts.append(text(start - 8, top + 24, left[i], "label", "end"))
+        for j, n in enumerate(counts):
+            share = n / totals[i] if totals[i] else 0.0
+            place = start + j * wide
+            parts.append(rectangle(place + 0.5, top + 0.5, wide - 1, step - 1, "bar c0", strength=share))
+            ink = "on strong" if share > 0.55 else "strong"
+            written = percent(share, 0) if totals[i] else MISSING
+            parts.append(text(place + wide / 2, top + 18, written, ink, "middle"))
+            parts.append(
+                text(place + wide / 2, top + 33, f"{n:,}", "on tick" if share > 0.55 else "tick", "middle")
+            )
+    label = words("part.confusion")
+    return Drawing(start + len(names) * wide + 12, 54 + len(rows) * step, tuple(parts), label)
+
+
+def classes_chart(one: Values, shown: Mapping[str, str], words: Translations) -> Drawing:
+    """Precision, recall and F1 of each class with their intervals; arguments as of :func:`confusion_chart`."""
+    per_class = one["evaluation"]["per_class"]
+    wide = float(np.clip(7.4 * max(text_width(shown[name]) for name in per_class) + 10, 96, 150))
+    x0, y = 48.0, Scale(0, 1, 290, 14)
+    end = x0 + wide * len(per_class)
+    parts = [line(x0, y(v), end, y(v), "grid") for v, _ in percent_ticks(y)]
+    parts += [text(x0 - 5, y(v) + 4, name, "tick", "end") for v, name in percent_ticks(y)]
+    for i, (name, figures) in enumerate(per_class.items()):
+        middle = x0 + (i + 0.5) * wide
+        parts.append(text(middle, 308, _shortened(shown[name], 20), "label", "middle"))
+        parts.append(text(middle, 323, f"{figures['support']:,}", "tick", "middle"))
+        for k, part in enumerate(PARTS_OF_CLASS):
+            figure, at = figures[part], middle + (k - 1) * 26
+            if figure["value"] is None:
+                parts.append(text(at, y(0) - 4, MISSING, "tick", "middle"))
+                continue
+            hint = f"{shown[name]}, {words(f'column.{part}')}: {percent(figure['value'])}"
+            parts.append(
+                rectangle(at - 12, y(figure["value"]), 24, y(0) - y(figure["value"]), f"bar c{k}", hint)
+            )
+            if figure["low"] is not None:
+                parts.append(line(at, y(figure["low"]), at, y(figure["high"]), "error"))
+    return Drawing(end + 14, 332, tuple(parts), words("part.class"))
+
+
+PARTS_OF_CLASS = ("precision", "recall", "f1")
+
+
+def recalls_chart(
+    groups: Sequence[tuple[str, Sequence[tuple[str, Values, Values | None]]]], label: str, words: Translations
+) -> Drawing:
+    """For each expression the recall by the data trained on, and its change against the data's own, with intervals.
+
+    Args:
+        groups: what was tested, and for each row of it the name of what was trained on, the recall, and its change;
+            None for the change of the data's own training part.
+        label: for screen readers.
+        words: of the language.
+    """
+    named = 8.0 + 7.0 * min(30, max(text_width(name) for _, rows in groups for name, *_ in rows))
+    x = Scale(0, 1, named + 12, named + 232)
+    changes = [
+        v
+        for _, rows in groups
+        for *_, c in rows
+        if c
+        for v in (c["value"], c["low"], c["high"])
+        if v is not None
+    ]
+    reach = max([0.1, *map(abs, changes)])
+    change = Scale(-reach, reach, x.end + 60, x.end + 260)
+    height = 54 + sum(24 + 18 * len(rows) for _, rows in groups)
+    parts = [
+        text(x.start, 16, words("column.recall"), "axis"),
+        text(change.start, 16, words("column.change"), "axis"),
+    ]
+    for scale in (x, change):
+        for value in scale.ticks(4):
+            parts.append(line(scale(value), 38, scale(value), height - 14, "grid"))
+            parts.append(
+                text(scale(value), 32, percent(value, 0) if scale is x else points(value), "tick", "middle")
+            )
+    parts.append(line(change(0), 38, change(0), height - 14, "reference"))
+    at = 54.0
+    for title, rows in groups:
+        parts.append(text(8, at, title, "label strong halo"))
+        for k, (name, recall, difference) in enumerate(rows):
+            at += 18
+            colour = colour_of(k)
+            parts.append(text(x.start - 8, at + 4, _shortened(name, 30), "label", "end"))
+            for scale, figure, written in (
+                (x, recall, percent(recall["value"])),
+                (change, difference, points(difference["value"]) if difference else ""),
+            ):
+                if figure is None or figure["value"] is None:
+                    continue
+                if figure["low"] is not None:
+                    parts.append(
+                        line(scale(figure["low"]), at, scale(figure["high"]), at, f"whisker {colour}")
+                    )
+                parts.append(dot(scale(figure["value"]), at, f"dot {colour}", f"{title}, {name}: {written}"))
+                parts.append(text(scale.end + 48, at + 4, written, "value", "end"))
+        at += 24
+    return Drawing(change.end + 60, height, tuple(parts), label)
 
 
 def _shortened(name: str, columns: int) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ferkit.evaluation.report import values as fmt
-from ferkit.evaluation.report.values import ALPHA, Translations, figure_rows, is_distinct, verdict
+from ferkit.core.labels import LabelSet
+from ferkit.core.texts import MISSING, Translations, amount, number, p_value, percent, points, translated
+from ferkit.evaluation.report.values import ALPHA, figure_rows, is_distinct, verdict
 
 Values = Mapping[str, Any]
 
@@ -42,17 +43,40 @@ class Table:
     """Rows of cells, the first of which names the row."""
 
     header: tuple[str, ...]
-    rows: tuple[tuple[TableCell, ...], ...]
+    rows: Sequence[Sequence[TableCell]]
     caption: str = ""
     left: frozenset[int] = field(default_factory=frozenset)
     """Columns of words, besides the first."""
 
 
-def figure_cell(figure: Values, kind: str = "percent", digits: int | None = None) -> TableCell:
-    """A figure with its interval below."""
-    write = fmt.FORMATS[kind]
-    text = write(figure["value"]) if digits is None else fmt.number(figure["value"], digits)
-    return TableCell(text, figure["value"], figure["low"], figure["high"], fmt.interval(figure, kind))
+_FORMATS: dict[str, Callable[[float | None], str]] = {"percent": percent, "points": points, "number": number}
+
+
+def figure_cell(words: Translations, figure: Values, kind: str = "percent") -> TableCell:
+    """A figure (``percent``, ``points`` or ``number``) with its interval below."""
+    text = _FORMATS[kind](figure["value"])
+    return TableCell(text, figure["value"], figure["low"], figure["high"], words.interval(figure, kind))
+
+
+def number_cell(value: float | None, write: Callable[[float | None], str]) -> TableCell:
+    """A number and how it is written."""
+    return TableCell(write(value), value)
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def headed(words: Translations, *names: str) -> tuple[str, ...]:
+    """The heads of columns."""
+    return tuple(words(f"column.{name}") for name in names)
+
+
+def not_done(one: Values, part: str, words: Translations) -> list[TableCell]:
+    """The row of a candidate of which a part could not be judged: why."""
+    reason = translated(one[part]["reason"], words.language)
+    return [name_cell(one, words), TableCell(words("caption.not_done", reason=reason), kind="wide")]
 
 
 def name_cell(one: Values, words: Translations) -> TableCell:
@@ -92,11 +116,6 @@ def mark_best(rows: list[list[TableCell]], column: int, *, least: bool = False) 
             row[column] = replace(row[column], best=True)
 
 
-def frozen(rows: Sequence[Sequence[TableCell]]) -> tuple[tuple[TableCell, ...], ...]:
-    """Rows as a table keeps them."""
-    return tuple(tuple(row) for row in rows)
-
-
 def calibration_table(values: Values, words: Translations) -> Table:
     """Calibration error and log-loss before and after each correction."""
     methods = ("before", "temperature", "isotonic")
@@ -107,18 +126,17 @@ def calibration_table(values: Values, words: Translations) -> Table:
     rows = []
     for one in figure_rows(values):
         if "reason" in one["calibration"]:
-            reason = words("caption.not_done", reason=one["calibration"]["reason"])
-            rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
+            rows.append(not_done(one, "calibration", words))
             continue
         results = one["calibration"]["results"]
-        cells = [TableCell(fmt.percent(result["ece"]), result["ece"]) for result in results]
-        cells += [TableCell(fmt.number(result["log_loss"]), result["log_loss"]) for result in results]
+        cells = [number_cell(result["ece"], percent) for result in results]
+        cells += [number_cell(result["log_loss"], number) for result in results]
         warmth = results[1]["temperature"]
-        rows.append([name_cell(one, words), *cells, TableCell(fmt.number(warmth, 2), warmth)])
+        rows.append([name_cell(one, words), *cells, TableCell(number(warmth, 2), warmth)])
     caption = (
         words("caption.calibration", whole=whole_persons(values, words)) + " " + words("caption.temperature")
     )
-    return Table((*header, words("column.temperature")), frozen(rows), caption)
+    return Table((*header, words("column.temperature")), rows, caption)
 
 
 def abstention_table(values: Values, words: Translations) -> Table:
@@ -131,13 +149,13 @@ def abstention_table(values: Values, words: Translations) -> Table:
     for one in done:
         left_out = one["abstention"]["left_out"]
         threshold = next(part["threshold"] for part in left_out if part["share"] == 0.2)
-        cells = [figure_cell(one["abstention"]["aurc"], "number")]
-        cells += [figure_cell(part["accuracy"]) for part in left_out]
-        rows.append([name_cell(one, words), *cells, TableCell(fmt.percent(threshold, 0), threshold)])
+        cells = [figure_cell(words, one["abstention"]["aurc"], "number")]
+        cells += [figure_cell(words, part["accuracy"]) for part in left_out]
+        rows.append([name_cell(one, words), *cells, TableCell(percent(threshold, 0), threshold)])
     mark_best(rows, 1, least=True)
     for column in range(2, len(header) - 1):
         mark_best(rows, column)
-    return Table(tuple(header), frozen(rows), words("caption.left_out"))
+    return Table(tuple(header), rows, words("caption.left_out"))
 
 
 def conformal_table(values: Values, words: Translations) -> Table | None:
@@ -147,17 +165,16 @@ def conformal_table(values: Values, words: Translations) -> Table | None:
     rows = []
     for one in done:
         if "reason" in one["conformal"]:
-            reason = words("caption.not_done", reason=one["conformal"]["reason"])
-            rows.append([name_cell(one, words), TableCell(reason, kind="wide")])
+            rows.append(not_done(one, "conformal", words))
             continue
         cells = []
         for result in one["conformal"]["results"]:
-            cell, size = figure_cell(result["coverage"]), result["mean_size"]["value"]
+            cell, size = figure_cell(words, result["coverage"]), result["mean_size"]["value"]
             cells.append(replace(cell, note=words("column.set_size", size=size)))
         rows.append([name_cell(one, words), *cells])
     best = values["contenders"][values["best"]]["name"]
     caption = words("caption.conformal", whole=whole_persons(values, words), name=best)
-    return Table((words("column.contender"), *kinds), frozen(rows), caption)
+    return Table((words("column.contender"), *kinds), rows, caption)
 
 
 def coverage_table(values: Values, one: Values, words: Translations) -> Table | None:
@@ -167,42 +184,36 @@ def coverage_table(values: Values, one: Values, words: Translations) -> Table | 
     rows = [
         [
             TableCell(name, kind="name"),
-            *(
-                TableCell(fmt.percent(r["per_class"][c]), r["per_class"][c])
-                for r in one["conformal"]["results"]
-            ),
+            *(number_cell(r["per_class"][c], percent) for r in one["conformal"]["results"]),
         ]
         for c, name in enumerate(translations_of(values, words).values())
     ]
-    return Table((words("column.expression"), *_set_kinds(one)), frozen(rows))
+    return Table((words("column.expression"), *_set_kinds(one)), rows)
 
 
 def _set_kinds(one: Values) -> tuple[str, ...]:
-    return tuple(f"{r['method'].upper()} {fmt.percent(r['level'], 0)}" for r in one["conformal"]["results"])
+    return tuple(f"{r['method'].upper()} {percent(r['level'], 0)}" for r in one["conformal"]["results"])
 
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "top2")
-_COSTS: dict[str, Callable[[float | None], str]] = {
-    "train_s": fmt.duration, "ms_batch1": fmt.amount, "ms_batch32": fmt.amount, "size_mb": fmt.amount,
-    "memory_mb": fmt.amount, "energy_j": fmt.amount,
-}  # fmt: skip
+_COSTS = ("train_s", "ms_batch1", "ms_batch32", "size_mb", "memory_mb", "energy_j")
 
 
 def summary_table(values: Values, words: Translations) -> Table:
     """All figures of all candidates, the most accurate first, then those that failed."""
-    header = [words("column.contender"), *(words(f"column.{name}") for name in (*_SHARES, "log_loss", "ece"))]
+    header = headed(words, "contender", *_SHARES, "log_loss", "ece")
     rows = []
     for one in figure_rows(values):
         found = one["evaluation"]
-        cells = [figure_cell(found[name]) for name in _SHARES]
-        cells += [figure_cell(found["log_loss"], "number"), figure_cell(found["ece"])]
+        cells = [figure_cell(words, found[name]) for name in _SHARES]
+        cells += [figure_cell(words, found["log_loss"], "number"), figure_cell(words, found["ece"])]
         rows.append([name_cell(one, words), *cells])
     for column in range(1, len(header)):
         mark_best(rows, column, least=column > len(_SHARES))
     caption = words("caption.headline", units=unit_words(values, words))
     if len(rows) > 1:
         caption += " " + words("caption.in_bold")
-    return Table(tuple(header), frozen(rows), caption)
+    return Table(header, rows, caption)
 
 
 def cost_table(values: Values, words: Translations) -> Table | None:
@@ -212,7 +223,13 @@ def cost_table(values: Values, words: Translations) -> Table | None:
     if not known:
         return None
     rows = [
-        [name_cell(one, words), *(TableCell(_COSTS[c](one["costs"][c]), one["costs"][c]) for c in known)]
+        [
+            name_cell(one, words),
+            *(
+                number_cell(one["costs"][name], words.duration if name == "train_s" else amount)
+                for name in known
+            ),
+        ]
         for one in done
     ]
     for column in range(1, len(known) + 1):
@@ -221,8 +238,7 @@ def cost_table(values: Values, words: Translations) -> Table | None:
     missing = [words(f"column.{name}") for name in _COSTS if name not in known]
     if missing:
         caption += " " + words("caption.unmeasured", names="; ".join(missing))
-    header = (words("column.contender"), *(words(f"column.{name}") for name in known))
-    return Table(header, frozen(rows), caption)
+    return Table(headed(words, "contender", *known), rows, caption)
 
 
 def pair_matrix(values: Values, words: Translations) -> Table:
@@ -242,17 +258,11 @@ def pair_matrix(values: Values, words: Translations) -> Table:
                 continue
             difference = sign * pair["difference"]
             kind = ("better" if difference > 0 else "worse") if is_distinct(pair) else ""
-            row.append(
-                TableCell(
-                    fmt.points(difference),
-                    difference,
-                    small=f"p {fmt.p_value(pair['p_adjusted'])}",
-                    kind=kind,
-                )
-            )
+            p = f"p {p_value(pair['p_adjusted'])}"
+            row.append(TableCell(points(difference), difference, small=p, kind=kind))
         rows.append(row)
     caption = words("caption.matrix", n=len(values["pairs"]))
-    return Table((words("column.contender"), *(str(i + 1) for i in range(len(done)))), frozen(rows), caption)
+    return Table((words("column.contender"), *(str(i + 1) for i in range(len(done)))), rows, caption)
 
 
 def pair_table(values: Values, words: Translations) -> Table:
@@ -260,20 +270,12 @@ def pair_table(values: Values, words: Translations) -> Table:
     names = ("contender", "contender", "difference", "p_mcnemar", "p_bootstrap", "p", "verdict")
     rows = []
     for pair in values["pairs"]:
-        difference = {"value": pair["difference"], "low": pair["low"], "high": pair["high"]}
-        ps = [TableCell(fmt.p_value(pair[p]), pair[p]) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
-        same = verdict(pair, words)
-        rows.append(
-            [
-                TableCell(pair["a"], kind="name"),
-                TableCell(pair["b"], kind="name"),
-                figure_cell(difference, "points"),
-                *ps,
-                TableCell(same, best=is_distinct(pair), kind="wide"),
-            ]
-        )
-    header = tuple(words(f"column.{name}") for name in names)
-    return Table(header, frozen(rows), words("caption.pairs"), frozenset({1, 6}))
+        difference = {**pair, "value": pair["difference"]}
+        ps = [number_cell(pair[p], p_value) for p in ("p_mcnemar", "p_bootstrap", "p_adjusted")]
+        both = [TableCell(pair[one], kind="name") for one in ("a", "b")]
+        said = TableCell(verdict(pair, words), best=is_distinct(pair), kind="wide")
+        rows.append([*both, figure_cell(words, difference, "points"), *ps, said])
+    return Table(headed(words, *names), rows, words("caption.pairs"), frozenset({1, 6}))
 
 
 def leak_table(values: Values, words: Translations) -> Table | None:
@@ -283,12 +285,35 @@ def leak_table(values: Values, words: Translations) -> Table | None:
         if "evaluation_without_leaks" not in one:
             continue
         whole, clean = one["evaluation"]["accuracy"], one["evaluation_without_leaks"]["accuracy"]
-        gain = whole["value"] - clean["value"]
-        rows.append(
-            [name_cell(one, words), figure_cell(whole), figure_cell(clean), TableCell(fmt.points(gain))]
-        )
-    header = tuple(words(f"column.{name}") for name in ("contender", "with_leaks", "without_leaks", "memory"))
-    return Table(header, frozen(rows), words("caption.leaks")) if rows else None
+        gain = TableCell(points(whole["value"] - clean["value"]))
+        rows.append([name_cell(one, words), figure_cell(words, whole), figure_cell(words, clean), gain])
+    header = headed(words, "contender", "with_leaks", "without_leaks", "memory")
+    return Table(header, rows, words("caption.leaks")) if rows else None
+
+
+def figure_table(one: Values, words: Translations) -> Table:
+    """The figures of one evaluation, one a row."""
+    rows = [
+        [TableCell(words(f"column.{name}"), kind="name"), figure_cell(words, one["evaluation"][name], kind)]
+        for name, kind in (*((name, "percent") for name in (*_SHARES, "ece")), ("log_loss", "number"))
+    ]
+    return Table((words("column.figure"), words("column.value")), rows)
+
+
+def confusion_table(one: Values, shown: Mapping[str, str], words: Translations) -> Table:
+    """The shares of each true expression's images (row) that were taken for each expression, and their number."""
+    rows = []
+    for name, counts in zip(
+        *(one["evaluation"]["confusion"][part] for part in ("rows", "counts")), strict=True
+    ):
+        total = sum(counts)
+        cells = [TableCell(percent(n / total, 0) if total else MISSING, n, small=f"{n:,}") for n in counts]
+        rows.append([TableCell(shown.get(name, f"{name} *"), kind="name"), *cells])
+    header = f"{words('column.true')} ↓ {words('column.predicted')} →"
+    caption = words("caption.confusion")
+    if one["evaluation"]["unknown_classes"]:
+        caption += " " + words("caption.unknown")
+    return Table((header, *(shown[name] for name in one["evaluation"]["labels"])), rows, caption)
 
 
 def class_table(one: Values, shown: Mapping[str, str], words: Translations) -> Table:
@@ -296,13 +321,13 @@ def class_table(one: Values, shown: Mapping[str, str], words: Translations) -> T
     rows = []
     for name, figures in one["evaluation"]["per_class"].items():
         cells = [
-            replace(figure_cell(figures[part]), kind=f"c{i}")
+            replace(figure_cell(words, figures[part]), kind=f"c{i}")
             for i, part in enumerate(("precision", "recall", "f1"))
         ]
-        support = figures["support"]
-        rows.append([TableCell(shown[name], kind="name"), *cells, TableCell(f"{support:,}", support)])
-    header = tuple(words(f"column.{name}") for name in ("expression", "precision", "recall", "f1", "images"))
-    return Table(header, frozen(rows), words("caption.class"))
+        rows.append([TableCell(shown[name], kind="name"), *cells, number_cell(figures["support"], count)])
+    return Table(
+        headed(words, "expression", "precision", "recall", "f1", "images"), rows, words("caption.class")
+    )
 
 
 def subgroup_tables(values: Values, words: Translations) -> list[Table]:
@@ -320,26 +345,19 @@ def subgroup_tables(values: Values, words: Translations) -> list[Table]:
 
 
 def _groups_of_one(groups: Values, column: str, values: Values, words: Translations) -> Table:
-    names = ["images", "persons", "accuracy", "macro_f1", "gap"]
     rows = []
     for row in groups["rows"]:
-        cells = [TableCell(f"{row['n']:,}", row["n"])]
-        cells.append(
-            TableCell(fmt.MISSING if row["persons"] is None else f"{row['persons']:,}", row["persons"])
-        )
-        cells += [
-            figure_cell(row["accuracy"]),
-            figure_cell(row["macro_f1"]),
-            figure_cell(row["gap"], "points"),
-        ]
-        rows.append(
-            [TableCell(row["value"], note=words("part.few") if row["few"] else "", kind="name"), *cells]
-        )
+        cells = [TableCell(row["value"], note=words("part.few") if row["few"] else "", kind="name")]
+        cells += [number_cell(row["n"], count), number_cell(row["persons"], count)]
+        cells += [figure_cell(words, row[name]) for name in ("accuracy", "macro_f1")]
+        rows.append([*cells, figure_cell(words, row["gap"], "points")])
     name = values["contenders"][values["best"]]["name"]
     caption = words("caption.subgroups", column=column, name=name, units=unit_words(values, words))
     for note in groups["notes"]:
-        caption += f" {note[0].upper()}{note[1:]}."
-    return Table((column, *(words(f"column.{name}") for name in names)), frozen(rows), caption)
+        said = translated(note, words.language)
+        caption += f" {said[0].upper()}{said[1:]}."
+    header = (column, *headed(words, "images", "persons", "accuracy", "macro_f1", "gap"))
+    return Table(header, rows, caption)
 
 
 def _gaps_of_all(i: int, column: str, values: Values, words: Translations) -> Table:
@@ -347,13 +365,12 @@ def _gaps_of_all(i: int, column: str, values: Values, words: Translations) -> Ta
     for one in figure_rows(values):
         groups = one["subgroups"][i]
         gap = replace(
-            figure_cell(groups["gap"], "points"), best=groups["p"] is not None and groups["p"] < ALPHA
+            figure_cell(words, groups["gap"], "points"), best=groups["p"] is not None and groups["p"] < ALPHA
         )
-        ends = [TableCell(groups[end] or fmt.MISSING) for end in ("best", "worst")]
-        rows.append([name_cell(one, words), *ends, gap, TableCell(fmt.p_value(groups["p"]), groups["p"])])
-    names = ("contender", "best_group", "worst_group", "widest_gap", "p_groups")
-    header = tuple(words(f"column.{name}") for name in names)
-    return Table(header, frozen(rows), words("caption.gaps", column=column), frozenset({1, 2}))
+        ends = [TableCell(groups[end] or MISSING) for end in ("best", "worst")]
+        rows.append([name_cell(one, words), *ends, gap, number_cell(groups["p"], p_value)])
+    header = headed(words, "contender", "best_group", "worst_group", "widest_gap", "p_groups")
+    return Table(header, rows, words("caption.gaps", column=column), frozenset({1, 2}))
 
 
 def cross_tables(values: Values, words: Translations) -> list[tuple[str, Table]]:
@@ -369,24 +386,66 @@ def cross_tables(values: Values, words: Translations) -> list[tuple[str, Table]]
                     cells.append(TableCell(words("part.failed")))
                     continue
                 note = words("part.in_classes", k=len(cell["classes"]))
-                cells.append(replace(figure_cell(cell["accuracy"]), note=note, best=i == j))
+                cells.append(replace(figure_cell(words, cell["accuracy"]), note=note, best=i == j))
             rows.append([TableCell(names[i], kind="name"), *cells])
-        found.append((name, Table((words("column.trained_tested"), *names), frozen(rows))))
+        found.append((name, Table((words("column.trained_tested"), *names), rows)))
     return found
+
+
+Recalls = list[tuple[str, list[tuple[str, Values, Values | None]]]]
+
+
+def recalls_of(values: Values, candidate: str, words: Translations) -> Recalls:
+    """Of each expression of each data set tested on: trained on what, the recall, and its change.
+
+    Args:
+        values: of :func:`ferkit.evaluation.compare.matrix_values`.
+        candidate: its name.
+        words: of the language.
+    """
+    found = []
+    for j, tested in enumerate(values["data"]):
+        own = values["contenders"][candidate][j][j]
+        classes = own["classes"] if own else []
+        shown = LabelSet.from_names(classes).display(words.language) if classes else ()
+        for name, word in zip(classes, shown, strict=True):
+            rows = [
+                (trained, cell["recall"][name], cell["recall_change"].get(name))
+                for trained, row in zip(values["data"], values["contenders"][candidate], strict=True)
+                if (cell := row[j]) is not None and name in cell["recall"]
+            ]
+            found.append((f"{word} ({words('part.tested_on', name=tested)})", rows))
+    return [(title, rows) for title, rows in found if len(rows) > 1]
+
+
+def recall_table(found: Recalls, words: Translations) -> Table:
+    """The recalls of :func:`recalls_of`, a row for each training."""
+    rows = []
+    for title, group in found:
+        for trained, recall, change in group:
+            cells = [TableCell(trained), figure_cell(words, recall)]
+            cells.append(TableCell("") if change is None else figure_cell(words, change, "points"))
+            rows.append([TableCell(title, kind="name"), *cells])
+    return Table(
+        headed(words, "expression", "trained_on", "recall", "change"),
+        rows,
+        words("caption.recalls"),
+        frozenset({1}),
+    )
 
 
 def split_table(values: Values, words: Translations) -> Table:
     """The rows of each repeat."""
-    names = ("seed", "origin", "train_rows", "test_rows", "leaking_rows")
+    names = ("train_rows", "test_rows", "leaking_rows")
     rows = [
         [
-            TableCell(str(split["seed"]), split["seed"]),
-            TableCell(words(f"part.{split['origin']}")),
-            *(TableCell(f"{split[name]:,}", split[name]) for name in names[2:]),
+            number_cell(one["seed"], str),
+            TableCell(words(f"part.{one['origin']}")),
+            *(number_cell(one[n], count) for n in names),
         ]
-        for split in values["splits"]
+        for one in values["splits"]
     ]
-    return Table(tuple(words(f"column.{n}") for n in names), frozen(rows), left=frozenset({1}))
+    return Table(headed(words, "seed", "origin", *names), rows, left=frozenset({1}))
 
 
 def data_table(values: Values, words: Translations) -> Table:
@@ -395,10 +454,9 @@ def data_table(values: Values, words: Translations) -> Table:
         [
             TableCell(one["name"], kind="name"),
             TableCell(words(f"part.{one['part']}")),
-            TableCell(f"{one['n']:,}", one["n"]),
+            number_cell(one["n"], count),
             TableCell(one["digest"][:16], kind="wide"),
         ]
         for one in values["data"]
     ]
-    header = tuple(words(f"column.{name}") for name in ("data", "used_for", "images", "digest"))
-    return Table(header, frozen(rows), left=frozenset({1, 3}))
+    return Table(headed(words, "data", "used_for", "images", "digest"), rows, left=frozenset({1, 3}))

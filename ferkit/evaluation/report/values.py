@@ -1,125 +1,23 @@
-"""Gather what a report shows: numbers, formats and sentences.
+"""Gather what a report shows: numbers and sentences.
 
 The page, the Markdown and ``report.json`` are all made of what :func:`report_values` gives, so that they cannot
 differ.
 """
 
 import functools
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import json_values
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import LANGUAGES, Translations, amount, p_value, points, translated
 from ferkit.evaluation.calibration import abstention, judge_calibration, judge_conformal
 from ferkit.evaluation.comparison import CandidateResult, Comparison, Pooled, to_dict
+from ferkit.evaluation.metrics import histograms
 from ferkit.evaluation.subgroups import subgroups_of
-
-Value = float | None
-
-_NBSP = "\u00a0"
-MISSING = "–"
-
-
-def percent(value: Value, digits: int = 1) -> str:
-    """``0.6744`` as ``67.4 %``."""
-    return MISSING if value is None else f"{100 * value:.{digits}f}{_NBSP}%"
-
-
-def points(value: Value) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    # Adding nothing makes a negative zero a positive one.
-    return MISSING if value is None else f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")
-
-
-def number(value: Value, digits: int = 3) -> str:
-    """A number of so many decimals."""
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def amount(value: Value) -> str:
-    """About three digits, at any size."""
-    if value is None:
-        return MISSING
-    if 0 < abs(value) < 0.01:
-        return "< 0.01"
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-    return f"{value:,.{digits}f}"
-
-
-def duration(seconds: Value) -> str:
-    """Seconds as a reader says them."""
-    if seconds is None:
-        return MISSING
-    if seconds < 100:
-        return f"{amount(seconds)}{_NBSP}s"
-    return f"{seconds / 60:.0f}{_NBSP}min" if seconds < 5400 else f"{seconds / 3600:.1f}{_NBSP}h"
-
-
-def p_value(value: Value) -> str:
-    """Two digits, and no false precision below a thousandth."""
-    if value is None:
-        return MISSING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
-
-
-def interval(figure: Mapping[str, Value], kind: str = "percent") -> str:
-    """Both ends, in the unit of the value; empty where there is none."""
-    low, high = figure["low"], figure["high"]
-    if low is None or high is None:
-        return ""
-    if kind == "points":
-        return f"{points(low)} … {points(high)}"
-    return f"{100 * low:.1f}–{100 * high:.1f}" if kind == "percent" else f"{low:.3f}–{high:.3f}"
-
-
-FORMATS = {
-    "percent": percent, "points": points, "number": number, "amount": amount, "duration": duration,
-    "p": p_value,
-}  # fmt: skip
-
-
-class Translations:
-    """A report's words in one language.
-
-    Args:
-        language: ``en`` or ``ko``.
-    """
-
-    def __init__(self, language: str) -> None:
-        self.language = language
-
-    def __call__(self, key: str, **fields: Any) -> str:
-        """The words for ``group.key`` with its fields filled in; a field ``{value:pct}`` is written as a percentage."""
-        group, _, name = key.partition(".")
-        template = _tables()[group][name][self.language]
-        return template.format_map({name: _Shown(value) for name, value in fields.items()})
-
-
-class _Shown:
-    """A value that knows the formats ``pct`` and ``pct0`` besides those of its type."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __format__(self, spec: str) -> str:
-        if spec.startswith("pct"):
-            return percent(self.value, int(spec[3:] or 1))
-        return format(self.value, spec)
-
-
-@functools.cache
-def _tables() -> dict[str, Any]:
-    text = (
-        resources.files("ferkit.evaluation.report.templates")
-        .joinpath("words.toml")
-        .read_text(encoding="utf-8")
-    )
-    return tomllib.loads(text)
-
 
 N_IMAGES = 24
 """In each grid."""
@@ -127,9 +25,8 @@ N_IMAGES = 24
 N_LEAK_PAIRS = 8
 """Of each kind."""
 
-HISTOGRAM_BINS = 20
 
-
+@functools.lru_cache(maxsize=1)  # the page and the terminal show the same comparison
 def report_values(comparison: Comparison) -> dict[str, Any]:
     """The comparison's own values, and for each candidate that finished what follows from its probabilities.
 
@@ -146,7 +43,7 @@ def report_values(comparison: Comparison) -> dict[str, Any]:
     values = to_dict(comparison)
     values["words"] = {
         language: _distinct(list(comparison.labels.display(language)), comparison.labels)
-        for language in ("en", "ko")
+        for language in LANGUAGES
     }
     tested = np.unique(np.concatenate([split.test for split in comparison.splits]))
     persons = {group for group in comparison.groups[tested] if group is not None}
@@ -184,7 +81,7 @@ def _judged(comparison: Comparison, one: CandidateResult) -> dict[str, Any]:
         "calibration": _or_reason(lambda: judge_calibration(truth, proba, units, seed=seed)),
         "abstention": abstention(truth, proba, units, seed=seed).to_dict(),
         "conformal": _or_reason(lambda: judge_conformal(truth, proba, units, seed=seed)),
-        "histogram": _histograms(truth, proba),
+        "histogram": histograms(truth, proba),
         "subgroups": [_groups(comparison, one.name, column) for column in comparison.protocol.by],
         **_notable(comparison, pooled),
     }
@@ -192,33 +89,17 @@ def _judged(comparison: Comparison, one: CandidateResult) -> dict[str, Any]:
 
 def _groups(comparison: Comparison, name: str, column: str) -> dict[str, Any]:
     try:
-        return subgroups_of(comparison, name, column).to_dict()
+        found: dict[str, Any] = json_values(subgroups_of(comparison, name, column))
+        return found
     except DataError as error:
         return {"column": column, "reason": str(error)}
 
 
-class _Result(Protocol):
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-def _or_reason(judge: Callable[[], tuple[_Result, ...]]) -> dict[str, Any]:
+def _or_reason(judge: Callable[[], Any]) -> dict[str, Any]:
     try:
-        return {"results": [result.to_dict() for result in judge()]}
+        return {"results": json_values(judge())}
     except DataError as error:
         return {"reason": str(error)}
-
-
-def _histograms(truth: np.ndarray, proba: np.ndarray) -> list[dict[str, Any]]:
-    """For each class, the shares of its own and of other images with each probability of it."""
-    each = []
-    for c in range(proba.shape[1]):
-        index = np.minimum((proba[:, c] * HISTOGRAM_BINS).astype(int), HISTOGRAM_BINS - 1)
-        parts = {}
-        for part, rows in (("own", truth == c), ("others", truth != c)):
-            count = np.bincount(index[rows], minlength=HISTOGRAM_BINS)
-            parts[part] = (count / max(1, count.sum())).tolist()
-        each.append(parts)
-    return each
 
 
 def _notable(comparison: Comparison, pooled: Pooled) -> dict[str, Any]:
@@ -423,7 +304,9 @@ def _ties(values: Values, best: Values, words: Translations) -> list[str]:
     trained = [one for one in equal if one["costs"]["train_s"] is not None]
     if len(trained) > 1:
         one = min(trained, key=lambda one: one["costs"]["train_s"])
-        found.append(words("say.tied_quickest", name=one["name"], seconds=duration(one["costs"]["train_s"])))
+        found.append(
+            words("say.tied_quickest", name=one["name"], seconds=words.duration(one["costs"]["train_s"]))
+        )
     return found
 
 
@@ -483,7 +366,10 @@ def _leaks(values: Values, best: Values, words: Translations) -> list[str]:
     if len(values["contenders"]) == 1 and not values["test"]["train_images"]:
         # Nothing was trained here: what counts is what the model's record says of its own training.
         return (
-            [] if best["seen_rows"] else [_sentence(note) for note in best["notes"]] or [words("say.unseen")]
+            []
+            if best["seen_rows"]
+            else [_sentence(translated(note, words.language)) for note in best["notes"]]
+            or [words("say.unseen")]
         )
     leaking = max(split["leaking_rows"] for split in values["splits"])
     if leaking and "evaluation_without_leaks" in best:

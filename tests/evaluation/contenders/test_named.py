@@ -6,13 +6,8 @@ import pytest
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.errors import DataError
-from ferkit.evaluation.candidates import (
-    DEFAULT,
-    FinetuneCandidate,
-    HeadCandidate,
-    parse_candidate,
-    parse_candidates,
-)
+from ferkit.evaluation.candidate_names import DEFAULT, parse_candidate, parse_candidates
+from ferkit.evaluation.candidates import FinetuneCandidate, HeadCandidate
 from ferkit.evaluation.shared_inputs import BackboneSpec
 
 

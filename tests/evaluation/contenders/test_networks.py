@@ -10,7 +10,8 @@ from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
-from ferkit.evaluation.summary import best_of, format_summary
+from ferkit.evaluation.report.text import format_summary
+from ferkit.evaluation.report.values import report_values
 from ferkit.faces.cropping import Cropping
 from tests.evaluation.faces import PERSON, compared
 
@@ -44,7 +45,8 @@ def test_a_model_of_another_division_is_flagged_and_never_called_best(undivided_
     (split,) = found.splits
     assert 0 < len(seen) < len(split.test)
     assert set(seen) <= set(split.test)
-    assert best_of(found) == "logistic@hog"
+    values = report_values(found)
+    assert values["contenders"][values["best"]]["name"] == "logistic@hog"
     assert f"trained on {len(seen)} of the {len(split.test)} test images" in format_summary(found)
 
 
