@@ -176,8 +176,17 @@ def of_keras_layers(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(
         model, clone_function=_known_layer, call_function=_call_layer, recursive=True
     )
-    copy.set_weights(model.get_weights())
+    _give_weights(model, copy)
     return copy
+
+
+def _give_weights(source: keras.Model, copy: keras.Model) -> None:
+    """Layer by layer: where branches meet, a copy may have its layers in another order."""
+    for layer in copy.layers:
+        if isinstance(layer, keras.Model):
+            _give_weights(source.get_layer(layer.name), layer)
+        elif layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
 def _known_layer(layer: Any) -> Any:
