@@ -38,6 +38,7 @@ from ferkit.core.files import csv_cell, csv_text, write_atomically
 from ferkit.datasets.dataset import (
     Dataset,
     FileSource,
+    ImageSource,
     Sample,
     Stamp,
     class_name,
