@@ -17,7 +17,8 @@ from ferkit.core.files import fingerprint, write_atomically
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.inputs import GivenImages
-from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import Cropping, resolve_cropping
 from ferkit.faces.reading import apply_network, read_crops
 

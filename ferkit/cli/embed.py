@@ -25,7 +25,8 @@ from ferkit.core.errors import DataError
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
-    from ferkit.embedder.embedders import Embedder
+    from ferkit.embedder.extract import ExtractionSummary
+    from ferkit.embedder.settings import Embedder
     from ferkit.faces.cropping import Cropping
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ logger = logging.getLogger(__name__)
             "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
     Fields("ferkit.embedder.embedders:InputOptions", "input_size=size_wh", "channels", "scale",
            "offset"),
-    WORKERS, Setting("threads", int | None, None, "threads of the network; one a core if not given"),
-    SEED,
+    WORKERS, Setting("threads", int | None, None,
+            "threads of the network on one batch; one, and as many batches at a time as there are cores, if not given"),
+    Setting("profile", bool, False, "print where the time went, a line a stage"), SEED,
 ))  # fmt: skip
 @click.argument("data", type=PATH)
 @shared("backbone")
@@ -64,7 +66,7 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     from ferkit.datasets.dataset import left_out_counts
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, default_backbone, embed_dataset, open_for_store
-    from ferkit.faces.cropping import Cropping, CropSettings
+    from ferkit.faces.cropping import Cropping, CropSettings, resolve_cropping
 
     dataset = open_dataset(data, options["person_pattern"])
     spec = options["backbone"] or default_backbone(options["cache_dir"], options["name"] or dataset.name)
@@ -74,20 +76,21 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     )  # fmt: skip
     pool, layer = settings["pool"], options["layer"]
     backbone = {
-        "spec": spec,
         "weights": options["weights"],
         "pool_hw": (pool[1], pool[0]) if pool else None,
         "options": InputOptions(**settings.of(InputOptions)),
         "threads": settings["threads"],
     }
     if layer == "auto":
-        layer = _best_layer(dataset, open_embedder(**backbone), crop, settings["seed"], settings["threads"])
-    embedder = open_for_store(
-        **backbone, tap=layer, name=options["name"] or dataset.name, root=options["cache_dir"]
-    )
+        layer = _best_layer(
+            dataset, open_embedder(spec, **backbone), crop, settings["seed"], settings["threads"]
+        )
     store_options = StoreOptions(
         options["cache_dir"], options["name"], repair=options["repair"], **settings.of(StoreOptions)
     )
+    crop = resolve_cropping(dataset, crop)
+    logger.info(crop.reason)
+    embedder = open_for_store(spec, dataset, crop, store_options, tap=layer, **backbone)
     store, summary = embed_dataset(dataset, embedder, crop, store_options, workers=settings["workers"])
     if not summary.n_done + summary.n_kept:
         row = store.failures()[0]
@@ -105,12 +108,22 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         logger.info(
             f"  … and {len(summary.failures) - 10} more; the reasons are in {store.folder}/shard-*.json"
         )
+    if settings["profile"]:
+        _print_profile(summary)
     rate = (summary.n_done + len(summary.failures)) / summary.seconds
     before = f", {summary.n_failed_before} failed before" if summary.n_failed_before else ""
     click.echo(
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
         f"{before}, {summary.n_deleted} no longer in the data: {store.folder}"
     )
+
+
+def _print_profile(summary: "ExtractionSummary") -> None:
+    """One table: where the time went, a line a stage."""
+    n = max(1, summary.n_done + len(summary.failures))
+    stages = [*summary.stages.items(), ("all, by the clock", summary.seconds)]
+    rows = [(stage, f"{seconds:.2f}", f"{1000 * seconds / n:.2f}") for stage, seconds in stages]
+    click.echo(table(("stage", "seconds of all threads", "ms an image"), rows, right=[1, 2]))
 
 
 def _best_layer(

@@ -19,7 +19,7 @@ import click
 from ferkit.cli.command import Command
 from ferkit.cli.options import FOLDER, command, shared
 from ferkit.cli.settings import Chosen, Fields
-from ferkit.core.console import Progress, table
+from ferkit.core.console import Progress, n_cores, table
 from ferkit.core.errors import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -195,9 +195,7 @@ def doctor(**options: Any) -> None:
 def _python() -> list[Finding]:
     right = (3, 11) <= sys.version_info[:2] < (3, 14)
     remedy = "" if right else "install Python 3.11, 3.12 or 3.13"
-    machine = (
-        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    )
+    machine = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {n_cores()} cores"
     return [Finding("Python", "ok" if right else "wrong", machine, remedy)]
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def _key(dataset: Dataset, samples: tuple[Sample, ...]) -> str:
 def _look(
     dataset: Dataset, samples: tuple[Sample, ...], workers: int | None, shown: Progress
 ) -> dict[str, np.ndarray]:
-    n, workers = len(samples), workers or os.cpu_count() or 1
+    n = len(samples)
     part = {
         "content": np.zeros(n, "S32"),
         "pixels": np.zeros(n, "S32"),
@@ -125,9 +124,7 @@ def _look(
         "sharpness": np.zeros(n, np.float32),
     }
     reasons = [""] * n
-    for i, seen in enumerate(
-        map_ahead(functools.partial(_see, dataset), samples, workers=workers, ahead=16 * workers)
-    ):
+    for i, seen in enumerate(map_ahead(functools.partial(_see, dataset), samples, workers=workers)):
         content, image, reason = seen
         part["content"][i], reasons[i] = content, reason
         if image is not None:

@@ -1,6 +1,5 @@
 """Summarize a data set in numbers and plots."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ferkit.core.console import Progress, map_ahead
+from ferkit.core.console import Progress, map_ahead, n_cores
 from ferkit.core.errors import ImageError
 from ferkit.core.fonts import can_draw, plot_families
 from ferkit.core.labels import LabelSet
@@ -217,9 +216,9 @@ def _headers(dataset: Dataset, everything: bool, workers: int | None, progress: 
         except OSError as error:
             return sample, None, 0, f"cannot be read: {error.strerror or error}"
 
-    workers = workers or 2 * (os.cpu_count() or 1)
+    workers = workers or 2 * n_cores()  # they wait for the disk
     progress.start(len(positions))
-    for sample, header, length, reason in map_ahead(look, positions, workers=workers, ahead=16 * workers):
+    for sample, header, length, reason in map_ahead(look, positions, workers=workers):
         if header is None:
             unreadable.append((sample.path, reason))
         else:

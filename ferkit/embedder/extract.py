@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,14 +12,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.core.console import Progress, progress, some
+from ferkit.core.console import Progress, StageTimes, n_cores, progress, some
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.embedder.embedders import Embedder, open_embedder
-from ferkit.embedder.engines import Engine, requested, resolve_engines, resolve_stored
+from ferkit.embedder.embedders import load_embedder, open_embedder
+from ferkit.embedder.engines import (
+    CPU,
+    LEAST_COSINE,
+    Engine,
+    cosines,
+    requested,
+    resolve_engines,
+    resolve_stored,
+)
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
-from ferkit.embedder.settings import StoreSettings
+from ferkit.embedder.onnx_network import NetworkEmbedder, calibrated
+from ferkit.embedder.settings import Embedder, StoreSettings
 from ferkit.embedder.store import EmbeddingStore, Row, find_stores, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
@@ -40,6 +49,7 @@ class ExtractionSummary:
         whole: images of this run that were taken whole for want of a face.
         failures: path and reason of the images of this run that could not be embedded.
         seconds: that the run took.
+        stages: seconds that each stage of the work took, added up over threads.
     """
 
     n_done: int = 0
@@ -49,6 +59,7 @@ class ExtractionSummary:
     whole: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 def extract(
@@ -62,7 +73,7 @@ def extract(
 ) -> ExtractionSummary:
     """Embed all images of ``dataset`` that ``store`` does not hold yet.
 
-    Images are read, decoded and cropped by threads a few batches ahead; the network runs here. Every shard is a
+    Images are read, decoded and cropped by threads a few batches ahead, the network runs in others. Every shard is a
     fixed range of the sorted images, and every batch a fixed range of a shard: an interrupted and resumed run
     writes the same bytes as an undisturbed one.
 
@@ -90,13 +101,20 @@ def extract(
     summary = ExtractionSummary(
         n_kept=len(there) - n_failed, n_failed_before=n_failed, n_deleted=len(view.deleted)
     )
-    images = read_crops(dataset.source, todo, cropper, batch_size=store.batch_size, workers=workers)
-    with contextlib.closing(images), progress("embedding", len(dataset), done=len(there)) as shown:
+    size, times = store.batch_size, StageTimes()
+    images = read_crops(dataset.source, todo, cropper, batch_size=size, workers=workers, times=times)
+    embedded = apply_network(
+        images, embedder.embed, embedder.dim, size,
+        block=store.rows_per_shard, at_once=embedder.at_once, times=times,
+    )  # fmt: skip
+    shown = progress("embedding", len(dataset), done=len(there))
+    with contextlib.closing(images), contextlib.closing(embedded), shown as shown_now:
         for first in range(0, len(todo), store.rows_per_shard):
             n_rows = min(store.rows_per_shard, len(todo) - first)
-            rows, X, read_ns = _embed_shard(n_rows, images, embedder, cropper, store, summary, shown)
-            store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
-    summary.seconds = time.monotonic() - started
+            rows, X, read_ns = _embed_shard(n_rows, embedded, embedder, cropper, store, summary, shown_now)
+            with times.measure("write"):
+                store.append(rows, X, read_ns - _COARSEST_CLOCK_NS, fill_gaps=not replaces)
+    summary.seconds, summary.stages = time.monotonic() - started, times.seconds
     return summary
 
 
@@ -145,7 +163,7 @@ def _changed(dataset: Dataset, sample: Sample, row: Row, made_ns: int) -> bool:
 
 def _embed_shard(
     n_rows: int,
-    images: Generator[ImageCrops, None, None],
+    embedded: Iterable[tuple[ImageCrops, np.ndarray]],
     embedder: Embedder,
     cropper: FaceCropper,
     store: EmbeddingStore,
@@ -156,8 +174,7 @@ def _embed_shard(
     rows: list[Row] = []
     X = np.full((n_rows, embedder.dim), np.nan, np.float32)
     read_ns = time.time_ns()
-    embedded = apply_network(islice(images, n_rows), embedder.embed, embedder.dim, store.batch_size)
-    for i, (image, vector) in enumerate(embedded):
+    for i, (image, vector) in enumerate(islice(embedded, n_rows)):
         row = _row(image, vector, cropper, store.settings.dtype)
         rows.append(row)
         read_ns = min(read_ns, image.read_ns)
@@ -204,7 +221,7 @@ class StoreOptions:
         root: folder of all stores.
         name: of the data set in the store's name; None takes the data set's own.
         dtype: ``float16`` halves the disk and keeps three digits.
-        batch_size: images a run of the network.
+        batch_size: images a run of the network; None for what the engine does best.
         rows_per_shard: images a shard, the most that an interrupt can lose.
         repair: delete damaged shards and make them anew.
     """
@@ -212,15 +229,17 @@ class StoreOptions:
     root: Path = Path("cache")
     name: str | None = None
     dtype: Literal["float32", "float16"] = "float32"
-    batch_size: int = 32
+    batch_size: int | None = None
     rows_per_shard: int = 1024
     repair: bool = False
 
 
 def open_for_store(
     spec: str,
-    name: str,
-    root: Path,
+    dataset: Dataset,
+    asked: Cropping,
+    options: StoreOptions,
+    /,
     *,
     device: str | None = None,
     precision: str | None = None,
@@ -228,23 +247,33 @@ def open_for_store(
 ) -> Embedder:
     """A backbone for the embeddings of a data set, run by what made those that there are.
 
+    Another engine than ONNX Runtime in float32 is compared with that on some images, and calibrated on them for int8.
+
     Args:
         spec: see :func:`ferkit.embedder.embedders.open_embedder`.
-        name: of the data set in the store's name.
-        root: folder of all stores.
+        dataset: the images.
+        asked: how faces are taken out of them.
+        options: where the embeddings are.
         device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes what is asked for in the
             process, or that of the embeddings that there are; for the first ones the device ``auto``, and float32.
         arguments: of :func:`ferkit.embedder.embedders.open_embedder`.
 
     Raises:
         DependencyError: what is asked for, or made the embeddings, is not here.
+        DataError: embeddings in that precision would be too far from those in float32.
         FerkitError: see :func:`ferkit.embedder.embedders.open_embedder`.
     """
-    asked = requested()
-    device, precision = device or asked[0], precision or asked[1]
-    engines = resolve_engines(device, precision or "float32")
-    embedder = open_embedder(spec, engines=engines, **arguments)
-    for folder, made_by in stores_of(root, name, embedder.settings):
+    device, precision = device or requested()[0], precision or requested()[1]
+    engines = resolve_engines(device or "auto", precision or "float32")
+    # Several batches at a time by a thread each are faster than one by all: none waits for the others.
+    threads = arguments.pop("threads", None) or -(-n_cores() // _MOST_AT_ONCE)
+    exact = open_embedder(spec, engines=[CPU], threads=threads, **arguments)
+    if not isinstance(exact, NetworkEmbedder):
+        return exact
+    file = exact.weights_path
+    for folder, made_by, settings, cosine in stores_of(
+        options.root, options.name or dataset.name, exact.settings
+    ):
         try:
             stored = resolve_stored(made_by, device, precision)
         except DependencyError as error:
@@ -252,9 +281,56 @@ def open_for_store(
                 f"{folder} was made by {made_by}: {error}; or ask for another precision to embed again"
             ) from None
         if stored is not None:
-            same = made_by == Engine(embedder.settings.engine, embedder.settings.precision)
-            return embedder if same else open_embedder(spec, engines=stored, **arguments)
-    return embedder
+            if made_by == CPU:
+                return exact
+            embedder = load_embedder(settings, weights=file, threads=threads, engines=stored)
+            embedder.cosine = cosine
+            return embedder
+    if engines[0] == CPU:
+        return exact
+    cropper = resolve_cropping(dataset, asked).cropper(exact)
+    chosen = some_crops(dataset.source, dataset.samples, cropper, _COMPARED)
+    crops = np.concatenate([image.found.rgb for image in chosen]) if chosen else None
+    return _first_that_agrees(exact, engines, crops, threads)
+
+
+_MOST_AT_ONCE = 8
+"""Batches at a time, on processors with more cores of several threads each: what is read ahead takes memory."""
+
+_COMPARED = 64
+"""Images that another engine is compared on with float32, and calibrated on."""
+
+
+def _first_that_agrees(
+    exact: NetworkEmbedder, engines: list[Engine], crops: np.ndarray | None, threads: int
+) -> Embedder:
+    """The embedder by the first of some engines whose embeddings are near those of ``exact``."""
+    settings, file = exact.settings, exact.weights_path
+    assert file is not None
+    if engines[0].precision == "int8":
+        if crops is None:
+            raise DataError("expected images to calibrate int8 on, found none that can be read")
+        settings = calibrated(file, settings, crops)
+    while engines and engines[0] != CPU:
+        found = load_embedder(settings, weights=file, threads=threads, engines=engines)
+        assert isinstance(found, NetworkEmbedder)
+        if found.engine == CPU:
+            break
+        if crops is None:
+            return found
+        found.cosine = round(float(cosines(exact.embed(crops), found.embed(crops)).mean()), 6)
+        logger.info(f"{found.engine}; cosine with ONNX Runtime in float32 {found.cosine:.5f}")
+        if found.cosine >= LEAST_COSINE or found.engine.precision == "int8":
+            return found
+        problem = (
+            f"expected embeddings by {found.engine} with a cosine of at least {LEAST_COSINE} with those in float32, "
+            f"found {found.cosine:.5f}"
+        )
+        engines = engines[engines.index(found.engine) + 1 :]
+        if not engines:
+            raise DataError(f"{problem}; take float32")
+        logger.info(f"{problem}; {engines[0]} is taken")
+    return exact
 
 
 def default_backbone(root: Path, name: str) -> str:
@@ -307,7 +383,7 @@ def embed_dataset(
         StoreSettings(embedder.settings, cropping.settings, options.dtype),
         dim=embedder.dim,
         rows_per_shard=options.rows_per_shard,
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or embedder.batch_size,
         repair=options.repair,
     )
     logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
@@ -320,9 +396,9 @@ def embed_dataset(
         summary = extract(
             dataset, embedder, cropping.cropper(embedder), store, crops=cropping.kind, workers=workers
         )
-        view, cosine = store.view(), getattr(embedder, "cosine", None)
-        if view is not None and cosine is not None:
-            store.write_view(replace(view, cosine=cosine))
+        view = store.view()
+        if view is not None and embedder.cosine is not None:
+            store.write_view(replace(view, cosine=embedder.cosine))
     if summary.whole:
         logger.info(f"{len(summary.whole)} images without a face were taken whole: {some(summary.whole)}")
     return store, summary

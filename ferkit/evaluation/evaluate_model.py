@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, HeadSettings, fit_head
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions, read_model
 from ferkit.classifiers.search import SearchSettings, search_head
-from ferkit.core.console import progress
+from ferkit.core.console import n_cores, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
@@ -500,7 +499,7 @@ def evaluate_model(
         ),
         notes=left_out,
         versions={"python": platform.python_version(), **installed_versions()},
-        machine={"processor": platform.machine(), "cores": str(os.cpu_count()), "system": platform.system()},
+        machine={"processor": platform.machine(), "cores": str(n_cores()), "system": platform.system()},
         date=datetime.date.today().isoformat(),
     )
 
