@@ -21,6 +21,7 @@ class Counting(HogEmbedder):
 
     def __init__(self, bad: dict[int, float] | None = None) -> None:
         super().__init__(open_embedder("raw").settings)
+        self.at_once = 1  # it counts in order
         self.n = 0
         self.batches: list[int] = []
         self.bad = bad or {}

@@ -149,8 +149,11 @@ def resolve_engines(device: str = "auto", precision: str = "float32") -> list[En
     engines = []
     for one in here:
         engine = Engine("onnxruntime" if one == "cpu" else one, index=int(number or 0))
-        fitting = [p for p in precisions_of(engine) if precision in ("auto", p)]
-        engines += [replace(engine, precision=fitting[0])] if fitting else []
+        if precision != "float32":  # which all run; for the others OpenVINO has to be imported
+            fitting = [p for p in precisions_of(engine) if precision in ("auto", p)]
+            engines += [replace(engine, precision=fitting[0])] if fitting else []
+        else:
+            engines.append(engine)
     if not engines:
         raise DependencyError(
             f"{precision} cannot be run by {', '.join(here)} here; {_precision_remedy(precision)}"
