@@ -21,6 +21,7 @@ from ferkit.cli.options import FOLDER, command, shared
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import Progress, n_cores, table
 from ferkit.core.errors import WeightsError
+from ferkit.core.extras import EXTRAS
 
 logger = logging.getLogger(__name__)
 
@@ -142,18 +143,6 @@ def _accuracy(metrics: dict) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-EXTRAS = {
-    "deepface": ("deepface",),
-    "mediapipe": ("mediapipe",),
-    "openvino": ("openvino",),
-    "plots": ("matplotlib",),
-    "train": ("keras", "tensorflow", "tf2onnx"),
-    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
-    "audit": ("cleanlab",),
-    "parquet": ("pyarrow",),
-    "video": ("av",),
-    "window": ("pygame-ce",),
-}
 CORE = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skops", "pillow")
 _OPENCV = (
     "opencv-python-headless",
