@@ -232,7 +232,7 @@ def _opencv() -> list[Finding]:
 def _onnxruntime() -> list[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
         return []
-    from ferkit.embedder.engines import Engine, available_devices, precisions_of
+    from ferkit.embedder.engines import REMEDIES, Engine, available_devices, precisions_of
 
     found = f"networks run on {', '.join(available_devices())}"
     if "openvino" in available_devices():
@@ -241,7 +241,12 @@ def _onnxruntime() -> list[Finding]:
     if len(wheels) > 1:
         remedy = "they hide one another: pip uninstall all of them, then pip install the one that you want"
         return [Finding("engines", "wrong", f"{' and '.join(wheels)} are both there; {found}", remedy)]
-    return [Finding("engines", "ok", found)]
+    elsewhere = {"darwin": ("directml", "cuda", "tensorrt"), "win32": ("coreml",)}
+    others = (
+        set(REMEDIES) - set(available_devices()) - set(elsewhere.get(sys.platform, ("coreml", "directml")))
+    )
+    remedy = "; ".join(f"for {device}: {REMEDIES[device]}" for device in REMEDIES if device in others)
+    return [Finding("engines", "ok", found, remedy)]
 
 
 def _display() -> list[Finding]:

@@ -330,9 +330,7 @@ def _length(response: "http.client.HTTPResponse", url: str) -> int | None:
     return int(text)
 
 
-def _opened(url: str) -> "http.client.HTTPResponse":
-    # Here, since they bring ssl and email with them, which a start with weights that are there does not need.
-    import http.client
+def _opener() -> Any:
     import urllib.error
     import urllib.request
 
@@ -344,9 +342,18 @@ def _opened(url: str) -> "http.client.HTTPResponse":
                 raise urllib.error.URLError(f"it leads from https to {_host(newurl)} without encryption")
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
+    return urllib.request.build_opener(NoDowngrade)
+
+
+def _opened(url: str) -> "http.client.HTTPResponse":
+    # Here, since they bring ssl and email with them, which a start with weights that are there does not need.
+    import http.client
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(url, headers={"User-Agent": "ferkit"})
     try:
-        opener = urllib.request.build_opener(NoDowngrade)
+        opener = _opener()
         response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         raise _UnusableError(f"{_host(url)} answered {error.code} {error.reason}") from None

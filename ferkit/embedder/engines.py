@@ -45,19 +45,20 @@ LEAST_COSINE = 0.999
 """Between embeddings of float32 and of another floating-point precision; less is refused."""
 
 WORKS_COSINE = 0.99
-"""Between what OpenVINO and ONNX Runtime make of noise; with less, OpenVINO does not run this network."""
+"""Between what an engine and ONNX Runtime on the processor make of noise; with less, it does not run a network."""
 
 Ranges = tuple[tuple[str, float, float], ...]
 """The least and the largest value of tensors, by name: what int8 is calibrated by."""
 
 _OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
-_REMEDIES = {
+REMEDIES = {
     "cuda": "pip uninstall onnxruntime, then pip install onnxruntime-gpu",
     "tensorrt": "pip uninstall onnxruntime, then pip install onnxruntime-gpu, and install TensorRT",
     "coreml": "macOS only: pip install --force-reinstall onnxruntime",
     "directml": "Windows only: pip uninstall onnxruntime, then pip install onnxruntime-directml",
     "openvino": "pip install 'ferkit[openvino]'",
 }
+"""What brings a device that is not here."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def resolve_engines(device: str = "auto", precision: str = "float32") -> list[En
     if name != "auto":
         if name not in here:
             raise DependencyError(
-                f"device {name} is not offered here, only {', '.join(here)}; {_REMEDIES.get(name, '')}"
+                f"device {name} is not offered here, only {', '.join(here)}; {REMEDIES.get(name, '')}"
             )
         here = [name]
     engines = []
@@ -296,7 +297,7 @@ def fold(model: Path | bytes) -> bytes:
 
 def _open(model: Path | bytes, engine: Engine, threads: int | None, ranges: Ranges | None) -> Session:
     if _device(engine) not in available_devices():
-        raise RuntimeError(f"not installed here, {_REMEDIES[engine.name]}")
+        raise RuntimeError(f"not installed here, {REMEDIES[engine.name]}")
     content = model.read_bytes() if isinstance(model, Path) else model
     if engine.precision == "int8":
         if ranges is None:
@@ -343,7 +344,7 @@ def _onnxruntime(
 class _OnnxRuntimeSession:
     def __init__(self, content: bytes, engine: Engine, threads: int | None) -> None:
         providers, wanted = self._providers(engine)
-        n = threads or allowed_threads()
+        n = threads or n_cores()
         if engine.name == "onnxruntime":
             self._session = self._optimized(content, providers, n)
         else:
@@ -355,8 +356,8 @@ class _OnnxRuntimeSession:
         self.at_once = 2 if engine.name in PROVIDERS else max(1, n_cores() // threads) if threads else 1
         self.inputs = tuple(_tensor(t.name, t.shape) for t in self._session.get_inputs())
         self.outputs = tuple(_tensor(t.name, t.shape) for t in self._session.get_outputs())
-        if engine.name != "onnxruntime":  # it may open and still have an operator that does not run
-            self.run(None, {t.name: np.zeros(_trial_shape(t), np.float32) for t in self.inputs})
+        if engine.name != "onnxruntime":  # it may open and still have an operator that does not run, or errs
+            _compare(self, content)
 
     @staticmethod
     def _optimized(content: bytes, providers: list[Any], n: int) -> Any:
@@ -402,7 +403,7 @@ class _OpenVinoSession:
             settings = {
                 "INFERENCE_PRECISION_HINT": _hint(engine),
                 "NUM_STREAMS": self.at_once,
-                "INFERENCE_NUM_THREADS": self.at_once * threads if threads else allowed_threads(),
+                "INFERENCE_NUM_THREADS": self.at_once * threads if threads else n_cores(),
             }
             self._network = core.compile_model(network, "CPU", settings)
             self._local = threading.local()
@@ -412,7 +413,7 @@ class _OpenVinoSession:
                 for tensors in (self._network.inputs, self._network.outputs)
             )
             if file.path is None:
-                self._compare(_onnxruntime(folded, ["CPUExecutionProvider"]))
+                _compare(self, folded)
                 if file.target is not None:
                     file.target.write_bytes(folded)
 
@@ -423,19 +424,19 @@ class _OpenVinoSession:
         found = {tensor.get_any_name(): values for tensor, values in results.items()}
         return [found[name] for name in outputs or [t.name for t in self.outputs]]
 
-    def _compare(self, reference: Any) -> None:
-        """Raise RuntimeError where noise, in one image or in some, does not give what ONNX Runtime makes of it."""
-        for n in (1, 3):
-            shapes = {t.name: _trial_shape(t, n) for t in self.inputs}
-            noise = {
-                name: np.random.default_rng(n).random(shape, np.float32) for name, shape in shapes.items()
-            }
-            names = [t.name for t in self.outputs]
-            found, wanted = self.run(names, noise), reference.run(names, noise)
-            for name, a, b in zip(names, found, wanted, strict=True):
-                cosine = float(cosines(a, b).min()) if a.ndim and a.shape == b.shape else math.nan
-                if not cosine >= WORKS_COSINE:
-                    raise RuntimeError(f"its {name} has a cosine of {cosine:.3f} with that of ONNX Runtime")
+
+def _compare(session: Session, content: bytes) -> None:
+    """Raise RuntimeError where noise, in one image or in some, does not give what ONNX Runtime makes of it."""
+    reference = _onnxruntime(content, ["CPUExecutionProvider"])
+    for n in (1, 3):
+        shapes = {t.name: _trial_shape(t, n) for t in session.inputs}
+        noise = {name: np.random.default_rng(n).random(shape, np.float32) for name, shape in shapes.items()}
+        names = [t.name for t in session.outputs]
+        found, wanted = session.run(names, noise), reference.run(names, noise)
+        for name, a, b in zip(names, found, wanted, strict=True):
+            cosine = float(cosines(a, b).min()) if a.ndim and a.shape == b.shape else math.nan
+            if not cosine >= WORKS_COSINE:
+                raise RuntimeError(f"its {name} has a cosine of {cosine:.3f} with that of ONNX Runtime")
 
 
 @functools.cache
@@ -447,11 +448,6 @@ def _openvino_core() -> Any:
 
 def _versions(*modules: str) -> list[str]:
     return [f"{name} {importlib.import_module(name).__version__}" for name in modules]
-
-
-def allowed_threads() -> int:
-    """0, which lets an engine choose, unless this process may use a part of the machine only."""
-    return 0 if n_cores() >= (os.cpu_count() or 1) else n_cores()
 
 
 def _device(engine: Engine) -> str:

@@ -110,7 +110,9 @@ def test_an_engine_that_fails_is_passed_over_in_one_sentence(
 
 def test_settings_of_0_1_keep_their_digest_and_others_have_their_own() -> None:
     settings = EmbedderSettings("ferkit", "00", (48, 48))
-    old = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("engine", "precision", "ranges")}
+    old = {
+        k: v for k, v in dataclasses.asdict(settings).items() if k not in ("engine", "precision", "ranges")
+    }
     assert settings_dict(settings) == json.loads(json.dumps(old))
     assert fingerprint(settings) == fingerprint(old)
     assert EmbedderSettings.from_dict(json.loads(json.dumps(old))) == settings
