@@ -122,13 +122,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@functools.cache
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first of some names in a sentence, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
+@functools.cache
 def n_cores() -> int:
     """How many processor cores this process may use: those of the machine, as far as affinity and cgroup allow."""
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

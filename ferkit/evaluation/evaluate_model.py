@@ -259,7 +259,7 @@ def fit_request(
     rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
     tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
     embeddings = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
-    settled = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
     settled += [] if labels is None else [list(labels.names)]
     return fingerprint([rows, embeddings, fingerprint(store.settings), *settled])
 
@@ -369,7 +369,10 @@ def write_fit_report(
     data = _at_hand(root)
     attributes = {} if data is None else {sample.path: sample.attributes for sample in data.samples}
     rows = zip(table.paths, table.y, table.split, table.groups, strict=True)
-    samples = [Sample(path, *rest, known[path].box, attributes.get(path, {})) for path, *rest in rows]
+    samples = [
+        Sample(path, label, split, group, known[path].box, attributes.get(path, {}))
+        for path, label, split, group in rows
+    ]
     source = FileSource(Path(root)) if data is None else data.source
     dataset = Dataset(Path(root).stem or model.name, Path(root), tuple(samples), source)
     evaluation, tested = fitted.evaluation, tuple(samples[i] for i in fitted.split.test)
