@@ -259,7 +259,7 @@ def fit_request(
     rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
     tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
     embeddings = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
-    settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
+    settled: list[object] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
     settled += [] if labels is None else [list(labels.names)]
     return fingerprint([rows, embeddings, fingerprint(store.settings), *settled])
 
