@@ -77,9 +77,9 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
-            from importlib import metadata  # which costs as much as all else here
+            import importlib.metadata  # which costs as much as all else here
 
-            return metadata.version("ferkit")
+            return importlib.metadata.version("ferkit")
         if name in _PUBLIC:
             return getattr(import_module(_PUBLIC[name]), name)
         if name in _UNTIL_0_3:
