@@ -23,7 +23,8 @@ attack: $(VENV)/dev.stamp  ## attack a server of our own for about half an hour
 	OMP_NUM_THREADS=1 FER_ATTACK=whole $(BIN)/python -m pytest -m attack
 
 # Each in an environment of its own, since each puts its own OpenCV over ours.
-test-extras: $(VENV)-deepface/extra.stamp $(VENV)-mediapipe/extra.stamp  ## the tests of DeepFace and of MediaPipe
+test-extras: $(VENV)-deepface/extra.stamp $(VENV)-mediapipe/extra.stamp $(VENV)-provider/stamp  ## DeepFace, MediaPipe, engines
+	$(VENV)-provider/bin/python -m pytest tests/embedder/test_engines.py
 	OMP_NUM_THREADS=1 $(VENV)-deepface/bin/python -m pytest tests/faces tests/embedder/test_equals_deepface.py
 	OMP_NUM_THREADS=1 $(VENV)-mediapipe/bin/python -m pytest tests/faces tests/embedder/test_landmarks.py
 
@@ -72,5 +73,14 @@ $(VENV)-%/extra.stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/py
 		--force-reinstall opencv-contrib-python-headless
 	@touch $@
 
+# Another wheel of ONNX Runtime, with a provider that can be selected on any processor of this kind.
+$(VENV)-provider/stamp: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv $(VENV)-provider
+	$(VENV)-provider/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		onnxruntime-openvino numpy onnx opencv-python-headless pillow click python-dotenv platformdirs tqdm \
+		fsspec pytest pytest-timeout
+	$(VENV)-provider/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-deepface $(VENV)-mediapipe demo build dist man *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-deepface $(VENV)-mediapipe $(VENV)-provider demo build dist man *.egg-info .pytest_cache .mypy_cache .ruff_cache

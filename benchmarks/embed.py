@@ -1,6 +1,7 @@
 """How fast and how large ``fer embed`` is, against the bare network and against DeepFace, in one run.
 
     python benchmarks/embed.py speed                # the loop against the raw session, and against DeepFace
+    python benchmarks/embed.py precision data/      # what a head loses by each precision
     python benchmarks/embed.py memory data/         # peak memory at 2,000 and at 30,000 images
     python benchmarks/embed.py startup photo.jpg    # fer --help, and fer predict on one photo
 
@@ -16,17 +17,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ferkit.core.console import hidden_progress
+from ferkit.classifiers.heads import fit_head, head_settings
+from ferkit.core.console import hidden_progress, map_ahead
+from ferkit.core.weights import EDITIONS
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.synthetic import write_dataset
-from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.engines import CPU, Engine, available_devices, cosines, precisions_of
-from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.embedder.extract import StoreOptions, embed_dataset, open_for_store
+from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import Cropping
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -36,6 +43,7 @@ ENGINES = {
     "ONNX Runtime float32": CPU,
     "OpenVINO float32": Engine("openvino"),
     "OpenVINO bfloat16": Engine("openvino", "bfloat16"),
+    "OpenVINO int8": Engine("openvino", "int8"),
 }
 
 
@@ -58,38 +66,66 @@ def speed(
     dataset = dataset.subset(dataset.samples[:images])
     files = [str(dataset.root / sample.path) for sample in dataset.samples]
     crops = np.stack([dataset.read(sample) for sample in dataset.samples])
-    os.environ |= {"DEEPFACE_HOME": str(folder), "DEEPFACE_BACKEND_ENGINE": "onnx"}
-    from deepface import DeepFace
-
-    few = files[: max(16, images // 8)]
-    common = {"model_name": "ArcFace", "enforce_detection": False}
-    ways: dict[str, tuple[Callable[[int], object], int]] = {
-        "DeepFace.represent one by one, skip": (
-            lambda _: [DeepFace.represent(f, detector_backend="skip", **common) for f in few], len(few)),
-        "DeepFace.represent as a list, skip": (
-            lambda _: DeepFace.represent(few, detector_backend="skip", **common), len(few)),
-    }  # fmt: skip
+    ways = _deepface_ways(folder, files[: max(16, images // 8)], weights)
     theirs = list(ways)
     here = {name: engine for name, engine in ENGINES.items() if name.startswith("ONNX") or _is_here(engine)}
     for name, engine in here.items():
-        embedder = open_embedder("arcface", weights=weights, engines=[engine])
+        embedder = _opened("arcface", dataset, folder, engine, weights=weights)
         ways[f"bare network, {name}"] = _bare(embedder, crops, batch_size), images
         ways[f"fer embed, {name}"] = _loop(embedder, dataset, folder / name, batch_size), images
-    for name, engine in here.items():
-        shipped = open_embedder("ferkit", engines=[engine])
-        many = np.resize(crops[:, ::2, ::2], (2048, 56, 56, 3))[:, :48, :48]
-        ways[f"bundled network, {name}, batches of 64"] = _bare(shipped, np.ascontiguousarray(many), 64), 2048
+    for edition in EDITIONS:
+        for name, engine in here.items():
+            shipped = _opened(edition, dataset, folder, engine)
+            many = np.ascontiguousarray(np.resize(crops[:, ::2, ::2], (8 * images, 56, 56, 3))[:, :48, :48])
+            ways[f"{edition}, {name}, batches of 64"] = _bare(shipped, many, 64), len(many)
     rates = _by_turns(ways, rounds, clock)
     middle = {name: statistics.median(values) for name, values in rates.items()}
     best = max(middle[name] for name in theirs)
     print(f"{images} PNG files of 112x112, ArcFace ResNet-34, batch {batch_size}, median of {rounds} rounds")
     for name, values in rates.items():
-        over = "" if name.startswith("bundled") else f"   {middle[name] / best:5.2f}x the best DeepFace way"
+        over = "" if name.startswith(EDITIONS) else f"   {middle[name] / best:5.2f}x the best DeepFace way"
         print(f"  {name:50s} {middle[name]:8.1f} images/s{over}   ({min(values):.1f} to {max(values):.1f})")
     for name in here:
         bare, loop = (middle[f"{kind}, {name}"] for kind in ("bare network", "fer embed"))
         print(f"  fer embed has {loop / bare:.0%} of the bare network's rate: {name}")
-    _cosines(crops, mobilefacenet, here)
+    _cosines(dataset, folder, crops, mobilefacenet, here)
+
+
+def _deepface_ways(
+    folder: Path, files: list[str], weights: Path
+) -> dict[str, tuple[Callable[[int], object], int]]:
+    """DeepFace's own loops; where it is not installed, what they come to: its graph by ONNX Runtime, as it comes.
+
+    DeepFace opens the same session with its default options, and adds reading and resizing.
+    """
+    os.environ |= {"DEEPFACE_HOME": str(folder), "DEEPFACE_BACKEND_ENGINE": "onnx"}
+    if find_spec("deepface") is None:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+        pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), np.float32) / 255 for file in files])
+        feeds = [{session.get_inputs()[0].name: pixels[i : i + 16]} for i in range(0, len(pixels), 16)]
+        name = "DeepFace's graph as a list, without its loop (DeepFace is not installed)"
+        return {name: (lambda _: [session.run(None, feed) for feed in feeds], len(pixels))}
+    from deepface import DeepFace
+
+    common = {"model_name": "ArcFace", "enforce_detection": False, "detector_backend": "skip"}
+    return {
+        "DeepFace.represent one by one, skip": (
+            lambda _: [DeepFace.represent(f, **common) for f in files], len(files)),
+        "DeepFace.represent as a list, skip": (lambda _: DeepFace.represent(files, **common), len(files)),
+    }  # fmt: skip
+
+
+def _opened(
+    spec: str, dataset: Dataset, folder: Path, engine: Engine, weights: Path | None = None
+) -> Embedder:
+    device = "cpu" if engine.name == "onnxruntime" else engine.name
+    nowhere = StoreOptions(root=folder / "none")
+    crop = Cropping.ask("none")
+    return open_for_store(
+        spec, dataset, crop, nowhere, device=device, precision=engine.precision, weights=weights
+    )
 
 
 def _is_here(engine: Engine) -> bool:
@@ -97,7 +133,9 @@ def _is_here(engine: Engine) -> bool:
 
 
 def _bare(embedder: Embedder, crops: np.ndarray, batch_size: int) -> Callable[[int], object]:
-    return lambda _: [embedder.embed(crops[i : i + batch_size]) for i in range(0, len(crops), batch_size)]
+    """The network alone, as many batches at a time as it takes."""
+    batches = [crops[i : i + batch_size] for i in range(0, len(crops), batch_size)]
+    return lambda _: list(map_ahead(embedder.embed, batches, workers=embedder.at_once))
 
 
 def _loop(embedder: Embedder, dataset: Dataset, folder: Path, batch_size: int) -> Callable[[int], object]:
@@ -122,14 +160,41 @@ def _by_turns(
     return rates
 
 
-def _cosines(crops: np.ndarray, mobilefacenet: Path | None, here: dict[str, Engine]) -> None:
-    backbones = {"ferkit": "ferkit"} | ({"MobileFaceNet": f"onnx:{mobilefacenet}"} if mobilefacenet else {})
+def _cosines(
+    dataset: Dataset, folder: Path, crops: np.ndarray, mobilefacenet: Path | None, here: dict[str, Engine]
+) -> None:
+    backbones = {name: name for name in EDITIONS}
+    backbones |= {"MobileFaceNet": f"onnx:{mobilefacenet}"} if mobilefacenet else {}
     for title, spec in backbones.items():
         exact = open_embedder(spec, engines=[CPU]).embed(crops)
         for name, engine in here.items():
             if engine != CPU:
-                found = cosines(exact, open_embedder(spec, engines=[engine]).embed(crops))
+                found = cosines(exact, _opened(spec, dataset, folder, engine).embed(crops))
                 print(f"  {title}, {name}: cosine {found.mean():.5f}, the least {found.min():.5f}")
+
+
+def precision(folder: Path, data: Path, backbones: list[str], layer: str | None, images: int) -> None:
+    """Accuracy of a logistic head on the test part, fitted on some of the training part, by each precision."""
+    dataset = load_dataset(data)
+    random = np.random.default_rng(0)
+    parts = [[s for s in dataset.samples if s.split == split] for split in ("train", "test")]
+    chosen = {id(part[i]) for part in parts for i in random.permutation(len(part))[:images]}
+    some = dataset.subset(tuple(s for s in dataset.samples if id(s) in chosen))
+    for spec in backbones:
+        for device in (d for d in available_devices() if d in ("cpu", "openvino")):
+            engine = Engine("onnxruntime" if device == "cpu" else device)
+            for kind in precisions_of(engine):
+                options, crop = StoreOptions(root=folder), Cropping.ask("none")
+                tap = {"tap": layer} if layer else {}
+                embedder = open_for_store(spec, some, crop, options, device=device, precision=kind, **tap)
+                store, _ = embed_dataset(some, embedder, crop, options)
+                table = store.load()
+                train, test = table[table.split == "train"], table[table.split == "test"]
+                settings = head_settings("logistic", C=0.01, calibration="none")
+                head = fit_head(train.X, train.y, settings)
+                said = np.array(head.classes)[head.predict_proba(test.X).argmax(axis=1)]
+                right = f"{np.mean(said == test.y):.2%} of {len(test)} right"
+                print(f"  {spec}, {replace(engine, precision=kind)}: {right}, {len(train)} to train on")
 
 
 def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> None:
@@ -200,6 +265,11 @@ def main() -> None:
     busy = "on a busy machine: count the processor's time; start it on one core (taskset -c 0)"
     sub.add_argument("--busy", action="store_true", help=busy)
     sub.add_argument("--mobilefacenet", type=Path, help="its ONNX file, for the cosines")
+    sub = commands.add_parser("precision")
+    sub.add_argument("data", type=Path, help="with a training and a test part")
+    sub.add_argument("--backbones", nargs="+", default=list(EDITIONS))
+    sub.add_argument("--layer")
+    sub.add_argument("--images", type=int, default=4000, help="of each part, at most")
     sub = commands.add_parser("memory")
     sub.add_argument("data", type=Path)
     sub.add_argument("--backbone", default="raw")
@@ -218,6 +288,8 @@ def main() -> None:
         if command == "speed":
             clock = time.process_time if arguments.pop("busy") else time.perf_counter
             speed(Path(folder), clock=clock, **arguments)
+        elif command == "precision":
+            precision(Path(folder), **arguments)
         else:
             memory(Path(folder), arguments["data"], arguments["backbone"], tuple(arguments["sizes"]))
 

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.model import load_model
-from ferkit.core.console import table
+from ferkit.core.console import n_cores, table
 from ferkit.faces.detectors import memory_mb
 from ferkit.inference.engine import EngineOptions, build_engine
 from ferkit.inference.live import for_view
@@ -75,7 +75,7 @@ def ours(
             (video.name, f"{n_faces / n:.1f}", f"{n / total_s:.1f}", f"{1000 * cpu_s / n:.1f}", *shares)
         )
     print(
-        f"\nferkit, {model.name}, {faces.settings.detector}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        f"\nferkit, {model.name}, {faces.settings.detector}, {n_cores()} cores, load {os.getloadavg()[0]:.1f}"
     )
     header = ("film", "faces", "frames/s", "processor ms a frame", *(f"{stage}" for stage in spent))
     print(table(header, rows, right=range(1, len(header))))

@@ -4,7 +4,7 @@ Names are looked up when they are first used, so that importing ferkit costs not
 """
 
 import warnings
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
-            return metadata.version("ferkit")
+            import importlib.metadata  # which costs as much as all else here
+
+            return importlib.metadata.version("ferkit")
         if name in _PUBLIC:
             return getattr(import_module(_PUBLIC[name]), name)
         if name in _UNTIL_0_3:

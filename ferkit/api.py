@@ -24,8 +24,7 @@ from ferkit.datasets.load import load_dataset as _load_dataset
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import Predictions
     from ferkit.datasets.inputs import ImagesLike
-    from ferkit.embedder.embedders import Embedder
-    from ferkit.embedder.settings import EmbedderSettings
+    from ferkit.embedder.settings import Embedder, EmbedderSettings
     from ferkit.embedder.store import EmbeddingStore
     from ferkit.evaluation.comparison import Comparison
 
@@ -166,7 +165,7 @@ def embed(
     detector_weights: PathLike | None = None,
     no_face: Literal["skip", "whole"] = "skip",
     cache_dir: PathLike = "cache",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
 ) -> "EmbeddingStore":
     """Turn the faces of a data set into embeddings, or go on where an interrupted run stopped.
@@ -180,7 +179,7 @@ def embed(
         detector_weights: a file for the detector.
         no_face: what becomes of an image without a face: ``skip`` records a failure, ``whole`` takes it whole.
         cache_dir: folder of all stores.
-        batch_size: images a run of the network.
+        batch_size: images a run of the network; None for what its engine does best.
         workers: threads that read and crop; one a core if None.
 
     Raises:
@@ -194,15 +193,16 @@ def embed(
     >>> store.load().X.ndim
     2
     """
-    from ferkit.embedder.extract import StoreOptions, default_backbone, embed_dataset
+    from ferkit.embedder.extract import StoreOptions, default_backbone, embed_dataset, open_for_store
     from ferkit.faces.cropping import Cropping
 
     dataset = _dataset(data)
     embedder = default_backbone(Path(cache_dir), dataset.name) if embedder is None else embedder
-    opened = load_embedder(embedder, layer=layer) if isinstance(embedder, str) else embedder
     asked = Cropping.ask(detector, _path(detector_weights), no_face=no_face)
     options = StoreOptions(root=Path(cache_dir), batch_size=batch_size)
-    return embed_dataset(dataset, opened, asked, options, workers=workers)[0]
+    if isinstance(embedder, str):
+        embedder = open_for_store(embedder, dataset, asked, options, tap=layer)
+    return embed_dataset(dataset, embedder, asked, options, workers=workers)[0]
 
 
 def fit(

@@ -17,7 +17,8 @@ from ferkit.core.files import fingerprint, write_atomically
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.inputs import GivenImages
-from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import Cropping, resolve_cropping
 from ferkit.faces.reading import apply_network, read_crops
 
@@ -96,7 +97,10 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return np.load(file)
         images = read_crops(given, samples, self.cropping_.cropper(embedder), batch_size=self.batch_size)
         rows = []
-        for image, vectors in apply_network(images, embedder.embed, embedder.dim, self.batch_size):
+        embedded = apply_network(
+            images, embedder.embed, embedder.dim, self.batch_size, at_once=embedder.at_once
+        )
+        for image, vectors in embedded:
             if image.error is not None:
                 raise DataError(f"{image.sample.path}: {image.error}")
             rows.append(vectors[0])

@@ -6,8 +6,9 @@ import numpy as np
 from PIL import Image
 
 from ferkit.datasets.load import load_dataset
-from ferkit.embedder.embedders import Embedder, HogEmbedder, open_embedder
+from ferkit.embedder.embedders import HogEmbedder, open_embedder
 from ferkit.embedder.extract import ExtractionSummary, StoreOptions, embed_dataset
+from ferkit.embedder.settings import Embedder
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.faces.cropping import Cropping
 
@@ -20,6 +21,7 @@ class Counting(HogEmbedder):
 
     def __init__(self, bad: dict[int, float] | None = None) -> None:
         super().__init__(open_embedder("raw").settings)
+        self.at_once = 1  # it counts in order
         self.n = 0
         self.batches: list[int] = []
         self.bad = bad or {}

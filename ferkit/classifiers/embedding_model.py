@@ -16,9 +16,9 @@ from ferkit.core.errors import ModelError, SettingsMismatchError, WeightsError
 from ferkit.core.files import settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import check_features
-from ferkit.embedder.embedders import Embedder, load_embedder
+from ferkit.embedder.embedders import load_embedder
 from ferkit.embedder.engines import Engine
-from ferkit.embedder.settings import EmbedderSettings, Resize
+from ferkit.embedder.settings import Embedder, EmbedderSettings, Resize
 from ferkit.faces.cropping import CropSettings
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import datetime
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -37,7 +38,7 @@ from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
 from ferkit.datasets.object_store import local_copy
-from ferkit.embedder.onnx_network import refuse_external_data
+from ferkit.embedder.onnx_graph import refuse_external_data
 from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ class ModelRecord:
             TypeError, ValueError: something is missing, or is not what it should be.
         """
         known = {f.name for f in fields(ModelRecord)}
-        record = ModelRecord(**{name: value for name, value in values.items() if name in known})
-        typical = ModelRecord(kind="", labels=("",), input_size_wh=(1, 1))
+        given = {name: value for name, value in values.items() if name in known}
+        record = ModelRecord(**{"versions": {}, **given})
+        typical = ModelRecord(kind="", labels=("",), input_size_wh=(1, 1), versions={})
         for name in known:
             value, wanted = getattr(record, name), type(getattr(typical, name))
             if wanted is tuple and isinstance(value, list):
@@ -370,11 +372,12 @@ def list_models(models_dir: Path, *, verify: bool = True) -> list[ListedModel]:
         models_dir: where models are.
         verify: compare their files' digests too, which takes time once for each file.
     """
-    listed = []
-    made = sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))
-    for folder in (*map(bundled_folder, EDITIONS), *made):
-        listed.append(inspect_model(folder, verify=verify))
-    return listed
+    folders = (*map(bundled_folder, EDITIONS), *_made_folders(models_dir))
+    return [inspect_model(folder, verify=verify) for folder in folders]
+
+
+def _made_folders(models_dir: Path) -> list[Path]:
+    return sorted(path.parent for path in models_dir.glob(f"[!.]*/{RECORD}"))
 
 
 def inspect_model(folder: Path, *, verify: bool = True) -> ListedModel:
@@ -405,8 +408,7 @@ def find_model(name: str, models_dir: Path) -> Path | None:
 
 def newest_model(models_dir: Path) -> Model | None:
     """The model in ``models_dir`` that was made last, without dummies and broken ones; None if there is none."""
-    bundled = [bundled_folder(name) for name in EDITIONS]
-    listed = [entry.model for entry in list_models(models_dir, verify=False) if entry.folder not in bundled]
+    listed = [inspect_model(folder, verify=False).model for folder in _made_folders(models_dir)]
     models = [model for model in listed if model is not None and not model.is_dummy]
     made = {model: (model.record.created, model.folder.stat().st_mtime_ns) for model in models}
     for model in sorted(models, key=made.__getitem__, reverse=True):
@@ -494,6 +496,8 @@ def write_model(
 
 def installed_versions() -> dict[str, str]:
     """Versions of the packages that a model may depend on, as far as they are installed."""
+    from importlib import metadata
+
     versions = {}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -576,9 +580,11 @@ def _sha256_then(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
 
 def _safe_sha256(path: Path) -> str:
     """The digest of a file that takes nothing out of others. Raises ModelError."""
-    if path.suffix == ".onnx":
-        refuse_external_data(path.read_bytes(), path.name, ModelError)
-    return file_sha256(path)
+    if path.suffix != ".onnx":
+        return file_sha256(path)
+    content = path.read_bytes()
+    refuse_external_data(content, path.name, ModelError)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:

@@ -11,14 +11,12 @@ import numpy as np
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, DependencyError, ImageError
 from ferkit.core.files import write_atomically
-from ferkit.core.fonts import drawable_names, open_font
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import Sample
 from ferkit.datasets.inputs import GivenImages, ImagesLike
 from ferkit.datasets.remote import FetchLimits
 from ferkit.faces.cropping import Cropping, FaceCropper, cropping_as_trained
-from ferkit.faces.drawing import TextPainter, draw_faces, enlarged, label_colors, text_size
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops
 
 if TYPE_CHECKING:
@@ -83,6 +81,12 @@ class ImageResult:
         Raises:
             ImageError: the image cannot be read.
         """
+        from ferkit.core.fonts import (  # both cost a start that draws nothing a tenth of a second
+            drawable_names,
+            open_font,
+        )
+        from ferkit.faces.drawing import TextPainter, draw_faces, enlarged, label_colors, text_size
+
         if self.error is not None:
             raise ImageError(f"{self.path}: {self.error}")
         rgb, factor = enlarged(self._read())

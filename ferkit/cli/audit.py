@@ -164,15 +164,17 @@ def _embedded(
     if named is not None:
         store = EmbeddingStore.open(find_embeddings(cache_dir, named))
     else:
-        from ferkit.embedder.embedders import open_embedder
-        from ferkit.embedder.extract import StoreOptions, default_backbone, embed_dataset
+        from ferkit.embedder.extract import (
+            StoreOptions,
+            default_backbone,
+            embed_dataset,
+            open_for_store,
+        )
         from ferkit.faces.cropping import Cropping
 
-        store_options = StoreOptions(cache_dir)
-        embedder = open_embedder(default_backbone(cache_dir, dataset.name))
-        store, _ = embed_dataset(
-            dataset, embedder, Cropping.ask(no_face="whole"), store_options, workers=workers
-        )
+        store_options, crop = StoreOptions(cache_dir), Cropping.ask(no_face="whole")
+        embedder = open_for_store(default_backbone(cache_dir, dataset.name), dataset, crop, store_options)
+        store, _ = embed_dataset(dataset, embedder, crop, store_options, workers=workers)
     # Half precision is enough for inner layers, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
     made_with = store.settings.embedder

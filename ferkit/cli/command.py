@@ -14,6 +14,7 @@ import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
 from ferkit.core.addresses import mask_credentials
+from ferkit.core.extras import require_extra
 from ferkit.core.spellings import new_name
 from ferkit.core.texts import LANGUAGES, translated
 
@@ -37,12 +38,27 @@ class Option(click.Option):
     Args:
         group: heading in the help text.
         rare: only ``--help-all`` shows it.
+        extra: of :data:`ferkit.core.extras.EXTRAS`, which has to be installed where the option is given.
     """
 
-    def __init__(self, *args: Any, group: str = "Options", rare: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        group: str = "Options",
+        rare: bool = False,
+        extra: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         shown = kwargs.get("default") is not None
         super().__init__(*args, **{"show_default": shown, **kwargs})
-        self.group, self.rare = group, rare
+        self.group, self.rare, self.extra = group, rare, extra
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value; refused before the command begins where it needs what is not installed."""
+        value = super().process_value(ctx, value)
+        if value and self.extra is not None:
+            require_extra(self.extra, f"fer {ctx.info_name} {self.opts[0]}")
+        return value
 
 
 @dataclass(frozen=True)

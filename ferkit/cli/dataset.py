@@ -94,7 +94,7 @@ def log_list(heading: str, entries: Sequence[str | tuple[str, str]], sign: str =
 ))  # fmt: skip
 @data_argument
 @option("--all", is_flag=True, help="Look at the header of every file, not of 1,000.")
-@option("--plot", type=FILE, group="Output", help="Also draw it, as .png, .svg or .pdf.")
+@option("--plot", type=FILE, extra="plots", group="Output", help="Also draw it, as .png, .svg or .pdf.")
 @shared("json", "person_pattern", "columns", "images")
 def info(data: Path, settings: Chosen, **options: Any) -> None:
     """Say what a data set consists of: classes, parts, sources, persons, sizes, and what cannot be read.
@@ -105,11 +105,7 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         fer dataset info both.csv --all --plot both.png
     """
     from ferkit.core.files import write_atomically
-    from ferkit.core.fonts import require_plots
     from ferkit.datasets.summary import summarize
-
-    if options["plot"]:
-        require_plots()
 
     found_in = load_data(data, options["person_pattern"])
     found = summarize(found_in, everything=options["all"], workers=settings["workers"])

@@ -46,8 +46,9 @@ logger = logging.getLogger(__name__)
             "columns x rows that a spatial layer is averaged to; at most 7x7 if not given"),
     Fields("ferkit.embedder.embedders:InputOptions", "input_size=size_wh", "channels", "scale",
            "offset"),
-    WORKERS, Setting("threads", int | None, None, "threads of the network; one a core if not given"),
-    SEED,
+    WORKERS, Setting("threads", int | None, None,
+            "threads of the network on one batch; one, and as many batches at a time as there are cores, if not given"),
+    Setting("profile", bool, False, "print where the time went, a line a stage"), SEED,
 ))  # fmt: skip
 @click.argument("data", type=PATH)
 @shared("backbone")
@@ -114,6 +115,8 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
         raise DataError(
             f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
         )
+    if settings["profile"] and not options["json"]:
+        _print_profile(summary)
     _print_summary(summary, store.folder, options["json"], left_out=left_out_counts(dataset.left_out))
 
 
@@ -123,7 +126,7 @@ def _open(
     """The network, how faces are taken out, and where the embeddings go."""
     from ferkit.embedder.embedders import InputOptions, open_embedder
     from ferkit.embedder.extract import StoreOptions, default_backbone, open_for_store
-    from ferkit.faces.cropping import Cropping, CropSettings
+    from ferkit.faces.cropping import Cropping, CropSettings, resolve_cropping
 
     name = options["name"] or dataset.name
     crop = Cropping.ask(
@@ -131,19 +134,22 @@ def _open(
         margin=options["margin"], no_face=options["no_face"], **settings.of(CropSettings),
     )  # fmt: skip
     pool, layer = settings["pool"], options["layer"]
+    spec = options["backbone"] or default_backbone(options["cache_dir"], name)
     backbone = {
-        "spec": options["backbone"] or default_backbone(options["cache_dir"], name),
         "weights": options["weights"],
         "pool_hw": (pool[1], pool[0]) if pool else None,
         "options": InputOptions(**settings.of(InputOptions)),
         "threads": settings["threads"],
     }
     if layer == "auto":
-        layer = _best_layer(dataset, open_embedder(**backbone), crop, settings["seed"], settings["threads"])
-    embedder = open_for_store(**backbone, tap=layer, name=name, root=options["cache_dir"])
+        found = open_embedder(spec, **backbone)
+        layer = _best_layer(dataset, found, crop, settings["seed"], settings["threads"])
     store_options = StoreOptions(
         options["cache_dir"], options["name"], repair=options["repair"], **settings.of(StoreOptions)
     )
+    crop = resolve_cropping(dataset, crop)
+    logger.info(crop.reason)
+    embedder = open_for_store(spec, dataset, crop, store_options, tap=layer, **backbone)
     return embedder, crop, store_options
 
 
@@ -250,6 +256,14 @@ def _print_summary(summary: "ExtractionSummary", folder: Path, as_json: bool, **
         f"{summary.n_done} embedded ({rate:.0f}/s), {summary.n_kept} were there, {len(summary.failures)} failed"
         f"{before}, {summary.n_deleted} no longer in the data: {folder}"
     )
+
+
+def _print_profile(summary: "ExtractionSummary") -> None:
+    """One table: where the time went, a line a stage."""
+    n = max(1, summary.n_done + len(summary.failures))
+    stages = [*summary.stages.items(), ("all, by the clock", summary.seconds)]
+    rows = [(stage, f"{seconds:.2f}", f"{1000 * seconds / n:.2f}") for stage, seconds in stages]
+    click.echo(table(("stage", "seconds of all threads", "ms an image"), rows, right=[1, 2]))
 
 
 def _best_layer(

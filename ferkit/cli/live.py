@@ -185,7 +185,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
 @option("--csv", is_flag=True, group="Output",
         help="Print the table as CSV: a row for each face and moment.")  # fmt: skip
 @shared("json", help="Print summary and table as JSON.")
-@option("--plot", is_flag=True, group="Output", help="Draw a timeline.")
+@option("--plot", is_flag=True, extra="plots", group="Output", help="Draw a timeline.")
 @option("--annotated", type=FILE, metavar="FILE.mp4", group="Output",
         help="Write a copy of the video with boxes and labels, and with its sound.")  # fmt: skip
 @option("--frames", type=FOLDER, metavar="DIR", group="Output", help="Save the frames that were looked at.")

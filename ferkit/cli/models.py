@@ -20,8 +20,9 @@ from ferkit.cli.command import Command, echo
 from ferkit.cli.completion import offer, weight_names
 from ferkit.cli.options import FOLDER, command, shared
 from ferkit.cli.settings import Chosen, Fields
-from ferkit.core.console import Progress, table
+from ferkit.core.console import Progress, n_cores, table
 from ferkit.core.errors import WeightsError
+from ferkit.core.extras import EXTRAS
 from ferkit.core.texts import translated
 
 logger = logging.getLogger(__name__)
@@ -143,18 +144,6 @@ def _accuracy(metrics: dict) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-EXTRAS = {
-    "deepface": ("deepface",),
-    "mediapipe": ("mediapipe",),
-    "openvino": ("openvino",),
-    "plots": ("matplotlib",),
-    "train": ("keras", "tensorflow", "tf2onnx"),
-    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
-    "audit": ("cleanlab",),
-    "parquet": ("pyarrow",),
-    "video": ("av",),
-    "window": ("pygame-ce",),
-}
 CORE = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skops", "pillow")
 _OPENCV = (
     "opencv-python-headless",
@@ -196,9 +185,7 @@ def doctor(**options: Any) -> None:
 def _python() -> list[Finding]:
     right = (3, 11) <= sys.version_info[:2] < (3, 14)
     remedy = "" if right else "install Python 3.11, 3.12 or 3.13"
-    machine = (
-        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    )
+    machine = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {n_cores()} cores"
     return [Finding("Python", "ok" if right else "wrong", machine, remedy)]
 
 
@@ -246,7 +233,7 @@ def _opencv() -> list[Finding]:
 def _onnxruntime() -> list[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
         return []
-    from ferkit.embedder.engines import Engine, available_devices, precisions_of
+    from ferkit.embedder.engines import REMEDIES, Engine, available_devices, precisions_of
 
     found = f"networks run on {', '.join(available_devices())}"
     if "openvino" in available_devices():
@@ -255,7 +242,12 @@ def _onnxruntime() -> list[Finding]:
     if len(wheels) > 1:
         remedy = "they hide one another: pip uninstall all of them, then pip install the one that you want"
         return [Finding("engines", "wrong", f"{' and '.join(wheels)} are both there; {found}", remedy)]
-    return [Finding("engines", "ok", found)]
+    elsewhere = {"darwin": ("directml", "cuda", "tensorrt"), "win32": ("coreml",)}
+    others = (
+        set(REMEDIES) - set(available_devices()) - set(elsewhere.get(sys.platform, ("coreml", "directml")))
+    )
+    remedy = "; ".join(f"for {device}: {REMEDIES[device]}" for device in REMEDIES if device in others)
+    return [Finding("engines", "ok", found, remedy)]
 
 
 def _display() -> list[Finding]:

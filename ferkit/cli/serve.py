@@ -10,7 +10,7 @@ import click
 from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import FOLDER, command, is_quiet, option, shared
 from ferkit.cli.settings import Chosen, Fields
-from ferkit.core.errors import DependencyError
+from ferkit.core.extras import require_extra
 from ferkit.serving.api import BY_ID, PURPOSES
 
 logger = logging.getLogger(__name__)
@@ -66,12 +66,10 @@ def serve(
     # A program of our own: these are ours to set, before the libraries read them. Each image has one thread.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    try:
-        from ferkit.serving.app import create_app
-        from ferkit.serving.server import run_server
-    except ModuleNotFoundError as error:
-        raise DependencyError(f"{error.name} is not installed; pip install 'ferkit[serve]'") from error
+    require_extra("serve", "fer serve")
     from ferkit.classifiers.model import choose_model
+    from ferkit.serving.app import create_app
+    from ferkit.serving.server import run_server
     from ferkit.serving.settings import settings_from
 
     named = model or model_argument or str(choose_model(None, models_dir).folder)

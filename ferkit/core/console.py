@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
 import unicodedata
 from collections import deque
@@ -137,12 +138,31 @@ def some(names: Sequence[str], most: int = 5) -> str:
 def n_cores() -> int:
     """How many processor cores this process may use: those of the machine, as far as affinity and cgroup allow."""
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # cgroup v2; elsewhere there is no such file, or it says "max"
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        n = min(n, math.ceil(int(quota) / int(period)))
-    return max(n, 1)
+    return max(1, min(n, _cgroup_cores(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))))
+
+
+def _cgroup_cores(mount: Path, own: Path) -> int:
+    """The least that the control groups of this process, and those around them, allow; of version 2, then 1."""
+    limits = [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            group = (mount / "cpu" if controllers else mount) / path.lstrip("/")
+            for folder in (group, *group.parents):
+                limits += _quota(folder)
+    return min(limits)
+
+
+def _quota(folder: Path) -> list[int]:
+    with contextlib.suppress(OSError, ValueError):  # no such file, or it says "max"
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        return [math.ceil(int(quota) / int(period))]
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return [math.ceil(int(quota) / int(period))] if int(quota) > 0 else []
+    return []
 
 
 def free_memory() -> float:
@@ -160,12 +180,19 @@ def free_memory() -> float:
 
 
 def map_ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int | None = None,
+    ahead: int | None = None,
 ) -> Generator[Result, None, None]:
     """``map(work, items)`` by ``workers`` threads, with at most ``ahead`` results waiting: that bounds the memory.
 
-    When the iterator is closed or an interrupt comes, what has not begun is dropped.
+    None is one thread for each core that may be used, and 16 results a thread. When the iterator is closed or an
+    interrupt comes, what has not begun is dropped.
     """
+    workers = workers or n_cores()
+    ahead = ahead or 16 * workers
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ahead")
     try:
@@ -177,6 +204,29 @@ def map_ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class StageTimes:
+    """Adds up, from any thread, the seconds that stages of work take.
+
+    Attributes:
+        seconds: by stage, in the order in which they first ended; of threads, so that they may exceed the clock's.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Count the time of the block to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - started
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
 
 
 def width(text: str) -> int:

@@ -1,7 +1,6 @@
 """Fonts for images and plots: those of Pillow and Matplotlib for Latin letters, the system's for Hangul."""
 
 import functools
-import importlib.util
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from ferkit.core.texts import has_hangul
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+from ferkit.core.extras import require_extra
 
 logger = logging.getLogger(__name__)
 
@@ -63,23 +63,11 @@ def drawable_names(labels: LabelSet, language: str) -> tuple[str, ...]:
     return names if can_draw(names) else labels.in_latin()
 
 
-def require_plots() -> None:
-    """Say at once that plots cannot be drawn, before work is done for one.
-
-    Raises:
-        DependencyError: Matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise DependencyError(
-            "plots are drawn by Matplotlib, which is not installed; pip install 'ferkit[plots]'"
-        )
-
-
 @functools.cache
 def can_plot(what: str) -> bool:
     """Whether plots can be drawn; if not, one sentence says once that ``what`` is left out."""
     try:
-        require_plots()
+        require_extra("plots", "drawing plots")
     except DependencyError as error:
         logger.info("%s left out: %s", what, error)
         return False

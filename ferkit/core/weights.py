@@ -9,22 +9,22 @@ in ``<file>.sha256`` and checked from then on. That notices later damage or exch
 import contextlib
 import functools
 import hashlib
-import http.client
 import json
 import os
 import time
 import tomllib
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ferkit.core.errors import FerkitError, WeightsError
 from ferkit.core.files import file_sha256, remove_leftovers, write_atomically
+
+if TYPE_CHECKING:
+    import http.client
 
 BUNDLED = "ferkit"
 """What the first edition's model, its backbone and its weights are called."""
@@ -320,16 +320,7 @@ def _download(url: str, entry: WeightsEntry, progress: Progress | None, file: IO
         raise _UnusableError(f"{_host(url)} sent a file with SHA-256 {found} instead of {expected}{hint}")
 
 
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but never from https to anything else."""
-
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        if urllib.parse.urlsplit(req.full_url).scheme == "https" != urllib.parse.urlsplit(newurl).scheme:
-            raise urllib.error.URLError(f"it leads from https to {_host(newurl)} without encryption")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _length(response: http.client.HTTPResponse, url: str) -> int | None:
+def _length(response: "http.client.HTTPResponse", url: str) -> int | None:
     """What the server says of the length; None if nothing."""
     text = response.headers.get("Content-Length")
     if text is None:
@@ -339,10 +330,30 @@ def _length(response: http.client.HTTPResponse, url: str) -> int | None:
     return int(text)
 
 
-def _opened(url: str) -> http.client.HTTPResponse:
+def _opener() -> Any:
+    import urllib.error
+    import urllib.request
+
+    class NoDowngrade(urllib.request.HTTPRedirectHandler):
+        """Follows redirections, but never from https to anything else."""
+
+        def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+            if urlsplit(req.full_url).scheme == "https" != urlsplit(newurl).scheme:
+                raise urllib.error.URLError(f"it leads from https to {_host(newurl)} without encryption")
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    return urllib.request.build_opener(NoDowngrade)
+
+
+def _opened(url: str) -> "http.client.HTTPResponse":
+    # Here, since they bring ssl and email with them, which a start with weights that are there does not need.
+    import http.client
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(url, headers={"User-Agent": "ferkit"})
     try:
-        opener = urllib.request.build_opener(_NoDowngrade)
+        opener = _opener()
         response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         raise _UnusableError(f"{_host(url)} answered {error.code} {error.reason}") from None
@@ -357,7 +368,9 @@ def _opened(url: str) -> http.client.HTTPResponse:
     return response
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _read(response: "http.client.HTTPResponse") -> bytes:
+    import http.client
+
     try:
         return response.read1(_CHUNK)  # what is there: whole chunks of slow senders take for ever
     except (OSError, http.client.HTTPException) as error:
@@ -365,7 +378,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 def _host(url: str) -> str:
-    return urllib.parse.urlsplit(url).netloc
+    return urlsplit(url).netloc
 
 
 def _not_to_be_had(entry: WeightsEntry, reason: str) -> WeightsError:

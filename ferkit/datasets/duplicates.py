@@ -9,7 +9,6 @@ among all whole ones. Thumbnail to descriptor is linear, so that a variant costs
 import dataclasses
 import functools
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -510,7 +509,7 @@ def _score(
     def score_part(rows: np.ndarray, shown: Progress) -> Arrays:
         chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
         parts = []
-        for part in map_ahead(score, chunks, workers=workers or os.cpu_count() or 1, ahead=16):
+        for part in map_ahead(score, chunks, workers=workers, ahead=16):
             parts.append(part)
             shown.update(len(part))
         return {"score": np.concatenate(parts)}

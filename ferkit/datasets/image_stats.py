@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +159,7 @@ def _key(dataset: Dataset, samples: list[Sample]) -> str:
 
 
 def _look(dataset: Dataset, workers: int | None, rows: np.ndarray, shown: Progress) -> Arrays:
-    n, workers = len(rows), workers or os.cpu_count() or 1
+    n = len(rows)
     samples = [dataset.samples[row] for row in rows]
     part = {
         "content": np.zeros(n, "S32"),
@@ -173,7 +172,7 @@ def _look(dataset: Dataset, workers: int | None, rows: np.ndarray, shown: Progre
     }
     reasons = [""] * n
     see = functools.partial(_see, dataset)
-    for i, (image, reason) in enumerate(map_ahead(see, samples, workers=workers, ahead=16 * workers)):
+    for i, (image, reason) in enumerate(map_ahead(see, samples, workers=workers)):
         for name, value in image.items():
             part[name][i] = value
         reasons[i] = reason

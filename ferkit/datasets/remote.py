@@ -1,15 +1,17 @@
 """Images at http and https addresses: fetched within limits of size, time and redirects, from public hosts."""
 
-import http.client
 import ipaddress
 import socket
-import ssl
 import threading
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ferkit.core.errors import ImageError
+
+if TYPE_CHECKING:
+    import http.client
 
 _CHUNK = 65_536
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -45,6 +47,8 @@ def fetch_image(address: str, limits: FetchLimits | None = None) -> bytes:
     Raises:
         ImageError: the host is not public or does not answer, or a limit is passed; one sentence says which.
     """
+    import http.client  # brings ssl and email with it, which a start with a file does not need
+
     limits = limits or FetchLimits()
     deadline = time.monotonic() + limits.max_s
     for _ in range(limits.max_redirects + 1):
@@ -66,6 +70,8 @@ def fetch_image(address: str, limits: FetchLimits | None = None) -> bytes:
 
 def _get(parts: SplitResult, limits: FetchLimits, deadline: float) -> bytes | str:
     """The content, or where the address leads."""
+    import http.client
+
     if parts.username is not None or not parts.hostname:
         raise ValueError("expected an address without user name and with a host")
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -104,6 +110,8 @@ def _connect(parts: SplitResult, port: int, limits: FetchLimits, deadline: float
         (numbers[0], port), timeout=max(0.1, min(10.0, deadline - time.monotonic()))
     )
     if parts.scheme == "https":
+        import ssl
+
         return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
     return sock
 
@@ -114,7 +122,7 @@ def _is_public(number: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
-def _read(response: http.client.HTTPResponse, limits: FetchLimits) -> bytes:
+def _read(response: "http.client.HTTPResponse", limits: FetchLimits) -> bytes:
     content = bytearray()
     while chunk := response.read1(_CHUNK):
         content += chunk

@@ -1,6 +1,5 @@
 """Summarize a data set in numbers and plots."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ferkit.core.console import n_cores
 from ferkit.core.fonts import drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
 from ferkit.core.palette import GRID, INK, MUTED, SERIES
@@ -193,7 +193,7 @@ def _headers(dataset: Dataset, everything: bool, workers: int | None) -> Headers
         return header_of(dataset, sample), dataset.source.stamp(sample.path).size
 
     samples = [dataset.samples[position] for position in positions]
-    workers = workers or 2 * (os.cpu_count() or 1)
+    workers = workers or 2 * n_cores()  # they wait for the disk
     for _, (header, length) in map_images(look, samples, unreadable, "looking", workers):
         sizes[header.size_wh] += 1
         channels[_CHANNELS.get(header.mode, "colour")] += 1

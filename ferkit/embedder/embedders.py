@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from ferkit.core.console import n_cores
 from ferkit.core.errors import DataError, DependencyError, SettingsMismatchError, WeightsError
-from ferkit.core.files import file_sha256, fingerprint
+from ferkit.core.files import file_sha256
 from ferkit.core.weights import entry_of, weights_dir, weights_file
 from ferkit.embedder.engines import Engine, requested_engines
-from ferkit.embedder.onnx_network import input_format, load_graph, open_network
-from ferkit.embedder.settings import Channels, EmbedderSettings, Resize, resize_crops, to_gray
+from ferkit.embedder.onnx_graph import load_graph
+from ferkit.embedder.onnx_network import input_format, open_network
+from ferkit.embedder.settings import Channels, Embedder, EmbedderSettings, resize_crops, to_gray
 
 _CELL = 8
 _ORIENTATIONS = 8
@@ -25,22 +27,16 @@ _BLOCK = 2
 _EPSILON = 1e-5
 
 
-class HogEmbedder:
+class HogEmbedder(Embedder):
     """Histograms of oriented gradients on gray crops (Dalal and Triggs 2005), the numbers of scikit-image's ``hog``.
 
     8 orientations, cells of 8x8 pixels, blocks of 2x2 cells: 1,568 numbers at 64x64 pixels.
     """
 
     def __init__(self, settings: EmbedderSettings) -> None:
-        self.name = settings.backbone
-        self.weights_path: Path | None = None
-        self.licence = "no weights"
-        self.settings = settings
-        self.input_size_wh = settings.input_size_wh
-        self.resize = settings.resize
-        self.fingerprint = fingerprint(settings)
         blocks_x, blocks_y = (side // _CELL - _BLOCK + 1 for side in settings.input_size_wh)
-        self.dim = blocks_x * blocks_y * _BLOCK * _BLOCK * _ORIENTATIONS
+        super().__init__(settings, blocks_x * blocks_y * _BLOCK * _BLOCK * _ORIENTATIONS)
+        self.at_once = n_cores()
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim), blocks L2-Hys-normalised, for uint8 RGB ``crops`` (n, H, W, 3) of any size."""
@@ -79,7 +75,7 @@ N_BLENDSHAPES = 52
 _EYE_CORNERS = [33, 133], [362, 263]  # left and right eye as seen in the image
 
 
-class LandmarkEmbedder:
+class LandmarkEmbedder(Embedder):
     """MediaPipe's 478 landmarks (1,434 numbers) or 52 blendshapes.
 
     Landmarks are centred on their mean, turned until the eyes are level, and scaled to a root mean square
@@ -92,15 +88,9 @@ class LandmarkEmbedder:
     """
 
     def __init__(self, settings: EmbedderSettings, weights_path: Path, licence: str) -> None:
-        self.settings = settings
-        self.name = settings.backbone
-        self.input_size_wh = settings.input_size_wh
-        self.resize = settings.resize
-        self.fingerprint = fingerprint(settings)
-        self.weights_path: Path | None = weights_path
-        self.licence = licence
         self._blendshapes = settings.backbone == "mediapipe-blendshapes"
-        self.dim = N_BLENDSHAPES if self._blendshapes else N_LANDMARKS * 3
+        dim = N_BLENDSHAPES if self._blendshapes else N_LANDMARKS * 3
+        super().__init__(settings, dim, weights_path, licence)
         self._landmarker = _open_landmarker(weights_path, self._blendshapes)
         weakref.finalize(self, _forget, self._landmarker)
 
@@ -178,23 +168,6 @@ _MEDIAPIPE = frozenset({"mediapipe-landmarks", "mediapipe-blendshapes"})
 _FILE_LICENCE = "unknown; ask where the file comes from"
 
 
-class Embedder(Protocol):
-    """An open backbone: a :class:`ferkit.core.types.Embedder` that knows what it was made of."""
-
-    name: str
-    dim: int
-    input_size_wh: tuple[int, int]
-    fingerprint: str
-    settings: EmbedderSettings
-    resize: Resize
-    weights_path: Path | None
-    licence: str
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3) of any size."""
-        ...
-
-
 @dataclass(frozen=True)
 class InputOptions:
     """How a network of one's own wants its input; None takes what its graph says, or the usual.
@@ -254,9 +227,9 @@ def open_embedder(
             output.
         pool_hw: rows and columns that a spatial tap is averaged to; None for at most 7x7, of several 4x4.
         options: the input of an ``onnx:`` network.
-        threads: how many work on one batch; None takes every core.
-        engines: to try, the best first, see :func:`ferkit.embedder.engines.resolve_engines`; None for what the
-            command line asked for, or ONNX Runtime in float32.
+        threads: see :func:`ferkit.embedder.engines.open_session`.
+        engines: to try, the best first, see :func:`ferkit.embedder.engines.resolve_engines`; None for
+            :func:`ferkit.embedder.engines.requested_engines`.
 
     Raises:
         DataError: no such backbone or tap, or options that it does not take.
@@ -283,7 +256,11 @@ def open_embedder(
 
 
 def load_embedder(
-    settings: EmbedderSettings, *, weights: Path | None = None, threads: int | None = None
+    settings: EmbedderSettings,
+    *,
+    weights: Path | None = None,
+    threads: int | None = None,
+    engines: Sequence[Engine] | None = None,
 ) -> Embedder:
     """Open the backbone that ``settings`` were made with, exactly as it was.
 
@@ -291,7 +268,8 @@ def load_embedder(
         settings: of an earlier embedder.
         weights: the file of its weights; None looks where :func:`ferkit.core.weights.weights_dir` keeps them,
             and fetches those that can be fetched.
-        threads: how many work on one batch; None takes every core.
+        threads: see :func:`ferkit.embedder.engines.open_session`.
+        engines: to try instead of the one that the settings name: the embedder's own settings then name that.
 
     Raises:
         SettingsMismatchError: the weights are not the ones that the settings name.
@@ -306,7 +284,7 @@ def load_embedder(
     else:
         name = _backbone(settings.backbone).weights
         if name is None:
-            return _open(settings, None, "no weights", threads)
+            return _open(settings, None, "no weights", threads, engines)
         path, licence = weights_file(name, given=weights), entry_of(name).licence
     found = file_sha256(path)
     if found != settings.weights_sha256:
@@ -314,7 +292,7 @@ def load_embedder(
             f"expected the weights of {settings.backbone} with SHA-256 {settings.weights_sha256}, "
             f"found {path} with {found}; put the file that it was made with there, or embed again"
         )
-    return _open(settings, path, licence, threads)
+    return _open(settings, path, licence, threads, engines)
 
 
 def _open(

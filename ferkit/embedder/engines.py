@@ -3,15 +3,18 @@
 An :class:`Engine` is ONNX Runtime on the processor (the default, which every result of 0.1 was made with), ONNX
 Runtime on an accelerator, or OpenVINO. :func:`open_session` opens a network with it; everything in ferkit that runs
 a network goes through there. What a user asked for on the command line holds for the whole process, see
-:func:`requested_engine`.
+:func:`requested_engine`. Graphs as an engine wants them are kept, see :mod:`ferkit.embedder.graph_cache`.
 """
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import json
 import logging
+import math
 import os
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +26,8 @@ import numpy as np
 
 from ferkit.core.console import n_cores
 from ferkit.core.errors import DependencyError, FerkitError, WeightsError
+from ferkit.embedder.graph_cache import kept, kept_file, processor
+from ferkit.embedder.onnx_graph import quantize, quantized_tensors, split_prelu
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +40,28 @@ PROVIDERS = {
 """The accelerators, by what ONNX Runtime calls them."""
 
 DEVICES = ("auto", "cpu", *PROVIDERS, "openvino")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 LEAST_COSINE = 0.999
 """Between embeddings of float32 and of another floating-point precision; less is refused."""
 
+WORKS_COSINE = 0.99
+"""Between what an engine and ONNX Runtime on the processor make of noise; with less, it does not run a network."""
+
+INT8_COSINE = 0.9
+"""The same for int8, in which engines round differently."""
+
+Ranges = tuple[tuple[str, float, float], ...]
+"""The least and the largest value of tensors, by name: what int8 is calibrated by."""
+
 _OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
-_REMEDIES = {
+REMEDIES = {
     "cuda": "pip uninstall onnxruntime, then pip install onnxruntime-gpu",
     "tensorrt": "pip uninstall onnxruntime, then pip install onnxruntime-gpu, and install TensorRT",
     "coreml": "macOS only: pip install --force-reinstall onnxruntime",
     "directml": "Windows only: pip uninstall onnxruntime, then pip install onnxruntime-directml",
     "openvino": "pip install 'ferkit[openvino]'",
 }
+"""What brings a device that is not here."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class Engine:
 
     Attributes:
         name: ``onnxruntime`` is the processor, ``openvino``, or a key of :data:`PROVIDERS`.
-        precision: ``float32``, ``bfloat16`` or ``float16``.
+        precision: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         index: which of several accelerators.
     """
 
@@ -86,10 +101,12 @@ class Session(Protocol):
 
     Attributes:
         engine: what really runs it.
+        at_once: how many batches it runs at a time, each for a thread of its own.
         inputs, outputs: its tensors.
     """
 
     engine: Engine
+    at_once: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
@@ -130,16 +147,17 @@ def resolve_engines(device: str = "auto", precision: str = "float32") -> list[En
     if name != "auto":
         if name not in here:
             raise DependencyError(
-                f"device {name} is not offered here, only {', '.join(here)}; {_REMEDIES.get(name, '')}"
+                f"device {name} is not offered here, only {', '.join(here)}; {REMEDIES.get(name, '')}"
             )
         here = [name]
-    elif precision == "float32":  # others embed with ONNX Runtime, and share what they made
-        here = [device for device in here if device != "openvino"]
     engines = []
     for one in here:
         engine = Engine("onnxruntime" if one == "cpu" else one, index=int(number or 0))
-        fitting = [p for p in precisions_of(engine) if precision in ("auto", p)]
-        engines += [replace(engine, precision=fitting[0])] if fitting else []
+        if precision != "float32":  # which all run; for the others OpenVINO has to be imported
+            fitting = [p for p in precisions_of(engine) if precision in ("auto", p)]
+            engines += [replace(engine, precision=fitting[0])] if fitting else []
+        else:
+            engines.append(engine)
     if not engines:
         raise DependencyError(
             f"{precision} cannot be run by {', '.join(here)} here; {_precision_remedy(precision)}"
@@ -164,8 +182,8 @@ def precisions_of(engine: Engine) -> tuple[str, ...]:
     """The precisions that an engine runs here, the fastest that costs next to nothing first."""
     if engine.name == "openvino":
         fast = ("bfloat16",) if has_bfloat16() else ()
-        return (*fast, "float32")
-    return ("float32",) if engine.name == "onnxruntime" else ("float16", "float32")
+        return (*fast, "float32", "int8")
+    return ("float32", "int8") if engine.name == "onnxruntime" else ("float16", "float32")
 
 
 @functools.cache
@@ -179,7 +197,7 @@ def has_bfloat16() -> bool:
     return False
 
 
-_requested: tuple[str, str | None] | None = None
+_requested: tuple[str | None, str | None] = None, None
 
 
 @contextlib.contextmanager
@@ -191,28 +209,35 @@ def requested_engine(device: str | None = None, precision: str | None = None) ->
     """
     global _requested
     before, now = _requested, requested()
-    wanted = device or now[0], precision or now[1]
-    resolve_engines(wanted[0], wanted[1] or "float32")
-    _requested = wanted
+    _requested = device or now[0], precision or now[1]
     try:
+        resolve_engines(_requested[0] or "auto", _requested[1] or "float32")
         yield
     finally:
         _requested = before
 
 
-def requested() -> tuple[str, str | None]:
+def requested() -> tuple[str | None, str | None]:
     """Device and precision that are asked for: by :func:`requested_engine`, else ``$FER_DEVICE`` and
-    ``$FER_PRECISION``, else ``auto`` and None."""
-    environment = os.environ.get("FER_DEVICE") or "auto", os.environ.get("FER_PRECISION") or None
-    return _requested or environment
+    ``$FER_PRECISION``; None where nothing is."""
+    return (
+        _requested[0] or os.environ.get("FER_DEVICE") or None,
+        _requested[1] or os.environ.get("FER_PRECISION") or None,
+    )
 
 
 def requested_engines(own: Engine | None = None) -> list[Engine]:
-    """The engines that are asked for now, the best first; ``own`` where nothing is asked for."""
+    """The engines that are asked for now, the best first.
+
+    Where nothing is asked for, that is ``own``; without one, accelerators, then ONNX Runtime on the processor: opening
+    OpenVINO takes longer than a photo.
+    """
     device, precision = requested()
-    if own is not None and (device, precision) == ("auto", None):
+    if device is not None or precision is not None:
+        return resolve_engines(device or "auto", precision or "float32")
+    if own is not None:
         return [own]
-    return resolve_engines(device, precision or "float32")
+    return [engine for engine in resolve_engines() if engine.name != "openvino"]
 
 
 def open_session(
@@ -221,6 +246,7 @@ def open_session(
     engines: Engine | Sequence[Engine] = CPU,
     *,
     threads: int | None = None,
+    ranges: Ranges | None = None,
     error: type[FerkitError] = WeightsError,
 ) -> Session:
     """Open a network with the first of some engines that runs it.
@@ -229,7 +255,9 @@ def open_session(
         model: a file, or its content.
         name: what messages call it.
         engines: to try; that one is passed over is said in one sentence.
-        threads: how many work within one run; None takes every core.
+        threads: how many work within one run, and as many runs go on at a time as there are cores for; None takes
+            every core for one run.
+        ranges: what int8 was calibrated by.
         error: what to raise for a network that is not usable.
 
     Raises:
@@ -238,12 +266,7 @@ def open_session(
     engines = [engines] if isinstance(engines, Engine) else list(engines)
     for engine, following in zip(engines, [*engines[1:], None], strict=True):
         try:
-            session = _open(model, engine, threads)
-            if (
-                engine.name != "onnxruntime"
-            ):  # a network may open and still have an operator that does not run
-                session.run(None, {t.name: np.zeros(_trial_shape(t), np.float32) for t in session.inputs})
-            return session
+            return _open(model, engine, threads, ranges)
         except (
             Exception
         ) as problem:  # engines raise families of their own for unsupported and damaged networks
@@ -263,37 +286,94 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(same, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, np.inf))
 
 
-def _open(model: Path | bytes, engine: Engine, threads: int | None) -> Session:
-    if engine.name == "openvino" and importlib.util.find_spec("openvino") is not None:
-        return _OpenVinoSession(model, engine, threads)
+def fold(model: Path | bytes) -> bytes:
+    """The network with its constants computed and its batch normalisations in the convolutions, by ONNX Runtime."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "folded.onnx"
+        _onnxruntime(
+            model, ["CPUExecutionProvider"], onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC, target
+        )
+        return target.read_bytes()
+
+
+def _open(model: Path | bytes, engine: Engine, threads: int | None, ranges: Ranges | None) -> Session:
     if _device(engine) not in available_devices():
-        raise RuntimeError(f"not installed here, {_REMEDIES[engine.name]}")
+        raise RuntimeError(f"not installed here, {REMEDIES[engine.name]}")
+    content = model.read_bytes() if isinstance(model, Path) else model
+    if engine.precision == "int8":
+        if ranges is None:
+            raise RuntimeError("int8 is calibrated on images, which fer embed does")
+        content = kept(
+            content, ["int8", str(ranges), *_versions("onnxruntime")], lambda: _int8(content, ranges)
+        )
     if engine.precision == "float16":
-        model = _float16(model)
-    return _OnnxRuntimeSession(model, engine, threads)
+        content = _float16(content)
+    if engine.name == "openvino" and importlib.util.find_spec("openvino") is not None:
+        return _OpenVinoSession(content, engine, threads)
+    return _OnnxRuntimeSession(content, engine, threads)
+
+
+def _onnxruntime(
+    model: Path | bytes,
+    providers: list[Any],
+    level: Any = None,
+    write_to: Path | None = None,
+    threads: int = 0,
+) -> Any:
+    """A session of ONNX Runtime; ``write_to`` is where it leaves the graph that it makes of the model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
+    onnxruntime.set_default_logger_severity(4)
+    options.intra_op_num_threads = threads
+    # Threads that wait must not burn the time of those that read and crop the next batch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if level is not None:
+        options.graph_optimization_level = level
+    if write_to is not None:
+        options.optimized_model_filepath = str(write_to)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of a provider that does not start: raised by the caller
+        return onnxruntime.InferenceSession(
+            str(model) if isinstance(model, Path) else model, options, providers, enable_fallback=0
+        )
 
 
 class _OnnxRuntimeSession:
-    def __init__(self, model: Path | bytes, engine: Engine, threads: int | None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what matters is raised
-        options.intra_op_num_threads = threads or _allowed_threads()
-        # Threads that wait must not burn the time of those that read and crop the next batch.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        onnxruntime.set_default_logger_severity(4)
+    def __init__(self, content: bytes, engine: Engine, threads: int | None) -> None:
         providers, wanted = self._providers(engine)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a provider that does not start: raised below
-            self._session = onnxruntime.InferenceSession(
-                str(model) if isinstance(model, Path) else model, options, providers, enable_fallback=0
-            )
+        n = threads or n_cores()
+        if engine.name == "onnxruntime":
+            self._session = self._optimized(content, providers, n)
+        else:
+            self._session = _onnxruntime(content, providers, threads=n)
         if wanted not in self._session.get_providers():  # a library of the accelerator is missing
             raise RuntimeError(f"{wanted} does not start")
         self.engine = engine
+        # While an accelerator computes, the next batch is made ready.
+        self.at_once = 2 if engine.name in PROVIDERS else max(1, n_cores() // threads) if threads else 1
         self.inputs = tuple(_tensor(t.name, t.shape) for t in self._session.get_inputs())
         self.outputs = tuple(_tensor(t.name, t.shape) for t in self._session.get_outputs())
+        if engine.name != "onnxruntime":  # it may open and still have an operator that does not run, or errs
+            _compare(self, content)
+
+    @staticmethod
+    def _optimized(content: bytes, providers: list[Any], n: int) -> Any:
+        """A session of the graph that ONNX Runtime made of this one for this processor, if it is kept, or else of the
+        graph, which is then kept."""
+        import onnxruntime
+
+        with kept_file(content, ["optimized", processor(), *_versions("onnxruntime")]) as file:
+            if file.path is not None:
+                with contextlib.suppress(Exception):  # whatever is wrong with it, there is the graph itself
+                    off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+                    return _onnxruntime(file.path, providers, off, threads=n)
+            return _onnxruntime(_with_split_prelu(content), providers, None, file.target, threads=n)
 
     @staticmethod
     def _providers(engine: Engine) -> tuple[list[Any], str]:
@@ -313,21 +393,32 @@ class _OnnxRuntimeSession:
 
 
 class _OpenVinoSession:
-    def __init__(self, model: Path | bytes, engine: Engine, threads: int | None) -> None:
+    """OpenVINO gets graphs whose constants are folded: of others it has computed wrong numbers for small batches."""
+
+    def __init__(self, content: bytes, engine: Engine, threads: int | None) -> None:
         core = _openvino_core()
-        network = core.read_model(model)
-        settings = {
-            "INFERENCE_PRECISION_HINT": _hint(engine),
-            "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch
-            "INFERENCE_NUM_THREADS": threads or _allowed_threads(),
-        }
-        self._network = core.compile_model(network, "CPU", settings)
-        self._local = threading.local()
-        self.engine = engine
-        self.inputs, self.outputs = (
-            tuple(_tensor(t.get_any_name(), _partial(t)) for t in tensors)
-            for tensors in (self._network.inputs, self._network.outputs)
-        )
+        with kept_file(
+            content, ["folded", engine.precision, processor(), *_versions("onnxruntime", "openvino")]
+        ) as file:
+            folded = fold(content) if file.path is None else file.path.read_bytes()
+            network = core.read_model(folded)
+            self.at_once = max(1, n_cores() // threads) if threads else 1
+            settings = {
+                "INFERENCE_PRECISION_HINT": _hint(engine),
+                "NUM_STREAMS": self.at_once,
+                "INFERENCE_NUM_THREADS": self.at_once * threads if threads else n_cores(),
+            }
+            self._network = core.compile_model(network, "CPU", settings)
+            self._local = threading.local()
+            self.engine = engine
+            self.inputs, self.outputs = (
+                tuple(_tensor(t.get_any_name(), _partial(t)) for t in tensors)
+                for tensors in (self._network.inputs, self._network.outputs)
+            )
+            if file.path is None:
+                _compare(self, folded)
+                if file.target is not None:
+                    file.target.write_bytes(folded)
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         if not hasattr(self._local, "request"):  # one a thread: a request runs one batch at a time
@@ -337,6 +428,21 @@ class _OpenVinoSession:
         return [found[name] for name in outputs or [t.name for t in self.outputs]]
 
 
+def _compare(session: Session, content: bytes) -> None:
+    """Raise RuntimeError where noise, in one image or in some, does not give what ONNX Runtime makes of it."""
+    reference = _onnxruntime(content, ["CPUExecutionProvider"])
+    least = INT8_COSINE if session.engine.precision == "int8" else WORKS_COSINE
+    for n in (1, 3):
+        shapes = {t.name: _trial_shape(t, n) for t in session.inputs}
+        noise = {name: np.random.default_rng(n).random(shape, np.float32) for name, shape in shapes.items()}
+        names = [t.name for t in session.outputs]
+        found, wanted = session.run(names, noise), reference.run(names, noise)
+        for name, a, b in zip(names, found, wanted, strict=True):
+            cosine = float(cosines(a, b).min()) if a.ndim and a.shape == b.shape else math.nan
+            if not cosine >= least:
+                raise RuntimeError(f"its {name} has a cosine of {cosine:.3f} with that of ONNX Runtime")
+
+
 @functools.cache
 def _openvino_core() -> Any:
     import openvino
@@ -344,9 +450,8 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
-def _allowed_threads() -> int:
-    """0, which lets an engine choose, unless this process may use a part of the machine only."""
-    return 0 if n_cores() >= (os.cpu_count() or 1) else n_cores()
+def _versions(*modules: str) -> list[str]:
+    return [f"{name} {importlib.import_module(name).__version__}" for name in modules]
 
 
 def _device(engine: Engine) -> str:
@@ -365,19 +470,42 @@ def _tensor(name: str, shape: Sequence[Any]) -> Tensor:
     return Tensor(name, tuple(side if isinstance(side, int) and side > 0 else None for side in shape))
 
 
-def _trial_shape(tensor: Tensor) -> list[int]:
+def _trial_shape(tensor: Tensor, n: int = 1) -> list[int]:
     first, *sides = tensor.shape
-    return [first or 1, *(side or 64 for side in sides)]
+    return [first or n, *(side or 64 for side in sides)]
 
 
-def _float16(model: Path | bytes) -> bytes:
+def _with_split_prelu(content: bytes) -> bytes:
+    """Split what ONNX Runtime is slow with, where the package onnx is there, which predicting does not need."""
+    if importlib.util.find_spec("onnx") is None or not any(name in content for name in (b"PRelu", b"Min")):
+        return content
+    import onnx
+
+    graph = onnx.load_from_string(content)
+    return graph.SerializeToString() if split_prelu(graph) else content
+
+
+def _int8(content: bytes, ranges: Ranges) -> bytes:
+    import onnx
+
+    graph = onnx.load_from_string(fold(content))
+    known = {name: (low, high) for name, low, high in ranges}
+    if missing := set(quantized_tensors(graph)) - known.keys():
+        raise RuntimeError(
+            f"it was calibrated by another version: no range of {sorted(missing)[0]}; embed again"
+        )
+    quantized: bytes = quantize(graph, known).SerializeToString()
+    return quantized
+
+
+def _float16(content: bytes) -> bytes:
     """The network with weights and sums in float16, inputs and outputs in float32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    graph = onnx.load(model) if isinstance(model, Path) else onnx.load_from_string(model)
-    content: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
-    return content
+    graph = onnx.load_from_string(content)
+    half: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
+    return half
 
 
 def _precision_remedy(precision: str) -> str:

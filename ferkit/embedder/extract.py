@@ -13,16 +13,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.core.console import Progress, progress, some
+from ferkit.core.console import Progress, StageTimes, n_cores, progress, some
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, ImageSource, Sample
 from ferkit.datasets.object_store import ReadAhead
-from ferkit.embedder.embedders import Embedder, open_embedder
-from ferkit.embedder.engines import Engine, requested, resolve_engines, resolve_stored
+from ferkit.embedder.embedders import load_embedder, open_embedder
+from ferkit.embedder.engines import (
+    CPU,
+    LEAST_COSINE,
+    Engine,
+    cosines,
+    requested,
+    resolve_engines,
+    resolve_stored,
+)
 from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
+from ferkit.embedder.onnx_network import NetworkEmbedder, calibrated
 from ferkit.embedder.plan import Plan, Range, new_ranges
-from ferkit.embedder.settings import StoreSettings
+from ferkit.embedder.settings import Embedder, StoreSettings
 from ferkit.embedder.shards import PlacedRow, Row, ShardFiles
 from ferkit.embedder.store import EmbeddingStore, Snapshot, find_stores, full_name, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
@@ -44,6 +53,7 @@ class ExtractionSummary:
         whole: images of this run that were taken whole for want of a face.
         failures: path and reason of the images of this run that could not be embedded.
         seconds: that the run took.
+        stages: seconds that each stage of the work took, added up over threads.
     """
 
     n_done: int = 0
@@ -53,6 +63,7 @@ class ExtractionSummary:
     whole: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
     def count(self, rows: Sequence[Row], whole: Sequence[str]) -> None:
         """Add the rows of a shard that was made."""
@@ -156,11 +167,12 @@ def write_ranges(
     *,
     workers: int | None = None,
     shown: Progress,
+    times: StageTimes | None = None,
 ) -> Generator[tuple[Range, list[Row], list[str]], None, None]:
     """Embed ranges of images and write their shards.
 
-    Images are read, decoded and cropped by threads a few batches ahead; the network runs here. Every batch is a fixed
-    range of a shard: an interrupted and resumed run writes the same bytes as an undisturbed one.
+    Images are read, decoded and cropped by threads a few batches ahead, and the network runs in others. Every batch is
+    a fixed range of a shard: an interrupted and resumed run writes the same bytes as an undisturbed one.
 
     Args:
         ranges: which; asked for shortly before the first image of the next one is read.
@@ -170,6 +182,7 @@ def write_ranges(
         store: made with the settings of both.
         workers: threads that read and crop; one a core if None.
         shown: is told of every image.
+        times: takes how long each stage took.
 
     Yields:
         Each range when its shard is on the disk, its rows, and the images that were taken whole for want of a face.
@@ -178,28 +191,31 @@ def write_ranges(
         FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
     """
     begun: deque[Range] = deque()
-
+    lengths: deque[int] = deque()
+    size, times = store.batch_size, times or StageTimes()
     ahead = ReadAhead(source) if getattr(source, "tagged", False) else None
 
     def samples() -> Iterator[Sample]:
         for one in ranges:
             begun.append(one)
+            lengths.append(len(one.samples))
             for sample in one.samples:
                 if ahead is not None:
                     ahead.begin(sample.path)
                 yield sample
 
-    images = read_crops(ahead or source, samples(), cropper, batch_size=store.batch_size, workers=workers)
-    with contextlib.closing(images), contextlib.closing(ahead or images):
-        while (first := next(images, None)) is not None:
+    images = read_crops(ahead or source, samples(), cropper, batch_size=size, workers=workers, times=times)
+    embedded = apply_network(
+        images, embedder.embed, embedder.dim, size, blocks=lengths, at_once=embedder.at_once, times=times
+    )
+    with contextlib.closing(ahead or images), contextlib.closing(images), contextlib.closing(embedded):
+        while (first := next(embedded, None)) is not None:
             one = begun.popleft()
             n_rows, whole = len(one.samples), list[str]()
             rows: list[Row] = []
             X = np.full((n_rows, embedder.dim), np.nan, np.float32)
             read_ns = time.time_ns()
-            of_shard = chain([first], islice(images, n_rows - 1))
-            embedded = apply_network(of_shard, embedder.embed, embedder.dim, store.batch_size)
-            for i, (image, vector) in enumerate(embedded):
+            for i, (image, vector) in enumerate(chain([first], islice(embedded, n_rows - 1))):
                 row = _row(image, vector, cropper, store.settings.dtype)
                 rows.append(row)
                 read_ns = min(read_ns, image.read_ns)
@@ -208,10 +224,10 @@ def write_ranges(
                     if image.found.whole and cropper.settings.detector != "none":
                         whole.append(row.path)
                 shown.update(1, failures=row.error is not None)
-            shard = store.shard(one.number)
-            shard.write(
-                rows, X.astype(store.settings.dtype), read_ns - _COARSEST_CLOCK_NS, _tags(source, one)
-            )
+            with times.measure("write"):
+                store.shard(one.number).write(
+                    rows, X.astype(store.settings.dtype), read_ns - _COARSEST_CLOCK_NS, _tags(source, one)
+                )
             yield one, rows, whole
 
 
@@ -263,12 +279,13 @@ def extract(
         n_failed_before=changes.n_failed,
         n_deleted=len(changes.deleted),
     )
+    times = StageTimes()
     with progress("embedding", len(dataset), done=changes.n_kept) as shown:
         for _, rows, whole in write_ranges(
-            ranges, dataset.source, embedder, cropper, store, workers=workers, shown=shown
+            ranges, dataset.source, embedder, cropper, store, workers=workers, shown=shown, times=times
         ):
             summary.count(rows, whole)
-    summary.seconds = time.monotonic() - started
+    summary.seconds, summary.stages = time.monotonic() - started, times.seconds
     return summary
 
 
@@ -357,7 +374,7 @@ class StoreOptions:
         root: folder of all stores.
         name: of the data set in the store's name; None takes the data set's own.
         dtype: ``float16`` halves the disk and keeps three digits.
-        batch_size: images a run of the network.
+        batch_size: images a run of the network; None for what the engine does best.
         rows_per_shard: images a shard, the most that an interrupt can lose.
         repair: delete damaged shards and make them again.
     """
@@ -365,15 +382,17 @@ class StoreOptions:
     root: Path = Path("cache")
     name: str | None = None
     dtype: Literal["float32", "float16"] = "float32"
-    batch_size: int = 32
+    batch_size: int | None = None
     rows_per_shard: int = 1024
     repair: bool = False
 
 
 def open_for_store(
     spec: str,
-    name: str,
-    root: Path,
+    dataset: Dataset,
+    asked: Cropping,
+    options: StoreOptions,
+    /,
     *,
     device: str | None = None,
     precision: str | None = None,
@@ -381,23 +400,33 @@ def open_for_store(
 ) -> Embedder:
     """A backbone for the embeddings of a data set, run by what made those that there are.
 
+    Another engine than ONNX Runtime in float32 is compared with that on some images, and calibrated on them for int8.
+
     Args:
         spec: see :func:`ferkit.embedder.embedders.open_embedder`.
-        name: of the data set in the store's name.
-        root: folder of all stores.
+        dataset: the images.
+        asked: how faces are taken out of them.
+        options: where the embeddings are.
         device, precision: see :func:`ferkit.embedder.engines.resolve_engines`. None takes what is asked for in the
             process, or that of the embeddings that there are; for the first ones the device ``auto``, and float32.
         arguments: of :func:`ferkit.embedder.embedders.open_embedder`.
 
     Raises:
         DependencyError: what is asked for, or made the embeddings, is not here.
+        DataError: embeddings in that precision would be too far from those in float32.
         FerkitError: see :func:`ferkit.embedder.embedders.open_embedder`.
     """
-    asked = requested()
-    device, precision = device or asked[0], precision or asked[1]
-    engines = resolve_engines(device, precision or "float32")
-    embedder = open_embedder(spec, engines=engines, **arguments)
-    for folder, made_by in stores_of(root, name, embedder.settings):
+    device, precision = device or requested()[0], precision or requested()[1]
+    engines = resolve_engines(device or "auto", precision or "float32")
+    # Several batches at a time by a thread each are faster than one by all: none waits for the others.
+    threads = arguments.pop("threads", None) or -(-n_cores() // _MOST_AT_ONCE)
+    exact = open_embedder(spec, engines=[CPU], threads=threads, **arguments)
+    if not isinstance(exact, NetworkEmbedder):
+        return exact
+    file = exact.weights_path
+    for folder, made_by, settings, cosine in stores_of(
+        options.root, options.name or dataset.name, exact.settings
+    ):
         try:
             stored = resolve_stored(made_by, device, precision)
         except DependencyError as error:
@@ -405,9 +434,56 @@ def open_for_store(
                 f"{folder} was made by {made_by}: {error}; or ask for another precision to embed again"
             ) from None
         if stored is not None:
-            same = made_by == Engine(embedder.settings.engine, embedder.settings.precision)
-            return embedder if same else open_embedder(spec, engines=stored, **arguments)
-    return embedder
+            if made_by == CPU:
+                return exact
+            embedder = load_embedder(settings, weights=file, threads=threads, engines=stored)
+            embedder.cosine = cosine
+            return embedder
+    if engines[0] == CPU:
+        return exact
+    cropper = resolve_cropping(dataset, asked).cropper(exact)
+    chosen = some_crops(dataset.source, dataset.samples, cropper, _COMPARED)
+    crops = np.concatenate([image.found.rgb for image in chosen]) if chosen else None
+    return _first_that_agrees(exact, engines, crops, threads)
+
+
+_MOST_AT_ONCE = 8
+"""Batches at a time, on processors with more cores of several threads each: what is read ahead takes memory."""
+
+_COMPARED = 64
+"""Images that another engine is compared on with float32, and calibrated on."""
+
+
+def _first_that_agrees(
+    exact: NetworkEmbedder, engines: list[Engine], crops: np.ndarray | None, threads: int
+) -> Embedder:
+    """The embedder by the first of some engines whose embeddings are near those of ``exact``."""
+    settings, file = exact.settings, exact.weights_path
+    assert file is not None
+    if engines[0].precision == "int8":
+        if crops is None:
+            raise DataError("expected images to calibrate int8 on, found none that can be read")
+        settings = calibrated(file, settings, crops)
+    while engines and engines[0] != CPU:
+        found = load_embedder(settings, weights=file, threads=threads, engines=engines)
+        assert isinstance(found, NetworkEmbedder)
+        if found.engine == CPU:
+            break
+        if crops is None:
+            return found
+        found.cosine = round(float(cosines(exact.embed(crops), found.embed(crops)).mean()), 6)
+        logger.info(f"{found.engine}; cosine with ONNX Runtime in float32 {found.cosine:.5f}")
+        if found.cosine >= LEAST_COSINE or found.engine.precision == "int8":
+            return found
+        problem = (
+            f"expected embeddings by {found.engine} with a cosine of at least {LEAST_COSINE} with those in float32, "
+            f"found {found.cosine:.5f}"
+        )
+        engines = engines[engines.index(found.engine) + 1 :]
+        if not engines:
+            raise DataError(f"{problem}; take float32")
+        logger.info(f"{problem}; {engines[0]} is taken")
+    return exact
 
 
 def default_backbone(root: Path, name: str) -> str:
@@ -448,7 +524,7 @@ def open_store(
         StoreSettings(embedder.settings, cropping.settings, options.dtype),
         dim=embedder.dim,
         rows_per_shard=options.rows_per_shard,
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or embedder.batch_size,
         repair=options.repair,
     )
     logger.info(f"embeddings: {store.folder} ({store.dim} numbers each)")
@@ -486,9 +562,9 @@ def embed_dataset(
             workers=workers,
             repair=options.repair,
         )
-        view, cosine = store.view(), getattr(embedder, "cosine", None)  # known once it has embedded
-        if view is not None and cosine is not None:
-            store.write_view(replace(view, cosine=cosine))
+        view = store.view()
+        if view is not None and embedder.cosine is not None:
+            store.write_view(replace(view, cosine=embedder.cosine))
     if summary.whole:
         logger.info(f"{len(summary.whole)} images without a face were taken whole: {some(summary.whole)}")
     return store, summary

@@ -9,24 +9,21 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.embedder.embedders import Embedder
 from ferkit.embedder.engines import open_session
+from ferkit.embedder.onnx_graph import cut, load_graph
 from ferkit.embedder.onnx_network import (
     JOIN,
     LARGEST_JOINED_POOL,
     BatchRunner,
     Layer,
     NetworkEmbedder,
-    cut,
     engines_of,
     input_format,
     list_layers,
-    load_graph,
     open_network,
     pool_features,
-    split_prelu,
 )
-from ferkit.embedder.settings import resize_crops
+from ferkit.embedder.settings import Embedder, resize_crops
 
 SAMPLE = 1500
 """Crops that are enough to rank the stages."""
@@ -161,7 +158,6 @@ def _all_features(
     """float32 (n, dim) of every tap, alone and as part of a join, by a network that runs once over the crops."""
     network_format = input_format(model)
     cut(model, [tap.tensor for tap in taps], [tap.tensor for tap in taps if tap.channels_last])
-    split_prelu(model)
     session = open_session(
         model.SerializeToString(), embedder.name, engines_of(embedder.settings), threads=threads
     )

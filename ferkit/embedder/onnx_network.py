@@ -1,4 +1,4 @@
-"""Run ONNX networks: open a session, cut the graph at a layer, embed in batches.
+"""Run ONNX networks: cut the graph at a layer, embed in batches.
 
 A network trained to tell persons apart is trained to overlook their expression: its last layer has lost it,
 its middle layers still hold it. A *stage* is the part of a network with one spatial stride, ``stage1`` with
@@ -8,235 +8,38 @@ stride 1, ``stage2`` with 2, ``stage3`` with 4 and so on; its end is the richest
 import dataclasses
 import logging
 import math
-import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferkit.core.errors import DataError, FerkitError, WeightsError
-from ferkit.core.files import fingerprint
+from ferkit.core.errors import DataError, WeightsError
 from ferkit.embedder.engines import (
     CPU,
-    LEAST_COSINE,
+    PROVIDERS,
     Engine,
     Session,
-    cosines,
+    fold,
     open_session,
     requested_engines,
 )
-from ferkit.embedder.settings import EmbedderSettings, network_input, resize_crops
+from ferkit.embedder.onnx_graph import (
+    constant_names,
+    consumed,
+    cut,
+    input_names,
+    load_graph,
+    quantized_tensors,
+)
+from ferkit.embedder.settings import Embedder, EmbedderSettings, network_input, resize_crops
 
 if TYPE_CHECKING:
     import onnx
 
 
-_BLOCKED = frozenset({"Conv", "BatchNormalization"})
-"""What ONNX Runtime computes in its blocked layout, of the operators that a PReLU follows."""
-
-
-def load_graph(path: Path) -> "onnx.ModelProto":
-    """The network in ``path``.
-
-    Raises:
-        WeightsError: missing, or no ONNX network.
-    """
-    import onnx
-
-    if not path.is_file():
-        raise WeightsError(f"expected an ONNX file at {path}, found none; correct the path")
-    try:
-        refuse_external_data(path.read_bytes(), path.name)
-        model = onnx.load(path)
-    except WeightsError:
-        raise
-    except Exception as error:  # protobuf's own errors
-        raise WeightsError(f"expected an ONNX network, but {path.name} cannot be read: {error}") from None
-    if not model.graph.node or not model.graph.output:
-        raise WeightsError(f"expected an ONNX network, found none in {path.name}; the file may be damaged")
-    return model
-
-
-def refuse_external_data(content: bytes, name: str, error: type[FerkitError] = WeightsError) -> None:
-    """Let no network take its numbers out of other files: it could name any.
-
-    Args:
-        content: of an ONNX file.
-        name: what messages call it.
-        error: what to raise.
-
-    Raises:
-        FerkitError: it does, or it is no ONNX network; of the kind ``error``.
-    """
-    if b"location" not in content:  # the key under which a tensor says where it lies
-        return
-    import onnx
-
-    try:
-        model = onnx.load_from_string(content)
-    except Exception as reason:  # protobuf's own errors
-        raise error(f"expected an ONNX network, but {name} cannot be read: {reason}") from None
-    if _has_external_data(model):
-        raise error(
-            f"{name} keeps numbers in other files; save it as one file (onnx.save with all data inside)"
-        )
-
-
-def _has_external_data(message: Any) -> bool:
-    if message.DESCRIPTOR.name == "TensorProto" and message.data_location == 1:
-        return True
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            values = [value] if hasattr(value, "ListFields") else value
-            if any(_has_external_data(inner) for inner in values):
-                return True
-    return False
-
-
-def input_names(model: "onnx.ModelProto") -> list[str]:
-    """What has to be fed; older exporters list the weights among the inputs, these are left out."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return [value.name for value in model.graph.input if value.name not in weights]
-
-
-def constant_names(model: "onnx.ModelProto") -> set[str]:
-    """Tensors that do not depend on the input."""
-    constants = {tensor.name for tensor in model.graph.initializer} | {""}
-    for node in model.graph.node:
-        if set(consumed(node)) <= constants:
-            constants.update(node.output)
-    return constants - {""}
-
-
-def consumed(node: "onnx.NodeProto") -> Iterator[str]:
-    """Names that a node reads, also those that graphs inside it (loops, branches) read."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from consumed(inner)
-
-
-def cut(model: "onnx.ModelProto", tensors: Sequence[str], channels_last: Sequence[str] = ()) -> None:
-    """Make ``tensors`` the outputs of ``model``, in place, and drop what they do not need.
-
-    Args:
-        model: the network.
-        tensors: names of tensors that it computes.
-        channels_last: those among them that are (n, h, w, c); they become (n, c, h, w).
-    """
-    from onnx import TensorProto, helper
-
-    outputs = []
-    for name in tensors:
-        if name in channels_last:
-            model.graph.node.append(
-                helper.make_node("Transpose", [name], [f"{name}/nchw"], perm=[0, 3, 1, 2])
-            )
-            name = f"{name}/nchw"
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
-    _prune(model)
-
-
-def split_prelu(model: "onnx.ModelProto") -> int:
-    """Write each PReLU of a convolution as ``slope * x + (1 - slope) * relu(x)``, in place; returns how many.
-
-    ONNX Runtime computes convolutions on x86 in a blocked layout. It has no PReLU there and converts every
-    such tensor back and forth; scaling per channel, ReLU and sums it has. Also found is what tf2onnx makes of
-    a PReLU, ``max(x, 0) + slope * min(x, 0)``. The numbers stay equal up to rounding.
-    """
-    from onnx import helper, numpy_helper
-
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return 0
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    producers = {output: node for node in model.graph.node for output in node.output}
-    nodes: list[onnx.NodeProto] = []
-    n_split = 0
-    for node in model.graph.node:
-        x, slope_name = _prelu_operands(node, producers, weights)
-        slope = None if slope_name is None else numpy_helper.to_array(weights[slope_name])
-        if x is None or slope is None or producers[x].op_type not in _BLOCKED or not _per_channel(slope):
-            nodes.append(node)
-            continue
-        n_split += 1
-        slope, out = slope.reshape(-1), node.output[0]
-        constants = {"slope": slope, "rest": 1 - slope, "zero": 0 * slope, "one": 0 * slope + 1}
-        for key, values in constants.items():
-            model.graph.initializer.append(numpy_helper.from_array(values, f"{out}/{key}"))
-        for source, factor, product in ((x, "slope", "linear"), (f"{out}/relu", "rest", "bent")):
-            if source != x:
-                nodes.append(helper.make_node("Relu", [x], [source]))
-            operands = [source, *(f"{out}/{key}" for key in (factor, "zero", "zero", "one"))]
-            nodes.append(helper.make_node("BatchNormalization", operands, [f"{out}/{product}"], epsilon=0.0))
-        nodes.append(helper.make_node("Add", [f"{out}/linear", f"{out}/bent"], [out]))
-    if n_split:
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
-        _prune(model)
-    return n_split
-
-
-def _prelu_operands(
-    node: "onnx.NodeProto", producers: "dict[str, onnx.NodeProto]", weights: "dict[str, onnx.TensorProto]"
-) -> tuple[str | None, str | None]:
-    """What a PReLU, in one node or in four, is applied to, and the name of its slopes; else None, None."""
-    if node.op_type == "PRelu" and node.input[1] in weights and node.input[0] in producers:
-        return node.input[0], node.input[1]
-    if node.op_type != "Add":
-        return None, None
-    by_type = {producers[name].op_type: producers[name] for name in node.input if name in producers}
-    if set(by_type) != {"Max", "Mul"}:
-        return None, None
-    slope, lower = _constant_and_other(by_type["Mul"], weights)
-    zero, x = _constant_and_other(by_type["Max"], weights)
-    if slope is None or zero is None or lower not in producers or producers[lower].op_type != "Min":
-        return None, None
-    zero_below, x_below = _constant_and_other(producers[lower], weights)
-    if x_below != x or x not in producers or not (_is_zero(weights, zero) and _is_zero(weights, zero_below)):
-        return None, None
-    return x, slope
-
-
-def _constant_and_other(
-    node: "onnx.NodeProto", weights: "dict[str, onnx.TensorProto]"
-) -> tuple[str | None, str | None]:
-    if len(node.input) != 2 or (node.input[0] in weights) == (node.input[1] in weights):
-        return None, None
-    constant = 0 if node.input[0] in weights else 1
-    return node.input[constant], node.input[1 - constant]
-
-
-def _is_zero(weights: "dict[str, onnx.TensorProto]", name: str | None) -> bool:
-    from onnx import numpy_helper
-
-    return name is not None and not np.any(numpy_helper.to_array(weights[name]))
-
-
-def _per_channel(slope: np.ndarray) -> bool:
-    """float32, one for each channel of (n, c, h, w)."""
-    shape = (1,) * (4 - slope.ndim) + slope.shape
-    return slope.dtype == np.float32 and len(shape) == 4 and shape[1] == slope.size > 1
-
-
-def _prune(model: "onnx.ModelProto") -> None:
-    needed = {value.name for value in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if needed & set(node.output):
-            needed.update(consumed(node))
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(reversed(kept))
-    for values in (model.graph.initializer, model.graph.value_info):
-        wanted = [value for value in values if value.name in needed]
-        if len(wanted) < len(values):
-            del values[:]
-            values.extend(wanted)
-
+_CALIBRATION_BATCH = 16
 
 LARGEST_POOL = 7
 """Maps are averaged to at most this many rows and columns unless another size is asked for."""
@@ -471,13 +274,11 @@ class InputFormat:
     batch_size: int | None
 
 
-class NetworkEmbedder:
+class NetworkEmbedder(Embedder):
     """An ONNX network as embedder; made by :func:`open_network`.
 
     Attributes:
         engine: what runs it; the settings name another where that one is not here.
-        cosine: mean cosine of the first batch's embeddings with those of ONNX Runtime in float32; None if that is
-            what runs it, or before the first batch.
     """
 
     def __init__(
@@ -487,51 +288,31 @@ class NetworkEmbedder:
         pools: Sequence[tuple[int, int] | None],
         weights_path: Path,
         licence: str,
-        reference: "Callable[[], BatchRunner] | None" = None,
     ) -> None:
-        self.settings = settings
-        self.name = settings.backbone
-        self.input_size_wh = settings.input_size_wh
-        self.resize = settings.resize
-        self.fingerprint = fingerprint(settings)
-        self.weights_path: Path | None = weights_path
-        self.licence = licence
         self.engine = runner.engine
-        self.cosine: float | None = None
         self._runner, self._pools = runner, pools
-        self._reference = reference
         blank = np.zeros((1, *settings.input_size_wh[::-1], 3), np.uint8)
-        self.dim = self._features(blank).shape[1]
+        super().__init__(settings, self._features(blank, settings).shape[1], weights_path, licence)
+        self.at_once = runner.at_once
+        self.batch_size = 256 if self.engine.name in PROVIDERS else 32
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3); other sizes are brought to the input size.
 
         Raises:
-            DataError: crops of another shape or type, or a first batch that is too far from float32.
+            DataError: crops of another shape or type.
         """
         crops = resize_crops(crops, self.input_size_wh, self.resize)
-        if not len(crops):
-            return np.empty((0, self.dim), np.float32)
-        features = self._features(crops)
-        if self._reference is not None:
-            reference, self._reference = self._reference(), None
-            self.cosine = float(cosines(features, self._features(crops, reference)).mean())
-            logger.info("%s; cosine with ONNX Runtime in float32 %.5f", self.engine, self.cosine)
-            if self.cosine < LEAST_COSINE:
-                raise DataError(
-                    f"expected embeddings by {self.engine} with a cosine of at least {LEAST_COSINE} with those in "
-                    f"float32, found {self.cosine:.5f}; take float32"
-                )
-        return features
+        return self._features(crops, self.settings) if len(crops) else np.empty((0, self.dim), np.float32)
 
-    def _features(self, crops: np.ndarray, runner: "BatchRunner | None" = None) -> np.ndarray:
-        outputs = (runner or self._runner).run(crops)
+    def _features(self, crops: np.ndarray, settings: EmbedderSettings) -> np.ndarray:
+        outputs = self._runner.run(crops)
         # A network may have more outputs than the first, which is its embedding.
         layers = [
             pool_features(output, pool_hw) for output, pool_hw in zip(outputs, self._pools, strict=False)
         ]
         features = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
-        return l2_normalized(features) if self.settings.l2_normalize else features
+        return l2_normalized(features) if settings.l2_normalize else features
 
 
 class BatchRunner:
@@ -544,7 +325,7 @@ class BatchRunner:
     """
 
     def __init__(self, session: Session, network_format: InputFormat, settings: EmbedderSettings) -> None:
-        self.engine = session.engine
+        self.engine, self.at_once = session.engine, session.at_once
         self._session = session
         self._format = network_format
         self._settings = settings
@@ -579,57 +360,87 @@ def open_network(
         settings: what is put in and taken out; ``tap`` may be the name of a stage, or of several joined by +, and
             its ``pool_hw`` None: the embedder's own settings then say which tensors and pooling that is.
         licence: of the weights, for model cards.
-        threads: how many work on one batch; None takes every core.
+        threads: see :func:`ferkit.embedder.engines.open_session`.
         engines: to try for new embeddings, the best first: the embedder's own settings then name the one that was
-            taken, and its first batch is compared with float32. None takes the settings' own, or where that is not
-            here, another.
+            taken. None takes the settings' own, or where that is not here, another.
 
     Raises:
         WeightsError: no ONNX network, or it takes another size or colour than the settings say.
         DataError: no such tap, or a pooling that it does not allow.
     """
+    source, network_format, settings, pools = _cut_at_layers(path, settings)
+    session = open_session(
+        source, path.name, engines or engines_of(settings), threads=threads, ranges=settings.ranges
+    )
+    if engines is not None:
+        name, precision = session.engine.name, session.engine.precision
+        ranges = settings.ranges if precision == "int8" else None
+        settings = dataclasses.replace(settings, engine=name, precision=precision, ranges=ranges)
+    runner = BatchRunner(session, network_format, settings)
+    return NetworkEmbedder(settings, runner, pools, path, licence)
+
+
+def _cut_at_layers(
+    path: Path, settings: EmbedderSettings
+) -> tuple[Path | bytes, InputFormat, EmbedderSettings, list[tuple[int, int] | None]]:
+    """The network with the layers of the settings as its outputs, settings that name tensors, the pooling of each."""
     model = load_graph(path)
     network_format = input_format(model)
     _check_fits(settings, network_format, path)
-    changed, pools = False, [settings.pool_hw]
     if settings.tap == "last":
         settings = dataclasses.replace(settings, tap=None)
-    if settings.tap is not None:
-        layers = find_layers(model, settings.input_size_wh, settings.tap)
-        if len(layers) == 1:
-            pools = [settings.pool_hw or layers[0].default_pool_hw]
-            settings = dataclasses.replace(settings, tap=layers[0].tensor, pool_hw=pools[0])
-        else:
-            largest = settings.pool_hw or (LARGEST_JOINED_POOL, LARGEST_JOINED_POOL)
-            pools = [layer.fitting_pool_hw(largest) for layer in layers]
-            tensors = JOIN.join(layer.tensor for layer in layers)
-            settings = dataclasses.replace(settings, tap=tensors, pool_hw=largest)
-        cut(
-            model,
-            [layer.tensor for layer in layers],
-            [layer.tensor for layer in layers if layer.channels_last],
-        )
-        changed = True
-    changed |= split_prelu(model) > 0
-    source = model.SerializeToString() if changed else path
+    if settings.tap is None:
+        return path, network_format, settings, [settings.pool_hw]
+    layers = find_layers(model, settings.input_size_wh, settings.tap)
+    if len(layers) == 1:
+        pools = [settings.pool_hw or layers[0].default_pool_hw]
+        settings = dataclasses.replace(settings, tap=layers[0].tensor, pool_hw=pools[0])
+    else:
+        largest = settings.pool_hw or (LARGEST_JOINED_POOL, LARGEST_JOINED_POOL)
+        pools = [layer.fitting_pool_hw(largest) for layer in layers]
+        tensors = JOIN.join(layer.tensor for layer in layers)
+        settings = dataclasses.replace(settings, tap=tensors, pool_hw=largest)
+    cut(
+        model,
+        [layer.tensor for layer in layers],
+        [layer.tensor for layer in layers if layer.channels_last],
+    )
+    return model.SerializeToString(), network_format, settings, pools
 
-    def runner(candidates: Sequence[Engine]) -> BatchRunner:
-        session = open_session(source, path.name, candidates, threads=threads)
-        return BatchRunner(session, network_format, settings)
 
-    if engines is None:
-        return NetworkEmbedder(settings, runner(engines_of(settings)), pools, path, licence)
-    opened = runner(engines)
-    name, precision = opened.engine.name, opened.engine.precision
-    settings = dataclasses.replace(settings, engine=name, precision=precision)
-    reference = None if opened.engine == CPU else lambda: runner([CPU])
-    return NetworkEmbedder(settings, opened, pools, path, licence, reference)
+def calibrated(path: Path, settings: EmbedderSettings, crops: np.ndarray) -> EmbedderSettings:
+    """The settings with the ranges that a network's tensors have on some images, for int8.
+
+    Args:
+        path: the network.
+        settings: of an embedder in float32.
+        crops: uint8 RGB (n, H, W, 3), some dozens.
+    """
+    import onnx
+
+    source, network_format, settings, _ = _cut_at_layers(path, settings)
+    content = source.read_bytes() if isinstance(source, Path) else source
+    graph = onnx.load_from_string(fold(content))
+    inner = [name for name in quantized_tensors(graph) if name != network_format.name]
+    del graph.graph.output[:]
+    graph.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in inner)
+    session = open_session(graph.SerializeToString(), path.name)
+    runner = BatchRunner(session, network_format, settings)
+    crops = resize_crops(crops, settings.input_size_wh, settings.resize)
+    extremes: dict[str, tuple[float, float]] = {}
+    for first in range(0, len(crops), _CALIBRATION_BATCH):
+        batch = crops[first : first + _CALIBRATION_BATCH]
+        values = network_input(batch, settings, network_format.channels_first)
+        for name, value in zip([network_format.name, *inner], [values, *runner.run(batch)], strict=True):
+            low, high = extremes.get(name, (0.0, 0.0))  # zero has to be among them: images are padded with it
+            extremes[name] = min(low, float(value.min())), max(high, float(value.max()))
+    ranges = tuple((name, low, high) for name, (low, high) in extremes.items())
+    return dataclasses.replace(settings, precision="int8", ranges=ranges)
 
 
 def engines_of(settings: EmbedderSettings) -> list[Engine]:
     """What to run a network with whose embeddings were made with ``settings``, the best first."""
-    own = Engine(settings.engine, settings.precision)
-    asked = requested_engines(None if own == CPU else own)
+    asked = requested_engines(Engine(settings.engine, settings.precision))
     return asked if CPU in asked else [*asked, CPU]
 
 

@@ -34,7 +34,6 @@ from ferkit.embedder.plan import Plan, Range, Request
 from ferkit.embedder.shards import Row
 from ferkit.embedder.store import EmbeddingStore, full_name
 from ferkit.faces.cropping import Cropping, cropping_as_planned
-from ferkit.faces.reading import some_crops
 
 _WITNESSES = 8
 
@@ -85,10 +84,9 @@ def make_plan(
         _, new = ranges_of(changes, store, plan)
         ranges = list(new)
         if plan is None:
-            cosine = _cosine(dataset, embedder, cropping)
             seen = _witnesses(dataset)
             weights = None if embedder.weights_path is None else full_name(embedder.weights_path)
-            plan = Plan(request, cropping.kind, weights, embedder.licence, cosine, seen, ())
+            plan = Plan(request, cropping.kind, weights, embedder.licence, embedder.cosine, seen, ())
             plan = plan.extended(store.folder, ranges)
         elif ranges:
             plan = plan.extended(store.folder, ranges)
@@ -103,16 +101,6 @@ def _witnesses(dataset: Dataset) -> dict[str, str]:
         with contextlib.suppress(OSError):
             found[path] = hashlib.sha256(dataset.source.read(path)).hexdigest()
     return found
-
-
-def _cosine(dataset: Dataset, embedder: Embedder, cropping: Cropping) -> float | None:
-    """What an engine that is not exact is measured by, where it is: on the first images."""
-    if embedder.settings.precision == "float32":
-        return None
-    first = some_crops(dataset.source, dataset.samples, cropping.cropper(embedder), _WITNESSES)
-    if first:
-        embedder.embed(np.concatenate([image.found.rgb for image in first]))
-    return getattr(embedder, "cosine", None)
 
 
 def missing_shards(store: EmbeddingStore, numbers: Iterable[int]) -> list[int]:

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from ferkit.core.errors import DataError, SettingsMismatchError
-from ferkit.core.files import LATER, settings_from
+from ferkit.core.files import LATER, fingerprint, settings_from
 from ferkit.core.types import check_crops
 from ferkit.faces.cropping import CropSettings, fit_to
 
@@ -39,6 +40,7 @@ class EmbedderSettings:
             own output.
         pool_hw: rows and columns that a spatial tap is averaged to, of several at most; None without one.
         engine, precision: see :class:`ferkit.embedder.engines.Engine`.
+        ranges: for int8: the least and the largest value of each tensor, on the images it was calibrated on.
 
     Raises:
         DataError: a value outside what is said above.
@@ -56,6 +58,7 @@ class EmbedderSettings:
     pool_hw: tuple[int, int] | None = None
     engine: str = field(default="onnxruntime", metadata=LATER)
     precision: str = field(default="float32", metadata=LATER)
+    ranges: tuple[tuple[str, float, float], ...] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("scale", "offset"):
@@ -65,6 +68,9 @@ class EmbedderSettings:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _size(name, value))
+        if self.ranges is not None:
+            ranges = tuple((str(name), float(low), float(high)) for name, low, high in self.ranges)
+            object.__setattr__(self, "ranges", ranges)
         _one_of("channels", self.channels, ("rgb", "bgr", "gray"))
         _one_of("resize", self.resize, ("stretch", "letterbox"))
 
@@ -85,6 +91,46 @@ class EmbedderSettings:
                 f"expected the embedder settings {', '.join(fields)}, found {found}; update ferkit"
             )
         return EmbedderSettings(**values)
+
+
+class Embedder:
+    """An open backbone, which turns face crops into vectors and knows what it was made of.
+
+    Attributes:
+        settings: everything that its numbers depend on.
+        fingerprint: their digest.
+        name, input_size_wh, resize: of the settings.
+        dim: numbers an embedding.
+        weights_path: the file of its weights; None without.
+        licence: of these weights.
+        at_once: how many batches are best embedded at a time, each by a thread of its own.
+        batch_size: images that are best embedded together.
+        cosine: of some embeddings with those of ONNX Runtime in float32; None where that made them, or is not known.
+    """
+
+    at_once = 1
+    batch_size = 32
+    cosine: float | None = None
+
+    def __init__(
+        self,
+        settings: EmbedderSettings,
+        dim: int,
+        weights_path: Path | None = None,
+        licence: str = "no weights",
+    ) -> None:
+        self.settings = settings
+        self.fingerprint = fingerprint(settings)
+        self.name = settings.backbone
+        self.input_size_wh = settings.input_size_wh
+        self.resize = settings.resize
+        self.dim = dim
+        self.weights_path = weights_path
+        self.licence = licence
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3) of any size."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

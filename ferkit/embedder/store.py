@@ -449,18 +449,24 @@ def find_stores(cache_dir: Path) -> list[Path]:
     return [path.parent for path in views]
 
 
-def stores_of(root: Path, dataset: str, settings: EmbedderSettings) -> list[tuple[Path, Engine]]:
-    """Stores of a data set by the same network, by any engine: folder and engine, worked on last first."""
-    found = []
+def stores_of(
+    root: Path, dataset: str, settings: EmbedderSettings
+) -> Iterator[tuple[Path, Engine, EmbedderSettings, float | None]]:
+    """Stores of a data set by the same network, whatever ran it, worked on last first.
+
+    Yields:
+        Folder, engine, settings, and the cosine of the embeddings with those in float32.
+    """
     for folder in find_stores(root):
         if folder.name.rpartition("--")[0].rpartition("--")[0] != dataset:
             continue
         with contextlib.suppress(StoreError):
-            made = EmbeddingStore.open(folder).settings.embedder
-            own = replace(made, engine=settings.engine, precision=settings.precision)
+            store = EmbeddingStore.open(folder)
+            made, view = store.settings.embedder, store.view()
+            own = replace(made, engine=settings.engine, precision=settings.precision, ranges=settings.ranges)
             if own == settings:
-                found.append((folder, Engine(made.engine, made.precision)))
-    return found
+                cosine = None if view is None else view.cosine
+                yield folder, Engine(made.engine, made.precision), made, cosine
 
 
 def find_embeddings(cache_dir: Path, name: str | None = None) -> Path:

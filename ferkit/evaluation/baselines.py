@@ -77,7 +77,7 @@ class DeepFaceCandidate:
 
     def run(self, task: Task, bench: SharedInputs) -> CandidateOutput:
         """Feed it crops as DeepFace does: letterboxed to 224x224, then gray, 48x48, 0..1."""
-        from ferkit.embedder.onnx_network import load_graph
+        from ferkit.embedder.onnx_graph import load_graph
 
         file = self._file()
         load_graph(file)  # says in a sentence when it is no network

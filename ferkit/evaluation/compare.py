@@ -2,7 +2,6 @@
 
 import datetime
 import logging
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.model import installed_versions
+from ferkit.core.console import n_cores
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import exclusive_lock, json_values, write_json
 from ferkit.core.labels import LabelSet
@@ -202,7 +202,7 @@ def compare(
         versions={"python": platform.python_version(), **installed_versions()},
         machine={
             "processor": platform.machine(),
-            "cores": str(os.cpu_count()),
+            "cores": str(n_cores()),
             "system": platform.system(),
         },
         date=datetime.date.today().isoformat(),

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from ferkit.classifiers.heads import FittedHead, HeadSettings
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions, read_model
 from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.classifiers.search import SearchSettings, search_head
-from ferkit.core.console import free_memory, progress
+from ferkit.core.console import free_memory, n_cores, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
@@ -527,7 +526,7 @@ def evaluate_model(
         ),
         notes=left_out,
         versions={"python": platform.python_version(), **installed_versions()},
-        machine={"processor": platform.machine(), "cores": str(os.cpu_count()), "system": platform.system()},
+        machine={"processor": platform.machine(), "cores": str(n_cores()), "system": platform.system()},
         date=datetime.date.today().isoformat(),
     )
 

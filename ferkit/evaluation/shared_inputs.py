@@ -13,8 +13,8 @@ from ferkit.core.errors import DataError, StoreError
 from ferkit.core.files import fingerprint, settings_dict
 from ferkit.core.types import Predict
 from ferkit.datasets.dataset import Dataset
-from ferkit.embedder.embedders import Embedder, open_embedder
-from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.embedder.extract import StoreOptions, embed_dataset, open_for_store
+from ferkit.embedder.settings import Embedder
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.evaluation.cost import TIMING_S
 from ferkit.evaluation.protocol import EvaluationData
@@ -87,7 +87,10 @@ class SharedInputs:
         """
         if self._embedder is None or self._embedder[0] != spec:
             self._embedder = None
-            self._embedder = spec, open_embedder(spec.backbone, tap=spec.tap, pool_hw=spec.pool_hw)
+            part, crop = self.images.parts[0], self.croppings[0]
+            store = StoreOptions(self.options.cache_dir, self.images.names[0])
+            opened = open_for_store(spec.backbone, part, crop, store, tap=spec.tap, pool_hw=spec.pool_hw)
+            self._embedder = spec, opened
         return self._embedder[1]
 
     def embeddings(self, spec: BackboneSpec) -> np.ndarray:

@@ -463,9 +463,8 @@ def crop_dataset(
     worker = _Worker(settings, source, FaceCropper(settings.faces, opener, settings.size_wh, "stretch"))
     with open_journal(out, settings, annotated.dataset.root, redo=redo) as journal:
         todo = [image for image in plan if not journal.is_current(image.path, worker.key(image))]
-        workers = workers or os.cpu_count() or 1
         with progress("cropping", len(plan), done=len(plan) - len(todo)) as shown:
-            for record, files in map_ahead(worker, todo, workers=workers, ahead=4 * workers):
+            for record, files in map_ahead(worker, todo, workers=workers):
                 for output, content in files:
                     journal.write_crop(output, content)
                 journal.add(record)

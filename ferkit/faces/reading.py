@@ -1,17 +1,17 @@
-"""The one loop that reads images, crops them in threads ahead, and runs a network on the crops in batches."""
+"""The one loop that reads images, crops them in threads ahead, and runs a network on batches of the crops."""
 
 import contextlib
 import functools
 import hashlib
-import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from ferkit.core.console import map_ahead
+from ferkit.core.console import StageTimes, map_ahead, n_cores
 from ferkit.core.errors import DataError
 from ferkit.datasets.dataset import ImageSource, Sample
 from ferkit.faces.cropping import Crops, FaceCropper
@@ -46,6 +46,7 @@ def read_crops(
     all_faces: bool = False,
     batch_size: int = 32,
     workers: int | None = None,
+    times: StageTimes | None = None,
 ) -> Generator[ImageCrops, None, None]:
     """Read and crop images in threads, a few batches ahead, in their order; one bad image never ends it.
 
@@ -56,9 +57,11 @@ def read_crops(
         all_faces: take all faces of an image; else the largest, and an image without one is a failure.
         batch_size: images taken together; it bounds how many are held.
         workers: threads; one a core if None.
+        times: takes how long reading, decoding and cropping took.
     """
-    workers = workers or os.cpu_count() or 1
-    read = functools.partial(_read, source, cropper.cut if all_faces else cropper.largest, cropper)
+    workers = workers or n_cores()
+    cut = cropper.cut if all_faces else cropper.largest
+    read = functools.partial(_read, source, cut, cropper, times or StageTimes())
     return map_ahead(read, samples, workers=workers, ahead=max(2 * batch_size, 4 * workers))
 
 
@@ -67,8 +70,12 @@ def apply_network(
     network: Callable[[np.ndarray], np.ndarray],
     width: int,
     batch_size: int = 32,
-) -> Iterator[tuple[ImageCrops, np.ndarray]]:
-    """Each image with what a network says of its crops, (n, ``width``).
+    *,
+    blocks: deque[int] | None = None,
+    at_once: int = 1,
+    times: StageTimes | None = None,
+) -> Generator[tuple[ImageCrops, np.ndarray], None, None]:
+    """Each image with what a network says of its crops, (n, ``width``), while it works on the next ones.
 
     A batch is always the same range of ``images``, read or not, so that the numbers never depend on how a run
     was interrupted.
@@ -78,19 +85,40 @@ def apply_network(
         network: uint8 RGB crops (n, h, w, 3) to float (n, ``width``).
         width: numbers a crop.
         batch_size: images that are taken together, and the most crops of one call.
+        blocks: how many images the next blocks have, known when their first image comes; each begins a batch. None is
+            one block.
+        at_once: threads that call the network, which must be allowed to if there are several.
+        times: takes how long the network took.
     """
-    images = iter(images)
-    while batch := list(islice(images, batch_size)):
+    times = times or StageTimes()
+
+    def run(batch: list[ImageCrops]) -> tuple[list[ImageCrops], np.ndarray]:
         crops = [image.found.rgb for image in batch if len(image.found.rgb)]
-        X = np.zeros((0, width), np.float32)
-        if crops:
-            together = np.concatenate(crops)
+        if not crops:
+            return batch, np.zeros((0, width), np.float32)
+        with times.measure("network"):
+            together = crops[0] if len(crops) == 1 else np.concatenate(crops)
             steps = range(0, len(together), batch_size)
-            X = np.concatenate([network(together[i : i + batch_size]) for i in steps])
-        first = 0
-        for image in batch:
-            yield image, X[first : first + len(image.found.rgb)]
-            first += len(image.found.rgb)
+            return batch, np.concatenate([network(together[i : i + batch_size]) for i in steps])
+
+    batches = _batches(images, batch_size, blocks)
+    with contextlib.closing(map_ahead(run, batches, workers=at_once, ahead=at_once + 1)) as done:
+        for batch, X in done:
+            first = 0
+            for image in batch:
+                yield image, X[first : first + len(image.found.rgb)]
+                first += len(image.found.rgb)
+
+
+def _batches(
+    images: Iterable[ImageCrops], batch_size: int, blocks: deque[int] | None
+) -> Iterator[list[ImageCrops]]:
+    images, left = iter(images), 0
+    while (first := next(images, None)) is not None:
+        left = batch_size if blocks is None else left or blocks.popleft()
+        batch = [first, *islice(images, min(batch_size, left) - 1)]
+        left -= len(batch)
+        yield batch
 
 
 def some_crops(
@@ -101,12 +129,18 @@ def some_crops(
         return list(islice((image for image in images if image.error is None), n))
 
 
-def _read(source: ImageSource, cut: Callable[..., Crops], cropper: FaceCropper, sample: Sample) -> ImageCrops:
+def _read(
+    source: ImageSource, cut: Callable[..., Crops], cropper: FaceCropper, times: StageTimes, sample: Sample
+) -> ImageCrops:
     size, digest, read_ns = -1, None, time.time_ns()
     try:
-        content = source.read(sample.path)
-        size, digest = len(content), hashlib.sha256(content).hexdigest()
-        found = cut(source.decode(content), sample.box)
+        with times.measure("read"):
+            content = source.read(sample.path)
+            size, digest = len(content), hashlib.sha256(content).hexdigest()
+        with times.measure("decode"):
+            pixels = source.decode(content)
+        with times.measure("find and crop"):
+            found = cut(pixels, sample.box)
         return ImageCrops(sample, found, None, size, digest, read_ns)
     except DataError as error:
         reason = str(error)

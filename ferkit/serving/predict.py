@@ -35,6 +35,7 @@ from ferkit.classifiers.model import (
     inspect_model,
     read_model,
 )
+from ferkit.core.console import n_cores
 from ferkit.core.errors import FerkitError, ImageError, ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import FaceDetector, Faces
@@ -314,7 +315,7 @@ class Workers:
     """
 
     def __init__(self, settings: ServeSettings, catalog: ModelCatalog) -> None:
-        self.n = settings.processes or min(os.cpu_count() or 1, MOST)
+        self.n = settings.processes or min(n_cores(), MOST)
         self.all = [Worker(settings) for _ in range(self.n)]
         self._catalog = catalog
         self._pool = ThreadPoolExecutor(self.n, thread_name_prefix="ferkit-worker")

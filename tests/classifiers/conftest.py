@@ -9,7 +9,8 @@ import pytest
 from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, LogisticSettings, fit_head
 from ferkit.classifiers.model import Model
-from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import CropSettings
 
 Problem = tuple[np.ndarray, np.ndarray]

@@ -39,7 +39,8 @@ from ferkit.classifiers.model import (
 )
 from ferkit.core.errors import FerkitError, ModelError, WeightsError
 from ferkit.core.files import file_sha256, fingerprint
-from ferkit.embedder.embedders import Embedder, open_embedder
+from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import CropSettings
 
 Save = Callable[..., Model]

@@ -1,4 +1,5 @@
 import csv
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -86,3 +87,18 @@ def test_people_of_a_real_video_are_told_apart(models_dir: Path, shared: Path, t
     assert result.exit_code == 0, result.output
     people = json.loads((tmp_path / "summary.json").read_text())["people"]
     assert [person["n_readings"] for person in people] == [31]
+
+
+def test_a_plot_without_matplotlib_is_refused_before_the_video_is_read(
+    models_dir: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else there(name, *rest)
+    )
+    result = run(models_dir, "tiny", video, "--out", tmp_path / "out", "--plot")
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "Error: fer video --plot needs matplotlib, which is not installed; pip install 'ferkit[plots]'"
+    ]
+    assert not (tmp_path / "out").exists()

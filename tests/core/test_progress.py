@@ -1,3 +1,7 @@
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from ferkit.core import console as module
@@ -23,3 +27,42 @@ def test_hidden_progress_shows_nothing(caplog: pytest.LogCaptureFixture, monkeyp
     with module.hidden_progress(), module.progress("embedding", total=10) as shown:
         shown.update(10, failures=1)
     assert not caplog.messages
+
+
+def test_cores_are_those_that_the_control_groups_allow(tmp_path: Path) -> None:
+    own, mount = tmp_path / "cgroup", tmp_path / "fs"
+    group = mount / "user.slice" / "mine"
+    group.mkdir(parents=True)
+    own.write_text("0::/user.slice/mine\n")
+    (group / "cpu.max").write_text("max 100000\n")
+    assert module._cgroup_cores(mount, own) == sys.maxsize
+    (group.parent / "cpu.max").write_text("350000 100000\n")
+    assert module._cgroup_cores(mount, own) == 4  # of a group around it
+    (group / "cpu.max").write_text("150000 100000\n")
+    assert module._cgroup_cores(mount, own) == 2
+    own.write_text("5:memory:/x\n4:cpu,cpuacct:/docker/1\n")  # version 1
+    first = mount / "cpu" / "docker" / "1"
+    first.mkdir(parents=True)
+    (first / "cpu.cfs_quota_us").write_text("-1\n")
+    (first / "cpu.cfs_period_us").write_text("100000\n")
+    assert module._cgroup_cores(mount, own) == sys.maxsize
+    (first / "cpu.cfs_quota_us").write_text("50000\n")
+    assert module._cgroup_cores(mount, own) == 1
+    assert module._cgroup_cores(mount, tmp_path / "none") == sys.maxsize
+
+
+def test_there_is_one_count_of_cores() -> None:
+    root = Path(module.__file__).parents[1]
+    users = [path.name for path in root.rglob("*.py") if "cpu_count" in path.read_text(encoding="utf-8")]
+    assert users == ["console.py"]
+
+
+def test_times_of_stages_add_up_over_threads() -> None:
+    times = module.StageTimes()
+
+    def work(_: int) -> None:
+        with times.measure("sleep"):
+            time.sleep(0.01)
+
+    list(module.map_ahead(work, range(8), workers=4))
+    assert 0.08 <= times.seconds["sleep"] < 0.8

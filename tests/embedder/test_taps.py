@@ -11,7 +11,8 @@ from networks import GraphBuilder, arcface_resnet34, small_network
 from ferkit.core.errors import DataError
 from ferkit.embedder.embedders import load_embedder, open_embedder
 from ferkit.embedder.layer_search import find_best_layer
-from ferkit.embedder.onnx_network import cut, find_layer, list_layers, load_graph, pool_features, split_prelu
+from ferkit.embedder.onnx_graph import cut, load_graph, split_prelu
+from ferkit.embedder.onnx_network import find_layer, list_layers, pool_features
 
 MOBILEFACENET = "arcface_mobilefacenet_112_rgb255_128d.onnx"
 

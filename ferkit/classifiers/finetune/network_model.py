@@ -29,7 +29,7 @@ class NetworkClassifier:
         labels: the network's classes in the order of its columns; one column is the probability of the
             second of two.
         flip: average with the mirrored crops: twice the time for about half a point of accuracy.
-        threads: of the session; None for one a core.
+        threads: see :func:`ferkit.embedder.engines.open_session`.
 
     Raises:
         ModelError: the file is no such network, or its columns do not fit the labels.
