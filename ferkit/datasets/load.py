@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import some
 from ferkit.core.errors import DataError
-from ferkit.core.files import as_path
+from ferkit.core.files import as_path, is_local
 from ferkit.core.labels import same_meaning
 from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive
 from ferkit.datasets.dataset import (
@@ -60,7 +60,7 @@ def load_dataset(
     dataset = _read(path, person_pattern or AIHUB_PERSON, columns, images)
     if dataset.left_out:
         logger.warning("%s", left_out_line(dataset.left_out, _kind(path)))
-    if path.is_dir() and (empty := _empty_folders(path, dataset)):
+    if is_local(path) and path.is_dir() and (empty := _empty_folders(path, dataset)):
         logger.warning("no images in the folders %s; their classes are left out", some(empty))
     if spellings := same_meaning(dataset.class_counts()):
         pairs = "; ".join(" and ".join(names) for names in spellings.values())

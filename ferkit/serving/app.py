@@ -100,7 +100,7 @@ def _type(value: dict[str, Any]) -> str:
         return " or ".join(_type(one) for one in value["anyOf"])
     if "$ref" in value:
         return str(value["$ref"]).rpartition("/")[2]
-    if "additionalProperties" in value:
+    if isinstance(value.get("additionalProperties"), dict):  # True where anything may stand
         return f"object of {_type(value['additionalProperties'])}"
     return (
         f"array of {_type(value['items'])}" if value.get("type") == "array" else str(value.get("type", "any"))

@@ -1,6 +1,6 @@
 """Heads for few examples: class means, or logistic regression whose penalty is chosen on held-out takes.
 
-Whatever a head was fitted by, it is one linear map in the end: numbers that travel between processes and answer without
+However a head was fitted, it is one linear map in the end: numbers that travel between processes and answer without
 scikit-learn, and from which the pipeline that a model folder keeps is made again.
 """
 

@@ -181,7 +181,7 @@ class Teacher:
         """The model; ``save`` keeps it. Until then it lies in a temporary folder.
 
         Args:
-            crops: what it was taught on: cropped faces, by whatever detector, or images as a ``whole``.
+            crops: what it was taught on: ``crops``, ``detected`` faces, or images taken ``whole``.
 
         Raises:
             DataError: fewer than two classes have examples.

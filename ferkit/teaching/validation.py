@@ -1,7 +1,7 @@
 """Say how well a teacher's classes are told apart, and when that cannot be said yet.
 
 Frames of one take are nearly copies of each other: a head that saw one of them knows the next. So takes are kept whole
-in cross-validation, or persons where each class has several, the penalty is chosen anew inside each training part, and
+in cross-validation, or persons where each class has several, the penalty is chosen again inside each training part, and
 intervals are over takes, not frames.
 """
 

@@ -48,7 +48,7 @@ def test_names_cannot_break_out_of_the_page(found: Audit, monkeypatch: pytest.Mo
 
 
 def test_the_page_is_bounded_and_the_table_is_not(found: Audit, tmp_path: Path):
-    page, table, values = write_audit(found, tmp_path / "report", most=1)
+    page, table, values, *_ = write_audit(found, tmp_path / "report", most=1)
     kinds = [finding["kind"] for finding in inlined(page.read_text("utf-8"), "values")["shown"]]
     assert len(kinds) == len(set(kinds))
     rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8-sig"))))

@@ -35,7 +35,10 @@ def test_from_images_to_a_page_and_back(faces: Path, tmp_path: Path):
     assert found["counts"]["near_copy"] == 1
     assert found["embeddings"] == "ferkit2"
     assert found["page"] == str(report / "audit.html")
-    assert {path.name for path in report.iterdir()} == {"audit.html", "findings.csv", "audit.json"}
+    assert {path.name for path in report.iterdir()} == {
+        *("audit.html", "findings.csv", "audit.json"),
+        *("label-studio.json", "fiftyone-labels.json"),
+    }
 
     assert {path.name for path in (tmp_path / "cache").iterdir()} >= {"pictures", "copies", "predictions"}
 

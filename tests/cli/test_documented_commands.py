@@ -36,7 +36,7 @@ def shown() -> Iterator[tuple[str, str, bool]]:
             for line in lines_of(block):
                 yield page.name, line, True
         for line in _INLINE.findall(_BLOCK.sub("", text)):
-            yield page.name, " ".join(line.split()), False
+            yield page.name, " ".join(line.partition("&&")[0].split()), False
     for name, command in commands(main, "fer"):
         for line in lines_of(command.help or ""):
             yield f"{name} --help", line, True
@@ -86,7 +86,9 @@ def test_a_command_line_that_is_shown_is_understood(page: str, line: str, whole:
     words = shlex.split(line, comments=True)
     if not whole:  # in a sentence only the beginning may be there, and words that stand for others
         words = words[: next((i for i, word in enumerate(words) if "…" in word), len(words))]
-    check([word for word in words if word not in (">", "2>")], whole)
+    words = words[: next((i for i, word in enumerate(words) if re.fullmatch("2?>>?", word)), len(words))]
+    if words[:1] != ["COMMAND"]:  # stands for any
+        check(words, whole)
 
 
 @pytest.mark.parametrize("line", ["ebmed data/", "embed data/ --nonsense", "embed", "fit x --head cnn",
@@ -97,7 +99,7 @@ def test_others_are_not(line: str) -> None:
 
 
 def test_every_option_in_a_sentence_is_one_of_todays() -> None:
-    known = {"--help", "--reader", "--memory", "--clients"}  # the last of benchmarks
+    known = {"--help", "--array", "--reader", "--memory", "--clients", "--only"}  # of Slurm and of benchmarks
     settings = {"KEY"}
     for _, command in commands(main, "fer"):
         for param in command.get_params(click.Context(command)):
@@ -106,6 +108,8 @@ def test_every_option_in_a_sentence_is_one_of_todays() -> None:
             settings |= command.settings.keys() | command.listed.keys()
     unknown = []
     for page in PAGES:
+        if page.name == "model-card.md":
+            continue  # the card of the first edition, as it came with 0.1
         prose = _BLOCK.sub("", page.read_text(encoding="utf-8"))
         for span in re.findall(r"`(--[^`]+)`", prose):
             name, *words = re.split(r"[\s=/]", span)

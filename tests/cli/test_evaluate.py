@@ -49,7 +49,7 @@ def test_the_folder_holds_the_report(model: Path, faces: Path, tmp_path: Path) -
     assert result.stdout.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"
     assert {path.name for path in tmp_path.iterdir()} == {
         *("report.html", "report.md", "report.json", "report.txt", "metrics.json"),
-        *("confusion.png", "classes.png", "reliability.png", "probabilities.png"),
+        *("confusion.png", "classes.png", "reliability.png", "probabilities.png", "predictions.png"),
     }
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     values = json.loads((tmp_path / "report.json").read_text())

@@ -360,8 +360,8 @@ def test_it_can_be_used_with_keys_alone(page: Browser):
     assert focused() == "main"
     page.js("document.querySelector('#tab-camera').focus()")
     press(Keys.ARROW_LEFT)
-    assert focused() == "tab-film"
-    assert page.one("#panel-film").is_displayed()
+    assert focused() == "tab-teach"
+    assert page.one("#panel-teach").is_displayed()
     press(Keys.HOME)
     assert page.one("#panel-camera").is_displayed()
     page.js("document.querySelector('#start').focus()")

@@ -201,7 +201,7 @@ def test_limits_hold():
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teach") / "photos"
-    write_dataset(folder, n_per_class=4, n_persons=4, size=48, splits={"all": 1.0}, ambiguity=0.0)
+    write_dataset(folder, n_per_class=4, n_persons=4, size=48, splits={"all": 1.0})
     return folder / "all"
 
 
