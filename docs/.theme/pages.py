@@ -79,6 +79,16 @@ def on_page_context(context: Any, page: Any, config: MkDocsConfig, nav: Any) -> 
     return context
 
 
+def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
+    """Let links that lead out of docs/ go to the page made of that file, or to the repository."""
+
+    def link(match: re.Match[str]) -> str:
+        made = next((made for made, source in TOP.items() if source == match[1]), None)
+        return f"]({made or SOURCE + match[1]})"
+
+    return re.sub(r"\]\(\.\./([^)\s]+)\)", link, markdown)
+
+
 def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) -> str:
     """Show the roles of docstrings as the code that they name."""
     return re.sub(r":(?:func|class|mod|meth|data):<code>~?\.?", "<code>", html)
