@@ -61,7 +61,7 @@ def dataset() -> None:
 def step_options(command: F) -> F:
     """``--out`` for the manifest, ``--json`` and ``--person-pattern``."""
     out = shared("out", type=FILE, required=True, help="The manifest to write, a .csv file.")
-    return out(shared("json", "person_pattern", "columns", "images")(command))
+    return out(shared("json", "person_pattern", "columns")(command))
 
 
 def finish(
@@ -322,6 +322,7 @@ def _classes(pairs: tuple[str, ...]) -> dict[int, str] | None:
         help="What becomes of images whose class has no place in the target.")  # fmt: skip
 @option("--lang", type=click.Choice(["en", "ko"]), help="Spell the classes in English or Korean.")
 @step_options
+@shared("images")
 def map_(data: Path, out: Path, **options: Any) -> None:
     """Map the classes of one data set to those of another.
 
@@ -378,6 +379,7 @@ def map_(data: Path, out: Path, **options: Any) -> None:
 @option("--conflict", type=click.Choice(["refuse", "first", "last", "drop"]), default="refuse",
         help="What becomes of an image that is in several data sets with different labels.")  # fmt: skip
 @step_options
+@shared("images")
 def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Put data sets together, with a column that says where each image is from.
 
@@ -425,6 +427,7 @@ def merge(data: tuple[Path, ...], out: Path, **options: Any) -> None:
         "or an attribute such as sex; may be given several times.")  # fmt: skip
 @shared("seed")
 @step_options
+@shared("images")
 def sample(data: Path, out: Path, **options: Any) -> None:
     """Draw so many images of each class, of as many persons as possible.
 
@@ -493,6 +496,7 @@ def sample(data: Path, out: Path, **options: Any) -> None:
         help="All images of this source are the test part; may be given several times.")  # fmt: skip
 @shared("seed")
 @step_options
+@shared("images")
 def split(data: Path, out: Path, **options: Any) -> None:
     """Divide a data set into train, val and test: classes in proportion, persons whole.
 

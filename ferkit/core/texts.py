@@ -140,7 +140,7 @@ class Translations:
 
 
 class _Shown:
-    """A value that knows the formats ``pct``, ``pct0`` and ``points`` beside those of its type."""
+    """A value that knows the formats ``pct``, ``pct0`` and ``points`` besides those of its type."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

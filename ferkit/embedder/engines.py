@@ -370,7 +370,9 @@ class _OnnxRuntimeSession:
 
         with kept_file(content, ["optimized", processor(), *_versions("onnxruntime")]) as file:
             if file.path is not None:
-                with contextlib.suppress(Exception):  # whatever is wrong with it, there is the graph itself
+                with contextlib.suppress(
+                    Exception
+                ):  # if anything is wrong with it, there is the graph itself
                     off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
                     return _onnxruntime(file.path, providers, off, threads=n)
             return _onnxruntime(_with_split_prelu(content), providers, None, file.target, threads=n)

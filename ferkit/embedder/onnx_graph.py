@@ -102,7 +102,7 @@ def consumed(node: "onnx.NodeProto") -> Iterator[str]:
 
 
 def cut(model: "onnx.ModelProto", tensors: Sequence[str], channels_last: Sequence[str] = ()) -> None:
-    """Make ``tensors`` the outputs of ``model``, in place, and drop whatever they do not need.
+    """Make ``tensors`` the outputs of ``model``, in place, and drop what they do not need.
 
     Args:
         model: the network.

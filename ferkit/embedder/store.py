@@ -452,7 +452,7 @@ def find_stores(cache_dir: Path) -> list[Path]:
 def stores_of(
     root: Path, dataset: str, settings: EmbedderSettings
 ) -> Iterator[tuple[Path, Engine, EmbedderSettings, float | None]]:
-    """Stores of a data set by the same network, whatever ran it, worked on last first.
+    """Stores of a data set by the same network, by any engine, worked on last first.
 
     Yields:
         Folder, engine, settings, and the cosine of the embeddings with those in float32.

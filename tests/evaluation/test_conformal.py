@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
+from ferkit.core.files import json_values
 from ferkit.evaluation.calibration import Temperature, judge_conformal, prediction_sets
 
 
@@ -85,7 +86,7 @@ def test_classes_without_images_are_nan_and_null() -> None:
     truth[truth == 3] = 0
     result = judge_conformal(truth, proba)[0]
     assert np.isnan(result.per_class[3])
-    assert result.to_dict()["per_class"][3] is None
+    assert json_values(result)["per_class"][3] is None
 
 
 @pytest.mark.parametrize("case", range(6))

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ferkit.core import fonts
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
 from ferkit.faces.drawing import TextPainter
-from ferkit.inference import overlay as overlay_module
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, for_view
 from ferkit.inference.overlay import History, Overlay, Status
@@ -101,12 +101,7 @@ def test_without_a_font_the_key_for_korean_says_so(
     video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "ferkit")
-    real = overlay_module.open_font
-    monkeypatch.setattr(
-        overlay_module,
-        "open_font",
-        lambda texts, size: None if "기쁨" in (t := list(texts)) else real(t, size),
-    )
+    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
     watch(video, {2: "l", 4: "q"}, tmp_path)
     assert "no font with Hangul" in caplog.messages[0]
 

@@ -220,7 +220,7 @@ def test_images_and_a_video_are_read(page: Browser, photo: Path, video: Path, tm
 
     page.one("#file-any").send_keys(str(video))
     page.until(lambda: page.all(".film-result .person"), "the video's people", 90)
-    assert "1번" in page.text(".film-result .person h3")
+    assert "인물 1" in page.text(".film-result .person h3")
     shares = page.js(
         "return [...document.querySelectorAll('.shares li')].map(n => n.textContent.split(' ')[0])"
     )
