@@ -25,14 +25,16 @@ def format_report(evaluation: Evaluation, language: str = "en") -> str:
     persons = evaluation.n_groups
     over = words("unit.images") if persons is None else words("title.persons", n=persons)
     accuracy = one["evaluation"]["accuracy"]["value"]
+    title = words("text.title", value=accuracy, n=evaluation.n, k=len(shown), over=over)
+    if evaluation.copies is not None:  # next to the accuracy, which it raises
+        title += "; " + translated(evaluation.copies.sentence(), language)
     parts = [
-        words("text.title", value=accuracy, n=evaluation.n, k=len(shown), over=over),
+        title,
         as_text(tables.figure_table(one, words)),
         as_text(tables.class_table(one, shown, words)),
         as_text(tables.confusion_table(one, shown, words)),
     ]
-    notes = [*evaluation.notes, *([] if evaluation.copies is None else [evaluation.copies.sentence()])]
-    parts += [words("text.note", note=translated(note, language)) for note in notes]
+    parts += [words("text.note", note=translated(note, language)) for note in evaluation.notes]
     if evaluation.unknown_classes:
         parts.append(words("caption.unknown"))
         parts.append(words("text.with_unknown", value=evaluation.accuracy_with_unknown))
