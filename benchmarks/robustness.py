@@ -14,8 +14,9 @@ import numpy as np
 
 from ferkit.classifiers.model import choose_model
 from ferkit.core.fonts import set_fonts
+from ferkit.core.palette import BLUE, GRID, INK, MUTED, ORANGE
 from ferkit.core.types import ExpressionClassifier
-from ferkit.evaluation.plots import BLUE, GRID, INK, MUTED, ORANGE, canvas, plain
+from ferkit.evaluation.plots import canvas, plain
 
 STEPS: dict[str, tuple[str, tuple[float, ...]]] = {
     "blur": ("standard deviation of the blur, pixels of 48", (0, 0.5, 1, 1.5, 2, 3)),

@@ -1,6 +1,7 @@
 """What an embedding depends on, and a store of them."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ class EmbedderSettings:
         return EmbedderSettings(**values)
 
 
-class Embedder:
+class Embedder(ABC):
     """An open backbone, which turns face crops into vectors and knows what it was made of.
 
     Attributes:
@@ -128,9 +129,9 @@ class Embedder:
         self.weights_path = weights_path
         self.licence = licence
 
+    @abstractmethod
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3) of any size."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.files import write_atomically
 from ferkit.core.fonts import can_plot, set_fonts
+from ferkit.core.palette import BLUE, GREEN, INK, MUTED, ORANGE
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, read_folder
 from ferkit.datasets.split import SplitSettings
@@ -19,7 +20,7 @@ from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
 from ferkit.evaluation.metrics import Evaluation
-from ferkit.evaluation.plots import BLUE, GREEN, INK, MUTED, ORANGE, canvas, plain
+from ferkit.evaluation.plots import canvas, plain
 from ferkit.evaluation.report.page import write_report
 from ferkit.faces.cropping import Cropping
 

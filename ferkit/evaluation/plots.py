@@ -12,6 +12,7 @@ import numpy as np
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically
 from ferkit.core.fonts import can_draw, drawable_names, set_fonts
+from ferkit.core.palette import GRID, INK, MUTED, SERIES
 from ferkit.core.texts import Translations, percent
 from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Comparison
@@ -86,17 +87,6 @@ def _cut(rgb: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     x, y = _MARGIN * (right - left), _MARGIN * (bottom - top)
     part = rgb[max(0, int(top - y)) : int(bottom + y) + 1, max(0, int(left - x)) : int(right + x) + 1]
     return part if part.size else rgb
-
-
-INK, MUTED, GRID = "#222222", "#666666", "#dddddd"
-BLUE, ORANGE, GREEN = "#2f6db3", "#d9822b", "#3b8f5a"
-
-
-COLOURS = (BLUE, ORANGE, GREEN, "#a4479b", "#c23b3b", "#1b8a96", "#8a6a1f", "#6b7280")
-"""Of ``c0`` to ``c7``, as in the page's style sheet on light ground."""
-
-PLOTS = ("confusion", "classes", "reliability", "probabilities")
-"""The drawings of one evaluation, by the names of their files."""
 
 
 def drawable_language(language: str) -> str:
@@ -175,7 +165,7 @@ def draw_png(drawing: Drawing, path: Path) -> None:
     axes.set_axis_off()
     for order, shape in enumerate(drawing.shapes):
         style = set(shape.classes.split())
-        colour = next((COLOURS[int(name[1])] for name in style if re.fullmatch(r"c\d", name)), INK)
+        colour = next((SERIES[int(name[1])] for name in style if re.fullmatch(r"c\d", name)), INK)
         x, y = zip(*shape.points, strict=True)
         if shape.kind == "text":
             ink = "white" if "on" in style else MUTED if style & {"tick", "axis"} else INK

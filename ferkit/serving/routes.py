@@ -119,6 +119,10 @@ def binary(*kinds: str, field: str, several: bool) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content | {kind: {"schema": one} for kind in kinds}}}
 
 
+IMAGES = binary("image/jpeg", "image/png", "image/webp", field="images", several=True)
+"""The description of a body of images, as :func:`ferkit.serving.routes.read_uploads` reads it."""
+
+
 def service_of(request: Request | WebSocket) -> Service:
     """The server's parts."""
     service: Service = request.app.state.service
@@ -149,7 +153,7 @@ async def models(request: Request) -> answers.Models:
     "/v1/predict",
     summary="Read the expressions in images",
     responses=problems(404, 415, 503),
-    openapi_extra=binary("image/jpeg", "image/png", "image/webp", field="images", several=True),
+    openapi_extra=IMAGES,
 )
 async def predict(
     request: Request,

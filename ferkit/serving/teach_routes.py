@@ -11,9 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.serving.api import ApiError
 from ferkit.serving.routes import (
+    IMAGES,
     PurposeHeader,
     PurposeName,
-    binary,
     declare,
     problems,
     read_uploads,
@@ -117,7 +117,7 @@ async def state(request: Request, id: str) -> TeachState:
     "/v1/teach/{id}/examples",
     summary="Add the faces of images to a class",
     responses=problems(404, 415, 503),
-    openapi_extra=binary("image/jpeg", "image/png", "image/webp", field="images", several=True),
+    openapi_extra=IMAGES,
 )
 async def add(
     request: Request,

@@ -13,9 +13,10 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from ferkit.core.console import width as text_width
+from ferkit.core.palette import SERIES
 from ferkit.core.texts import MISSING, Translations, percent, points
 
-N_COLOURS = 8
+N_COLOURS = len(SERIES)
 """Classes ``c0`` to ``c7``; further series take them again, with dashes."""
 
 
