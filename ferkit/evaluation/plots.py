@@ -199,14 +199,16 @@ def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "
     """Images, uint8 RGB (H, W, 3), with a line below each, in grids with headings."""
     places: list[tuple[float, float, np.ndarray, str]] = []
     headings, top = [], 0.0
+    # As wide as the images, but not narrower than a heading.
+    columns = min(COLUMNS, max(3, *(len(images) for images in grids.values())))
     for title, images in grids.items():
         if images:
             headings.append((top, title))
             places += [
-                (i % COLUMNS + 0.5, top + 0.4 + i // COLUMNS * 1.2, *image) for i, image in enumerate(images)
+                (i % columns + 0.5, top + 0.4 + i // columns * 1.2, *image) for i, image in enumerate(images)
             ]
-            top += 0.5 + -(-len(images) // COLUMNS) * 1.2
-    figure = canvas(1.5 * COLUMNS, 1.5 * top)
+            top += 0.5 + -(-len(images) // columns) * 1.2
+    figure = canvas(1.5 * columns, 1.5 * top)
     axes = figure.subplots()  # one for all images: a layout of many takes seconds
     for x, y, rgb, caption in places:
         height, width = (0.92 * side / max(rgb.shape[:2]) for side in rgb.shape[:2])
@@ -214,7 +216,7 @@ def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "
         axes.text(x, y + height + 0.03, caption, fontsize=9, ha="center", va="top", color=INK)
     for y, title in headings:
         axes.text(0.04, y, title, fontsize=13, va="top", color=INK)
-    axes.set(xlim=(0, COLUMNS), ylim=(top, 0))
+    axes.set(xlim=(0, columns), ylim=(top, 0))
     axes.set_axis_off()
     set_fonts(figure)
     return figure
