@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -272,7 +272,7 @@ def extract(
     started = time.monotonic()
     store.check_root(dataset.root)
     changes = compare(dataset, store, removing(repair))
-    write_view(store, dataset, changes, embedder.weights_path, embedder.licence, crops)
+    write_view(store, dataset, changes, embedder.weights_path, embedder.licence, crops, embedder.cosine)
     ranges = chain(*ranges_of(changes, store, Plan.read(store.folder)))
     summary = ExtractionSummary(
         n_kept=changes.n_kept - changes.n_failed,
@@ -562,9 +562,6 @@ def embed_dataset(
             workers=workers,
             repair=options.repair,
         )
-        view = store.view()
-        if view is not None and embedder.cosine is not None:
-            store.write_view(replace(view, cosine=embedder.cosine))
     if summary.whole:
         logger.info(f"{len(summary.whole)} images without a face were taken whole: {some(summary.whole)}")
     return store, summary
