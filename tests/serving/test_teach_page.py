@@ -142,7 +142,8 @@ def test_two_expressions_are_taught_corrected_saved_and_used(
     page.one("#teach-name").send_keys("mine")
     page.click("#teach-keep")
     page.until(lambda: "fer predict mine" in page.text("#toasts"), "the model", 60)
-    assert "mine" in page.js('return [...document.querySelector("#model").options].map((o) => o.value)')
+    choices = 'return [...document.querySelector("#model").options].map((o) => o.value)'
+    page.until(lambda: "mine" in page.js(choices), "the model among those to choose from")  # asked for after it is told
     assert server.service.catalog.default == "ferkit2"
     folder = server.service.settings.models_dir / "mine"
     photo = tmp_path / "face.png"
