@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.serving.running import PATIENCE_S
+
 T = TypeVar("T")
 
 BINARIES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -79,7 +81,7 @@ class Browser:
         """What can be read in an element."""
         return self.one(selector).text
 
-    def until(self, holds: Callable[[], T], what: str, seconds: float = 15.0) -> T:
+    def until(self, holds: Callable[[], T], what: str, seconds: float = PATIENCE_S) -> T:
         """Wait until something holds, and give it.
 
         Raises:

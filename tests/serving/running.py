@@ -28,6 +28,9 @@ from ferkit.serving.settings import settings_from
 
 TOKEN = "a-token-that-nobody-guesses"
 
+PATIENCE_S = 60.0
+"""How long tests wait for what must come: a busy machine is slow, and waiting ends when it has come."""
+
 
 @dataclass
 class Running:
@@ -50,7 +53,7 @@ class Running:
         """A stream that is ready, without its message ready."""
         with connect(self.stream_url, compression=None) as stream:
             stream.send(json.dumps({"type": "start", "purpose": "personal", **start}))
-            assert json.loads(stream.recv(30))["type"] == "ready"
+            assert json.loads(stream.recv(PATIENCE_S))["type"] == "ready"
             yield stream
 
 
@@ -71,9 +74,9 @@ def running(models_dir: Path, **options: Any) -> Iterator[Running]:
     thread = threading.Thread(target=serve_on, args=(listening, server, app), name="server")
     thread.start()
     try:
-        assert until(lambda: server.started, 30)
+        assert until(lambda: server.started)
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", params={"purpose": "personal"}, timeout=20
+            base_url=f"http://127.0.0.1:{port}", params={"purpose": "personal"}, timeout=PATIENCE_S
         ) as http:
             yield Running(server, app.state.service, http, port)
     finally:
@@ -94,7 +97,7 @@ def frame(number: int, content: bytes, captured_ms: float | None = None) -> byte
     return struct.pack("<Id", number, time.time() * 1000 if captured_ms is None else captured_ms) + content
 
 
-def until(condition: Any, timeout_s: float = 10.0) -> bool:
+def until(condition: Any, timeout_s: float = PATIENCE_S) -> bool:
     """Wait until something holds."""
     end_s = time.monotonic() + timeout_s
     while not condition():

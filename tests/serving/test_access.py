@@ -12,7 +12,7 @@ from ferkit.core.errors import DataError
 from ferkit.serving.api import ApiError
 from ferkit.serving.security import Auth
 from ferkit.serving.settings import Limits, ServeSettings, option_names, settings_from
-from tests.serving.running import TOKEN, Running, image, running
+from tests.serving.running import PATIENCE_S, TOKEN, Running, image, running
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def test_with_the_token_all_is_open_and_the_rest_always_is(guarded: Running) -> 
 def test_a_stream_without_the_token_is_closed(guarded: Running, token: str | None) -> None:
     with connect(guarded.stream_url) as socket:
         socket.send(json.dumps({"type": "start", "purpose": "personal", "token": token}))
-        said = json.loads(socket.recv(5))
+        said = json.loads(socket.recv(PATIENCE_S))
         assert said["type"] == "error"
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(5)
+            socket.recv(PATIENCE_S)
     # A lone surrogate is no text at all.
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == (4400 if token == "\ud800" else 4401)
@@ -64,7 +64,7 @@ def test_a_stream_shows_its_token_in_its_start_or_in_its_head(guarded: Running) 
         pass
     with connect(guarded.stream_url, additional_headers=RIGHT) as socket:
         socket.send(json.dumps({"type": "start", "purpose": "art"}))
-        assert json.loads(socket.recv(5))["type"] == "ready"
+        assert json.loads(socket.recv(PATIENCE_S))["type"] == "ready"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect as connect_plainly
 
 from tests.serving import bad_models as bad
-from tests.serving.running import TOKEN, Running, frame, image, running, until
+from tests.serving.running import PATIENCE_S, TOKEN, Running, frame, image, running, until
 from tests.serving.test_stream import close_code
 
 pytestmark = [pytest.mark.attack, pytest.mark.timeout(3600)]
@@ -46,8 +46,8 @@ def target(models_dir: Path) -> Iterator[Running]:
         assert lost(found) == {}
 
 
-def lost(server: Running, within_s: float = 2.0) -> dict[str, float]:
-    """What is still held after two seconds: nothing should be."""
+def lost(server: Running, within_s: float = 2.0 if WHOLE else PATIENCE_S) -> dict[str, float]:
+    """What is still held after two seconds, longer on machines that run all tests: nothing should be."""
 
     def now() -> dict[str, float]:
         workers = server.service.workers.all
@@ -80,7 +80,7 @@ def test_a_frame_that_cannot_be_read_and_a_word_back_to_back(target: Running) ->
     for _ in range(times(30, 1000)):
         with connect_plainly(target.stream_url, compression=None) as stream:
             stream.send(json.dumps({"type": "start", "purpose": "art"}))
-            assert json.loads(stream.recv(20))["type"] == "ready"
+            assert json.loads(stream.recv(PATIENCE_S))["type"] == "ready"
             stream.send(frame(0, half))
             stream.send("[]")
             assert close_code(stream) == 4400
@@ -141,12 +141,12 @@ async def one_session(url: str, rng: random.Random, seen: Counter[str]) -> None:
             start = STARTS[0] if rng.random() < 0.7 else rng.choice(STARTS)
             await stream.send(json.dumps(start) if isinstance(start, (dict, list)) else start)
             if rng.random() < 0.7:
-                await asyncio.wait_for(stream.recv(), 20)
+                await asyncio.wait_for(stream.recv(), PATIENCE_S)
             for _ in range(rng.randrange(6)):
                 await stream.send(rng.choice(COMMANDS) if rng.random() < 0.3 else frames(rng))
                 seen["messages"] += 1
                 if rng.random() < 0.4:
-                    await asyncio.wait_for(stream.recv(), 20)
+                    await asyncio.wait_for(stream.recv(), PATIENCE_S)
             end = rng.choice(("abort", "close", "wait", "half"))
             seen[end] += 1
             if end == "abort":
@@ -178,7 +178,7 @@ def test_every_kind_of_start_frame_word_and_end_in_random_order(target: Running)
     # And it serves as before.
     with target.stream() as stream:
         stream.send(frame(1, image()))
-        assert json.loads(stream.recv(10))["type"] == "result"
+        assert json.loads(stream.recv(PATIENCE_S))["type"] == "result"
 
 
 def damaged(rng: random.Random) -> bytes:
@@ -313,7 +313,7 @@ def test_silent_and_slow_clients_do_not_keep_others_out(
                 with contextlib.suppress(OSError):
                     connection.sendall(b"GET /health HTTP/1.1\r\nX-")
             silent.append(connection)
-        assert until(lambda: _healthy(server), 10)
+        assert until(lambda: _healthy(server))
         for connection in silent:
             connection.close()
         assert until(lambda: len(server.server.server_state.connections) <= 2)

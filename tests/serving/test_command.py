@@ -22,7 +22,7 @@ from ferkit.cli.main import main
 from ferkit.serving.app import api_page
 from ferkit.serving.monitoring import EventLog
 from tests.inference.squares import moving_squares, write_video
-from tests.serving.running import TOKEN, Running, held, image, running, until
+from tests.serving.running import PATIENCE_S, TOKEN, Running, held, image, running, until
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def test_a_server_that_is_stopped_says_goodbye_and_finishes_what_it_has(models_d
         assert until(lambda: server.service.workers.all[0].n_waiting == 1)
         server.server.should_exit = True
         with pytest.raises(ConnectionClosed) as closed:
-            stream.recv(5)
+            stream.recv(PATIENCE_S)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
         go_on()
@@ -183,7 +183,7 @@ def test_a_worker_that_hangs_delays_the_end_no_longer_than_the_grace(
         assert until(lambda: server.service.workers.all[0].n_waiting == 1)
         began_s = time.monotonic()
         server.server.should_exit = True
-        assert until(lambda: not server.service.ready, 10)
+        assert until(lambda: not server.service.ready)
         thread.join(10)
         assert time.monotonic() - began_s < 5
 

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
     status_code_conformance,
 )
 
-from tests.serving.running import Running, frame, image, running  # noqa: E402
+from tests.serving.running import PATIENCE_S, Running, frame, image, running  # noqa: E402
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 JSON = st.dictionaries(
@@ -67,7 +67,9 @@ def fuzzed(models_dir: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def api(fuzzed: Running) -> Any:
-    return schemathesis.openapi.from_url(f"{fuzzed.http.base_url}/openapi.json")
+    loaded = schemathesis.openapi.from_dict(fuzzed.http.get("/openapi.json", timeout=PATIENCE_S).json())
+    loaded.config.update(base_url=str(fuzzed.http.base_url))
+    return loaded
 
 
 def test_every_operation_of_the_description_is_asked(api: Any) -> None:
@@ -117,7 +119,7 @@ def test_no_message_makes_a_stream_fail(fuzzed: Running, message: bytes | str) -
         stream.send(message)
         with contextlib.suppress(ConnectionClosed):
             stream.send(frame(1, image()))
-            while json.loads(stream.recv(10))["type"] != "result":
+            while json.loads(stream.recv(PATIENCE_S))["type"] != "result":
                 pass
         assert stream.close_code in (None, 4400, 4415, 4422)
 

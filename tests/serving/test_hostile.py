@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.serving.running import Running, frame, image, running, until
+from tests.serving.running import PATIENCE_S, Running, frame, image, running, until
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -56,7 +56,7 @@ def test_decompression_bombs_are_refused_by_their_head(server: Running, bomb: by
 def test_a_bomb_in_a_stream_ends_it(server: Running) -> None:
     with server.stream() as stream:
         stream.send(frame(0, png_of(3000, 2000)))
-        assert json.loads(stream.recv(5))["code"] == "too_many_pixels"
+        assert json.loads(stream.recv(PATIENCE_S))["code"] == "too_many_pixels"
 
 
 def test_text_that_unfolds_in_a_image_is_refused(server: Running) -> None:
@@ -124,7 +124,7 @@ def test_videos_that_are_only_a_beginning_fail_with_a_reason(server: Running) ->
     for start in (b"\x00\x00\x00\x18ftypmp42", b"\x1aE\xdf\xa3", b"RIFF\xff\xff\xff\xffAVI LIST"):
         job = server.http.post("/v1/video", content=start + noise).json()
         link = job["links"]["self"]
-        assert until(lambda here=link: server.http.get(here).json()["status"] == "failed", 30)
+        assert until(lambda here=link: server.http.get(here).json()["status"] == "failed")
         reason = server.http.get(link).json()["reason"]
         assert "not a video that can be read" in reason or "expected a moving image" in reason
         assert "/tmp" not in reason
@@ -267,8 +267,8 @@ def test_a_stream_that_takes_no_answers_is_cut(models_dir: Path, monkeypatch: py
                 target=ask_without_end, args=(deaf, '{"type": "model", "name": "ferkit"}')
             )
             flood.start()
-            assert until(lambda: not server.service.streams, 30)
-            assert until(lambda: len(server.server.server_state.connections) == 0, 10)
+            assert until(lambda: not server.service.streams)
+            assert until(lambda: len(server.server.server_state.connections) == 0)
         flood.join(10)
         assert not flood.is_alive()
 
@@ -298,5 +298,5 @@ def test_answers_that_nobody_takes_are_cut(models_dir: Path, monkeypatch: pytest
         with contextlib.suppress(TimeoutError):
             for _ in range(3000):  # 60 MB of answers
                 connection.sendall(asked)
-        assert until(lambda: len(server.server.server_state.connections) == 0, 10)
-        assert until(lambda: len(server.server.server_state.tasks) == 0, 10)
+        assert until(lambda: len(server.server.server_state.connections) == 0)
+        assert until(lambda: len(server.server.server_state.tasks) == 0)

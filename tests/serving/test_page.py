@@ -88,7 +88,7 @@ def state_purpose(page: Browser, purpose: str = "research") -> None:
 def start_camera(page: Browser) -> None:
     page.click("#start")
     state_purpose(page)
-    page.until(lambda: page.all(".person .bars"), "a face", 40)
+    page.until(lambda: page.all(".person .bars"), "a face")
 
 
 def painted(page: Browser) -> list[float] | None:
@@ -148,7 +148,7 @@ def test_the_camera_shows_faces_in_both_languages(page: Browser, scene: list[np.
     page.click('#purpose-options input[value="research"]')
     page.click("#purpose-ok")
 
-    page.until(lambda: page.all(".person .bars"), "a face", 40)
+    page.until(lambda: page.all(".person .bars"), "a face")
     assert page.text(".running") == "Recognition is on"
     assert page.text(".person .now") in EN
     assert len(page.all(".person:first-child .bars li")) == 7
@@ -212,7 +212,7 @@ def check_saved_table(page: Browser) -> None:
 def test_images_and_a_video_are_read(page: Browser, photo: Path, video: Path, tmp_path: Path):
     page.one("#file-any").send_keys(str(photo))
     state_purpose(page)
-    page.until(lambda: page.all(".picture .face"), "faces in the image", 40)
+    page.until(lambda: page.all(".picture .face"), "faces in the image")
     assert page.text(".picture h3") == photo.name
     assert len(page.all(".picture .face")) >= 2 or not PHOTO.is_file()
     assert page.text(".picture .now") in EN
@@ -229,7 +229,7 @@ def test_images_and_a_video_are_read(page: Browser, photo: Path, video: Path, tm
     assert not page.all(".picture")
 
     page.one("#file-any").send_keys(str(video))
-    page.until(lambda: page.all(".film-result .person"), "the video's people", 90)
+    page.until(lambda: page.all(".film-result .person"), "the video's people")
     assert "인물 1" in page.text(".film-result .person h3")
     shares = page.js(
         "return [...document.querySelectorAll('.shares li')].map(n => n.textContent.split(' ')[0])"
@@ -317,7 +317,7 @@ def test_the_page_survives_its_server_and_asks_for_its_token(browser: Browser, m
     browser.until(lambda: "cannot be reached" in browser.text("#problem"), "that the server is gone")
     assert browser.one("#stage").get_attribute("data-state") == "waiting"
     with running(models_dir, model="ferkit2", port=port, token=TOKEN, **DETECTOR):
-        browser.until(lambda: browser.one("#token-dialog").is_displayed(), "the question for the token", 40)
+        browser.until(lambda: browser.one("#token-dialog").is_displayed(), "the question for the token")
         for token in ("a wrong one", TOKEN):
             browser.until(lambda: browser.one("#token-dialog").is_displayed(), "the question for the token")
             browser.one("#token-input").send_keys(token)
@@ -333,7 +333,7 @@ def test_the_page_survives_its_server_and_asks_for_its_token(browser: Browser, m
 def test_everybody_can_use_it(page: Browser, photo: Path):
     page.one("#file-pictures").send_keys(str(photo))
     state_purpose(page)
-    page.until(lambda: page.all(".picture .face"), "faces in the image", 40)
+    page.until(lambda: page.all(".picture .face"), "faces in the image")
     page.prefer(color_scheme="light", reduced_motion="reduce")
     for (width, height), scheme, tab in product(
         [(320, 700), (390, 844), (1280, 800)], ["light", "dark"], ["camera", "pictures", "film"]
@@ -380,7 +380,7 @@ def test_it_can_be_used_with_keys_alone(page: Browser):
     press(Keys.ENTER)
     page.until(lambda: page.one("#purpose-dialog").is_displayed(), "the question for the purpose")
     press(Keys.SPACE, Keys.ENTER)
-    page.until(lambda: page.one("#stage").get_attribute("data-state") == "running", "the stream", 40)
+    page.until(lambda: page.one("#stage").get_attribute("data-state") == "running", "the stream")
     assert focused() == "stop"
     page.until(
         lambda: re.search(

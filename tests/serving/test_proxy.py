@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.inference.squares import moving_squares, write_video
-from tests.serving.running import TOKEN, Running, frame, image, running, until
+from tests.serving.running import PATIENCE_S, TOKEN, Running, frame, image, running, until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "proxy"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
@@ -115,9 +115,9 @@ def test_streams_pass_and_end_as_they_do_without_a_proxy(front: tuple[Running, i
     address = f"ws://faces.example.org:{port}/faces/v1/stream"
     with connect(address, sock=raw, compression=None, additional_headers=headers) as stream:
         stream.send(json.dumps({"type": "start", "purpose": "art"}))
-        assert json.loads(stream.recv(20))["type"] == "ready"
+        assert json.loads(stream.recv(PATIENCE_S))["type"] == "ready"
         stream.send(frame(1, image()))
-        assert json.loads(stream.recv(20))["frame"] == 1
+        assert json.loads(stream.recv(PATIENCE_S))["frame"] == 1
     assert until(lambda: not server.service.streams)
 
 

@@ -9,12 +9,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from ferkit.serving.stream import StreamFrame, _StreamClock
-from tests.serving.running import Running, frame, held, image, running, until
+from tests.serving.running import PATIENCE_S, Running, frame, held, image, running, until
 
 
 def ask(socket: ClientConnection, message: Any) -> dict:
     socket.send(message if isinstance(message, (bytes, str)) else json.dumps(message))
-    return json.loads(socket.recv(60))
+    return json.loads(socket.recv(PATIENCE_S))
 
 
 def close_code(socket: ClientConnection) -> int:
@@ -27,7 +27,7 @@ def close_code(socket: ClientConnection) -> int:
 
 def take_all(socket: ClientConnection) -> None:
     while True:
-        socket.recv(10)
+        socket.recv(PATIENCE_S)
 
 
 def test_ready_tells_the_labels(server: Running) -> None:
@@ -67,11 +67,12 @@ def test_of_the_frames_that_wait_the_newest_is_read(models_dir: Path) -> None:
             for number in range(1, 11):
                 socket.send(frame(number, image()))
             assert until(lambda: server.metric("ferkit_frames_total", fate="dropped") == 9)
+            time.sleep(0.3)
             go_on()
-            answers = [json.loads(socket.recv(10)) for _ in range(2)]
+            answers = [json.loads(socket.recv(PATIENCE_S)) for _ in range(2)]
         assert [answer["frame"] for answer in answers] == [0, 10]
         assert [answer["dropped"] for answer in answers] == [0, 9]
-        assert answers[0]["age_ms"] > answers[1]["age_ms"]
+        assert answers[0]["age_ms"] >= 300  # since it came, not since it was read
 
 
 def test_a_busy_stream_does_not_hold_up_the_others_nor_the_rest(models_dir: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_busy_stream_does_not_hold_up_the_others_nor_the_rest(models_dir: Path
         assert server.http.get("/health").status_code == 200
         assert server.http.post("/v1/predict", content=image()).status_code == 200
         go_on()
-        assert json.loads(waits.recv(10))["frame"] == 0
+        assert json.loads(waits.recv(PATIENCE_S))["frame"] == 0
 
 
 def test_a_worker_that_breaks_down_costs_a_frame_and_no_more(models_dir: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_worker_that_breaks_down_costs_a_frame_and_no_more(models_dir: Path) -
             socket.send(frame(1, image()))
             assert until(lambda: server.service.workers.all[0].n_waiting == 1)
             server.service.workers.all[0].end()
-            said = json.loads(socket.recv(10))
+            said = json.loads(socket.recv(PATIENCE_S))
         assert (said["type"], said["code"], said["fatal"]) == ("error", "reader_lost", False)
         assert ask(socket, frame(2, image()))["frame"] == 2
         assert server.http.post("/v1/predict", content=image()).status_code == 200
@@ -210,7 +211,7 @@ def test_more_frames_than_anybody_needs_end_it(models_dir: Path) -> None:
 def test_more_streams_than_there_may_be(models_dir: Path) -> None:
     with running(models_dir, max_streams=4) as server:
         with server.stream(), server.stream(), connect(server.stream_url) as third:
-            said = json.loads(third.recv(5))
+            said = json.loads(third.recv(PATIENCE_S))
             assert (said["code"], said["fatal"]) == ("too_many", True)
             assert close_code(third) == 4429
         assert until(lambda: not server.service.streams)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import ferkit
 from tests.serving.drawn_people import drawn_frames
-from tests.serving.running import TOKEN, Running, frame, running, until
+from tests.serving.running import PATIENCE_S, TOKEN, Running, frame, running, until
 
 LEVELS = {"밤": 40, "day": 220}
 
@@ -117,7 +117,7 @@ def test_a_stream_collects_and_shows_what_was_learnt_at_once(server: Running):
 
     def read(stream: Any, level: int, at_ms: float) -> dict[str, Any]:
         stream.send(frame(next(number), noisy(level, next(number)), at_ms))
-        while (answer := json.loads(stream.recv(30)))["type"] != "result":
+        while (answer := json.loads(stream.recv(PATIENCE_S)))["type"] != "result":
             assert answer["type"] == "ready"
         return dict(answer)
 
@@ -136,7 +136,7 @@ def test_a_stream_collects_and_shows_what_was_learnt_at_once(server: Running):
             assert read(stream, level, at_ms + 700)["taught"]["status"] == "added"  # was on its way
             assert read(stream, level, at_ms + 900)["taught"]["status"] == "idle"
             at_ms += 2000
-        assert until(lambda: server.http.get(f"/v1/teach/{id}").json()["fitted"], 30)
+        assert until(lambda: server.http.get(f"/v1/teach/{id}").json()["fitted"])
         face = read(stream, 220, at_ms)["faces"][0]
         assert int(np.argmax(face["raw"])) == 1
         change(server, id, do="add_label", label="dusk")
@@ -154,7 +154,7 @@ def test_a_stream_of_a_session_that_is_gone_ends(server: Running):
     with server.stream(teach=id) as stream:
         server.http.delete(f"/v1/teach/{id}")  # as after a restart of the server
         stream.send(frame(1, noisy(40, 1)))
-        assert json.loads(stream.recv(20))["code"] == "no_teacher"
+        assert json.loads(stream.recv(PATIENCE_S))["code"] == "no_teacher"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_purposes_tokens_and_quotas_hold(server: Running, tmp_path: Path):
         assert guarded.http.post("/v1/teach", json={}).status_code == 401
         guarded.http.headers["Authorization"] = f"Bearer {TOKEN}"
         begin(guarded, "a", "b")
-        assert until(lambda: len(guarded.service.teaching) == 0, 5)  # nobody used it
+        assert until(lambda: len(guarded.service.teaching) == 0)  # nobody used it
 
 
 def test_one_face_is_wanted_or_said_which(tmp_path: Path):
@@ -223,12 +223,12 @@ def test_one_face_is_wanted_or_said_which(tmp_path: Path):
 
             def answer(content: bytes) -> dict[str, Any]:
                 stream.send(frame(len(seen), content, 100.0 * len(seen)))
-                seen.append(json.loads(stream.recv(30)))
+                seen.append(json.loads(stream.recv(PATIENCE_S)))
                 return seen[-1]
 
-            assert until(lambda: answer(several)["taught"]["status"] == "several", 20)
+            assert until(lambda: answer(several)["taught"]["status"] == "several")
             faces = seen[-1]["faces"]
             command = {"type": "collect", "label": "b", "take": "1", "from_ms": 0, "face": faces[1]["id"]}
             stream.send(json.dumps(command))
-            assert until(lambda: answer(several)["taught"]["status"] in ("added", "same"), 20)
-            assert until(lambda: answer(empty)["taught"]["status"] == "nobody", 20)
+            assert until(lambda: answer(several)["taught"]["status"] in ("added", "same"))
+            assert until(lambda: answer(empty)["taught"]["status"] == "nobody")

@@ -82,7 +82,7 @@ def record(page: Browser, label: str, is_red: bool) -> None:
             page.driver.execute_async_script(RECORD, label, is_red)
         return examples(page, label) > before
 
-    page.until(recorded, f"examples of {label}", 90)
+    page.until(recorded, f"examples of {label}")
 
 
 def examples(page: Browser, label: str) -> int:
@@ -113,7 +113,7 @@ def test_two_expressions_are_taught_corrected_saved_and_used(
     page.until(lambda: page.one("#panel-teach").is_displayed(), "the tab")
     page.click("#teach-start")
     state_purpose(page)
-    page.until(lambda: page.one("#teach-stage").get_attribute("data-state") == "running", "the stream", 30)
+    page.until(lambda: page.one("#teach-stage").get_attribute("data-state") == "running", "the stream")
     name_class(page, 0, "씩 웃음")
     name_class(page, 1, "wow")
 
@@ -129,7 +129,7 @@ def test_two_expressions_are_taught_corrected_saved_and_used(
         seen.add(page.text("#teach-now").rpartition(" ")[0])
         return {"씩 웃음", "wow"} <= seen
 
-    page.until(both_were_shown, "both labels", 30)
+    page.until(both_were_shown, "both labels")
 
     thumbs = examples(page, "wow")
     page.click('.class[data-label="wow"] .thumb')
@@ -141,9 +141,11 @@ def test_two_expressions_are_taught_corrected_saved_and_used(
 
     page.one("#teach-name").send_keys("mine")
     page.click("#teach-keep")
-    page.until(lambda: "fer predict mine" in page.text("#toasts"), "the model", 60)
+    page.until(lambda: "fer predict mine" in page.text("#toasts"), "the model")
     choices = 'return [...document.querySelector("#model").options].map((o) => o.value)'
-    page.until(lambda: "mine" in page.js(choices), "the model among those to choose from")  # asked for after it is told
+    page.until(
+        lambda: "mine" in page.js(choices), "the model among those to choose from"
+    )  # asked for after it is told
     assert server.service.catalog.default == "ferkit2"
     folder = server.service.settings.models_dir / "mine"
     photo = tmp_path / "face.png"
