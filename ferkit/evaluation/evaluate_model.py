@@ -24,7 +24,7 @@ from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
-from ferkit.core.weights import BUNDLED
+from ferkit.core.weights import EDITIONS
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.leakage import NEAR_AT_MOST, TrainingCopies, image_keys, training_copies
 from ferkit.datasets.load import load_dataset
@@ -190,7 +190,7 @@ def _copies_in_fit(table: EmbeddingTable, split: Split, store: EmbeddingStore) -
     keys = np.zeros(len(table), np.uint64) if table.keys is None else table.keys
     data = None if view is None or len(table) > NEAR_AT_MOST else _at_hand(view.root)
     train, test = (_of_paths(data, table.paths[part]) for part in (split.train, split.test))
-    bundled = store.settings.embedder.backbone == BUNDLED
+    bundled = store.settings.embedder.backbone in EDITIONS
     cache_dir = store.folder.parent
     return training_copies(
         keys[split.train], keys[split.test], train, test, bundled=bundled, cache_dir=cache_dir
@@ -219,7 +219,7 @@ def copies_of_training(
         image_keys(scores.sha256),
         train,
         dataset.subset(scores.samples),
-        bundled=BUNDLED in (model.name, embedder.get("backbone")),
+        bundled=not {model.name, embedder.get("backbone")}.isdisjoint(EDITIONS),
         cache_dir=cache_dir,
     )
 

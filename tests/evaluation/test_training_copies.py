@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ferkit.classifiers.model import read_model
 from ferkit.cli import main as command
-from ferkit.core.weights import bundled_folder
+from ferkit.core.weights import EDITIONS, bundled_folder
 from ferkit.datasets.leakage import image_keys, pixel_keys, training_copies
+from ferkit.datasets.load import load_dataset
 from ferkit.datasets.synthetic import write_dataset
+from ferkit.evaluation.evaluate_model import copies_of_training, score
+from ferkit.faces.cropping import cropping_as_trained
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,7 @@ def test_copies_are_counted_by_content() -> None:
 
 
 def test_images_of_fer2013_are_known_by_their_pixels(shared: Path, tmp_path: Path) -> None:
-    """The bundled network learnt from its training part, and not from its test part."""
+    """Both bundled networks learnt from its training part, and not from its test part."""
     import zipfile
 
     with zipfile.ZipFile(shared / "data/fer2013-train-public.zip") as archive:
@@ -103,7 +107,6 @@ def test_images_of_fer2013_are_known_by_their_pixels(shared: Path, tmp_path: Pat
                 image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
                 cv2.imwrite(str(tmp_path / part / label / Path(name).with_suffix(".bmp").name), image)
     from ferkit.datasets.image_stats import image_stats
-    from ferkit.datasets.load import load_dataset
 
     known = np.load(bundled_folder().parent / "fer2013-train.npy")
     seen = {}
@@ -112,3 +115,9 @@ def test_images_of_fer2013_are_known_by_their_pixels(shared: Path, tmp_path: Pat
         seen[part] = np.isin(keys, known).mean()
     assert seen["train"] == 1
     assert seen["test"] < 0.3  # FER2013's own test part holds copies of its training images
+    train = load_dataset(tmp_path / "train")
+    for edition in EDITIONS:
+        model = read_model(bundled_folder(edition))
+        cropping = cropping_as_trained(model.crops, "none", None, train)
+        found = copies_of_training(model, score(train, model, cropping.cropper(model)), train)
+        assert found.bundled == found.n == len(train)
