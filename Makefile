@@ -8,6 +8,8 @@ PYTHON := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; d
 VENV := .venv
 # Two processes of one thread each are faster on two cores than one process whose threads wait for each other.
 PYTEST_ARGS ?= -n 2 --dist loadfile
+# Tests start hundreds of processes: each would compile all modules again where this is set.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 

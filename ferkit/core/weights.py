@@ -127,6 +127,9 @@ def entry_of(name: str) -> WeightsEntry:
 TIMEOUT_S = 8.0
 """How long an address may stay silent before the next one is tried."""
 
+RETRY_S = 3600.0
+"""After so long an address that failed is asked again for a file that one can do without."""
+
 Progress = Callable[[int, int | None], None]
 """Called with the bytes fetched and the bytes in all, the latter None if the server does not say."""
 
@@ -167,7 +170,12 @@ def weights_dir() -> Path:
 
 
 def weights_file(
-    name: str, *, given: Path | None = None, offline: bool = False, progress: Progress | None = None
+    name: str,
+    *,
+    given: Path | None = None,
+    offline: bool = False,
+    insist: bool = True,
+    progress: Progress | None = None,
 ) -> Path:
     """The file of weights called ``name``: the one given, the cached one, DeepFace's own, or a download.
 
@@ -175,6 +183,7 @@ def weights_file(
         name: of the registry.
         given: a file of the user's own, taken as it is.
         offline: fetch nothing; ``FER_OFFLINE=1`` in the environment does the same.
+        insist: whether to ask the addresses again though none of them gave the file within the last hour.
         progress: told about a download.
 
     Raises:
@@ -191,7 +200,16 @@ def weights_file(
     if path is None:
         if offline or os.environ.get("FER_OFFLINE", "") not in ("", "0"):
             raise _not_to_be_had(entry, "fetching is switched off")
-        path = _fetch(entry, progress)
+        if not insist and _failed_lately(entry):
+            raise _not_to_be_had(entry, "none of its addresses gave it within the last hour")
+        try:
+            path = _fetch(entry, progress)
+        except WeightsError:
+            if not insist:
+                with contextlib.suppress(OSError):
+                    _failure_path(entry).touch()
+            raise
+        _failure_path(entry).unlink(missing_ok=True)
     else:
         _check(entry, path)
     return path
@@ -281,6 +299,18 @@ def _fetch(entry: WeightsEntry, progress: Progress | None) -> Path:
                 _keep_hash(entry, file_sha256(path))
             return path
     raise _not_to_be_had(entry, "; ".join(dict.fromkeys(reasons)))
+
+
+def _failure_path(entry: WeightsEntry) -> Path:
+    return weights_dir() / f"{entry.file}.failed"
+
+
+def _failed_lately(entry: WeightsEntry) -> bool:
+    """Whether the last attempt failed within the hour: behind a firewall each takes many seconds."""
+    try:
+        return 0 <= time.time() - _failure_path(entry).stat().st_mtime < RETRY_S
+    except OSError:
+        return False
 
 
 class _UnusableError(Exception):

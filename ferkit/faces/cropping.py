@@ -451,7 +451,7 @@ def best_detector(given: Path | None = None) -> tuple[Literal["haar", "yunet"], 
         WeightsError: the given file is missing.
     """
     try:
-        return "yunet", weights_file("yunet", given=given)
+        return "yunet", weights_file("yunet", given=given, insist=False)
     except WeightsError:
         if given is not None:
             raise

@@ -268,3 +268,21 @@ def test_what_a_broken_download_left_goes_with_the_next_one(
     left.write_bytes(b"x")
     weights_file("net")
     assert sorted(path.name for path in cache.iterdir()) == ["net.onnx"]
+
+
+def test_who_can_do_without_does_not_wait_for_a_dead_address_each_time(
+    server: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch, [f"{server}/missing/net.onnx"], SHA256)
+    with pytest.raises(WeightsError, match="404"):
+        weights_file("net", insist=False)
+    register(monkeypatch, [f"{server}/good/net.onnx"], SHA256)
+    with pytest.raises(WeightsError, match="within the last hour"):
+        weights_file("net", insist=False)
+    an_hour_ago_s = time.time() - 3601
+    os.utime(cache / "net.onnx.failed", (an_hour_ago_s, an_hour_ago_s))
+    assert weights_file("net", insist=False).read_bytes() == CONTENT
+    (cache / "net.onnx").unlink()
+    (cache / "net.onnx.failed").touch()
+    assert weights_file("net").read_bytes() == CONTENT  # who insists is not told to wait
+    assert not (cache / "net.onnx.failed").exists()
