@@ -74,8 +74,17 @@ class Browser:
         return self.driver.find_element("css selector", selector)
 
     def click(self, selector: str) -> None:
-        """Click on what can be seen and is not covered."""
-        self.one(selector).click()
+        """Click on what can be seen and is not covered; waits while the page moves it."""
+        from selenium.common.exceptions import ElementClickInterceptedException
+
+        def clicked() -> bool:
+            try:
+                self.one(selector).click()
+            except ElementClickInterceptedException:
+                return False
+            return True
+
+        self.until(clicked, f"{selector} to be free")
 
     def text(self, selector: str) -> str:
         """What can be read in an element."""
