@@ -66,7 +66,7 @@ def predict(
     >>> len(result.faces), len(result.faces[0].probabilities)
     (1, 7)
     """
-    from ferkit.datasets.remote import FetchLimits
+    from ferkit.datasets.inputs import FetchLimits
 
     return _model(model).predict(
         images,

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ferkit.core.addresses import is_stored
 from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import (
     as_path,
     file_sha256,
     fingerprint,
+    is_stored,
     parse_json,
     read_regular,
     settings_from,
@@ -43,8 +43,7 @@ from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import Predictions
-    from ferkit.datasets.inputs import ImagesLike
-    from ferkit.datasets.remote import FetchLimits
+    from ferkit.datasets.inputs import FetchLimits, ImagesLike
 
 logger = logging.getLogger(__name__)
 

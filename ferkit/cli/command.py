@@ -13,8 +13,7 @@ from typing import Any, Literal, get_origin
 import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
-from ferkit.core.addresses import mask_credentials
-from ferkit.core.extras import require_extra
+from ferkit.core.errors import mask_credentials, require_extra
 from ferkit.core.spellings import new_name
 from ferkit.core.texts import LANGUAGES, translated
 
@@ -37,7 +36,7 @@ class Option(click.Option):
     Args:
         group: heading in the help text.
         rare: only ``--help-all`` shows it.
-        extra: of :data:`ferkit.core.extras.EXTRAS`, which has to be installed where the option is given.
+        extra: of :data:`ferkit.core.errors.EXTRAS`, which has to be installed where the option is given.
     """
 
     def __init__(

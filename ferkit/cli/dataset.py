@@ -271,10 +271,8 @@ def _read(kind: str, src: Path, options: dict[str, Any]) -> "Annotated":
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.export import export_folder
     from ferkit.datasets.formats.aihub import read_aihub
-    from ferkit.datasets.formats.coco_voc import read_coco, read_voc
-    from ferkit.datasets.formats.fer2013 import read_fer2013
-    from ferkit.datasets.formats.load import Naming, read_folders, read_list
-    from ferkit.datasets.formats.numbered import read_affectnet, read_ckplus, read_rafdb
+    from ferkit.datasets.formats.load import Naming, read_coco, read_folders, read_list, read_voc
+    from ferkit.datasets.formats.numbered import read_affectnet, read_ckplus, read_fer2013, read_rafdb
 
     folder: Path | None = options["extract"]
     if kind in ("fer2013", "ckplus") and src.is_file() and folder:

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from ferkit.cli.command import echo
-from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     BATCH_SIZE,
     DETECTOR_WEIGHTS,
@@ -21,6 +20,8 @@ from ferkit.cli.options import (
     WordType,
     command,
     model_and_rest,
+    model_names,
+    offer,
     open_dataset,
     option,
     shared,

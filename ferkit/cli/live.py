@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 import click
 
 from ferkit.cli.command import echo
-from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     FILE,
     FOLDER,
     command,
     model_and_rest,
+    model_names,
+    offer,
     option,
     quiet_video_library,
     shared,
@@ -211,8 +212,7 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
         raise click.UsageError("--csv and --json cannot go together")
     annotated: Path | None = options["annotated"]
     quiet_video_library()
-    from ferkit.core.addresses import is_address
-    from ferkit.core.files import file_sha256, write_json
+    from ferkit.core.files import file_sha256, is_address, write_json
     from ferkit.inference.engine import build_engine
     from ferkit.inference.sinks import VIDEO_SUFFIXES
     from ferkit.inference.sources import check_is_file, load_av

@@ -17,12 +17,10 @@ from typing import Any, Literal
 import click
 
 from ferkit.cli.command import Command, echo
-from ferkit.cli.completion import offer, weight_names
-from ferkit.cli.options import FOLDER, command, shared
+from ferkit.cli.options import FOLDER, command, offer, shared, weight_names
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import Progress, n_cores, table
-from ferkit.core.errors import WeightsError
-from ferkit.core.extras import EXTRAS
+from ferkit.core.errors import EXTRAS, WeightsError
 from ferkit.core.texts import translated
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from ferkit.cli.command import echo
-from ferkit.cli.completion import model_names, offer, recipes
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -16,9 +15,12 @@ from ferkit.cli.options import (
     SIZE,
     WordType,
     command,
+    model_names,
+    offer,
     open_dataset,
     option,
     print_result,
+    recipes,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
@@ -209,10 +211,10 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
         fer finetune data/ --set augmentation.rotate=20 --set stages.last.mix=false
         fer finetune other/ --recipe vgg-transfer-better --weights models/vgg/network.keras
     """
-    from ferkit.classifiers.finetune.old_env import read_old_env
     from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe, parse_change
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
+    from ferkit.core.spellings import read_old_env
     from ferkit.datasets.split import SplitSettings
     from ferkit.faces.cropping import Cropping, CropSettings
 
@@ -351,7 +353,7 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
     import numpy as np
 
     from ferkit.classifiers.embedding_model import save_embedding_model
-    from ferkit.classifiers.import_sklearn import import_joblib_head
+    from ferkit.classifiers.head_onnx import import_joblib_head
     from ferkit.core.errors import ModelError
     from ferkit.core.labels import LabelSet
     from ferkit.embedder.embedders import open_embedder

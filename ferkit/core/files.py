@@ -1,4 +1,4 @@
-"""Write files so that an interrupt leaves the old or the new one, and digest what is in them."""
+"""Tell files from addresses, write them so that an interrupt leaves the old or the new one, and digest them."""
 
 import contextlib
 import dataclasses
@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ferkit.core.addresses import is_stored, mask_credentials
-from ferkit.core.errors import DependencyError, FerkitError, StoreLockedError
+from ferkit.core.errors import DependencyError, FerkitError, StoreLockedError, mask_credentials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -429,3 +428,21 @@ def cached_arrays(
         np.savez(content, **made)  # type: ignore[arg-type]
         write_atomically(file, lambda out: out.write(content.getbuffer()))
     return made, False
+
+
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def is_address(spec: str) -> bool:
+    """Whether ``spec`` is an address such as ``rtsp://…`` or ``http://…``."""
+    return bool(_ADDRESS.match(spec))
+
+
+def is_stored(spec: str) -> bool:
+    """Whether ``spec`` is an address at which fsspec lists files, such as ``s3://…``: no page and no stream."""
+    if not is_address(spec):
+        return False
+    import fsspec
+
+    kind = re.split("://|::", spec, maxsplit=1)[0].lower()
+    return kind not in ("http", "https", "file", "local") and kind in fsspec.available_protocols()

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import some
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, mask_credentials
 from ferkit.core.files import as_path, is_local
 from ferkit.core.labels import same_meaning
-from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive
+from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive, read_webdataset, tars_in
 from ferkit.datasets.dataset import (
     AIHUB_PERSON,
     Dataset,
@@ -28,7 +27,6 @@ from ferkit.datasets.dataset import (
 )
 from ferkit.datasets.object_store import file_source, list_place, local_copy
 from ferkit.datasets.tables import TABLE_SUFFIXES, read_npz, read_table
-from ferkit.datasets.webdataset import read_webdataset, tars_in
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from ferkit.evaluation.comparison import (
     RepeatResult,
     ResultCache,
 )
-from ferkit.evaluation.cost import ResourceMonitor, milliseconds
 from ferkit.evaluation.metrics import Figure
 from ferkit.evaluation.protocol import (
     EvaluationData,
@@ -37,7 +36,7 @@ from ferkit.evaluation.protocol import (
     SplitRows,
     build_evaluation_data,
 )
-from ferkit.evaluation.shared_inputs import CompareOptions, SharedInputs
+from ferkit.evaluation.shared_inputs import CompareOptions, ResourceMonitor, SharedInputs, milliseconds
 from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_of
 
 logger = logging.getLogger(__name__)

@@ -32,10 +32,10 @@ from ferkit.datasets.split import Split, SplitSettings, make_split
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
 from ferkit.evaluation.candidates import Task, history_of, size_mb_of, trained_on
 from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kind, RepeatResult
-from ferkit.evaluation.cost import milliseconds
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, EvaluationData, ProtocolSettings, SplitRows
 from ferkit.evaluation.report.page import write_comparison, write_report
+from ferkit.evaluation.shared_inputs import milliseconds
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops, some_crops
 

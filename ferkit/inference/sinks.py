@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ferkit.core.addresses import is_address
 from ferkit.core.errors import FerkitError
-from ferkit.core.files import why_not_written
+from ferkit.core.files import is_address, why_not_written
 from ferkit.inference.sources import load_av
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ferkit.core.addresses import is_address, mask_credentials
-from ferkit.core.errors import DataError, DependencyError
+from ferkit.core.errors import DataError, DependencyError, mask_credentials
+from ferkit.core.files import is_address
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame

@@ -18,10 +18,17 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from ferkit.core.addresses import is_address
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, FerkitError, ImageError
-from ferkit.core.files import csv_cell, csv_text, exclusive_lock, fingerprint, write_atomically, write_json
+from ferkit.core.files import (
+    csv_cell,
+    csv_text,
+    exclusive_lock,
+    fingerprint,
+    is_address,
+    write_atomically,
+    write_json,
+)
 from ferkit.core.fonts import HINT, can_draw, drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces

@@ -42,8 +42,8 @@ from ferkit.core.types import FaceDetector, Faces
 from ferkit.core.weights import EDITIONS, bundled_folder
 from ferkit.datasets.images import decode_image
 from ferkit.faces.cropping import cropping_as_trained
+from ferkit.faces.detectors import face_quality
 from ferkit.faces.drawing import label_colors
-from ferkit.faces.quality import face_quality
 from ferkit.inference.engine import open_tracking_detector
 from ferkit.serving.api import ApiError
 from ferkit.serving.monitoring import Metrics
