@@ -11,10 +11,9 @@ from urllib.parse import quote
 
 from ferkit.audit.checks import cut_face
 from ferkit.audit.findings import Action, Audit, Finding, findings_text, text_of
-from ferkit.core.files import fingerprint, write_atomically, write_json
+from ferkit.core.files import fingerprint, write_atomically, write_csv, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.core.texts import LANGUAGES, text_table
-from ferkit.datasets.tables import write_csv
 from ferkit.evaluation.plots import thumbnails
 
 _MOST_IMAGES = 12

@@ -20,9 +20,9 @@ from ferkit.core.files import (
     write_json,
 )
 from ferkit.datasets.dataset import Dataset, Sample
+from ferkit.datasets.export import write_manifest
 from ferkit.datasets.image_stats import content_digest
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.tables import write_manifest
 
 COLUMNS = ("path", "action", "value", "label", "content", "finding")
 """Of a plan. ``path`` and ``action`` must be there; ``label`` and ``content`` are what was seen in the audit, and are

@@ -68,7 +68,7 @@ def finish(
     out: Path, dataset: "Dataset", summary: Mapping[str, Any], lines: Sequence[str], as_json: bool
 ) -> None:
     """Write the manifest and print what was done."""
-    from ferkit.datasets.tables import write_manifest
+    from ferkit.datasets.export import write_manifest
 
     write_manifest(out, dataset)
     if as_json:
@@ -232,9 +232,10 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
         fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
         fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
+    from ferkit.core.files import write_csv
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.edit import only_labels
-    from ferkit.datasets.tables import SOURCE, write_csv
+    from ferkit.datasets.tables import SOURCE
 
     found = _read(kind, src, options)
     source = options["source"] or (
@@ -560,8 +561,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         fer dataset export faces.csv -o faces.parquet --images
         fer dataset export cache/faces--ferkit2--1f2e3d4c -o vectors.parquet
     """
-    from ferkit.datasets.export import export_folder, export_npz, export_parquet
-    from ferkit.datasets.tables import write_manifest
+    from ferkit.datasets.export import export_folder, export_npz, export_parquet, write_manifest
 
     suffix = out.suffix.lower()
     _check_options(suffix, options)

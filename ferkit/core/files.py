@@ -1,6 +1,7 @@
 """Tell files from addresses, write them so that an interrupt leaves the old or the new one, and digest them."""
 
 import contextlib
+import csv
 import dataclasses
 import errno
 import glob
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -446,3 +447,25 @@ def is_stored(spec: str) -> bool:
 
     kind = re.split("://|::", spec, maxsplit=1)[0].lower()
     return kind not in ("http", "https", "file", "local") and kind in fsspec.available_protocols()
+
+
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: bool = False
+) -> None:
+    """Write a table for people; what a spreadsheet would run is marked, names that are not UTF-8 stay their bytes.
+
+    Args:
+        path: the file; an older one is replaced.
+        header: of the columns.
+        rows: texts, numbers and None.
+        marked: put the mark of UTF-8 first, which Korean spreadsheet programs need.
+
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    content = ("\ufeff" if marked else "") + text.getvalue()
+    write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))

@@ -13,7 +13,14 @@ from ferkit.core.console import some
 from ferkit.core.errors import DataError, mask_credentials
 from ferkit.core.files import as_path, is_local
 from ferkit.core.labels import same_meaning
-from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive, read_webdataset, tars_in
+from ferkit.datasets.archives import (
+    ARCHIVE_SUFFIXES,
+    UNREAD_ARCHIVES,
+    list_archive,
+    read_npz,
+    read_webdataset,
+    tars_in,
+)
 from ferkit.datasets.dataset import (
     AIHUB_PERSON,
     Dataset,
@@ -26,7 +33,7 @@ from ferkit.datasets.dataset import (
     place_name,
 )
 from ferkit.datasets.object_store import file_source, list_place, local_copy
-from ferkit.datasets.tables import TABLE_SUFFIXES, read_npz, read_table
+from ferkit.datasets.tables import TABLE_SUFFIXES, read_table
 
 logger = logging.getLogger(__name__)
 

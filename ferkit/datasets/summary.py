@@ -12,9 +12,11 @@ from ferkit.core.console import n_cores
 from ferkit.core.fonts import drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
 from ferkit.core.palette import GRID, INK, MUTED, SERIES
+from ferkit.datasets.archives import ArraySource
 from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images
+from ferkit.datasets.export import attribute_names
 from ferkit.datasets.images import ImageHeader, read_header
-from ferkit.datasets.tables import SOURCE, ArraySource, attribute_names
+from ferkit.datasets.tables import SOURCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

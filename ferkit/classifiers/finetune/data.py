@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.finetune.recipe import LossSettings, RunOptions
-from ferkit.core.console import progress, some
+from ferkit.core.console import free_memory, progress, some
 from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
@@ -188,19 +187,6 @@ def load_pixels(
             f"none of the {len(dataset)} images of {dataset.root} could be read; first: {failures[0][1]}"
         )
     return Pixels(images[: len(paths)], np.array(y, np.int64), tuple(paths), tuple(failures), tuple(digests))
-
-
-def free_memory() -> int:
-    """Bytes that can be had without swapping, as the system says; a guess of 2 GiB where it says nothing."""
-    try:
-        with Path("/proc/meminfo").open() as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2 << 30
 
 
 def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np.ndarray:

@@ -13,11 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX
 from ferkit.classifiers.finetune.networks import of_keras_layers
 from ferkit.classifiers.model import read_model
 from ferkit.core.errors import DependencyError, FerkitError, ModelError
 from ferkit.core.files import write_atomically
+from ferkit.core.weights import NETWORK_KERAS, NETWORK_ONNX
 from ferkit.datasets.dataset import Dataset
 from ferkit.embedder.engines import open_session
 from ferkit.faces.cropping import cropping_as_trained
