@@ -23,7 +23,7 @@ from ferkit.datasets.load import load_dataset as _load_dataset
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import Predictions
-    from ferkit.datasets.inputs import ImagesLike
+    from ferkit.datasets.load import ImagesLike
     from ferkit.embedder.settings import Embedder, EmbedderSettings
     from ferkit.embedder.store import EmbeddingStore
     from ferkit.evaluation.comparison import Comparison
@@ -66,7 +66,7 @@ def predict(
     >>> len(result.faces), len(result.faces[0].probabilities)
     (1, 7)
     """
-    from ferkit.datasets.inputs import FetchLimits
+    from ferkit.datasets.load import FetchLimits
 
     return _model(model).predict(
         images,

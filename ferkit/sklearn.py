@@ -16,7 +16,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint, write_atomically
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.inputs import GivenImages
+from ferkit.datasets.load import GivenImages
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import Cropping, resolve_cropping

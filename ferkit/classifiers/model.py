@@ -43,7 +43,7 @@ from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import Predictions
-    from ferkit.datasets.inputs import FetchLimits, ImagesLike
+    from ferkit.datasets.load import FetchLimits, ImagesLike
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from ferkit.core.texts import translated
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
     from ferkit.datasets.formats.annotated import Annotated
-    from ferkit.datasets.summary import Summary, Values
+    from ferkit.datasets.image_stats import Summary, Values
 
 
 logger = logging.getLogger(__name__)
@@ -105,12 +105,12 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         fer dataset info both.csv --all --plot both.png
     """
     from ferkit.core.files import write_atomically
-    from ferkit.datasets.summary import summarize
+    from ferkit.datasets.image_stats import summarize
 
     found_in = load_data(data, options["person_pattern"])
     found = summarize(found_in, everything=options["all"], workers=settings["workers"])
     if options["plot"]:
-        from ferkit.datasets.summary import plot_summary
+        from ferkit.datasets.image_stats import plot_summary
 
         figure, path = plot_summary(found), options["plot"]
         write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lstrip(".") or "png"))

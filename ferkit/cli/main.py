@@ -22,7 +22,7 @@ COMMANDS = {
     "demo": "ferkit.cli.models:demo",
     "crop": "ferkit.cli.embed:crop",
     "dataset": "ferkit.cli.dataset:dataset",
-    "audit": "ferkit.cli.audit:audit",
+    "audit": "ferkit.cli.evaluate:audit",
     "embed": "ferkit.cli.embed:embed",
     "fit": "ferkit.cli.train:fit",
     "finetune": "ferkit.cli.train:finetune",

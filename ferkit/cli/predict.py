@@ -39,7 +39,7 @@ from ferkit.core.texts import translated
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import ImageResult
     from ferkit.core.labels import LabelSet
-    from ferkit.datasets.inputs import GivenImages
+    from ferkit.datasets.load import GivenImages
 
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _given(words: Sequence[str], private_hosts: bool, models_dir: Path) -> "Give
     Raises:
         DataError: the only word is nothing.
     """
-    from ferkit.datasets.inputs import FetchLimits, GivenImages, is_http
+    from ferkit.datasets.load import FetchLimits, GivenImages, is_http
 
     (one,) = words if len(words) == 1 else ("-",)
     if one != "-" and not is_http(one) and not glob.has_magic(one) and not Path(one).exists():

@@ -86,8 +86,7 @@ def serve(
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     require_extra("serve", "fer serve")
     from ferkit.classifiers.model import choose_model
-    from ferkit.serving.app import create_app
-    from ferkit.serving.server import run_server
+    from ferkit.serving.app import create_app, run_server
     from ferkit.serving.settings import settings_from
 
     named = model or model_argument or str(choose_model(None, models_dir).folder)
@@ -187,8 +186,7 @@ def _print_findings(report: "TeachReport", names: list[str]) -> None:
 def _open_page(models_dir: Path, settings: Chosen) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        from ferkit.serving.app import create_app
-        from ferkit.serving.server import run_server
+        from ferkit.serving.app import create_app, run_server
     except ModuleNotFoundError as error:
         raise DependencyError(f"{error.name} is not installed; pip install 'ferkit[serve]'") from error
     from ferkit.core.weights import DEFAULT_EDITION

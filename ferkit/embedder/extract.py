@@ -18,7 +18,7 @@ from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, ImageSource, Sample
 from ferkit.datasets.object_store import ReadAhead
-from ferkit.embedder.embedders import load_embedder, open_embedder
+from ferkit.embedder.embedders import SAMPLE, LayerScore, find_best_layer, load_embedder, open_embedder
 from ferkit.embedder.engines import (
     CPU,
     LEAST_COSINE,
@@ -28,7 +28,6 @@ from ferkit.embedder.engines import (
     resolve_engines,
     resolve_stored,
 )
-from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
 from ferkit.embedder.onnx_network import NetworkEmbedder, calibrated
 from ferkit.embedder.plan import Plan, Range, new_ranges
 from ferkit.embedder.settings import Embedder, StoreSettings

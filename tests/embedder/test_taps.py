@@ -9,8 +9,7 @@ import pytest
 from networks import GraphBuilder, arcface_resnet34, small_network
 
 from ferkit.core.errors import DataError
-from ferkit.embedder.embedders import load_embedder, open_embedder
-from ferkit.embedder.layer_search import find_best_layer
+from ferkit.embedder.embedders import find_best_layer, load_embedder, open_embedder
 from ferkit.embedder.onnx_graph import cut, load_graph, split_prelu
 from ferkit.embedder.onnx_network import find_layer, list_layers, pool_features
 
