@@ -153,7 +153,7 @@ def load_embedder(
 
     if not isinstance(embedder, str):
         return reopen(embedder, weights=_path(weights), threads=threads)
-    return open_by_name(embedder, weights=_path(weights), tap=layer, threads=threads)
+    return open_by_name(embedder, weights=_path(weights), layer=layer, threads=threads)
 
 
 def embed(
@@ -201,7 +201,7 @@ def embed(
     asked = Cropping.ask(detector, _path(detector_weights), no_face=no_face)
     options = StoreOptions(root=Path(cache_dir), batch_size=batch_size)
     if isinstance(embedder, str):
-        embedder = open_for_store(embedder, dataset, asked, options, tap=layer)
+        embedder = open_for_store(embedder, dataset, asked, options, layer=layer)
     return embed_dataset(dataset, embedder, asked, options, workers=workers)[0]
 
 

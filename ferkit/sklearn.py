@@ -121,7 +121,7 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return int(self.n_features_out_)
 
     def _open(self) -> Embedder:
-        return open_embedder(self.embedder, tap=self.layer)
+        return open_embedder(self.embedder, layer=self.layer)
 
     def _images(self, X: Any) -> tuple[GivenImages, list[Sample]]:
         images: Any = X.tolist() if isinstance(X, np.ndarray) and X.dtype.kind in "OU" and X.ndim == 1 else X

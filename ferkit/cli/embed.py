@@ -150,7 +150,7 @@ def _open(
     )
     crop = resolve_cropping(dataset, crop)
     logger.info(crop.reason)
-    embedder = open_for_store(spec, dataset, crop, store_options, tap=layer, **backbone)
+    embedder = open_for_store(spec, dataset, crop, store_options, layer=layer, **backbone)
     return embedder, crop, store_options
 
 
@@ -276,9 +276,9 @@ def _best_layer(
     ranking = search_layer(dataset, embedder, crop, seed=seed, threads=threads)
     rows = [
         (
-            found.tap.name,
-            found.tap.tensor,
-            "x".join(map(str, found.tap.shape)),
+            found.layer.name,
+            found.layer.tensor,
+            "x".join(map(str, found.layer.shape)),
             str(found.dim),
             f"{found.accuracy:.1%}",
             f"{found.images_per_s:.0f}",
@@ -286,8 +286,8 @@ def _best_layer(
         for found in ranking
     ]
     logger.info(table(("layer", "tensor", "shape", "numbers", "accuracy", "images/s"), rows, right=[3, 4, 5]))
-    logger.info(f"taking {ranking[0].tap.name}; accuracy is cross-validated on a sample, only to compare")
-    return ranking[0].tap.name
+    logger.info(f"taking {ranking[0].layer.name}; accuracy is cross-validated on a sample, only to compare")
+    return ranking[0].layer.name
 
 
 @command(settings=(

@@ -403,7 +403,7 @@ def _embedded(
     # Half precision is enough for inner layers, and the widest of them fit into memory only so.
     embeddings = store.load("float16" if store.dim > 2000 else "float32")
     made_with = store.settings.embedder
-    layer = f" ({made_with.tap})" if made_with.tap else ""
+    layer = f" ({made_with.layer})" if made_with.layer else ""
     return Embedded(embeddings, made_with.backbone + layer)
 
 

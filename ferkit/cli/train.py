@@ -361,7 +361,7 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
 
     names = LabelSet.from_text(options["labels"]).names if options["labels"] else None
     head = import_joblib_head(file, trust=options["trust"], labels=names)
-    embedder = open_embedder(options["backbone"], weights=options["weights"], tap=options["layer"])
+    embedder = open_embedder(options["backbone"], weights=options["weights"], layer=options["layer"])
     if embedder.dim != head.dim:
         raise ModelError(
             f"the head takes {head.dim} numbers, {options['backbone']} gives {embedder.dim}; "

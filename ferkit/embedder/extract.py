@@ -569,7 +569,7 @@ def embed_dataset(
 def search_layer(
     dataset: Dataset, embedder: Embedder, asked: Cropping, *, seed: int, threads: int | None = None
 ) -> list[LayerScore]:
-    """What ``--tap auto`` finds on the labelled images of the training part: every tap, the best first.
+    """What ``--layer auto`` finds on the labelled images of the training part: every layer, the best first.
 
     Raises:
         DataError: too few labelled images that can be read, or a backbone without inner layers.
@@ -580,7 +580,7 @@ def search_layer(
     chosen = some_crops(dataset.source, (candidates[i] for i in order), cropper, SAMPLE)
     if not chosen:
         raise DataError(
-            f"expected labelled images in {dataset.root} to try taps on, found none that can be read"
+            f"expected labelled images in {dataset.root} to try layers on, found none that can be read"
         )
     crops = np.concatenate([image.found.rgb for image in chosen])
     groups = [image.sample.group or image.sample.path for image in chosen]

@@ -321,10 +321,10 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
 
 def _head(name: str, use: str, options: dict[str, Any]) -> HeadCandidate:
     kind, _, place = use.partition("@")
-    backbone, _, tap = place.partition("#")
+    backbone, _, layer = place.partition("#")
     pool = options.pop("pool", None)
     pool_hw = None if pool is None else (int(pool[0]), int(pool[1]))
-    spec = BackboneSpec(_ALSO.get(backbone, backbone), tap or None, pool_hw)
+    spec = BackboneSpec(_ALSO.get(backbone, backbone), layer or None, pool_hw)
     return HeadCandidate(name, head_settings(kind, **options), spec)
 
 

@@ -418,7 +418,7 @@ def load_labelled(store: EmbeddingStore, memory_gb: float | None = None) -> Embe
         DataError: there are none.
         StoreDamagedError: a shard is not what was written.
     """
-    # Half precision is enough for taps, and the widest of them fit into memory only so.
+    # Half precision is enough for layers, and the widest of them fit into memory only so.
     most = free_memory() / 2 if memory_gb is None else memory_gb * 1e9
     needed = _COPIES * 4 * store.dim * store.rows_per_shard * len(store.shards())
     if needed > most:

@@ -146,10 +146,10 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone as it was named: ``ferkit``, ``onnx:FILE``; a tap within it; how a spatial tap is averaged."""
+    """A backbone as it was named: ``ferkit``, ``onnx:FILE``; a layer within it; how a spatial layer is averaged."""
 
     backbone: str
-    tap: str | None = None
+    layer: str | None = None
     pool_hw: tuple[int, int] | None = None
 
 
@@ -179,13 +179,13 @@ class SharedInputs:
 
         Raises:
             WeightsError: its weights are missing.
-            DataError: there is no such backbone or tap.
+            DataError: there is no such backbone or layer.
         """
         if self._embedder is None or self._embedder[0] != spec:
             self._embedder = None
             part, crop = self.images.parts[0], self.croppings[0]
             store = StoreOptions(self.options.cache_dir, self.images.names[0])
-            opened = open_for_store(spec.backbone, part, crop, store, tap=spec.tap, pool_hw=spec.pool_hw)
+            opened = open_for_store(spec.backbone, part, crop, store, layer=spec.layer, pool_hw=spec.pool_hw)
             self._embedder = spec, opened
         return self._embedder[1]
 
@@ -197,7 +197,7 @@ class SharedInputs:
         """
         if self._table is not None and self._table[0] == spec:
             return self._table[1]
-        self._table = None  # taps are large: let go of the last ones first
+        self._table = None  # layers are large: let go of the last ones first
         embedder = self.embedder(spec)
         X: np.ndarray | None = None
         for i, part in enumerate(self.images.parts):

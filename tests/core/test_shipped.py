@@ -88,7 +88,7 @@ def test_it_is_a_backbone_with_taps_and_a_hash(crops: np.ndarray, tmp_path: Path
     taps = list_layers(onnx.load(bundled_folder() / NETWORK_ONNX), (48, 48))
     assert taps[-1].tensor == "embedding"
     assert not any("mirrored" in tap.tensor for tap in taps)
-    inner = open_embedder(BUNDLED, tap="stage4")
+    inner = open_embedder(BUNDLED, layer="stage4")
     turned = inner.embed(np.ascontiguousarray(crops[:, :, ::-1]))
     assert turned != pytest.approx(
         inner.embed(crops), abs=0.01
