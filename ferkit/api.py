@@ -390,17 +390,17 @@ def evaluate(
     True
     """
     from ferkit.evaluation.evaluate_model import (
-        check_columns,
         evaluate_model,
         in_words_of,
         labelled_part,
         score,
     )
+    from ferkit.evaluation.protocol import attribute_columns, check_columns
     from ferkit.faces.cropping import cropping_as_trained
 
     opened, whole = _model(model), _dataset(data)
     dataset = labelled_part(whole, split)
-    check_columns(dataset, by)
+    check_columns(attribute_columns(dataset.samples), by)
     cropping = cropping_as_trained(opened.crops, detector, _path(detector_weights), dataset)
     scores = score(dataset, opened, cropping.cropper(opened))
     y_true, _ = in_words_of(opened.labels, scores.y_true)

@@ -64,7 +64,6 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         fer eval ferkit aihub/ --by sex --by age
     """
     from ferkit.evaluation.evaluate_model import (
-        check_columns,
         copies_of_training,
         evaluate_model,
         in_words_of,
@@ -73,6 +72,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         timed,
     )
     from ferkit.evaluation.metrics import evaluate as measure
+    from ferkit.evaluation.protocol import attribute_columns, check_columns
     from ferkit.evaluation.report.page import write_comparison, write_report
     from ferkit.evaluation.report.text import format_report
     from ferkit.faces.cropping import cropping_as_trained
@@ -80,7 +80,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
     whole = open_dataset(Path(data), options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
-    check_columns(dataset, options["by"])
+    check_columns(attribute_columns(dataset.samples), options["by"])
     logger.info(f"{len(dataset)} labelled images of {data}")
     cropping = cropping_as_trained(trained.crops, options["detector"], settings["detector_weights"], dataset)
     logger.info(cropping.reason)

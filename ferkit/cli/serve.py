@@ -24,10 +24,12 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.console import table
-from ferkit.core.errors import DependencyError, require_extra
-from ferkit.serving.api import BY_ID, PURPOSES
+from ferkit.core.errors import require_extra
+from ferkit.serving.settings import BY_ID, PURPOSES
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from ferkit.datasets.dataset import Dataset
     from ferkit.teaching.validation import TeachReport
 
@@ -81,20 +83,29 @@ def serve(
         fer serve mlp --port 9000 --purpose research
         FER_SERVE_TOKEN=… fer serve --host 0.0.0.0 --allowed-host faces.example.org
     """
+    _prepare("fer serve")
+    from ferkit.classifiers.model import choose_model
+    from ferkit.serving.app import run_server
+
+    named = model or model_argument or str(choose_model(None, models_dir).folder)
+    app = _create({"models_dir": models_dir, "model": named, **options, **settings.given})
+    if not app.state.service.reads_videos:
+        logger.info("videos are not taken: PyAV is not installed; pip install 'ferkit[video]'")
+    run_server(app, app.state.service.settings)
+
+
+def _prepare(what: str) -> None:
     # A program of our own: these are ours to set, before the libraries read them. Each image has one thread.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    require_extra("serve", "fer serve")
-    from ferkit.classifiers.model import choose_model
-    from ferkit.serving.app import create_app, run_server
+    require_extra("serve", what)
+
+
+def _create(values: dict[str, Any]) -> "FastAPI":
+    from ferkit.serving.app import create_app
     from ferkit.serving.settings import settings_from
 
-    named = model or model_argument or str(choose_model(None, models_dir).folder)
-    server_settings = settings_from({"models_dir": models_dir, "model": named, **options, **settings.given})
-    app = create_app(server_settings, console=not is_quiet())
-    if not app.state.service.reads_videos:
-        logger.info("videos are not taken: PyAV is not installed; pip install 'ferkit[video]'")
-    run_server(app, server_settings)
+    return create_app(settings_from(values), console=not is_quiet())
 
 
 _LISTED = 10
@@ -184,26 +195,18 @@ def _print_findings(report: "TeachReport", names: list[str]) -> None:
 
 
 def _open_page(models_dir: Path, settings: Chosen) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        from ferkit.serving.app import create_app, run_server
-    except ModuleNotFoundError as error:
-        raise DependencyError(f"{error.name} is not installed; pip install 'ferkit[serve]'") from error
+    _prepare("fer teach")
     from ferkit.core.weights import DEFAULT_EDITION
-    from ferkit.serving.settings import settings_from
+    from ferkit.serving.app import run_server
 
-    port = settings["port"]
-    own = {"models_dir": models_dir, "model": DEFAULT_EDITION, "port": port}
-    server_settings = settings_from(
-        own
-        if settings["detector_weights"] is None
-        else {**own, "detector_weights": settings["detector_weights"]}
-    )
-    app = create_app(server_settings, console=not is_quiet())
+    port, weights = settings["port"], settings["detector_weights"]
+    app = _create({
+        "models_dir": models_dir, "model": DEFAULT_EDITION, "port": port, "detector_weights": weights
+    })  # fmt: skip
     address = f"http://localhost:{port}/#teach"
     logger.info(f"teach at {address}")
     if settings["browser"] and port:
         timer = threading.Timer(1.0, webbrowser.open, [address])
         timer.daemon = True
         timer.start()
-    run_server(app, server_settings)
+    run_server(app, app.state.service.settings)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ferkit.core.errors import DependencyError, FerkitError, StoreLockedError, mask_credentials
+from ferkit.core.errors import DataError, DependencyError, FerkitError, StoreLockedError, mask_credentials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,6 +225,26 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
         raise ValueError(
             f"{error}; line {found[1]}: put names in quotes that are not plain letters: {quoted}"  # type: ignore[index]
         ) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a user's TOML file. Raises DataError: it cannot be read, or is none."""
+    values: dict[str, Any] = _read_parsed(path, parse_toml, "TOML")
+    return values
+
+
+def read_json(path: Path) -> Any:
+    """The values of a user's JSON file. Raises DataError: it cannot be read, or is none."""
+    return _read_parsed(path, parse_json, "JSON")
+
+
+def _read_parsed(path: Path, parse: Callable[[bytes], Any], form: str) -> Any:
+    try:
+        return parse(read_regular(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; correct the path") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no {form} file: {error}") from None
 
 
 def json_values(value: Any) -> Any:

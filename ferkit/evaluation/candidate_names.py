@@ -16,7 +16,7 @@ import numpy as np
 
 from ferkit.classifiers.heads import HEADS, head_settings
 from ferkit.core.errors import DataError, DependencyError, FerkitError, WeightsError
-from ferkit.core.files import file_sha256, parse_toml, read_regular
+from ferkit.core.files import file_sha256, read_toml
 from ferkit.core.labels import LabelSet
 from ferkit.core.spellings import new_words
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
@@ -302,12 +302,7 @@ def read_candidates(file: Path) -> list[str | Mapping[str, Any]]:
     Raises:
         DataError: it cannot be read, or has no list ``candidates``.
     """
-    try:
-        values = parse_toml(read_regular(file))
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}; correct the path") from None
-    except ValueError as error:
-        raise DataError(f"{file} is no TOML file: {error}") from None
+    values = read_toml(file)
     if "contenders" in values:
         logger.info(f"{file}: contenders is now candidates")
     entries = values.get("candidates", values.get("contenders"))

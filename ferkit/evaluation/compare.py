@@ -1,8 +1,6 @@
 """``fer compare`` as one function: every candidate under one protocol, on the same images."""
 
-import datetime
 import logging
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -11,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.model import installed_versions
-from ferkit.core.console import n_cores
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import exclusive_lock, json_values, write_json
 from ferkit.core.labels import LabelSet
@@ -27,6 +23,7 @@ from ferkit.evaluation.comparison import (
     Costs,
     RepeatResult,
     ResultCache,
+    circumstances,
 )
 from ferkit.evaluation.metrics import Figure
 from ferkit.evaluation.protocol import (
@@ -35,6 +32,7 @@ from ferkit.evaluation.protocol import (
     ReadDataset,
     SplitRows,
     build_evaluation_data,
+    check_columns,
 )
 from ferkit.evaluation.shared_inputs import CompareOptions, ResourceMonitor, SharedInputs, milliseconds
 from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_of
@@ -56,7 +54,7 @@ def draw_splits(
         DataError: no split can be made; the message says why.
     """
     rows = np.arange(len(images)) if rows is None else rows
-    y, groups, given = images.y[rows], images.groups[rows], images.given_split[rows]
+    y, groups, given = images.y[rows], images.groups[rows], images.dataset.splits[rows]
     splits = []
     for repeat in range(protocol.repeats):
         seed = protocol.seed + repeat
@@ -88,14 +86,6 @@ def odd_splits(
         if absent:
             notes.append(f"the test part has no images of {', '.join(absent)}")
     return tuple(dict.fromkeys(notes))
-
-
-def check_columns(images: EvaluationData, protocol: ProtocolSettings) -> None:
-    """The columns that the protocol compares by are there. Raises DataError if not."""
-    unknown = [column for column in protocol.by if column not in images.attributes]
-    if unknown:
-        known = ", ".join(images.attributes) or "none"
-        raise DataError(f"the data have no column {', '.join(unknown)}; they have {known}")
 
 
 def check_leaks(
@@ -175,7 +165,7 @@ def compare(
         StoreLockedError: another process works on the same comparison.
         FerkitError: the disk is full or a folder cannot be written.
     """
-    check_columns(images, protocol)
+    check_columns(images.attributes, protocol.by)
     splits = tuple(splits if splits is not None else draw_splits(images, protocol))
     notes = (*images.notes, *odd_splits(images, splits, protocol))
     for note in notes:
@@ -198,13 +188,7 @@ def compare(
         candidates=tuple(results),
         leaks=leaks,
         notes=notes,
-        versions={"python": platform.python_version(), **installed_versions()},
-        machine={
-            "processor": platform.machine(),
-            "cores": str(n_cores()),
-            "system": platform.system(),
-        },
-        date=datetime.date.today().isoformat(),
+        **circumstances(),
     )
     return replace(comparison, pairs=pairs_of(comparison))
 

@@ -1,8 +1,8 @@
-"""Define what the API answers: schemas, problems and purposes."""
-
-from dataclasses import dataclass
+"""Define what the API answers: schemas and problems."""
 
 from pydantic import BaseModel, Field
+
+from ferkit.serving.settings import BY_ID
 
 
 class ApiError(Exception):
@@ -53,37 +53,6 @@ REASON_KO = (
     "유럽연합(EU)에서는 직장(채용 포함)과 교육 기관에서 감정을 추론하는 것이 의료·안전 목적을 제외하고 금지됩니다"
     "(EU AI법, 규정 (EU) 2024/1689, 제5조 제1항 (f)호)."
 )
-
-
-@dataclass(frozen=True)
-class Purpose:
-    """What expressions are read for.
-
-    Attributes:
-        id: as requests name it.
-        en, ko: as people call it.
-        prohibited: refused unless whoever runs the server allows it.
-    """
-
-    id: str
-    en: str
-    ko: str
-    prohibited: bool = False
-
-
-PURPOSES = (
-    Purpose("research", "Research and coursework", "연구·학습 과제"),
-    Purpose("personal", "Personal use", "개인적 사용"),
-    Purpose("art", "Art and play", "예술과 놀이"),
-    Purpose("accessibility", "Accessibility", "접근성 지원"),
-    Purpose("medical", "Medical reasons", "의료 목적"),
-    Purpose("safety", "Safety reasons", "안전 목적"),
-    Purpose("other", "Something else", "기타"),
-    Purpose("hiring", "Hiring (judging applicants)", "채용 심사", prohibited=True),
-    Purpose("workplace", "Workplace (of employees)", "직장(직원 대상)", prohibited=True),
-    Purpose("education", "Education (of students)", "교육 기관(학생 대상 감정 추론)", prohibited=True),
-)
-BY_ID = {purpose.id: purpose for purpose in PURPOSES}
 
 
 def check_purpose(given: str | None, default: str | None, allowed: frozenset[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import parse_json, read_regular
+from ferkit.core.files import read_json
 from ferkit.datasets.dataset import AIHUB_PERSON, FileSource, Sample, composed, read_folder
 from ferkit.datasets.formats.aihub import ANNOTATORS, read_aihub
 from ferkit.datasets.formats.annotated import (
@@ -237,12 +237,7 @@ def read_coco(file: Path, images: Path | None = None, person_pattern: str = AIHU
 
 
 def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
-    try:
-        content = parse_json(read_regular(file))
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise DataError(f"{file} is no JSON file: {error}") from None
+    content = read_json(file)
     parts = {}
     for key in ("images", "annotations", "categories"):
         part = content.get(key) if isinstance(content, dict) else None
