@@ -306,8 +306,7 @@ def audit(data: Path, fix: Path | None, undo: bool, settings: Chosen, **options:
 def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
     from ferkit.audit.checks import LabelSettings
     from ferkit.audit.findings import findings_text, next_to
-    from ferkit.audit.page import audit_values, write_audit
-    from ferkit.audit.run import AuditSettings
+    from ferkit.audit.run import AuditSettings, audit_values, write_audit
     from ferkit.audit.run import audit as run
     from ferkit.datasets.duplicates import CopySettings
 

@@ -285,7 +285,7 @@ def _annotate(
     run: "VideoRun", labels: "LabelSet", video: str, out: Path, every_s: float, language: str
 ) -> None:
     from ferkit.inference.overlay import Overlay
-    from ferkit.inference.video import annotate_video
+    from ferkit.inference.sinks import annotate_video
 
     overlay = Overlay(labels, language)
     if overlay.hint:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ferkit.audit.findings import DROP, KEEP, Action, Audit, Finding, in_order
-from ferkit.audit.page import fiftyone_labels, label_studio_tasks
+from ferkit.audit.run import fiftyone_labels, label_studio_tasks
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 
 
