@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import tempfile
 import threading
 import time
 import unicodedata
@@ -109,6 +110,25 @@ class Progress:
             f"{self._doing}: {self._done}/{self._total} {self._unit} ({share:.0%}), {rate:.0f}/s, "
             f"{tqdm.format_interval(left)} left{failed}"
         )
+
+
+@contextlib.contextmanager
+def native_output_to_log(name: str) -> Iterator[None]:
+    """What libraries write to the process's standard output and error within the block goes to the log file alone."""
+    with tempfile.TemporaryFile() as noise, contextlib.ExitStack() as restore:
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):  # there is none: a service, a notebook
+                real = os.dup(stream)
+                restore.callback(os.close, real)
+                restore.callback(os.dup2, real, stream)
+                os.dup2(noise.fileno(), stream)
+        try:
+            yield
+        finally:
+            restore.close()
+            noise.seek(0)
+            for line in noise.read().decode(errors="replace").splitlines():
+                logger.info("%s: %s", name, line, extra={"log_only": True})
 
 
 Item = TypeVar("Item")

@@ -1,12 +1,10 @@
 """Export a fine-tuned network to Keras, SavedModel, TFLite and ONNX, and check the result."""
 
-import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 
 from ferkit.classifiers.finetune.networks import of_keras_layers
 from ferkit.classifiers.model import read_model
+from ferkit.core.console import native_output_to_log
 from ferkit.core.errors import DependencyError, FerkitError, ModelError
 from ferkit.core.files import write_atomically
 from ferkit.core.weights import NETWORK_KERAS, NETWORK_ONNX
@@ -224,7 +223,7 @@ def _export(
     # Called once, which Keras wants before it exports; and nothing is compiled for these few images.
     expected = keras.ops.convert_to_numpy(network(images, training=False))
     try:
-        with _noise_to_log(path.name):
+        with native_output_to_log(path.name):
             write(path)
             found = np.asarray(run(path, images))
             alone = found[:1] if calibration is not None else np.asarray(run(path, images[:1]))
@@ -240,25 +239,6 @@ def _export(
     else:
         _check(expected, found, path.name)
         _check(expected[:1], alone, f"{path.name} for one image")
-
-
-@contextlib.contextmanager
-def _noise_to_log(name: str) -> Iterator[None]:
-    """What converters write to the process's standard output and error goes to the log file alone."""
-    with tempfile.TemporaryFile() as noise, contextlib.ExitStack() as restore:
-        for stream in (1, 2):
-            with contextlib.suppress(OSError):  # there is none: a service, a notebook
-                real = os.dup(stream)
-                restore.callback(os.close, real)
-                restore.callback(os.dup2, real, stream)
-                os.dup2(noise.fileno(), stream)
-        try:
-            yield
-        finally:
-            restore.close()
-            noise.seek(0)
-            for line in noise.read().decode(errors="replace").splitlines():
-                logger.info("%s: %s", name, line, extra={"log_only": True})
 
 
 def _samples(network: keras.Model, n: int = 5) -> np.ndarray:
