@@ -416,7 +416,7 @@ def newest_model(models_dir: Path) -> Model | None:
     return None
 
 
-def choose_model(name: str | None, models_dir: Path, *, threads: int | None = None) -> Model:
+def choose_model(name: str | None, models_dir: Path) -> Model:
     """The named model; without a name the newest in ``models_dir``, or the one that comes with ferkit.
 
     Which of these two is logged in one sentence.
@@ -429,7 +429,7 @@ def choose_model(name: str | None, models_dir: Path, *, threads: int | None = No
         folder = bundled_folder(DEFAULT_EDITION) if newest is None else newest.folder
         which = "which comes with ferkit" if newest is None else f"the newest in {models_dir}"
         logger.info(f"model: {folder.name}, {which}; name another to take that")
-        return read_model(folder, threads=threads)
+        return read_model(folder)
     found = find_model(name, models_dir)
     if found is None:
         known = ", ".join(entry.name for entry in list_models(models_dir, verify=False) if entry.model)
@@ -437,7 +437,7 @@ def choose_model(name: str | None, models_dir: Path, *, threads: int | None = No
             f"no model is called {name!r}; expected a folder with {RECORD}, or one of {known} "
             f"(those in {models_dir}, and those that come with ferkit)"
         )
-    return read_model(found, threads=threads)
+    return read_model(found)
 
 
 def write_model(

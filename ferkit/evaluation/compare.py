@@ -40,33 +40,25 @@ from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_
 logger = logging.getLogger(__name__)
 
 
-def draw_splits(
-    images: EvaluationData, protocol: ProtocolSettings, rows: np.ndarray | None = None
-) -> list[SplitRows]:
+def draw_splits(images: EvaluationData, protocol: ProtocolSettings) -> list[SplitRows]:
     """The rows of each repeat: the data's own training and test part, or stratified ones, persons kept apart.
-
-    Args:
-        images: all rows.
-        protocol: how.
-        rows: int64 row numbers to divide; None for all.
 
     Raises:
         DataError: no split can be made; the message says why.
     """
-    rows = np.arange(len(images)) if rows is None else rows
-    y, groups, given = images.y[rows], images.groups[rows], images.dataset.splits[rows]
+    y = images.y
     splits = []
     for repeat in range(protocol.repeats):
         seed = protocol.seed + repeat
         settings = SplitSettings(test_size=protocol.test_size, seed=seed, by_group=protocol.by_group)
-        split = make_split(y, groups, given, settings)
+        split = make_split(y, images.groups, images.dataset.splits, settings)
         lacking = sorted(set(y[split.test]) - set(y[split.train]))
         if lacking:
             raise DataError(
                 f"the test part has images of {', '.join(lacking)} and the training part has none; add some, or "
                 "leave the class out"
             )
-        splits.append(SplitRows(seed, split.origin, rows[split.train], rows[split.test]))
+        splits.append(SplitRows(seed, split.origin, split.train, split.test))
     return splits
 
 

@@ -76,10 +76,10 @@ class ResourceMonitor:
             self._most = max(self._most, _with_children_mb())
 
 
-def energy_counters(root: Path = _POWERCAP) -> dict[str, tuple[int, int]]:
+def energy_counters() -> dict[str, tuple[int, int]]:
     """Microjoules counted, and where the counter ends, of each processor package (RAPL); empty without any."""
     found = {}
-    for zone in root.glob("intel-rapl:*"):
+    for zone in _POWERCAP.glob("intel-rapl:*"):
         if zone.name.count(":") > 1:  # a part of a package, counted there already
             continue
         try:

@@ -241,10 +241,10 @@ def _export(
         _check(expected[:1], alone, f"{path.name} for one image")
 
 
-def _samples(network: keras.Model, n: int = 5) -> np.ndarray:
+def _samples(network: keras.Model) -> np.ndarray:
     """Noise, a gradient, black, white: all that a layer may treat differently."""
     height, width = network.input_shape[1:3]
-    images = np.random.default_rng(0).uniform(0, 255, (n, height, width, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 255, (5, height, width, 3)).astype(np.float32)
     images[1] = np.linspace(0, 255, width, dtype=np.float32)[None, :, None]
     images[2], images[3] = 0, 255
     return images
