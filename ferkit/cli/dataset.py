@@ -1,6 +1,5 @@
 """``fer dataset``: steps from raw data to a data set one can trust."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from ferkit.cli.options import (
     given_columns,
     load_data,
     option,
+    print_json,
     shared,
 )
 from ferkit.cli.settings import Chosen
@@ -72,7 +72,7 @@ def finish(
 
     write_manifest(out, dataset)
     if as_json:
-        click.echo(json.dumps({"out": str(out), "n": len(dataset), **summary}, ensure_ascii=False))
+        print_json({"out": str(out), "n": len(dataset), **summary})
         return
     for line in lines:
         click.echo(line)
@@ -116,7 +116,7 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lstrip(".") or "png"))
         logger.info(f"plot: {path}")
     if options["json"]:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        print_json(found.to_dict())
         return
     _print_summary(found)
 
@@ -455,15 +455,10 @@ def sample(data: Path, out: Path, **options: Any) -> None:
         logger.info(f"{done.n_unlabelled:,} images have no label and are left out")
     if done.persons[0]:
         logger.info(f"{done.persons[1]:,} of {done.persons[0]:,} persons are shown")
-    rows = [
-        (
-            *(part or "–" for part in stratum),
-            f"{taken:,}",
-            f"{there:,}",
-            "short" if there < done.wanted else "",
-        )
-        for stratum, (there, taken) in done.counts.items()
-    ]
+    rows = []
+    for stratum, (there, taken) in done.counts.items():
+        short = "short" if there < done.wanted else ""
+        rows.append((*(part or "–" for part in stratum), f"{taken:,}", f"{there:,}", short))
     summary = {
         "counts": [
             {"class": stratum[0], **dict(zip(by, stratum[1:], strict=True)), "there": there, "drawn": taken}
@@ -471,14 +466,8 @@ def sample(data: Path, out: Path, **options: Any) -> None:
         ],
         "persons": {"there": done.persons[0], "drawn": done.persons[1]},
     }
-    k = 1 + len(by)
-    finish(
-        out,
-        done.dataset,
-        summary,
-        [table(("class", *by, "drawn", "of", ""), rows, right=[k, k + 1])],
-        options["json"],
-    )
+    lines = [table(("class", *by, "drawn", "of", ""), rows, right=[1 + len(by), 2 + len(by)])]
+    finish(out, done.dataset, summary, lines, options["json"])
 
 
 @dataset.command("split", cls=Command)
@@ -509,14 +498,9 @@ def split(data: Path, out: Path, **options: Any) -> None:
     from ferkit.datasets.edit import split_dataset as assigned
 
     settings = SplitSettings(
-        val=options["val"],
-        test=options["test"],
-        by=options["by"],
-        by_group=options["group"],
-        within=options["within"],
-        held_out=options["test_source"],
-        seed=options["seed"],
-    )
+        val=options["val"], test=options["test"], by=options["by"], by_group=options["group"],
+        within=options["within"], held_out=options["test_source"], seed=options["seed"],
+    )  # fmt: skip
     done = assigned(load_data(data, options["person_pattern"]), settings)
     if not any(done.persons.values()):
         logger.info(
@@ -570,7 +554,10 @@ def export(data: Path, out: Path, **options: Any) -> None:
         from ferkit.embedder.store import EmbeddingStore
 
         n = export_embeddings(EmbeddingStore.open(data), out)
-        click.echo(json.dumps({"out": str(out), "n": n}) if options["json"] else f"{n:,} embeddings: {out}")
+        if options["json"]:
+            print_json({"out": str(out), "n": n})
+        else:
+            click.echo(f"{n:,} embeddings: {out}")
         return
     found = load_data(data, options["person_pattern"])
     failures: tuple[tuple[str, str], ...] = ()
@@ -590,13 +577,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         log_list("images are left out", failures)
     n = len(found) - len(failures)
     if options["json"]:
-        summary = {
-            "out": str(out),
-            "n": n,
-            "n_there": n_there,
-            "failures": [list(entry) for entry in failures],
-        }
-        click.echo(json.dumps(summary, ensure_ascii=False))
+        print_json({"out": str(out), "n": n, "n_there": n_there, "failures": failures})
         return
     if n_there:
         logger.info(f"{n_there:,} of them were there already")

@@ -22,11 +22,12 @@ from ferkit.cli.options import (
     given_columns,
     open_dataset,
     option,
+    print_json,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.console import table
-from ferkit.core.errors import DataError, mask_credentials
+from ferkit.core.errors import DataError
 from ferkit.core.files import spelled
 
 if TYPE_CHECKING:
@@ -212,14 +213,10 @@ def _part(data: Path, settings: Chosen, options: dict[str, Any]) -> None:
     _print_summary(summary, folder, options["json"], busy=busy)
 
 
-def _print_json(values: object) -> None:
-    click.echo(mask_credentials(json.dumps(values, ensure_ascii=False)))
-
-
 def _print_planned(planned: "Planned", data: Path, as_json: bool) -> None:
     if as_json:
         values = {"store": str(planned.store.folder), "shards": planned.n_open, "images": planned.n_new}
-        _print_json({**values, "kept": planned.n_kept})
+        print_json({**values, "kept": planned.n_kept})
         return
     n = len(planned.plan.ranges)
     echo(
@@ -231,7 +228,7 @@ def _print_planned(planned: "Planned", data: Path, as_json: bool) -> None:
 
 def _print_finished(folder: Path, done: "Finished", as_json: bool) -> None:
     if as_json:
-        _print_json({"store": str(folder), **asdict(done)})
+        print_json({"store": str(folder), **asdict(done)})
         return
     if done.n_later:
         logger.warning(
@@ -245,7 +242,7 @@ def _print_finished(folder: Path, done: "Finished", as_json: bool) -> None:
 
 def _print_summary(summary: "ExtractionSummary", folder: Path, as_json: bool, **more: Any) -> None:
     if as_json:
-        _print_json({"store": str(folder), **asdict(summary), **more})
+        print_json({"store": str(folder), **asdict(summary), **more})
         return
     for path, reason in summary.failures[:10]:
         logger.info(f"  failed: {path}: {reason}")

@@ -1,6 +1,5 @@
 """Measure models and data: ``fer eval``, ``fer compare`` and ``fer audit``."""
 
-import json
 import logging
 from dataclasses import replace
 from functools import partial
@@ -24,6 +23,7 @@ from ferkit.cli.options import (
     offer,
     open_dataset,
     option,
+    print_json,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
@@ -105,7 +105,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     files = write_comparison(found, out, options["lang"], dataset, page=settings["page"])
     if options["json"]:
         failures = [{"path": path, "reason": reason} for path, reason in scores.failures]
-        click.echo(json.dumps({**evaluation.to_dict(), "failures": failures}, ensure_ascii=False))
+        print_json({**evaluation.to_dict(), "failures": failures})
         return
     echo(format_report(evaluation, options["lang"]))
     if scores.failures:
@@ -206,7 +206,10 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
         images = cross_data(*read)
         found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
-    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found, language))
+    if as_json:
+        print_json(to_dict(found))
+    else:
+        click.echo(format_summary(found, language))
     logger.info(f"report: {bench.out / 'report.html'}")
 
 
@@ -220,11 +223,10 @@ def _matrix(
     matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
-    click.echo(
-        json.dumps(values, ensure_ascii=False)
-        if as_json
-        else format_matrix(values, language, matrix_notes(matrix))
-    )
+    if as_json:
+        print_json(values)
+    else:
+        click.echo(format_matrix(values, language, matrix_notes(matrix)))
     logger.info(f"report: {bench.out / 'report.html'}")
 
 
@@ -332,7 +334,7 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
     page, *_ = write_audit(found, out, options["lang"], chosen["show"])
     if options["json"]:
         summary = {key: value for key, value in audit_values(found).items() if key != "findings"}
-        click.echo(json.dumps({**summary, "page": str(page)}, ensure_ascii=False))
+        print_json({**summary, "page": str(page)})
         return
     rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
     echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
@@ -350,9 +352,7 @@ def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
     if options["json"]:
         refused = [{"line": r.line.number, "path": r.line.path, "reason": r.reason} for r in applied.refused]
         counts = {action: applied.count(action) for action in ("drop", "relabel", "same-person", "keep")}
-        click.echo(
-            json.dumps({"manifest": str(done.manifest), **counts, "refused": refused}, ensure_ascii=False)
-        )
+        print_json({"manifest": str(done.manifest), **counts, "refused": refused})
         return
     for refusal in applied.refused:
         echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
@@ -371,7 +371,7 @@ def _undo(data: Path, out: Path | None, as_json: bool) -> None:
     manifest = out or default_manifest(data)
     left, done = undo(manifest)
     if as_json:
-        click.echo(json.dumps({"manifest": str(manifest), "fixes_left": left}, ensure_ascii=False))
+        print_json({"manifest": str(manifest), "fixes_left": left})
     else:
         echo(done)
 

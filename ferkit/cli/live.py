@@ -1,6 +1,5 @@
 """Follow faces over time: ``fer webcam`` and ``fer video``."""
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from ferkit.cli.options import (
     model_names,
     offer,
     option,
+    print_json,
     quiet_video_library,
     shared,
 )
@@ -168,7 +168,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
         "label": label,
         "probability": round(probability, 4),
     }
-    click.echo(json.dumps(values, ensure_ascii=False))
+    print_json(values)
 
 
 @command(settings=(

@@ -1,5 +1,6 @@
 """The table of options that commands share, what they do with them, and the names that the Tab key offers."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from ferkit.cli.command import Command, Option, echo, set_language
 from ferkit.cli.settings import Setting
+from ferkit.core.errors import mask_credentials
 from ferkit.core.files import as_path, is_local, is_stored
 from ferkit.core.spellings import new_words
 from ferkit.core.texts import LANGUAGES
@@ -299,6 +301,11 @@ def print_result(text: str) -> None:
     """Print the end of a run, and keep it in the log file."""
     echo(text)
     logger.info(text, extra={"log_only": True})
+
+
+def print_json(values: object) -> None:
+    """Print values as JSON, without the passwords of addresses."""
+    click.echo(mask_credentials(json.dumps(values, ensure_ascii=False)))
 
 
 def is_quiet() -> bool:

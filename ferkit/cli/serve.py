@@ -1,6 +1,5 @@
 """``fer serve`` and ``fer teach``, which open the page."""
 
-import json
 import logging
 import os
 import threading
@@ -20,6 +19,7 @@ from ferkit.cli.options import (
     offer,
     open_dataset,
     option,
+    print_json,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
@@ -168,7 +168,7 @@ def teach(data: Path | None, models_dir: Path, settings: Chosen, **options: Any)
         target, overwrite=options["overwrite"]
     )
     if options["json"]:
-        click.echo(json.dumps({"model": str(target), **report.to_dict()}, ensure_ascii=False))
+        print_json({"model": str(target), **report.to_dict()})
         return
     rows = [(label, str(n), str(report.takes[label])) for label, n in report.counts.items()]
     click.echo(table(("class", "examples", f"{report.unit}s"), rows, right=[1, 2]))

@@ -19,6 +19,7 @@ from ferkit.cli.options import (
     offer,
     open_dataset,
     option,
+    print_json,
     print_result,
     recipes,
     shared,
@@ -147,7 +148,7 @@ def _print_unchanged(folder: Path, as_json: bool) -> None:
 
     metrics = read_model(folder).report
     if as_json:
-        click.echo(json.dumps({"model": str(folder), "unchanged": True, **metrics}, ensure_ascii=False))
+        print_json({"model": str(folder), "unchanged": True, **metrics})
     else:
         echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
 
