@@ -148,8 +148,7 @@ class _Tally:
             logger.info(f"… and {len(self.unreadable) - 20} more")
         if self.n_no_face:
             logger.info(
-                f"no face found in {self.n_no_face} of {self.n_read} images; "
-                "if they are cropped faces, add --crops"
+                f"no face found in {self.n_no_face} of {self.n_read} images; if they are cropped faces, add --crops"
             )
         if self.unreadable and self.n_read:
             total = self.n_read + len(self.unreadable)

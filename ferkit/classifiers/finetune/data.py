@@ -98,9 +98,8 @@ def check_classes(train_y: np.ndarray, validation_y: np.ndarray, labels: LabelSe
         empty = [name for i, name in enumerate(labels.names) if not (y == i).any()]
         if empty:
             raise DataError(
-                f"training and validation must have the same classes: no {part} images of "
-                f"{', '.join(empty)}; "
-                "add some, or leave the class out"
+                f"training and validation must have the same classes: no {part} images of {', '.join(empty)}; add "
+                "some, or leave the class out"
             )
 
 
@@ -200,17 +199,15 @@ def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np
             cache = "disk" if cache == "auto" else cache
     if cache == "memory" or cache_file is None:
         raise TrainingError(
-            f"{shape[0]} images of {shape[2]}x{shape[1]} take {wanted / 2**30:.1f} GiB, more than the "
-            "memory has free; "
-            "use --set cache=disk, a smaller network.input_size_wh, or network.color=gray"
+            f"{shape[0]} images of {shape[2]}x{shape[1]} take {wanted / 2**30:.1f} GiB, more than the memory has "
+            "free; use --set cache=disk, a smaller network.input_size_wh, or network.color=gray"
         )
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         return np.lib.format.open_memmap(cache_file, "w+", np.uint8, shape)
     except OSError as error:
         raise TrainingError(
-            f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} "
-            f"({error.strerror}); "
+            f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} ({error.strerror}); "
             "make room, or use a smaller network.input_size_wh, or network.color=gray"
         ) from None
 

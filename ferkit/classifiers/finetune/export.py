@@ -258,8 +258,7 @@ def _check(expected: np.ndarray, found: np.ndarray, name: str) -> None:
     difference = float(np.abs(found - expected).max())
     if difference > TOLERANCE:
         raise ModelError(
-            f"{name} does not reproduce the network: probabilities differ by {difference:.2g}, more "
-            f"than {TOLERANCE}; "
+            f"{name} does not reproduce the network: probabilities differ by {difference:.2g}, more than {TOLERANCE}; "
             "try another version of Keras or of the converter"
         )
 
@@ -269,7 +268,6 @@ def _check_choices(expected: np.ndarray, found: np.ndarray, name: str) -> None:
     same = float((choose(expected) == choose(found)).mean())
     if same < 0.9:
         raise ModelError(
-            f"{name} chooses the network's class for only {same:.0%} of {len(expected)} images, "
-            "expected 90 %; "
-            "give more calibration images, or use the float format"
+            f"{name} chooses the network's class for only {same:.0%} of {len(expected)} images, expected 90 %; give "
+            "more calibration images, or use the float format"
         )

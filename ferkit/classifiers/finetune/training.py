@@ -546,8 +546,7 @@ def train(
 def nan_advice(epoch: int) -> str:
     """The sentence for a loss that is not a number."""
     return (
-        f"the loss became infinite or NaN in epoch {epoch}; try a lower learning rate, --set "
-        "optimizer.clip_norm=1, "
+        f"the loss became infinite or NaN in epoch {epoch}; try a lower learning rate, --set optimizer.clip_norm=1, "
         "more warm-up epochs, or precision=float32"
     )
 
