@@ -164,7 +164,7 @@ def main() -> None:
     for folder in arguments.embeddings:
         store = EmbeddingStore.open(folder)
         table = table_of(store, dataset)
-        tap = store.settings.embedder.tap
+        tap = store.settings.embedder.layer
         name = store.settings.embedder.backbone.split(":")[-1].split(".")[0] + (f", {tap}" if tap else "")
         noisy = EmbeddingTable(table.X, changed.astype(object), table.paths, table.groups, table.split)
         for head in arguments.heads:

@@ -21,8 +21,8 @@ import numpy as np
 from ferkit.core.console import table
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.edit import SplitSettings, draw, merge, relabel, split_dataset
+from ferkit.datasets.export import write_manifest
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.tables import write_manifest
 
 EMOTIONS = ("기쁨", "당황", "분노", "불안", "상처", "슬픔", "중립")
 PLACES = ("가정", "도심 환경", "스포츠관람&레저시설", "자연환경")

@@ -33,7 +33,7 @@ def main() -> None:
     dataset = load_dataset(arguments.data)
     columns: dict[str, dict[str, float]] = {}
     for tap in arguments.taps:
-        embedder = open_embedder(arguments.backbone, tap=None if tap == "last" else tap)
+        embedder = open_embedder(arguments.backbone, layer=None if tap == "last" else tap)
         options = StoreOptions(root=arguments.cache_dir, dtype=arguments.dtype)
         store, summary = embed_dataset(dataset, embedder, Cropping.ask("none"), options)
         print(f"{tap}: {store.dim} numbers, {summary.n_done} embedded in {summary.seconds:.0f} s")

@@ -237,10 +237,10 @@ def main() -> None:
     parser.add_argument("--cache-dir", type=Path, default=Path("cache/transfer"))
     arguments = parser.parse_args()
     networks = {name: open_embedder(name) for name in EDITIONS}
-    networks["ferkit, joined"] = open_embedder(BUNDLED, tap="stage2+stage3+stage4+last")
+    networks["ferkit, joined"] = open_embedder(BUNDLED, layer="stage2+stage3+stage4+last")
     if arguments.other:
         file, _, layer = arguments.other.partition("#")
-        networks[Path(file).stem] = open_embedder(f"onnx:{file}", tap=layer or None)
+        networks[Path(file).stem] = open_embedder(f"onnx:{file}", layer=layer or None)
     images, sets, who = proxies(arguments.data)
     print("| labels | features | " + " | ".join(str(count or "all") for count in COUNTS) + " |")
     print("|---" * (len(COUNTS) + 2) + "|")

@@ -23,7 +23,7 @@ from ferkit.datasets.load import load_dataset as _load_dataset
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import Predictions
-    from ferkit.datasets.inputs import ImagesLike
+    from ferkit.datasets.load import ImagesLike
     from ferkit.embedder.settings import Embedder, EmbedderSettings
     from ferkit.embedder.store import EmbeddingStore
     from ferkit.evaluation.comparison import Comparison
@@ -66,7 +66,7 @@ def predict(
     >>> len(result.faces), len(result.faces[0].probabilities)
     (1, 7)
     """
-    from ferkit.datasets.remote import FetchLimits
+    from ferkit.datasets.load import FetchLimits
 
     return _model(model).predict(
         images,
@@ -153,7 +153,7 @@ def load_embedder(
 
     if not isinstance(embedder, str):
         return reopen(embedder, weights=_path(weights), threads=threads)
-    return open_by_name(embedder, weights=_path(weights), tap=layer, threads=threads)
+    return open_by_name(embedder, weights=_path(weights), layer=layer, threads=threads)
 
 
 def embed(
@@ -201,7 +201,7 @@ def embed(
     asked = Cropping.ask(detector, _path(detector_weights), no_face=no_face)
     options = StoreOptions(root=Path(cache_dir), batch_size=batch_size)
     if isinstance(embedder, str):
-        embedder = open_for_store(embedder, dataset, asked, options, tap=layer)
+        embedder = open_for_store(embedder, dataset, asked, options, layer=layer)
     return embed_dataset(dataset, embedder, asked, options, workers=workers)[0]
 
 
@@ -390,17 +390,17 @@ def evaluate(
     True
     """
     from ferkit.evaluation.evaluate_model import (
-        check_columns,
         evaluate_model,
         in_words_of,
         labelled_part,
         score,
     )
+    from ferkit.evaluation.protocol import attribute_columns, check_columns
     from ferkit.faces.cropping import cropping_as_trained
 
     opened, whole = _model(model), _dataset(data)
     dataset = labelled_part(whole, split)
-    check_columns(dataset, by)
+    check_columns(attribute_columns(dataset.samples), by)
     cropping = cropping_as_trained(opened.crops, detector, _path(detector_weights), dataset)
     scores = score(dataset, opened, cropping.cropper(opened))
     y_true, _ = in_words_of(opened.labels, scores.y_true)

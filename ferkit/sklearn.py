@@ -16,7 +16,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint, write_atomically
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.inputs import GivenImages
+from ferkit.datasets.load import GivenImages
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import Cropping, resolve_cropping
@@ -121,7 +121,7 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return int(self.n_features_out_)
 
     def _open(self) -> Embedder:
-        return open_embedder(self.embedder, tap=self.layer)
+        return open_embedder(self.embedder, layer=self.layer)
 
     def _images(self, X: Any) -> tuple[GivenImages, list[Sample]]:
         images: Any = X.tolist() if isinstance(X, np.ndarray) and X.dtype.kind in "OU" and X.ndim == 1 else X

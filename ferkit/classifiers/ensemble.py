@@ -112,8 +112,7 @@ def save_ensemble(
     for model in models[1:]:
         if model.crops != models[0].crops:
             raise ModelError(
-                f"{members[0]} and {model.folder} were trained on faces cropped in other ways; an "
-                "ensemble gives all "
+                f"{members[0]} and {model.folder} were trained on faces cropped in other ways; an ensemble gives all "
                 "its members the same crop"
             )
     names = [f"member-{i}" for i in range(len(members))]

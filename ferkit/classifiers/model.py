@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ferkit.core.addresses import is_stored
 from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import (
     as_path,
     file_sha256,
     fingerprint,
+    is_stored,
     parse_json,
     read_regular,
     settings_from,
@@ -43,8 +43,7 @@ from ferkit.faces.cropping import CropKind, Cropping, CropSettings
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import Predictions
-    from ferkit.datasets.inputs import ImagesLike
-    from ferkit.datasets.remote import FetchLimits
+    from ferkit.datasets.load import FetchLimits, ImagesLike
 
 logger = logging.getLogger(__name__)
 
@@ -417,7 +416,7 @@ def newest_model(models_dir: Path) -> Model | None:
     return None
 
 
-def choose_model(name: str | None, models_dir: Path, *, threads: int | None = None) -> Model:
+def choose_model(name: str | None, models_dir: Path) -> Model:
     """The named model; without a name the newest in ``models_dir``, or the one that comes with ferkit.
 
     Which of these two is logged in one sentence.
@@ -430,7 +429,7 @@ def choose_model(name: str | None, models_dir: Path, *, threads: int | None = No
         folder = bundled_folder(DEFAULT_EDITION) if newest is None else newest.folder
         which = "which comes with ferkit" if newest is None else f"the newest in {models_dir}"
         logger.info(f"model: {folder.name}, {which}; name another to take that")
-        return read_model(folder, threads=threads)
+        return read_model(folder)
     found = find_model(name, models_dir)
     if found is None:
         known = ", ".join(entry.name for entry in list_models(models_dir, verify=False) if entry.model)
@@ -438,7 +437,7 @@ def choose_model(name: str | None, models_dir: Path, *, threads: int | None = No
             f"no model is called {name!r}; expected a folder with {RECORD}, or one of {known} "
             f"(those in {models_dir}, and those that come with ferkit)"
         )
-    return read_model(found, threads=threads)
+    return read_model(found)
 
 
 def write_model(

@@ -14,8 +14,7 @@ from ferkit.core.files import write_atomically
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import Sample
-from ferkit.datasets.inputs import GivenImages, ImagesLike
-from ferkit.datasets.remote import FetchLimits
+from ferkit.datasets.load import FetchLimits, GivenImages, ImagesLike
 from ferkit.faces.cropping import Cropping, FaceCropper, cropping_as_trained
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops
 

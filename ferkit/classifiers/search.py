@@ -1,6 +1,7 @@
 """Choosing a head's hyper-parameters by cross-validation, persons kept whole."""
 
 import dataclasses
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -197,13 +198,11 @@ def _score(
 
 def _draw(settings: HeadSettings, search: SearchSettings, gamma_scale: float) -> list[HeadSettings]:
     grid = _GRIDS[settings.kind]
-    combinations: list[dict[str, Any]] = [{}]
-    for name, options in grid.items():
-        combinations = [{**one, name: option} for one in combinations for option in options]
+    combinations = list(itertools.product(*grid.values()))
     order = np.random.default_rng(search.seed).permutation(len(combinations))[: search.n_candidates]
     tried = [settings]
     for i in order:
-        values: dict[str, Any] = dict(combinations[i])
+        values: dict[str, Any] = dict(zip(grid, combinations[i], strict=True))
         if "gamma" in values:
             values["gamma"] = "scale" if values["gamma"] == 1.0 else values["gamma"] * gamma_scale
         candidate = dataclasses.replace(settings, **values)

@@ -13,8 +13,7 @@ from typing import Any, Literal, get_origin
 import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
-from ferkit.core.addresses import mask_credentials
-from ferkit.core.extras import require_extra
+from ferkit.core.errors import DataError, mask_credentials, require_extra
 from ferkit.core.spellings import new_name
 from ferkit.core.texts import LANGUAGES, translated
 
@@ -37,7 +36,7 @@ class Option(click.Option):
     Args:
         group: heading in the help text.
         rare: only ``--help-all`` shows it.
-        extra: of :data:`ferkit.core.extras.EXTRAS`, which has to be installed where the option is given.
+        extra: of :data:`ferkit.core.errors.EXTRAS`, which has to be installed where the option is given.
     """
 
     def __init__(
@@ -315,17 +314,15 @@ def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    from ferkit.core.files import parse_toml, read_regular
+    from ferkit.core.files import read_toml
 
     command = ctx.command
     if path is None or not isinstance(command, Command):
         return
     try:
-        values = parse_toml(read_regular(path))
-    except OSError as error:
-        raise click.BadParameter(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise click.BadParameter(f"{path} is no TOML file: {error}") from None
+        values = read_toml(path)
+    except DataError as error:
+        raise click.BadParameter(str(error)) from None
     top = {key: value for key, value in values.items() if not isinstance(value, dict)}
     own: Any = values
     for name in _path(ctx).split():

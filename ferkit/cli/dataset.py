@@ -1,6 +1,5 @@
 """``fer dataset``: steps from raw data to a data set one can trust."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from ferkit.cli.options import (
     given_columns,
     load_data,
     option,
+    print_json,
     shared,
 )
 from ferkit.cli.settings import Chosen
@@ -29,7 +29,7 @@ from ferkit.core.texts import translated
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset
     from ferkit.datasets.formats.annotated import Annotated
-    from ferkit.datasets.summary import Summary, Values
+    from ferkit.datasets.image_stats import Summary, Values
 
 
 logger = logging.getLogger(__name__)
@@ -68,11 +68,11 @@ def finish(
     out: Path, dataset: "Dataset", summary: Mapping[str, Any], lines: Sequence[str], as_json: bool
 ) -> None:
     """Write the manifest and print what was done."""
-    from ferkit.datasets.tables import write_manifest
+    from ferkit.datasets.export import write_manifest
 
     write_manifest(out, dataset)
     if as_json:
-        click.echo(json.dumps({"out": str(out), "n": len(dataset), **summary}, ensure_ascii=False))
+        print_json({"out": str(out), "n": len(dataset), **summary})
         return
     for line in lines:
         click.echo(line)
@@ -105,18 +105,18 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
         fer dataset info both.csv --all --plot both.png
     """
     from ferkit.core.files import write_atomically
-    from ferkit.datasets.summary import summarize
+    from ferkit.datasets.image_stats import summarize
 
     found_in = load_data(data, options["person_pattern"])
     found = summarize(found_in, everything=options["all"], workers=settings["workers"])
     if options["plot"]:
-        from ferkit.datasets.summary import plot_summary
+        from ferkit.datasets.image_stats import plot_summary
 
         figure, path = plot_summary(found), options["plot"]
         write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lstrip(".") or "png"))
         logger.info(f"plot: {path}")
     if options["json"]:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        print_json(found.to_dict())
         return
     _print_summary(found)
 
@@ -232,9 +232,10 @@ def import_(kind: str, src: Path, out: Path, **options: Any) -> None:
         fer dataset import ckplus CK+/ --frames 3 -o ckplus.csv
         fer dataset import csv list.csv --columns label=mood --class 0=happy --class 1=sad -o list.manifest.csv
     """
+    from ferkit.core.files import write_csv
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.edit import only_labels
-    from ferkit.datasets.tables import SOURCE, write_csv
+    from ferkit.datasets.tables import SOURCE
 
     found = _read(kind, src, options)
     source = options["source"] or (
@@ -271,10 +272,8 @@ def _read(kind: str, src: Path, options: dict[str, Any]) -> "Annotated":
     from ferkit.datasets.dataset import AIHUB_PERSON
     from ferkit.datasets.export import export_folder
     from ferkit.datasets.formats.aihub import read_aihub
-    from ferkit.datasets.formats.coco_voc import read_coco, read_voc
-    from ferkit.datasets.formats.fer2013 import read_fer2013
-    from ferkit.datasets.formats.load import Naming, read_folders, read_list
-    from ferkit.datasets.formats.numbered import read_affectnet, read_ckplus, read_rafdb
+    from ferkit.datasets.formats.load import Naming, read_coco, read_folders, read_list, read_voc
+    from ferkit.datasets.formats.numbered import read_affectnet, read_ckplus, read_fer2013, read_rafdb
 
     folder: Path | None = options["extract"]
     if kind in ("fer2013", "ckplus") and src.is_file() and folder:
@@ -456,15 +455,10 @@ def sample(data: Path, out: Path, **options: Any) -> None:
         logger.info(f"{done.n_unlabelled:,} images have no label and are left out")
     if done.persons[0]:
         logger.info(f"{done.persons[1]:,} of {done.persons[0]:,} persons are shown")
-    rows = [
-        (
-            *(part or "–" for part in stratum),
-            f"{taken:,}",
-            f"{there:,}",
-            "short" if there < done.wanted else "",
-        )
-        for stratum, (there, taken) in done.counts.items()
-    ]
+    rows = []
+    for stratum, (there, taken) in done.counts.items():
+        short = "short" if there < done.wanted else ""
+        rows.append((*(part or "–" for part in stratum), f"{taken:,}", f"{there:,}", short))
     summary = {
         "counts": [
             {"class": stratum[0], **dict(zip(by, stratum[1:], strict=True)), "there": there, "drawn": taken}
@@ -472,14 +466,8 @@ def sample(data: Path, out: Path, **options: Any) -> None:
         ],
         "persons": {"there": done.persons[0], "drawn": done.persons[1]},
     }
-    k = 1 + len(by)
-    finish(
-        out,
-        done.dataset,
-        summary,
-        [table(("class", *by, "drawn", "of", ""), rows, right=[k, k + 1])],
-        options["json"],
-    )
+    lines = [table(("class", *by, "drawn", "of", ""), rows, right=[1 + len(by), 2 + len(by)])]
+    finish(out, done.dataset, summary, lines, options["json"])
 
 
 @dataset.command("split", cls=Command)
@@ -510,14 +498,9 @@ def split(data: Path, out: Path, **options: Any) -> None:
     from ferkit.datasets.edit import split_dataset as assigned
 
     settings = SplitSettings(
-        val=options["val"],
-        test=options["test"],
-        by=options["by"],
-        by_group=options["group"],
-        within=options["within"],
-        held_out=options["test_source"],
-        seed=options["seed"],
-    )
+        val=options["val"], test=options["test"], by=options["by"], by_group=options["group"],
+        within=options["within"], held_out=options["test_source"], seed=options["seed"],
+    )  # fmt: skip
     done = assigned(load_data(data, options["person_pattern"]), settings)
     if not any(done.persons.values()):
         logger.info(
@@ -562,8 +545,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         fer dataset export faces.csv -o faces.parquet --images
         fer dataset export cache/faces--ferkit2--1f2e3d4c -o vectors.parquet
     """
-    from ferkit.datasets.export import export_folder, export_npz, export_parquet
-    from ferkit.datasets.tables import write_manifest
+    from ferkit.datasets.export import export_folder, export_npz, export_parquet, write_manifest
 
     suffix = out.suffix.lower()
     _check_options(suffix, options)
@@ -572,7 +554,10 @@ def export(data: Path, out: Path, **options: Any) -> None:
         from ferkit.embedder.store import EmbeddingStore
 
         n = export_embeddings(EmbeddingStore.open(data), out)
-        click.echo(json.dumps({"out": str(out), "n": n}) if options["json"] else f"{n:,} embeddings: {out}")
+        if options["json"]:
+            print_json({"out": str(out), "n": n})
+        else:
+            click.echo(f"{n:,} embeddings: {out}")
         return
     found = load_data(data, options["person_pattern"])
     failures: tuple[tuple[str, str], ...] = ()
@@ -592,13 +577,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         log_list("images are left out", failures)
     n = len(found) - len(failures)
     if options["json"]:
-        summary = {
-            "out": str(out),
-            "n": n,
-            "n_there": n_there,
-            "failures": [list(entry) for entry in failures],
-        }
-        click.echo(json.dumps(summary, ensure_ascii=False))
+        print_json({"out": str(out), "n": n, "n_there": n_there, "failures": failures})
         return
     if n_there:
         logger.info(f"{n_there:,} of them were there already")

@@ -1,16 +1,14 @@
-"""Measure models: ``fer eval`` and ``fer compare``."""
+"""Measure models and data: ``fer eval``, ``fer compare`` and ``fer audit``."""
 
-import json
 import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ferkit.cli.command import echo
-from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     BATCH_SIZE,
     DETECTOR_WEIGHTS,
@@ -21,11 +19,20 @@ from ferkit.cli.options import (
     WordType,
     command,
     model_and_rest,
+    model_names,
+    offer,
     open_dataset,
     option,
+    print_json,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
+from ferkit.core.console import table
+
+if TYPE_CHECKING:
+    from ferkit.audit.run import Embedded
+    from ferkit.core.types import FaceDetector
+    from ferkit.datasets.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +64,6 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         fer eval ferkit aihub/ --by sex --by age
     """
     from ferkit.evaluation.evaluate_model import (
-        check_columns,
         copies_of_training,
         evaluate_model,
         in_words_of,
@@ -66,6 +72,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         timed,
     )
     from ferkit.evaluation.metrics import evaluate as measure
+    from ferkit.evaluation.protocol import attribute_columns, check_columns
     from ferkit.evaluation.report.page import write_comparison, write_report
     from ferkit.evaluation.report.text import format_report
     from ferkit.faces.cropping import cropping_as_trained
@@ -73,7 +80,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
     whole = open_dataset(Path(data), options["person_pattern"])
     dataset = labelled_part(whole, options["split"])
-    check_columns(dataset, options["by"])
+    check_columns(attribute_columns(dataset.samples), options["by"])
     logger.info(f"{len(dataset)} labelled images of {data}")
     cropping = cropping_as_trained(trained.crops, options["detector"], settings["detector_weights"], dataset)
     logger.info(cropping.reason)
@@ -98,7 +105,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     files = write_comparison(found, out, options["lang"], dataset, page=settings["page"])
     if options["json"]:
         failures = [{"path": path, "reason": reason} for path, reason in scores.failures]
-        click.echo(json.dumps({**evaluation.to_dict(), "failures": failures}, ensure_ascii=False))
+        print_json({**evaluation.to_dict(), "failures": failures})
         return
     echo(format_report(evaluation, options["lang"]))
     if scores.failures:
@@ -199,7 +206,10 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
         images = cross_data(*read)
         found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
-    click.echo(json.dumps(to_dict(found), ensure_ascii=False) if as_json else format_summary(found, language))
+    if as_json:
+        print_json(to_dict(found))
+    else:
+        click.echo(format_summary(found, language))
     logger.info(f"report: {bench.out / 'report.html'}")
 
 
@@ -213,11 +223,10 @@ def _matrix(
     matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
-    click.echo(
-        json.dumps(values, ensure_ascii=False)
-        if as_json
-        else format_matrix(values, language, matrix_notes(matrix))
-    )
+    if as_json:
+        print_json(values)
+    else:
+        click.echo(format_matrix(values, language, matrix_notes(matrix)))
     logger.info(f"report: {bench.out / 'report.html'}")
 
 
@@ -247,3 +256,169 @@ def _read(path: Path, options: dict[str, Any], workers: int | None) -> Any:
 
     dataset = open_dataset(path, options["person_pattern"])
     return read_labelled(dataset, options["cache_dir"], workers=workers)
+
+
+@command(settings=(
+    Fields("ferkit.audit.checks:LabelSettings", "head"),
+    Fields("ferkit.datasets.duplicates:CopySettings", "threshold"),
+    Setting("show", int, 100, "findings of each kind on the page; the table has all"),
+    Setting("against_embeddings", str | None, None,
+            "embeddings of --against, if --embeddings was given"),
+    DETECTOR_WEIGHTS, WORKERS, SEED,
+))  # fmt: skip
+@click.argument("data", type=PATH)
+@option("-e", "--embeddings", group="Data", help="Embeddings of DATA by 'fer embed': a folder, or a name "
+        "in --cache-dir. 'none' does without.  [default: the network that comes along, computed now]")  # fmt: skip
+@option("--identities", group="Data", help="Embeddings of DATA by a face-recognition network, to guess "
+        "who is shown where names do not tell.")  # fmt: skip
+@option("--against", type=PATH, group="Data", help="Also say how this other data set differs.")
+@shared("person_pattern", "columns", "images")
+@option("--fix", type=FILE, group="Mending",
+        help="Apply a plan that was saved from the page, to a manifest.")  # fmt: skip
+@option("--undo", is_flag=True, group="Mending", help="Take back the last --fix.")
+@shared("out", help="Folder of the report, or with --fix and --undo the manifest.  [default: "
+        "<data>-audit/, <data>-audited.csv next to DATA]")  # fmt: skip
+@shared("lang")
+@shared("json", help="Print what was found, or done, as JSON.")
+@shared("cache_dir")
+def audit(data: Path, fix: Path | None, undo: bool, settings: Chosen, **options: Any) -> None:
+    """Find copies, leaks, wrong labels and useless images; mend what you tick.
+
+    DATA is as for 'fer embed'. Writes a page audit.html with the images, findings.csv and audit.json. Tick in the
+    page what should be done, save the plan, and give it to --fix: that writes a manifest which leaves out, relabels
+    and groups; images are never changed or deleted.
+
+    \b
+    Examples:
+        fer audit data/
+        fer audit data/ --embeddings data--onnx-arcface --against other/
+        fer audit data/ --fix plan.csv
+        fer audit data/ --undo
+    """
+    if fix is not None and undo:
+        raise click.UsageError("--fix and --undo exclude each other")
+    if undo:
+        _undo(data, options["out"], options["json"])
+    elif fix is not None:
+        _fix(data, fix, options)
+    else:
+        _audit(data, options, settings)
+
+
+def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
+    from ferkit.audit.checks import LabelSettings
+    from ferkit.audit.findings import findings_text, next_to
+    from ferkit.audit.run import AuditSettings, audit_values, write_audit
+    from ferkit.audit.run import audit as run
+    from ferkit.datasets.duplicates import CopySettings
+
+    dataset = open_dataset(data, options["person_pattern"])
+    settings = AuditSettings(
+        copies=CopySettings(**chosen.of(CopySettings)),
+        labels=LabelSettings(seed=chosen["seed"], **chosen.of(LabelSettings)),
+    )
+    cache_dir, workers = options["cache_dir"], chosen["workers"]
+    embedded = _embedded(dataset, options["embeddings"], cache_dir, workers)
+    against = identities = None
+    if options["against"] is not None:
+        other = open_dataset(options["against"], options["person_pattern"])
+        named = chosen["against_embeddings"] or ("none" if options["embeddings"] else None)
+        against = (other, _embedded(other, named, cache_dir, workers))
+    if options["identities"] is not None:
+        identities = _embedded(dataset, options["identities"], cache_dir, workers)
+    found = run(
+        dataset, embedded, settings, against=against, identities=identities,
+        detector=_detector(chosen["detector_weights"]), cache_dir=cache_dir, workers=workers,
+    )  # fmt: skip
+    out = options["out"] or next_to(data, "-audit")
+    page, *_ = write_audit(found, out, options["lang"], chosen["show"])
+    if options["json"]:
+        summary = {key: value for key, value in audit_values(found).items() if key != "findings"}
+        print_json({**summary, "page": str(page)})
+        return
+    rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
+    echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
+    for note in found.notes:
+        echo(f"note: {findings_text(note)}")
+    echo(f"page: {page}")
+
+
+def _fix(data: Path, plan: Path, options: dict[str, Any]) -> None:
+    from ferkit.audit.findings import default_manifest, fix
+
+    dataset = open_dataset(data, options["person_pattern"])
+    done = fix(dataset, plan, options["out"] or default_manifest(data))
+    applied = done.applied
+    if options["json"]:
+        refused = [{"line": r.line.number, "path": r.line.path, "reason": r.reason} for r in applied.refused]
+        counts = {action: applied.count(action) for action in ("drop", "relabel", "same-person", "keep")}
+        print_json({"manifest": str(done.manifest), **counts, "refused": refused})
+        return
+    for refusal in applied.refused:
+        echo(f"refused: line {refusal.line.number}, {refusal.line.path}: {refusal.reason}")
+    echo(
+        f"{applied.count('drop')} dropped, {applied.count('relabel')} relabelled, "
+        f"{applied.count('same-person')} grouped, {applied.count('keep')} kept unchanged, "
+        f"{len(applied.refused)} refused: {done.manifest} ({len(applied.samples):,} images)"
+    )
+    again = f" --out {options['out']}" if options["out"] else ""
+    logger.info(f"to take it back: fer audit {data} --undo{again}")
+
+
+def _undo(data: Path, out: Path | None, as_json: bool) -> None:
+    from ferkit.audit.findings import default_manifest, undo
+
+    manifest = out or default_manifest(data)
+    left, done = undo(manifest)
+    if as_json:
+        print_json({"manifest": str(manifest), "fixes_left": left})
+    else:
+        echo(done)
+
+
+def _embedded(
+    dataset: "Dataset", named: str | None, cache_dir: Path, workers: int | None
+) -> "Embedded | None":
+    """Embeddings by name, or computed now with the network that comes along."""
+    from ferkit.audit.run import Embedded
+    from ferkit.embedder.store import EmbeddingStore, find_embeddings
+
+    if named == "none":
+        return None
+    if named is not None:
+        store = EmbeddingStore.open(find_embeddings(cache_dir, named))
+    else:
+        from ferkit.embedder.extract import (
+            StoreOptions,
+            default_backbone,
+            embed_dataset,
+            open_for_store,
+        )
+        from ferkit.faces.cropping import Cropping
+
+        store_options, crop = StoreOptions(cache_dir), Cropping.ask(no_face="whole")
+        embedder = open_for_store(default_backbone(cache_dir, dataset.name), dataset, crop, store_options)
+        store, _ = embed_dataset(dataset, embedder, crop, store_options, workers=workers)
+    # Half precision is enough for inner layers, and the widest of them fit into memory only so.
+    embeddings = store.load("float16" if store.dim > 2000 else "float32")
+    made_with = store.settings.embedder
+    layer = f" ({made_with.layer})" if made_with.layer else ""
+    return Embedded(embeddings, made_with.backbone + layer)
+
+
+def _detector(weights: Path | None) -> "FaceDetector | None":
+    """YuNet, told to take faces that it is not sure of; None if it cannot be had.
+
+    Haar's cascade is no stand-in: in tight crops it misses more faces than there are images without one.
+    """
+    from ferkit.audit.checks import LEAST_CONFIDENCE
+    from ferkit.faces.cropping import best_detector
+    from ferkit.faces.detectors import YuNetDetector
+
+    name, file = best_detector(weights)
+    if name != "yunet" or file is None:
+        logger.info(
+            "YuNet's weights cannot be had: images without a face are not looked for ('fer models fetch yunet')"
+        )
+        return None
+    return YuNetDetector(file, LEAST_CONFIDENCE)

@@ -1,6 +1,5 @@
 """Follow faces over time: ``fer webcam`` and ``fer video``."""
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +8,15 @@ from urllib.parse import urlsplit
 import click
 
 from ferkit.cli.command import echo
-from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     FILE,
     FOLDER,
     command,
     model_and_rest,
+    model_names,
+    offer,
     option,
+    print_json,
     quiet_video_library,
     shared,
 )
@@ -167,7 +168,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
         "label": label,
         "probability": round(probability, 4),
     }
-    click.echo(json.dumps(values, ensure_ascii=False))
+    print_json(values)
 
 
 @command(settings=(
@@ -211,8 +212,7 @@ def video(words: tuple[str, ...], models_dir: Path, settings: Chosen, **options:
         raise click.UsageError("--csv and --json cannot go together")
     annotated: Path | None = options["annotated"]
     quiet_video_library()
-    from ferkit.core.addresses import is_address
-    from ferkit.core.files import file_sha256, write_json
+    from ferkit.core.files import file_sha256, is_address, write_json
     from ferkit.inference.engine import build_engine
     from ferkit.inference.sinks import VIDEO_SUFFIXES
     from ferkit.inference.sources import check_is_file, load_av
@@ -285,7 +285,7 @@ def _annotate(
     run: "VideoRun", labels: "LabelSet", video: str, out: Path, every_s: float, language: str
 ) -> None:
     from ferkit.inference.overlay import Overlay
-    from ferkit.inference.video import annotate_video
+    from ferkit.inference.sinks import annotate_video
 
     overlay = Overlay(labels, language)
     if overlay.hint:

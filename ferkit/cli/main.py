@@ -20,13 +20,13 @@ from ferkit.core.texts import LANGUAGES, translated
 
 COMMANDS = {
     "demo": "ferkit.cli.models:demo",
-    "crop": "ferkit.cli.crop:crop",
+    "crop": "ferkit.cli.embed:crop",
     "dataset": "ferkit.cli.dataset:dataset",
-    "audit": "ferkit.cli.audit:audit",
+    "audit": "ferkit.cli.evaluate:audit",
     "embed": "ferkit.cli.embed:embed",
     "fit": "ferkit.cli.train:fit",
     "finetune": "ferkit.cli.train:finetune",
-    "teach": "ferkit.cli.teach:teach",
+    "teach": "ferkit.cli.serve:teach",
     "eval": "ferkit.cli.evaluate:evaluate",
     "compare": "ferkit.cli.evaluate:compare",
     "predict": "ferkit.cli.predict:predict",
@@ -39,7 +39,7 @@ COMMANDS = {
     "import": "ferkit.cli.train:import_head",
     "models": "ferkit.cli.models:models",
     "doctor": "ferkit.cli.models:doctor",
-    "completion": "ferkit.cli.completion:completion",
+    "completion": "ferkit.cli.options:completion",
 }
 
 _OTHER_WORDS = {

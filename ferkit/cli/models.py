@@ -17,12 +17,10 @@ from typing import Any, Literal
 import click
 
 from ferkit.cli.command import Command, echo
-from ferkit.cli.completion import offer, weight_names
-from ferkit.cli.options import FOLDER, command, shared
+from ferkit.cli.options import FOLDER, command, offer, shared, weight_names
 from ferkit.cli.settings import Chosen, Fields
-from ferkit.core.console import Progress, n_cores, table
-from ferkit.core.errors import WeightsError
-from ferkit.core.extras import EXTRAS
+from ferkit.core.console import n_cores, table
+from ferkit.core.errors import EXTRAS, WeightsError
 from ferkit.core.texts import translated
 
 logger = logging.getLogger(__name__)
@@ -92,9 +90,7 @@ def fetch(names: tuple[str, ...]) -> None:
     from ferkit.core.weights import weights_file
 
     for name in names:
-        with Progress(f"fetching {name}", unit="bytes") as progress:
-            path = weights_file(name, progress=_Bytes(progress))
-        echo(f"{name}: {path}")
+        echo(f"{name}: {weights_file(name)}")
 
 
 @models.command(cls=Command)
@@ -120,19 +116,6 @@ def verify(names: tuple[str, ...]) -> None:
         raise WeightsError(f"{len(damaged)} not as they should be: {', '.join(damaged)}")
     if not names:
         logger.info("verified all weights that are here")
-
-
-class _Bytes:
-    """A download's callback, shown as progress."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._done = progress, 0
-
-    def __call__(self, done: int, total: int | None) -> None:
-        if not self._done:
-            self._progress.start(total=total or 0)
-        self._progress.update(done - self._done)
-        self._done = done
 
 
 def _megabytes(size: int | None) -> str:

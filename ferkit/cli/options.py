@@ -1,18 +1,19 @@
-"""The table of options that commands share, and what they do with them."""
+"""The table of options that commands share, what they do with them, and the names that the Tab key offers."""
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem, get_completion_class
 
 from ferkit.cli.command import Command, Option, echo, set_language
-from ferkit.cli.completion import backbone_names, model_names, offer
 from ferkit.cli.settings import Setting
-from ferkit.core.addresses import is_stored
-from ferkit.core.files import as_path, is_local
+from ferkit.core.errors import mask_credentials
+from ferkit.core.files import as_path, is_local, is_stored
 from ferkit.core.spellings import new_words
 from ferkit.core.texts import LANGUAGES
 
@@ -20,10 +21,73 @@ if TYPE_CHECKING:
     from ferkit.classifiers.model import Model
     from ferkit.datasets.dataset import Dataset
 
+logger = logging.getLogger(__name__)
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+_VARIABLE = "_FER_COMPLETE"
+"""What the shell sets when it asks; click's rule for a program called ``fer``."""
+
+
+@click.command(cls=Command)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what lets the Tab key complete commands, options, models and recipes.
+
+    \b
+    Examples:
+        fer completion bash >> ~/.bashrc
+        fer completion zsh >> ~/.zshrc
+        fer completion fish > ~/.config/fish/completions/fer.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None  # the three are click's own
+    script = kind(ctx.find_root().command, {}, "fer", _VARIABLE)
+    click.echo(script.source_template % script.source_vars())
+
+
+def offer(names: Callable[[click.Context], Iterable[str]], *, files: bool = True) -> Completer:
+    """Complete names; where none begins like the word and ``files`` is set, paths."""
+
+    def complete(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
+        found = [CompletionItem(name) for name in names(ctx) if name.startswith(word)]
+        return found or ([CompletionItem(word, type="file")] if files else [])
+
+    return complete
+
+
+def model_names(ctx: click.Context) -> list[str]:
+    """Models in ``--models-dir``, and those that come along."""
+    from ferkit.core.weights import EDITIONS
+
+    folder = Path(ctx.params.get("models_dir") or "models")
+    own = sorted(path.parent.name for path in folder.glob("*/model.json"))
+    return [*own, *EDITIONS]
+
+
+def backbone_names(ctx: click.Context) -> list[str]:
+    """All backbones; ``onnx:`` begins a file's."""
+    from ferkit.embedder.embedders import known_backbones
+
+    return [*known_backbones(), "onnx:"]
+
+
+def recipes(ctx: click.Context) -> list[str]:
+    """The recipes that come along."""
+    from ferkit.classifiers.finetune.recipe import recipe_names
+
+    return recipe_names()
+
+
+def weight_names(ctx: click.Context) -> list[str]:
+    """All weights that can be fetched."""
+    from ferkit.core.weights import known_weights
+
+    return list(known_weights())
+
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-logger = logging.getLogger(__name__)
 
 
 class PathType(click.Path):
@@ -237,6 +301,11 @@ def print_result(text: str) -> None:
     """Print the end of a run, and keep it in the log file."""
     echo(text)
     logger.info(text, extra={"log_only": True})
+
+
+def print_json(values: object) -> None:
+    """Print values as JSON, without the passwords of addresses."""
+    click.echo(mask_credentials(json.dumps(values, ensure_ascii=False)))
 
 
 def is_quiet() -> bool:

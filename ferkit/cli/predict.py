@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferkit.cli.command import echo
-from ferkit.cli.completion import model_names, offer
 from ferkit.cli.options import (
     BATCH_SIZE,
     DETECTOR_WEIGHTS,
@@ -26,20 +25,21 @@ from ferkit.cli.options import (
     WORKERS,
     command,
     model_and_rest,
+    model_names,
+    offer,
     option,
     shared,
 )
 from ferkit.cli.settings import Chosen, Setting
-from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import table
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, mask_credentials
 from ferkit.core.files import csv_cell
 from ferkit.core.texts import translated
 
 if TYPE_CHECKING:
     from ferkit.classifiers.predict import ImageResult
     from ferkit.core.labels import LabelSet
-    from ferkit.datasets.inputs import GivenImages
+    from ferkit.datasets.load import GivenImages
 
 
 logger = logging.getLogger(__name__)
@@ -117,8 +117,7 @@ def _given(words: Sequence[str], private_hosts: bool, models_dir: Path) -> "Give
     Raises:
         DataError: the only word is nothing.
     """
-    from ferkit.datasets.inputs import GivenImages
-    from ferkit.datasets.remote import FetchLimits, is_http
+    from ferkit.datasets.load import FetchLimits, GivenImages, is_http
 
     (one,) = words if len(words) == 1 else ("-",)
     if one != "-" and not is_http(one) and not glob.has_magic(one) and not Path(one).exists():
@@ -149,8 +148,7 @@ class _Tally:
             logger.info(f"… and {len(self.unreadable) - 20} more")
         if self.n_no_face:
             logger.info(
-                f"no face found in {self.n_no_face} of {self.n_read} images; "
-                "if they are cropped faces, add --crops"
+                f"no face found in {self.n_no_face} of {self.n_read} images; if they are cropped faces, add --crops"
             )
         if self.unreadable and self.n_read:
             total = self.n_read + len(self.unreadable)

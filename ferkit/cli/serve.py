@@ -1,17 +1,37 @@
-"""``fer serve``."""
+"""``fer serve`` and ``fer teach``, which open the page."""
 
 import logging
 import os
+import threading
+import webbrowser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ferkit.cli.completion import model_names, offer
-from ferkit.cli.options import FOLDER, command, is_quiet, option, shared
-from ferkit.cli.settings import Chosen, Fields
-from ferkit.core.extras import require_extra
-from ferkit.serving.api import BY_ID, PURPOSES
+from ferkit.cli.options import (
+    DETECTOR_WEIGHTS,
+    FOLDER,
+    PATH,
+    command,
+    is_quiet,
+    model_names,
+    offer,
+    open_dataset,
+    option,
+    print_json,
+    shared,
+)
+from ferkit.cli.settings import Chosen, Fields, Setting
+from ferkit.core.console import table
+from ferkit.core.errors import require_extra
+from ferkit.serving.settings import BY_ID, PURPOSES
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ferkit.datasets.dataset import Dataset
+    from ferkit.teaching.validation import TeachReport
 
 logger = logging.getLogger(__name__)
 
@@ -63,18 +83,130 @@ def serve(
         fer serve mlp --port 9000 --purpose research
         FER_SERVE_TOKEN=… fer serve --host 0.0.0.0 --allowed-host faces.example.org
     """
+    _prepare("fer serve")
+    from ferkit.classifiers.model import choose_model
+    from ferkit.serving.app import run_server
+
+    named = model or model_argument or str(choose_model(None, models_dir).folder)
+    app = _create({"models_dir": models_dir, "model": named, **options, **settings.given})
+    if not app.state.service.reads_videos:
+        logger.info("videos are not taken: PyAV is not installed; pip install 'ferkit[video]'")
+    run_server(app, app.state.service.settings)
+
+
+def _prepare(what: str) -> None:
     # A program of our own: these are ours to set, before the libraries read them. Each image has one thread.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    require_extra("serve", "fer serve")
-    from ferkit.classifiers.model import choose_model
+    require_extra("serve", what)
+
+
+def _create(values: dict[str, Any]) -> "FastAPI":
     from ferkit.serving.app import create_app
-    from ferkit.serving.server import run_server
     from ferkit.serving.settings import settings_from
 
-    named = model or model_argument or str(choose_model(None, models_dir).folder)
-    server_settings = settings_from({"models_dir": models_dir, "model": named, **options, **settings.given})
-    app = create_app(server_settings, console=not is_quiet())
-    if not app.state.service.reads_videos:
-        logger.info("videos are not taken: PyAV is not installed; pip install 'ferkit[video]'")
-    run_server(app, server_settings)
+    return create_app(settings_from(values), console=not is_quiet())
+
+
+_LISTED = 10
+
+
+@command(settings=(
+    DETECTOR_WEIGHTS,
+    Setting("port", int, 8000, "of the page; 0 takes any that is free"),
+    Setting("browser", bool, True, "open the page in the browser"),
+))  # fmt: skip
+@click.argument("data", metavar="[DATA]", required=False, type=PATH)
+@option("--labels", help="Classes to take, as happy,sad,… or a known set (aihub5); others are left out.")
+@shared("name", help="Name of the model.  [default: that of DATA]")
+@shared("overwrite", "json", "data_detector", "person_pattern", "backbone", "layer", "models_dir")
+def teach(data: Path | None, models_dir: Path, settings: Chosen, **options: Any) -> None:
+    """Teach classes of your own from a few images, or live on a page.
+
+    DATA is a folder with a folder for each class, or a table; a few images of each class are enough. The accuracy is
+    measured by cross-validation: near-copies are kept together, and persons where each class shows several. The model
+    goes to models/NAME. Without DATA, the tab Teach of the page is opened on this machine alone, and images stay in
+    memory.
+
+    \b
+    Examples:
+        fer teach
+        fer teach photos/ --name smirk
+        fer teach photos/ --labels smirk,neutral --person-pattern '^(p\\d+)'
+    """
+    if data is None:
+        _open_page(models_dir, settings)
+        return
+    from ferkit.core.labels import LabelSet
+    from ferkit.core.weights import DEFAULT_EDITION
+    from ferkit.datasets.edit import only_labels
+    from ferkit.faces.cropping import Cropping, resolve_cropping
+    from ferkit.teaching.teacher import Teacher, check_model_name
+
+    name = check_model_name(options["name"] or data.stem)
+    dataset = open_dataset(data, options["person_pattern"])
+    if options["labels"]:
+        dataset = only_labels(dataset, LabelSet.from_text(options["labels"]))
+    cropping = resolve_cropping(
+        dataset, Cropping.ask(options["detector"], settings["detector_weights"], align=False, margin=0.0)
+    )
+    logger.info(cropping.reason)
+    teacher = Teacher(options["backbone"] or DEFAULT_EDITION, layer=options["layer"])
+    failed = teacher.add_dataset(dataset, cropping.cropper(teacher.embedder), _takes(dataset))
+    for path, reason in failed[:_LISTED]:
+        logger.info(f"left out: {path}: {reason}")
+    if len(failed) > _LISTED:
+        logger.info(f"… and {len(failed) - _LISTED} more")
+    for ids in teacher.examples.conflicts():
+        takes = [row.take for row in teacher.examples.rows if row.id in ids]
+        logger.warning(
+            f"the same image is in several classes: {', '.join(takes)}; remove it from all but one"
+        )
+    report = teacher.report()
+    target = models_dir / name
+    teacher.to_model("whole" if cropping.kind == "whole" else "crops").save(
+        target, overwrite=options["overwrite"]
+    )
+    if options["json"]:
+        print_json({"model": str(target), **report.to_dict()})
+        return
+    rows = [(label, str(n), str(report.takes[label])) for label, n in report.counts.items()]
+    click.echo(table(("class", "examples", f"{report.unit}s"), rows, right=[1, 2]))
+    _print_findings(report, [row.take for row in teacher.examples.rows])
+    click.echo(f"model: {target}")
+
+
+def _takes(dataset: "Dataset") -> Any:
+    """What belongs together: near-copies of each other."""
+    from ferkit.datasets.duplicates import CopySettings, find_copies
+    from ferkit.datasets.image_stats import image_stats
+
+    groups = find_copies(image_stats(dataset), CopySettings()).groups()
+    return [dataset.samples[i].path for i in groups]
+
+
+def _print_findings(report: "TeachReport", names: list[str]) -> None:
+    for sentence in report.sentences:
+        click.echo(sentence)
+    for n, accuracy in report.growth if len(report.growth) > 1 else ():
+        click.echo(f"  with {n:.0f} examples a class: {accuracy:.0%}")
+    for one in report.disagreements[:_LISTED]:
+        click.echo(f"  {names[one.row]}: rather {one.label} ({one.probability:.0%})")
+
+
+def _open_page(models_dir: Path, settings: Chosen) -> None:
+    _prepare("fer teach")
+    from ferkit.core.weights import DEFAULT_EDITION
+    from ferkit.serving.app import run_server
+
+    port, weights = settings["port"], settings["detector_weights"]
+    app = _create({
+        "models_dir": models_dir, "model": DEFAULT_EDITION, "port": port, "detector_weights": weights
+    })  # fmt: skip
+    address = f"http://localhost:{port}/#teach"
+    logger.info(f"teach at {address}")
+    if settings["browser"] and port:
+        timer = threading.Timer(1.0, webbrowser.open, [address])
+        timer.daemon = True
+        timer.start()
+    run_server(app, app.state.service.settings)

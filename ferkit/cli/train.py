@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from ferkit.cli.command import echo
-from ferkit.cli.completion import model_names, offer, recipes
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FILE,
@@ -16,9 +15,13 @@ from ferkit.cli.options import (
     SIZE,
     WordType,
     command,
+    model_names,
+    offer,
     open_dataset,
     option,
+    print_json,
     print_result,
+    recipes,
     shared,
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
@@ -145,7 +148,7 @@ def _print_unchanged(folder: Path, as_json: bool) -> None:
 
     metrics = read_model(folder).report
     if as_json:
-        click.echo(json.dumps({"model": str(folder), "unchanged": True, **metrics}, ensure_ascii=False))
+        print_json({"model": str(folder), "unchanged": True, **metrics})
     else:
         echo(f"model: {folder}, unchanged: fitted before on the same data with the same settings")
 
@@ -209,10 +212,10 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
         fer finetune data/ --set augmentation.rotate=20 --set stages.last.mix=false
         fer finetune other/ --recipe vgg-transfer-better --weights models/vgg/network.keras
     """
-    from ferkit.classifiers.finetune.old_env import read_old_env
     from ferkit.classifiers.finetune.recipe import RunOptions, load_recipe, parse_change
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
+    from ferkit.core.spellings import read_old_env
     from ferkit.datasets.split import SplitSettings
     from ferkit.faces.cropping import Cropping, CropSettings
 
@@ -351,7 +354,7 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
     import numpy as np
 
     from ferkit.classifiers.embedding_model import save_embedding_model
-    from ferkit.classifiers.import_sklearn import import_joblib_head
+    from ferkit.classifiers.head_onnx import import_joblib_head
     from ferkit.core.errors import ModelError
     from ferkit.core.labels import LabelSet
     from ferkit.embedder.embedders import open_embedder
@@ -359,7 +362,7 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
 
     names = LabelSet.from_text(options["labels"]).names if options["labels"] else None
     head = import_joblib_head(file, trust=options["trust"], labels=names)
-    embedder = open_embedder(options["backbone"], weights=options["weights"], tap=options["layer"])
+    embedder = open_embedder(options["backbone"], weights=options["weights"], layer=options["layer"])
     if embedder.dim != head.dim:
         raise ModelError(
             f"the head takes {head.dim} numbers, {options['backbone']} gives {embedder.dim}; "

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import tempfile
 import threading
 import time
 import unicodedata
@@ -14,7 +15,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from ferkit.core.texts import translated
@@ -39,9 +39,11 @@ def progress(doing: str, total: int, *, done: int = 0, unit: str = "images") -> 
         done: how many of them were there before.
         unit: what is counted.
     """
-    with Progress(doing, unit, quiet=_hidden.get()) as shown:
-        shown.start(total, done)
+    shown = Progress(doing, total, done, unit, quiet=_hidden.get())
+    try:
         yield shown
+    finally:
+        shown.close()
 
 
 @contextlib.contextmanager
@@ -58,30 +60,24 @@ class Progress:
     """Shows how far, how fast, how long still, and how many failed, on a terminal's standard error or by logging.
 
     Args:
-        doing: what is being done, in a word or two.
-        unit: what is counted.
+        doing, total, done, unit: see :func:`progress`.
         quiet: show nothing.
     """
 
-    def __init__(self, doing: str, unit: str = "images", quiet: bool = False) -> None:
+    def __init__(self, doing: str, total: int, done: int, unit: str, quiet: bool) -> None:
         self._doing, self._unit, self._quiet = doing, unit, quiet
         self._bar: tqdm | None = None
-        self._done = self._total = self._failures = self._first = 0
-        self._began = self._last_line = 0.0
-
-    def start(self, total: int, done: int = 0) -> None:
-        """Begin to count to ``total``; ``done`` of them were there before."""
         self._done = self._first = done
-        self._total = total
+        self._total, self._failures = total, 0
         self._began = self._last_line = time.monotonic()
-        if not self._quiet and sys.stderr.isatty():
-            from tqdm import tqdm
+        if not quiet and sys.stderr.isatty():
+            import tqdm as bars
 
-            self._bar = tqdm(
+            self._bar = bars.tqdm(
                 total=total,
                 initial=done,
-                desc=translated(self._doing),
-                unit=f" {translated(self._unit)}",
+                desc=translated(doing),
+                unit=f" {translated(unit)}",
                 smoothing=0.1,
             )
 
@@ -115,13 +111,24 @@ class Progress:
             f"{tqdm.format_interval(left)} left{failed}"
         )
 
-    def __enter__(self) -> "Progress":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+@contextlib.contextmanager
+def native_output_to_log(name: str) -> Iterator[None]:
+    """What libraries write to the process's standard output and error within the block goes to the log file alone."""
+    with tempfile.TemporaryFile() as noise, contextlib.ExitStack() as restore:
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):  # there is none: a service, a notebook
+                real = os.dup(stream)
+                restore.callback(os.close, real)
+                restore.callback(os.dup2, real, stream)
+                os.dup2(noise.fileno(), stream)
+        try:
+            yield
+        finally:
+            restore.close()
+            noise.seek(0)
+            for line in noise.read().decode(errors="replace").splitlines():
+                logger.info("%s: %s", name, line, extra={"log_only": True})
 
 
 Item = TypeVar("Item")

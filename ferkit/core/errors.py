@@ -16,7 +16,22 @@ Each message says what was expected, what was found, and the remedy. Commands pr
 leave with exit code 1. Passwords in addresses are never shown.
 """
 
-from ferkit.core.addresses import mask_credentials
+import importlib.util
+import re
+
+# What follows "user:" up to the last @ of the host's part; where a slash stands in the password, of the whole word.
+_PASSWORD = re.compile(
+    r"([a-z][a-z0-9+.-]+://[^\s/?#@:\[]*:)(?:[^\s/?#]*(?=@)|(?!\d*(?:[/?#\s]|$))\S*(?=@))", re.IGNORECASE
+)
+_PARAMETER = re.compile(
+    r"([?&;][\w.-]*(?:pass(?:word|wd)?|pwd|token|secret|api_?key|auth|sig(?:nature)?)[\w.-]*=)[^&#\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def mask_credentials(text: str) -> str:
+    """Replace passwords, and parameters such as ``token=``, of all addresses in ``text`` by an ellipsis."""
+    return _PARAMETER.sub(r"\1…", _PASSWORD.sub(r"\1…", text))
 
 
 class FerkitError(Exception):
@@ -72,3 +87,39 @@ class TrainingError(FerkitError):
 
 class DependencyError(FerkitError, ImportError):
     """An optional package that is not installed; the message names the extra to install."""
+
+
+EXTRAS = {
+    "deepface": ("deepface",),
+    "mediapipe": ("mediapipe",),
+    "openvino": ("openvino",),
+    "plots": ("matplotlib",),
+    "train": ("keras", "tensorflow", "tf2onnx"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"),
+    "audit": ("cleanlab",),
+    "parquet": ("pyarrow",),
+    "video": ("av",),
+    "window": ("pygame-ce",),
+}
+"""Distributions by the name of the extra that brings them."""
+
+_IMPORTED_AS = {"pygame-ce": "pygame"}
+
+
+def require_extra(name: str, what: str) -> None:
+    """Say at once that something cannot be done for want of packages.
+
+    Args:
+        name: of :data:`EXTRAS`.
+        what: needs it, as the subject of a sentence.
+
+    Raises:
+        DependencyError: one of its packages is not installed.
+    """
+    packages = EXTRAS[name]
+    missing = [p for p in packages if importlib.util.find_spec(_IMPORTED_AS.get(p, p)) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise DependencyError(
+            f"{what} needs {', '.join(missing)}, which {verb} not installed; pip install 'ferkit[{name}]'"
+        )

@@ -1,6 +1,7 @@
-"""Write files so that an interrupt leaves the old or the new one, and digest what is in them."""
+"""Tell files from addresses, write them so that an interrupt leaves the old or the new one, and digest them."""
 
 import contextlib
+import csv
 import dataclasses
 import errno
 import glob
@@ -16,12 +17,11 @@ import tempfile
 import threading
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ferkit.core.addresses import is_stored, mask_credentials
-from ferkit.core.errors import DependencyError, FerkitError, StoreLockedError
+from ferkit.core.errors import DataError, DependencyError, FerkitError, StoreLockedError, mask_credentials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,6 +227,26 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
         ) from None
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a user's TOML file. Raises DataError: it cannot be read, or is none."""
+    values: dict[str, Any] = _read_parsed(path, parse_toml, "TOML")
+    return values
+
+
+def read_json(path: Path) -> Any:
+    """The values of a user's JSON file. Raises DataError: it cannot be read, or is none."""
+    return _read_parsed(path, parse_json, "JSON")
+
+
+def _read_parsed(path: Path, parse: Callable[[bytes], Any], form: str) -> Any:
+    try:
+        return parse(read_regular(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; correct the path") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no {form} file: {error}") from None
+
+
 def json_values(value: Any) -> Any:
     """What JSON can hold of dataclasses, arrays and mappings; NaN becomes None.
 
@@ -429,3 +449,43 @@ def cached_arrays(
         np.savez(content, **made)  # type: ignore[arg-type]
         write_atomically(file, lambda out: out.write(content.getbuffer()))
     return made, False
+
+
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def is_address(spec: str) -> bool:
+    """Whether ``spec`` is an address such as ``rtsp://…`` or ``http://…``."""
+    return bool(_ADDRESS.match(spec))
+
+
+def is_stored(spec: str) -> bool:
+    """Whether ``spec`` is an address at which fsspec lists files, such as ``s3://…``: no page and no stream."""
+    if not is_address(spec):
+        return False
+    import fsspec
+
+    kind = re.split("://|::", spec, maxsplit=1)[0].lower()
+    return kind not in ("http", "https", "file", "local") and kind in fsspec.available_protocols()
+
+
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: bool = False
+) -> None:
+    """Write a table for people; what a spreadsheet would run is marked, names that are not UTF-8 stay their bytes.
+
+    Args:
+        path: the file; an older one is replaced.
+        header: of the columns.
+        rows: texts, numbers and None.
+        marked: put the mark of UTF-8 first, which Korean spreadsheet programs need.
+
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    content = ("\ufeff" if marked else "") + text.getvalue()
+    write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))

@@ -16,7 +16,7 @@ from ferkit.core.texts import has_hangul
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from ferkit.core.extras import require_extra
+from ferkit.core.errors import require_extra
 
 logger = logging.getLogger(__name__)
 

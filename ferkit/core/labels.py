@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import parse_toml, read_regular
+from ferkit.core.files import parse_toml, read_toml
 from ferkit.core.texts import LANGUAGES, has_hangul
 
 
@@ -45,13 +45,7 @@ class LabelTables:
         Raises:
             DataError: no such file, no TOML, or tables of another form.
         """
-        try:
-            values = parse_toml(read_regular(path))
-        except OSError as error:
-            raise DataError(f"the label file {path} cannot be read: {error.strerror or error}") from None
-        except ValueError as error:
-            raise DataError(f"expected a TOML file in UTF-8 at {path}: {error}") from None
-        return LabelTables.built_in().extended(values, path)
+        return LabelTables.built_in().extended(read_toml(path), path)
 
     def meaning_of(self, label: str) -> str:
         """The word for a spelling: ``happiness``, ``기쁨`` and ``Happy`` are all ``happy``; others stay."""

@@ -1,6 +1,15 @@
-"""Spellings of version 0.1 that are still understood: the one table of them."""
+"""Old names that are still understood: those of version 0.1, and the ``.env`` file of the AI Hub project before it."""
 
+import io
+import json
+import logging
 import re
+from pathlib import Path
+
+from ferkit.core.errors import DataError
+from ferkit.core.files import read_regular
+
+logger = logging.getLogger(__name__)
 
 OPTIONS: dict[str, dict[str, str]] = {
     "": {
@@ -88,4 +97,89 @@ def new_words(option: str, value: str) -> str:
     """A value of an option with the words of 0.1 in it replaced, also within ``ensemble:shipped+svm@hog``."""
     for old, new in WORDS.get(option, {}).items():
         value = re.sub(rf"(?<![\w./-]){old}(?![\w./-])", new, value)
+    return value
+
+
+_WORDS = {
+    "FINE_TUNE": "FT", "FINETUNE": "FT", "LEARNING_RATE": "LR", "EARLY_STOPPING": "STOP", "EARLY_STOP": "STOP",
+    "ES": "STOP", "REDUCE_LR": "PLATEAU", "RLR": "PLATEAU", "PROBABILITY": "P", "PROB": "P", "IMAGE": "IMG",
+    "INPUT": "IMG", "VALIDATION": "VAL", "BATCHNORM": "BN", "EMA_DECAY": "EMA", "EMA_MOMENTUM": "EMA", "BASE": "FT",
+    "STAGE1": "HEAD", "STAGE2": "FT", "LABELS": "CLASS", "CLASSES": "CLASS", "PATH": "DIR",
+    **dict.fromkeys(("NUM", "MODE", "FREEZE", "USE", "RATE", "UNITS", "TRAIN", "REG", "REGULARIZATION", "NAMES"), ""),
+}  # fmt: skip
+"""Words and what they are read as."""
+
+_SETTINGS = {
+    "CLASS": "labels", "BATCH SIZE": "batch_size", "IMG SIZE": "network.input_size_wh", "SEED": "seed",
+    "EPOCHS HEAD": "stages.1.epochs", "EPOCHS FT": "stages.last.epochs", "EPOCHS": "stages.last.epochs",
+    "HEAD LR": "stages.1.learning_rate", "FT LR": "stages.last.learning_rate", "LR": "stages.last.learning_rate",
+    "DROPOUT": "network.dropout", "DENSE": "network.hidden", "HIDDEN": "network.hidden", "L2": "loss.l2",
+    "LABEL SMOOTHING": "loss.label_smoothing", "CLASS WEIGHTS": "loss.class_weights",
+    "ALPHA MIXUP": "augmentation.mixup_alpha", "MIXUP P": "augmentation.mixup_probability",
+    "ALPHA CUTMIX": "augmentation.cutmix_alpha", "CUTMIX P": "augmentation.cutmix_probability",
+    "EMA": "optimizer.ema", "BN": "stages.last.batch_norm", "EPOCHS WARMUP": "stages.last.warmup_epochs",
+    "WARMUP": "stages.last.warmup_epochs", "PATIENCE STOP": "stages.last.early_stopping",
+    "PATIENCE PLATEAU": "stages.last.plateau_patience", "FACTOR PLATEAU": "stages.last.decay",
+    "STEPS VAL": "validation_steps", "LAYERS UNFREEZE": "stages.last.unfreeze", "UNFREEZE": "stages.last.unfreeze",
+    "CLIP NORM": "optimizer.clip_norm", "CLIPNORM": "optimizer.clip_norm", "MONITOR": "monitor",
+    "DECAY WEIGHT": "optimizer.weight_decay", "MIXED PRECISION": "precision", "MODEL NAME": "name",
+}  # fmt: skip
+
+_ELSEWHERE = {"DIR": "name the folders on the command line: DATA, --models-dir, --cache-dir, --log-dir"}
+
+EMA = 0.999
+"""The project's momentum, where its file only says that there is an average."""
+
+
+def read_old_env(path: Path) -> dict[str, str]:
+    """Settings by name, ``labels`` and ``name`` among them; every line of the file is reported.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    from dotenv import dotenv_values
+
+    try:
+        content = read_regular(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8: {error}") from None
+    found: dict[str, str] = {}
+    for name, value in dotenv_values(stream=io.StringIO(content), interpolate=False).items():
+        words = _words(name)
+        key = _SETTINGS.get(" ".join(words))
+        if key is not None and value:
+            translated = _value(key, value, found.get(key))
+            found[key] = translated
+            logger.info(f"{path}: {name}={value} is now {key}={translated}")
+        else:
+            reason = next(
+                (advice for word, advice in _ELSEWHERE.items() if word in words), "it has no counterpart"
+            )
+            logger.info(f"{path}: {name} is left out: {reason if value else 'it is empty'}")
+    return found
+
+
+def _words(name: str) -> list[str]:
+    text = f"_{name.upper()}_"
+    for old, new in _WORDS.items():
+        text = text.replace(f"_{old}_", f"_{new}_")
+    return sorted(word for word in text.split("_") if word)
+
+
+def _value(key: str, value: str, before: str | None) -> str:
+    yes = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(value.lower())
+    if key == "labels":
+        names = json.loads(value) if value.startswith("[") else value.split(",")
+        return ",".join(str(name).strip() for name in names)
+    if key == "network.input_size_wh":
+        sides = value.lower().replace(",", "x").split("x")
+        return f"[{sides[0].strip()}, {sides[-1].strip()}]"
+    if key == "optimizer.ema" and yes is not None:
+        return (before or str(EMA)) if yes else "0.0"
+    if key == "precision" and yes is not None:
+        return "mixed_float16" if yes else "float32"
+    if key == "stages.last.batch_norm" and yes is not None:
+        return "all" if yes else "none"
+    if key == "stages.last.unfreeze" and value.isdecimal():
+        return f"last:{value}"
     return value

@@ -76,7 +76,7 @@ class FaceDetector(Protocol):
 
 
 class Embedder(Protocol):
-    """Turns face crops into vectors; rebuilt from its settings by ``ferkit.embedder.load_embedder``."""
+    """Turns face crops into vectors; rebuilt from its settings by ``ferkit.embedder.embedders.load_embedder``."""
 
     name: str
     dim: int

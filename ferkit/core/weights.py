@@ -13,13 +13,13 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ferkit.core.console import progress
 from ferkit.core.errors import FerkitError, WeightsError
 from ferkit.core.files import file_sha256, remove_leftovers, write_atomically
 
@@ -130,9 +130,6 @@ TIMEOUT_S = 8.0
 RETRY_S = 3600.0
 """After so long an address that failed is asked again for a file that one can do without."""
 
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes fetched and the bytes in all, the latter None if the server does not say."""
-
 LARGEST = 4_000_000_000
 """Bytes of a file whose size is not published."""
 
@@ -169,22 +166,15 @@ def weights_dir() -> Path:
     return Path(platformdirs.user_cache_dir("ferkit", appauthor=False)) / "weights"
 
 
-def weights_file(
-    name: str,
-    *,
-    given: Path | None = None,
-    offline: bool = False,
-    insist: bool = True,
-    progress: Progress | None = None,
-) -> Path:
+def weights_file(name: str, *, given: Path | None = None, insist: bool = True) -> Path:
     """The file of weights called ``name``: the one given, the cached one, DeepFace's own, or a download.
+
+    With ``FER_OFFLINE=1`` in the environment nothing is fetched.
 
     Args:
         name: of the registry.
         given: a file of the user's own, taken as it is.
-        offline: fetch nothing; ``FER_OFFLINE=1`` in the environment does the same.
         insist: whether to ask the addresses again though none of them gave the file within the last hour.
-        progress: told about a download.
 
     Raises:
         WeightsError: unknown, absent and not to be had, or not what was expected.
@@ -198,12 +188,12 @@ def weights_file(
         return given
     path = _present(entry)
     if path is None:
-        if offline or os.environ.get("FER_OFFLINE", "") not in ("", "0"):
+        if os.environ.get("FER_OFFLINE", "") not in ("", "0"):
             raise _not_to_be_had(entry, "fetching is switched off")
         if not insist and _failed_lately(entry):
             raise _not_to_be_had(entry, "none of its addresses gave it within the last hour")
         try:
-            path = _fetch(entry, progress)
+            path = _fetch(entry)
         except WeightsError:
             if not insist:
                 with contextlib.suppress(OSError):
@@ -285,13 +275,13 @@ def _keep_hash(entry: WeightsEntry, sha256: str) -> None:
     write_atomically(_hash_path(entry), lambda file: file.write(line))
 
 
-def _fetch(entry: WeightsEntry, progress: Progress | None) -> Path:
+def _fetch(entry: WeightsEntry) -> Path:
     path = weights_dir() / entry.file
     remove_leftovers(path.parent)
     reasons = []
     for url in entry.urls:
         try:
-            write_atomically(path, functools.partial(_download, url, entry, progress))
+            write_atomically(path, functools.partial(_download, url, entry))
         except _UnusableError as reason:
             reasons.append(str(reason))
         else:
@@ -317,7 +307,7 @@ class _UnusableError(Exception):
     """What one address gave, if anything, is not the file."""
 
 
-def _download(url: str, entry: WeightsEntry, progress: Progress | None, file: IO[bytes]) -> None:
+def _download(url: str, entry: WeightsEntry, file: IO[bytes]) -> None:
     digest, done, began_s = hashlib.sha256(), 0, time.monotonic()
     expected = entry.sha256 or _kept_hash(entry)
     with _opened(url) as response:
@@ -329,19 +319,19 @@ def _download(url: str, entry: WeightsEntry, progress: Progress | None, file: IO
         most = entry.size or total or LARGEST
         if total is not None and total > LARGEST:
             raise _UnusableError(f"{_host(url)} offers {total:,} bytes, which is too much")
-        while chunk := _read(response):
-            file.write(chunk)
-            digest.update(chunk)
-            done += len(chunk)
-            if done > most:
-                raise _UnusableError(f"{_host(url)} sent more than {most:,} bytes")
-            seconds = time.monotonic() - began_s
-            if seconds > SLOW_S and done < LEAST_SPEED * seconds:
-                raise _UnusableError(
-                    f"{_host(url)} sent {done:,} bytes in {seconds:.0f} s, which is too slow"
-                )
-            if progress is not None:
-                progress(done, total)
+        with progress(f"fetching {entry.name}", total or 0, unit="bytes") as shown:
+            while chunk := _read(response):
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                if done > most:
+                    raise _UnusableError(f"{_host(url)} sent more than {most:,} bytes")
+                seconds = time.monotonic() - began_s
+                if seconds > SLOW_S and done < LEAST_SPEED * seconds:
+                    raise _UnusableError(
+                        f"{_host(url)} sent {done:,} bytes in {seconds:.0f} s, which is too slow"
+                    )
+                shown.update(len(chunk))
     if total is not None and done != total:
         raise _UnusableError(f"{_host(url)} sent {done:,} of {total:,} bytes")
     found = digest.hexdigest()

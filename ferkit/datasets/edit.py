@@ -14,8 +14,9 @@ import numpy as np
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet, LabelTables, meaning_of, same_meaning
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.export import relocated
 from ferkit.datasets.split import assign_groups, numbered
-from ferkit.datasets.tables import SOURCE, relocated
+from ferkit.datasets.tables import SOURCE
 
 logger = logging.getLogger(__name__)
 

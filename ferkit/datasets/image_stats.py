@@ -1,19 +1,31 @@
-"""One pass over all images: what each is, in a few numbers and a thumbnail, kept so that it is made once."""
+"""What images are, in a few numbers kept so that they are made once, and what a data set is, for people."""
 
 import functools
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
-from ferkit.core.console import Progress, map_ahead, progress
+from ferkit.core.console import Progress, map_ahead, n_cores, progress
 from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
-from ferkit.datasets.dataset import Dataset, Sample
-from ferkit.datasets.images import resized
+from ferkit.core.fonts import drawable_names, set_fonts
+from ferkit.core.labels import LabelSet
+from ferkit.core.palette import GRID, INK, MUTED, SERIES
+from ferkit.datasets.archives import ArraySource
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images
+from ferkit.datasets.export import attribute_names
+from ferkit.datasets.images import ImageHeader, read_header, resized
+from ferkit.datasets.tables import SOURCE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIDE = 48
 """Width and height of a thumbnail, in pixels."""
@@ -213,3 +225,315 @@ def _colors(rgb: np.ndarray) -> np.ndarray:
 
 def _fits(rows: np.ndarray, part: Arrays) -> bool:
     return part.keys() == {*_COLUMNS, "errors"} and all(len(column) == len(rows) for column in part.values())
+
+
+LOOKED_AT = 1000
+"""Images whose headers are read, unless all are asked for."""
+_CHANNELS = {
+    **dict.fromkeys(("1", "L", "I", "F", "I;16", "I;16B", "I;16L"), "gray"),
+    **{"LA": "gray with transparency", "RGBA": "colour with transparency", "CMYK": "CMYK"},
+}
+"""Pillow's modes in words; all others are colour."""
+_MANY = 12
+
+
+@dataclass(frozen=True)
+class Persons:
+    """Who is shown.
+
+    Attributes:
+        n: different persons.
+        n_unknown: images of nobody known.
+        fewest, median, most: images a person.
+        in_several_parts: persons with images in more than one of train, val and test.
+    """
+
+    n: int
+    n_unknown: int
+    fewest: int
+    median: float
+    most: int
+    in_several_parts: int
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What the files say of themselves, without decoding them.
+
+    Attributes:
+        n: files looked at.
+        sizes_wh: number of files by width and height, the most frequent first.
+        channels: number of files by kind of colour.
+        formats: number of files by format.
+        n_bytes: of all files looked at.
+        unreadable: path and reason of the others.
+    """
+
+    n: int
+    sizes_wh: Mapping[tuple[int, int], int]
+    channels: Mapping[str, int]
+    formats: Mapping[str, int]
+    n_bytes: int
+    unreadable: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Values:
+    """What images have in one attribute.
+
+    Attributes:
+        n: images that have it.
+        n_values: different values.
+        range: smallest, mean and largest value where all are numbers; else None.
+        counts: images by value, the most frequent first; empty for numbers and where there are more than twelve.
+    """
+
+    n: int
+    n_values: int
+    range: tuple[float, float, float] | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set in figures.
+
+    Attributes:
+        name, root: of the data set.
+        n: images.
+        counts: images by class, source and part; empty texts where unknown.
+        persons: who is shown.
+        n_boxes: images with the box of a face.
+        attributes: by name.
+        headers: sizes and colours.
+        left_out: files or rows that were found and not taken, by reason.
+    """
+
+    name: str
+    root: Path
+    n: int
+    counts: Mapping[tuple[str, str, str], int]
+    persons: Persons
+    n_boxes: int
+    attributes: Mapping[str, Values]
+    headers: Headers
+    left_out: Mapping[str, int]
+
+    def by(self, *axes: int) -> dict[tuple[str, ...], int]:
+        """Images by some of class (0), source (1) and part (2), sorted."""
+        found: Counter[tuple[str, ...]] = Counter()
+        for key, n in self.counts.items():
+            found[tuple(key[axis] for axis in axes)] += n
+        return dict(sorted(found.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = asdict(self)
+        values["root"] = str(self.root)
+        values["counts"] = [
+            {"class": cls or None, "source": source or None, "split": part or None, "n": n}
+            for (cls, source, part), n in sorted(self.counts.items())
+        ]
+        values["headers"]["sizes_wh"] = [[*size, n] for size, n in self.headers.sizes_wh.items()]
+        return values
+
+
+def summarize(dataset: Dataset, *, everything: bool = False, workers: int | None = None) -> Summary:
+    """Count, and look at the headers of 1,000 images spread over the data set, or of all.
+
+    Args:
+        dataset: labelled or not.
+        everything: look at every header: a file that cannot be read is found for sure.
+        workers: threads that read; two a core if None, since they wait for the disk.
+    """
+    counts = Counter((s.label or "", s.attributes.get(SOURCE, ""), s.split or "") for s in dataset.samples)
+    names = [name for name in attribute_names(dataset.samples) if name != SOURCE]
+    return Summary(
+        dataset.name,
+        dataset.root,
+        len(dataset),
+        dict(counts),
+        _persons(dataset),
+        sum(sample.box is not None for sample in dataset.samples),
+        {name: _values(dataset, name) for name in names},
+        _headers(dataset, everything, workers),
+        left_out_counts(dataset.left_out),
+    )
+
+
+def _persons(dataset: Dataset) -> Persons:
+    parts: dict[str, set[str | None]] = {}
+    counts: Counter[str] = Counter()
+    for sample in dataset.samples:
+        if sample.group is not None:
+            counts[sample.group] += 1
+            parts.setdefault(sample.group, set()).add(sample.split)
+    sizes = sorted(counts.values()) or [0]
+    several = sum(len(found) > 1 for found in parts.values())
+    n_unknown = len(dataset) - counts.total()
+    return Persons(len(counts), n_unknown, sizes[0], float(np.median(sizes)), sizes[-1], several)
+
+
+def _values(dataset: Dataset, name: str) -> Values:
+    found = Counter(s.attributes[name] for s in dataset.samples if name in s.attributes)
+    try:
+        numbers = np.array([float(value) for value in found])
+        mean = float(np.average(numbers, weights=list(found.values())))
+        low, high = float(numbers.min()), float(numbers.max())
+    except ValueError:
+        counts = dict(found.most_common()) if len(found) <= _MANY else {}
+        return Values(found.total(), len(found), None, counts)
+    return Values(found.total(), len(found), (low, mean, high), {})
+
+
+def _headers(dataset: Dataset, everything: bool, workers: int | None) -> Headers:
+    n = len(dataset) if everything else min(len(dataset), LOOKED_AT)
+    positions = np.unique(np.linspace(0, len(dataset) - 1, n).astype(int)).tolist()
+    sizes: Counter[tuple[int, int]] = Counter()
+    channels: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
+    unreadable: list[tuple[str, str]] = []
+    n_bytes = 0
+
+    def look(sample: Sample) -> tuple[ImageHeader, int]:
+        return header_of(dataset, sample), dataset.source.stamp(sample.path).size
+
+    samples = [dataset.samples[position] for position in positions]
+    workers = workers or 2 * n_cores()  # they wait for the disk
+    for _, (header, length) in map_images(look, samples, unreadable, "looking", workers):
+        sizes[header.size_wh] += 1
+        channels[_CHANNELS.get(header.mode, "colour")] += 1
+        formats[header.format] += 1
+        n_bytes += length
+    return Headers(
+        len(samples),
+        dict(sizes.most_common()),
+        dict(channels.most_common()),
+        dict(formats.most_common()),
+        n_bytes,
+        tuple(unreadable),
+    )
+
+
+def header_of(dataset: Dataset, sample: Sample) -> ImageHeader:
+    """What an image's file says of it, or its array.
+
+    Raises:
+        ImageError: it is no image.
+        OSError: it cannot be read.
+    """
+    source = dataset.source
+    if isinstance(source, ArraySource):
+        height, width = source.images.shape[1:3]
+        gray = source.images.ndim == 3 or source.images.shape[3] == 1
+        return ImageHeader((width, height), (width, height), 1, "array", "L" if gray else "RGB")
+    if isinstance(source, FileSource):
+        with source.file(sample.path).open("rb") as file:
+            return read_header(file)
+    return read_header(source.read(sample.path))
+
+
+_MOST = 30
+_NONE = "unknown"
+
+
+def plot_summary(description: Summary, language: str | None = None) -> "Figure":
+    """Images by class, in colours by part and by source where there are several, and the sizes of the files.
+
+    Args:
+        description: of the data set.
+        language: ``en`` or ``ko`` for the names of classes; None leaves them unchanged, or takes English
+            where no font can draw them.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    classes = [cls for (cls,) in description.by(0)]
+    names = _names(classes, language)
+    panels = [("by part", 2)] if len(description.by(2)) > 1 or len(description.by(1)) < 2 else []
+    panels += [("by source", 1)] if len(description.by(1)) > 1 else []
+    height = 1.5 + 0.32 * max(4, min(len(classes), _MOST))
+    figure = Figure(
+        figsize=(10, height * len(panels) + 2.6), dpi=130, layout="constrained", facecolor="white"
+    )
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(panels) + 1, 1, height_ratios=[height] * len(panels) + [2.2], squeeze=False)[
+        :, 0
+    ]
+    for axes, (title, axis) in zip(rows, panels, strict=False):
+        _classes(axes, description, classes[:_MOST], names[:_MOST], axis, title)
+    _sizes(rows[-1], description)
+    persons = f", {description.persons.n:,} persons" if description.persons.n else ""
+    figure.suptitle(
+        f"{description.name}: {description.n:,} images{persons}", x=0.01, ha="left", fontsize=14, color=INK
+    )
+    set_fonts(figure)
+    return figure
+
+
+def _classes(
+    axes: "Axes", description: Summary, classes: list[str], names: list[str], axis: int, title: str
+) -> None:
+    counts = description.by(0, axis)
+    values = [value for (value,) in description.by(axis)]
+    if axis == 2:
+        values.sort(key=lambda part: ("train", "val", "test").index(part) if part else 3)
+    at, left = np.arange(len(classes)), np.zeros(len(classes))
+    for i, value in enumerate(values):
+        width = np.array([counts.get((cls, value), 0) for cls in classes], float)
+        colour = SERIES[(i + 3 * (axis == 1)) % len(SERIES)]  # a source is no part
+        axes.barh(at, width, left=left, color=colour, height=0.72, label=value or _NONE)
+        left += width
+    for y, total in enumerate(left.tolist()):
+        axes.text(total, y, f" {int(total):,}", va="center", fontsize=9, color=MUTED)
+    axes.set_yticks(at, names)
+    axes.set_ylim(len(classes) - 0.4, -0.6)
+    axes.set_xlim(0, left.max() * 1.12)
+    axes.set_title(f"Images of each class, {title}" if len(values) > 1 else "Images of each class",
+                   loc="left", fontsize=11, color=INK)  # fmt: skip
+    if len(values) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _plain(axes, "x")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _sizes(axes: "Axes", description: Summary) -> None:
+    headers = description.headers
+    sides = np.repeat([max(size) for size in headers.sizes_wh], list(headers.sizes_wh.values()))
+    title = f"Longer side of {len(sides):,} files looked at, pixels"
+    if headers.unreadable:
+        title += f"; {len(headers.unreadable):,} more could not be read"
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    if not len(sides):
+        axes.set_axis_off()
+        return
+    values, counts = np.unique(sides, return_counts=True)
+    if len(values) <= 8:
+        at = np.arange(len(values))
+        axes.bar(at, counts, 0.6, color=SERIES[0])
+        axes.set_xticks(at, [f"{value:,}" for value in values])
+        axes.set_xlim(-1, max(len(values), 5))
+    else:
+        bins = np.geomspace(values[0] * 0.98, values[-1] * 1.02, 41)
+        axes.hist(sides, bins.tolist(), color=SERIES[0])
+        axes.set_xscale("log")
+        ticks = [t for t in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if bins[0] <= t <= bins[-1]]
+        axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+        axes.minorticks_off()
+    _plain(axes, "y")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _names(classes: list[str], language: str | None) -> list[str]:
+    named = [cls for cls in classes if cls]
+    if named:
+        named = list(drawable_names(LabelSet(tuple(named)), language or "en"))
+    return [_NONE, *named] if "" in classes else named
+
+
+def _plain(axes: "Axes", grid: Literal["x", "y"]) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid, color=GRID, linewidth=0.7)
+    axes.tick_params(length=0, labelsize=9)

@@ -195,7 +195,6 @@ def find_leaks(
     test: np.ndarray,
     settings: LeakSettings | None = None,
     *,
-    identities: Sequence[str | None] | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
 ) -> Leaks:
@@ -208,8 +207,6 @@ def find_leaks(
         dataset: the images.
         train, test: int positions in ``dataset.samples``; no row is in both.
         settings: what is looked for.
-        identities: (len(dataset),) who is shown, where this is known better than from the samples' groups,
-            for example :func:`ferkit.audit.checks.cluster_identities` of identity embeddings.
         cache_dir: folder of all caches; None keeps nothing.
         workers: threads that read images; one a core if None.
 
@@ -230,8 +227,6 @@ def find_leaks(
     seen = image_stats(used, cache_dir, workers=workers)
     copies = find_copies(seen, settings.wanted, cache_dir=cache_dir, workers=workers)
     who = [sample.group for sample in used.samples]
-    if identities is not None:
-        who = [identities[row] for row in rows]
     return _assemble(np.isin(rows, test), rows, used.samples, who, copies, seen, settings)
 
 
@@ -241,17 +236,16 @@ def find_leaks_between(
     settings: LeakSettings | None = None,
     *,
     cache_dir: Path | None = None,
-    workers: int | None = None,
 ) -> Leaks:
     """What a test data set shares with another one that is trained on; persons are compared by name.
 
     Positions in the result are those of each data set's own samples; see :func:`find_leaks`.
     """
     settings = settings or LeakSettings()
-    parts = [image_stats(part, cache_dir, workers=workers) for part in (train, test)]
+    parts = [image_stats(part, cache_dir) for part in (train, test)]
     seen = parts[0].joined(parts[1])
     side = np.arange(len(seen)) >= len(train)
-    copies = find_copies(seen, settings.wanted, side=side, cache_dir=cache_dir, workers=workers)
+    copies = find_copies(seen, settings.wanted, side=side, cache_dir=cache_dir)
     samples = (*train.samples, *test.samples)
     own = np.concatenate([np.arange(len(train)), np.arange(len(test))])
     return _assemble(side, own, samples, [sample.group for sample in samples], copies, seen, settings)

@@ -1,34 +1,54 @@
-"""One way in: what a user names as data."""
+"""One way in: what a user names as data, and the images that a caller means by paths, addresses, arrays and more."""
 
 import contextlib
 import glob
+import ipaddress
 import logging
 import os
+import socket
 import stat
-from collections.abc import Mapping
-from dataclasses import replace
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import SplitResult, urljoin, urlsplit
 
-from ferkit.core.addresses import mask_credentials
+import numpy as np
+
 from ferkit.core.console import some
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, ImageError, mask_credentials
 from ferkit.core.files import as_path, is_local
 from ferkit.core.labels import same_meaning
-from ferkit.datasets.archives import ARCHIVE_SUFFIXES, UNREAD_ARCHIVES, list_archive
+from ferkit.core.types import check_image
+from ferkit.datasets.archives import (
+    ARCHIVE_SUFFIXES,
+    UNREAD_ARCHIVES,
+    list_archive,
+    read_npz,
+    read_webdataset,
+    tars_in,
+)
 from ferkit.datasets.dataset import (
     AIHUB_PERSON,
     Dataset,
+    FileSource,
     ImageSource,
     Listing,
+    Stamp,
     composed,
     labelled_by_folders,
     left_out_line,
     list_folder,
     place_name,
 )
+from ferkit.datasets.images import decode_image
 from ferkit.datasets.object_store import file_source, list_place, local_copy
-from ferkit.datasets.tables import TABLE_SUFFIXES, read_npz, read_table
-from ferkit.datasets.webdataset import read_webdataset, tars_in
+from ferkit.datasets.tables import TABLE_SUFFIXES, read_table
+
+if TYPE_CHECKING:
+    import http.client
 
 logger = logging.getLogger(__name__)
 
@@ -156,3 +176,230 @@ def _empty_folders(root: Path, dataset: Dataset) -> list[str]:
 
 def _kind(path: Path) -> str:
     return "rows" if path.suffix.lower() in TABLE_SUFFIXES and path.is_file() else "files"
+
+
+_CHUNK = 65_536
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """What is fetched at most.
+
+    Attributes:
+        max_bytes: of one image's file.
+        max_s: from the first connection to the last byte, in seconds.
+        max_redirects: from one address to the next.
+        private_hosts: also fetch from this machine and its own network.
+    """
+
+    max_bytes: int = 50_000_000
+    max_s: float = 30.0
+    max_redirects: int = 5
+    private_hosts: bool = False
+
+
+def is_http(text: str) -> bool:
+    """Whether a text is an http or https address."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def fetch_image(address: str, limits: FetchLimits | None = None) -> bytes:
+    """Fetch the file at an address; whether it is an image is seen when it is decoded.
+
+    Names are resolved once, and the connection goes to the address that was checked.
+
+    Raises:
+        ImageError: the host is not public or does not answer, or a limit is passed; one sentence says which.
+    """
+    import http.client  # brings ssl and email with it, which a start with a file does not need
+
+    limits = limits or FetchLimits()
+    deadline = time.monotonic() + limits.max_s
+    for _ in range(limits.max_redirects + 1):
+        try:
+            parts = urlsplit(address)
+            found = _get(parts, limits, deadline)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
+            why = f"it takes more than {limits.max_s:g} s" if late else str(error) or type(error).__name__
+            raise ImageError(f"it cannot be fetched: {why}") from None
+        if isinstance(found, bytes):
+            return found
+        target = urljoin(address, found)
+        if not is_http(target) or (parts.scheme == "https" and urlsplit(target).scheme != "https"):
+            raise ImageError("it cannot be fetched: it leads from https to another kind of address")
+        address = target
+    raise ImageError(f"it cannot be fetched: more than {limits.max_redirects} redirects")
+
+
+def _get(parts: SplitResult, limits: FetchLimits, deadline: float) -> bytes | str:
+    """The content, or where the address leads."""
+    import http.client
+
+    if parts.username is not None or not parts.hostname:
+        raise ValueError("expected an address without user name and with a host")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    connection = http.client.HTTPConnection(parts.hostname, port)
+    connection.sock = sock = _connect(parts, port, limits, deadline)
+    # A host may send a byte now and then for ever: no time-out of one read ends that.
+    end = threading.Timer(max(0.1, deadline - time.monotonic()), lambda: sock.shutdown(socket.SHUT_RDWR))
+    end.daemon = True
+    end.start()
+    try:
+        query = f"?{parts.query}" if parts.query else ""
+        host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
+        path = "".join(
+            c if c.isascii() else "".join(f"%{b:02X}" for b in c.encode()) for c in parts.path or "/"
+        )
+        headers = {"Host": host, "User-Agent": "ferkit", "Accept": "image/*", "Connection": "close"}
+        connection.request("GET", path.replace(" ", "%20") + query, headers=headers)
+        response = connection.getresponse()
+        if response.status in _REDIRECTS and (location := response.getheader("Location")):
+            return location
+        if response.status != 200:
+            raise ValueError(f"the host answers {response.status} {response.reason}")
+        return _received(response, limits)
+    finally:
+        end.cancel()
+        connection.close()
+
+
+def _connect(parts: SplitResult, port: int, limits: FetchLimits, deadline: float) -> socket.socket:
+    host = parts.hostname or ""
+    resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    numbers = [str(entry[4][0]) for entry in resolved]
+    if not limits.private_hosts and not all(map(_is_public, numbers)):
+        raise ValueError(f"{host} is in a private network, which is only asked on request (private_hosts)")
+    sock = socket.create_connection(
+        (numbers[0], port), timeout=max(0.1, min(10.0, deadline - time.monotonic()))
+    )
+    if parts.scheme == "https":
+        import ssl
+
+        return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+    return sock
+
+
+def _is_public(number: str) -> bool:
+    found = ipaddress.ip_address(number.partition("%")[0])
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found.is_global and not found.is_multicast
+
+
+def _received(response: "http.client.HTTPResponse", limits: FetchLimits) -> bytes:
+    content = bytearray()
+    while chunk := response.read1(_CHUNK):
+        content += chunk
+        if len(content) > limits.max_bytes:
+            raise ValueError(f"the file has more than {limits.max_bytes / 1e6:g} MB")
+    if response.length:
+        raise ValueError(f"the file ends {response.length} bytes early")
+    return bytes(content)
+
+
+ImagesLike: TypeAlias = "str | os.PathLike[str] | np.ndarray | Sequence[Any] | Any"
+"""A file, folder, glob or http(s) address; a uint8 RGB array (H, W, 3) or (n, H, W, 3); a PIL image; or a list."""
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
+
+_EXPECTED = (
+    "an image as a path, folder, glob, http(s) address, uint8 RGB array or PIL image, or a list of them"
+)
+
+
+class GivenImages:
+    """Images as a caller gave them; an :class:`ferkit.datasets.dataset.ImageSource`.
+
+    Args:
+        given: see :data:`ImagesLike`; in a list, also pairs of a name and a file's content in bytes.
+        limits: of what is fetched from addresses.
+
+    Attributes:
+        names: one for each image, in the order given: the path, the address, or ``image-1`` for an array.
+
+    Raises:
+        DataError: something else was given, or there is nothing.
+    """
+
+    def __init__(self, given: ImagesLike, limits: FetchLimits | None = None) -> None:
+        self._limits = limits
+        self._files = FileSource(Path())
+        self._own: dict[str, tuple[Any, str]] = {}
+        self.names: list[str] = []
+        for one in _each(given):
+            self._add(one)
+        if not self.names:
+            raise DataError(f"expected {_EXPECTED}, found nothing")
+
+    def stamp(self, path: str) -> Stamp:
+        """Size and time of the last change, of a file."""
+        return self._files.stamp(path)
+
+    def read(self, path: str) -> bytes:
+        """The content of a file or address, or the pixels of an array.
+
+        Raises:
+            OSError, ImageError: it cannot be read or fetched.
+        """
+        if path not in self._own:
+            if is_http(path):
+                return fetch_image(path, self._limits)
+            if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+                raise ImageError(f"it is a video, which 'fer video {path}' reads")
+            return self._files.read(path)
+        source, name = self._own[path]
+        if isinstance(source, np.ndarray):
+            return _Pixels(source)
+        return source if isinstance(source, bytes) else bytes(source.read(name))
+
+    def decode(self, content: bytes) -> np.ndarray:
+        """uint8 RGB (H, W, 3). Raises ImageError if it is no image."""
+        return content.rgb if isinstance(content, _Pixels) else decode_image(content)
+
+    def _add(self, one: Any) -> None:
+        if isinstance(one, (str, os.PathLike)):
+            self._add_path(os.fspath(one))
+            return
+        if isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], bytes):
+            self._own[one[0]] = (one[1], "")
+            self.names.append(one[0])
+            return
+        rgb = np.asarray(one.convert("RGB")) if hasattr(one, "convert") and hasattr(one, "size") else one
+        if not isinstance(rgb, np.ndarray):
+            raise DataError(f"expected {_EXPECTED}; found {type(one).__name__}")
+        self._own[name := f"image-{len(self.names) + 1}"] = (check_image(rgb), "")
+        self.names.append(name)
+
+    def _add_path(self, text: Any) -> None:
+        if not isinstance(text, str):
+            text = os.fsdecode(text)
+        if is_http(text):
+            self.names.append(text)
+            return
+        for path in find_paths(Path(text)):
+            if not path.is_dir() and path.suffix.lower() not in ARCHIVE_SUFFIXES:
+                self.names.append(str(path))
+                continue
+            listing = list_source(path)
+            for inner in listing.paths:
+                self.names.append(name := str(path / inner))
+                self._own[name] = (listing.source, inner)
+
+
+class _Pixels(bytes):
+    """The pixels of an array, which are their own content."""
+
+    rgb: np.ndarray
+
+    def __new__(cls, rgb: np.ndarray) -> "_Pixels":
+        made = super().__new__(cls, np.ascontiguousarray(rgb).tobytes())
+        made.rgb = rgb
+        return made
+
+
+def _each(given: Any) -> Iterator[Any]:
+    if (isinstance(given, np.ndarray) and given.ndim == 4) or isinstance(given, (list, tuple)):
+        yield from given
+    else:
+        yield given

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.core.addresses import mask_credentials
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, mask_credentials
 from ferkit.core.files import is_local
 from ferkit.datasets.dataset import FileSource, ImageSource, Listing, Stamp, is_hidden, list_folder
 from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image

@@ -228,7 +228,7 @@ def holdout(
             break
     else:
         raise DataError(
-            f"no split of {_n_groups(groups)} persons puts every class on both sides; add persons of "
+            f"no split of {n_groups(groups)} persons puts every class on both sides; add persons of "
             f"the rare classes ({_rarest(y)}) or split without regard to persons"
         )
     return np.flatnonzero(~best[1]), np.flatnonzero(best[1])
@@ -309,7 +309,7 @@ def _check_persons(y: np.ndarray, groups: np.ndarray) -> int:
     """The number of persons of the class that has fewest."""
     fewest = len(y)
     for cls in np.unique(y):
-        persons = _n_groups(groups[y == cls])
+        persons = n_groups(groups[y == cls])
         if persons < 2:
             raise DataError(
                 f"all images of class {cls!s} are of one person, who cannot be on both sides of a split; "
@@ -319,7 +319,8 @@ def _check_persons(y: np.ndarray, groups: np.ndarray) -> int:
     return fewest
 
 
-def _n_groups(groups: Iterable[Any]) -> int:
+def n_groups(groups: Iterable[Any]) -> int:
+    """How many persons there are; each None is a person of its own."""
     listed = list(groups)
     known = [group for group in listed if group is not None]
     return len(set(known)) + len(listed) - len(known)

@@ -1,49 +1,32 @@
-"""Read and write tables of images: CSV files, arrays and manifests.
-
-One row an image, sorted by path, in UTF-8, so that git can hold and compare it::
-
-    path,label,split,group,left,top,right,bottom,source,sex
-    ../aihub/기쁨/a.jpg,happy,train,aihub/3f…,412,220,1180,1004,aihub,female
-    ../fer2013/train/sad/b.png,sad,train,,,,,,fer2013,
-
-Paths are relative to the manifest where that is possible, and columns that would be empty are left out.
-:func:`ferkit.datasets.tables.read_table` reads it.
-"""
+"""Read tables of images: CSV files of any encoding and delimiter, manifests, and ``fer2013.csv``."""
 
 import codecs
 import contextlib
 import csv
 import functools
-import io
 import itertools
 import logging
 import math
 import os
-import posixpath
 import re
-import stat
 import unicodedata
-import zipfile
-import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TextIO
+from typing import TextIO
 
 import numpy as np
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import csv_cell, csv_text, write_atomically
+from ferkit.core.files import csv_text
+from ferkit.datasets.archives import ArraySource
 from ferkit.datasets.dataset import (
     Dataset,
-    FileSource,
     ImageSource,
     Sample,
-    Stamp,
     class_name,
     is_missing,
-    is_unicode,
     split_named,
     split_of,
 )
@@ -244,192 +227,6 @@ def _chosen(name: str, header: Sequence[str], table: Path) -> int | None:
     raise DataError(f"expected a column {name!r} in {table}, found {', '.join(map(str.strip, header))}")
 
 
-_IMAGES = ("images", "x", "X", "data")
-_LABELS = ("labels", "y", "Y", "target")
-
-
-@dataclass(frozen=True)
-class ArraySource:
-    """Images of one size in memory; see :class:`ferkit.datasets.dataset.ImageSource`.
-
-    Attributes:
-        file: where they were read from; its time of change is that of every image.
-        images: uint8 (n, H, W), (n, H, W, 1) or (n, H, W, 3).
-        index: position of each path.
-    """
-
-    file: Path
-    images: np.ndarray
-    index: Mapping[str, int]
-
-    def stamp(self, path: str) -> Stamp:
-        status = self.file.stat()
-        return Stamp(self.images[0].size, max(status.st_mtime_ns, status.st_ctime_ns))
-
-    def read(self, path: str) -> bytes:
-        return self.images[self.index[path]].tobytes()
-
-    def decode(self, content: bytes) -> np.ndarray:
-        height, width = self.images.shape[1:3]
-        image = np.frombuffer(content, np.uint8).reshape(height, width, -1)
-        return np.ascontiguousarray(np.broadcast_to(image, (height, width, 3)))
-
-
-def read_npz(path: Path) -> Dataset:
-    """Read an ``.npz`` file of images and labels.
-
-    Either ``images`` and ``labels`` (also ``x``, ``y``), with ``split``, ``groups`` and ``class_names`` where known,
-    or one pair a split: ``x_train``/``y_train`` or ``train_images``/``train_labels``. Images are uint8, or floats
-    in 0..1; labels are names, or numbers into ``class_names``, one an image.
-
-    Raises:
-        DataError: not such a file.
-    """
-    arrays, left_out = _load(path)
-    samples: list[Sample] = []
-    parts: list[np.ndarray] = []
-    for split, images, labels in _pairs(arrays, path):
-        parts.append(_as_bytes(images, path))
-        n = len(images)
-        names = _names(arrays, "class_names", None, path)
-        known_labels = [None] * n if labels is None else _labels(labels, n, names, path)
-        splits = _names(arrays, "split", n, path) if split is None else None
-        groups = _names(arrays, "groups", n, path) if split is None else None
-        for i, label in enumerate(known_labels):
-            own_split = split if splits is None else split_of(splits[i], path)
-            group = None if groups is None or is_missing(groups[i]) else groups[i]
-            samples.append(Sample(f"{own_split or 'all'}/{len(samples):06d}", label, own_split, group))
-    if len({part.shape[1:] for part in parts}) != 1:
-        raise DataError(f"expected images of one size in {path}, found {[part.shape[1:] for part in parts]}")
-    index = {sample.path: i for i, sample in enumerate(samples)}
-    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.concatenate(parts), index), left_out)
-
-
-def _load(path: Path) -> tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]:
-    """The arrays by name, and the members that are none."""
-    left_out = []
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError("not a regular file")
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                with archive.open(member) as file:
-                    if not _is_array(file, member.filename, member.file_size):
-                        left_out.append((member.filename, "not an array"))
-        foreign = {name.removesuffix(".npy") for name, _ in left_out}
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if key not in foreign}, tuple(left_out)
-    except (
-        OSError,
-        ValueError,
-        zipfile.BadZipFile,
-        EOFError,
-        zlib.error,
-        RuntimeError,
-        MemoryError,
-    ) as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f"expected an .npz file of plain arrays at {path}: {reason}") from None
-
-
-def _is_array(file: IO[bytes], name: str, size: int) -> bool:
-    """Whether it is one; ValueError where it holds less than its header claims, or more than there is memory."""
-    if file.read(6) != np.lib.format.MAGIC_PREFIX:
-        return False
-    version = tuple(file.read(2))
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    claimed = dtype.itemsize
-    for length in shape:  # Python's numbers do not overflow
-        claimed *= int(length)
-    if claimed > size - file.tell() and not dtype.hasobject:
-        raise ValueError(f"its member {name} claims {claimed:,} bytes and has {size - file.tell():,}")
-    if hasattr(os, "sysconf") and claimed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        raise ValueError(f"its member {name} has {claimed:,} bytes, more than there is memory")
-    return True
-
-
-_SPLIT_PAIRS = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("{}_images", "{}_labels"))
-
-
-def _pairs(
-    arrays: dict[str, np.ndarray], path: Path
-) -> list[tuple[str | None, np.ndarray, np.ndarray | None]]:
-    """Split, images and labels of each part; None for the split where the arrays have no parts."""
-    images = next((arrays[key] for key in _IMAGES if key in arrays), None)
-    if images is not None:
-        return [(None, images, next((arrays[key] for key in _LABELS if key in arrays), None))]
-    pairs: list[tuple[str | None, np.ndarray, np.ndarray | None]] = [
-        (split, arrays[x.format(split)], arrays.get(y.format(split)))
-        for split in ("train", "val", "test")
-        for x, y in _SPLIT_PAIRS
-        if x.format(split) in arrays
-    ]
-    if not pairs:
-        raise DataError(
-            f"expected arrays 'images' and 'labels' (or x_train, y_train, …) in {path}, found {list(arrays)}"
-        )
-    return pairs
-
-
-def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
-    shape_is_right = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
-    if not shape_is_right or not images.size:
-        raise DataError(f"expected images of shape (n, H, W[, 1 or 3]) in {path}, found {images.shape}")
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.number) or not np.isfinite(images).all():
-        raise DataError(
-            f"expected uint8 or float images in {path}, found {images.dtype} with values that are no pixels"
-        )
-    low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 255:
-        raise DataError(f"expected pixels in 0..255 or 0..1 in {path}, found {low:g}..{high:g}")
-    scale = 255.0 if high <= 1.0 and np.issubdtype(images.dtype, np.floating) else 1.0
-    return np.rint(images * scale).astype(np.uint8)
-
-
-def _labels(labels: np.ndarray, n: int, names: list[str] | None, path: Path) -> list[str | None]:
-    if labels.shape not in ((n,), (n, 1)):
-        raise DataError(
-            f"expected one label for each of {n} images in {path}, found labels of shape {labels.shape}"
-        )
-    values = labels.reshape(-1)
-    if not np.issubdtype(values.dtype, np.number):
-        return [None if is_missing(text) else class_name(text) for text in _texts(values)]
-    unknown = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(n, bool)
-    values = np.where(unknown, 0, values)
-    with np.errstate(invalid="ignore"):  # infinity becomes some number, and differs from it
-        numbers = values.astype(np.int64)
-    if not np.array_equal(numbers, values):
-        raise DataError(
-            f"expected names or whole numbers as labels in {path}, found {values.dtype} with other values"
-        )
-    if names is None:
-        return [None if nan else str(number) for number, nan in zip(numbers, unknown, strict=True)]
-    if n and not 0 <= numbers.min() <= numbers.max() < len(names):
-        found = f"{numbers.min()}..{numbers.max()}"
-        raise DataError(f"expected labels 0..{len(names) - 1} for the class_names of {path}, found {found}")
-    return [None if nan else names[number] for number, nan in zip(numbers, unknown, strict=True)]
-
-
-def _names(arrays: dict[str, np.ndarray], key: str, n: int | None, path: Path) -> list[str] | None:
-    if key not in arrays:
-        return None
-    if arrays[key].ndim != 1 or n not in (None, len(arrays[key])):
-        raise DataError(f"expected '{key}' of shape ({n or 'n'},) in {path}, found {arrays[key].shape}")
-    return _texts(arrays[key])
-
-
-def _texts(values: np.ndarray) -> list[str]:
-    """Array entries as text; byte strings are UTF-8."""
-    plain = (
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        for value in values.tolist()
-    )
-    return [unicodedata.normalize("NFC", text) for text in plain]
-
-
 logger = logging.getLogger(__name__)
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt", ".lst"})
@@ -466,7 +263,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
     Korean; left, top, right and bottom are the face's box in pixels, and what has no meaning of its own becomes an
     attribute. Without a header the columns are path, label and split. Rows that cannot be used are left out and
     listed; of several rows of one image that with the largest box counts, or else the first. The data set that
-    :func:`ferkit.datasets.tables.write_manifest` wrote comes back as it was.
+    :func:`ferkit.datasets.export.write_manifest` wrote comes back as it was.
 
     Args:
         path: the table.
@@ -771,144 +568,3 @@ def _says_something(cell: str) -> bool:
 
 SOURCE = "source"
 """The attribute that says which data set an image came from."""
-
-
-def write_manifest(path: Path, dataset: Dataset) -> None:
-    """Write ``dataset`` as a manifest; the images stay where they are.
-
-    Args:
-        path: the file, ``.csv``; an older manifest there is replaced.
-        dataset: of images in files: a folder, a table, or another manifest.
-
-    Raises:
-        DataError: the images lie in an array, a name cannot stand in a table, or ``path`` holds something else.
-        FerkitError: the disk is full or the folder cannot be written.
-    """
-    if path.suffix.lower() != ".csv":
-        raise DataError(f"expected a name that ends in .csv for a manifest, found {path}")
-    if path.is_file() and path.stat().st_size and not next(table_rows(path), [""])[0].startswith("path"):
-        raise DataError(f"{path} is there and is no manifest; choose another name, or move it away")
-    samples = sorted(relocated(dataset, path.parent), key=lambda sample: sample.path)
-    # Names of files that are not UTF-8 stay the bytes they are; a mark tells the reader what the rest is.
-    encoding = "utf-8" if all(is_unicode(sample.path) for sample in samples) else "utf-8-sig"
-
-    def write(file: IO[bytes]) -> None:
-        text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
-        write_rows(samples, text)
-        text.flush()
-        text.detach()
-
-    write_atomically(path, write)
-
-
-def relocated(dataset: Dataset, folder: Path) -> list[Sample]:
-    """The samples of ``dataset`` with paths relative to ``folder``, or absolute ones on another drive.
-
-    Below ``folder`` the way a user named the data is kept, symbolic links and all; from elsewhere the way leads
-    through real folders, since ``..`` after a link goes somewhere else.
-
-    Raises:
-        DataError: the images lie in an array.
-    """
-    if not isinstance(dataset.source, FileSource):
-        raise DataError(
-            f"the images of {dataset.root} lie inside that one file, and a manifest refers to files of their own; "
-            f"write them out first: fer dataset export {dataset.root} -o FOLDER"
-        )
-    root = dataset.source.root
-    real = _way(folder.resolve(), root.resolve())
-    named = _way(Path(os.path.abspath(folder)), Path(os.path.abspath(root)))
-    if named.split("/")[0] == ".." or os.path.isabs(named):
-        named = real
-    seen_from_folder: dict[str, str] = {}
-    samples = []
-    for sample in dataset.samples:
-        parent, slash, name = sample.path.rpartition("/")
-        if parent not in seen_from_folder:
-            way = real if ".." in parent.split("/") else named
-            joined = posixpath.normpath(posixpath.join(way, parent + slash or "."))
-            seen_from_folder[parent] = "" if joined == "." else joined.rstrip("/") + "/"
-        samples.append(at_path(sample, seen_from_folder[parent] + name))
-    return samples
-
-
-def at_path(sample: Sample, path: str) -> Sample:
-    """The same sample under another path."""
-    # dataclasses.replace would take longer than all else that is done with a row.
-    return Sample(path, sample.label, sample.split, sample.group, sample.box, sample.attributes)
-
-
-def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
-    """Write samples in their order as CSV; columns that would be empty are left out.
-
-    Raises:
-        DataError: a path that a table would not give back, or an attribute called like a column.
-    """
-    names = attribute_names(samples)
-    reserved = {"path", "label", "split", "group", *BOX}
-    if clashes := reserved & {name.lower() for name in names}:
-        raise DataError(f"expected other names for attributes than {sorted(clashes)}; rename them")
-    lower = {plain(name) for name in names}
-    # A column is also written where an attribute would be taken for it, as 'subject' would be for a missing group.
-    meanings = [
-        meaning
-        for meaning in ("label", "split", "group")
-        if any(getattr(sample, meaning) for sample in samples)
-        or not lower.isdisjoint(MEANINGS[meaning])
-        or (meaning == "label" and any(map(is_unknown, names)))
-    ]
-    with_box = any(s.box is not None for s in samples) or any(set(four) <= lower for four in BOX_SPELLINGS)
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", *meanings, *(BOX if with_box else ()), *map(csv_cell, names)])
-    for sample in samples:
-        path = sample.path
-        if path != path.strip() or "\\" in path:
-            raise DataError(
-                f"the name {path!r} begins or ends with a blank or holds a backslash, which tables do not keep; "
-                "rename the file"
-            )
-        box: Iterable[str] = ()
-        if with_box:
-            box = ("",) * 4 if sample.box is None else (f"{value:.7g}" for value in sample.box)
-        known = (getattr(sample, meaning) for meaning in meanings)
-        attributes = (sample.attributes.get(name) for name in names)
-        writer.writerow([csv_cell(path), *map(csv_cell, known), *box, *map(csv_cell, attributes)])
-
-
-def write_csv(
-    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: bool = False
-) -> None:
-    """Write a table for people; what a spreadsheet would run is marked, names that are not UTF-8 stay their bytes.
-
-    Args:
-        path: the file; an older one is replaced.
-        header: of the columns.
-        rows: texts, numbers and None.
-        marked: put the mark of UTF-8 first, which Korean spreadsheet programs need.
-
-    Raises:
-        FerkitError: the disk is full or the folder cannot be written.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    content = ("\ufeff" if marked else "") + text.getvalue()
-    write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))
-
-
-def attribute_names(samples: Iterable[Sample]) -> list[str]:
-    """Names of all attributes, ``source`` first, then as they first appear."""
-    names: dict[str, None] = {}
-    for sample in samples:
-        if not sample.attributes.keys() <= names.keys():
-            names.update(dict.fromkeys(sample.attributes))
-    return sorted(names, key=lambda name: name != SOURCE)
-
-
-def _way(start: Path, goal: Path) -> str:
-    """POSIX path from one folder to another, absolute where they lie on different drives."""
-    try:
-        return Path(os.path.relpath(goal, start)).as_posix()
-    except ValueError:
-        return goal.as_posix()

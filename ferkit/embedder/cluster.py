@@ -19,9 +19,8 @@ from multiprocessing import get_context
 from statistics import median
 from typing import Any, Protocol
 
-from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import hidden_progress, n_cores, progress
-from ferkit.core.errors import DataError, DependencyError, FerkitError
+from ferkit.core.errors import DataError, DependencyError, FerkitError, mask_credentials
 from ferkit.embedder.extract import ExtractionSummary
 from ferkit.embedder.parts import Done, Job, PartWorker, Planned, add, done_with, missing_shards
 

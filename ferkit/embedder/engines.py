@@ -3,7 +3,7 @@
 An :class:`Engine` is ONNX Runtime on the processor (the default, which every result of 0.1 was made with), ONNX
 Runtime on an accelerator, or OpenVINO. :func:`open_session` opens a network with it; everything in ferkit that runs
 a network goes through there. What a user asked for on the command line holds for the whole process, see
-:func:`requested_engine`. Graphs as an engine wants them are kept, see :mod:`ferkit.embedder.graph_cache`.
+:func:`requested_engine`. Graphs as an engine wants them are kept, see :mod:`ferkit.embedder.onnx_graph`.
 """
 
 import contextlib
@@ -26,8 +26,7 @@ import numpy as np
 
 from ferkit.core.console import n_cores
 from ferkit.core.errors import DependencyError, FerkitError, WeightsError
-from ferkit.embedder.graph_cache import kept, kept_file, processor
-from ferkit.embedder.onnx_graph import quantize, quantized_tensors, split_prelu
+from ferkit.embedder.onnx_graph import kept, kept_file, processor, quantize, quantized_tensors, split_prelu
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
 from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, ImageSource, Sample
 from ferkit.datasets.object_store import ReadAhead
-from ferkit.embedder.embedders import load_embedder, open_embedder
+from ferkit.embedder.embedders import SAMPLE, LayerScore, find_best_layer, load_embedder, open_embedder
 from ferkit.embedder.engines import (
     CPU,
     LEAST_COSINE,
@@ -28,7 +28,6 @@ from ferkit.embedder.engines import (
     resolve_engines,
     resolve_stored,
 )
-from ferkit.embedder.layer_search import SAMPLE, LayerScore, find_best_layer
 from ferkit.embedder.onnx_network import NetworkEmbedder, calibrated
 from ferkit.embedder.plan import Plan, Range, new_ranges
 from ferkit.embedder.settings import Embedder, StoreSettings
@@ -570,7 +569,7 @@ def embed_dataset(
 def search_layer(
     dataset: Dataset, embedder: Embedder, asked: Cropping, *, seed: int, threads: int | None = None
 ) -> list[LayerScore]:
-    """What ``--tap auto`` finds on the labelled images of the training part: every tap, the best first.
+    """What ``--layer auto`` finds on the labelled images of the training part: every layer, the best first.
 
     Raises:
         DataError: too few labelled images that can be read, or a backbone without inner layers.
@@ -581,7 +580,7 @@ def search_layer(
     chosen = some_crops(dataset.source, (candidates[i] for i in order), cropper, SAMPLE)
     if not chosen:
         raise DataError(
-            f"expected labelled images in {dataset.root} to try taps on, found none that can be read"
+            f"expected labelled images in {dataset.root} to try layers on, found none that can be read"
         )
     crops = np.concatenate([image.found.rgb for image in chosen])
     groups = [image.sample.group or image.sample.path for image in chosen]

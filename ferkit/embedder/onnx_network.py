@@ -98,25 +98,25 @@ def list_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> lis
         ends[stage] = tensor
         if layout.is_residual_sum(node):
             sums[stage] = tensor
-    stages = [layout.tap(f"stage{stage}", sums.get(stage, end)) for stage, end in sorted(ends.items())]
-    return [*stages, layout.tap("last", model.graph.output[0].name)]
+    stages = [layout.layer(f"stage{stage}", sums.get(stage, end)) for stage, end in sorted(ends.items())]
+    return [*stages, layout.layer("last", model.graph.output[0].name)]
 
 
 def find_layer(model: "onnx.ModelProto", input_size_wh: tuple[int, int], name: str) -> Layer:
-    """The tap called ``name``: a stage, ``last``, or any tensor of the network.
+    """The layer called ``name``: a stage, ``last``, or any tensor of the network.
 
     Raises:
         DataError: there is none, or it cannot be an embedding.
     """
-    taps = list_layers(model, input_size_wh)
-    for tap in taps:
-        if tap.name == name:
-            return tap
+    layers = list_layers(model, input_size_wh)
+    for layer in layers:
+        if layer.name == name:
+            return layer
     layout = _Layout(model, input_size_wh)
     if name not in layout.shapes or len(layout.shapes[name]) < 2:
-        known = ", ".join(f"{tap.name} ({tap.tensor})" for tap in taps)
-        raise DataError(f"expected a tap or tensor of the network, found {name!r}; taps: {known}")
-    return layout.tap(name, name)
+        known = ", ".join(f"{layer.name} ({layer.tensor})" for layer in layers)
+        raise DataError(f"expected a layer or tensor of the network, found {name!r}; layers: {known}")
+    return layout.layer(name, name)
 
 
 def find_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int], names: str) -> list[Layer]:
@@ -172,7 +172,7 @@ class _Layout:
         """Whether weights have had a part in it."""
         return tensor in self._learnt
 
-    def tap(self, name: str, tensor: str) -> Layer:
+    def layer(self, name: str, tensor: str) -> Layer:
         shape = self.shapes.get(tensor, (1, 0))[1:]
         last = tensor in self._channels_last and len(shape) == 3
         return Layer(name, tensor, (shape[2], *shape[:2]) if last else shape, last)
@@ -211,7 +211,7 @@ def _inferred_shapes(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -
     names = input_names(model)
     if len(names) != 1:
         raise WeightsError(
-            f"expected a network with one input, found {', '.join(names)}; taps need one image"
+            f"expected a network with one input, found {', '.join(names)}; layers need one image"
         )
     light = _without_large_weights(model)
     for value in light.graph.input:
@@ -357,7 +357,7 @@ def open_network(
 
     Args:
         path: the file.
-        settings: what is put in and taken out; ``tap`` may be the name of a stage, or of several joined by +, and
+        settings: what is put in and taken out; ``layer`` may be the name of a stage, or of several joined by +, and
             its ``pool_hw`` None: the embedder's own settings then say which tensors and pooling that is.
         licence: of the weights, for model cards.
         threads: see :func:`ferkit.embedder.engines.open_session`.
@@ -366,7 +366,7 @@ def open_network(
 
     Raises:
         WeightsError: no ONNX network, or it takes another size or colour than the settings say.
-        DataError: no such tap, or a pooling that it does not allow.
+        DataError: no such layer, or a pooling that it does not allow.
     """
     source, network_format, settings, pools = _cut_at_layers(path, settings)
     session = open_session(
@@ -387,19 +387,19 @@ def _cut_at_layers(
     model = load_graph(path)
     network_format = input_format(model)
     _check_fits(settings, network_format, path)
-    if settings.tap == "last":
-        settings = dataclasses.replace(settings, tap=None)
-    if settings.tap is None:
+    if settings.layer == "last":
+        settings = dataclasses.replace(settings, layer=None)
+    if settings.layer is None:
         return path, network_format, settings, [settings.pool_hw]
-    layers = find_layers(model, settings.input_size_wh, settings.tap)
+    layers = find_layers(model, settings.input_size_wh, settings.layer)
     if len(layers) == 1:
         pools = [settings.pool_hw or layers[0].default_pool_hw]
-        settings = dataclasses.replace(settings, tap=layers[0].tensor, pool_hw=pools[0])
+        settings = dataclasses.replace(settings, layer=layers[0].tensor, pool_hw=pools[0])
     else:
         largest = settings.pool_hw or (LARGEST_JOINED_POOL, LARGEST_JOINED_POOL)
         pools = [layer.fitting_pool_hw(largest) for layer in layers]
         tensors = JOIN.join(layer.tensor for layer in layers)
-        settings = dataclasses.replace(settings, tap=tensors, pool_hw=largest)
+        settings = dataclasses.replace(settings, layer=tensors, pool_hw=largest)
     cut(
         model,
         [layer.tensor for layer in layers],

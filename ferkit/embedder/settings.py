@@ -37,9 +37,9 @@ class EmbedderSettings:
         resize: how a crop of another size becomes the input: ``stretch`` fills it, ``letterbox`` keeps the
             proportions and pads with black.
         l2_normalize: whether the embedding is divided by its length.
-        tap: name of the tensor that the embedding is taken from, or of several with + between; None for the network's
+        layer: name of the tensor that the embedding is taken from, or of several with + between; None for the network's
             own output.
-        pool_hw: rows and columns that a spatial tap is averaged to, of several at most; None without one.
+        pool_hw: rows and columns that a spatial layer is averaged to, of several at most; None without one.
         engine, precision: see :class:`ferkit.embedder.engines.Engine`.
         ranges: for int8: the least and the largest value of each tensor, on the images it was calibrated on.
 
@@ -55,7 +55,7 @@ class EmbedderSettings:
     offset: float | tuple[float, ...] = 0.0
     resize: Resize = "stretch"
     l2_normalize: bool = False
-    tap: str | None = None
+    layer: str | None = field(default=None, metadata={"key": "tap"})
     pool_hw: tuple[int, int] | None = None
     engine: str = field(default="onnxruntime", metadata=LATER)
     precision: str = field(default="float32", metadata=LATER)
@@ -83,15 +83,16 @@ class EmbedderSettings:
             SettingsMismatchError: a setting is missing or unknown, as in files of a newer ferkit.
             DataError: a value is not usable.
         """
-        fields = {field.name: field for field in dataclasses.fields(EmbedderSettings)}
+        fields = {f.metadata.get("key", f.name): f for f in dataclasses.fields(EmbedderSettings)}
         unknown = sorted(values.keys() - fields.keys())
-        missing = sorted(name for name, field in fields.items() if name not in values and _required(field))
+        required = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
+        missing = sorted(name for name in required if name not in values)
         if unknown or missing:
             found = f"unknown {', '.join(unknown)}" if unknown else f"no {', '.join(missing)}"
             raise SettingsMismatchError(
                 f"expected the embedder settings {', '.join(fields)}, found {found}; update ferkit"
             )
-        return EmbedderSettings(**values)
+        return settings_from(EmbedderSettings, values)
 
 
 class Embedder(ABC):
@@ -151,10 +152,6 @@ class StoreSettings:
             settings_from(CropSettings, values["faces"]),
         )
         return StoreSettings(embedder, faces, values["dtype"], values["format"])
-
-
-def _required(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is dataclasses.MISSING
 
 
 def _numbers(name: str, value: Any, n_channels: int) -> float | tuple[float, ...]:

@@ -23,9 +23,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from ferkit.core.addresses import mask_credentials
 from ferkit.core.console import free_memory
-from ferkit.core.errors import DataError, SettingsMismatchError, StoreDamagedError, StoreError
+from ferkit.core.errors import (
+    DataError,
+    SettingsMismatchError,
+    StoreDamagedError,
+    StoreError,
+    mask_credentials,
+)
 from ferkit.core.files import (
     LATER,
     as_path,

@@ -1,8 +1,6 @@
 """``fer compare`` as one function: every candidate under one protocol, on the same images."""
 
-import datetime
 import logging
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -11,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.model import installed_versions
-from ferkit.core.console import n_cores
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import exclusive_lock, json_values, write_json
 from ferkit.core.labels import LabelSet
@@ -27,8 +23,8 @@ from ferkit.evaluation.comparison import (
     Costs,
     RepeatResult,
     ResultCache,
+    circumstances,
 )
-from ferkit.evaluation.cost import ResourceMonitor, milliseconds
 from ferkit.evaluation.metrics import Figure
 from ferkit.evaluation.protocol import (
     EvaluationData,
@@ -36,40 +32,33 @@ from ferkit.evaluation.protocol import (
     ReadDataset,
     SplitRows,
     build_evaluation_data,
+    check_columns,
 )
-from ferkit.evaluation.shared_inputs import CompareOptions, SharedInputs
+from ferkit.evaluation.shared_inputs import CompareOptions, ResourceMonitor, SharedInputs, milliseconds
 from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_of
 
 logger = logging.getLogger(__name__)
 
 
-def draw_splits(
-    images: EvaluationData, protocol: ProtocolSettings, rows: np.ndarray | None = None
-) -> list[SplitRows]:
+def draw_splits(images: EvaluationData, protocol: ProtocolSettings) -> list[SplitRows]:
     """The rows of each repeat: the data's own training and test part, or stratified ones, persons kept apart.
-
-    Args:
-        images: all rows.
-        protocol: how.
-        rows: int64 row numbers to divide; None for all.
 
     Raises:
         DataError: no split can be made; the message says why.
     """
-    rows = np.arange(len(images)) if rows is None else rows
-    y, groups, given = images.y[rows], images.groups[rows], images.given_split[rows]
+    y = images.y
     splits = []
     for repeat in range(protocol.repeats):
         seed = protocol.seed + repeat
         settings = SplitSettings(test_size=protocol.test_size, seed=seed, by_group=protocol.by_group)
-        split = make_split(y, groups, given, settings)
+        split = make_split(y, images.groups, images.dataset.splits, settings)
         lacking = sorted(set(y[split.test]) - set(y[split.train]))
         if lacking:
             raise DataError(
                 f"the test part has images of {', '.join(lacking)} and the training part has none; add some, or "
                 "leave the class out"
             )
-        splits.append(SplitRows(seed, split.origin, rows[split.train], rows[split.test]))
+        splits.append(SplitRows(seed, split.origin, split.train, split.test))
     return splits
 
 
@@ -89,14 +78,6 @@ def odd_splits(
         if absent:
             notes.append(f"the test part has no images of {', '.join(absent)}")
     return tuple(dict.fromkeys(notes))
-
-
-def check_columns(images: EvaluationData, protocol: ProtocolSettings) -> None:
-    """The columns that the protocol compares by are there. Raises DataError if not."""
-    unknown = [column for column in protocol.by if column not in images.attributes]
-    if unknown:
-        known = ", ".join(images.attributes) or "none"
-        raise DataError(f"the data have no column {', '.join(unknown)}; they have {known}")
 
 
 def check_leaks(
@@ -176,7 +157,7 @@ def compare(
         StoreLockedError: another process works on the same comparison.
         FerkitError: the disk is full or a folder cannot be written.
     """
-    check_columns(images, protocol)
+    check_columns(images.attributes, protocol.by)
     splits = tuple(splits if splits is not None else draw_splits(images, protocol))
     notes = (*images.notes, *odd_splits(images, splits, protocol))
     for note in notes:
@@ -199,13 +180,7 @@ def compare(
         candidates=tuple(results),
         leaks=leaks,
         notes=notes,
-        versions={"python": platform.python_version(), **installed_versions()},
-        machine={
-            "processor": platform.machine(),
-            "cores": str(n_cores()),
-            "system": platform.system(),
-        },
-        date=datetime.date.today().isoformat(),
+        **circumstances(),
     )
     return replace(comparison, pairs=pairs_of(comparison))
 

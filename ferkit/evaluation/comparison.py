@@ -10,8 +10,10 @@ read, and ``comparison.npz`` next to it, with the arrays.
     └── pairs        PairTest, each two candidates that finished
 """
 
+import datetime
 import io
 import json
+import platform
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ferkit.classifiers.model import installed_versions
+from ferkit.core.console import n_cores
 from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint, json_values, parse_json, read_regular, write_atomically, write_json
 from ferkit.core.labels import LabelSet
@@ -284,6 +288,15 @@ class Comparison:
             [f"row {row}" if group is None else group for row, group in zip(rows, groups, strict=True)],
             object,
         )
+
+
+def circumstances() -> dict[str, Any]:
+    """The versions, the machine and the date of a :class:`Comparison` made here and now."""
+    return {
+        "versions": {"python": platform.python_version(), **installed_versions()},
+        "machine": {"processor": platform.machine(), "cores": str(n_cores()), "system": platform.system()},
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 FORMAT = 1

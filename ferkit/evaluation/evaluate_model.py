@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import json
 import logging
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +14,10 @@ import numpy as np
 
 from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, HeadSettings
-from ferkit.classifiers.model import TRAINING_IMAGES, Model, installed_versions, read_model
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, read_model
 from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.classifiers.search import SearchSettings, search_head
-from ferkit.core.console import free_memory, n_cores, progress
+from ferkit.core.console import free_memory, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet
@@ -31,11 +29,17 @@ from ferkit.datasets.load import load_dataset
 from ferkit.datasets.split import Split, SplitSettings, make_split
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
 from ferkit.evaluation.candidates import Task, history_of, size_mb_of, trained_on
-from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kind, RepeatResult
-from ferkit.evaluation.cost import milliseconds
+from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kind, RepeatResult, circumstances
 from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.protocol import DataUsed, EvaluationData, ProtocolSettings, SplitRows
+from ferkit.evaluation.protocol import (
+    DataUsed,
+    EvaluationData,
+    ProtocolSettings,
+    SplitRows,
+    attribute_columns,
+)
 from ferkit.evaluation.report.page import write_comparison, write_report
+from ferkit.evaluation.shared_inputs import milliseconds
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops, some_crops
 
@@ -418,7 +422,7 @@ def load_labelled(store: EmbeddingStore, memory_gb: float | None = None) -> Embe
         DataError: there are none.
         StoreDamagedError: a shard is not what was written.
     """
-    # Half precision is enough for taps, and the widest of them fit into memory only so.
+    # Half precision is enough for layers, and the widest of them fit into memory only so.
     most = free_memory() / 2 if memory_gb is None else memory_gb * 1e9
     needed = _COPIES * 4 * store.dim * store.rows_per_shard * len(store.shards())
     if needed > most:
@@ -448,19 +452,6 @@ _KINDS: dict[str, Kind] = {"embedding": "head", "network": "network", "ensemble"
 N_TIMED = 32
 
 
-def check_columns(dataset: Dataset, by: Sequence[str]) -> None:
-    """The columns to compare groups by are there.
-
-    Raises:
-        DataError: one is not.
-    """
-    columns = {column for sample in dataset.samples for column in sample.attributes}
-    unknown = [column for column in by if column not in columns]
-    if unknown:
-        known = ", ".join(sorted(columns)) or "none"
-        raise DataError(f"the data have no column {', '.join(unknown)}; they have {known}")
-
-
 def evaluate_model(
     model: Model,
     dataset: Dataset,
@@ -487,7 +478,6 @@ def evaluate_model(
         copies: of training images among those tested; see :func:`copies_of_training`.
     """
     samples = scores.samples
-    columns = sorted({column for sample in samples for column in sample.attributes})
     rows = np.arange(len(samples))
     seen, notes = _seen(model, dataset, scores, seed)
     left_out: tuple[str, ...] = () if copies is None else (copies.sentence(),)
@@ -505,10 +495,7 @@ def evaluate_model(
         groups=scores.groups,
         source=np.zeros(len(samples), np.int64),
         data=(DataUsed(dataset.name, str(dataset.root), "test", len(samples), fingerprint(facts)),),
-        attributes={
-            column: np.array([sample.attributes.get(column) for sample in samples], object)
-            for column in columns
-        },
+        attributes=attribute_columns(samples),
         protocol=ProtocolSettings(seed=seed, by=tuple(by)),
         splits=(SplitRows(seed, "given", np.zeros(0, np.int64), rows),),
         candidates=(
@@ -525,9 +512,7 @@ def evaluate_model(
             ),
         ),
         notes=left_out,
-        versions={"python": platform.python_version(), **installed_versions()},
-        machine={"processor": platform.machine(), "cores": str(n_cores()), "system": platform.system()},
-        date=datetime.date.today().isoformat(),
+        **circumstances(),
     )
 
 

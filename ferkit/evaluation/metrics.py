@@ -14,7 +14,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import json_values
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.leakage import TrainingCopies
-from ferkit.datasets.split import folds
+from ferkit.datasets.split import folds, n_groups
 
 LEVEL = 0.95
 
@@ -313,8 +313,8 @@ class _Statistics:
         confusion = cells.sum(axis=2)
         total, hits = confusion.sum(), np.diag(confusion)
         true, called = confusion.sum(axis=1), confusion.sum(axis=0)
-        precision, recall = _ratio(hits, called), _ratio(hits, true)
-        f1 = np.where(true > 0, _ratio(2 * hits, true + called), np.nan)
+        precision, recall = ratio(hits, called), ratio(hits, true)
+        f1 = np.where(true > 0, ratio(2 * hits, true + called), np.nan)
         loss = self.loss.mean() if weight is None else weight @ self.loss / total
         summary = [hits.sum() / total, np.nanmean(recall), np.nanmean(f1), cells[..., 1].sum() / total, loss]
         return np.concatenate([summary, precision, recall, f1])
@@ -360,9 +360,9 @@ class _Statistics:
     def reliability(self) -> np.ndarray:
         index = np.minimum((self.confidence * N_BINS).astype(int), N_BINS - 1)
         count = np.bincount(index, minlength=N_BINS).astype(float)
-        confidence = _ratio(np.bincount(index, self.confidence, minlength=N_BINS), count)
+        confidence = ratio(np.bincount(index, self.confidence, minlength=N_BINS), count)
         return np.stack(
-            [count, confidence, _ratio(np.bincount(index, self.hit, minlength=N_BINS), count)], axis=1
+            [count, confidence, ratio(np.bincount(index, self.hit, minlength=N_BINS), count)], axis=1
         )
 
     def ece(self) -> float:
@@ -395,8 +395,9 @@ def _notes(labels: LabelSet, per_class: dict[str, ClassFigures], unknown: dict[s
     return tuple(notes)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """``part / whole``, NaN where there is nothing."""
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 N_FOLDS = 5
@@ -444,7 +445,8 @@ def calibration_folds(
         DataError: a single class, or too few rows or persons for two parts.
     """
     classes = np.unique(truth)
-    persons = {int(c): _persons(truth == c, groups) for c in classes}
+    rows = np.arange(len(truth)) if groups is None else groups  # without persons each image counts as one
+    persons = {int(c): n_groups(rows[truth == c]) for c in classes}
     largest = max(persons, key=lambda c: persons[c])
     strata = truth.copy()
     for c in classes:
@@ -456,14 +458,6 @@ def calibration_folds(
             f"found {sum(n >= N_FOLDS for n in persons.values())}; add labelled images"
         )
     return folds(strata.astype(str), groups, N_FOLDS, seed)
-
-
-def _persons(rows: np.ndarray, groups: np.ndarray | None) -> int:
-    if groups is None:
-        return int(rows.sum())
-    mine = groups[rows]
-    known = [group for group in mine if group is not None]
-    return len(set(known)) + len(mine) - len(known)
 
 
 HISTOGRAM_BINS = 20

@@ -1,7 +1,7 @@
 """The protocol of a comparison: which data, which rows, how often."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -130,29 +130,20 @@ class EvaluationData:
         """uint8 RGB (H, W, 3) of a row."""
         return self.dataset.read(self.dataset.samples[row])
 
-    @functools.cached_property
+    @property
     def y(self) -> np.ndarray:
         """(n,) str objects, class names."""
-        return np.array([sample.label for sample in self.dataset.samples], object)
+        return self.dataset.labels
 
-    @functools.cached_property
+    @property
     def groups(self) -> np.ndarray:
         """(n,) str objects, who is shown; None where unknown."""
-        return np.array([sample.group for sample in self.dataset.samples], object)
-
-    @functools.cached_property
-    def given_split(self) -> np.ndarray:
-        """(n,) str objects: ``train``, ``val``, ``test`` or None."""
-        return np.array([sample.split for sample in self.dataset.samples], object)
+        return self.dataset.groups
 
     @functools.cached_property
     def attributes(self) -> dict[str, np.ndarray]:
         """By column, (n,) str objects; with several data sets also ``data set``."""
-        columns = sorted({name for sample in self.dataset.samples for name in sample.attributes})
-        found = {
-            name: np.array([sample.attributes.get(name) for sample in self.dataset.samples], object)
-            for name in columns
-        }
+        found = attribute_columns(self.dataset.samples)
         if len(self.parts) > 1:
             found["data set"] = np.array([self.names[i] for i in self.source], object)
         return found
@@ -174,6 +165,20 @@ class EvaluationData:
             )
             for i, (name, dataset, part) in enumerate(zip(self.names, self.parts, parts, strict=True))
         )
+
+
+def attribute_columns(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """The attributes of samples: by column, (n,) str objects, None where a sample has no such attribute."""
+    columns = sorted({name for sample in samples for name in sample.attributes})
+    return {name: np.array([sample.attributes.get(name) for sample in samples], object) for name in columns}
+
+
+def check_columns(known: Collection[str], by: Sequence[str]) -> None:
+    """The columns to compare groups ``by`` are among the ``known`` ones. Raises DataError if not."""
+    unknown = [column for column in by if column not in known]
+    if unknown:
+        listed = ", ".join(sorted(known)) or "none"
+        raise DataError(f"the data have no column {', '.join(unknown)}; they have {listed}")
 
 
 def read_labelled(dataset: Dataset, cache_dir: Path | None, *, workers: int | None = None) -> ReadDataset:

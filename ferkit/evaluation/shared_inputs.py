@@ -1,8 +1,13 @@
-"""What candidates share: embeddings made once for all heads, and crops of the same images."""
+"""What candidates share: embeddings made once, crops of the same images, and the measure of their cost."""
 
 import logging
+import os
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,12 +21,103 @@ from ferkit.datasets.dataset import Dataset
 from ferkit.embedder.extract import StoreOptions, embed_dataset, open_for_store
 from ferkit.embedder.settings import Embedder
 from ferkit.embedder.store import EmbeddingStore
-from ferkit.evaluation.cost import TIMING_S
 from ferkit.evaluation.protocol import EvaluationData
 from ferkit.faces.cropping import Cropping, CropSettings, FaceCropper, resolve_cropping
+from ferkit.faces.detectors import memory_mb
 from ferkit.faces.reading import apply_network, read_crops
 
 logger = logging.getLogger(__name__)
+
+TIMING_S = 1.5
+"""How long each batch size is timed."""
+
+_FEWEST, _MOST = 5, 300
+_POWERCAP = Path("/sys/class/powercap")
+
+
+class ResourceMonitor:
+    """Watches the process while it works.
+
+    Attributes:
+        memory_mb: by how much its memory, and that of processes it started, rose at most; None where the system does
+            not say.
+        energy_j: joules of all processor packages, other programs' included; None where they are not counted, or
+            may not be read.
+    """
+
+    memory_mb: float | None = None
+    energy_j: float | None = None
+
+    def __enter__(self) -> "ResourceMonitor":
+        self._first = self._most = _with_children_mb()
+        self._counters = energy_counters()
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="memory")
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._watcher.join()
+        if self._first:
+            self.memory_mb = max(self._most, _with_children_mb()) - self._first
+        now = energy_counters()
+        if self._counters and now.keys() == self._counters.keys():
+            # A counter that reached its end began again at 0.
+            spent = [
+                (end - self._counters[path][0]) % (most + 1) for path, (end, most) in sorted(now.items())
+            ]
+            self.energy_j = sum(spent) / 1e6
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self._most = max(self._most, _with_children_mb())
+
+
+def energy_counters() -> dict[str, tuple[int, int]]:
+    """Microjoules counted, and where the counter ends, of each processor package (RAPL); empty without any."""
+    found = {}
+    for zone in _POWERCAP.glob("intel-rapl:*"):
+        if zone.name.count(":") > 1:  # a part of a package, counted there already
+            continue
+        try:
+            values = [int((zone / name).read_text()) for name in ("energy_uj", "max_energy_range_uj")]
+        except (OSError, ValueError):
+            continue
+        found[zone.name] = (values[0], values[1])
+    return found
+
+
+def milliseconds(
+    predict: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, seconds: float = TIMING_S
+) -> float:
+    """Time by image of the fastest call on ``crops`` (n, h, w, 3), of those within ``seconds``, five at least.
+
+    The fastest: all else that the machine does makes calls slower, never faster.
+    """
+    predict(crops)  # the first call prepares what later ones find
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < _FEWEST or (time.perf_counter() - began < seconds and len(times) < _MOST):
+        start = time.perf_counter()
+        predict(crops)
+        times.append(time.perf_counter() - start)
+    return min(times) / len(crops) * 1000
+
+
+def _with_children_mb() -> float:
+    """Memory of this process and of those it started, 10^6 bytes; 0 where the system does not say."""
+    own = memory_mb()
+    for file in Path("/proc/self/task").glob("*/children"):
+        try:
+            for child in file.read_text().split():
+                pages = int(Path(f"/proc/{child}/statm").read_text().split()[1])
+                own += pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        except (OSError, ValueError, IndexError):  # it has just ended
+            continue
+    return own
 
 
 @dataclass(frozen=True)
@@ -50,10 +146,10 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone as it was named: ``ferkit``, ``onnx:FILE``; a tap within it; how a spatial tap is averaged."""
+    """A backbone as it was named: ``ferkit``, ``onnx:FILE``; a layer within it; how a spatial layer is averaged."""
 
     backbone: str
-    tap: str | None = None
+    layer: str | None = None
     pool_hw: tuple[int, int] | None = None
 
 
@@ -83,13 +179,13 @@ class SharedInputs:
 
         Raises:
             WeightsError: its weights are missing.
-            DataError: there is no such backbone or tap.
+            DataError: there is no such backbone or layer.
         """
         if self._embedder is None or self._embedder[0] != spec:
             self._embedder = None
             part, crop = self.images.parts[0], self.croppings[0]
             store = StoreOptions(self.options.cache_dir, self.images.names[0])
-            opened = open_for_store(spec.backbone, part, crop, store, tap=spec.tap, pool_hw=spec.pool_hw)
+            opened = open_for_store(spec.backbone, part, crop, store, layer=spec.layer, pool_hw=spec.pool_hw)
             self._embedder = spec, opened
         return self._embedder[1]
 
@@ -101,7 +197,7 @@ class SharedInputs:
         """
         if self._table is not None and self._table[0] == spec:
             return self._table[1]
-        self._table = None  # taps are large: let go of the last ones first
+        self._table = None  # layers are large: let go of the last ones first
         embedder = self.embedder(spec)
         X: np.ndarray | None = None
         for i, part in enumerate(self.images.parts):

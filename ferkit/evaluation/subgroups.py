@@ -9,7 +9,15 @@ import numpy as np
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import Comparison
-from ferkit.evaluation.metrics import LEVEL, Figure, effective_units, evaluate, share_interval, unit_of_row
+from ferkit.evaluation.metrics import (
+    LEVEL,
+    Figure,
+    effective_units,
+    evaluate,
+    ratio,
+    share_interval,
+    unit_of_row,
+)
 
 FEW_IMAGES, FEW_PERSONS = 30, 5
 """A value with fewer is shown, but takes no part in the gap."""
@@ -218,11 +226,11 @@ class _Sampled:
         self.n = np.hstack([n, n.sum(axis=1, keepdims=True) - n])
         self.right = np.hstack([right, right.sum(axis=1, keepdims=True) - right])
         self.v = v
-        self.share = _shares(self.right.sum(axis=0), self.n.sum(axis=0))
+        self.share = ratio(self.right.sum(axis=0), self.n.sum(axis=0))
         self.resampled = np.empty((r, 2 * v))
         for i in range(r):
             times = np.bincount(rng.integers(u, size=u), minlength=u)
-            self.resampled[i] = _shares(times @ self.right, times @ self.n)
+            self.resampled[i] = ratio(times @ self.right, times @ self.n)
 
     def rest(self, value: int) -> int:
         """The rows outside a value, as an argument of :meth:`difference`."""
@@ -251,10 +259,6 @@ class _Sampled:
         down = reach(share[0] - low[0], high[1] - share[1])
         up = reach(high[0] - share[0], share[1] - low[1])
         return Figure(gain, max(-1.0, gain - down), min(1.0, gain + up))
-
-
-def _shares(right: np.ndarray, n: np.ndarray) -> np.ndarray:
-    return np.divide(right, n, out=np.full(right.shape, np.nan), where=n > 0)
 
 
 def _notes(rows: list[SubgroupRow], missing: int, column: str) -> tuple[str, ...]:

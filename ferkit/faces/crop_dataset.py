@@ -26,14 +26,16 @@ from ferkit.core.files import (
     settings_dict,
     why_not_written,
     write_atomically,
+    write_csv,
     write_json,
 )
 from ferkit.core.fonts import can_draw, open_font
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import NO_MEDIA, Dataset, FileSource, Sample
+from ferkit.datasets.export import write_manifest
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.images import resized
-from ferkit.datasets.tables import read_table, write_csv, write_manifest
+from ferkit.datasets.tables import read_table
 from ferkit.faces.crop_image import (
     SHEETS,
     CropOutcome,

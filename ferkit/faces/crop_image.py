@@ -18,7 +18,7 @@ from ferkit.datasets.dataset import Sample, split_named
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.images import decode_image, read_header
 from ferkit.faces.cropping import CropSettings, FaceCropper, fit_to
-from ferkit.faces.quality import sharpness
+from ferkit.faces.detectors import sharpness
 from ferkit.faces.tracking import box_overlap
 
 FORMATS = ("jpg", "png", "webp")
@@ -38,7 +38,7 @@ class CropRunSettings:
         detect_size: the detector sees images scaled down to this longer side, in pixels.
         min_size: faces whose box has a shorter side below it are left out, in pixels of the image.
         min_score: faces that the detector is less sure of are left out, 0..1; None for the detector's own limit.
-        min_sharpness: crops that are more blurred are left out, 0..1; see :func:`ferkit.faces.quality.sharpness`.
+        min_sharpness: crops that are more blurred are left out, 0..1; see :func:`ferkit.faces.detectors.sharpness`.
         size_wh: of the crops, in pixels.
         gray: one channel instead of three.
         format: of the files: ``jpg``, ``png`` or ``webp``.

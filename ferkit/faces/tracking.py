@@ -304,14 +304,14 @@ def _area(xyxy: np.ndarray) -> np.ndarray:
     return np.clip(xyxy[:, 2:] - xyxy[:, :2], 0, None).prod(axis=1)
 
 
-def without_doubles(faces: Faces, max_shared: float = 0.35) -> Faces:
+def without_doubles(faces: Faces) -> Faces:
     """Without the less certain one of two boxes that share most of the smaller one's area: forehead and
     face."""
     area = _area(faces.xyxy)
     shared = shared_area(faces.xyxy, faces.xyxy) / np.maximum(np.minimum(area[:, None], area[None]), 1e-9)
     kept: list[int] = []
     for i in np.argsort(-faces.confidence, kind="stable").tolist():
-        if not kept or shared[i, kept].max() <= max_shared:
+        if not kept or shared[i, kept].max() <= 0.35:
             kept.append(i)
     return faces[sorted(kept)]
 

@@ -18,8 +18,7 @@ from ferkit.core.labels import LabelSet
 from ferkit.core.types import Embedder, ExpressionClassifier, FaceDetector, Faces, check_image
 from ferkit.embedder.embedders import open_embedder
 from ferkit.faces.cropping import Cropping, CropSettings, crop_faces, cropping_as_trained, fit_to
-from ferkit.faces.detectors import PREFIX, ProcessDetector
-from ferkit.faces.quality import face_quality
+from ferkit.faces.detectors import PREFIX, ProcessDetector, face_quality
 from ferkit.faces.tracking import FaceTracker, TrackerSettings, appearance_of, without_doubles
 from ferkit.inference.smoothing import LabelSmoother, NeutralCalibration, SmoothingSettings
 

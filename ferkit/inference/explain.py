@@ -139,9 +139,14 @@ def _probabilities_of(model: "onnx.ModelProto") -> str:
 _BATCH = 32
 
 
-def occlusion_map(
-    classifier: ExpressionClassifier, crop: np.ndarray, target: int, *, patch: float = 0.22, steps: int = 14
-) -> np.ndarray:
+_PATCH = 0.22
+"""Side of the patch that is blurred away, as a share of the crop's."""
+
+_STEPS = 14
+"""Places along each side; so many squared crops are classified."""
+
+
+def occlusion_map(classifier: ExpressionClassifier, crop: np.ndarray, target: int) -> np.ndarray:
     """How much the log-odds of a class fall when a patch around each place is blurred away (after Zeiler and
     Fergus, ECCV 2014, who covered it in gray: blur hides what is there without adding an edge).
 
@@ -151,8 +156,6 @@ def occlusion_map(
         classifier: takes the crop.
         crop: uint8 RGB (h, w, 3) of the classifier's input size.
         target: position of the class.
-        patch: side of the patch, as a share of the crop's.
-        steps: places along each side; ``steps ** 2`` crops are classified.
 
     Returns:
         float32 (h, w): positive where the class is supported, negative where something speaks against it.
@@ -164,9 +167,9 @@ def occlusion_map(
     if not 0 <= target < len(classifier.labels):
         raise DataError(f"expected a class from 0 to {len(classifier.labels) - 1}, found {target}")
     height, width = crop.shape[:2]
-    sigma = patch * max(height, width) / 2
-    hidden = cv2.GaussianBlur(crop, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    masks = _soft_patches(height, width, patch, steps)
+    radius = _PATCH * max(height, width) / 2
+    hidden = cv2.GaussianBlur(crop, (0, 0), radius, borderType=cv2.BORDER_REPLICATE)
+    masks = _soft_patches(height, width, radius)
     drops = []
     whole = _log_odds(classifier.predict_proba(crop[None]))[0, target]
     for first in range(0, len(masks), _BATCH):
@@ -178,10 +181,9 @@ def occlusion_map(
     return (total / np.maximum(masks.sum(axis=0), 1e-6)).astype(np.float32)
 
 
-def _soft_patches(height: int, width: int, patch: float, steps: int) -> np.ndarray:
-    """float32 (steps ** 2, height, width), 0..1: round patches with soft edges, over the whole crop."""
-    radius = patch * max(height, width) / 2
-    ys, xs = np.linspace(0, height - 1, steps), np.linspace(0, width - 1, steps)
+def _soft_patches(height: int, width: int, radius: float) -> np.ndarray:
+    """float32 (_STEPS ** 2, height, width), 0..1: round patches with soft edges, over the whole crop."""
+    ys, xs = np.linspace(0, height - 1, _STEPS), np.linspace(0, width - 1, _STEPS)
     down = (np.arange(height) - ys[:, None]) ** 2
     across = (np.arange(width) - xs[:, None]) ** 2
     squared = down[:, None, :, None] + across[None, :, None, :]
@@ -193,7 +195,7 @@ def _log_odds(proba: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
-def heat(rgb: np.ndarray, importance: np.ndarray, strength: float = 0.6) -> np.ndarray:
+def heat(rgb: np.ndarray, importance: np.ndarray) -> np.ndarray:
     """``rgb`` (h, w, 3) with importance (H, W) laid over it: red supports, blue speaks against, gray is neither."""
     size_wh = rgb.shape[1], rgb.shape[0]
     scaled = cv2.resize(importance.astype(np.float32), size_wh, interpolation=cv2.INTER_CUBIC)
@@ -201,7 +203,7 @@ def heat(rgb: np.ndarray, importance: np.ndarray, strength: float = 0.6) -> np.n
     share = np.clip(scaled / top, -1, 1)[..., None] if top > 1e-6 else np.zeros((*scaled.shape, 1))
     gray = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
     color = np.where(share > 0, np.array([235, 40, 20]), np.array([30, 90, 240]))
-    alpha = np.abs(share) * strength
+    alpha = 0.6 * np.abs(share)
     return np.clip(gray * (1 - alpha) + color * alpha, 0, 255).astype(np.uint8)
 
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ferkit.core.addresses import is_address, mask_credentials
-from ferkit.core.errors import DataError, DependencyError
+from ferkit.core.errors import DataError, DependencyError, mask_credentials
+from ferkit.core.files import is_address
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -35,6 +35,9 @@ _AHEAD = 4
 
 _LONGEST_GROUP = 600
 """Packets from one frame that stands by itself to the next that are held in memory."""
+
+_TIMEOUT_S = 10.0
+"""How long the address of a video may take to answer."""
 
 _STEP_S = 0.001
 """Frames with the same or a slightly earlier time than the one before are shown so much after it."""
@@ -73,7 +76,6 @@ class VideoSource:
         spec: path of a file, or an address.
         every_s: seconds between frames; 0 gives all.
         start_index: the first frame to give, as its number in the video.
-        timeout_s: how long an address may take to answer.
 
     Attributes:
         name: for messages, without credentials.
@@ -94,12 +96,10 @@ class VideoSource:
         spec: str | os.PathLike[str],
         every_s: float = 0.0,
         start_index: int = 0,
-        timeout_s: float = 10.0,
     ) -> None:
         self._spec, self._every_s, self._start_index = os.fspath(spec), every_s, start_index
-        self._timeout_s = timeout_s
         self.name = source_name(self._spec)
-        with OpenVideo(self._spec, timeout_s) as video:
+        with OpenVideo(self._spec, _TIMEOUT_S) as video:
             self.size_wh, self.remarks = video.look_at_first()
             self.n_frames, self.fps, self.duration_s = video.n_frames, video.fps, video.duration_s
         self.broken_at_s: float | None = None
@@ -127,7 +127,7 @@ class VideoSource:
 
     def _read_into(self, frames: "queue.Queue[Frame | BaseException | None]") -> None:
         try:
-            with OpenVideo(self._spec, self._timeout_s) as video:
+            with OpenVideo(self._spec, _TIMEOUT_S) as video:
                 for index, timestamp_s, cut, frame in video.frames(_Grid(self._every_s), self._start_index):
                     frames.put(Frame(index, timestamp_s, video.to_rgb(frame), cut))
                     if self._stop.is_set():

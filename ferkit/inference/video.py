@@ -1,4 +1,4 @@
-"""Predict the expressions in a video over time: timeline, summary and annotated copy."""
+"""Predict the expressions in a video over time: table, summary, timeline and images."""
 
 import contextlib
 import csv
@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -18,18 +18,23 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from ferkit.core.addresses import is_address
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, FerkitError, ImageError
-from ferkit.core.files import csv_cell, csv_text, exclusive_lock, fingerprint, write_atomically, write_json
+from ferkit.core.files import (
+    csv_cell,
+    csv_text,
+    exclusive_lock,
+    fingerprint,
+    is_address,
+    write_atomically,
+    write_json,
+)
 from ferkit.core.fonts import HINT, can_draw, drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
-from ferkit.core.types import Faces
 from ferkit.faces.cropping import square_crop
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, label_colors
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.overlay import WORDS, Overlay, Status
-from ferkit.inference.sinks import VideoWriter
+from ferkit.inference.overlay import WORDS
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import VideoSource, source_name
 
@@ -270,20 +275,14 @@ class _Checkpoint:
         """Make sure that the rows are on the disk, then note that they are."""
         table.flush()
         os.fsync(table.fileno())
-        write_json(
-            folder / RESUME,
-            {
-                "identity": identity,
-                "next_frame": self.next_frame,
-                "time_s": self.time_s,
-                "n_frames": self.n_frames,
-                "n_faces": self.n_faces,
-                "n_bytes": table.tell(),
-                "engine": None if done else engine.state(),
-                "done": done,
-                "broken_at_s": broken_at_s,
-            },
+        saved = replace(
+            self,
+            n_bytes=table.tell(),
+            engine=None if done else engine.state(),
+            done=done,
+            broken_at_s=broken_at_s,
         )
+        write_json(folder / RESUME, {"identity": identity, **asdict(saved)})
 
 
 @contextlib.contextmanager
@@ -540,56 +539,7 @@ def _fractions(color: RGB) -> tuple[float, float, float]:
     return color[0] / 255, color[1] / 255, color[2] / 255
 
 
-HOLD_S = 0.5
-"""Where a video is looked at seldom, a face without a next reading is shown for so long."""
-
 _CROP_MARGIN = 0.2
-
-
-def annotate_video(
-    video: str | os.PathLike[str],
-    table: Path,
-    out: Path,
-    overlay: Overlay,
-    labels: LabelSet,
-    *,
-    every_s: float = 0.0,
-    on_frame: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write a copy of a video, with its sound; boxes move evenly from one look at the video to the next.
-
-    Args:
-        video: path or address.
-        table: what was found in it.
-        out: video file to make; complete or not there at all.
-        overlay: draws.
-        labels: the classes of the table.
-        every_s: seconds between the frames that were looked at.
-        on_frame: called with frames done, and how many the video says it has.
-
-    Raises:
-        DataError: the video or the table cannot be read.
-        FerkitError: ``out`` cannot be written.
-    """
-    source = VideoSource(video)
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    readings = _Readings(frames_of(read_rows(table)), labels, max(HOLD_S, 1.5 * every_s))
-    try:
-        with (
-            VideoWriter(partial, source.fps, sound_of=os.fspath(video)) as writer,
-            progress("drawing", source.n_frames, unit="frames") as shown,
-        ):
-            for frame in source:
-                result = readings.at(frame.timestamp_s)
-                writer.write(overlay.draw(frame.rgb, result, Status()), frame.timestamp_s)
-                shown.update(1)
-                if on_frame is not None:
-                    on_frame(frame.index + 1, source.n_frames)
-        partial.replace(out)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def save_images(
@@ -636,40 +586,3 @@ def save_jpeg(path: Path, rgb: np.ndarray) -> None:
     if not done:
         raise FerkitError(f"{path} could not be written: JPEG takes at most 65535 pixels a side")
     write_atomically(path, lambda file: file.write(np.asarray(jpeg).tobytes()))
-
-
-class _Readings:
-    """Readings at any time, asked for in rising order; two are held at once."""
-
-    def __init__(self, frames: Iterator[list[FaceRow]], labels: LabelSet, longest_s: float) -> None:
-        self._frames, self._labels, self._longest_s = frames, labels, longest_s
-        self._last: list[FaceRow] = []
-        self._next: list[FaceRow] = next(frames, [])
-
-    def at(self, time_s: float) -> FrameResult:
-        # The table has milliseconds.
-        while self._next and self._next[0].time_s <= time_s + 0.0006:
-            self._last, self._next = self._next, next(self._frames, [])
-        rows, moved = [], []
-        following = {row.face: row for row in self._next}
-        for row in self._last:
-            later = following.get(row.face)
-            if later is not None and later.time_s - row.time_s > self._longest_s:
-                later = None  # out of sight in between
-            if later is None and time_s - row.time_s > HOLD_S:
-                continue
-            share = 0.0 if later is None else (time_s - row.time_s) / max(later.time_s - row.time_s, 1e-6)
-            here, there = np.array(row.xyxy), np.array((later or row).xyxy)
-            rows.append(row)
-            moved.append(here + np.clip(share, 0, 1) * (there - here))
-        return self._result(rows, moved, time_s)
-
-    def _result(self, rows: list[FaceRow], moved: list[np.ndarray], time_s: float) -> FrameResult:
-        number = {name: i for i, name in enumerate(self._labels.names)} | {UNSURE_NAME: UNSURE}
-        proba = np.array([row.proba for row in rows], np.float32).reshape(-1, len(self._labels))
-        xyxy = np.array(moved, np.float32).reshape(-1, 4)
-        found = np.array([row.found for row in rows], np.float32)
-        faces = Faces(xyxy, found, None, np.array([row.face for row in rows], np.int64))
-        quality = np.array([row.quality for row in rows], np.float32)
-        label = np.array([number[row.label] for row in rows], np.int64)
-        return FrameResult(time_s, faces, quality, proba, proba, label)

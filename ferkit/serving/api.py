@@ -1,8 +1,18 @@
-"""Define what the API answers: schemas, problems and purposes."""
+"""What the API takes and answers: images within limits, schemas and problems."""
 
-from dataclasses import dataclass
+import io
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from PIL import Image
 from pydantic import BaseModel, Field
+
+from ferkit.core.errors import ImageError
+from ferkit.core.labels import LabelSet
+from ferkit.datasets.images import decode_image
+from ferkit.faces.drawing import label_colors
+from ferkit.serving.settings import BY_ID
 
 
 class ApiError(Exception):
@@ -53,37 +63,6 @@ REASON_KO = (
     "유럽연합(EU)에서는 직장(채용 포함)과 교육 기관에서 감정을 추론하는 것이 의료·안전 목적을 제외하고 금지됩니다"
     "(EU AI법, 규정 (EU) 2024/1689, 제5조 제1항 (f)호)."
 )
-
-
-@dataclass(frozen=True)
-class Purpose:
-    """What expressions are read for.
-
-    Attributes:
-        id: as requests name it.
-        en, ko: as people call it.
-        prohibited: refused unless whoever runs the server allows it.
-    """
-
-    id: str
-    en: str
-    ko: str
-    prohibited: bool = False
-
-
-PURPOSES = (
-    Purpose("research", "Research and coursework", "연구·학습 과제"),
-    Purpose("personal", "Personal use", "개인적 사용"),
-    Purpose("art", "Art and play", "예술과 놀이"),
-    Purpose("accessibility", "Accessibility", "접근성 지원"),
-    Purpose("medical", "Medical reasons", "의료 목적"),
-    Purpose("safety", "Safety reasons", "안전 목적"),
-    Purpose("other", "Something else", "기타"),
-    Purpose("hiring", "Hiring (judging applicants)", "채용 심사", prohibited=True),
-    Purpose("workplace", "Workplace (of employees)", "직장(직원 대상)", prohibited=True),
-    Purpose("education", "Education (of students)", "교육 기관(학생 대상 감정 추론)", prohibited=True),
-)
-BY_ID = {purpose.id: purpose for purpose in PURPOSES}
 
 
 def check_purpose(given: str | None, default: str | None, allowed: frozenset[str]) -> str:
@@ -204,3 +183,75 @@ class JobState(BaseModel):
     progress: float = Field(ge=0, le=1)
     reason: str | None
     links: dict[str, str]
+
+
+def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
+    """The classes with their names for people and their colours."""
+    return [
+        {"name": name, "en": en, "ko": ko, "color": "#{:02x}{:02x}{:02x}".format(*color)}
+        for name, en, ko, color in zip(
+            labels.names, labels.display("en"), labels.display("ko"), label_colors(labels), strict=True
+        )
+    ]
+
+
+KINDS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+}
+
+
+MAX_SCANS = 100
+"""A progressive JPEG repeats the work on all its pixels with each scan; encoders write about ten."""
+
+
+def image_kind(content: bytes) -> str | None:
+    """What the first bytes say that it is; None for anything that is not taken."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    return next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
+
+
+def read_image(content: bytes, max_pixels: int) -> np.ndarray:
+    """Decode an image, uint8 RGB (H, W, 3).
+
+    Raises:
+        ApiError: no image of a known kind (415), too many pixels (413), or damaged (422).
+    """
+    kind = image_kind(content)
+    if kind is None:
+        raise ApiError(415, "unknown_kind", "Expected a JPEG, PNG, WebP, GIF or BMP image.")
+    try:
+        with Image.open(io.BytesIO(content), formats=[kind]) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise ApiError(413, "too_many_pixels", _too_many(max_pixels)) from None
+    except Exception:  # Pillow's readers raise anything a damaged file leads them into
+        raise ApiError(422, "damaged", "The image is damaged: its header cannot be read.") from None
+    if width * height > max_pixels:
+        raise ApiError(413, "too_many_pixels", f"{width}x{height} pixels: {_too_many(max_pixels)}")
+    if kind == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
+        raise ApiError(422, "damaged", "The image is damaged: a JPEG of more than a hundred scans.")
+    try:
+        return decode_image(content)
+    except ImageError as error:
+        raise ApiError(422, "damaged", f"The image cannot be read: {error}.") from None
+
+
+def _too_many(max_pixels: int) -> str:
+    return f"at most {max_pixels / 1e6:.3g} million pixels are taken; send a smaller image."
+
+
+def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: np.ndarray) -> dict[str, Any]:
+    """A face as the API says it."""
+    best = int(proba.argmax())
+    return {
+        "box": [round(float(value), 1) for value in box],
+        "confidence": round(float(proba[best]), 4),
+        "quality": round(float(quality), 3),
+        "label": names[best],
+        "probabilities": {name: round(float(p), 4) for name, p in zip(names, proba, strict=True)},
+    }

@@ -7,7 +7,6 @@ them, and one that hangs or breaks down is ended and started again.
 import asyncio
 import atexit
 import contextlib
-import io
 import itertools
 import multiprocessing
 import os
@@ -26,7 +25,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from ferkit.classifiers.model import (
     RECORD,
@@ -36,16 +34,14 @@ from ferkit.classifiers.model import (
     read_model,
 )
 from ferkit.core.console import n_cores
-from ferkit.core.errors import FerkitError, ImageError, ModelError
+from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import FaceDetector, Faces
 from ferkit.core.weights import EDITIONS, bundled_folder
-from ferkit.datasets.images import decode_image
 from ferkit.faces.cropping import cropping_as_trained
-from ferkit.faces.drawing import label_colors
-from ferkit.faces.quality import face_quality
+from ferkit.faces.detectors import face_quality
 from ferkit.inference.engine import open_tracking_detector
-from ferkit.serving.api import ApiError
+from ferkit.serving.api import ApiError, describe_face, describe_labels, read_image
 from ferkit.serving.monitoring import Metrics
 from ferkit.serving.settings import ServeSettings
 
@@ -196,16 +192,6 @@ class OpenModels:
                 self._open.popitem(last=False)  # a stream that uses it still has it
         self._open.move_to_end(choice.stamp)
         return self._open[choice.stamp]
-
-
-def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
-    """The classes with their names for people and their colours."""
-    return [
-        {"name": name, "en": en, "ko": ko, "color": "#{:02x}{:02x}{:02x}".format(*color)}
-        for name, en, ko, color in zip(
-            labels.names, labels.display("en"), labels.display("ko"), label_colors(labels), strict=True
-        )
-    ]
 
 
 def _told(error: object, folder: Path) -> str:
@@ -475,55 +461,6 @@ def _end_with_parent() -> None:
     os._exit(3)
 
 
-KINDS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-}
-
-MAX_SCANS = 100
-"""A progressive JPEG repeats the work on all its pixels with each scan; encoders write about ten."""
-
-
-def image_kind(content: bytes) -> str | None:
-    """What the first bytes say that it is; None for anything that is not taken."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "WEBP"
-    return next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
-
-
-def read_image(content: bytes, max_pixels: int) -> np.ndarray:
-    """Decode an image, uint8 RGB (H, W, 3).
-
-    Raises:
-        ApiError: no image of a known kind (415), too many pixels (413), or damaged (422).
-    """
-    kind = image_kind(content)
-    if kind is None:
-        raise ApiError(415, "unknown_kind", "Expected a JPEG, PNG, WebP, GIF or BMP image.")
-    try:
-        with Image.open(io.BytesIO(content), formats=[kind]) as image:
-            width, height = image.size
-    except Image.DecompressionBombError:
-        raise ApiError(413, "too_many_pixels", _too_many(max_pixels)) from None
-    except Exception:  # Pillow's readers raise anything a damaged file leads them into
-        raise ApiError(422, "damaged", "The image is damaged: its header cannot be read.") from None
-    if width * height > max_pixels:
-        raise ApiError(413, "too_many_pixels", f"{width}x{height} pixels: {_too_many(max_pixels)}")
-    if kind == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
-        raise ApiError(422, "damaged", "The image is damaged: a JPEG of more than a hundred scans.")
-    try:
-        return decode_image(content)
-    except ImageError as error:
-        raise ApiError(422, "damaged", f"The image cannot be read: {error}.") from None
-
-
-def _too_many(max_pixels: int) -> str:
-    return f"at most {max_pixels / 1e6:.3g} million pixels are taken; send a smaller image."
-
-
 BATCH = 32
 
 _Asked: TypeAlias = "list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]"
@@ -694,15 +631,3 @@ def cut_faces(models: OpenModels, choice: ModelChoice, content: bytes, max_pixel
 def classify_crops(models: OpenModels, choice: ModelChoice, crops: np.ndarray) -> np.ndarray:
     """Probabilities float32 (n, k) of crops; in a worker. Raises ApiError."""
     return models.get(choice).model.predict_proba(crops)
-
-
-def describe_face(names: Sequence[str], box: np.ndarray, quality: float, proba: np.ndarray) -> dict[str, Any]:
-    """A face as the API says it."""
-    best = int(proba.argmax())
-    return {
-        "box": [round(float(value), 1) for value in box],
-        "confidence": round(float(proba[best]), 4),
-        "quality": round(float(quality), 3),
-        "label": names[best],
-        "probabilities": {name: round(float(p), 4) for name, p in zip(names, proba, strict=True)},
-    }

@@ -12,12 +12,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from ferkit.serving import api as answers
-from ferkit.serving.api import PURPOSES, REASON_EN, REASON_KO, ApiError, check_purpose
+from ferkit.serving.api import REASON_EN, REASON_KO, ApiError, check_purpose
 from ferkit.serving.jobs import FILES, JobQueue, receive_video
 from ferkit.serving.monitoring import EventLog, Metrics
 from ferkit.serving.predict import ModelCatalog, Predictor, Upload, Workers
 from ferkit.serving.security import Auth, bearer, client_of
-from ferkit.serving.settings import ServeSettings
+from ferkit.serving.settings import PURPOSES, ServeSettings
 from ferkit.serving.stream import StreamSession
 from ferkit.serving.teach import TeachSessions
 from ferkit.serving.video_job import VideoJob

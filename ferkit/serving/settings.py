@@ -1,4 +1,4 @@
-"""What whoever runs the server may choose; the same names on the command line and in the environment."""
+"""What expressions may be read for, and what whoever runs the server may choose, by option or environment."""
 
 import dataclasses
 import ipaddress
@@ -10,7 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.core.errors import DataError
-from ferkit.serving.api import BY_ID
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What expressions are read for.
+
+    Attributes:
+        id: as requests name it.
+        en, ko: as people call it.
+        prohibited: refused unless whoever runs the server allows it.
+    """
+
+    id: str
+    en: str
+    ko: str
+    prohibited: bool = False
+
+
+PURPOSES = (
+    Purpose("research", "Research and coursework", "연구·학습 과제"),
+    Purpose("personal", "Personal use", "개인적 사용"),
+    Purpose("art", "Art and play", "예술과 놀이"),
+    Purpose("accessibility", "Accessibility", "접근성 지원"),
+    Purpose("medical", "Medical reasons", "의료 목적"),
+    Purpose("safety", "Safety reasons", "안전 목적"),
+    Purpose("other", "Something else", "기타"),
+    Purpose("hiring", "Hiring (judging applicants)", "채용 심사", prohibited=True),
+    Purpose("workplace", "Workplace (of employees)", "직장(직원 대상)", prohibited=True),
+    Purpose("education", "Education (of students)", "교육 기관(학생 대상 감정 추론)", prohibited=True),
+)
+
+
+BY_ID = {purpose.id: purpose for purpose in PURPOSES}
+
 
 PREFIX = "FER_SERVE_"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -117,11 +150,7 @@ class ServeSettings:
         for name in (self.purpose, *self.allow_purpose):
             if name is not None and name not in BY_ID:
                 raise DataError(f"expected a purpose out of {', '.join(BY_ID)}, found {name!r}")
-        if (
-            self.purpose in BY_ID
-            and BY_ID[self.purpose].prohibited
-            and self.purpose not in self.allow_purpose
-        ):
+        if self.purpose and BY_ID[self.purpose].prohibited and self.purpose not in self.allow_purpose:
             raise DataError(f"the purpose {self.purpose} is refused; see --allow-purpose")
         if self.token is not None and len(self.token) < 16:
             raise DataError(

@@ -22,19 +22,16 @@ from ferkit.faces.tracking import FaceTracker, TrackerSettings
 from ferkit.inference.engine import Engine, EngineSettings, FrameResult, LiveScheduler, SteadyScheduler
 from ferkit.inference.smoothing import UNSURE, LabelSmoother, NeutralCalibration, SmoothingSettings
 from ferkit.inference.video import UNSURE_NAME
-from ferkit.serving.api import ApiError, check_purpose, internal_error
-from ferkit.serving.monitoring import EventLog, Metrics
-from ferkit.serving.predict import (
-    ModelCatalog,
-    ModelChoice,
-    OpenModel,
-    OpenModels,
-    Workers,
+from ferkit.serving.api import (
+    ApiError,
+    check_purpose,
     describe_labels,
     image_kind,
-    new_id,
+    internal_error,
     read_image,
 )
+from ferkit.serving.monitoring import EventLog, Metrics
+from ferkit.serving.predict import ModelCatalog, ModelChoice, OpenModel, OpenModels, Workers, new_id
 from ferkit.serving.settings import ServeSettings
 from ferkit.serving.teach import Collect, TaughtClassifier, TaughtModel, TeachSession, TeachSessions
 from ferkit.teaching.head import LinearHead

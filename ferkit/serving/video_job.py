@@ -105,7 +105,7 @@ def predict_video(folder: Path) -> None:
     plot_timeline(timeline, folder / TIMELINE, "", job.language)
     if job.annotated:
         from ferkit.inference.overlay import Overlay
-        from ferkit.inference.video import annotate_video
+        from ferkit.inference.sinks import annotate_video
 
         annotate_video(
             video, run.table, folder / ANNOTATED, Overlay(engine.labels, job.language), engine.labels,

@@ -66,7 +66,7 @@ class Teacher:
         layer: str | None = None,
         limits: TeachLimits | None = None,
     ) -> None:
-        self.embedder = open_embedder(embedder, tap=layer) if isinstance(embedder, str) else embedder
+        self.embedder = open_embedder(embedder, layer=layer) if isinstance(embedder, str) else embedder
         self.examples = Examples(limits)
         self._takes = (f"take {n}" for n in itertools.count(1))
         self._head: tuple[int, LinearHead] | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.audit.plan import default_manifest, fix, follow, read_plan, undo, undo_record
+from ferkit.audit.findings import default_manifest, fix, follow, read_plan, undo, undo_record
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.image_stats import content_digest

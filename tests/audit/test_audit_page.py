@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from ferkit.audit.findings import KINDS, Audit, Finding, Note
-from ferkit.audit.page import render_page, write_audit
-from ferkit.audit.plan import default_manifest, fix
+from ferkit.audit.findings import KINDS, Audit, Finding, Note, default_manifest, fix
+from ferkit.audit.run import render_page, write_audit
 from ferkit.core.texts import text_table
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import table_rows

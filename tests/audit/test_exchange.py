@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.audit.exchange import fiftyone_labels, label_studio_tasks
 from ferkit.audit.findings import DROP, KEEP, Action, Audit, Finding, in_order
+from ferkit.audit.run import fiftyone_labels, label_studio_tasks
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 
 

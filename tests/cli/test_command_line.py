@@ -25,7 +25,7 @@ from ferkit.cli.options import command, option
 from ferkit.cli.settings import Chosen, Fields, Setting, convert, field_help
 from ferkit.core.errors import ImageError
 from ferkit.core.spellings import OPTIONS, new_words
-from ferkit.datasets.remote import FetchLimits, fetch_image
+from ferkit.datasets.load import FetchLimits, fetch_image
 from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
 
 

@@ -7,11 +7,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ferkit.classifiers.finetune.old_env import read_old_env
 from ferkit.cli.main import main
 from ferkit.cli.reference import environment_example
 from ferkit.cli.train import finetune
 from ferkit.core.errors import DataError, TrainingError
+from ferkit.core.spellings import read_old_env
 from tests.heard import heard
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"

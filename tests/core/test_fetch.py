@@ -77,10 +77,8 @@ def test_a_good_file_is_fetched_once_and_kept(
     register(monkeypatch, [f"{server}/good/net.onnx"], SHA256)
     (status,) = list_weights()
     assert (status.present, status.hash_known, status.path) == (False, "published", cache / "net.onnx")
-    steps: list[tuple[int, int | None]] = []
-    path = weights_file("net", progress=lambda done, total: steps.append((done, total)))
+    path = weights_file("net")
     assert path.read_bytes() == CONTENT
-    assert steps[-1] == (len(CONTENT), len(CONTENT))
     assert sorted(p.name for p in cache.iterdir()) == ["net.onnx"]
     register(monkeypatch, [f"{server}/missing/net.onnx"], SHA256)
     assert weights_file("net") == path
@@ -111,7 +109,7 @@ def test_a_file_put_there_by_hand_is_taken_and_remembered(
     register(monkeypatch, ["http://127.0.0.1:9/net.onnx"])
     cache.mkdir()
     (cache / "net.onnx").write_bytes(CONTENT)
-    assert weights_file("net", offline=True) == cache / "net.onnx"
+    assert weights_file("net") == cache / "net.onnx"
     assert (cache / "net.onnx.sha256").read_text().startswith(SHA256)
 
 
@@ -120,7 +118,7 @@ def test_deepfaces_own_copy_is_read_and_left_alone(cache: Path, monkeypatch: pyt
     theirs = Path(os.environ["DEEPFACE_HOME"], ".deepface", "weights", "net.onnx")
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(CONTENT)
-    assert weights_file("net", offline=True) == theirs
+    assert weights_file("net") == theirs
     assert [p.name for p in theirs.parent.iterdir()] == ["net.onnx"]
 
 
@@ -165,15 +163,13 @@ def test_unreachable_fails_at_once_with_file_place_and_addresses(
         assert part in message
 
 
-@pytest.mark.parametrize("how", ["argument", "environment"])
-def test_offline_asks_nobody(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_offline_asks_nobody(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, [f"{server}/good/net.onnx"])
-    if how == "environment":
-        monkeypatch.setenv("FER_OFFLINE", "1")
+    monkeypatch.setenv("FER_OFFLINE", "1")
     with pytest.raises(
         WeightsError, match=r"net\.onnx is needed, but fetching is switched off; put it into .*weights"
     ):
-        weights_file("net", offline=how == "argument")
+        weights_file("net")
     with pytest.raises(WeightsError, match="it is not on this machine"):
         verify("net")
     assert not cache.exists()

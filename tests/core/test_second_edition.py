@@ -87,6 +87,6 @@ def test_light_hardly_matters_and_batches_do_not(crops: np.ndarray) -> None:
     [("stage2", 64 * 49), ("stage2+stage3+last", (64 + 112) * 16 + 512), ("stage5", 256 * 9)],
 )
 def test_its_stages_are_layers_and_can_be_joined(crops: np.ndarray, layers: str, numbers: int) -> None:
-    embedder = open_embedder(SECOND_EDITION, tap=layers)
+    embedder = open_embedder(SECOND_EDITION, layer=layers)
     assert embedder.embed(crops).shape == (len(crops), numbers)
     assert (load_embedder(embedder.settings).embed(crops) == embedder.embed(crops)).all()

@@ -82,13 +82,13 @@ def test_it_is_a_backbone_with_taps_and_a_hash(crops: np.ndarray, tmp_path: Path
     import onnx
 
     embedder = open_embedder(BUNDLED)
-    assert embedder.settings.weights_sha256 == file_sha256(weights_file(BUNDLED, offline=True))
+    assert embedder.settings.weights_sha256 == file_sha256(weights_file(BUNDLED))
     assert verify(BUNDLED).hash_known == "published"
     assert (load_embedder(embedder.settings).embed(crops) == embedder.embed(crops)).all()
     taps = list_layers(onnx.load(bundled_folder() / NETWORK_ONNX), (48, 48))
     assert taps[-1].tensor == "embedding"
     assert not any("mirrored" in tap.tensor for tap in taps)
-    inner = open_embedder(BUNDLED, tap="stage4")
+    inner = open_embedder(BUNDLED, layer="stage4")
     turned = inner.embed(np.ascontiguousarray(crops[:, :, ::-1]))
     assert turned != pytest.approx(
         inner.embed(crops), abs=0.01

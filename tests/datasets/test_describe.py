@@ -6,9 +6,9 @@ import pytest
 from layout_files import image
 from PIL import Image
 
+from ferkit.datasets.archives import read_npz
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
-from ferkit.datasets.summary import LOOKED_AT, plot_summary, summarize
-from ferkit.datasets.tables import read_npz
+from ferkit.datasets.image_stats import LOOKED_AT, plot_summary, summarize
 
 
 @pytest.fixture

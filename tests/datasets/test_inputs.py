@@ -30,8 +30,7 @@ from ferkit.datasets.dataset import (
 from ferkit.datasets.edit import relabel
 from ferkit.datasets.export import export_folder
 from ferkit.datasets.images import decode_image, kind_of
-from ferkit.datasets.inputs import GivenImages
-from ferkit.datasets.load import find_paths, load_dataset
+from ferkit.datasets.load import GivenImages, find_paths, load_dataset
 from ferkit.datasets.tables import parse_columns
 
 FORMS = {".jpg": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".webp": "WEBP", ".gif": "GIF",

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import DataError
+from ferkit.datasets.archives import read_npz
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.export import write_manifest
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.tables import read_npz, write_manifest
 
 
 def image(path: Path, color: str = "red") -> Path:

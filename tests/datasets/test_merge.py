@@ -7,10 +7,11 @@ import pytest
 from layout_files import image
 
 from ferkit.core.errors import DataError
+from ferkit.datasets.archives import read_npz
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.edit import merge
+from ferkit.datasets.export import write_manifest
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.tables import read_npz, write_manifest
 
 
 def listed(root: Path, *samples: Sample) -> Dataset:

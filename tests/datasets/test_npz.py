@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.tables import read_npz
+from ferkit.datasets.archives import read_npz
 
 GRAY = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
 

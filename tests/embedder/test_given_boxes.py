@@ -11,8 +11,8 @@ from small_runs import contents, embed
 from ferkit.classifiers.finetune.data import load_pixels
 from ferkit.core.errors import DataError
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
+from ferkit.datasets.export import write_manifest
 from ferkit.datasets.load import load_dataset
-from ferkit.datasets.tables import write_manifest
 from ferkit.embedder.embedders import open_embedder
 from ferkit.faces.cropping import Cropping, CropSettings, FaceCropper, cropping_as_trained, resolve_cropping
 

@@ -1,6 +1,5 @@
 """ONNX networks of all shapes as embedders."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from networks import GraphBuilder, small_network
 
 from ferkit.core.errors import DataError, FerkitError, SettingsMismatchError, WeightsError
+from ferkit.core.files import settings_dict
 from ferkit.embedder.embedders import InputOptions, known_backbones, load_embedder, open_embedder
 from ferkit.embedder.onnx_network import pool_features
 from ferkit.embedder.settings import EmbedderSettings
@@ -76,9 +76,9 @@ def test_a_graph_of_any_size_needs_one(tmp_path: Path, crops: np.ndarray) -> Non
 def test_settings_survive_json_and_rebuild_the_embedder(tmp_path: Path, crops: np.ndarray) -> None:
     path = small_network(tmp_path / "net.onnx")
     first = open_embedder(
-        f"onnx:{path}", tap="stage2", options=InputOptions(scale=1 / 255, offset=(0, 0, -0.5))
+        f"onnx:{path}", layer="stage2", options=InputOptions(scale=1 / 255, offset=(0, 0, -0.5))
     )
-    stored = json.loads(json.dumps(dataclasses.asdict(first.settings)))
+    stored = json.loads(json.dumps(settings_dict(first.settings)))
     settings = EmbedderSettings.from_dict(stored)
     assert settings == first.settings
     again = load_embedder(settings, weights=path)
@@ -154,8 +154,8 @@ def test_unusable_files_give_one_sentence(
         ({"options": InputOptions(channels="gray")}, "takes 3 colour channels, the settings say gray"),
         ({"options": InputOptions(scale=(1, 2))}, "expected scale to be one number or 3"),
         ({"pool_hw": (2, 2)}, "leave --pool out"),
-        ({"tap": "stage9"}, "taps: stage2 "),
-        ({"tap": "stage3", "pool_hw": (9, 9)}, "expected at least 9 rows and columns"),
+        ({"layer": "stage9"}, "layers: stage2 "),
+        ({"layer": "stage3", "pool_hw": (9, 9)}, "expected at least 9 rows and columns"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path: Path, arguments: dict, message: str) -> None:

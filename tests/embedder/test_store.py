@@ -57,7 +57,7 @@ def test_a_store_is_made_once_and_found_again(tmp_path: Path):
     "other",
     [
         replace(SETTINGS, dtype="float16"),
-        replace(SETTINGS, embedder=replace(SETTINGS.embedder, tap="stage4")),
+        replace(SETTINGS, embedder=replace(SETTINGS.embedder, layer="stage4")),
         replace(SETTINGS, embedder=replace(SETTINGS.embedder, weights_sha256="cd" * 32)),
         replace(SETTINGS, faces=CropSettings("haar", margin=0.2)),
     ],
@@ -69,7 +69,7 @@ def test_other_settings_are_another_folder(tmp_path: Path, other: StoreSettings)
 def test_opening_with_other_settings_names_what_differs(tmp_path: Path):
     folder = created(tmp_path).folder
     other = replace(
-        SETTINGS, embedder=replace(SETTINGS.embedder, tap="stage4", scale=0.5), faces=CropSettings("haar")
+        SETTINGS, embedder=replace(SETTINGS.embedder, layer="stage4", scale=0.5), faces=CropSettings("haar")
     )
     with pytest.raises(SettingsMismatchError) as error:
         EmbeddingStore.open(folder, other)

@@ -92,8 +92,9 @@ def test_the_page_of_the_server(browser: Browser, tmp_path: Path) -> None:
 
     from onnx import helper
 
-    from ferkit.classifiers.finetune.network_model import NETWORK_ONNX, save_network_model
+    from ferkit.classifiers.finetune.network_model import save_network_model
     from ferkit.classifiers.model import ModelRecord
+    from ferkit.core.weights import NETWORK_ONNX
 
     models = tmp_path / "models"
     content = network([helper.make_node("Softmax", ["r"], ["y"])], {})

@@ -3,7 +3,7 @@ import numpy as np
 
 from ferkit.core.types import Faces
 from ferkit.datasets.synthetic import Identity, render_face
-from ferkit.faces.quality import face_quality
+from ferkit.faces.detectors import face_quality
 
 FRONTAL = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
 

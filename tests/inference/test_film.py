@@ -8,13 +8,12 @@ from ferkit.core.errors import DataError
 from ferkit.inference import video as video_module
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.overlay import Overlay
-from ferkit.inference.sinks import VideoWriter
+from ferkit.inference.sinks import VideoWriter, annotate_video
 from ferkit.inference.sources import VideoSource
 from ferkit.inference.video import (
     FaceRow,
     Timeline,
     analyse_video,
-    annotate_video,
     frames_of,
     negative_labels,
     plot_timeline,

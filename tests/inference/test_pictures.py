@@ -7,7 +7,7 @@ from PIL import Image
 from ferkit.classifiers.predict import predict_images
 from ferkit.core.errors import DataError
 from ferkit.core.types import Faces
-from ferkit.datasets.inputs import GivenImages
+from ferkit.datasets.load import GivenImages
 from ferkit.faces.cropping import CropSettings, FaceCropper
 from tests.inference.brightness import LABELS, BrightnessClassifier
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from ferkit.core.errors import DataError
 from ferkit.inference.overlay import Overlay
+from ferkit.inference.sinks import annotate_video
 from ferkit.inference.sources import LiveSource, VideoSource
-from ferkit.inference.video import analyse_video, annotate_video, read_rows
+from ferkit.inference.video import analyse_video, read_rows
 from tests.inference.brightness import LABELS
 from tests.inference.squares import new_engine
 

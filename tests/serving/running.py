@@ -21,9 +21,8 @@ import uvicorn
 from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
-from ferkit.serving.app import create_app
+from ferkit.serving.app import create_app, listen, serve_on, uvicorn_config
 from ferkit.serving.routes import Service
-from ferkit.serving.server import listen, serve_on, uvicorn_config
 from ferkit.serving.settings import settings_from
 
 TOKEN = "a-token-that-nobody-guesses"

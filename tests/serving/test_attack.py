@@ -304,7 +304,7 @@ def test_heads_of_any_kind(target: Running) -> None:
 def test_silent_and_slow_clients_do_not_keep_others_out(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ferkit.serving.server.HEAD_S", 1.0)
+    monkeypatch.setattr("ferkit.serving.app.HEAD_S", 1.0)
     with running(models_dir, max_connections=40) as server:
         silent = []
         for i in range(times(60, 400)):

@@ -171,7 +171,7 @@ def test_a_server_that_is_stopped_says_goodbye_and_finishes_what_it_has(models_d
 def test_a_worker_that_hangs_delays_the_end_no_longer_than_the_grace(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ferkit.serving.server.GRACE_S", 1)
+    monkeypatch.setattr("ferkit.serving.app.GRACE_S", 1)
     with running(models_dir) as server, held(server):
 
         def ask() -> None:

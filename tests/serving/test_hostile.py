@@ -202,7 +202,7 @@ def test_bodies_that_trickle_are_given_up(models_dir: Path) -> None:
 
 
 def test_heads_that_trickle_are_given_up(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ferkit.serving.server.HEAD_S", 0.4)
+    monkeypatch.setattr("ferkit.serving.app.HEAD_S", 0.4)
     with running(models_dir) as server:
         silent = socket.create_connection(("127.0.0.1", server.port), timeout=5)
         half = raw(server, "GET /health HTTP/1.1\nHost: ")
@@ -256,7 +256,7 @@ def _answers(server: Running) -> bool:
 
 def test_a_stream_that_takes_no_answers_is_cut(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ferkit.serving.stream.SEND_S", 0.5)
-    monkeypatch.setattr("ferkit.serving.server.STALL_S", 0.5)
+    monkeypatch.setattr("ferkit.serving.app.STALL_S", 0.5)
     with running(models_dir, max_fps=60_000) as server:
         options = {"compression": None, "max_queue": 1, "ping_interval": None, "close_timeout": 0.1}
         with connect(server.stream_url, **options) as deaf:
@@ -289,7 +289,7 @@ def test_garbage_instead_of_http(server: Running) -> None:
 
 
 def test_answers_that_nobody_takes_are_cut(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ferkit.serving.server.STALL_S", 0.4)
+    monkeypatch.setattr("ferkit.serving.app.STALL_S", 0.4)
     with running(models_dir) as server, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))

@@ -127,7 +127,7 @@ def test_without_the_extra_the_command_says_so_at_its_start(
 ) -> None:
     monkeypatch.setattr("ferkit.serving.routes.find_spec", lambda name: None)
     monkeypatch.setattr("ferkit.serving.routes.Workers.warm_up", lambda self, choice: None)
-    monkeypatch.setattr("ferkit.serving.server.run_server", lambda app, settings: None)
+    monkeypatch.setattr("ferkit.serving.app.run_server", lambda app, settings: None)
     result = CliRunner().invoke(main, ["serve", "tiny", "--models-dir", str(models_dir)])
     assert result.exit_code == 0, result.output
     assert "videos are not taken" in result.stderr

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.finetune.recipe import LossSettings, RunOptions
-from ferkit.core.console import progress, some
+from ferkit.core.console import free_memory, progress, some
 from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
@@ -99,9 +98,8 @@ def check_classes(train_y: np.ndarray, validation_y: np.ndarray, labels: LabelSe
         empty = [name for i, name in enumerate(labels.names) if not (y == i).any()]
         if empty:
             raise DataError(
-                f"training and validation must have the same classes: no {part} images of "
-                f"{', '.join(empty)}; "
-                "add some, or leave the class out"
+                f"training and validation must have the same classes: no {part} images of {', '.join(empty)}; add "
+                "some, or leave the class out"
             )
 
 
@@ -190,19 +188,6 @@ def load_pixels(
     return Pixels(images[: len(paths)], np.array(y, np.int64), tuple(paths), tuple(failures), tuple(digests))
 
 
-def free_memory() -> int:
-    """Bytes that can be had without swapping, as the system says; a guess of 2 GiB where it says nothing."""
-    try:
-        with Path("/proc/meminfo").open() as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2 << 30
-
-
 def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np.ndarray:
     if cache not in CACHES:
         raise TrainingError(f"expected cache to be one of {', '.join(CACHES)}, found {cache!r}")
@@ -214,17 +199,15 @@ def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np
             cache = "disk" if cache == "auto" else cache
     if cache == "memory" or cache_file is None:
         raise TrainingError(
-            f"{shape[0]} images of {shape[2]}x{shape[1]} take {wanted / 2**30:.1f} GiB, more than the "
-            "memory has free; "
-            "use --set cache=disk, a smaller network.input_size_wh, or network.color=gray"
+            f"{shape[0]} images of {shape[2]}x{shape[1]} take {wanted / 2**30:.1f} GiB, more than the memory has "
+            "free; use --set cache=disk, a smaller network.input_size_wh, or network.color=gray"
         )
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         return np.lib.format.open_memmap(cache_file, "w+", np.uint8, shape)
     except OSError as error:
         raise TrainingError(
-            f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} "
-            f"({error.strerror}); "
+            f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} ({error.strerror}); "
             "make room, or use a smaller network.input_size_wh, or network.color=gray"
         ) from None
 

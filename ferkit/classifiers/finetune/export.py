@@ -1,23 +1,22 @@
 """Export a fine-tuned network to Keras, SavedModel, TFLite and ONNX, and check the result."""
 
-import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX
 from ferkit.classifiers.finetune.networks import of_keras_layers
 from ferkit.classifiers.model import read_model
+from ferkit.core.console import native_output_to_log
 from ferkit.core.errors import DependencyError, FerkitError, ModelError
 from ferkit.core.files import write_atomically
+from ferkit.core.weights import NETWORK_KERAS, NETWORK_ONNX
 from ferkit.datasets.dataset import Dataset
 from ferkit.embedder.engines import open_session
 from ferkit.faces.cropping import cropping_as_trained
@@ -224,7 +223,7 @@ def _export(
     # Called once, which Keras wants before it exports; and nothing is compiled for these few images.
     expected = keras.ops.convert_to_numpy(network(images, training=False))
     try:
-        with _noise_to_log(path.name):
+        with native_output_to_log(path.name):
             write(path)
             found = np.asarray(run(path, images))
             alone = found[:1] if calibration is not None else np.asarray(run(path, images[:1]))
@@ -242,29 +241,10 @@ def _export(
         _check(expected[:1], alone, f"{path.name} for one image")
 
 
-@contextlib.contextmanager
-def _noise_to_log(name: str) -> Iterator[None]:
-    """What converters write to the process's standard output and error goes to the log file alone."""
-    with tempfile.TemporaryFile() as noise, contextlib.ExitStack() as restore:
-        for stream in (1, 2):
-            with contextlib.suppress(OSError):  # there is none: a service, a notebook
-                real = os.dup(stream)
-                restore.callback(os.close, real)
-                restore.callback(os.dup2, real, stream)
-                os.dup2(noise.fileno(), stream)
-        try:
-            yield
-        finally:
-            restore.close()
-            noise.seek(0)
-            for line in noise.read().decode(errors="replace").splitlines():
-                logger.info("%s: %s", name, line, extra={"log_only": True})
-
-
-def _samples(network: keras.Model, n: int = 5) -> np.ndarray:
+def _samples(network: keras.Model) -> np.ndarray:
     """Noise, a gradient, black, white: all that a layer may treat differently."""
     height, width = network.input_shape[1:3]
-    images = np.random.default_rng(0).uniform(0, 255, (n, height, width, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 255, (5, height, width, 3)).astype(np.float32)
     images[1] = np.linspace(0, 255, width, dtype=np.float32)[None, :, None]
     images[2], images[3] = 0, 255
     return images
@@ -278,8 +258,7 @@ def _check(expected: np.ndarray, found: np.ndarray, name: str) -> None:
     difference = float(np.abs(found - expected).max())
     if difference > TOLERANCE:
         raise ModelError(
-            f"{name} does not reproduce the network: probabilities differ by {difference:.2g}, more "
-            f"than {TOLERANCE}; "
+            f"{name} does not reproduce the network: probabilities differ by {difference:.2g}, more than {TOLERANCE}; "
             "try another version of Keras or of the converter"
         )
 
@@ -289,7 +268,6 @@ def _check_choices(expected: np.ndarray, found: np.ndarray, name: str) -> None:
     same = float((choose(expected) == choose(found)).mean())
     if same < 0.9:
         raise ModelError(
-            f"{name} chooses the network's class for only {same:.0%} of {len(expected)} images, "
-            "expected 90 %; "
-            "give more calibration images, or use the float format"
+            f"{name} chooses the network's class for only {same:.0%} of {len(expected)} images, expected 90 %; give "
+            "more calibration images, or use the float format"
         )

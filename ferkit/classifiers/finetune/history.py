@@ -4,12 +4,10 @@ The best epoch, the drops of a plateau schedule and the end by early stopping ar
 alone, so that a resumed run, which reads it back, decides as the undisturbed one.
 """
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from ferkit.classifiers.finetune.recipe import StageSettings
@@ -101,15 +99,6 @@ def is_finished(stage: StageSettings, history: Sequence[EpochRecord], monitor: s
         and epochs_since_best(history, monitor) >= stage.early_stopping
     )
     return len(history) >= stage.epochs or stopped
-
-
-def write_csv(path: Path, history: Sequence[EpochRecord]) -> None:
-    """Write all rows, atomically. Raises what :func:`ferkit.core.files.write_atomically` raises."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in history)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _plateaus(history: Sequence[EpochRecord], monitor: str, patience: int) -> int:

@@ -11,10 +11,9 @@ from ferkit.classifiers.model import Model, ModelRecord, write_model
 from ferkit.core.errors import ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import check_crops
+from ferkit.core.weights import NETWORK_ONNX
 from ferkit.embedder.engines import open_session, requested_engines
 
-NETWORK_ONNX = "network.onnx"
-NETWORK_KERAS = "network.keras"
 PROBABILITIES = "probabilities"
 """The output to take where a network has several; otherwise it is the only one, of any name."""
 

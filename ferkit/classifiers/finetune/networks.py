@@ -148,27 +148,23 @@ class Backbone:
     pretrained: bool = True
 
 
-def _keras_network(name: str, **options: Any) -> Callable[[tuple[int, int, int], str | None], keras.Model]:
+def _keras_network(
+    name: str, *, after: str | None = None, as_layers: bool = False, **options: Any
+) -> Callable[[tuple[int, int, int], str | None], keras.Model]:
+    """A network of Keras from its input, or from what is ``after`` its own scaling, to its maps.
+
+    EfficientNet's scaling cannot be switched off, and its Normalization layer does not survive the export to ONNX;
+    :class:`Backbone` does the same sum.
+    """
+
     def build(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
         builder = getattr(keras.applications, name)
         base = builder(include_top=False, weights=weights, input_shape=input_shape, **options)
-        return keras.Model(base.input, base.output, name="backbone")
+        first = base.input if after is None else base.get_layer(after).input
+        network = keras.Model(first, base.output, name="backbone")
+        return of_keras_layers(network) if as_layers else network
 
     return build
-
-
-def _efficientnet(name: str) -> Callable[[tuple[int, int, int], str | None], keras.Model]:
-    def build(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
-        base = getattr(keras.applications, name)(include_top=False, weights=weights, input_shape=input_shape)
-        # Its own scaling cannot be switched off, and its Normalization layer does not survive the export to
-        # ONNX: begin after it. `Backbone.preprocessing` does the same sum.
-        return keras.Model(base.get_layer("stem_conv_pad").input, base.output, name="backbone")
-
-    return build
-
-
-def _convnext(input_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
-    return of_keras_layers(_keras_network("ConvNeXtTiny", **_V3)(input_shape, weights))
 
 
 def of_keras_layers(model: keras.Model) -> keras.Model:
@@ -209,17 +205,20 @@ def _own(build: Callable[[tuple[int, int, int]], keras.Model], side: int = 48) -
     return Backbone(lambda input_shape, _: build(input_shape), (side, side), CENTRED, pretrained=False)
 
 
-_V3 = {"include_preprocessing": False}
+_V1: dict[str, Any] = {"after": "stem_conv_pad"}
+_V3: dict[str, Any] = {"include_preprocessing": False}
 BACKBONES: dict[str, Backbone] = {
     "small_resnet": _own(small_resnet),
     "vgg48": _own(vgg48),
     "baseline_cnn": _own(baseline_cnn),
     "mini_xception": _own(mini_xception, 64),
-    "efficientnet-b0": Backbone(_efficientnet("EfficientNetB0"), (224, 224), STANDARDISED),
-    "efficientnet-b1": Backbone(_efficientnet("EfficientNetB1"), (240, 240), STANDARDISED),
-    "efficientnet-b2": Backbone(_efficientnet("EfficientNetB2"), (260, 260), STANDARDISED),
+    "efficientnet-b0": Backbone(_keras_network("EfficientNetB0", **_V1), (224, 224), STANDARDISED),
+    "efficientnet-b1": Backbone(_keras_network("EfficientNetB1", **_V1), (240, 240), STANDARDISED),
+    "efficientnet-b2": Backbone(_keras_network("EfficientNetB2", **_V1), (260, 260), STANDARDISED),
     "efficientnet-v2-b0": Backbone(_keras_network("EfficientNetV2B0", **_V3), (224, 224), STANDARDISED),
-    "convnext-tiny": Backbone(_convnext, (224, 224), STANDARDISED),
+    "convnext-tiny": Backbone(
+        _keras_network("ConvNeXtTiny", as_layers=True, **_V3), (224, 224), STANDARDISED
+    ),
     "mobilenet-v3-large": Backbone(_keras_network("MobileNetV3Large", **_V3), (224, 224), PLUS_MINUS_ONE),
     "mobilenet-v3-small": Backbone(_keras_network("MobileNetV3Small", **_V3), (224, 224), PLUS_MINUS_ONE),
     "resnet50-v2": Backbone(_keras_network("ResNet50V2"), (224, 224), PLUS_MINUS_ONE),
@@ -460,7 +459,7 @@ def whole_network(core: keras.Model, settings: NetworkSettings, n_classes: int) 
     The weights are those of ``core``, copied.
     """
     # Weights trained in mixed precision are kept in float32; only the arithmetic has to be declared again.
-    plain = build_core(_without_weights(settings), n_classes)
+    plain = build_core(replace(settings, weights="none"), n_classes)
     plain.set_weights(core.get_weights())
     height, width, channels = plain.input_shape[1:]
     images = x = keras.Input((height, width, 3), name="images")
@@ -470,10 +469,6 @@ def whole_network(core: keras.Model, settings: NetworkSettings, n_classes: int) 
         gray.set_weights([np.array(LUMA, np.float32)[:, None]])
     activation = "sigmoid" if settings.output == "sigmoid" else "softmax"
     return keras.Model(images, layers.Activation(activation, name="probabilities")(plain(x)), name="network")
-
-
-def _without_weights(settings: NetworkSettings) -> NetworkSettings:
-    return replace(settings, weights="none")
 
 
 @contextlib.contextmanager

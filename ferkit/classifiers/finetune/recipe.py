@@ -12,13 +12,14 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ferkit.classifiers.class_weights import ClassWeights, read_class_weights
+from ferkit.core.console import native_output_to_log
 from ferkit.core.errors import DependencyError, TrainingError
 from ferkit.core.files import LATER, parse_toml, settings_dict
 from ferkit.core.labels import LabelSet
@@ -525,7 +526,8 @@ def open_keras() -> str:
             )
         os.environ["KERAS_BACKEND"] = installed
     try:
-        with _native_silence():
+        # TensorFlow writes to the process's standard error before its own log level counts.
+        with native_output_to_log("keras"):
             import keras
 
             keras.ops.zeros(1)  # the first tensor is what looks for devices
@@ -557,21 +559,3 @@ def has_accelerator() -> bool:
 
         return bool(torch.cuda.is_available())
     return not all(name.startswith("cpu") for name in keras.distribution.list_devices())
-
-
-@contextlib.contextmanager
-def _native_silence() -> Iterator[None]:
-    """TensorFlow writes to the process's standard error before its own log level counts: close that meanwhile."""
-    try:
-        real = os.dup(2)
-    except OSError:  # there is none: a service, a notebook
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(real, 2)
-        os.close(real)
-        os.close(nowhere)

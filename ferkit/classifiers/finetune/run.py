@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.finetune.data import Pixels, TrainVal, check_classes, divide, load_pixels
-from ferkit.classifiers.finetune.network_model import NETWORK_KERAS, NETWORK_ONNX, save_network_model
+from ferkit.classifiers.finetune.network_model import save_network_model
 from ferkit.classifiers.finetune.recipe import (
     RecipeSettings,
     RunOptions,
@@ -23,7 +23,7 @@ from ferkit.core.console import some
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
 from ferkit.core.labels import LabelSet
-from ferkit.core.weights import EDITIONS
+from ferkit.core.weights import EDITIONS, NETWORK_KERAS, NETWORK_ONNX
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.leakage import image_keys
 from ferkit.faces.cropping import Cropping, FaceCropper, resolve_cropping

@@ -12,7 +12,7 @@ import math
 import time
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +30,6 @@ from ferkit.classifiers.finetune.history import (
     learning_rate,
     of_stage,
     plot_curves,
-    write_csv,
 )
 from ferkit.classifiers.finetune.networks import set_trainable
 from ferkit.classifiers.finetune.recipe import (
@@ -42,7 +41,7 @@ from ferkit.classifiers.finetune.recipe import (
 )
 from ferkit.core.console import Progress, progress
 from ferkit.core.errors import SettingsMismatchError, TrainingError
-from ferkit.core.files import differing_keys, write_atomically
+from ferkit.core.files import differing_keys, write_atomically, write_csv
 from ferkit.core.fonts import can_plot
 
 CHECKPOINT = "checkpoint.npz"
@@ -363,7 +362,8 @@ class EpochEnd(RunCallback):
         if is_finished(run.stage_settings, run.stage_history, run.recipe.monitor):
             self.model.stop_training = True
         if run.history:
-            write_csv(run.folder / "history.csv", run.history)
+            columns = [field.name for field in fields(EpochRecord)]
+            write_csv(run.folder / "history.csv", columns, map(astuple, run.history))
             if can_plot("curves.png is"):
                 plot_curves(run.folder / "curves.png", run.history, run.recipe.monitor)
 
@@ -546,8 +546,7 @@ def train(
 def nan_advice(epoch: int) -> str:
     """The sentence for a loss that is not a number."""
     return (
-        f"the loss became infinite or NaN in epoch {epoch}; try a lower learning rate, --set "
-        "optimizer.clip_norm=1, "
+        f"the loss became infinite or NaN in epoch {epoch}; try a lower learning rate, --set optimizer.clip_norm=1, "
         "more warm-up epochs, or precision=float32"
     )
 

@@ -1,11 +1,13 @@
 """What needs Keras says so, and what does not never loads it."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from ferkit.classifiers.finetune import recipe as backend
+from ferkit.core.console import native_output_to_log
 from ferkit.core.errors import DependencyError
 
 
@@ -27,10 +29,12 @@ def test_without_a_backend_the_message_names_the_extra(monkeypatch: pytest.Monke
         backend.open_keras()
 
 
-def test_native_remarks_are_silenced_and_standard_error_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
-    import os
-
-    with backend._native_silence():
+def test_native_remarks_are_logged_and_standard_error_comes_back(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ferkit")
+    with native_output_to_log("keras"):
         os.write(2, b"cuda is not here\n")
     os.write(2, b"a result\n")
     assert capfd.readouterr().err == "a result\n"
+    assert [record.getMessage() for record in caplog.records] == ["keras: cuda is not here"]

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -8,7 +7,6 @@ from ferkit.classifiers.finetune.history import (
     best_record,
     is_finished,
     learning_rate,
-    write_csv,
 )
 from ferkit.classifiers.finetune.recipe import StageSettings
 
@@ -69,11 +67,3 @@ def test_the_monitor_decides_which_epoch_is_best() -> None:
     worse = [replace(ROW, val_loss=0.5), replace(ROW, epoch=2, val_loss=0.6)]
     assert is_finished(stage, worse, "val_loss")
     assert learning_rate(stage, worse, "val_loss") == 0.5
-
-
-def test_csv_has_a_row_an_epoch(tmp_path: Path) -> None:
-    write_csv(tmp_path / "history.csv", rows(0.25, 0.75))
-    lines = (tmp_path / "history.csv").read_text().splitlines()
-    assert lines[0].startswith("epoch,stage,learning_rate,loss")
-    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2"]
-    assert "0.75" in lines[2]

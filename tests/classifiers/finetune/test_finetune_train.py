@@ -173,7 +173,9 @@ def test_learning_works_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
     assert result.best.val_macro_f1 > 0.9
     assert result.best.val_macro_f1 == max(row.val_macro_f1 for row in result.history)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + len(result.history)
+    header, *lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert header.startswith("epoch,stage,learning_rate,loss")
+    assert [line.split(",")[0] for line in lines] == [str(record.epoch) for record in result.history]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(

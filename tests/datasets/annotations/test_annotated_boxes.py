@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.formats.coco_voc import read_coco, read_voc
-from ferkit.datasets.formats.load import read_boxes
+from ferkit.datasets.formats.load import read_boxes, read_coco, read_voc
 
 
 def image(path: Path) -> Path:

@@ -5,7 +5,7 @@ import pytest
 from layout_files import image, labels, reasons, text
 
 from ferkit.core.errors import DataError
-from ferkit.datasets.formats.fer2013 import read_fer2013
+from ferkit.datasets.formats.numbered import read_fer2013
 
 PLUS = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
 

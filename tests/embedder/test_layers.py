@@ -9,8 +9,7 @@ import pytest
 from networks import GraphBuilder, arcface_resnet34, small_network
 
 from ferkit.core.errors import DataError
-from ferkit.embedder.embedders import load_embedder, open_embedder
-from ferkit.embedder.layer_search import find_best_layer
+from ferkit.embedder.embedders import find_best_layer, load_embedder, open_embedder
 from ferkit.embedder.onnx_graph import cut, load_graph, split_prelu
 from ferkit.embedder.onnx_network import find_layer, list_layers, pool_features
 
@@ -41,21 +40,21 @@ def shared_network(shared: Path) -> Path:
 
 def test_stages_of_the_arcface_resnet(tmp_path: Path) -> None:
     model = load_graph(arcface_resnet34(tmp_path / "net.onnx"))
-    taps = {tap.name: tap for tap in list_layers(model, (112, 112))}
-    assert list(taps) == ["stage1", "stage2", "stage3", "stage4", "stage5", "last"]
-    shapes = [taps[f"stage{k}"].shape for k in (2, 3, 4, 5)]
+    layers = {layer.name: layer for layer in list_layers(model, (112, 112))}
+    assert list(layers) == ["stage1", "stage2", "stage3", "stage4", "stage5", "last"]
+    shapes = [layers[f"stage{k}"].shape for k in (2, 3, 4, 5)]
     assert shapes == [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
     sums = [node.output[0] for node in model.graph.node if node.op_type == "Add"]
-    assert [taps[f"stage{k}"].tensor for k in (2, 3, 4, 5)] == [sums[2], sums[6], sums[12], sums[15]]
-    assert taps["last"].shape == (512,)
+    assert [layers[f"stage{k}"].tensor for k in (2, 3, 4, 5)] == [sums[2], sums[6], sums[12], sums[15]]
+    assert layers["last"].shape == (512,)
 
 
 @pytest.mark.shared
 def test_stages_of_the_mobilefacenet(shared_network: Path) -> None:
-    taps = {tap.name: tap for tap in list_layers(load_graph(shared_network), (112, 112))}
-    assert (taps["stage4"].tensor, taps["stage4"].shape) == ("add_35", (128, 14, 14))
-    assert (taps["stage5"].tensor, taps["stage5"].shape) == ("add_43", (128, 7, 7))
-    assert taps["stage4"].default_pool_hw == (7, 7)
+    layers = {layer.name: layer for layer in list_layers(load_graph(shared_network), (112, 112))}
+    assert (layers["stage4"].tensor, layers["stage4"].shape) == ("add_35", (128, 14, 14))
+    assert (layers["stage5"].tensor, layers["stage5"].shape) == ("add_43", (128, 7, 7))
+    assert layers["stage4"].default_pool_hw == (7, 7)
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
@@ -78,22 +77,22 @@ def test_splitting_prelus_changes_no_number(tmp_path: Path, in_parts: bool) -> N
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
-def test_a_cut_graph_computes_the_tap_and_nothing_behind_it(tmp_path: Path) -> None:
+def test_a_cut_graph_computes_the_layer_and_nothing_behind_it(tmp_path: Path) -> None:
     path = small_network(tmp_path / "net.onnx")
     crops = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), np.uint8)
     whole = load_graph(path)
-    tap = find_layer(whole, (32, 24), "stage2")
-    whole.graph.output.append(onnx.helper.make_tensor_value_info(tap.tensor, onnx.TensorProto.FLOAT, None))
+    layer = find_layer(whole, (32, 24), "stage2")
+    whole.graph.output.append(onnx.helper.make_tensor_value_info(layer.tensor, onnx.TensorProto.FLOAT, None))
     maps = onnxruntime.InferenceSession(whole.SerializeToString()).run(
-        [tap.tensor], {"input": crops.astype(np.float32)}
+        [layer.tensor], {"input": crops.astype(np.float32)}
     )[0]
-    assert maps.shape[1:] == tap.shape == (8, 12, 16)
-    embedder = open_embedder(f"onnx:{path}", tap="stage2", pool_hw=(3, 4))
+    assert maps.shape[1:] == layer.shape == (8, 12, 16)
+    embedder = open_embedder(f"onnx:{path}", layer="stage2", pool_hw=(3, 4))
     np.testing.assert_allclose(embedder.embed(crops), pool_features(maps, (3, 4)), rtol=1e-4, atol=1e-4)
-    assert (embedder.settings.tap, embedder.settings.pool_hw) == (tap.tensor, (3, 4))
+    assert (embedder.settings.layer, embedder.settings.pool_hw) == (layer.tensor, (3, 4))
 
     model = load_graph(path)
-    cut(model, [tap.tensor])
+    cut(model, [layer.tensor])
     assert {node.op_type for node in model.graph.node} == {
         "Transpose",
         "Conv",
@@ -109,10 +108,10 @@ def test_any_tensor_by_name_also_one_with_channels_last(tmp_path: Path) -> None:
     x = g.add("Mul", "input", g.constant(np.array(2.0)), name="doubled")
     x = g.conv(g.add("Transpose", x, perm=[0, 3, 1, 2]), 3, 4)
     g.save(tmp_path / "net.onnx", g.add("Flatten", x), 4 * 64, ["n", 8, 8, 3])
-    embedder = open_embedder(f"onnx:{tmp_path / 'net.onnx'}", tap="doubled", pool_hw=(8, 8))
+    embedder = open_embedder(f"onnx:{tmp_path / 'net.onnx'}", layer="doubled", pool_hw=(8, 8))
     crops = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     np.testing.assert_allclose(embedder.embed(crops).reshape(2, 3, 8, 8), crops.transpose(0, 3, 1, 2) * 2.0)
-    last = open_embedder(f"onnx:{tmp_path / 'net.onnx'}", tap="last")
+    last = open_embedder(f"onnx:{tmp_path / 'net.onnx'}", layer="last")
     assert last.fingerprint == open_embedder(f"onnx:{tmp_path / 'net.onnx'}").fingerprint
 
 
@@ -133,7 +132,7 @@ def test_the_search_ranks_every_stage_and_is_repeatable(tmp_path: Path) -> None:
     embedder = open_embedder(f"onnx:{small_network(tmp_path / 'net.onnx')}")
     crops, labels = striped(30)
     scores = find_best_layer(embedder, crops, labels, seed=1)
-    assert {score.tap.name for score in scores} >= {"stage2", "stage3", "last"}
+    assert {score.layer.name for score in scores} >= {"stage2", "stage3", "last"}
     accuracies = [score.accuracy for score in scores]
     assert accuracies == sorted(accuracies, reverse=True)
     assert accuracies[0] > 0.9
@@ -149,21 +148,21 @@ def test_the_search_joins_layers_that_help_each_other(tmp_path: Path) -> None:
     scores = find_best_layer(
         embedder, fine, ["a", "b", "c", "d"] * 30
     )  # nothing to be learnt, so joins are tried
-    joins = [score for score in scores if "+" in score.tap.name]
+    joins = [score for score in scores if "+" in score.layer.name]
     assert joins
     for score in joins:
-        opened = open_embedder(f"onnx:{path}", tap=score.tap.name)
+        opened = open_embedder(f"onnx:{path}", layer=score.layer.name)
         assert opened.dim == score.dim
-        assert opened.settings.tap == score.tap.tensor
+        assert opened.settings.layer == score.layer.tensor
 
 
 def test_joined_layers_lie_one_behind_the_other(tmp_path: Path) -> None:
     spec = f"onnx:{small_network(tmp_path / 'net.onnx')}"
     crops = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), np.uint8)
-    joined = open_embedder(spec, tap="stage2 + stage3+last", pool_hw=(3, 2))
+    joined = open_embedder(spec, layer="stage2 + stage3+last", pool_hw=(3, 2))
     parts = [
-        open_embedder(spec, tap="stage2", pool_hw=(3, 2)),
-        open_embedder(spec, tap="stage3", pool_hw=(3, 2)),
+        open_embedder(spec, layer="stage2", pool_hw=(3, 2)),
+        open_embedder(spec, layer="stage3", pool_hw=(3, 2)),
         open_embedder(spec),
     ]
     np.testing.assert_allclose(
@@ -173,13 +172,13 @@ def test_joined_layers_lie_one_behind_the_other(tmp_path: Path) -> None:
     assert again.fingerprint == joined.fingerprint
     np.testing.assert_array_equal(again.embed(crops), joined.embed(crops))
     assert (
-        open_embedder(spec, tap="stage2+last").dim
-        == parts[2].dim + 16 * open_embedder(spec, tap="stage2", pool_hw=(1, 1)).dim
+        open_embedder(spec, layer="stage2+last").dim
+        == parts[2].dim + 16 * open_embedder(spec, layer="stage2", pool_hw=(1, 1)).dim
     )
     with pytest.raises(DataError, match="expected different layers joined by"):
-        open_embedder(spec, tap="stage2+stage2")
-    with pytest.raises(DataError, match="expected a tap or tensor of the network, found 'stage9'"):
-        open_embedder(spec, tap="stage2+stage9")
+        open_embedder(spec, layer="stage2+stage2")
+    with pytest.raises(DataError, match="expected a layer or tensor of the network, found 'stage9'"):
+        open_embedder(spec, layer="stage2+stage9")
 
 
 def test_the_search_keeps_persons_whole(tmp_path: Path) -> None:
@@ -206,4 +205,4 @@ def test_the_search_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="raw is no network to look into"):
         find_best_layer(open_embedder("raw"), crops, labels)
     with pytest.raises(DataError, match="raw is no network to look into"):
-        open_embedder("raw", tap="stage4")
+        open_embedder("raw", layer="stage4")
