@@ -18,7 +18,7 @@ FROM python:3.12-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends fonts-nanum \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --create-home --home-dir /home/ferkit ferkit \
+ && useradd --uid 10001 --create-home --home-dir /home/ferkit ferkit \
  && mkdir /models
 COPY --from=build /opt/ferkit /opt/ferkit
 ENV PATH=/opt/ferkit/bin:$PATH \
