@@ -18,7 +18,7 @@ FROM python:3.12-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends fonts-nanum \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --uid 10001 --create-home --home-dir /home/ferkit ferkit \
+ && useradd --uid 10001 --home-dir /tmp ferkit \
  && mkdir /models
 COPY --from=build /opt/ferkit /opt/ferkit
 ENV PATH=/opt/ferkit/bin:$PATH \
@@ -31,7 +31,8 @@ ENV PATH=/opt/ferkit/bin:$PATH \
     FER_WEIGHTS_DIR=/opt/ferkit/weights \
     FER_OFFLINE=1
 USER ferkit
-WORKDIR /home/ferkit
+# All that it writes is temporary: the one folder that must be writable where the rest is not.
+WORKDIR /tmp
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['FER_SERVE_PORT'] + '/health', timeout=4)"]
