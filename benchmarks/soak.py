@@ -104,8 +104,12 @@ async def figures(http: httpx.AsyncClient, process: psutil.Process) -> dict[str,
     text = (await http.get("/metrics")).text
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     family = [process, *process.children(recursive=True)]
+    held = 0
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a video's, which has ended meanwhile
+            held += one.memory_info().rss
     return {
-        "memory_mb": round(sum(one.memory_info().rss for one in family) / 1e6),
+        "memory_mb": round(held / 1e6),
         "descriptors": process.num_fds(),
         "threads": process.num_threads(),
         "processes": len(family),
