@@ -304,12 +304,11 @@ class FittedHead:
         """
         if not isinstance(X, ShardRows):  # which are checked where they are stored
             check_features(X, self.dim)
-        parts = [self.pipeline.predict_proba(chunk) for chunk in _chunks(X)]
-        return (
-            np.concatenate(parts).astype(np.float32)
-            if parts
-            else np.zeros((0, len(self.classes)), np.float32)
-        )
+        proba, start = np.empty((len(X), len(self.classes)), np.float32), 0
+        for chunk in _chunks(X, 4 * widest(self.pipeline.steps, X.shape[1])):
+            proba[start : start + len(chunk)] = self.pipeline.predict_proba(chunk)
+            start += len(chunk)
+        return proba
 
 
 def fit_head(
@@ -516,8 +515,14 @@ def _threads_for(settings: HeadSettings) -> AbstractContextManager[Any]:
     return threadpool_limits(1) if isinstance(settings, MLPSettings) else nullcontext()
 
 
-def _chunks(X: np.ndarray) -> Iterator[np.ndarray]:
-    rows = max(1, CHUNK_VALUES // X.shape[1])
+def widest(steps: Sequence[tuple[str, Any]], d: int) -> int:
+    """The most numbers that a row has between the steps of a pipeline, for embeddings of ``d`` dimensions."""
+    counts = (getattr(step, "n_components", None) for _, step in steps)
+    return max([d, *(n for n in counts if isinstance(n, int))])
+
+
+def _chunks(X: np.ndarray, width: int = 0) -> Iterator[np.ndarray]:
+    rows = max(1, CHUNK_VALUES // max(width, X.shape[1]))
     for start in range(0, len(X), rows):
         yield np.asarray(X[start : start + rows], np.float32)
 

@@ -25,6 +25,7 @@ from ferkit.classifiers.heads import (
     build_head,
     fit_head,
     rename_classes,
+    widest,
 )
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, TrainingError
@@ -53,11 +54,13 @@ def fit_rows(
 ) -> FittedHead:
     """Fit a head on all rows, in memory or, where they stay on the disk, out of core.
 
+    So few rows as an exact SVM takes are read: landmarks would lose points, and memory is bounded.
+
     Raises:
         DataError, TrainingError: see :func:`ferkit.classifiers.heads.fit_head`.
     """
-    if isinstance(X, np.ndarray):
-        return fit_head(X, y, settings, groups, labels)
+    if isinstance(X, np.ndarray) or (isinstance(settings, SVMSettings) and len(X) <= settings.exact_rows):
+        return fit_head(np.asarray(X), y, settings, groups, labels)
     return _Fit(X, y, settings, groups, labels).fitted()
 
 
@@ -82,8 +85,7 @@ class _Fit:
             raise DataError(
                 f"{settings.calibration} calibration needs the embeddings in memory; leave calibration out"
             )
-        names = y.tolist()
-        self.classes = np.array(sorted(set(map(str, names))))
+        self.classes = np.array(sorted(set(map(str, y))))
         if labels is not None:
             if set(labels) != set(self.classes):
                 raise DataError(
@@ -91,7 +93,7 @@ class _Fit:
                 )
             self.classes = np.array(labels)
         number = {name: i for i, name in enumerate(self.classes)}
-        self.codes = np.fromiter((number[str(name)] for name in names), np.int32, len(names))
+        self.codes = np.fromiter((number[str(name)] for name in y), np.int32, len(y))
         counts = np.bincount(self.codes, minlength=len(self.classes))
         if len(self.classes) < 2 or counts.min() < 2:
             listed = ", ".join(f"{name} ({n})" for name, n in zip(self.classes, counts, strict=True))
@@ -100,19 +102,20 @@ class _Fit:
         self.weights = numbers_of(settings.class_weights, self.codes, [str(name) for name in self.classes])
         self.rng = np.random.default_rng(settings.seed)
         self.held_out = self._draw_held_out(groups)
-        self.chunk_rows = max(BLOCK_ROWS, min(CHUNK_ROWS, CHUNK_VALUES // X.shape[1]))
 
     def _draw_held_out(self, groups: np.ndarray | None) -> np.ndarray:
         """Mask of the rows that decide how long is trained: whole persons, where persons are known."""
         n = len(self.X)
-        person = np.arange(n)
+        person = np.arange(n, dtype=np.int32)
         if groups is not None:
             number: dict[Any, int] = {None: -1}
-            codes = np.fromiter((number.setdefault(g, n + len(number)) for g in groups), np.int64, n)
-            person = np.where(codes < 0, person, codes)
-        mask: np.ndarray = self.rng.random(int(person.max()) + 1)[person] < min(0.1, HELD_OUT / n)
+            codes = np.fromiter((number.setdefault(g, n + len(number)) for g in groups), np.int32, n)
+            np.copyto(person, codes, where=codes >= 0)
+            del codes
+        drawn = self.rng.random(int(person.max()) + 1) < min(0.1, HELD_OUT / n)
+        mask: np.ndarray = drawn[person]
         for part in (self.codes[mask], self.codes[~mask]):
-            if len(np.unique(part)) < len(self.classes):
+            if not np.bincount(part, minlength=len(self.classes)).all():
                 return np.zeros(n, bool)
         return mask
 
@@ -123,6 +126,7 @@ class _Fit:
             settings = dataclasses.replace(settings, exact_rows=0)
         pipeline, notes = build_head(settings, n, d)
         head = pipeline.steps[-1][1]
+        self.at_once = _rows_of(widest(pipeline.steps, d))
         self.steps = [step for _, step in pipeline.steps[:-1]]
         self._fit_steps(dict(pipeline.steps[:-1]))
         history: list[dict[str, float]] = []
@@ -142,8 +146,8 @@ class _Fit:
         return FittedHead(pipeline, self.settings, d, notes, time.monotonic() - start, tuple(history))
 
     def _fit_steps(self, steps: dict[str, Any]) -> None:
-        for start in range(0, len(self.X), self.chunk_rows):
-            chunk = np.asarray(self.X[start : start + self.chunk_rows], np.float32)
+        for start in range(0, len(self.X), self.at_once):
+            chunk = np.asarray(self.X[start : start + self.at_once], np.float32)
             steps["scaler"].partial_fit(check_features(chunk))
         if "pca" in steps:
             self._fit_pca(steps["pca"])
@@ -159,7 +163,7 @@ class _Fit:
 
         rows = self._some(PCA_ROWS)
         incremental = IncrementalPCA(pca.n_components)
-        n_batches = max(1, min(len(rows) // (2 * pca.n_components), -(-len(rows) // self.chunk_rows)))
+        n_batches = max(1, min(len(rows) // (2 * pca.n_components), -(-len(rows) // self.at_once)))
         for part in np.array_split(self.rng.permutation(rows), n_batches):
             incremental.partial_fit(self._before(pca, np.sort(part)))
         for name, value in vars(incremental).items():
@@ -173,18 +177,23 @@ class _Fit:
         return np.arange(n) if n <= most else np.sort(self.rng.choice(n, most, replace=False))
 
     def _before(self, step: Any, rows: np.ndarray) -> np.ndarray:
-        """What the steps before ``step`` make of rows."""
-        Z = np.asarray(self.X[rows], np.float32)
-        for one in self.steps:
-            if one is step:
-                break
-            Z = one.transform(Z)
-        return Z
+        """What the steps before ``step``, or all, make of rows."""
+        steps = self.steps if step is None else self.steps[: self.steps.index(step)]
+        made = np.empty((0, 0), np.float32)
+        for start in range(0, len(rows), self.at_once):
+            Z = np.asarray(self.X[rows[start : start + self.at_once]], np.float32)
+            for one in steps:
+                Z = one.transform(Z)
+            if not start:
+                made = np.empty((len(rows), Z.shape[1]), np.float32)
+            made[start : start + len(Z)] = Z
+        return made
 
     def _batches(self, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pass over the rows not held out, in chunks of at most ``most`` rows: what the head sees, and its classes."""
         blocks = self.rng.permutation(-(-len(self.X) // BLOCK_ROWS))
-        per_chunk = max(1, min(most, self.chunk_rows) // BLOCK_ROWS)
+        seen = next((one.n_components for one in self.steps[:0:-1]), self.X.shape[1])
+        per_chunk = max(1, min(most, _rows_of(seen)) // BLOCK_ROWS)
         for first in range(0, len(blocks), per_chunk):
             starts = np.sort(blocks[first : first + per_chunk]) * BLOCK_ROWS
             rows = (starts[:, None] + np.arange(BLOCK_ROWS)).reshape(-1)
@@ -221,6 +230,7 @@ class _Fit:
                     weight = None if self.weights is None else self.weights[codes]
                     head.partial_fit(Z, codes, classes=numbers, sample_weight=weight)
                     seen += len(Z)
+                    del Z  # before the next are made
                     if seen < min(CHECK_ROWS, len(self.X) - len(test)):
                         continue
                     seen = 0
@@ -255,6 +265,11 @@ class _Fit:
         )
         head.n_iter_ = np.array([max(1, len(history))], np.int32)
         return head, history
+
+
+def _rows_of(width: int) -> int:
+    """How many rows of so many numbers are held at a time."""
+    return max(BLOCK_ROWS, min(CHUNK_ROWS, CHUNK_VALUES // width))
 
 
 def _mean_of(head: Any, kept: list[list[np.ndarray]]) -> Any:

@@ -316,7 +316,7 @@ class ShardRows:
 
     Args:
         shards: the files, by number.
-        shard, position: of each row, (n,) of int.
+        shard, position: of each row, (n,) of int32.
         dim: numbers a row.
         dtype: on the disk.
     """

@@ -58,7 +58,8 @@ class EmbeddingTable:
     Attributes:
         X: (n, dim) float32 or float16, finite; a :class:`ferkit.embedder.shards.ShardRows` where it stays on the disk.
         y: (n,) str objects, class names; None where unknown.
-        paths, groups, split: (n,) str objects; None where unknown.
+        paths: (n,) str objects; :class:`Paths` where ``X`` stays on the disk.
+        groups, split: (n,) str objects; None where unknown.
         n_failed: images that are still there and have no embedding.
         keys: (n,) uint64, see :func:`ferkit.datasets.leakage.image_keys`; None where the contents are not known.
     """
@@ -88,12 +89,67 @@ class EmbeddingTable:
         Raises:
             DataError: there are none.
         """
-        known = np.array([label is not None for label in self.y], bool)
+        known = np.fromiter((label is not None for label in self.y), bool, len(self.y))
         if not known.any():
             raise DataError(
                 "expected labelled images, found none with a label; lay them out as data/<class>/*.jpg"
             )
         return self if known.all() else self[known]
+
+
+class Paths:
+    """A column of paths (n,) in a quarter of the memory that as many strings take.
+
+    Args:
+        text: the paths in UTF-8, one after the other.
+        ends: where each ends, int64.
+        rows: which of them, and in which order; None for all.
+    """
+
+    def __init__(self, text: bytearray, ends: np.ndarray, rows: np.ndarray | None = None) -> None:
+        self._text, self._ends = text, ends
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._ends if self._rows is None else self._rows)
+
+    def __getitem__(self, index: Any) -> "Paths":
+        """The rows at a slice, mask or positions."""
+        rows = np.arange(len(self._ends), dtype=np.int32) if self._rows is None else self._rows
+        return Paths(self._text, self._ends, rows[index])
+
+    def __iter__(self) -> Iterator[str]:
+        for i in range(len(self._ends)) if self._rows is None else self._rows:
+            start = self._ends[i - 1] if i else 0
+            yield self._text[start : self._ends[i]].decode("utf-8", "surrogateescape")
+
+    def tolist(self) -> list[str]:
+        """All of them as strings."""
+        return list(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of them, (n,) str objects."""
+        column = np.empty(len(self), object)
+        column[:] = self.tolist()
+        return column
+
+
+class _Names:
+    """A column of the same few names, which are held once each."""
+
+    def __init__(self) -> None:
+        self._number: dict[str | None, int] = {}
+        self._numbers = array("i")
+
+    def append(self, name: str | None) -> None:
+        self._numbers.append(self._number.setdefault(name, len(self._number)))
+
+    def column(self) -> np.ndarray:
+        """(n,) str objects or None."""
+        names = np.empty(len(self._number), object)
+        names[:] = list(self._number)
+        column: np.ndarray = names[np.frombuffer(self._numbers, np.int32)]
+        return column
 
 
 _REPAIR = (
@@ -366,41 +422,47 @@ class EmbeddingStore:
         """
         view = self.view() or Snapshot("", 0)
         hidden = set(view.deleted)
-        paths: list[str] = []
-        labels: list[str | None] = []
-        splits: list[str | None] = []
-        groups: list[str | None] = []
-        shards, positions, keys = array("l"), array("l"), array("Q")
+        text, ends = bytearray(), array("q")
+        names = labels, splits, groups = _Names(), _Names(), _Names()
+        shards, positions, keys = array("i"), array("i"), array("Q")
         n_failed = 0
-        once: dict[str | None, str | None] = {}  # the same few names in all rows
         for row, shard, position, _ in self.newest():
             if row.path in hidden:
                 continue
             if row.error is not None:
                 n_failed += 1
                 continue
-            paths.append(row.path)
+            text += row.path.encode("utf-8", "surrogateescape")
+            ends.append(len(text))
             known = view.relabelled.get(row.path, (row.label, row.split, row.group))
-            for column, name in zip((labels, splits, groups), known, strict=True):
-                column.append(once.setdefault(name, name))
+            for column, name in zip(names, known, strict=True):
+                column.append(name)
             shards.append(shard)
             positions.append(position)
             keys.append(image_key(row.sha256))
-        needed = len(paths) * self.dim * np.dtype(dtype).itemsize
+        n = len(ends)
+        needed = n * self.dim * np.dtype(dtype).itemsize
         if not mapped and needed > (free := free_memory()):
             raise DataError(
-                f"{len(paths):,} embeddings of {self.dim} numbers take {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB "
+                f"{n:,} embeddings of {self.dim} numbers take {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB "
                 "of memory are free; only 'fer fit' and 'fer dataset export' take more than fits: for the rest draw a "
                 "part of the data with 'fer dataset sample', or embed with a narrower layer"
             )
-        if not paths:
+        if not n:
             raise DataError(f"expected embeddings in {self.folder}, found none; run 'fer embed' to its end")
         stored = np.dtype(self.settings.dtype)
         files = {shard.number: shard for shard in self.shards()}
-        rows = ShardRows(files, np.array(shards), np.array(positions), self.dim, stored)
-        X = cast(np.ndarray, rows) if mapped else np.asarray(rows, dtype)
-        columns = (_column(labels), _column(paths), _column(groups), _column(splits))
-        return EmbeddingTable(X, *columns, np.array(keys, np.uint64), n_failed)
+        places = np.frombuffer(shards, np.int32), np.frombuffer(positions, np.int32)
+        rows, paths = ShardRows(files, *places, self.dim, stored), Paths(text, np.frombuffer(ends, np.int64))
+        return EmbeddingTable(
+            cast(np.ndarray, rows) if mapped else np.asarray(rows, dtype),
+            labels.column(),
+            cast(np.ndarray, paths) if mapped else np.asarray(paths),
+            groups.column(),
+            splits.column(),
+            np.frombuffer(keys, np.uint64),
+            n_failed,
+        )
 
     def failures(self) -> list[Row]:
         """Rows of images that are still there and have no embedding, sorted by path."""
@@ -434,12 +496,6 @@ class EmbeddingStore:
 def full_name(path: Path) -> str:
     """A path from the root of its disk, or an address without its secrets."""
     return mask_credentials(spelled(path))
-
-
-def _column(values: list[Any]) -> np.ndarray:
-    column = np.empty(len(values), object)
-    column[:] = values
-    return column
 
 
 def _positive(value: Any) -> int:

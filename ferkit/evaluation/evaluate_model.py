@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.console import free_memory, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
-from ferkit.core.files import fingerprint
+from ferkit.core.files import canonical_json, fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import EDITIONS
@@ -264,14 +266,21 @@ def fit_request(
     labels: LabelSet | None = None,
 ) -> str:
     """Return the digest of everything that decides what a fit gives: data, embeddings and settings."""
-    rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
     tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
     embeddings = hashlib.sha256()
     for start in range(0, len(table), _HASHED_ROWS):  # they may be on the disk
         embeddings.update(np.ascontiguousarray(table.X[start : start + _HASHED_ROWS]).data)
     settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
     settled += [] if labels is None else [list(labels.names)]
-    return fingerprint([rows, embeddings.hexdigest(), fingerprint(store.settings), *settled])
+    digest = hashlib.sha256()
+    for mark, column in zip(
+        (b"[[", b",", b",", b","), (table.paths, table.y, table.split, table.groups), strict=True
+    ):
+        digest.update(mark)
+        _add_list(digest, column)
+    rest = canonical_json([embeddings.hexdigest(), fingerprint(store.settings), *settled])
+    digest.update(f"],{rest[1:]}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def is_fitted(
@@ -306,7 +315,23 @@ def is_fitted(
 
 
 def _rows_digest(table: EmbeddingTable) -> str:
-    return fingerprint(list(zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True)))
+    digest = hashlib.sha256()
+    _add_list(digest, zip(table.paths, table.y, table.split, strict=True))
+    return digest.hexdigest()
+
+
+def _class_counts(table: EmbeddingTable) -> dict[str, int]:
+    """Rows of each class, sorted by name."""
+    return dict(sorted(Counter(map(str, table.y)).items()))
+
+
+def _add_list(digest: Any, values: Iterable[Any]) -> None:
+    """Add the JSON of a list to a digest, piece by piece: in one, millions of rows would take gigabytes."""
+    left, mark = iter(values), b"["
+    while some := list(itertools.islice(left, _HASHED_ROWS)):
+        digest.update(mark + canonical_json(some)[1:-1].encode("utf-8", "surrogateescape"))
+        mark = b","
+    digest.update(b"[]" if mark == b"[" else b"]")
 
 
 def save_fit(
@@ -332,7 +357,6 @@ def save_fit(
     """
     view, settings = store.view(), store.settings
     keys = np.zeros(len(table), np.uint64) if table.keys is None else table.keys
-    names, counts = np.unique(table.y.astype(str), return_counts=True)
     return save_embedding_model(
         folder,
         fitted.head,
@@ -349,7 +373,7 @@ def save_fit(
             "root": view.root if view is not None else "",
             "digest": _rows_digest(table),
             **({"request": request} if request else {}),
-            "classes": {str(name): int(n) for name, n in zip(names, counts, strict=True)},
+            "classes": _class_counts(table),
         },
         split=fitted.split.describe(),
         metrics=fitted.evaluation.to_dict(),
@@ -397,13 +421,14 @@ def write_fit_report(
 
 def with_labels(table: EmbeddingTable, labels: LabelSet) -> EmbeddingTable:
     """The rows that have a class in ``labels``, by its name there; says what becomes of the others."""
-    names, counts = np.unique(table.y.astype(str), return_counts=True)
-    mapping = LabelSet(tuple(names)).map_to(labels)
-    y = np.array(mapping.labels([str(name) for name in table.y]), object)
-    left_out = [f"{name} {n:,}" for name, n in zip(names, counts, strict=True) if name in mapping.unmapped]
+    counts = _class_counts(table)
+    mapping = LabelSet(tuple(counts)).map_to(labels)
+    known = dict(zip(counts, mapping.labels(list(counts)), strict=True))
+    y = np.array([known[str(name)] for name in table.y], object)
+    left_out = [f"{name} {n:,}" for name, n in counts.items() if name in mapping.unmapped]
     if left_out:
         logger.info(f"left out, since --labels does not name their class: {', '.join(left_out)}")
-    return replace(table, y=y)[np.array([name is not None for name in y], bool)]
+    return replace(table, y=y)[y != None]  # noqa: E711 - of each row
 
 
 _COPIES = 4
