@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,16 @@ from ferkit.classifiers.heads import (
     MLPSettings,
     SVMSettings,
     build_head,
+    by_accuracy,
     fit_head,
+    look,
     rename_classes,
     widest,
 )
 from ferkit.core.console import progress
-from ferkit.core.errors import DataError, TrainingError
+from ferkit.core.errors import DataError
 from ferkit.core.types import check_features
+from ferkit.datasets.split import check_classes
 from ferkit.embedder.shards import ShardRows
 
 BLOCK_ROWS = 256
@@ -64,14 +66,6 @@ def fit_rows(
     return _Fit(X, y, settings, groups, labels).fitted()
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    """How long is trained: looks at most, and looks without a gain before it ends."""
-
-    most: int
-    patience: int
-
-
 class _Fit:
     def __init__(
         self,
@@ -94,10 +88,7 @@ class _Fit:
             self.classes = np.array(labels)
         number = {name: i for i, name in enumerate(self.classes)}
         self.codes = np.fromiter((number[str(name)] for name in y), np.int32, len(y))
-        counts = np.bincount(self.codes, minlength=len(self.classes))
-        if len(self.classes) < 2 or counts.min() < 2:
-            listed = ", ".join(f"{name} ({n})" for name, n in zip(self.classes, counts, strict=True))
-            raise DataError(f"expected at least two classes with two images each, found {listed}")
+        check_classes(self.classes, self.codes, "a head")
         self.X, self.settings = X, settings
         self.weights = numbers_of(settings.class_weights, self.codes, [str(name) for name in self.classes])
         self.rng = np.random.default_rng(settings.seed)
@@ -132,7 +123,7 @@ class _Fit:
         history: list[dict[str, float]] = []
         if isinstance(settings, MLPSettings):
             patience = settings.patience or settings.max_epochs
-            head, history = self._train(head, _Schedule(settings.max_epochs, patience))
+            head, history = self._train(head, settings.max_epochs, patience)
         elif isinstance(settings, (LogisticSettings, SVMSettings)):
             head, history = self._train_logistic(head, settings.C)
         else:
@@ -203,29 +194,29 @@ class _Fit:
                 yield self._before(None, rows), self.codes[rows]
 
     def _train(
-        self, head: Any, schedule: _Schedule, *, averaged: bool = False
+        self, head: Any, most: int, patience: int, *, averaged: bool = False
     ) -> tuple[Any, list[dict[str, float]]]:
         """Train a network by mini-batches until the rows held out gain no more; the best one counts.
 
         Args:
             head: with ``partial_fit``.
-            schedule: how long.
+            most: looks at most.
+            patience: looks without a gain before it ends.
             averaged: take the mean of the weights of the second half of the looks (Polyak & Juditsky, 1992).
         """
         from threadpoolctl import threadpool_limits
 
         test = np.flatnonzero(self.held_out)
         Z_test, truth = self._before(None, test), self.codes[test]
-        scored = np.ones(len(truth)) if self.weights is None else self.weights[truth]
+        scored = None if self.weights is None else self.weights[truth]
         numbers = np.arange(len(self.classes))  # scikit-learn would sort names
         history: list[dict[str, float]] = []
         kept: list[list[np.ndarray]] = []
-        best, model, seen = 0, head, 0
-        most = schedule.most if len(test) else min(schedule.most, 20)
-        by = "log_loss" if averaged else "accuracy"
+        best, model, seen, better = 0, head, 0, _by_loss if averaged else by_accuracy
+        most = most if len(test) else min(most, 20)
         # The steps of a network are so small that threads mostly wait for each other.
         with progress("fitting", most, unit="looks") as shown, threadpool_limits(1):
-            while len(history) < most and len(history) - 1 - best < schedule.patience:
+            while len(history) < most and len(history) - 1 - best < patience:
                 for Z, codes in self._batches(CHECK_ROWS):
                     weight = None if self.weights is None else self.weights[codes]
                     head.partial_fit(Z, codes, classes=numbers, sample_weight=weight)
@@ -238,11 +229,11 @@ class _Fit:
                     if averaged:
                         kept.append([array.copy() for array in (*head.coefs_, *head.intercepts_)])
                         looked = _mean_of(head, kept)
-                    history.append(_score(looked, Z_test, truth, scored))
-                    if len(history) == 1 or not len(test) or _better(history[-1], history[best], by):
+                    history.append(look(looked, Z_test, truth, scored) if len(test) else {})
+                    if len(history) == 1 or not len(test) or better(history[-1]) > better(history[best]):
                         best, model = len(history) - 1, copy.deepcopy(looked)
                     shown.update(1)
-                    if len(history) >= most or len(history) - 1 - best >= schedule.patience:
+                    if len(history) >= most or len(history) - 1 - best >= patience:
                         break
         vars(model).pop("_optimizer", None)
         return model, history if len(test) else []
@@ -257,7 +248,7 @@ class _Fit:
             (), alpha=batch / (C * n), batch_size=min(batch, n), learning_rate_init=3e-3,
             random_state=self.settings.seed,
         )  # fmt: skip
-        trained, history = self._train(network, _Schedule(40, 4), averaged=True)
+        trained, history = self._train(network, 40, 4, averaged=True)
         head.classes_, head.n_features_in_ = self.classes, trained.coefs_[0].shape[0]
         head.coef_, head.intercept_ = (
             trained.coefs_[0].T.astype(np.float64),
@@ -272,26 +263,13 @@ def _rows_of(width: int) -> int:
     return max(BLOCK_ROWS, min(CHUNK_ROWS, CHUNK_VALUES // width))
 
 
+def _by_loss(found: dict[str, float]) -> tuple[float, float]:
+    return -found["log_loss"], 0.0
+
+
 def _mean_of(head: Any, kept: list[list[np.ndarray]]) -> Any:
     """A copy of a network with the mean of the weights of the second half of the looks."""
     mean = [np.mean(arrays, axis=0) for arrays in zip(*kept[len(kept) // 2 :], strict=True)]
     averaged = copy.copy(head)
     averaged.coefs_, averaged.intercepts_ = mean[: len(head.coefs_)], mean[len(head.coefs_) :]
     return averaged
-
-
-def _score(head: Any, Z: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    if not len(Z):
-        return {"accuracy": 0.0, "log_loss": 0.0}
-    proba = head.predict_proba(Z)
-    if not np.isfinite(proba).all():
-        raise TrainingError("training diverged: probabilities are not numbers; lower the learning rate")
-    hit = np.average(proba.argmax(axis=1) == truth, weights=weights)
-    loss = -np.average(np.log(proba[np.arange(len(truth)), truth] + 1e-12), weights=weights)
-    return {"accuracy": float(hit), "log_loss": float(loss)}
-
-
-def _better(a: dict[str, float], b: dict[str, float], by: str) -> bool:
-    if by == "log_loss":
-        return a["log_loss"] < b["log_loss"]
-    return (a["accuracy"], -a["log_loss"]) > (b["accuracy"], -b["log_loss"])

@@ -209,10 +209,10 @@ def holdout(
     """
     settings = settings or SplitSettings()
     classes, codes = _coded(y)
-    _check_classes(classes, codes, "a split")
-    if groups is None or not (settings.by_group and _has_groups(groups)):
-        return _stratified_holdout(len(classes), codes, settings)
-    person = numbered(groups)
+    check_classes(classes, codes, "a split")
+    person = _persons(groups if settings.by_group else None, len(codes))
+    if (person < 0).all():
+        return _stratified_holdout(codes, settings)
     fewest = _check_persons(classes, codes, person)
     strata = numbered(classes)[codes]
     # Few persons may not allow the wanted share; then the nearest one that gives each side a person of each class.
@@ -250,9 +250,9 @@ def folds(
         DataError: fewer than two classes, or a class with one image or of one person.
     """
     classes, codes = _coded(y)
-    _check_classes(classes, codes, "cross-validation")
-    person = np.full(len(codes), -1) if groups is None else numbered(groups)
-    fewest = _check_persons(classes, codes, person) if _has_groups(groups) else np.bincount(codes).min()
+    check_classes(classes, codes, "cross-validation")
+    person = _persons(groups, len(codes))
+    fewest = _check_persons(classes, codes, person) if (person >= 0).any() else np.bincount(codes).min()
     k = min(k, int(fewest))
     strata = numbered(classes)[codes]
     for attempt in range(_ATTEMPTS):
@@ -265,12 +265,10 @@ def folds(
     )
 
 
-def _stratified_holdout(
-    n_classes: int, codes: np.ndarray, settings: SplitSettings
-) -> tuple[np.ndarray, np.ndarray]:
+def _stratified_holdout(codes: np.ndarray, settings: SplitSettings) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import StratifiedShuffleSplit
 
-    n = len(codes)
+    n, n_classes = len(codes), int(codes.max()) + 1
     n_test = int(np.ceil(n * settings.test_size))
     if min(n_test, n - n_test) < n_classes:
         raise DataError(
@@ -298,7 +296,17 @@ def numbered(values: Iterable[Any]) -> np.ndarray:
     return np.fromiter((number[value] for value in listed), np.int64, len(listed))
 
 
-def _check_classes(classes: Sequence[Any], codes: np.ndarray, purpose: str) -> None:
+def check_classes(classes: Sequence[Any] | np.ndarray, codes: np.ndarray, purpose: str) -> None:
+    """Refuse fewer than two classes, and a class with one image.
+
+    Args:
+        classes: names.
+        codes: number of each row's class, int (n,).
+        purpose: what needs them.
+
+    Raises:
+        DataError: so it is.
+    """
     if len(classes) < 2:
         found = f"only {classes[0]!s}" if len(classes) else "none"
         raise DataError(
@@ -336,8 +344,8 @@ def _n_persons(person: np.ndarray) -> int:
     return int(np.count_nonzero(np.bincount(known))) + len(person) - len(known)
 
 
-def _has_groups(groups: np.ndarray | None) -> bool:
-    return groups is not None and any(group is not None for group in groups)
+def _persons(groups: np.ndarray | None, n: int) -> np.ndarray:
+    return np.full(n, -1) if groups is None else numbered(groups)
 
 
 def _every_class_in(codes: np.ndarray, mask: np.ndarray) -> bool:

@@ -107,8 +107,7 @@ class Paths:
     """
 
     def __init__(self, text: bytearray, ends: np.ndarray, rows: np.ndarray | None = None) -> None:
-        self._text, self._ends = text, ends
-        self._rows = rows
+        self._text, self._ends, self._rows = text, ends, rows
 
     def __len__(self) -> int:
         return len(self._ends if self._rows is None else self._rows)
@@ -123,33 +122,9 @@ class Paths:
             start = self._ends[i - 1] if i else 0
             yield self._text[start : self._ends[i]].decode("utf-8", "surrogateescape")
 
-    def tolist(self) -> list[str]:
-        """All of them as strings."""
-        return list(self)
-
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of them, (n,) str objects."""
-        column = np.empty(len(self), object)
-        column[:] = self.tolist()
-        return column
-
-
-class _Names:
-    """A column of the same few names, which are held once each."""
-
-    def __init__(self) -> None:
-        self._number: dict[str | None, int] = {}
-        self._numbers = array("i")
-
-    def append(self, name: str | None) -> None:
-        self._numbers.append(self._number.setdefault(name, len(self._number)))
-
-    def column(self) -> np.ndarray:
-        """(n,) str objects or None."""
-        names = np.empty(len(self._number), object)
-        names[:] = list(self._number)
-        column: np.ndarray = names[np.frombuffer(self._numbers, np.int32)]
-        return column
+        return _column(list(self))
 
 
 _REPAIR = (
@@ -423,9 +398,9 @@ class EmbeddingStore:
         view = self.view() or Snapshot("", 0)
         hidden = set(view.deleted)
         text, ends = bytearray(), array("q")
-        names = labels, splits, groups = _Names(), _Names(), _Names()
-        shards, positions, keys = array("i"), array("i"), array("Q")
-        n_failed = 0
+        columns = array("i"), array("i"), array("i")
+        number: dict[str | None, int] = {}  # of the same few names in all rows
+        shards, positions, keys, n_failed = array("i"), array("i"), array("Q"), 0
         for row, shard, position, _ in self.newest():
             if row.path in hidden:
                 continue
@@ -435,8 +410,8 @@ class EmbeddingStore:
             text += row.path.encode("utf-8", "surrogateescape")
             ends.append(len(text))
             known = view.relabelled.get(row.path, (row.label, row.split, row.group))
-            for column, name in zip(names, known, strict=True):
-                column.append(name)
+            for column, name in zip(columns, known, strict=True):
+                column.append(number.setdefault(name, len(number)))
             shards.append(shard)
             positions.append(position)
             keys.append(image_key(row.sha256))
@@ -450,19 +425,13 @@ class EmbeddingStore:
             )
         if not n:
             raise DataError(f"expected embeddings in {self.folder}, found none; run 'fer embed' to its end")
-        stored = np.dtype(self.settings.dtype)
-        files = {shard.number: shard for shard in self.shards()}
+        files, stored = {shard.number: shard for shard in self.shards()}, np.dtype(self.settings.dtype)
         places = np.frombuffer(shards, np.int32), np.frombuffer(positions, np.int32)
         rows, paths = ShardRows(files, *places, self.dim, stored), Paths(text, np.frombuffer(ends, np.int64))
-        return EmbeddingTable(
-            cast(np.ndarray, rows) if mapped else np.asarray(rows, dtype),
-            labels.column(),
-            cast(np.ndarray, paths) if mapped else np.asarray(paths),
-            groups.column(),
-            splits.column(),
-            np.frombuffer(keys, np.uint64),
-            n_failed,
-        )
+        X, found = cast(Any, (rows, paths) if mapped else (np.asarray(rows, dtype), np.asarray(paths)))
+        names = _column(list(number))
+        y, split, groups = (names[np.frombuffer(column, np.int32)] for column in columns)
+        return EmbeddingTable(X, y, found, groups, split, np.frombuffer(keys, np.uint64), n_failed)
 
     def failures(self) -> list[Row]:
         """Rows of images that are still there and have no embedding, sorted by path."""
@@ -472,13 +441,10 @@ class EmbeddingStore:
 
     def verify(self) -> list[tuple[ShardFiles, str]]:
         """Every shard that is not what was written, with the reason; empty if all is well."""
-        damaged = []
-        for shard in self.shards():
-            try:
-                shard.read(self.dim, np.dtype(self.settings.dtype))
-            except StoreDamagedError as error:
-                damaged.append((shard, str(error)))
-        return damaged
+        damaged: list[tuple[ShardFiles, str]] = []
+        for _ in self.newest(damaged=lambda shard, reason: damaged.append((shard, reason))):
+            pass
+        return sorted(damaged, key=lambda one: one[0].number)
 
     def check_root(self, root: Path) -> None:
         """Refuse a data set other than the one that the store mirrors.
@@ -496,6 +462,12 @@ class EmbeddingStore:
 def full_name(path: Path) -> str:
     """A path from the root of its disk, or an address without its secrets."""
     return mask_credentials(spelled(path))
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
 
 
 def _positive(value: Any) -> int:

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -272,15 +272,9 @@ def fit_request(
         embeddings.update(np.ascontiguousarray(table.X[start : start + _HASHED_ROWS]).data)
     settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
     settled += [] if labels is None else [list(labels.names)]
-    digest = hashlib.sha256()
-    for mark, column in zip(
-        (b"[[", b",", b",", b","), (table.paths, table.y, table.split, table.groups), strict=True
-    ):
-        digest.update(mark)
-        _add_list(digest, column)
     rest = canonical_json([embeddings.hexdigest(), fingerprint(store.settings), *settled])
-    digest.update(f"],{rest[1:]}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    paths, y, split, groups = map(_json_list, (table.paths, table.y, table.split, table.groups))
+    return _sha256(itertools.chain("[[", paths, ",", y, ",", split, ",", groups, ["],", rest[1:]]))
 
 
 def is_fitted(
@@ -315,9 +309,7 @@ def is_fitted(
 
 
 def _rows_digest(table: EmbeddingTable) -> str:
-    digest = hashlib.sha256()
-    _add_list(digest, zip(table.paths, table.y, table.split, strict=True))
-    return digest.hexdigest()
+    return _sha256(_json_list(zip(table.paths, table.y, table.split, strict=True)))
 
 
 def _class_counts(table: EmbeddingTable) -> dict[str, int]:
@@ -325,13 +317,18 @@ def _class_counts(table: EmbeddingTable) -> dict[str, int]:
     return dict(sorted(Counter(map(str, table.y)).items()))
 
 
-def _add_list(digest: Any, values: Iterable[Any]) -> None:
-    """Add the JSON of a list to a digest, piece by piece: in one, millions of rows would take gigabytes."""
-    left, mark = iter(values), b"["
-    while some := list(itertools.islice(left, _HASHED_ROWS)):
-        digest.update(mark + canonical_json(some)[1:-1].encode("utf-8", "surrogateescape"))
-        mark = b","
-    digest.update(b"[]" if mark == b"[" else b"]")
+def _json_list(values: Iterable[Any]) -> Iterator[str]:
+    """The canonical JSON of a list, piece by piece: in one, millions of rows would take gigabytes."""
+    left = iter(values)
+    texts = iter(lambda: canonical_json(list(itertools.islice(left, _HASHED_ROWS)))[1:-1], "")
+    return itertools.chain("[", [next(texts, "")], (f",{text}" for text in texts), "]")
+
+
+def _sha256(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def save_fit(

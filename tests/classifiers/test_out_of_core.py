@@ -60,7 +60,7 @@ def test_rows_on_the_disk_are_those_in_memory(tables: tuple[EmbeddingTable, Embe
     assert isinstance(there.X, ShardRows)
     assert there.X.shape == here.X.shape == (N - N // 100, DIM)
     assert there.n_failed == N // 100
-    assert here.paths.tolist() == there.paths.tolist() == sorted(here.paths)
+    assert here.paths.tolist() == list(there.paths) == sorted(here.paths)
     assert np.array_equal(here.keys, there.keys)
     assert np.array_equal(np.asarray(there.X, np.float32), here.X)
     rng = np.random.default_rng(1)
@@ -71,7 +71,7 @@ def test_rows_on_the_disk_are_those_in_memory(tables: tuple[EmbeddingTable, Embe
         np.arange(0),
     ):
         assert np.array_equal(np.asarray(there.X[index], np.float32), here.X[index])
-        assert there[index].paths.tolist() == here[index].paths.tolist()
+        assert list(there[index].paths) == here[index].paths.tolist()
 
 
 def test_a_row_takes_little_memory(store: EmbeddingStore):
@@ -144,7 +144,7 @@ def test_a_fit_is_known_by_all_its_rows_as_before(
     monkeypatch.setattr("ferkit.evaluation.evaluate_model._HASHED_ROWS", 1_000)
     settings, split = head_settings("mlp"), SplitSettings()
     for table in tables:
-        names = [column.tolist() for column in (table.paths, table.y, table.split, table.groups)]
+        names = [list(column) for column in (table.paths, table.y, table.split, table.groups)]
         X = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
         parts = [names, X, fingerprint(store.settings), settings.to_dict(), asdict(split), None]
         assert fit_request(table, store, settings, split) == fingerprint(parts)

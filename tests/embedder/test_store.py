@@ -367,10 +367,10 @@ def test_rows_are_merged_as_a_dictionary_would(shards: list[list[int]]):
 def test_paths_are_those_of_a_list(paths: list[str], data: st.DataObject):
     texts = [path.encode("utf-8", "surrogateescape") for path in paths]
     column = Paths(bytearray(b"".join(texts)), np.cumsum([len(text) for text in texts], dtype=np.int64))
-    assert column.tolist() == np.asarray(column).tolist() == paths
+    assert list(column) == np.asarray(column).tolist() == paths
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(paths), max_size=len(paths))), bool)
     some = data.draw(st.permutations(range(len(paths))))
     for index in (slice(1, None, 2), mask, np.array(some, np.int64)):
         part = column[index]
-        assert part.tolist() == np.array([*paths, None], object)[:-1][index].tolist()
-        assert len(part) == len(part[:]) == len(part.tolist())
+        assert list(part) == np.array([*paths, None], object)[:-1][index].tolist()
+        assert len(part) == len(part[:]) == len(list(part))
