@@ -524,8 +524,7 @@ def _threads_for(settings: HeadSettings) -> AbstractContextManager[Any]:
 
 def widest(steps: Sequence[tuple[str, Any]], d: int) -> int:
     """The most numbers that a row has between the steps of a pipeline, for embeddings of ``d`` dimensions."""
-    counts = (getattr(step, "n_components", None) for _, step in steps)
-    return max([d, *(n for n in counts if isinstance(n, int))])
+    return max([d, *(n for _, step in steps if isinstance(n := getattr(step, "n_components", None), int))])
 
 
 def _chunks(X: np.ndarray, width: int = 0) -> Iterator[np.ndarray]:

@@ -102,9 +102,7 @@ class _Fit:
             number: dict[Any, int] = {None: -1}
             codes = np.fromiter((number.setdefault(g, n + len(number)) for g in groups), np.int32, n)
             np.copyto(person, codes, where=codes >= 0)
-            del codes
-        drawn = self.rng.random(int(person.max()) + 1) < min(0.1, HELD_OUT / n)
-        mask: np.ndarray = drawn[person]
+        mask: np.ndarray = (self.rng.random(int(person.max()) + 1) < min(0.1, HELD_OUT / n))[person]
         for part in (self.codes[mask], self.codes[~mask]):
             if not np.bincount(part, minlength=len(self.classes)).all():
                 return np.zeros(n, bool)

@@ -114,11 +114,9 @@ class Dataset:
             raise DataError(
                 f"expected images in {self.root}, found none{why}; see 'fer embed --help' for the layouts"
             )
-        ordered = tuple(self.samples)
-        if any(a.path > b.path for a, b in itertools.pairwise(ordered)):
-            ordered = tuple(sorted(ordered, key=lambda sample: sample.path))
-        object.__setattr__(self, "samples", ordered)
-        for a, b in itertools.pairwise(ordered):
+        if any(a.path > b.path for a, b in itertools.pairwise(self.samples)):
+            object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.path)))
+        for a, b in itertools.pairwise(self.samples):
             if a.path == b.path:
                 raise DataError(
                     f"expected distinct images in {self.root}, found {a.path} twice; remove one entry"

@@ -210,7 +210,7 @@ def holdout(
     settings = settings or SplitSettings()
     classes, codes = _coded(y)
     check_classes(classes, codes, "a split")
-    person = _persons(groups if settings.by_group else None, len(codes))
+    person = numbered([None] * len(codes) if groups is None or not settings.by_group else groups)
     if (person < 0).all():
         return _stratified_holdout(codes, settings)
     fewest = _check_persons(classes, codes, person)
@@ -251,7 +251,7 @@ def folds(
     """
     classes, codes = _coded(y)
     check_classes(classes, codes, "cross-validation")
-    person = _persons(groups, len(codes))
+    person = numbered([None] * len(codes) if groups is None else groups)
     fewest = _check_persons(classes, codes, person) if (person >= 0).any() else np.bincount(codes).min()
     k = min(k, int(fewest))
     strata = numbered(classes)[codes]
@@ -342,10 +342,6 @@ def n_groups(groups: Iterable[Any]) -> int:
 def _n_persons(person: np.ndarray) -> int:
     known = person[person >= 0]
     return int(np.count_nonzero(np.bincount(known))) + len(person) - len(known)
-
-
-def _persons(groups: np.ndarray | None, n: int) -> np.ndarray:
-    return np.full(n, -1) if groups is None else numbered(groups)
 
 
 def _every_class_in(codes: np.ndarray, mask: np.ndarray) -> bool:

@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -442,8 +443,7 @@ class EmbeddingStore:
     def verify(self) -> list[tuple[ShardFiles, str]]:
         """Every shard that is not what was written, with the reason; empty if all is well."""
         damaged: list[tuple[ShardFiles, str]] = []
-        for _ in self.newest(damaged=lambda shard, reason: damaged.append((shard, reason))):
-            pass
+        deque(self.newest(damaged=lambda shard, reason: damaged.append((shard, reason))), maxlen=0)
         return sorted(damaged, key=lambda one: one[0].number)
 
     def check_root(self, root: Path) -> None:
