@@ -340,8 +340,7 @@ def n_groups(groups: Iterable[Any]) -> int:
 
 
 def _n_persons(person: np.ndarray) -> int:
-    known = person[person >= 0]
-    return int(np.count_nonzero(np.bincount(known))) + len(person) - len(known)
+    return len(np.unique(person[person >= 0])) + int((person < 0).sum())
 
 
 def _every_class_in(codes: np.ndarray, mask: np.ndarray) -> bool:

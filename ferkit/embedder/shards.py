@@ -137,15 +137,13 @@ class ShardFiles:
     def compared(self, read_ns: int, tags: Sequence[str | None] = ()) -> None:
         """Remember that the content of all images was compared at ``read_ns``. Raises FerkitError if it cannot."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            self._write_times(self._rows_sha256(), Times(read_ns, tags))
+            with self.json.open("rb") as file:
+                digest = str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
+            self._write_times(digest, Times(read_ns, tags))
 
     def _write_times(self, rows_sha256: str, times: Times) -> None:
         tags = {"tags": list(times.tags)} if any(times.tags) else {}
         write_json(self.time, {"rows_sha256": rows_sha256, "read_ns": times.read_ns, **tags})
-
-    def _rows_sha256(self) -> str:
-        with self.json.open("rb") as file:
-            return str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
 
     def read_rows(self) -> list[Row]:
         """The rows.
