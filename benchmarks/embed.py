@@ -4,6 +4,7 @@
     python benchmarks/embed.py precision data/      # what a head loses by each precision
     python benchmarks/embed.py memory data/         # peak memory at 2,000 and at 30,000 images
     python benchmarks/embed.py startup photo.jpg    # fer --help, and fer predict on one photo
+    python benchmarks/embed.py workers data/        # one process against workers and parts
 
 Without --weights the network is DeepFace's ArcFace ResNet-34 with random weights: as fast as the real one.
 """
@@ -197,17 +198,22 @@ def precision(folder: Path, data: Path, backbones: list[str], layer: str | None,
                 print(f"  {spec}, {replace(engine, precision=kind)}: {right}, {len(train)} to train on")
 
 
+def _table_of(data: Path, n: int, folder: Path) -> Path:
+    """A table of the first n images of a data set."""
+    dataset, table = load_dataset(data), folder / f"first{n}.csv"
+    some = dataset.samples[:n]
+    if len(some) < n:
+        raise SystemExit(f"expected {n} images in {data}, found {len(some)}")
+    rows = [f"{(dataset.root / sample.path).resolve()},{sample.label}" for sample in some]
+    table.write_text("path,label\n" + "\n".join(rows), encoding="utf-8")
+    return table
+
+
 def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> None:
     """Peak resident memory of a ``fer embed`` process over more and more images."""
-    dataset = load_dataset(data)
     print(f"peak memory of 'fer embed --backbone {Path(backbone).name}'")
     for n in sizes:
-        if n > len(dataset):
-            print(f"  {n} images: {data} has only {len(dataset)}")
-            continue
-        table = folder / f"first{n}.csv"
-        rows = [f"{(dataset.root / s.path).resolve()},{s.label}" for s in dataset.samples[:n]]
-        table.write_text("path,label\n" + "\n".join(rows), encoding="utf-8")
+        table = _table_of(data, n, folder)
         command = [
             "embed",
             str(table),
@@ -227,6 +233,68 @@ def memory(folder: Path, data: Path, backbone: str, sizes: tuple[int, ...]) -> N
         print(
             f"  {n:6d} images: {peak / 1024:6.0f} MB{note}, {n / (time.perf_counter() - start):.0f} images/s"
         )
+
+
+WORKERS = {
+    "fer embed": [[[]]],
+    "--on processes:1": [[["--on", "processes:1"]]],
+    "--on processes:2": [[["--on", "processes:2"]]],
+    "--plan, --part 1/1, --finish": [[["--plan"]], [["--part", "1/1"]], [["--finish"]]],
+    "--plan, two parts at once, --finish": [
+        [["--plan"]], [["--part", "1/2"], ["--part", "2/2"]], [["--finish"]],
+    ],
+}  # fmt: skip
+"""Ways to embed: steps one after the other, of commands at the same time."""
+
+
+def workers(folder: Path, data: Path, backbone: str, images: int, rounds: int) -> None:
+    """Seconds of whole commands against ``fer embed`` in the same round, by turns: of the clock and of processors.
+
+    Two sizes, of which one is four times the other, tell what a command takes before its first image from the rate.
+    """
+    sizes = images // 4, images
+    tables = [_table_of(data, n, folder) for n in sizes]
+    took: dict[str, list[np.ndarray]] = {name: [] for name in WORKERS}
+    for i in range(rounds):
+        for name, steps in WORKERS.items():
+            network = [
+                "--backbone",
+                backbone,
+                "--detector",
+                "none",
+                "--set",
+                f"rows_per_shard={images // 16}",
+            ]
+            pairs = [_timed(steps, table, network, folder / f"{i}-{name}") for table in tables]
+            took[name].append(np.array(pairs))
+    print(f"{images:,} images, {backbone}, {os.cpu_count()} cores, median of {rounds} rounds")
+    print("| way | seconds | against fer embed | of processors | of them an image | at the start |")
+    print("|---|---:|---:|---:|---:|---:|")
+    plain = np.array(took["fer embed"])
+    for name, values in took.items():
+        found = np.array(values)  # (round, size, clock or processors)
+        image = (found[:, 1, 1] - found[:, 0, 1]) / (images - images // 4)
+        clock, busy = np.median(found[:, 1], axis=0)
+        against = np.median(found[:, 1, 0] / plain[:, 1, 0])
+        start = np.median(found[:, 1, 1] - images * image)
+        print(
+            f"| {name} | {clock:.1f} | {against:.2f} | {busy:.1f} | {1000 * np.median(image):.2f} ms | {start:.1f} s |"
+        )
+
+
+def _timed(steps: list[list[list[str]]], table: Path, network: list[str], cache: Path) -> tuple[float, float]:
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "ferkit", "embed", str(table), "--cache-dir", str(cache), "-q"]
+    for step in steps:
+        running = []
+        for words in step:
+            planned = "--part" in words or "--finish" in words
+            words = [*command, *words, *([] if planned else network)]
+            running.append(subprocess.Popen(words, stdout=subprocess.DEVNULL))
+        if sum(process.wait() for process in running):
+            raise SystemExit(f"a command failed: {step}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - start, sum(after[:2]) - sum(before[:2])
 
 
 def startup(photo: Path, model: str, models_dir: Path, rounds: int) -> None:
@@ -278,6 +346,11 @@ def main() -> None:
     sub.add_argument("data", type=Path)
     sub.add_argument("--backbone", default="raw")
     sub.add_argument("--sizes", type=int, nargs="+", default=(2000, 30000))
+    sub = commands.add_parser("workers")
+    sub.add_argument("data", type=Path)
+    sub.add_argument("--backbone", default=EDITIONS[-1])
+    sub.add_argument("--images", type=int, default=8192)
+    sub.add_argument("--rounds", type=int, default=3)
     sub = commands.add_parser("startup")
     sub.add_argument("photo", type=Path)
     sub.add_argument("--model", default="ferkit2")
@@ -294,6 +367,8 @@ def main() -> None:
             speed(Path(folder), clock=clock, **arguments)
         elif command == "precision":
             precision(Path(folder), **arguments)
+        elif command == "workers":
+            workers(Path(folder), **arguments)
         else:
             memory(Path(folder), arguments["data"], arguments["backbone"], tuple(arguments["sizes"]))
 

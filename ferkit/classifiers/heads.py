@@ -242,14 +242,10 @@ def _classifier(settings: HeadSettings, n: int) -> Any:
         # Its own early stopping knows nothing of persons and keeps a tenth of the data from training for
         # ever.
         return MLPClassifier(
-            settings.hidden,
-            alpha=settings.alpha,
-            learning_rate_init=settings.learning_rate,
-            batch_size=settings.batch_for(n),
-            max_iter=settings.max_epochs,
-            n_iter_no_change=settings.max_epochs + 1,
-            random_state=settings.seed,
-        )
+            settings.hidden, alpha=settings.alpha, learning_rate_init=settings.learning_rate,
+            batch_size=settings.batch_for(n), max_iter=settings.max_epochs,
+            n_iter_no_change=settings.max_epochs + 1, random_state=settings.seed,
+        )  # fmt: skip
     if isinstance(settings, SVMSettings) and n <= settings.exact_rows:
         from sklearn.svm import SVC
 
@@ -304,12 +300,11 @@ class FittedHead:
         """
         if not isinstance(X, ShardRows):  # which are checked where they are stored
             check_features(X, self.dim)
-        parts = [self.pipeline.predict_proba(chunk) for chunk in _chunks(X)]
-        return (
-            np.concatenate(parts).astype(np.float32)
-            if parts
-            else np.zeros((0, len(self.classes)), np.float32)
-        )
+        proba, start = np.empty((len(X), len(self.classes)), np.float32), 0
+        for chunk in _chunks(X, 4 * widest(self.pipeline.steps, X.shape[1])):
+            proba[start : start + len(chunk)] = self.pipeline.predict_proba(chunk)
+            start += len(chunk)
+        return proba
 
 
 def fit_head(
@@ -482,16 +477,8 @@ def choose_epochs(
     with progress("choosing the number of passes", settings.max_epochs, unit="passes") as shown:
         for epoch in range(settings.max_epochs):
             model.partial_fit(Z_train, y_train, classes=classes, sample_weight=weights)
-            proba = model.predict_proba(Z_test)
-            if not np.isfinite(proba).all():
-                raise TrainingError(
-                    "training diverged: probabilities are not numbers; lower the learning rate"
-                )
-            hit = np.average(proba.argmax(axis=1) == truth, weights=scored)
-            loss = -np.average(np.log(proba[np.arange(len(truth)), truth] + 1e-12), weights=scored)
-            history.append({"accuracy": float(hit), "log_loss": float(loss)})
-            if (hit, -loss) > (history[best]["accuracy"], -history[best]["log_loss"]):
-                best = epoch
+            history.append(look(model, Z_test, truth, scored))
+            best = max(best, epoch, key=lambda i: by_accuracy(history[i]))
             shown.update(1)
             if epoch - best >= (settings.patience or settings.max_epochs):
                 break
@@ -500,6 +487,25 @@ def choose_epochs(
         (f"{best + 1} passes, the best of {len(history)} on {len(test):,} held-out images",),
         tuple(history),
     )
+
+
+def look(head: Any, Z: np.ndarray, truth: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
+    """Accuracy and log-loss of a head that is being trained, on rows held out with their class numbers.
+
+    Raises:
+        TrainingError: its probabilities are no numbers.
+    """
+    proba = head.predict_proba(Z)
+    if not np.isfinite(proba).all():
+        raise TrainingError("training diverged: probabilities are not numbers; lower the learning rate")
+    hit = np.average(proba.argmax(axis=1) == truth, weights=weights)
+    loss = -np.average(np.log(proba[np.arange(len(truth)), truth] + 1e-12), weights=weights)
+    return {"accuracy": float(hit), "log_loss": float(loss)}
+
+
+def by_accuracy(found: dict[str, float]) -> tuple[float, float]:
+    """What is greater for the better of two looks: ties go by log-loss."""
+    return found["accuracy"], -found["log_loss"]
 
 
 def _fit(head: Any, Z: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> None:
@@ -516,8 +522,13 @@ def _threads_for(settings: HeadSettings) -> AbstractContextManager[Any]:
     return threadpool_limits(1) if isinstance(settings, MLPSettings) else nullcontext()
 
 
-def _chunks(X: np.ndarray) -> Iterator[np.ndarray]:
-    rows = max(1, CHUNK_VALUES // X.shape[1])
+def widest(steps: Sequence[tuple[str, Any]], d: int) -> int:
+    """The most numbers that a row has between the steps of a pipeline, for embeddings of ``d`` dimensions."""
+    return max([d, *(n for _, step in steps if isinstance(n := getattr(step, "n_components", None), int))])
+
+
+def _chunks(X: np.ndarray, width: int = 0) -> Iterator[np.ndarray]:
+    rows = max(1, CHUNK_VALUES // max(width, X.shape[1]))
     for start in range(0, len(X), rows):
         yield np.asarray(X[start : start + rows], np.float32)
 

@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,16 @@ from ferkit.classifiers.heads import (
     MLPSettings,
     SVMSettings,
     build_head,
+    by_accuracy,
     fit_head,
+    look,
     rename_classes,
+    widest,
 )
 from ferkit.core.console import progress
-from ferkit.core.errors import DataError, TrainingError
+from ferkit.core.errors import DataError
 from ferkit.core.types import check_features
+from ferkit.datasets.split import check_classes
 from ferkit.embedder.shards import ShardRows
 
 BLOCK_ROWS = 256
@@ -53,20 +56,14 @@ def fit_rows(
 ) -> FittedHead:
     """Fit a head on all rows, in memory or, where they stay on the disk, out of core.
 
+    So few rows as an exact SVM takes are read: landmarks would lose points, and memory is bounded.
+
     Raises:
         DataError, TrainingError: see :func:`ferkit.classifiers.heads.fit_head`.
     """
-    if isinstance(X, np.ndarray):
-        return fit_head(X, y, settings, groups, labels)
+    if isinstance(X, np.ndarray) or (isinstance(settings, SVMSettings) and len(X) <= settings.exact_rows):
+        return fit_head(np.asarray(X), y, settings, groups, labels)
     return _Fit(X, y, settings, groups, labels).fitted()
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """How long is trained: looks at most, and looks without a gain before it ends."""
-
-    most: int
-    patience: int
 
 
 class _Fit:
@@ -82,8 +79,7 @@ class _Fit:
             raise DataError(
                 f"{settings.calibration} calibration needs the embeddings in memory; leave calibration out"
             )
-        names = y.tolist()
-        self.classes = np.array(sorted(set(map(str, names))))
+        self.classes = np.array(sorted(set(map(str, y))))
         if labels is not None:
             if set(labels) != set(self.classes):
                 raise DataError(
@@ -91,28 +87,24 @@ class _Fit:
                 )
             self.classes = np.array(labels)
         number = {name: i for i, name in enumerate(self.classes)}
-        self.codes = np.fromiter((number[str(name)] for name in names), np.int32, len(names))
-        counts = np.bincount(self.codes, minlength=len(self.classes))
-        if len(self.classes) < 2 or counts.min() < 2:
-            listed = ", ".join(f"{name} ({n})" for name, n in zip(self.classes, counts, strict=True))
-            raise DataError(f"expected at least two classes with two images each, found {listed}")
+        self.codes = np.fromiter((number[str(name)] for name in y), np.int32, len(y))
+        check_classes(self.classes, self.codes, "a head")
         self.X, self.settings = X, settings
         self.weights = numbers_of(settings.class_weights, self.codes, [str(name) for name in self.classes])
         self.rng = np.random.default_rng(settings.seed)
         self.held_out = self._draw_held_out(groups)
-        self.chunk_rows = max(BLOCK_ROWS, min(CHUNK_ROWS, CHUNK_VALUES // X.shape[1]))
 
     def _draw_held_out(self, groups: np.ndarray | None) -> np.ndarray:
         """Mask of the rows that decide how long is trained: whole persons, where persons are known."""
         n = len(self.X)
-        person = np.arange(n)
+        person = np.arange(n, dtype=np.int32)
         if groups is not None:
             number: dict[Any, int] = {None: -1}
-            codes = np.fromiter((number.setdefault(g, n + len(number)) for g in groups), np.int64, n)
-            person = np.where(codes < 0, person, codes)
-        mask: np.ndarray = self.rng.random(int(person.max()) + 1)[person] < min(0.1, HELD_OUT / n)
+            codes = np.fromiter((number.setdefault(g, n + len(number)) for g in groups), np.int32, n)
+            np.copyto(person, codes, where=codes >= 0)
+        mask: np.ndarray = (self.rng.random(int(person.max()) + 1) < min(0.1, HELD_OUT / n))[person]
         for part in (self.codes[mask], self.codes[~mask]):
-            if len(np.unique(part)) < len(self.classes):
+            if not np.bincount(part, minlength=len(self.classes)).all():
                 return np.zeros(n, bool)
         return mask
 
@@ -123,12 +115,13 @@ class _Fit:
             settings = dataclasses.replace(settings, exact_rows=0)
         pipeline, notes = build_head(settings, n, d)
         head = pipeline.steps[-1][1]
+        self.at_once = _rows_of(widest(pipeline.steps, d))
         self.steps = [step for _, step in pipeline.steps[:-1]]
         self._fit_steps(dict(pipeline.steps[:-1]))
         history: list[dict[str, float]] = []
         if isinstance(settings, MLPSettings):
             patience = settings.patience or settings.max_epochs
-            head, history = self._train(head, _Schedule(settings.max_epochs, patience))
+            head, history = self._train(head, settings.max_epochs, patience)
         elif isinstance(settings, (LogisticSettings, SVMSettings)):
             head, history = self._train_logistic(head, settings.C)
         else:
@@ -142,8 +135,8 @@ class _Fit:
         return FittedHead(pipeline, self.settings, d, notes, time.monotonic() - start, tuple(history))
 
     def _fit_steps(self, steps: dict[str, Any]) -> None:
-        for start in range(0, len(self.X), self.chunk_rows):
-            chunk = np.asarray(self.X[start : start + self.chunk_rows], np.float32)
+        for start in range(0, len(self.X), self.at_once):
+            chunk = np.asarray(self.X[start : start + self.at_once], np.float32)
             steps["scaler"].partial_fit(check_features(chunk))
         if "pca" in steps:
             self._fit_pca(steps["pca"])
@@ -159,7 +152,7 @@ class _Fit:
 
         rows = self._some(PCA_ROWS)
         incremental = IncrementalPCA(pca.n_components)
-        n_batches = max(1, min(len(rows) // (2 * pca.n_components), -(-len(rows) // self.chunk_rows)))
+        n_batches = max(1, min(len(rows) // (2 * pca.n_components), -(-len(rows) // self.at_once)))
         for part in np.array_split(self.rng.permutation(rows), n_batches):
             incremental.partial_fit(self._before(pca, np.sort(part)))
         for name, value in vars(incremental).items():
@@ -173,18 +166,23 @@ class _Fit:
         return np.arange(n) if n <= most else np.sort(self.rng.choice(n, most, replace=False))
 
     def _before(self, step: Any, rows: np.ndarray) -> np.ndarray:
-        """What the steps before ``step`` make of rows."""
-        Z = np.asarray(self.X[rows], np.float32)
-        for one in self.steps:
-            if one is step:
-                break
-            Z = one.transform(Z)
-        return Z
+        """What the steps before ``step``, or all, make of rows."""
+        steps = self.steps if step is None else self.steps[: self.steps.index(step)]
+        made = np.empty((0, 0), np.float32)
+        for start in range(0, len(rows), self.at_once):
+            Z = np.asarray(self.X[rows[start : start + self.at_once]], np.float32)
+            for one in steps:
+                Z = one.transform(Z)
+            if not start:
+                made = np.empty((len(rows), Z.shape[1]), np.float32)
+            made[start : start + len(Z)] = Z
+        return made
 
     def _batches(self, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pass over the rows not held out, in chunks of at most ``most`` rows: what the head sees, and its classes."""
         blocks = self.rng.permutation(-(-len(self.X) // BLOCK_ROWS))
-        per_chunk = max(1, min(most, self.chunk_rows) // BLOCK_ROWS)
+        seen = next((one.n_components for one in self.steps[:0:-1]), self.X.shape[1])
+        per_chunk = max(1, min(most, _rows_of(seen)) // BLOCK_ROWS)
         for first in range(0, len(blocks), per_chunk):
             starts = np.sort(blocks[first : first + per_chunk]) * BLOCK_ROWS
             rows = (starts[:, None] + np.arange(BLOCK_ROWS)).reshape(-1)
@@ -194,33 +192,34 @@ class _Fit:
                 yield self._before(None, rows), self.codes[rows]
 
     def _train(
-        self, head: Any, schedule: _Schedule, *, averaged: bool = False
+        self, head: Any, most: int, patience: int, *, averaged: bool = False
     ) -> tuple[Any, list[dict[str, float]]]:
         """Train a network by mini-batches until the rows held out gain no more; the best one counts.
 
         Args:
             head: with ``partial_fit``.
-            schedule: how long.
+            most: looks at most.
+            patience: looks without a gain before it ends.
             averaged: take the mean of the weights of the second half of the looks (Polyak & Juditsky, 1992).
         """
         from threadpoolctl import threadpool_limits
 
         test = np.flatnonzero(self.held_out)
         Z_test, truth = self._before(None, test), self.codes[test]
-        scored = np.ones(len(truth)) if self.weights is None else self.weights[truth]
+        scored = None if self.weights is None else self.weights[truth]
         numbers = np.arange(len(self.classes))  # scikit-learn would sort names
         history: list[dict[str, float]] = []
         kept: list[list[np.ndarray]] = []
-        best, model, seen = 0, head, 0
-        most = schedule.most if len(test) else min(schedule.most, 20)
-        by = "log_loss" if averaged else "accuracy"
+        best, model, seen, better = 0, head, 0, _by_loss if averaged else by_accuracy
+        most = most if len(test) else min(most, 20)
         # The steps of a network are so small that threads mostly wait for each other.
         with progress("fitting", most, unit="looks") as shown, threadpool_limits(1):
-            while len(history) < most and len(history) - 1 - best < schedule.patience:
+            while len(history) < most and len(history) - 1 - best < patience:
                 for Z, codes in self._batches(CHECK_ROWS):
                     weight = None if self.weights is None else self.weights[codes]
                     head.partial_fit(Z, codes, classes=numbers, sample_weight=weight)
                     seen += len(Z)
+                    del Z  # before the next are made
                     if seen < min(CHECK_ROWS, len(self.X) - len(test)):
                         continue
                     seen = 0
@@ -228,11 +227,11 @@ class _Fit:
                     if averaged:
                         kept.append([array.copy() for array in (*head.coefs_, *head.intercepts_)])
                         looked = _mean_of(head, kept)
-                    history.append(_score(looked, Z_test, truth, scored))
-                    if len(history) == 1 or not len(test) or _better(history[-1], history[best], by):
+                    history.append(look(looked, Z_test, truth, scored) if len(test) else {})
+                    if len(history) == 1 or not len(test) or better(history[-1]) > better(history[best]):
                         best, model = len(history) - 1, copy.deepcopy(looked)
                     shown.update(1)
-                    if len(history) >= most or len(history) - 1 - best >= schedule.patience:
+                    if len(history) >= most or len(history) - 1 - best >= patience:
                         break
         vars(model).pop("_optimizer", None)
         return model, history if len(test) else []
@@ -247,7 +246,7 @@ class _Fit:
             (), alpha=batch / (C * n), batch_size=min(batch, n), learning_rate_init=3e-3,
             random_state=self.settings.seed,
         )  # fmt: skip
-        trained, history = self._train(network, _Schedule(40, 4), averaged=True)
+        trained, history = self._train(network, 40, 4, averaged=True)
         head.classes_, head.n_features_in_ = self.classes, trained.coefs_[0].shape[0]
         head.coef_, head.intercept_ = (
             trained.coefs_[0].T.astype(np.float64),
@@ -257,26 +256,18 @@ class _Fit:
         return head, history
 
 
+def _rows_of(width: int) -> int:
+    """How many rows of so many numbers are held at a time."""
+    return max(BLOCK_ROWS, min(CHUNK_ROWS, CHUNK_VALUES // width))
+
+
+def _by_loss(found: dict[str, float]) -> tuple[float, float]:
+    return -found["log_loss"], 0.0
+
+
 def _mean_of(head: Any, kept: list[list[np.ndarray]]) -> Any:
     """A copy of a network with the mean of the weights of the second half of the looks."""
     mean = [np.mean(arrays, axis=0) for arrays in zip(*kept[len(kept) // 2 :], strict=True)]
     averaged = copy.copy(head)
     averaged.coefs_, averaged.intercepts_ = mean[: len(head.coefs_)], mean[len(head.coefs_) :]
     return averaged
-
-
-def _score(head: Any, Z: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    if not len(Z):
-        return {"accuracy": 0.0, "log_loss": 0.0}
-    proba = head.predict_proba(Z)
-    if not np.isfinite(proba).all():
-        raise TrainingError("training diverged: probabilities are not numbers; lower the learning rate")
-    hit = np.average(proba.argmax(axis=1) == truth, weights=weights)
-    loss = -np.average(np.log(proba[np.arange(len(truth)), truth] + 1e-12), weights=weights)
-    return {"accuracy": float(hit), "log_loss": float(loss)}
-
-
-def _better(a: dict[str, float], b: dict[str, float], by: str) -> bool:
-    if by == "log_loss":
-        return a["log_loss"] < b["log_loss"]
-    return (a["accuracy"], -a["log_loss"]) > (b["accuracy"], -b["log_loss"])

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import itertools
 import logging
 import os
 import re
@@ -22,6 +23,9 @@ from ferkit.datasets.images import HEAD_BYTES, SUFFIXES, decode_image, why_no_im
 
 Made = TypeVar("Made")
 
+_NOTHING: dict[str, str] = {}
+"""Of all samples of which nothing else is known: a dictionary each would be a fifth of a large listing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -41,7 +45,7 @@ class Sample:
     split: str | None = None
     group: str | None = None
     box: tuple[float, float, float, float] | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +114,9 @@ class Dataset:
             raise DataError(
                 f"expected images in {self.root}, found none{why}; see 'fer embed --help' for the layouts"
             )
-        object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.path)))
-        for a, b in zip(self.samples, self.samples[1:], strict=False):
+        if any(a.path > b.path for a, b in itertools.pairwise(self.samples)):
+            object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.path)))
+        for a, b in itertools.pairwise(self.samples):
             if a.path == b.path:
                 raise DataError(
                     f"expected distinct images in {self.root}, found {a.path} twice; remove one entry"
@@ -502,21 +507,22 @@ def read_folder(root: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
 def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHUB_PERSON) -> Dataset:
     """Give each image of a listing class, split and person by its folders, see :func:`read_folder`."""
     person = person_regex(person_pattern)
-    names: dict[str, list[str]] = {}
-    for path in listing.paths:
-        folder, slash, name = path.rpartition("/")
-        names.setdefault(folder + slash, []).append(name)
-    parts = {folder: tuple(map(composed, folder.split("/")[:-1])) for folder in names}
+    folders = dict.fromkeys(path.rpartition("/")[0] for path in listing.paths)
+    parts = {folder: tuple(map(composed, folder.split("/"))) if folder else () for folder in folders}
     layout = _Layout.of(root, parts.values())
-    samples = []
-    for folder, files in names.items():
-        label, split, group = layout.describe(parts[folder])
-        for name in files:
-            found = person.search(composed(name))
-            samples.append(
-                Sample(folder + name, label, split, class_name(found.group(1)) if found else group)
-            )
-    return Dataset(place_name(root), root, tuple(samples), listing.source, listing.left_out)
+    known = {folder: layout.describe(parts[folder]) for folder in folders}
+    persons: dict[str, str] = {}  # the same few names in all samples
+
+    def described(path: str) -> Sample:
+        folder, _, name = path.rpartition("/")
+        label, split, group = known[folder]
+        if found := person.search(composed(name)):
+            group = class_name(found.group(1))
+            group = persons.setdefault(group, group)
+        return Sample(path, label, split, group)
+
+    samples = tuple(map(described, listing.paths))
+    return Dataset(place_name(root), root, samples, listing.source, listing.left_out)
 
 
 def place_name(root: Path) -> str:

@@ -35,7 +35,8 @@ def assign_groups(strata: np.ndarray, persons: np.ndarray, shares: Sequence[floa
     known = persons >= 0
     part[~known] = assign_rows(strata[~known], wanted, rng)
     if known.any():
-        _, person = np.unique(persons[known], return_inverse=True)
+        person = persons[known]
+        person = (np.cumsum(np.bincount(person) > 0) - 1)[person]  # without gaps
         part[known] = _deal_persons(strata[known], person, wanted, rng)[person]
     return part
 
@@ -181,10 +182,11 @@ def make_split(
     """
     settings = settings or SplitSettings()
     if split is not None:
-        named = np.array([str(part) for part in split])
-        test = named == ("test" if (named == "test").any() else "val")
-        train = np.isin(named, ("train", "val")) & ~test
-        if train.any() and test.any():
+        named = set(map(str, split))
+        tested = "test" if "test" in named else "val"
+        if tested in named and named & ({"train", "val"} - {tested}):
+            test = np.fromiter((str(part) == tested for part in split), bool, len(split))
+            train = np.fromiter((str(part) in ("train", "val") for part in split), bool, len(split)) & ~test
             rows = np.flatnonzero(train), np.flatnonzero(test)
             return Split(*rows, "given", shared_groups=_on_both_sides(groups, *rows))
     train_rows, test_rows = holdout(y, groups, settings)
@@ -206,19 +208,21 @@ def holdout(
             out one of each class.
     """
     settings = settings or SplitSettings()
-    y = np.asarray(y)
-    _check_classes(y, "a split")
-    if not (settings.by_group and _has_groups(groups)):
-        return _stratified_holdout(y, settings)
-    assert groups is not None
-    fewest = _check_persons(y, groups)
+    classes, codes = _coded(y)
+    check_classes(classes, codes, "a split")
+    person = numbered([None] * len(codes) if groups is None or not settings.by_group else groups)
+    if (person < 0).all():
+        return _stratified_holdout(codes, settings)
+    fewest = _check_persons(classes, codes, person)
+    strata = numbered(classes)[codes]
     # Few persons may not allow the wanted share; then the nearest one that gives each side a person of each class.
     nearest = min(max(settings.test_size, 1 / fewest), 1 - 1 / fewest)
     best: tuple[float, np.ndarray] | None = None
     for share in (settings.test_size, nearest):
         for attempt in range(_ATTEMPTS):
-            test = _dealt(y, groups, (1 - share, share), settings.seed + 1000 * attempt) == 1
-            if _every_class_in(y, test) and _every_class_in(y, ~test):
+            seed = settings.seed + 1000 * attempt
+            test = assign_groups(strata, person, (1 - share, share), seed) == 1
+            if _every_class_in(codes, test) and _every_class_in(codes, ~test):
                 error = abs(test.mean() - settings.test_size)
                 if best is None or error < best[0]:
                     best = error, test
@@ -228,8 +232,8 @@ def holdout(
             break
     else:
         raise DataError(
-            f"no split of {n_groups(groups)} persons puts every class on both sides; add persons of "
-            f"the rare classes ({_rarest(y)}) or split without regard to persons"
+            f"no split of {_n_persons(person)} persons puts every class on both sides; add persons of "
+            f"the rare classes ({_rarest(classes, codes)}) or split without regard to persons"
         )
     return np.flatnonzero(~best[1]), np.flatnonzero(best[1])
 
@@ -245,59 +249,70 @@ def folds(
     Raises:
         DataError: fewer than two classes, or a class with one image or of one person.
     """
-    y = np.asarray(y)
-    _check_classes(y, "cross-validation")
-    if _has_groups(groups):
-        assert groups is not None
-        k = min(k, _check_persons(y, groups))
-    else:
-        k = min(k, min(np.unique(y, return_counts=True)[1]))
+    classes, codes = _coded(y)
+    check_classes(classes, codes, "cross-validation")
+    person = numbered([None] * len(codes) if groups is None else groups)
+    fewest = _check_persons(classes, codes, person) if (person >= 0).any() else np.bincount(codes).min()
+    k = min(k, int(fewest))
+    strata = numbered(classes)[codes]
     for attempt in range(_ATTEMPTS):
-        fold = _dealt(y, groups, [1 / k] * k, seed + 1000 * attempt)
-        if all(_every_class_in(y, fold != i) and (fold == i).any() for i in range(k)):
+        fold = assign_groups(strata, person, [1 / k] * k, seed + 1000 * attempt)
+        if all(_every_class_in(codes, fold != i) and (fold == i).any() for i in range(k)):
             return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
     raise DataError(
         f"no {k} folds of whole persons leave every class in each training part; add persons of the rare "
-        f"classes ({_rarest(y)}) or use fewer folds"
+        f"classes ({_rarest(classes, codes)}) or use fewer folds"
     )
 
 
-def _stratified_holdout(y: np.ndarray, settings: SplitSettings) -> tuple[np.ndarray, np.ndarray]:
+def _stratified_holdout(codes: np.ndarray, settings: SplitSettings) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import StratifiedShuffleSplit
 
-    classes, n = np.unique(y), len(y)
+    n, n_classes = len(codes), int(codes.max()) + 1
     n_test = int(np.ceil(n * settings.test_size))
-    if min(n_test, n - n_test) < len(classes):
+    if min(n_test, n - n_test) < n_classes:
         raise DataError(
             f"{n} images are too few to hold out {settings.test_size:.0%} with one of each of "
-            f"{len(classes)} classes; add images or change the test share"
+            f"{n_classes} classes; add images or change the test share"
         )
     splitter = StratifiedShuffleSplit(1, test_size=settings.test_size, random_state=settings.seed)
-    train, test = next(splitter.split(np.zeros(n), y))
+    train, test = next(splitter.split(np.zeros(n), codes))
     return np.sort(train), np.sort(test)
 
 
-def _dealt(y: np.ndarray, groups: np.ndarray | None, shares: Sequence[float], seed: int) -> np.ndarray:
-    """Part number (n,) of each row; persons whole, classes spread evenly."""
-    return assign_groups(numbered(y), numbered([None] * len(y) if groups is None else groups), shares, seed)
+def _coded(y: np.ndarray) -> tuple[list[Any], np.ndarray]:
+    """The classes, sorted, and the number of each row's class, int32 (n,): millions of names are slow to sort."""
+    values = np.asarray(y)
+    classes = sorted(set(values))
+    number = {name: i for i, name in enumerate(classes)}
+    return classes, np.fromiter((number[name] for name in values), np.int32, len(values))
 
 
 def numbered(values: Iterable[Any]) -> np.ndarray:
     """A number for each value, int64 (n,): equal ones have equal numbers, in the order of their text; -1 for None."""
-    listed = list(values)
+    listed = values if isinstance(values, (np.ndarray, list)) else list(values)
     number = {value: i for i, value in enumerate(sorted(set(listed) - {None}, key=str))}
     number[None] = -1
-    return np.array([number[value] for value in listed], np.int64)
+    return np.fromiter((number[value] for value in listed), np.int64, len(listed))
 
 
-def _check_classes(y: np.ndarray, purpose: str) -> None:
-    classes, counts = np.unique(y, return_counts=True)
+def check_classes(classes: Sequence[Any] | np.ndarray, codes: np.ndarray, purpose: str) -> None:
+    """Refuse fewer than two classes, and a class with one image.
+
+    Args:
+        classes: names.
+        codes: number of each row's class, int (n,).
+        purpose: what needs them.
+
+    Raises:
+        DataError: so it is.
+    """
     if len(classes) < 2:
         found = f"only {classes[0]!s}" if len(classes) else "none"
         raise DataError(
             f"expected at least two classes, found {found}; check the folder names or the label column"
         )
-    rare = [f"{cls} ({count})" for cls, count in zip(classes, counts, strict=True) if count < 2]
+    rare = [f"{cls} ({n})" for cls, n in zip(classes, np.bincount(codes), strict=True) if n < 2]
     if rare:
         raise DataError(
             f"{purpose} needs at least 2 images of each class, found fewer of {', '.join(rare)}; "
@@ -305,11 +320,11 @@ def _check_classes(y: np.ndarray, purpose: str) -> None:
         )
 
 
-def _check_persons(y: np.ndarray, groups: np.ndarray) -> int:
+def _check_persons(classes: Sequence[Any], codes: np.ndarray, person: np.ndarray) -> int:
     """The number of persons of the class that has fewest."""
-    fewest = len(y)
-    for cls in np.unique(y):
-        persons = n_groups(groups[y == cls])
+    fewest = len(codes)
+    for i, cls in enumerate(classes):
+        persons = _n_persons(person[codes == i])
         if persons < 2:
             raise DataError(
                 f"all images of class {cls!s} are of one person, who cannot be on both sides of a split; "
@@ -321,22 +336,19 @@ def _check_persons(y: np.ndarray, groups: np.ndarray) -> int:
 
 def n_groups(groups: Iterable[Any]) -> int:
     """How many persons there are; each None is a person of its own."""
-    listed = list(groups)
-    known = [group for group in listed if group is not None]
-    return len(set(known)) + len(listed) - len(known)
+    return _n_persons(numbered(groups))
 
 
-def _has_groups(groups: np.ndarray | None) -> bool:
-    return groups is not None and any(group is not None for group in groups)
+def _n_persons(person: np.ndarray) -> int:
+    return len(np.unique(person[person >= 0])) + int((person < 0).sum())
 
 
-def _every_class_in(y: np.ndarray, mask: np.ndarray) -> bool:
-    return len(np.unique(y[mask])) == len(np.unique(y))
+def _every_class_in(codes: np.ndarray, mask: np.ndarray) -> bool:
+    return bool(np.bincount(codes[mask], minlength=int(codes.max()) + 1).all())
 
 
-def _rarest(y: np.ndarray) -> str:
-    classes, counts = np.unique(y, return_counts=True)
-    return str(classes[counts.argmin()])
+def _rarest(classes: Sequence[Any], codes: np.ndarray) -> str:
+    return str(classes[int(np.bincount(codes).argmin())])
 
 
 def _on_both_sides(groups: np.ndarray | None, train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:

@@ -136,16 +136,13 @@ class _Ray:
         if address is not None and address != "auto":
             address = f"ray://{address}"
         # What is started here listens to this machine alone.
-        own = {
-            "num_cpus": cluster.n or n_cores(),
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
-        local: dict[str, Any] = own if address is None else {}
+        own: dict[str, Any] = {} if address else {
+            "num_cpus": cluster.n or n_cores(), "include_dashboard": False, "_node_ip_address": "127.0.0.1",
+        }  # fmt: skip
         self._began = not ray.is_initialized()
         if self._began:
             with _reached(cluster):
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
         threads = job.threads or 1
         job = replace(job, workers=job.workers or threads, threads=threads)
         have = ray.cluster_resources()

@@ -134,25 +134,16 @@ class ShardFiles:
         sure = is_of_this and isinstance(times.read_ns, int) and times.read_ns <= time.time_ns()
         return times if sure else None
 
-    def read_ns(self) -> int | None:
-        """When the first image was read, or all of them were compared again; None if that is not known for sure."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            times = self.times(self._rows_sha256())
-            return None if times is None else times.read_ns
-        return None
-
     def compared(self, read_ns: int, tags: Sequence[str | None] = ()) -> None:
         """Remember that the content of all images was compared at ``read_ns``. Raises FerkitError if it cannot."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            self._write_times(self._rows_sha256(), Times(read_ns, tags))
+            with self.json.open("rb") as file:
+                digest = str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
+            self._write_times(digest, Times(read_ns, tags))
 
     def _write_times(self, rows_sha256: str, times: Times) -> None:
         tags = {"tags": list(times.tags)} if any(times.tags) else {}
         write_json(self.time, {"rows_sha256": rows_sha256, "read_ns": times.read_ns, **tags})
-
-    def _rows_sha256(self) -> str:
-        with self.json.open("rb") as file:
-            return str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
 
     def read_rows(self) -> list[Row]:
         """The rows.
@@ -181,15 +172,6 @@ class ShardFiles:
         if not whole:
             raise StoreDamagedError(f"{self.json} is not what was written; {DAMAGE_REMEDY}")
         return ShardContent(npy_sha256, values["rows_sha256"], rows)
-
-    def read(self, dim: int, dtype: np.dtype) -> tuple[list[Row], np.ndarray]:
-        """The rows, and the embeddings memory-mapped, after their digest was checked.
-
-        Raises:
-            StoreDamagedError: not what :meth:`write` wrote.
-        """
-        content = self.content()
-        return content.rows, self.checked(content, dim, dtype)
 
     def checked(self, content: ShardContent, dim: int, dtype: np.dtype) -> np.ndarray:
         """The embeddings, see :meth:`map`, after their digest was checked.
@@ -316,7 +298,7 @@ class ShardRows:
 
     Args:
         shards: the files, by number.
-        shard, position: of each row, (n,) of int.
+        shard, position: of each row, (n,) of int32.
         dim: numbers a row.
         dtype: on the disk.
     """

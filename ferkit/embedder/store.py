@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,7 +59,8 @@ class EmbeddingTable:
     Attributes:
         X: (n, dim) float32 or float16, finite; a :class:`ferkit.embedder.shards.ShardRows` where it stays on the disk.
         y: (n,) str objects, class names; None where unknown.
-        paths, groups, split: (n,) str objects; None where unknown.
+        paths: (n,) str objects; :class:`Paths` where ``X`` stays on the disk.
+        groups, split: (n,) str objects; None where unknown.
         n_failed: images that are still there and have no embedding.
         keys: (n,) uint64, see :func:`ferkit.datasets.leakage.image_keys`; None where the contents are not known.
     """
@@ -88,12 +90,42 @@ class EmbeddingTable:
         Raises:
             DataError: there are none.
         """
-        known = np.array([label is not None for label in self.y], bool)
+        known = np.fromiter((label is not None for label in self.y), bool, len(self.y))
         if not known.any():
             raise DataError(
                 "expected labelled images, found none with a label; lay them out as data/<class>/*.jpg"
             )
         return self if known.all() else self[known]
+
+
+class Paths:
+    """A column of paths (n,) in a quarter of the memory that as many strings take.
+
+    Args:
+        text: the paths in UTF-8, one after the other.
+        ends: where each ends, int64.
+        rows: which of them, and in which order; None for all.
+    """
+
+    def __init__(self, text: bytearray, ends: np.ndarray, rows: np.ndarray | None = None) -> None:
+        self._text, self._ends, self._rows = text, ends, rows
+
+    def __len__(self) -> int:
+        return len(self._ends if self._rows is None else self._rows)
+
+    def __getitem__(self, index: Any) -> "Paths":
+        """The rows at a slice, mask or positions."""
+        rows = np.arange(len(self._ends), dtype=np.int32) if self._rows is None else self._rows
+        return Paths(self._text, self._ends, rows[index])
+
+    def __iter__(self) -> Iterator[str]:
+        for i in range(len(self._ends)) if self._rows is None else self._rows:
+            start = self._ends[i - 1] if i else 0
+            yield self._text[start : self._ends[i]].decode("utf-8", "surrogateescape")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of them, (n,) str objects."""
+        return _column(list(self))
 
 
 _REPAIR = (
@@ -366,41 +398,41 @@ class EmbeddingStore:
         """
         view = self.view() or Snapshot("", 0)
         hidden = set(view.deleted)
-        paths: list[str] = []
-        labels: list[str | None] = []
-        splits: list[str | None] = []
-        groups: list[str | None] = []
-        shards, positions, keys = array("l"), array("l"), array("Q")
-        n_failed = 0
-        once: dict[str | None, str | None] = {}  # the same few names in all rows
+        text, ends = bytearray(), array("q")
+        columns = array("i"), array("i"), array("i")
+        number: dict[str | None, int] = {}  # of the same few names in all rows
+        shards, positions, keys, n_failed = array("i"), array("i"), array("Q"), 0
         for row, shard, position, _ in self.newest():
             if row.path in hidden:
                 continue
             if row.error is not None:
                 n_failed += 1
                 continue
-            paths.append(row.path)
+            text += row.path.encode("utf-8", "surrogateescape")
+            ends.append(len(text))
             known = view.relabelled.get(row.path, (row.label, row.split, row.group))
-            for column, name in zip((labels, splits, groups), known, strict=True):
-                column.append(once.setdefault(name, name))
+            for column, name in zip(columns, known, strict=True):
+                column.append(number.setdefault(name, len(number)))
             shards.append(shard)
             positions.append(position)
             keys.append(image_key(row.sha256))
-        needed = len(paths) * self.dim * np.dtype(dtype).itemsize
+        n = len(ends)
+        needed = n * self.dim * np.dtype(dtype).itemsize
         if not mapped and needed > (free := free_memory()):
             raise DataError(
-                f"{len(paths):,} embeddings of {self.dim} numbers take {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB "
+                f"{n:,} embeddings of {self.dim} numbers take {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB "
                 "of memory are free; only 'fer fit' and 'fer dataset export' take more than fits: for the rest draw a "
                 "part of the data with 'fer dataset sample', or embed with a narrower layer"
             )
-        if not paths:
+        if not n:
             raise DataError(f"expected embeddings in {self.folder}, found none; run 'fer embed' to its end")
-        stored = np.dtype(self.settings.dtype)
-        files = {shard.number: shard for shard in self.shards()}
-        rows = ShardRows(files, np.array(shards), np.array(positions), self.dim, stored)
-        X = cast(np.ndarray, rows) if mapped else np.asarray(rows, dtype)
-        columns = (_column(labels), _column(paths), _column(groups), _column(splits))
-        return EmbeddingTable(X, *columns, np.array(keys, np.uint64), n_failed)
+        files, stored = {shard.number: shard for shard in self.shards()}, np.dtype(self.settings.dtype)
+        places = np.frombuffer(shards, np.int32), np.frombuffer(positions, np.int32)
+        rows, paths = ShardRows(files, *places, self.dim, stored), Paths(text, np.frombuffer(ends, np.int64))
+        X, found = cast(Any, (rows, paths) if mapped else (np.asarray(rows, dtype), np.asarray(paths)))
+        names = _column(list(number))
+        y, split, groups = (names[np.frombuffer(column, np.int32)] for column in columns)
+        return EmbeddingTable(X, y, found, groups, split, np.frombuffer(keys, np.uint64), n_failed)
 
     def failures(self) -> list[Row]:
         """Rows of images that are still there and have no embedding, sorted by path."""
@@ -410,13 +442,9 @@ class EmbeddingStore:
 
     def verify(self) -> list[tuple[ShardFiles, str]]:
         """Every shard that is not what was written, with the reason; empty if all is well."""
-        damaged = []
-        for shard in self.shards():
-            try:
-                shard.read(self.dim, np.dtype(self.settings.dtype))
-            except StoreDamagedError as error:
-                damaged.append((shard, str(error)))
-        return damaged
+        damaged: list[tuple[ShardFiles, str]] = []
+        deque(self.newest(damaged=lambda shard, reason: damaged.append((shard, reason))), maxlen=0)
+        return sorted(damaged, key=lambda one: one[0].number)
 
     def check_root(self, root: Path) -> None:
         """Refuse a data set other than the one that the store mirrors.

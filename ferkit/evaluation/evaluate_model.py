@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.console import free_memory, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
-from ferkit.core.files import fingerprint
+from ferkit.core.files import canonical_json, fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import EDITIONS
@@ -264,14 +266,15 @@ def fit_request(
     labels: LabelSet | None = None,
 ) -> str:
     """Return the digest of everything that decides what a fit gives: data, embeddings and settings."""
-    rows = [table.paths.tolist(), table.y.tolist(), table.split.tolist(), table.groups.tolist()]
     tried = None if search is None else {**dataclasses.asdict(search), "n_jobs": None}
     embeddings = hashlib.sha256()
     for start in range(0, len(table), _HASHED_ROWS):  # they may be on the disk
         embeddings.update(np.ascontiguousarray(table.X[start : start + _HASHED_ROWS]).data)
     settled: list[Any] = [settings.to_dict(), dataclasses.asdict(split_settings), tried]
     settled += [] if labels is None else [list(labels.names)]
-    return fingerprint([rows, embeddings.hexdigest(), fingerprint(store.settings), *settled])
+    rest = canonical_json([embeddings.hexdigest(), fingerprint(store.settings), *settled])
+    paths, y, split, groups = map(_json_list, (table.paths, table.y, table.split, table.groups))
+    return _sha256(itertools.chain("[[", paths, ",", y, ",", split, ",", groups, ["],", rest[1:]]))
 
 
 def is_fitted(
@@ -306,7 +309,26 @@ def is_fitted(
 
 
 def _rows_digest(table: EmbeddingTable) -> str:
-    return fingerprint(list(zip(table.paths.tolist(), table.y.tolist(), table.split.tolist(), strict=True)))
+    return _sha256(_json_list(zip(table.paths, table.y, table.split, strict=True)))
+
+
+def _class_counts(table: EmbeddingTable) -> dict[str, int]:
+    """Rows of each class, sorted by name."""
+    return dict(sorted(Counter(map(str, table.y)).items()))
+
+
+def _json_list(values: Iterable[Any]) -> Iterator[str]:
+    """The canonical JSON of a list, piece by piece: in one, millions of rows would take gigabytes."""
+    left = iter(values)
+    texts = iter(lambda: canonical_json(list(itertools.islice(left, _HASHED_ROWS)))[1:-1], "")
+    return itertools.chain("[", [next(texts, "")], (f",{text}" for text in texts), "]")
+
+
+def _sha256(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def save_fit(
@@ -332,7 +354,6 @@ def save_fit(
     """
     view, settings = store.view(), store.settings
     keys = np.zeros(len(table), np.uint64) if table.keys is None else table.keys
-    names, counts = np.unique(table.y.astype(str), return_counts=True)
     return save_embedding_model(
         folder,
         fitted.head,
@@ -349,7 +370,7 @@ def save_fit(
             "root": view.root if view is not None else "",
             "digest": _rows_digest(table),
             **({"request": request} if request else {}),
-            "classes": {str(name): int(n) for name, n in zip(names, counts, strict=True)},
+            "classes": _class_counts(table),
         },
         split=fitted.split.describe(),
         metrics=fitted.evaluation.to_dict(),
@@ -397,13 +418,14 @@ def write_fit_report(
 
 def with_labels(table: EmbeddingTable, labels: LabelSet) -> EmbeddingTable:
     """The rows that have a class in ``labels``, by its name there; says what becomes of the others."""
-    names, counts = np.unique(table.y.astype(str), return_counts=True)
-    mapping = LabelSet(tuple(names)).map_to(labels)
-    y = np.array(mapping.labels([str(name) for name in table.y]), object)
-    left_out = [f"{name} {n:,}" for name, n in zip(names, counts, strict=True) if name in mapping.unmapped]
+    counts = _class_counts(table)
+    mapping = LabelSet(tuple(counts)).map_to(labels)
+    known = dict(zip(counts, mapping.labels(list(counts)), strict=True))
+    y = np.array([known[str(name)] for name in table.y], object)
+    left_out = [f"{name} {n:,}" for name, n in counts.items() if name in mapping.unmapped]
     if left_out:
         logger.info(f"left out, since --labels does not name their class: {', '.join(left_out)}")
-    return replace(table, y=y)[np.array([name is not None for name in y], bool)]
+    return replace(table, y=y)[y != None]  # noqa: E711 - of each row
 
 
 _COPIES = 4

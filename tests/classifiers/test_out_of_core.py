@@ -1,5 +1,8 @@
 """Heads fitted out of core are those fitted in memory, within a point, in flat memory and as saved models."""
 
+import hashlib
+import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,14 @@ from ferkit.classifiers.head_onnx import head_to_onnx
 from ferkit.classifiers.heads import fit_head, head_settings
 from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.core.errors import DataError
+from ferkit.core.files import fingerprint
+from ferkit.core.labels import LabelSet
+from ferkit.datasets.dataset import FileSource, Listing, labelled_by_folders
+from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.settings import EmbedderSettings, StoreSettings
 from ferkit.embedder.shards import Row, ShardRows
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
+from ferkit.evaluation.evaluate_model import _rows_digest, fit_request
 from ferkit.faces.cropping import CropSettings
 
 N, DIM = 6_000, 24
@@ -52,7 +60,7 @@ def test_rows_on_the_disk_are_those_in_memory(tables: tuple[EmbeddingTable, Embe
     assert isinstance(there.X, ShardRows)
     assert there.X.shape == here.X.shape == (N - N // 100, DIM)
     assert there.n_failed == N // 100
-    assert here.paths.tolist() == there.paths.tolist() == sorted(here.paths)
+    assert here.paths.tolist() == list(there.paths) == sorted(here.paths)
     assert np.array_equal(here.keys, there.keys)
     assert np.array_equal(np.asarray(there.X, np.float32), here.X)
     rng = np.random.default_rng(1)
@@ -63,7 +71,24 @@ def test_rows_on_the_disk_are_those_in_memory(tables: tuple[EmbeddingTable, Embe
         np.arange(0),
     ):
         assert np.array_equal(np.asarray(there.X[index], np.float32), here.X[index])
-        assert there[index].paths.tolist() == here[index].paths.tolist()
+        assert list(there[index].paths) == here[index].paths.tolist()
+
+
+def test_a_row_takes_little_memory(store: EmbeddingStore):
+    store.load(mapped=True)  # what is imported and kept once
+    tracemalloc.start()
+    try:
+        table = store.load(mapped=True)
+        held, most = tracemalloc.get_traced_memory()
+        assert held / len(table) < 90  # paths 24 with their ends, names 24, keys 8, places 8
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        listing = Listing([f"{i % 7}/p{i % 100}_{i:09d}.jpg" for i in range(20_000)], (), FileSource(Path()))
+        labelled_by_folders(Path(), listing, r"(p\d+)_")
+        held, most = tracemalloc.get_traced_memory()
+        assert (most - before) / 20_000 < 250  # a string of 70, a sample of 80, and what points to them
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +97,7 @@ def test_rows_on_the_disk_are_those_in_memory(tables: tuple[EmbeddingTable, Embe
         ("logistic", {"C": 0.01}),
         ("logistic", {"C": 0.01, "class_weights": True, "pca": 8}),
         ("mlp", {"hidden": (16,), "max_epochs": 30}),
-        ("svm", {"landmarks": 200}),
+        ("svm", {"landmarks": 200, "exact_rows": 0}),
         ("dummy", {}),
     ],
 )
@@ -95,6 +120,39 @@ def test_a_head_is_within_a_point_of_the_one_in_memory(tables, kind: str, option
     assert proba.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert type(on_disk.pipeline[-1]) is type(in_memory.pipeline[-1]) or kind == "svm"
     assert head_to_onnx(on_disk.pipeline, here.X[test][:64])
+
+
+def test_so_few_rows_as_the_exact_svm_takes_are_read(tables: tuple[EmbeddingTable, EmbeddingTable]):
+    here, there = tables
+    some, settings = np.arange(0, len(here), 20), head_settings("svm")
+    in_memory, on_disk = (fit_rows(t.X[some], t.y[some], settings, t.groups[some]) for t in tables)
+    assert np.array_equal(on_disk.predict_proba(here.X), in_memory.predict_proba(here.X))
+    assert np.array_equal(on_disk.predict_proba(there.X[:9]), in_memory.predict_proba(here.X[:9]))
+
+
+def test_classes_that_cannot_be_held_out_are_fitted_without(tables: tuple[EmbeddingTable, EmbeddingTable]):
+    _, there = tables
+    few = np.concatenate([np.arange(400), [len(there) - 2, len(there) - 1]])
+    head = fit_rows(there.X[few], there.y[few], head_settings("logistic", C=0.01))
+    assert head.classes == ("angry", "sad")
+    assert not head.history
+
+
+def test_a_fit_is_known_by_all_its_rows_as_before(
+    store: EmbeddingStore, tables: tuple[EmbeddingTable, EmbeddingTable], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ferkit.evaluation.evaluate_model._HASHED_ROWS", 1_000)
+    settings, split = head_settings("mlp"), SplitSettings()
+    for table in tables:
+        names = [list(column) for column in (table.paths, table.y, table.split, table.groups)]
+        X = hashlib.sha256(np.ascontiguousarray(table.X).data).hexdigest()
+        parts = [names, X, fingerprint(store.settings), settings.to_dict(), asdict(split), None]
+        assert fit_request(table, store, settings, split) == fingerprint(parts)
+        labels = LabelSet.from_names(CLASSES)
+        wanted = fingerprint([*parts, list(CLASSES)])
+        assert fit_request(table, store, settings, split, labels=labels) == wanted
+        assert _rows_digest(table) == fingerprint(list(zip(*names[:3], strict=True)))
+        assert _rows_digest(table[np.arange(0)]) == fingerprint([])
 
 
 def test_a_fit_command_takes_rows_from_the_disk_where_memory_is_short(store: EmbeddingStore, tmp_path: Path):

@@ -1,4 +1,5 @@
 import json
+import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +21,7 @@ from ferkit.core.errors import (
 from ferkit.embedder.export import export_embeddings
 from ferkit.embedder.settings import EmbedderSettings, StoreSettings
 from ferkit.embedder.shards import Row
-from ferkit.embedder.store import EmbeddingStore, Snapshot
+from ferkit.embedder.store import EmbeddingStore, Paths, Snapshot
 from ferkit.faces.cropping import CropSettings
 
 SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), CropSettings.whole())
@@ -313,8 +314,20 @@ def test_a_cache_that_cannot_be_entered_is_named(unprivileged: Path):
         created(unprivileged / "cache")
 
 
-def test_embeddings_become_a_table_for_other_programs(tmp_path: Path):
-    pq = pytest.importorskip("pyarrow.parquet")
+def read_parquet(path: Path) -> dict[str, list]:
+    return pytest.importorskip("pyarrow.parquet").read_table(path).to_pydict()
+
+
+def read_lance(path: Path) -> dict[str, list]:
+    return pytest.importorskip("lance").dataset(str(path)).to_table().to_pydict()
+
+
+@pytest.mark.parametrize(
+    ("package", "suffix", "read"),
+    [("pyarrow", ".parquet", read_parquet), ("lance", ".lance", read_lance)],
+)
+def test_embeddings_become_a_table_for_other_programs(tmp_path: Path, package: str, suffix: str, read):
+    pytest.importorskip(package)
     store = created(tmp_path, replace(SETTINGS, dtype="float16"))
     store.append([row("d", error="damaged"), row("기쁨/b")], block(np.nan, 1), 0)
     store.append(
@@ -322,8 +335,9 @@ def test_embeddings_become_a_table_for_other_programs(tmp_path: Path):
     )
     store.append([row("a", "sad")], block(4), 0, fill_gaps=False)
     store.write_view(Snapshot("/data", 4, deleted=["c"], relabelled={"기쁨/b": ["기쁨", "test", None]}))
-    assert export_embeddings(store, tmp_path / "x.parquet") == 3
-    table = pq.read_table(tmp_path / "x.parquet").to_pydict()
+    for _ in range(2):  # again, over what is there
+        assert export_embeddings(store, tmp_path / f"x{suffix}") == 3
+    table = read(tmp_path / f"x{suffix}")
     assert table["path"] == ["a", "x", "기쁨/b"]
     assert table["label"] == ["sad", None, "기쁨"]
     assert table["group"] == ["p1", None, None]
@@ -346,3 +360,17 @@ def test_rows_are_merged_as_a_dictionary_would(shards: list[list[int]]):
         found = list(store.newest())
         assert [placed.row for placed in found] == [expected[path] for path in sorted(expected)]
         assert all(shards[p.shard][p.position] == int(p.row.path) for p in found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text() | st.binary().map(os.fsdecode), max_size=9), st.data())
+def test_paths_are_those_of_a_list(paths: list[str], data: st.DataObject):
+    texts = [path.encode("utf-8", "surrogateescape") for path in paths]
+    column = Paths(bytearray(b"".join(texts)), np.cumsum([len(text) for text in texts], dtype=np.int64))
+    assert list(column) == np.asarray(column).tolist() == paths
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(paths), max_size=len(paths))), bool)
+    some = data.draw(st.permutations(range(len(paths))))
+    for index in (slice(1, None, 2), mask, np.array(some, np.int64)):
+        part = column[index]
+        assert list(part) == np.array([*paths, None], object)[:-1][index].tolist()
+        assert len(part) == len(part[:]) == len(list(part))
