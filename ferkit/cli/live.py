@@ -302,14 +302,14 @@ def _print_csv(table: Path) -> None:
 
 def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", language: str) -> None:
     from ferkit.core.console import table
-    from ferkit.inference.overlay import WORDS
+    from ferkit.core.texts import Translations
     from ferkit.inference.video import UNSURE_NAME
 
     if not summary.people:
         echo(f"no face in {run.n_frames} frames")
         return
     shown = dict(zip(labels.names, labels.display(language), strict=True))
-    shown[UNSURE_NAME] = WORDS[language]["unsure"]
+    shown[UNSURE_NAME] = Translations(language, "live")("word.unsure")
     columns = [name for name in (*labels.names, UNSURE_NAME) if summary.labels[name]]
     header = ["face", "seen", "readings", *(shown[name] for name in columns), "changes/min", "score"]
     rows = [_person_row(person, columns) for person in summary.people[:_PEOPLE_SHOWN]]
