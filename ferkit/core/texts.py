@@ -63,8 +63,9 @@ def percent(value: Value, digits: int = 1) -> str:
 
 def points(value: Value) -> str:
     """A difference of shares in percentage points, with its sign."""
-    # Adding nothing makes a negative zero a positive one.
-    return MISSING if value is None else f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")
+    if value is None:
+        return MISSING
+    return f"{100 * value:+.1f}".replace("-", "−") if round(100 * value, 1) else "0.0"
 
 
 def number(value: Value, digits: int = 3) -> str:
@@ -166,8 +167,8 @@ _PARTICLES = {
     "과(와)": "과와",
     "(으)로": ("으로", "로"),
 }
-_FINAL_DIGITS = {"0": 21, "1": 8, "2": 0, "3": 16, "4": 0, "5": 0, "6": 1, "7": 8, "8": 8, "9": 0}
-"""The number of the final consonant with which a digit's Korean name ends: 영, 일, 이, 삼 … (8 is ㄹ)."""
+_FINAL_DIGITS = {"0": 21, "1": 8, "2": 0, "3": 16, "4": 0, "5": 0, "6": 1, "7": 8, "8": 8, "9": 0, "%": 0}
+"""The number of the final consonant with which the Korean name of a digit or sign ends: 영, 일, 이, 삼 … (8 is ㄹ)."""
 
 
 def with_particles(text: str) -> str:

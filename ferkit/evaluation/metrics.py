@@ -70,7 +70,7 @@ def share_interval(
     centre = np.log(np.where(inside, value, 0.5)) - np.log1p(-np.where(inside, value, 0.5))
     low, high = (_logistic(centre + side * t * error / slope) for side in (-1, 1))
     # All right, all wrong, or one person only: resamples do not vary, but as many further persons could.
-    varies = inside & (error > 0)
+    varies = inside & (error > 1e-9)
     least, most = wilson_interval(value.clip(0, 1), np.maximum(n, 1), t)
     undefined = np.isnan(value)
     low, high = np.where(varies, low, least), np.where(varies, high, most)

@@ -313,7 +313,7 @@ def _write_predictions(path: Path, values: Values, read: Thumbnails, language: s
         for row in one[part]:
             with contextlib.suppress(FerkitError, OSError, KeyError):
                 labels = dict.fromkeys(shown.get(row[name], row[name]) for name in ("true", "predicted"))
-                caption = " →\n".join(labels) + f" {percent(row['confidence'], 0)}"
+                caption = " ➔\n".join(labels) + f" {percent(row['confidence'], 0)}"
                 images.append((read(row["row"]), caption))
         grids[words(f"part.{part}")] = images
     if any(grids.values()):
