@@ -325,6 +325,30 @@ def test_a_tab_closed_in_mid_burst_is_forgotten(teaching: tuple[Browser, Running
         time.sleep(0.05)
 
 
+def test_korean_particles_fit_the_name_before(teaching: tuple[Browser, Running]) -> None:
+    page, _ = fresh_tab(teaching, "particles")
+    said = page.driver.execute_async_script(
+        """
+        const [names, done] = arguments;
+        import("./static/js/i18n.js").then(({ setLanguage, t }) => {
+            setLanguage("ko");
+            done(names.map((label) => t("teach.odd.move", { label })));
+        });
+        """,
+        ["기쁨", "분노", "길", "클래스 1", "클래스 3", "wow"],
+    )
+    assert said == [
+        *(
+            "기쁨으로 이동",
+            "분노로 이동",
+            "길로 이동",
+            "클래스 1로 이동",
+            "클래스 3으로 이동",
+            "wow(으)로 이동",
+        ),
+    ]
+
+
 @pytest.mark.parametrize(("width", "height", "mobile"), [(1280, 900, False), (320, 700, True)])
 def test_the_tab_fits_in_both_languages(
     teaching: tuple[Browser, Running], width: int, height: int, mobile: bool

@@ -24,8 +24,9 @@
     const text = entry ? entry[language] : one;
     return withParticles(text.replace(/\{(\w+)\}/g, (_, field) => fields[field]));
   };
-  // 기쁨으로, 분노로: the last letter decides (8 is ㄹ).
-  const withParticles = (text) => text.replace(/([가-힣])\(으\)로/g, (_, before) => before + ([0, 8].includes((before.charCodeAt(0) - 0xac00) % 28) ? "로" : "으로"));
+  // 기쁨으로, 분노로, 1로, 3으로: the last letter or digit decides (8 is ㄹ).
+  const ends = (before) => (before < "가" ? !"036".includes(before) : [0, 8].includes((before.charCodeAt(0) - 0xac00) % 28));
+  const withParticles = (text) => text.replace(/([가-힣0-9])\(으\)로/g, (_, before) => before + (ends(before) ? "로" : "으로"));
   const number = (n) => n.toLocaleString(language);
   const percent = (x, digits = 0) => (100 * x).toFixed(digits) + "%";
   const label = (name) => values.names[language][name] || name || t("word.none");
