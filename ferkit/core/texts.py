@@ -116,28 +116,19 @@ class Translations:
         low, high = figure["low"], figure["high"]
         if low is None or high is None:
             return ""
-        between = "~" if self.language == "ko" else "–"
+        korean = self.language == "ko"
         if kind == "points":
-            return f"{points(low)} {'~' if self.language == 'ko' else '…'} {points(high)}"
-        return (
-            f"{100 * low:.1f}{between}{100 * high:.1f}"
-            if kind == "percent"
-            else f"{low:.3f}{between}{high:.3f}"
-        )
+            return f"{points(low)} {'~' if korean else '…'} {points(high)}"
+        ends = (f"{100 * end:.1f}" if kind == "percent" else f"{end:.3f}" for end in (low, high))
+        return ("~" if korean else "–").join(ends)
 
     def duration(self, seconds: Value) -> str:
         """Seconds as a reader says them."""
         if seconds is None:
             return MISSING
-        value, unit = (
-            (seconds, "s")
-            if seconds < 100
-            else (seconds / 60, "min")
-            if seconds < 5400
-            else (seconds / 3600, "h")
-        )
-        written = {"s": amount, "min": "{:.0f}".format, "h": "{:.1f}".format}[unit](value)
-        return f"{written}{ {'s': '초', 'min': '분', 'h': '시간'}[unit] if self.language == 'ko' else f' {unit}' }"
+        i = (seconds >= 100) + (seconds >= 5400)
+        units = ("초", "분", "시간") if self.language == "ko" else (" s", " min", " h")
+        return (amount(seconds), f"{seconds / 60:.0f}", f"{seconds / 3600:.1f}")[i] + units[i]
 
 
 class _Shown:

@@ -435,15 +435,9 @@ def recalls_chart(
     """
     named = 8.0 + 7.0 * min(30, max(text_width(name) for _, rows in groups for name, *_ in rows))
     x = Scale(0, 1, named + 12, named + 232)
-    changes = [
-        v
-        for _, rows in groups
-        for *_, c in rows
-        if c
-        for v in (c["value"], c["low"], c["high"])
-        if v is not None
-    ]
-    reach = max([0.1, *map(abs, changes)])
+    changes = [change for _, rows in groups for *_, change in rows if change]
+    ends = [change[end] for change in changes for end in ("value", "low", "high")]
+    reach = max([0.1, *(abs(end) for end in ends if end is not None)])
     change = Scale(-reach, reach, x.end + 72, x.end + 272)
     height = 54 + sum(24 + 18 * len(rows) for _, rows in groups)
     parts = [
