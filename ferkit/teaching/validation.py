@@ -195,8 +195,8 @@ def validate(
                 np.tile(y[rows], repeats), every, names, np.tile(units[rows], repeats), seed, _RESAMPLES
             )
             evaluation = replace(evaluation, figures=whole.figures)
-        accuracy = _raised(evaluation.figures["accuracy"])
-        evaluation = replace(evaluation, figures={**evaluation.figures, "accuracy": accuracy})
+        wider = _widened(evaluation.figures["accuracy"], min(n_units.values()))
+        evaluation = replace(evaluation, figures={**evaluation.figures, "accuracy": wider})
     return TeachReport(
         counts, n_units, unit, missing, evaluation,
         confused=_confused(evaluation) if evaluation is not None else (),
@@ -237,17 +237,18 @@ def unsure_threshold(truth: np.ndarray, proba: np.ndarray) -> float:
     return float(np.clip(least, 1 / proba.shape[1], 0.9))
 
 
-def _raised(figure: Figure) -> Figure:
-    """The interval, its upper end further up on the logit scale: the head in use learnt from more takes.
+def _widened(figure: Figure, fewest: int) -> Figure:
+    """The interval, wider on the logit scale: cross-validation's heads learnt from fewer takes than the one in use.
 
-    Cross-validation's heads did not, so that the truth is hardly ever below the interval, but was above it in a tenth
-    of the draws of ``benchmarks/teach.py``. Where all or none were right it stays as it is.
+    So the truth is rather above than below it, and the upper end is moved further. ``benchmarks/teach.py`` measures how
+    often it holds the truth. Where all or none were right it stays as it is.
     """
     if not 0 < figure.value < 1:
         return figure
-    ends = np.clip([figure.value, figure.high], 1e-9, 1 - 1e-9)
-    value, high = np.log(ends) - np.log1p(-ends)
-    return replace(figure, high=float(1 / (1 + np.exp(-(value + _HIGHER * (high - value))))))
+    ends = np.clip([figure.value, figure.low, figure.high], 1e-9, 1 - 1e-9)
+    value, low, high = np.log(ends) - np.log1p(-ends)
+    low, high = value + (1 + 1 / fewest) * (low - value), value + _HIGHER * (high - value)
+    return Figure(figure.value, float(1 / (1 + np.exp(-low))), float(1 / (1 + np.exp(-high))))
 
 
 def _missing(counts: dict[str, int], takes: dict[str, int]) -> tuple[Missing, ...]:
