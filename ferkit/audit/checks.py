@@ -604,18 +604,19 @@ def unusualness(X: np.ndarray, seed: int = 0) -> np.ndarray:
     """float32 (n,): distance of each embedding to the tenth nearest of a sample, in units of the median distance.
 
     The distance is taken in the space of the first principal components, each with variance 1 (Ramaswamy et
-    al., 2000; Sun et al., 2022).
+    al., 2000; Sun et al., 2022): no more than a quarter of the sample's rows, since in as many components as rows
+    all rows are equally far from each other. A sample below twenty has fewer neighbours, or they were all others.
     """
     from sklearn.decomposition import PCA
 
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(X), min(len(X), REFERENCE_ROWS), replace=False))
     sample = np.asarray(X[chosen], np.float32)
-    components = min(_DIMENSIONS, sample.shape[1], len(sample))
+    components = min(_DIMENSIONS, sample.shape[1], max(1, len(sample) // 4))
     pca = PCA(components, whiten=True, svd_solver="randomized", random_state=seed).fit(sample)
     known = pca.transform(sample).astype(np.float32)
     square = (known**2).sum(axis=1)
-    nth = min(_NEIGHBOURS, len(sample) - 1)  # an image of the sample is its own nearest
+    nth = min(_NEIGHBOURS, len(sample) // 2)  # an image of the sample is its own nearest
     distance = np.empty(len(X), np.float32)
     for start in range(0, len(X), _BLOCK):
         part = pca.transform(np.asarray(X[start : start + _BLOCK], np.float32)).astype(np.float32)

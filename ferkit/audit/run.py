@@ -37,7 +37,7 @@ from ferkit.audit.findings import Action, Audit, Drift, Finding, Note, findings_
 from ferkit.core.errors import DataError, DependencyError
 from ferkit.core.files import fingerprint, write_atomically, write_csv, write_json
 from ferkit.core.labels import LabelSet
-from ferkit.core.texts import LANGUAGES, text_table
+from ferkit.core.texts import LANGUAGES, Translations, text_table, translated
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
@@ -294,7 +294,7 @@ def page_values(audit: Audit, most: int) -> dict[str, Any]:
             shown.append({
                 "kind": kind,
                 "severity": round(finding.severity, 4),
-                "facts": dict(finding.facts),
+                "facts": _facts_by_language(finding),
                 "more": len(finding.rows) - len(first),
                 "rows": first,
                 "suggested": [[a.verb, a.value] for a in finding.suggested[: len(first)]],
@@ -334,6 +334,11 @@ def _finding(audit: Audit, finding: Finding) -> dict[str, Any]:
         "suggested": [asdict(action) for action in finding.suggested],
         "facts": dict(finding.facts),
     }
+
+
+def _facts_by_language(finding: Finding) -> dict[str, Any]:
+    said = {"reason": {one: translated(str(finding.facts.get("reason")), one) for one in LANGUAGES}}
+    return {**finding.facts, **said} if "reason" in finding.facts else dict(finding.facts)
 
 
 def _short(value: str | float) -> str:
@@ -381,7 +386,7 @@ def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(text_of("audit.html")).render(
         language=language,
-        title=f"Audit of {audit.dataset.name}",
+        title=Translations(language, "audit")("title.page", name=audit.dataset.name),
         css=Markup(text_of("audit.css")),
         script=Markup(text_of("audit.js")),
         values=Markup(_inlined(values)),

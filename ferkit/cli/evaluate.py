@@ -28,6 +28,7 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.console import table
+from ferkit.core.texts import Translations
 
 if TYPE_CHECKING:
     from ferkit.audit.run import Embedded
@@ -336,10 +337,11 @@ def _audit(data: Path, options: dict[str, Any], chosen: Chosen) -> None:
         summary = {key: value for key, value in audit_values(found).items() if key != "findings"}
         print_json({**summary, "page": str(page)})
         return
-    rows = [(kind.replace("_", " "), f"{n:,}") for kind, n in found.counts().items() if n]
+    words = Translations(options["lang"], "audit")
+    rows = [(words(f"kind.{kind}"), f"{n:,}") for kind, n in found.counts().items() if n]
     echo(table(("finding", "found"), rows, right=[1]) if rows else "nothing was found")
     for note in found.notes:
-        echo(f"note: {findings_text(note)}")
+        echo(f"note: {findings_text(note, words.language)}")
     echo(f"page: {page}")
 
 

@@ -22,6 +22,7 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.errors import FerkitError
+from ferkit.core.texts import Translations
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
@@ -302,17 +303,17 @@ def _print_csv(table: Path) -> None:
 
 def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet", language: str) -> None:
     from ferkit.core.console import table
-    from ferkit.inference.overlay import WORDS
     from ferkit.inference.video import UNSURE_NAME
 
     if not summary.people:
         echo(f"no face in {run.n_frames} frames")
         return
+    words = Translations(language, "live")
     shown = dict(zip(labels.names, labels.display(language), strict=True))
-    shown[UNSURE_NAME] = WORDS[language]["unsure"]
+    shown[UNSURE_NAME] = words("word.unsure")
     columns = [name for name in (*labels.names, UNSURE_NAME) if summary.labels[name]]
     header = ["face", "seen", "readings", *(shown[name] for name in columns), "changes/min", "score"]
-    rows = [_person_row(person, columns) for person in summary.people[:_PEOPLE_SHOWN]]
+    rows = [_person_row(person, columns, words) for person in summary.people[:_PEOPLE_SHOWN]]
     echo(table(header, rows, right=range(2, len(header))))
     if len(summary.people) > _PEOPLE_SHOWN:
         click.echo(
@@ -324,8 +325,8 @@ def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet",
     echo(f"{run.n_frames} frames, {summary.n_readings} readings: {everybody}")
 
 
-def _person_row(person: "PersonSummary", columns: list[str]) -> list[str]:
+def _person_row(person: "PersonSummary", columns: list[str], words: Translations) -> list[str]:
     shares = [f"{person.labels[name] / person.n:.0%}" if person.labels[name] else "" for name in columns]
-    seen = f"{person.first_s:.1f}–{person.last_s:.1f} s"
+    seen = words("word.seen", first=person.first_s, last=person.last_s)
     changes = f"{person.changes_per_minute:.1f}"
     return [f"#{person.face}", seen, str(person.n), *shares, changes, str(person.score)]

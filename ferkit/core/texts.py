@@ -63,8 +63,9 @@ def percent(value: Value, digits: int = 1) -> str:
 
 def points(value: Value) -> str:
     """A difference of shares in percentage points, with its sign."""
-    # Adding nothing makes a negative zero a positive one.
-    return MISSING if value is None else f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")
+    if value is None:
+        return MISSING
+    return f"{100 * value:+.1f}".replace("-", "−") if round(100 * value, 1) else "0.0"
 
 
 def number(value: Value, digits: int = 3) -> str:
@@ -115,28 +116,19 @@ class Translations:
         low, high = figure["low"], figure["high"]
         if low is None or high is None:
             return ""
-        between = "~" if self.language == "ko" else "–"
+        korean = self.language == "ko"
         if kind == "points":
-            return f"{points(low)} {'~' if self.language == 'ko' else '…'} {points(high)}"
-        return (
-            f"{100 * low:.1f}{between}{100 * high:.1f}"
-            if kind == "percent"
-            else f"{low:.3f}{between}{high:.3f}"
-        )
+            return f"{points(low)} {'~' if korean else '…'} {points(high)}"
+        ends = (f"{100 * end:.1f}" if kind == "percent" else f"{end:.3f}" for end in (low, high))
+        return ("~" if korean else "–").join(ends)
 
     def duration(self, seconds: Value) -> str:
         """Seconds as a reader says them."""
         if seconds is None:
             return MISSING
-        value, unit = (
-            (seconds, "s")
-            if seconds < 100
-            else (seconds / 60, "min")
-            if seconds < 5400
-            else (seconds / 3600, "h")
-        )
-        written = {"s": amount, "min": "{:.0f}".format, "h": "{:.1f}".format}[unit](value)
-        return f"{written}{ {'s': '초', 'min': '분', 'h': '시간'}[unit] if self.language == 'ko' else f' {unit}' }"
+        i = (seconds >= 100) + (seconds >= 5400)
+        units = ("초", "분", "시간") if self.language == "ko" else (" s", " min", " h")
+        return (amount(seconds), f"{seconds / 60:.0f}", f"{seconds / 3600:.1f}")[i] + units[i]
 
 
 class _Shown:
@@ -166,8 +158,8 @@ _PARTICLES = {
     "과(와)": "과와",
     "(으)로": ("으로", "로"),
 }
-_FINAL_DIGITS = {"0": 21, "1": 8, "2": 0, "3": 16, "4": 0, "5": 0, "6": 1, "7": 8, "8": 8, "9": 0}
-"""The number of the final consonant with which a digit's Korean name ends: 영, 일, 이, 삼 … (8 is ㄹ)."""
+_FINAL_DIGITS = {"0": 21, "1": 8, "2": 0, "3": 16, "4": 0, "5": 0, "6": 1, "7": 8, "8": 8, "9": 0, "%": 0}
+"""The number of the final consonant with which the Korean name of a digit or sign ends: 영, 일, 이, 삼 … (8 is ㄹ)."""
 
 
 def with_particles(text: str) -> str:

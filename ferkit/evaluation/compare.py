@@ -25,7 +25,7 @@ from ferkit.evaluation.comparison import (
     ResultCache,
     circumstances,
 )
-from ferkit.evaluation.metrics import Figure
+from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES, Figure, effective_units, few_units_interval
 from ferkit.evaluation.protocol import (
     EvaluationData,
     ProtocolSettings,
@@ -465,10 +465,11 @@ def matrix_notes(matrix: Sequence[Sequence[Comparison]]) -> list[str]:
     return list(dict.fromkeys(note for row in matrix for cell in row for note in cell.notes))
 
 
-def recall_changes(cell: Comparison, own: Comparison, name: str) -> dict[str, dict[str, float | None]]:
+def recall_changes(cell: Comparison, own: Comparison, name: str) -> dict[str, dict[str, Any]]:
     """By class, the recall of a candidate in ``cell`` less that in ``own``, with 95 % intervals.
 
-    Both are asked of the same images, in the classes of ``cell`` alone; intervals are by paired bootstrap over persons.
+    Both are asked of the same images, in the classes of ``cell`` alone; intervals are by paired bootstrap over persons,
+    of few ones by :func:`ferkit.evaluation.metrics.few_units_interval`; ``units`` is how many show the expression.
 
     Args:
         cell: trained on other data.
@@ -490,8 +491,11 @@ def recall_changes(cell: Comparison, own: Comparison, name: str) -> dict[str, di
             units = np.unique(unit[rows], return_inverse=True)[1]
             seed = cell.protocol.seed
             by = paired_bootstrap(truth[rows], answers[:, rows], len(column), units, seed, N_RESAMPLES)
-            figure = Figure(by.accuracy[0] - by.accuracy[1], by.low[0, 1], by.high[0, 1])
-            found[label] = json_values(figure)
+            (a, b), n = by.accuracy.tolist(), int(units.max()) + 1
+            low, high = by.low[0, 1], by.high[0, 1]
+            if n < FEW_FOR_RESAMPLES:
+                low, high = few_units_interval(a, b, float(effective_units(np.bincount(units))))
+            found[label] = {**json_values(Figure(a - b, low, high)), "units": n}
     return found
 
 

@@ -18,6 +18,9 @@ from ferkit.datasets.split import folds, n_groups
 
 LEVEL = 0.95
 
+FEW_FOR_RESAMPLES = 5
+"""Below so many units, a difference's interval is :func:`few_units_interval`."""
+
 
 def effective_units(weights: np.ndarray) -> np.ndarray:
     """To how many persons of equal weight some of unequal weight amount, ``sum(w)^2 / sum(w^2)`` (Kish, 1965).
@@ -66,12 +69,43 @@ def share_interval(
     slope = np.where(inside, value * (1 - value), 1.0)
     centre = np.log(np.where(inside, value, 0.5)) - np.log1p(-np.where(inside, value, 0.5))
     low, high = (_logistic(centre + side * t * error / slope) for side in (-1, 1))
-    # All right or all wrong: resamples do not vary, but as many further persons could.
-    reach = t**2 / (np.maximum(n, 1) + t**2)
-    low = np.where(inside, low, np.where(value == 1, 1 - reach, 0.0))
-    high = np.where(inside, high, np.where(value == 0, reach, 1.0))
+    # All right, all wrong, or one person only: resamples do not vary, but as many further persons could.
+    varies = inside & (error > 1e-9)
+    least, most = wilson_interval(value.clip(0, 1), np.maximum(n, 1), t)
     undefined = np.isnan(value)
+    low, high = np.where(varies, low, least), np.where(varies, high, most)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
+
+
+def wilson_interval(
+    value: np.ndarray, n: np.ndarray, quantile: np.ndarray | float = 1.96
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends of Wilson's interval (1927) of shares.
+
+    Args:
+        value: the shares, 0..1, (f,).
+        n: units they are of, at least 1, (f,) or one number.
+        quantile: what a standard error is multiplied by.
+    """
+    square = quantile**2 / n
+    reach = np.sqrt(square * (value * (1 - value) + square / 4))
+    return (value + square / 2 - reach) / (1 + square), (value + square / 2 + reach) / (1 + square)
+
+
+def few_units_interval(a: float, b: float, effective: float) -> tuple[float, float]:
+    """Ends of the 95 % interval of ``a - b``, two shares of the same few units: Newcombe's score interval (1998).
+
+    Of fewer than ``FEW_FOR_RESAMPLES`` units resamples say next to nothing: from one none, from two to four that the
+    difference lies between -1 and 1. This interval takes the shares for unrelated, and the images of a unit for one,
+    so that it is rather too wide than too narrow.
+
+    Args:
+        a, b: the shares, 0..1.
+        effective: units, of equal weight.
+    """
+    low, high = wilson_interval(np.array([a, b]), np.array(effective))
+    down, up = np.hypot(a - low[0], high[1] - b), np.hypot(high[0] - a, b - low[1])
+    return max(-1.0, float(a - b - down)), min(1.0, float(a - b + up))
 
 
 def positive_interval(

@@ -213,7 +213,9 @@ def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "
     for x, y, rgb, caption in places:
         height, width = (0.92 * side / max(rgb.shape[:2]) for side in rgb.shape[:2])
         axes.imshow(rgb, extent=(x - width / 2, x + width / 2, y + height, y))
-        axes.text(x, y + height + 0.03, caption, fontsize=9, ha="center", va="top", color=INK)
+        axes.text(
+            x, y + height + 0.03, caption, fontsize=9, linespacing=1.35, ha="center", va="top", color=INK
+        )
     for y, title in headings:
         axes.text(0.04, y, title, fontsize=13, va="top", color=INK)
     axes.set(xlim=(0, columns), ylim=(top, 0))

@@ -9,6 +9,7 @@ import numpy as np
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.fonts import HINT, can_draw, drawable_names, open_font
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import Translations
 from ferkit.core.types import ExpressionClassifier, check_crops
 from ferkit.embedder.engines import Session, open_session
 from ferkit.faces.drawing import TextPainter, label_colors
@@ -212,13 +213,6 @@ _PAD = 18
 _INK = (32, 34, 38)
 _PAPER = (250, 250, 248)
 
-_WORDS = {
-    "en": {"face": "what the model sees", "occlusion": "hidden: red speaks for, blue against",
-           "gradcam": "Grad-CAM: red speaks for", "why": "why {}?"},
-    "ko": {"face": "모델이 보는 얼굴", "occlusion": "가림 분석(occlusion): 빨강은 근거, 파랑은 반대 근거",
-           "gradcam": "Grad-CAM: 빨강은 근거", "why": "{}로 판단한 근거"},
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Explanation:
@@ -245,17 +239,20 @@ def draw_explanation(
     Returns:
         uint8 RGB image, and what to tell the user if Hangul could not be drawn (None otherwise).
     """
-    hint = None if can_draw([*_WORDS[language].values(), *labels.display(language)]) else HINT
-    words, names = _WORDS["en" if hint else language], drawable_names(labels, language)
-    font = open_font([*words.values(), *names], 18)
+    words, names = Translations(language, "explain"), drawable_names(labels, language)
+    hint = None if can_draw([words("word.face"), *labels.display(language)]) else HINT
+    words = Translations("en", "explain") if hint else words
+    font = open_font([words("word.face"), *names], 18)
     assert font is not None  # Latin letters always have one
     painter = TextPainter(font)
     height, width = explanation.crop.shape[:2]
     scale = TILE / max(height, width)
     size_wh = round(width * scale), round(height * scale)
     face = cv2.resize(explanation.crop, size_wh, interpolation=cv2.INTER_CUBIC)
-    tiles = [(face, words["face"])]
-    tiles += [(heat(face, importance), words[method]) for method, importance in explanation.maps.items()]
+    tiles = [(face, words("word.face"))]
+    tiles += [
+        (heat(face, importance), words(f"word.{method}")) for method, importance in explanation.maps.items()
+    ]
 
     column = max([painter.width(caption) for _, caption in tiles] + [size_wh[0]]) + _PAD
     name_w = max(painter.width(name) for name in names)
@@ -265,7 +262,7 @@ def draw_explanation(
     body = max(size_wh[1] + painter.height + 10, row * len(names))
     canvas = np.full((top + body + _PAD, _PAD + column * len(tiles) + bars_w, 3), _PAPER, np.uint8)
     target = f"{names[explanation.target]} {explanation.proba[explanation.target]:.0%}"
-    title = words["why"].format(target)
+    title = words("word.why", label=target)
     painter.draw(canvas, title, (_PAD, _PAD), _INK)
     for i, (tile, caption) in enumerate(tiles):
         x = _PAD + i * column

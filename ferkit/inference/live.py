@@ -16,6 +16,7 @@ import numpy as np
 
 from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import translated
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.overlay import Overlay, Status
 from ferkit.inference.sinks import VideoWriter
@@ -260,7 +261,8 @@ class LiveView:
             return False
         shown = self._shown
         if self._source.problem:
-            shown = self._overlay.with_line(shown, self._source.problem)
+            problem = translated(self._source.problem, self._overlay.language)
+            shown = self._overlay.with_line(shown, problem)
         self._view.show(shown)
         return self._act(self._view.key(), shown)
 
@@ -286,7 +288,7 @@ class LiveView:
             rest_s=0.0 if neutral is None else neutral.seconds_left(result.timestamp_s),
             recording=self._recorder is not None,
             help=self._help,
-            message=message,
+            message=translated(message, self._overlay.language),
         )
         rgb, result = for_view(rgb, result, self._settings.mirror)
         return self._overlay.draw(rgb, result, status)

@@ -9,25 +9,10 @@ import numpy as np
 
 from ferkit.core.fonts import HINT, can_draw, drawable_names, open_font
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import Translations, text_table
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, TextPainter, draw_boxes, label_colors, shared_area
 from ferkit.inference.engine import FrameResult
 from ferkit.inference.smoothing import UNSURE as UNSURE_LABEL
-
-WORDS = {
-    "en": {
-        "unsure": "unsure",
-        "held": "held",
-        "rest": "look neutral, please: {:.0f} s",
-        "record": "recording",
-    },
-    "ko": {"unsure": "불확실", "held": "유지", "rest": "무표정을 지어 주세요: {:.0f}초", "record": "녹화 중"},
-}
-HELP = {
-    "en": ("q  quit", "s  save this image", "r  record, and stop", "m  next model", "l  English / Korean",
-           "f  full screen", "h  this help"),
-    "ko": ("q  끝내기", "s  사진 저장", "r  녹화 시작 / 정지", "m  다음 모델", "l  영어 / 한국어", "f  전체 화면",
-           "h  도움말"),
-}  # fmt: skip
 
 HISTORY_S = 20.0
 _PEOPLE_IN_HISTORY = 3
@@ -119,10 +104,10 @@ class Overlay:
 
     def set_language(self, language: str) -> None:
         """Change the language; without a font for it English stays, and :attr:`hint` says so."""
-        texts = [*self._labels.display(language), WORDS[language]["unsure"]]
+        self._words = Translations(language, "live")
         self.hint = None
-        if not can_draw(texts):
-            language, self.hint = "en", HINT
+        if not can_draw([*self._labels.display(language), self._words("word.unsure")]):
+            language, self.hint, self._words = "en", HINT, Translations("en", "live")
         self.language = language
         self._names = drawable_names(self._labels, language)
         self._painters.clear()
@@ -159,12 +144,15 @@ class Overlay:
             least = max(13, max(rgb.shape[:2]) // 90)
             painter = self._painter(int(np.clip(np.median(widths) / 4.5, least, _text_size(rgb))))
         texts, colors, shares = [], [], []
-        words = WORDS[self.language]
         for label, proba in zip(result.label.tolist(), result.proba, strict=True):
             share = 0.0 if label == UNSURE_LABEL else float(proba[label])
-            text = words["unsure"] if label == UNSURE_LABEL else f"{self._names[label]} {share:.0%}"
+            text = (
+                self._words("word.unsure") if label == UNSURE_LABEL else f"{self._names[label]} {share:.0%}"
+            )
             if label != UNSURE_LABEL and share < proba.max() - 0.005:
-                text += f" ({words['held']})"  # steadied: another one is more probable at the moment
+                text += (
+                    f" ({self._words('word.held')})"  # steadied: another one is more probable at the moment
+                )
             texts.append(text)
             colors.append(UNSURE_COLOR if label == UNSURE_LABEL else self._colors[label])
             shares.append(share)
@@ -263,20 +251,22 @@ class Overlay:
         return left, 0, rgb.shape[1], height
 
     def _notices(self, rgb: np.ndarray, status: Status, painter: TextPainter) -> None:
-        words = WORDS[self.language]
         pad = max(3, painter.height // 3)
         if status.recording:
             center = (pad + painter.height // 2, pad + painter.height // 2)
-            shade(
-                rgb, 0, 0, painter.height + 3 * pad + painter.width(words["record"]), painter.height + 2 * pad
-            )
+            said = self._words("word.record")
+            shade(rgb, 0, 0, painter.height + 3 * pad + painter.width(said), painter.height + 2 * pad)
             cv2.circle(rgb, center, painter.height // 3, (226, 50, 50), cv2.FILLED, cv2.LINE_AA)
-            painter.draw(rgb, words["record"], (2 * pad + painter.height, pad), _PALE)
-        line = words["rest"].format(np.ceil(status.rest_s)) if status.rest_s > 0 else status.message
+            painter.draw(rgb, said, (2 * pad + painter.height, pad), _PALE)
+        rest = self._words("word.rest", n=np.ceil(status.rest_s))
+        line = rest if status.rest_s > 0 else status.message
         if line:
             self._centred(rgb, (line,), painter, 0.86)
         if status.help:
-            self._centred(rgb, HELP[self.language], painter, 0.5)
+            self._centred(rgb, self._help(), painter, 0.5)
+
+    def _help(self) -> tuple[str, ...]:
+        return tuple(self._words(f"help.{key}") for key in text_table()["live"]["help"])
 
     def _centred(self, rgb: np.ndarray, lines: tuple[str, ...], painter: TextPainter, at: float) -> None:
         pad = painter.height // 2
@@ -290,8 +280,7 @@ class Overlay:
 
     def _painter(self, size: int) -> TextPainter:
         if size not in self._painters:
-            texts = [*self._names, *WORDS[self.language].values(), *HELP[self.language]]
-            font = open_font(texts, size) or open_font((), size)
+            font = open_font([*self._names, *self._help()], size) or open_font((), size)
             assert font is not None  # Latin letters always have one
             self._painters[size] = TextPainter(font)
         return self._painters[size]

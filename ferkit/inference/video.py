@@ -31,10 +31,10 @@ from ferkit.core.files import (
 )
 from ferkit.core.fonts import HINT, can_draw, drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import Translations
 from ferkit.faces.cropping import square_crop
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, label_colors
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.overlay import WORDS
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import VideoSource, source_name
 
@@ -462,18 +462,18 @@ def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "e
     """
     from matplotlib.figure import Figure
 
-    shown = [*timeline.labels.display(language), WORDS[language]["unsure"]]
-    hint = None if can_draw(shown) else HINT
-    language = "en" if hint else language
+    words = Translations(language, "live")
+    hint = None if can_draw([*timeline.labels.display(language), words("word.unsure")]) else HINT
+    words = Translations("en", "live") if hint else words
     n = max(1, len(timeline.people))
     figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
     axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
     colors = [_fractions(color) for color in label_colors(timeline.labels)]
     for i, axis in enumerate(axes[: len(timeline.people)]):
         _person(axis, timeline, i, colors)
-    axes[-1].set_xlabel({"en": "time in seconds", "ko": "시간(초)"}[language])
+    axes[-1].set_xlabel(words("word.time"))
     axes[0].set_title(title, loc="left", fontsize=11)
-    _legend(figure, drawable_names(timeline.labels, language), colors, WORDS[language]["unsure"])
+    _legend(figure, drawable_names(timeline.labels, words.language), colors, words("word.unsure"))
     set_fonts(figure)
 
     def save(file: Any) -> None:

@@ -117,6 +117,11 @@ def test_what_is_ticked_becomes_a_plan_that_can_be_applied(
     assert next(table_rows(done.manifest))[0] == "path"
     click("#language")
     assert browser.title == "데이터 점검: faces"
+    said = browser.execute_script("return document.body.innerText")
+    assert "으로 보임" in said  # 놀람으로, 분노로
+    assert "(으)로" not in said
+    assert not {*found.stats.errors.values()} & {*said.splitlines()}
+    assert " %" not in said
     browser.refresh()
     assert browser.execute_script("return document.querySelectorAll('.picture input:checked').length") >= 4
     assert [entry["message"] for entry in browser.get_log("browser")] == []

@@ -174,6 +174,25 @@ def test_what_lies_far_out_is_unusual():
     assert np.median(distance) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("n", [20, 40, 64, 100])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_most_unusual_of_few_images_is_no_matter_of_rounding(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(0, 1, (n, 6)) @ rng.normal(0, 1, (6, 512)) + rng.normal(0, 0.5, (n, 512))
+    row = int(rng.integers(n))
+    X[row] += 4 * rng.normal(0, 1, 512)
+    for order in (np.arange(n), rng.permutation(n)):
+        distance = unusualness(X[order].astype(np.float32))
+        assert order[distance.argmax()] == row
+        assert distance.max() > 1.01 * np.sort(distance)[-2]  # not by the last digits
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_handful_of_images_has_finite_distances(n: int) -> None:
+    X = np.random.default_rng(0).normal(0, 1, (n, 16)).astype(np.float32)
+    assert np.isfinite(unusualness(X)).all()
+
+
 class Brightness:
     """Finds a face in every image that is not the one of seed 5."""
 

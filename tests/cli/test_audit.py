@@ -56,8 +56,11 @@ def test_from_images_to_a_page_and_back(faces: Path, tmp_path: Path):
 
 def test_without_embeddings_there_is_a_note(faces: Path, tmp_path: Path):
     said = run(faces, "-e", "none", "-o", tmp_path / "r", "--cache-dir", tmp_path / "cache", "-q")
-    assert "near copy" in said
+    assert "Near-duplicates" in said
     assert "note: no embeddings were given" in said
+    said = run(faces, "-e", "none", "-o", tmp_path / "r", "--cache-dir", tmp_path / "cache", "--lang", "ko")
+    assert "유사 중복" in said
+    assert "참고: 임베딩이 없어 잘못된 라벨과 특이한 이미지는 확인하지 않았습니다" in said
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 import csv
 import os
 import re
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -29,6 +31,58 @@ def test_hangul_in_every_encoding_that_excel_writes(tmp_path: Path, encoding: st
         ("b, c.jpg", "슬픔", None, None),
         ("사진/가.jpg", "기쁨", None, None),
     ]
+
+
+PERSONS = ("0a" * 32, "1b" * 32, "2c" * 32)
+"""AI Hub's file names begin with who is shown."""
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "파일명,감정,구분,인물번호,성별,나이",
+        "이미지 경로,감정 라벨,데이터 구분,피험자,성별,연령",
+        "번호;사진파일;표정;용도;참가자;장소",
+        "﻿파일 이름\t레이블\t세트\t사람\t성별\t비고",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949", "utf-16"])
+@pytest.mark.parametrize("spelled", ["NFC", "NFD"])
+def test_a_table_of_ai_hubs_photos_with_korean_headers(
+    tmp_path: Path, header: str, encoding: str, spelled: Literal["NFC", "NFD"]
+):
+    sign = next(sign for sign in "\t;," if sign in header)
+    named = [name.strip() for name in header.strip("\ufeff").split(sign)]
+    said = [("기쁨", "학습"), ("당황", "검증용"), ("분노", "테스트")]
+    lines, expected = [sign.join(named)], []
+    for i, (person, (label, split)) in enumerate(zip(PERSONS, said, strict=True)):
+        path = f"원천데이터/{label}/{person}_여_30_{label}_도심 환경_20201203103030-001-{i:03d}.jpg"
+        # A Mac takes syllables apart in names of files, which tables do not.
+        image = tmp_path / unicodedata.normalize(spelled, path)
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), (60 * i, 0, 0)).save(image)
+        cells = {  # what the other columns say is a number
+            **dict.fromkeys(["파일명", "이미지 경로", "사진파일", "파일 이름"], path),
+            **dict.fromkeys(["감정", "감정 라벨", "표정", "레이블"], label),
+            **dict.fromkeys(["구분", "데이터 구분", "용도", "세트"], split),
+            **dict.fromkeys(["인물번호", "피험자", "참가자", "사람"], person),
+        }
+        lines.append(sign.join(cells.get(name, str(i)) for name in named))
+        expected.append((path, label, {0: "train", 1: "val", 2: "test"}[i], person))
+    data = read_table(table(tmp_path, "\r\n".join([*lines, ""]), encoding))
+    found = [(unicodedata.normalize("NFC", s.path), s.label, s.split, s.group) for s in data.samples]
+    assert found == sorted(expected)
+    assert {name for s in data.samples for name in s.attributes} == {
+        name for name in named if name in ["성별", "나이", "연령", "장소", "번호", "비고"]
+    }
+    for sample in data.samples:
+        i = int(sample.path[-5])
+        assert abs(int(data.read(sample)[0, 0, 0]) - 60 * i) < 3
+
+
+def test_a_korean_header_that_nobody_knows_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"expected a column 'label' .*--columns label=기분"):
+        read_table(table(tmp_path, "파일명,기분\na.jpg,좋음\n"))
 
 
 def test_headers_of_other_data_sets(tmp_path: Path):

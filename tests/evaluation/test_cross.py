@@ -111,8 +111,8 @@ def test_a_matrix_trains_on_each_and_tests_on_each(western: Path, korean: Path, 
     change = cells[0][1]["recall_change"]
     assert set(change) == {"기쁨", "슬픔", "분노", "중립"}
     for name, figure in change.items():
-        if figure["low"] is not None:
-            assert -1 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+        assert -1 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+        assert figure["low"] < figure["high"]
         assert -1 <= figure["value"] <= 1
         assert cells[0][1]["recall"][name]["value"] is not None
     # On the same images, in the same classes: what always says the same changes only from class to class.

@@ -367,7 +367,8 @@ def test_data_sets_against_each_other(tmp_path: Path) -> None:
         "recall": {"happy": figure, "b": figure},
         "recall_change": {},
     }
-    other = {**cell, "recall_change": {"happy": {"value": -0.25, "low": -0.375, "high": -0.125}, "b": figure}}
+    change = {"value": -0.25, "low": -0.375, "high": -0.125, "units": 90}
+    other = {**cell, "recall_change": {"happy": change, "b": {**figure, "units": 3}}}
     values = {"data": ["west<b>", "동양"], "contenders": {"svm@hog": [[cell, None], [other, cell]]}}
     (tmp_path / "west<b>--동양").mkdir()
     (tmp_path / "west<b>--동양" / "report.html").touch()
@@ -384,6 +385,9 @@ def test_data_sets_against_each_other(tmp_path: Path) -> None:
         r"happy \(tested on west.*동양.*50\.0% \(40\.0–60\.0\).*−25\.0 \(−37\.5 … −12\.5\)", markdown
     )
     assert "happy (tested on west<b>)" in page.text
+    assert page.text.count("Newcombe, ") == 1  # by which method, where resamples say nothing
+    assert "Newcombe, 3 persons" in page.text
+    assert "fewer than 5 show the expression" in page.text
     assert "happy (tested on west<b>), 동양: −25.0" in page.text
     assert [file.name for file in files[2:]] == ["recall-svm@hog.png"]
     write_matrix_report(values, tmp_path, "ko")

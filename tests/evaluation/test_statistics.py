@@ -11,7 +11,14 @@ import pytest
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import Costs
-from ferkit.evaluation.metrics import effective_units, evaluate, positive_interval, share_interval
+from ferkit.evaluation.metrics import (
+    effective_units,
+    evaluate,
+    few_units_interval,
+    positive_interval,
+    share_interval,
+    wilson_interval,
+)
 from ferkit.evaluation.significance import compare_pairs, holm, paired_bootstrap, retraining_p, sign_flip_p
 
 ABC = LabelSet(("a", "b", "c"))
@@ -113,6 +120,43 @@ def test_effective_units() -> None:
     assert effective_units(np.full(10, 7)) == pytest.approx(10)
     assert effective_units(np.array([100, 1, 1])) == pytest.approx(1.04, abs=0.01)
     assert effective_units(np.zeros((3, 2))).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("units", [1, 2, 4])
+@pytest.mark.parametrize(("a", "b", "alike"), [(0.5, 0.5, 0.0), (0.3, 0.8, 0.3), (0.9, 0.95, 0.5)])
+def test_few_units_have_an_interval_that_holds_the_difference(
+    units: int, a: float, b: float, alike: float
+) -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(300):
+        # One to eight images of each person, who is easier or harder than others.
+        images = rng.integers(1, 9, units)
+        chance_a, chance_b = (np.repeat(rng.beta(3 * of, 3 * (1 - of), units), images) for of in (a, b))
+        luck = rng.random(images.sum())
+        right_a = luck < chance_a
+        right_b = np.where(rng.random(len(luck)) < alike, luck, rng.random(len(luck))) < chance_b
+        low, high = few_units_interval(right_a.mean(), right_b.mean(), float(effective_units(images)))
+        assert -1 <= low <= right_a.mean() - right_b.mean() <= high <= 1
+        assert 0.5 < high - low < 1.9  # unlike that of resamples, which says "somewhere between -1 and 1"
+        held += low <= a - b <= high
+    assert held / 300 >= 0.92
+
+
+def test_newcombe_as_published() -> None:
+    # Newcombe (1998), table II, method 10: 56/70 - 48/80 lies in 0.0524 to 0.3339, and 10/10 - 0/10 in 0.6075 to 1.
+    (low, low_b), (high, high_b) = wilson_interval(np.array([0.8, 0.6]), np.array([70, 80]))
+    ends = 0.2 - np.hypot(0.8 - low, high_b - 0.6), 0.2 + np.hypot(high - 0.8, 0.6 - low_b)
+    assert ends == pytest.approx((0.0524, 0.3339), abs=1e-3)
+    assert few_units_interval(1.0, 0.0, 10) == pytest.approx((0.6075, 1.0), abs=1e-3)
+
+
+def test_one_persons_share_has_an_interval() -> None:
+    answers = np.eye(2)[[0, 0, 0, 1, 1, 1]]
+    groups = np.array([*"ppppqr"], object)
+    found = evaluate(np.array([*"aaaabb"]), answers, LabelSet(("a", "b")), groups)
+    recall = found.per_class["a"].recall
+    assert recall.low < 0.5 < recall.value < 0.9 < recall.high
 
 
 def test_intervals_end_where_figures_end() -> None:

@@ -106,6 +106,31 @@ def test_without_a_font_the_key_for_korean_says_so(
     assert "no font with Hangul" in caplog.messages[0]
 
 
+@pytest.mark.skipif(fonts.hangul_font_file() is None, reason="no font with Hangul")
+def test_all_that_the_window_says_is_korean(
+    long_video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ferkit")
+    drawn: set[str] = set()
+    draw = TextPainter.draw
+
+    def noted(self: TextPainter, rgb: np.ndarray, text: str, *rest: object) -> None:
+        drawn.add(text)
+        draw(self, rgb, text, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TextPainter, "draw", noted)
+    watch(long_video, {2: "h", 4: "r", 8: "r", 10: "s", 14: "l", 18: "q"}, tmp_path, language="ko")
+    assert {
+        "q  끝내기",
+        "r  녹화 시작 / 정지",
+        "녹화 중",
+        "녹화됨: recording-1.mp4",
+        "저장됨: snapshot-1.jpg",
+    } <= drawn
+    assert {"h  this help", "saved: snapshot-1.jpg"} <= drawn  # after the key l
+    assert "saved: " in caplog.messages[1]  # the log is English: it is translated at the border
+
+
 def result_of(*faces: tuple[float, float, int], t: float = 0.0) -> FrameResult:
     n = len(faces)
     xyxy = np.array([(x, y, x + 60, y + 60) for x, y, _ in faces], np.float32).reshape(n, 4)

@@ -22,10 +22,13 @@
     const [group, one] = name.split(".");
     const entry = words[group] && words[group][one];
     const text = entry ? entry[language] : one;
-    return text.replace(/\{(\w+)\}/g, (_, field) => fields[field]);
+    return withParticles(text.replace(/\{(\w+)\}/g, (_, field) => fields[field]));
   };
+  // 기쁨으로, 분노로, 1로, 3으로: the last letter or digit decides (8 is ㄹ).
+  const ends = (before) => (before < "가" ? !"036".includes(before) : [0, 8].includes((before.charCodeAt(0) - 0xac00) % 28));
+  const withParticles = (text) => text.replace(/([가-힣0-9])\(으\)로/g, (_, before) => before + (ends(before) ? "로" : "으로"));
   const number = (n) => n.toLocaleString(language);
-  const percent = (x, digits = 0) => (100 * x).toFixed(digits) + "\u00a0%";
+  const percent = (x, digits = 0) => (100 * x).toFixed(digits) + "%";
   const label = (name) => values.names[language][name] || name || t("word.none");
 
   function make(tag, attributes = {}, ...children) {
@@ -56,7 +59,7 @@
     if (f.sharpness !== undefined) line.push(t("fact.sharpness", { n: f.sharpness.toFixed(2) }));
     if (f.distance !== undefined) line.push(t("fact.distance", { n: f.distance.toFixed(1) }));
     if (f.size !== undefined) line.push(f.size.replace("x", "×"));
-    if (f.reason !== undefined) line.push(f.reason);
+    if (f.reason !== undefined) line.push(f.reason[language]);
     if (finding.more) line.push(t("fact.more", { n: number(finding.more) }));
     return line.join(" · ");
   }

@@ -435,31 +435,25 @@ def recalls_chart(
     """
     named = 8.0 + 7.0 * min(30, max(text_width(name) for _, rows in groups for name, *_ in rows))
     x = Scale(0, 1, named + 12, named + 232)
-    changes = [
-        v
-        for _, rows in groups
-        for *_, c in rows
-        if c
-        for v in (c["value"], c["low"], c["high"])
-        if v is not None
-    ]
-    reach = max([0.1, *map(abs, changes)])
-    change = Scale(-reach, reach, x.end + 60, x.end + 260)
+    changes = [change for _, rows in groups for *_, change in rows if change]
+    ends = [change[end] for change in changes for end in ("value", "low", "high")]
+    reach = max([0.1, *(abs(end) for end in ends if end is not None)])
+    change = Scale(-reach, reach, x.end + 72, x.end + 272)
     height = 54 + sum(24 + 18 * len(rows) for _, rows in groups)
     parts = [
         text(x.start, 16, words("column.recall"), "axis"),
         text(change.start, 16, words("column.change"), "axis"),
     ]
-    for scale in (x, change):
-        for value in scale.ticks(4):
-            parts.append(line(scale(value), 38, scale(value), height - 14, "grid"))
-            parts.append(
-                text(scale(value), 32, percent(value, 0) if scale is x else points(value), "tick", "middle")
-            )
-    parts.append(line(change(0), 38, change(0), height - 14, "reference"))
+    ticks = [(scale, value) for scale in (x, change) for value in scale.ticks(4)]
+    for scale, value in ticks:
+        written = percent(value, 0) if scale is x else points(value)
+        parts.append(text(scale(value), 32, written, "tick", "middle"))
     at = 54.0
     for title, rows in groups:
-        parts.append(text(8, at, title, "label strong halo"))
+        parts.append(text(8, at, title, "label strong"))
+        top, bottom = at + 8, at + 10 + 18 * len(rows)  # lines end where a title is
+        parts += [line(scale(value), top, scale(value), bottom, "grid") for scale, value in ticks]
+        parts.append(line(change(0), top, change(0), bottom, "reference"))
         for k, (name, recall, difference) in enumerate(rows):
             at += 18
             colour = colour_of(k)
@@ -475,9 +469,9 @@ def recalls_chart(
                         line(scale(figure["low"]), at, scale(figure["high"]), at, f"whisker {colour}")
                     )
                 parts.append(dot(scale(figure["value"]), at, f"dot {colour}", f"{title}, {name}: {written}"))
-                parts.append(text(scale.end + 48, at + 4, written, "value", "end"))
+                parts.append(text(scale.end + 56, at + 4, written, "value", "end"))
         at += 24
-    return Drawing(change.end + 60, height, tuple(parts), label)
+    return Drawing(change.end + 68, height, tuple(parts), label)
 
 
 def _shortened(name: str, columns: int) -> str:

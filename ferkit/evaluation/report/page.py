@@ -184,30 +184,19 @@ def _reliability(one: Values, words: Translations) -> list[tuple[str, Drawing]]:
 def _learning(one: Values, words: Translations) -> list[dict[str, Any]]:
     """One chart for each unit and repeat of a history."""
     found = []
-    for cell in one["cells"]:
-        history = cell["history"]
-        keys = [key for key in _CURVES if any(key in entry for entry in history)]
-        for unit, mine in (
-            ("accuracy", [key for key in keys if "accuracy" in key]),
-            ("log_loss", [key for key in keys if "loss" in key]),
-        ):
-            series = [
-                (key, [(i + 1, entry[key]) for i, entry in enumerate(history) if key in entry])
-                for key in mine
-            ]
-            if not series:
-                continue
-            repeat = words("part.repeat", n=cell["repeat"] + 1) if len(one["cells"]) > 1 else ""
-            chart = charts.curves_chart(
-                series, words("column.epoch"), words(f"column.{unit}"), one["name"], shares=False
-            )
-            found.append(
-                {
-                    "caption": words("caption.learning", name=one["name"], repeat=repeat),
-                    "svg": chart,
-                    "names": mine,
-                }
-            )
+    for cell, mark in ((cell, mark) for cell in one["cells"] for mark in ("accuracy", "loss")):
+        curves = {
+            key: [(i, entry[key]) for i, entry in enumerate(cell["history"], 1) if key in entry]
+            for key in _CURVES if mark in key
+        }  # fmt: skip
+        series = [(key, points) for key, points in curves.items() if points]
+        if not series:
+            continue
+        repeat = words("part.repeat", n=cell["repeat"] + 1) if len(one["cells"]) > 1 else ""
+        unit = words("column.accuracy" if mark == "accuracy" else "column.log_loss")
+        chart = charts.curves_chart(series, words("column.epoch"), unit, one["name"], shares=False)
+        caption = words("caption.learning", name=one["name"], repeat=repeat)
+        found.append({"caption": caption, "svg": chart, "names": [key for key, _ in series]})
     return found
 
 
@@ -313,7 +302,7 @@ def _write_predictions(path: Path, values: Values, read: Thumbnails, language: s
         for row in one[part]:
             with contextlib.suppress(FerkitError, OSError, KeyError):
                 labels = dict.fromkeys(shown.get(row[name], row[name]) for name in ("true", "predicted"))
-                caption = " →\n".join(labels) + f" {percent(row['confidence'], 0)}"
+                caption = " ➔\n".join(labels) + f" {percent(row['confidence'], 0)}"
                 images.append((read(row["row"]), caption))
         grids[words(f"part.{part}")] = images
     if any(grids.values()):

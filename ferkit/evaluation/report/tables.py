@@ -6,6 +6,7 @@ from typing import Any
 
 from ferkit.core.labels import LabelSet
 from ferkit.core.texts import MISSING, Translations, amount, number, p_value, percent, points, translated
+from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES
 from ferkit.evaluation.report.values import ALPHA, figure_rows, is_distinct, verdict
 
 Values = Mapping[str, Any]
@@ -423,13 +424,16 @@ def recall_table(found: Recalls, words: Translations) -> Table:
     rows = []
     for title, group in found:
         for trained, recall, change in group:
-            cells = [TableCell(trained), figure_cell(words, recall)]
-            cells.append(TableCell("") if change is None else figure_cell(words, change, "points"))
-            rows.append([TableCell(title, kind="name"), *cells])
+            changed = TableCell("") if change is None else figure_cell(words, change, "points")
+            if change and (n := change["units"]) < FEW_FOR_RESAMPLES:
+                changed = replace(changed, note=words("part.newcombe", n=n))
+            rows.append(
+                [TableCell(title, kind="name"), TableCell(trained), figure_cell(words, recall), changed]
+            )
     return Table(
         headed(words, "expression", "trained_on", "recall", "change"),
         rows,
-        words("caption.recalls"),
+        words("caption.recalls", n=FEW_FOR_RESAMPLES),
         frozenset({1}),
     )
 

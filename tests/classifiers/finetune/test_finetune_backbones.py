@@ -47,6 +47,13 @@ def test_every_row_of_the_table_says_the_truth(name: str) -> None:
         assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if not row.pretrained])
+def test_own_networks_have_no_convolution_whose_training_ends_tensorflow(name: str) -> None:
+    backbone = BACKBONES[name].build((64, 64, 1), None)
+    convolutions = [one for one in backbone.layers if isinstance(one, keras.layers.Conv2D)]
+    assert not [one.name for one in convolutions if one.kernel_size == (1, 1) and one.strides != (1, 1)]
+
+
 def test_efficientnet_is_cut_behind_its_own_scaling_and_given_ours() -> None:
     core = build_core(NetworkSettings(backbone="efficientnet-b0", input_size_wh=(32, 32), color="rgb"), 3)
     kinds = {type(layer).__name__ for layer in core.get_layer("backbone").layers}

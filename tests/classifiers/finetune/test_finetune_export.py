@@ -104,7 +104,8 @@ def test_an_export_that_differs_is_not_accepted(network: keras.Model) -> None:
 
 def test_sums_and_products_outside_layers_survive_an_h5_file(tmp_path: Path) -> None:
     images = keras.Input((24, 32, 3))
-    x = keras.layers.Conv2D(4, 3, padding="same")(images)
+    x = keras.layers.LayerNormalization((1, 2, 3), center=False, scale=False)(images)  # as in ferkit2
+    x = keras.layers.Conv2D(4, 3, padding="same")(x)
     x = keras.layers.ReLU(6.0)(x + 3.0) * (1 / 6)  # as in MobileNetV3
     inner = keras.Model(images, x + keras.layers.Conv2D(4, 1)(images) * x, name="backbone")  # as in ConvNeXt
     outer = keras.Input((24, 32, 3))

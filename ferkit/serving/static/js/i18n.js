@@ -11,7 +11,19 @@ export const currentLanguage = () => language;
 /** The sentence called `key`; `{name}` in it is replaced by `values.name`. */
 export function t(key, values = {}) {
   const text = TEXTS[language][key] ?? TEXTS.en[key] ?? key;
-  return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+  return withParticles(text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? ""));
+}
+
+// The final consonant of a sign's Korean name: 영, 일, 이, 삼 …, 퍼센트 (8 is ㄹ).
+const FINALS = { 0: 21, 1: 8, 2: 0, 3: 16, 4: 0, 5: 0, 6: 1, 7: 8, 8: 8, 9: 0, "%": 0 };
+
+/** `슬픔은(는)` as `슬픔은`: where the letter before tells which of the two forms is right. */
+function withParticles(text) {
+  return text.replace(/([가-힣0-9%])(?:(은|이|을|과)\((는|가|를|와)\)|\(으\)로)/g, (_, before, closed, open) => {
+    const final = FINALS[before] ?? (before.charCodeAt(0) - 0xac00) % 28;
+    if (closed) return before + (final ? closed : open);
+    return before + ([0, 8].includes(final) ? "로" : "으로");
+  });
 }
 
 export const hasText = (key) => key in TEXTS.en;

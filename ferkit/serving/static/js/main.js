@@ -32,7 +32,7 @@ tabs.addEventListener("show", ({ detail }) => {
 watchFiles(
   (files) => { tabs.show("pictures"); pictures.take(files); },
   (file) => { tabs.show("film"); film.take(file); },
-  (files) => { if (teach.isShown) teach.take(files); return teach.isShown; },
+  (files, label) => { if (teach.isShown) teach.take(files, label); return teach.isShown; },
 );
 find("#model").addEventListener("change", (event) => change({ model: event.target.value }));
 load();

@@ -49,6 +49,11 @@ export class ExpressionStream extends EventTarget {
     return this.#onTheWay.size < MAX_ON_THE_WAY;
   }
 
+  /** Whether every frame that was sent is answered. */
+  get isIdle() {
+    return this.#onTheWay.size === 0;
+  }
+
   /** A place for a frame that is being encoded; to be given to `send` or `release`. */
   reserve() {
     this.#number = (this.#number + 1) >>> 0;

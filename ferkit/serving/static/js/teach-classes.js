@@ -10,7 +10,6 @@ const KEYS = 9;
  */
 export class ClassCards extends EventTarget {
   element = find("#teach-classes");
-  dropLabel = null;
   #images = new Map();
   #cards = new Map();
   #held = null;
@@ -83,10 +82,7 @@ export class ClassCards extends EventTarget {
     const pick = this.#small("upload", () => t("teach.files", { label }), () => this.#tell("pick", { label }));
     const remove = this.#small("trash", () => t("teach.remove", { label }), () => this.#tell("change", { do: "remove_label", label }));
     const takes = make("div", { className: "takes" });
-    const card = make("li", { className: "card class", data: { label }, on: {
-      dragenter: () => { this.dropLabel = label; },
-      dragover: () => { this.dropLabel = label; },
-    } }, make("div", { className: "class-head" }, name, count, pick, remove), hold, takes);
+    const card = make("li", { className: "card class", data: { label } }, make("div", { className: "class-head" }, name, count, pick, remove), hold, takes);
     return { card, count, takes };
   }
 
@@ -125,7 +121,7 @@ export class ClassCards extends EventTarget {
     const label = this.labels[i];
     if (label === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     if (isDown && !event.repeat) this.#hold(label);
-    else if (!isDown) this.#release();
+    else if (!isDown && this.#held === label) this.#release();
   }
 
   #hold(label) {

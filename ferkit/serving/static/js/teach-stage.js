@@ -12,6 +12,14 @@ import { ExpressionStream } from "./stream.js";
 
 const BETWEEN_MS = 90;
 const VIDEO_FPS = 5;
+const READY_MS = 20_000;
+const LAST_MS = 4_000;
+
+/** Wait until something holds, at most so long. */
+async function until(holds, most_ms) {
+  const end = performance.now() + most_ms;
+  while (!holds() && performance.now() < end) await new Promise((resolve) => { setTimeout(resolve, 50); });
+}
 
 /** Events (`detail`): taught (what the server says of the session with each frame), hold (label or null), ended (Problem). */
 export class TeachStage extends EventTarget {
@@ -26,6 +34,7 @@ export class TeachStage extends EventTarget {
   #answer = null;
   #held = null;
   #face = null;
+  #added = 0;
   #capturedAt = 0;
 
   constructor() {
@@ -101,15 +110,25 @@ export class TeachStage extends EventTarget {
       showProblem(() => t("drop.unknown", { name: film.name }));
       return;
     }
+    this.#video.pause(); // until the server listens: a short video would be over before
+    this.#video.currentTime = 0;
+    this.#added = 0;
     this.#run(id);
     this.hold(label);
+    const isOver = () => !this.#video.src || this.#stage.dataset.state === "idle";
+    await until(() => isOver() || this.#stage.dataset.state === "running", READY_MS);
+    if (!isOver()) await this.#video.play().catch(() => {}); // stopped meanwhile
     await new Promise((resolve) => {
       const timer = setInterval(() => {
-        if (!this.#video.ended && this.#video.src) this.#frame(performance.now());
+        if (!this.#video.ended && !isOver()) this.#frame(performance.now());
         else { clearInterval(timer); resolve(); }
       }, 1000 / VIDEO_FPS);
     });
+    this.release();
+    await until(() => isOver() || this.#stream.isIdle, LAST_MS);
+    const wasStopped = isOver();
     this.stop();
+    if (!wasStopped && !this.#added) showProblem(() => t("teach.film.none", { name: film.name }));
   }
 
   /** Record the face in view as examples of a class, from now on. */
@@ -151,7 +170,11 @@ export class TeachStage extends EventTarget {
     if (face) this.#bars.show(face.probabilities, face.label);
     const sure = face && this.#labels.find(({ name }) => name === face.label);
     find("#teach-now").textContent = sure ? `${labelText(sure)} ${percent(Math.round(face.confidence * 100) / 100)}` : face ? t("people.unsure") : t("teach.nobody.seen");
-    if (this.#face !== null && !answer.faces.some(({ id }) => id === this.#face)) this.#face = null;
+    this.#added += answer.taught.added.length;
+    if (this.#face !== null && !answer.faces.some(({ id }) => id === this.#face)) {
+      this.#face = null;
+      if (this.#held) this.#collect(); // who was meant is gone: whoever is alone now, or ask again
+    }
     find("#teach-ask").hidden = answer.taught.status !== "several";
     this.#tell("taught", answer.taught);
   }

@@ -65,20 +65,22 @@ export class Teach {
     this.#stage.stop();
   }
 
-  /** Take files in: those of folders into the class that is called like the folder, others into `label`. */
-  async take(files, label = this.#cards.dropLabel) {
-    this.#cards.dropLabel = null;
+  /** Take files in: into the class `label`, or without one those of folders into the class that is called like the folder. */
+  async take(files, label) {
     if (!(await this.#open())) return;
     const sorted = new Map();
     for (const file of files) {
       const folder = file.folder ?? file.webkitRelativePath?.split("/").at(-2);
-      const name = folder || label || this.#state.labels[0];
+      const name = label || folder || this.#state.labels[0];
       if (!sorted.has(name)) sorted.set(name, []);
       sorted.get(name).push(file);
     }
     for (const [name, mine] of sorted) {
       await this.#send(name, mine.filter((file) => !file.type.startsWith("video/")));
-      for (const film of mine.filter((file) => file.type.startsWith("video/"))) await this.#stage.play(this.#state.id, name, film);
+      for (const film of mine.filter((file) => file.type.startsWith("video/"))) {
+        if (!this.#state) return;
+        await this.#stage.play(this.#state.id, name, film);
+      }
     }
     await this.#ask();
   }

@@ -149,6 +149,7 @@ export default {
   "teach.ask": "Several faces: click on the one that is meant",
   "teach.face": "Recording person {n}",
   "teach.camera.first": "Start the camera first, or add images",
+  "teach.film.none": "No face was taken from {name}",
   "teach.refused": "Images that were not taken: {n}. {name}: {reason}",
   "teach.report": "How well it works",
   "teach.pending": "checking …",

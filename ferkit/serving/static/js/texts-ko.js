@@ -149,6 +149,7 @@ export default {
   "teach.ask": "얼굴이 여러 개입니다. 기록할 얼굴을 클릭하세요",
   "teach.face": "인물 {n} 기록",
   "teach.camera.first": "먼저 카메라를 켜거나 사진을 추가하세요",
+  "teach.film.none": "{name}에서 얼굴을 기록하지 못했습니다",
   "teach.refused": "사진 {n}장을 추가하지 못했습니다. {name}: {reason}",
   "teach.report": "정확도",
   "teach.pending": "검증 중…",
