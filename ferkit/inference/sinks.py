@@ -27,12 +27,14 @@ from ferkit.inference.video import UNSURE_NAME, FaceRow, frames_of, read_rows
 
 if TYPE_CHECKING:
     from av import Packet
-    from av.audio.frame import AudioFrame
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 _TICKS = 90_000
 _CARRIED_OVER = ("aac", "mp3", "ac3", "eac3", "alac")
 """Sound that every kind of file and most players take as it is; other sound is encoded as AAC."""
+
+_PRIMING_S = 0.025
+"""Sound that decoders need before the first that is heard."""
 
 
 class VideoWriter:
@@ -130,14 +132,17 @@ class VideoWriter:
             if sound.codec_context.name in _CARRIED_OVER:
                 out, packets = self._container.add_stream_from_template(sound), source.demux(sound)
             else:
-                out = self._container.add_stream("aac", rate=sound.codec_context.sample_rate)
-                packets = _encoded(self._av, source.decode(sound), out)
+                rate, rates = sound.codec_context.sample_rate, self._av.Codec("aac", "w").audio_rates
+                out = self._container.add_stream("aac", rate=rate if rate in rates else 48_000)
+                packets = _encoded(self._av, source.demux(sound), out)
             start_s, last_s, step_s = (source.start_time or 0) / 1e6, 0.0, 0.0
             try:
                 for packet in packets:
                     if packet.pts is None or packet.dts is None:
                         continue
                     heard_s = float(packet.dts * packet.time_base) - start_s
+                    if heard_s < -_PRIMING_S:  # cut away, as by trimming without encoding again
+                        continue
                     if last_s - heard_s > 1.0:  # as where recordings were put one after the other
                         start_s -= last_s + step_s - heard_s
                         heard_s = last_s + step_s
@@ -163,12 +168,14 @@ class VideoWriter:
         self.close()
 
 
-def _encoded(av: Any, frames: "Iterator[AudioFrame]", out: Any) -> "Iterator[Packet]":
-    """AAC packets of decoded sound."""
+def _encoded(av: Any, packets: "Iterator[Packet]", out: Any) -> "Iterator[Packet]":
+    """AAC packets of sound; what is damaged in it is silent."""
     resampler = av.AudioResampler("fltp", out.codec_context.layout, out.codec_context.sample_rate)
-    for frame in frames:
-        for resampled in resampler.resample(frame):
-            yield from out.encode(resampled)
+    for packet in packets:
+        with suppress(av.error.FFmpegError, ValueError):
+            for frame in packet.decode():
+                for resampled in resampler.resample(frame):
+                    yield from out.encode(resampled)
     yield from out.encode(None)
 
 
