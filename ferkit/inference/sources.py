@@ -49,6 +49,9 @@ _PLAIN = ("mpegts", "mpeg", "hls", "rtsp", "flv", "h264", "hevc", "mpegvideo", "
 _LONGEST_PAUSE_S = 5.0
 """Between tries to reach a camera again."""
 
+_LONGEST_STILL_S = 15.0
+"""That one frame of a file is shown live."""
+
 _PQ, _HLG = 16, 18
 _PAPER_WHITE = 203.0
 """Candela per square metre that HDR videos give to white paper (ITU-R BT.2408)."""
@@ -335,6 +338,8 @@ class OpenVideo:
             for frame in self._decode(packet):
                 if frame.pts is not None and (found := due.pop(frame.pts, None)) is not None:
                     yield *found, frame
+            if packet is None:
+                self._decoder.flush_buffers()
 
         groups = self._groups()
         for group in groups:
@@ -344,11 +349,13 @@ class OpenVideo:
                 yield from self._counted(chain((group,), groups), index, grid, start_index)
                 return
             wanted = False
+            if group[0].is_keyframe and not due.keys().isdisjoint(stamps):  # stamps come again
+                yield from emerging(None)
+                due.clear()
             for stamp in stamps:
                 timestamp_s, cut = self.clock.time_s(self._seconds(stamp))
                 if cut:  # the same stamps come again, so those before must be out of the way
                     yield from emerging(None)
-                    self._decoder.flush_buffers()
                     due.clear()
                     was_cut = True
                 if grid.wants(timestamp_s) and index >= start_index:
@@ -360,7 +367,6 @@ class OpenVideo:
             if can_skip and not wanted:
                 if in_step:  # what the decoder still holds back
                     yield from emerging(None)
-                    self._decoder.flush_buffers()
                 in_step, before = False, group
                 continue
             if not in_step and any(stamp < (group[0].pts or 0) for stamp in due):
@@ -376,10 +382,12 @@ class OpenVideo:
             in_step, before = end == len(group), group
             if not in_step:
                 yield from emerging(None)
-                self._decoder.flush_buffers()
                 thrifty, due = not due, {}  # a decoder that owes frames must see everything from here on
         yield from emerging(None)
-        if self._is_plain and not in_step:  # whether the video has a proper end shows in its last frame only
+        if self._is_plain and not in_step:
+            # Whether the video has a proper end shows in its last frame only, to a decoder that has skipped nothing.
+            used, self._decoder = self._decoder, load_av().CodecContext.create(self._decoder.name, "r")
+            self._decoder.extradata = used.extradata
             for each in (*before, None):
                 self._decode(each)
 
@@ -408,16 +416,20 @@ class OpenVideo:
 
     def _packets(self) -> "Iterator[Packet]":
         av = load_av()
-        is_whole = True
+        is_whole, n_packets = True, 0
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:  # the last one is empty
                     is_whole, self._last_packet = not packet.is_corrupt, packet
+                    n_packets += 1
                     yield packet
         except av.error.EOFError:
             pass
         except (av.error.FFmpegError, OSError):
-            is_whole = False
+            # An answer of unknown or wrong length has such an end, too.
+            is_whole = is_address(self._spec) and (
+                self._container.size <= 0 or 0 < self._stream.frames <= n_packets
+            )
         self._broke_off = not is_whole
 
     def _decode(self, packet: "Packet | None") -> "list[VideoFrame]":
@@ -867,8 +879,8 @@ class LiveSource:
             now = time.monotonic()
             began = now - timestamp_s if began is None else began
             late_s = now - began - timestamp_s
-            if late_s > 1.0:  # this machine, or the network, cannot hold the pace
-                began += late_s
+            if late_s > 1.0 or late_s < -_LONGEST_STILL_S:  # the pace cannot be held; or the stamps jump
+                began, late_s = began + late_s, 0.0
             elif late_s > 0.25 and given_at is not None and now - given_at < 0.25:
                 continue
             self._stop.wait(max(0.0, -late_s))

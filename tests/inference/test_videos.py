@@ -204,7 +204,7 @@ def test_whatever_says_its_end_is_missed_where_it_is_cut_anywhere(
 
 
 def test_a_cut_between_two_packets_shows_where_the_container_tells(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """The pages of Ogg do, and pieces of sound in transport streams."""
+    """The pages of Ogg do, and pieces of sound in transport streams, and frames that cannot be decoded."""
     theora = ffmpeg(
         *moving_image("64x48", 1), "-c:v", "libtheora", "-g", "1", "-page_duration", "1", "pages.ogv"
     )
@@ -219,6 +219,9 @@ def test_a_cut_between_two_packets_shows_where_the_container_tells(ffmpeg: FFmpe
         cuts.append(tmp_path / f"{end}.ts")
         cuts[-1].write_bytes(stream[:end])
     assert len(cuts) > 3
+    cuts.append(tmp_path / "frame.ts")
+    alone = ffmpeg(*moving_image("128x96", 1), "-vf", "noise=alls=60:allf=t", "-c:v", "libx264", "alone.ts")
+    cuts[-1].write_bytes(alone.read_bytes()[: 188 * (alone.stat().st_size // 376)])
     for every_s in (0.0, 0.7):
         for each in cuts:
             source = VideoSource(each, every_s)
@@ -249,6 +252,10 @@ def test_pixels_that_change_their_shape_stay_square(ffmpeg: FFmpeg, tmp_path: Pa
     widths = [frame.rgb.shape[1] for frame in VideoSource(video)]
     assert widths == [320] * 5 + [640] * 5 + [320] * 5
     assert [frame.rgb.shape[1] for frame in VideoSource(video, 0.5)] == [320, 640, 320]
+    copy = list(VideoSource(annotated(video, tmp_path / "drawn.mp4")))  # of one size: what is wide has bars
+    assert {frame.rgb.shape for frame in copy} == {(240, 320, 3)}
+    assert [int(frame.rgb[:50].max()) > 128 for frame in copy] == [True] * 5 + [False] * 5 + [True] * 5
+    assert copy[7].rgb[64:86, :70].min() > 128
 
 
 def test_what_does_not_say_its_start_begins_at_zero(ffmpeg: FFmpeg) -> None:
@@ -353,6 +360,25 @@ def test_no_frames_are_made_up_across_a_jump_in_the_time_stamps(jump: Path, tmp_
     out = annotated(jump, tmp_path / "drawn.mp4")
     assert len(times_of(out)) == 60
     assert times_of(out) == pytest.approx(times_of(jump), abs=0.01)
+
+
+def test_nobody_waits_for_a_jump_in_a_file_played_live(jump: Path) -> None:
+    began = time.monotonic()
+    assert [frame.timestamp_s for frame in LiveSource(str(jump))][-1] > 100
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("step_s", [-0.4, 80_000])
+def test_copies_are_made_of_joined_recordings_whatever_their_stamps(
+    ffmpeg: FFmpeg, tmp_path: Path, step_s: float
+) -> None:
+    how = (*RECORDED, "aac", "-c:v", "libx264", "-bf", 0, "-output_ts_offset")
+    parts = [ffmpeg(*moving_image("64x48", 1, 10), *how, at, f"{at}.ts") for at in (1, 2 + step_s)]
+    both = tmp_path / "joined.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    times = times_of(both)
+    assert len(times) == 20
+    assert times_of(annotated(both, tmp_path / "drawn.mp4", every_s=0.5)) == pytest.approx(times, abs=0.01)
 
 
 def test_time_goes_on_where_the_stamps_begin_again(ffmpeg: FFmpeg, tmp_path: Path) -> None:
