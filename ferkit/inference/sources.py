@@ -225,13 +225,12 @@ class OpenVideo:
         length_s = float(stream.duration * stream.time_base) if stream.duration else self.duration_s  # type: ignore[operator]
         self.n_frames = counted if counted > 1 else round(length_s * self.fps)
         self.is_finite = not is_address(spec) or container.duration is not None or container.size > 0
-        start = container.start_time
-        self.clock = _Clock(None if start is None else start / 1e6, 1 / self.fps)
+        self.clock = _Clock(container.start_time and container.start_time / 1e6, 1 / self.fps)
         self._is_plain = container.format.name in _PLAIN
         self._aspect = stream.sample_aspect_ratio
         self._broke_off = self._last_is_bad = False
-        self._last_packet: Packet | None = None
-        self._bad_pts: int | None = None
+        self._last_pts: int | None = None
+        self._bad_pts = -1 << 63  # of no frame
 
     def _open(self, spec: str, timeout_s: float) -> "InputContainer":
         av = load_av()
@@ -420,7 +419,7 @@ class OpenVideo:
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:  # the last one is empty
-                    is_whole, self._last_packet = not packet.is_corrupt, packet
+                    is_whole, self._last_pts = not packet.is_corrupt, packet.pts
                     n_packets += 1
                     yield packet
         except av.error.EOFError:
@@ -446,7 +445,7 @@ class OpenVideo:
             return []
         for frame in frames:
             self._last_is_bad = frame.is_corrupt
-            if frame.is_corrupt:
+            if frame.is_corrupt and frame.pts is not None:
                 self._bad_pts = frame.pts
             if not self._is_plain:
                 self._aspect = self._stream.sample_aspect_ratio
@@ -457,14 +456,11 @@ class OpenVideo:
 
     def is_broken(self) -> bool:
         """Whether what was read to its end had no proper end."""
-        last = self._last_packet
-        if self._broke_off or self._last_is_bad:
+        # The last frame of the file need not be the last that is shown.
+        if self._broke_off or self._last_is_bad or self._bad_pts == self._last_pts:
             return True
-        if (
-            self._bad_pts is not None and last is not None and self._bad_pts == last.pts
-        ):  # it need not be shown last
-            return True
-        return not is_address(self._spec) and _is_cut_off(Path(self._spec))
+        path = Path(self._spec)  # it may have been moved by now
+        return not is_address(self._spec) and path.is_file() and _is_cut_off(path)
 
     def to_rgb(self, frame: "VideoFrame") -> np.ndarray:
         """uint8 RGB (H, W, 3) of a frame: upright, square pixels, without the combs of interlacing."""
@@ -593,8 +589,8 @@ def _is_cut_off(path: Path) -> bool:
             page = tail[tail.rfind(b"OggS") :]
             return len(page) < 28 or not page[5] & 4 or 27 + page[26] + sum(page[27:][: page[26]]) > len(page)
         case b"FLV":  # each tag is followed by its length
-            said = start.find(b"filesize\0") + 9
-            if said > 8 and struct.unpack(">d", start[said : said + 8])[0] > size:
+            said = start.partition(b"filesize\0")[2][:8].rjust(8, b"\0")
+            if struct.unpack(">d", said)[0] > size:
                 return True
             n = int.from_bytes(tail[-4:], "big")
             return n != 11 + int.from_bytes(tail[-3 - n :][:3], "big")
@@ -602,10 +598,9 @@ def _is_cut_off(path: Path) -> bool:
             return b"IEND\xaeB`\x82" not in tail
         case b"\xff\xd8\xff":
             return tail.rfind(b"\xff\xd9") < tail.rfind(b"\xff\xd8\xff")
-    at = start.find(_ASF_PROPERTIES)
-    if at < 0 or start[at + 88] & 1:  # a broadcast
-        return False
-    return int.from_bytes(start[at + 40 : at + 48], "little") > size
+    properties = start.partition(_ASF_PROPERTIES)[2]
+    is_broadcast = properties[72:73] == b"\1"
+    return not is_broadcast and int.from_bytes(properties[24:32], "little") > size
 
 
 _OTHER_BOXES = (b"wide", b"free", b"skip", b"sidx", b"styp", b"uuid")

@@ -584,3 +584,11 @@ def test_passwords_do_not_come_back(tmp_path: Path, web: str) -> None:
             with pytest.raises(DataError, match=r"no video from .*user:…@127") as caught:
                 attempt()
             assert "secret" not in str(caught.value)
+
+
+def test_a_video_that_is_moved_while_it_is_read_is_read_to_its_end(flash: Path, tmp_path: Path) -> None:
+    video = shutil.copy(flash, tmp_path / "here.mp4")
+    frames = iter(VideoSource(video))
+    next(frames)
+    video.rename(tmp_path / "there.mp4")
+    assert len(list(frames)) == 74
