@@ -218,7 +218,13 @@ class Model:
             )
         module, function = _LOADERS[self.kind].split(":")
         load: Callable[..., ExpressionClassifier] = getattr(import_module(module), function)
-        return load(self, weights=self.weights, threads=self.threads)
+        try:
+            return load(self, weights=self.weights, threads=self.threads)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, FerkitError):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(f"{self.folder} cannot be opened ({reason}); make the model again") from error
 
     @property
     def input_size_wh(self) -> tuple[int, int]:
@@ -385,7 +391,9 @@ def inspect_model(folder: Path, *, verify: bool = True) -> ListedModel:
         record, digests = _read_record(folder)
         if verify:
             _verify(folder, digests, _known_sha256)
-        return ListedModel(folder, Model(folder, record, tuple(digests)))
+        model = Model(folder, record, tuple(digests))
+        str(model.trained_on)  # lists show it, so what it comes from must be there
+        return ListedModel(folder, model)
     except Exception as error:  # a mutilated folder fails in as many ways as there are bytes in it
         return ListedModel(folder, None, str(error) or type(error).__name__)
 

@@ -123,8 +123,9 @@ def _megabytes(size: int | None) -> str:
 
 
 def _accuracy(metrics: dict) -> str:
-    value = metrics.get("accuracy", {}).get("value")
-    return "" if value is None else f"{value:.1%}"
+    accuracy = metrics.get("accuracy")
+    value = accuracy.get("value") if isinstance(accuracy, dict) else None
+    return f"{value:.1%}" if isinstance(value, (int, float)) else ""
 
 
 CORE = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skops", "pillow")

@@ -105,6 +105,9 @@ class Progress:
         rate = (self._done - self._first) / (self._last_line - self._began)
         left = (self._total - self._done) / rate if rate > 0 else 0.0
         failed = f", {self._failures} failed" if self._failures else ""
+        if self._total < self._done:  # not known, or less than there are
+            logger.info(f"{self._doing}: {self._done} {self._unit}, {rate:.0f}/s{failed}")
+            return
         share = self._done / max(1, self._total)
         logger.info(
             f"{self._doing}: {self._done}/{self._total} {self._unit} ({share:.0%}), {rate:.0f}/s, "

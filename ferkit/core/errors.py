@@ -20,18 +20,21 @@ import importlib.util
 import re
 
 # What follows "user:" up to the last @ of the host's part; where a slash stands in the password, of the whole word.
+# Without a colon all of it, as it may be a token; an address within another has its signs escaped.
 _PASSWORD = re.compile(
-    r"([a-z][a-z0-9+.-]+://[^\s/?#@:\[]*:)(?:[^\s/?#]*(?=@)|(?!\d*(?:[/?#\s]|$))\S*(?=@))", re.IGNORECASE
+    r"([a-z][a-z0-9+.-]+://[^\s/?#@:\[]*:)(?:[^\s/?#]*(?=@)|(?!\d*(?:[/?#\s]|$))\S*(?=@))"
+    r"|([a-z][a-z0-9+.-]+://)[^\s/?#@:\[…]+(?=@)|(%3A%2F%2F[^%\s]*%3A)\S*?(?=%40)",
+    re.IGNORECASE,
 )
 _PARAMETER = re.compile(
-    r"([?&;][\w.-]*(?:pass(?:word|wd)?|pwd|token|secret|api_?key|auth|sig(?:nature)?)[\w.-]*=)[^&#\s'\"]+",
+    r"((?:[?&;#][\w.~%-]*(?:pas|pwd?|token|secret|key|auth|sig|jwt|hmac|cred|session|hdnt)[\w.-]*|_password)=)[^&#\s'\"]+",
     re.IGNORECASE,
 )
 
 
 def mask_credentials(text: str) -> str:
     """Replace passwords, and parameters such as ``token=``, of all addresses in ``text`` by an ellipsis."""
-    return _PARAMETER.sub(r"\1…", _PASSWORD.sub(r"\1…", text))
+    return _PARAMETER.sub(r"\1…", _PASSWORD.sub(r"\1\2\3…", text))
 
 
 class FerkitError(Exception):

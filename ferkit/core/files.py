@@ -120,7 +120,8 @@ def _put(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise FerkitError(why_not_written(path, known)) from error
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*"=+-@\t\r\n＝＋－＠",)
+"""Signs that make a formula of a cell; East Asian spreadsheets take the wide ones, too."""
 
 
 def csv_cell(text: str | None) -> str | None:
@@ -485,7 +486,7 @@ def write_csv(
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(map(csv_cell, header))
     writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     content = ("\ufeff" if marked else "") + text.getvalue()
     write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))

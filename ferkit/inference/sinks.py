@@ -19,6 +19,7 @@ from ferkit.core.files import (
 )
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
+from ferkit.faces.cropping import fit_to
 from ferkit.inference.engine import FrameResult
 from ferkit.inference.overlay import Overlay, Status
 from ferkit.inference.smoothing import UNSURE
@@ -27,12 +28,16 @@ from ferkit.inference.video import UNSURE_NAME, FaceRow, frames_of, read_rows
 
 if TYPE_CHECKING:
     from av import Packet
-    from av.audio.frame import AudioFrame
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
-_TICKS = 90_000
+_TICKS = 18_000
+"""Of a second, so that 24, 25, 30, 50 and 60 frames have whole numbers of them, and MP4 takes pauses of a day."""
+
 _CARRIED_OVER = ("aac", "mp3", "ac3", "eac3", "alac")
 """Sound that every kind of file and most players take as it is; other sound is encoded as AAC."""
+
+_PRIMING_S = 0.025
+"""Sound that decoders need before the first that is heard."""
 
 
 class VideoWriter:
@@ -66,7 +71,7 @@ class VideoWriter:
             raise FerkitError(why_not_written(path.parent, error)) from None
 
     def write(self, rgb: np.ndarray, timestamp_s: float) -> None:
-        """Add what was seen at ``timestamp_s``, uint8 (H, W, 3); a frame of another size is fitted.
+        """Add what was seen at ``timestamp_s``, uint8 (H, W, 3); one of another size is fitted, with black bars.
 
         Raises:
             FerkitError: the file cannot be written.
@@ -76,7 +81,7 @@ class VideoWriter:
                 self._open(rgb.shape[1], rgb.shape[0])
             self._mux_sound(self._container, timestamp_s)
             if (rgb.shape[1], rgb.shape[0]) != self._size_wh:
-                rgb = cv2.resize(rgb, self._size_wh)
+                rgb = fit_to(rgb, self._size_wh, "letterbox")
             # H.264 wants even sides.
             rgb = cv2.copyMakeBorder(rgb, 0, rgb.shape[0] % 2, 0, rgb.shape[1] % 2, cv2.BORDER_REPLICATE)
             frame = self._av.VideoFrame.from_ndarray(rgb, format="rgb24")
@@ -130,19 +135,24 @@ class VideoWriter:
             if sound.codec_context.name in _CARRIED_OVER:
                 out, packets = self._container.add_stream_from_template(sound), source.demux(sound)
             else:
-                out = self._container.add_stream("aac", rate=sound.codec_context.sample_rate)
-                packets = _encoded(self._av, source.decode(sound), out)
-            start_s, last_s, step_s = (source.start_time or 0) / 1e6, 0.0, 0.0
+                rate, rates = sound.codec_context.sample_rate, self._av.Codec("aac", "w").audio_rates
+                out = self._container.add_stream("aac", rate=rate if rate in rates else 48_000)
+                packets = _encoded(self._av, source.demux(sound), out)
+            start_s, last_s, step_s, last_dts = (source.start_time or 0) / 1e6, -1.0, 0.0, None
             try:
                 for packet in packets:
                     if packet.pts is None or packet.dts is None:
                         continue
                     heard_s = float(packet.dts * packet.time_base) - start_s
-                    if last_s - heard_s > 1.0:  # as where recordings were put one after the other
+                    if last_dts is not None and last_s - heard_s > 1.0:
+                        # As where recordings were put one after the other.
                         start_s -= last_s + step_s - heard_s
                         heard_s = last_s + step_s
                     shift = round((start_s + self._begin_s) / packet.time_base)
+                    if heard_s < -_PRIMING_S or (last_dts is not None and packet.dts - shift <= last_dts):
+                        continue  # cut away, as by trimming without encoding again; or heard already
                     packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    last_dts = packet.dts
                     last_s, step_s = heard_s, float((packet.duration or 0) * packet.time_base)
                     packet.stream = out
                     yield heard_s, packet
@@ -163,12 +173,14 @@ class VideoWriter:
         self.close()
 
 
-def _encoded(av: Any, frames: "Iterator[AudioFrame]", out: Any) -> "Iterator[Packet]":
-    """AAC packets of decoded sound."""
+def _encoded(av: Any, packets: "Iterator[Packet]", out: Any) -> "Iterator[Packet]":
+    """AAC packets of sound; what is damaged in it is silent."""
     resampler = av.AudioResampler("fltp", out.codec_context.layout, out.codec_context.sample_rate)
-    for frame in frames:
-        for resampled in resampler.resample(frame):
-            yield from out.encode(resampled)
+    for packet in packets:
+        with suppress(av.error.FFmpegError, ValueError):
+            for frame in packet.decode():
+                for resampled in resampler.resample(frame):
+                    yield from out.encode(resampled)
     yield from out.encode(None)
 
 

@@ -8,6 +8,7 @@ import functools
 import os
 import queue
 import stat
+import struct
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -42,8 +43,14 @@ _TIMEOUT_S = 10.0
 _STEP_S = 0.001
 """Frames with the same or a slightly earlier time than the one before are shown so much after it."""
 
+_PLAIN = ("mpegts", "mpeg", "hls", "rtsp", "flv", "h264", "hevc", "mpegvideo", "m4v")
+"""Containers that say nothing about pixels and ends; the video in them does."""
+
 _LONGEST_PAUSE_S = 5.0
 """Between tries to reach a camera again."""
+
+_LONGEST_STILL_S = 15.0
+"""That one frame of a file is shown live."""
 
 _PQ, _HLG = 16, 18
 _PAPER_WHITE = 203.0
@@ -158,7 +165,7 @@ class _Grid:
 class _Clock:
     """Times of frames as a player shows them: since the container's start, and always rising."""
 
-    def __init__(self, start_s: float, frame_s: float) -> None:
+    def __init__(self, start_s: float | None, frame_s: float) -> None:
         self._start_s, self._frame_s = start_s, frame_s
         self.last_s = -1.0
 
@@ -166,10 +173,12 @@ class _Clock:
         """The time of the next frame, and whether the stamps began again before it."""
         last_s = self.last_s
         after_s = last_s + self._frame_s if last_s >= 0 else 0.0
-        time_s = after_s if stamp_s is None else stamp_s - self._start_s
+        if self._start_s is None and stamp_s is not None:  # not said: the first frame is the start
+            self._start_s = stamp_s - after_s
+        time_s = after_s if stamp_s is None or self._start_s is None else stamp_s - self._start_s
         cut = last_s - time_s > 1.0
         if cut:  # as where recordings were put one after the other: the second goes on after the first
-            self._start_s -= after_s - time_s
+            self._start_s -= after_s - time_s  # type: ignore[operator]
             time_s = after_s
         self.last_s = max(time_s, last_s + _STEP_S, 0.0)
         return self.last_s, cut
@@ -216,8 +225,12 @@ class OpenVideo:
         length_s = float(stream.duration * stream.time_base) if stream.duration else self.duration_s  # type: ignore[operator]
         self.n_frames = counted if counted > 1 else round(length_s * self.fps)
         self.is_finite = not is_address(spec) or container.duration is not None or container.size > 0
-        self.clock = _Clock((container.start_time or 0) / 1e6, 1 / self.fps)
+        self.clock = _Clock(container.start_time and container.start_time / 1e6, 1 / self.fps)
+        self._is_plain = container.format.name in _PLAIN
+        self._aspect = stream.sample_aspect_ratio
         self._broke_off = self._last_is_bad = False
+        self._last_pts: int | None = None
+        self._bad_pts = -1 << 63  # of no frame
 
     def _open(self, spec: str, timeout_s: float) -> "InputContainer":
         av = load_av()
@@ -324,6 +337,8 @@ class OpenVideo:
             for frame in self._decode(packet):
                 if frame.pts is not None and (found := due.pop(frame.pts, None)) is not None:
                     yield *found, frame
+            if packet is None:
+                self._decoder.flush_buffers()
 
         groups = self._groups()
         for group in groups:
@@ -333,11 +348,13 @@ class OpenVideo:
                 yield from self._counted(chain((group,), groups), index, grid, start_index)
                 return
             wanted = False
+            if group[0].is_keyframe and not due.keys().isdisjoint(stamps):  # stamps come again
+                yield from emerging(None)
+                due.clear()
             for stamp in stamps:
                 timestamp_s, cut = self.clock.time_s(self._seconds(stamp))
                 if cut:  # the same stamps come again, so those before must be out of the way
                     yield from emerging(None)
-                    self._decoder.flush_buffers()
                     due.clear()
                     was_cut = True
                 if grid.wants(timestamp_s) and index >= start_index:
@@ -349,7 +366,6 @@ class OpenVideo:
             if can_skip and not wanted:
                 if in_step:  # what the decoder still holds back
                     yield from emerging(None)
-                    self._decoder.flush_buffers()
                 in_step, before = False, group
                 continue
             if not in_step and any(stamp < (group[0].pts or 0) for stamp in due):
@@ -365,9 +381,14 @@ class OpenVideo:
             in_step, before = end == len(group), group
             if not in_step:
                 yield from emerging(None)
-                self._decoder.flush_buffers()
                 thrifty, due = not due, {}  # a decoder that owes frames must see everything from here on
         yield from emerging(None)
+        if self._is_plain and not in_step:
+            # Whether the video has a proper end shows in its last frame only, to a decoder that has skipped nothing.
+            used, self._decoder = self._decoder, load_av().CodecContext.create(self._decoder.name, "r")
+            self._decoder.extradata = used.extradata
+            for each in (*before, None):
+                self._decode(each)
 
     def _counted(
         self, groups: "Iterator[list[Packet]]", index: int, grid: _Grid, start_index: int
@@ -394,16 +415,20 @@ class OpenVideo:
 
     def _packets(self) -> "Iterator[Packet]":
         av = load_av()
-        is_whole = True
+        is_whole, n_packets = True, 0
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:  # the last one is empty
-                    is_whole = not packet.is_corrupt
+                    is_whole, self._last_pts = not packet.is_corrupt, packet.pts
+                    n_packets += 1
                     yield packet
         except av.error.EOFError:
             pass
         except (av.error.FFmpegError, OSError):
-            is_whole = False
+            # An answer of unknown or wrong length has such an end, too.
+            is_whole = is_address(self._spec) and (
+                self._container.size <= 0 or 0 < self._stream.frames <= n_packets
+            )
         self._broke_off = not is_whole
 
     def _decode(self, packet: "Packet | None") -> "list[VideoFrame]":
@@ -418,15 +443,24 @@ class OpenVideo:
         except (av.error.FFmpegError, OSError, ValueError):
             self._last_is_bad = True
             return []
-        if frames:
-            self._last_is_bad = frames[-1].is_corrupt
+        for frame in frames:
+            self._last_is_bad = frame.is_corrupt
+            if frame.is_corrupt and frame.pts is not None:
+                self._bad_pts = frame.pts
+            if not self._is_plain:
+                self._aspect = self._stream.sample_aspect_ratio
+            elif frame.key_frame:
+                self._aspect = self._decoder.sample_aspect_ratio
+            frame.opaque = self._aspect
         return frames
 
     def is_broken(self) -> bool:
         """Whether what was read to its end had no proper end."""
-        if self._broke_off or self._last_is_bad:
+        # The last frame of the file need not be the last that is shown.
+        if self._broke_off or self._last_is_bad or self._bad_pts == self._last_pts:
             return True
-        return not is_address(self._spec) and _is_cut_off(Path(self._spec))
+        path = Path(self._spec)  # it may have been moved by now
+        return not is_address(self._spec) and path.is_file() and _is_cut_off(path)
 
     def to_rgb(self, frame: "VideoFrame") -> np.ndarray:
         """uint8 RGB (H, W, 3) of a frame: upright, square pixels, without the combs of interlacing."""
@@ -450,7 +484,7 @@ class OpenVideo:
 
     def _square_width(self, frame: "VideoFrame") -> int:
         """How wide a frame is with square pixels."""
-        aspect = self._stream.sample_aspect_ratio or 1
+        aspect: Any = frame.opaque or 1
         return round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width
 
     def __enter__(self) -> "OpenVideo":
@@ -523,34 +557,96 @@ def _upright(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof")
 """Parts of MP4 and MOV files, each of which says how long it is."""
 
+_TAIL = 1 << 20
+"""Bytes at the end that are looked through; the sound of the last second lies in them."""
+
 
 def _is_cut_off(path: Path) -> bool:
-    """Whether a file's own structure says that its end is missing: of MP4, Matroska, AVI, GIF and MPEG-TS."""
+    """Whether a file's own structure says that its end is missing.
+
+    Of MP4, Matroska, WebM, AVI, Ogg, FLV, WMV, MPEG-TS, GIF, APNG and MJPEG; other kinds do not say so. Files that
+    end between two packets say so if they are Ogg, or tell their size.
+    """
     with path.open("rb") as file:
-        start = file.read(4096)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 4096))
-        end = file.read().rstrip(b"\0")
-        at, kind = 0, start[4:8]
-        while kind in (*_BOXES, b"wide", b"free", b"skip", b"sidx", b"uuid") and at < size:
-            file.seek(at)
-            head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            at += (int.from_bytes(head[8:], "big") if length == 1 else length) or size
-            if kind in _BOXES and at > size:
+        start, size = file.read(8192), file.seek(0, os.SEEK_END)
+        if start[4:8] in (*_BOXES, *_OTHER_BOXES):
+            return _misses_boxes(file, size)
+        if start[:4] == b"\x1a\x45\xdf\xa3":
+            return _misses_elements(file, size)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+    for n, first in ((188, 0), (192, 4), (204, 0)):
+        if start[first::n][:3] == b"GGG":
+            return size % n > 0 or _misses_sound(
+                [tail[i + first :][:188] for i in range(len(tail) % n, len(tail), n)]
+            )
+    match start[:3]:
+        case b"GIF":
+            return not tail.rstrip(b"\0").endswith(b"\0;")
+        case b"RIF":
+            return 8 + int.from_bytes(start[4:8], "little") > size
+        case b"Ogg":  # the last page is one that ends a stream, and has all that its table counts
+            page = tail[tail.rfind(b"OggS") :]
+            return len(page) < 28 or not page[5] & 4 or 27 + page[26] + sum(page[27:][: page[26]]) > len(page)
+        case b"FLV":  # each tag is followed by its length
+            said = start.partition(b"filesize\0")[2][:8].rjust(8, b"\0")
+            if struct.unpack(">d", said)[0] > size:
                 return True
-    if start[:4] == b"GIF8":
-        return not end.endswith(b"\0;")
-    if start[:1] == start[188:189] == start[376:377] == b"G":
-        return size % 188 > 0
-    if start[:4] == b"RIFF":
-        return 8 + int.from_bytes(start[4:8], "little") > size
-    at = start.find(b"\x18\x53\x80\x67") + 4
-    if start[:4] != b"\x1a\x45\xdf\xa3" or at < 4 or at >= len(start) or not start[at]:
-        return False
-    n = 9 - start[at].bit_length()  # as many bytes as its first has zeros before the first one
-    value = int.from_bytes(start[at : at + n], "big") & ((1 << 7 * n) - 1)
-    return value != (1 << 7 * n) - 1 and at + n + value > size
+            n = int.from_bytes(tail[-4:], "big")
+            return n != 11 + int.from_bytes(tail[-3 - n :][:3], "big")
+        case b"\x89PN":
+            return b"IEND\xaeB`\x82" not in tail
+        case b"\xff\xd8\xff":
+            return tail.rfind(b"\xff\xd9") < tail.rfind(b"\xff\xd8\xff")
+    properties = start.partition(_ASF_PROPERTIES)[2]
+    is_broadcast = properties[72:73] == b"\1"
+    return not is_broadcast and int.from_bytes(properties[24:32], "little") > size
+
+
+_OTHER_BOXES = (b"wide", b"free", b"skip", b"sidx", b"styp", b"uuid")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+
+def _misses_boxes(file: IO[bytes], size: int) -> bool:
+    at, kind = 0, _BOXES[0]
+    while kind in (*_BOXES, *_OTHER_BOXES) and at < size:
+        file.seek(at)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        at += (int.from_bytes(head[8:], "big") if length == 1 else length) or size
+        if kind in _BOXES and at > size:
+            return True
+    return False
+
+
+def _misses_elements(file: IO[bytes], size: int) -> bool:
+    """Of Matroska and WebM; recordings do not say how long the whole is, yet each of their blocks does."""
+    at, is_open = 0, False
+    while at < size:
+        file.seek(at)
+        head = file.read(12).ljust(12, b"\0")
+        n = 9 - head[0].bit_length()  # as many bytes as the first has zeros before its first one
+        m = 9 - head[n].bit_length() if n < 5 else 9
+        if m > 8:
+            return is_open and size - at < 12
+        every_bit = (1 << 7 * m) - 1
+        length = int.from_bytes(head[n : n + m], "big") & every_bit
+        is_open |= length == every_bit  # not said: what it holds comes next
+        at += n + m + (0 if length == every_bit else length)
+    return at > size
+
+
+def _misses_sound(packets: list[bytes]) -> bool:
+    """Whether one of the pieces of a transport stream that say how long they are is not there to its end."""
+    missing: dict[int, int] = {}
+    for packet in packets:
+        pid = int.from_bytes(packet[1:3], "big") & 0x1FFF
+        data = packet[5 + packet[4] if packet[3] & 0x20 else 4 :]
+        if packet[1] & 0x40:
+            length = int.from_bytes(data[4:6], "big") if data[:3] == b"\0\0\1" else 0
+            missing[pid] = length + 6 if length else 0
+        missing[pid] = missing.get(pid, 0) - len(data)
+    return max(missing.values(), default=0) > 0
 
 
 @functools.cache
@@ -778,8 +874,8 @@ class LiveSource:
             now = time.monotonic()
             began = now - timestamp_s if began is None else began
             late_s = now - began - timestamp_s
-            if late_s > 1.0:  # this machine, or the network, cannot hold the pace
-                began += late_s
+            if late_s > 1.0 or late_s < -_LONGEST_STILL_S:  # the pace cannot be held; or the stamps jump
+                began, late_s = began + late_s, 0.0
             elif late_s > 0.25 and given_at is not None and now - given_at < 0.25:
                 continue
             self._stop.wait(max(0.0, -late_s))

@@ -282,6 +282,12 @@ _HEAD = 400
 """Bytes that tell what a video is."""
 
 
+_OTHERS = (
+    (b"OggS", ".ogv"), (b"FLV\x01", ".flv"), (b"\0\0\1\xba", ".mpg"),
+    (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), ".wmv"),
+)  # fmt: skip
+
+
 def video_suffix(start: bytes) -> str | None:
     """What the first 400 bytes of a video say that it is; None for all that is not taken.
 
@@ -293,9 +299,14 @@ def video_suffix(start: bytes) -> str | None:
         return ".mkv"
     if start[:6] in (b"GIF87a", b"GIF89a"):
         return ".gif"
-    if len(start) > 376 and start[0] == start[188] == start[376] == 0x47:
+    if (
+        start[:1] == start[188:189] == start[376:377] == b"G"
+        or start[4:5] == start[196:197] == start[388:389] == b"G"
+    ):
         return ".ts"
-    return ".avi" if start[:4] == b"RIFF" and start[8:12] == b"AVI " else None
+    if start[:4] == b"RIFF":
+        return ".avi" if start[8:12] == b"AVI " else None
+    return next((suffix for begins, suffix in _OTHERS if start.startswith(begins)), None)
 
 
 async def receive_video(request: Request, folder: Path) -> Path:
@@ -352,5 +363,7 @@ def _checked(start: bytes) -> str:
         raise ApiError(422, "no_film", "Expected a video as the body, or as the part 'file'.")
     suffix = video_suffix(start)
     if suffix is None:
-        raise ApiError(415, "unknown_kind", "Expected a video: MP4, MOV, WebM, MKV, AVI, TS or GIF.")
+        raise ApiError(
+            415, "unknown_kind", "Expected a video: MP4, MOV, WebM, MKV, AVI, TS, MPEG, Ogg, FLV, WMV or GIF."
+        )
     return suffix

@@ -132,8 +132,12 @@ def service_of(request: Request | WebSocket) -> Service:
 def declare(request: Request, query: str, header: str) -> None:
     """Check the purpose of a request, and note it for the log. Raises ApiError."""
     settings = service_of(request).settings
-    purpose = check_purpose(query or header or None, settings.purpose, frozenset(settings.allow_purpose))
-    request.state.note["purpose"] = purpose
+    given = [*filter(None, [*request.query_params.getlist("purpose"), query, header])] or [""]
+    allowed = frozenset(settings.allow_purpose)
+    # Whoever names two has both: the last would hide one that is prohibited.
+    request.state.note["purpose"] = [
+        check_purpose(each or None, settings.purpose, allowed) for each in given
+    ][-1]
 
 
 @router.get("/v1/info", summary="Purposes, limits, whether a token is needed", responses=problems())

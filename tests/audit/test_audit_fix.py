@@ -206,10 +206,30 @@ def test_of_two_fixes_from_one_reading_the_second_is_refused(data: Path, tmp_pat
 
 
 def test_names_that_look_like_formulas_are_text_in_tables_and_names_again_when_read(tmp_path: Path) -> None:
-    from ferkit.core.files import csv_cell, csv_text
+    from ferkit.core.files import csv_cell, csv_text, write_csv
 
-    for name in ("=HYPERLINK(1)", "+1", "-x", "@sum", "\tx", "\rx", "'=x", "''=x", "'a", "plain", "", "기쁨"):
+    for name in (
+        "=HYPERLINK(1)",
+        "+1",
+        "-x",
+        "@sum",
+        "\tx",
+        "\rx",
+        "'=x",
+        "''=x",
+        "'a",
+        "plain",
+        "",
+        "기쁨",
+        "\n=x",
+        "＝x",
+        "＋x",
+        "－x",
+        "＠x",
+    ):
         cell = csv_cell(name)
         assert cell is not None
-        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        assert cell[:1] not in set("=+-@\t\r\n＝＋－＠")
         assert csv_text(cell) == name
+    write_csv(tmp_path / "table.csv", ["name", "=class"], [["＝x", 1]])
+    assert (tmp_path / "table.csv").read_text() == "name,'=class\n'＝x,1\n"

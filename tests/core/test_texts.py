@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ferkit
+from ferkit.core.errors import mask_credentials
 from ferkit.core.texts import (
     Translations,
     current_language,
@@ -144,3 +145,24 @@ def test_numbers_are_written_as_readers_of_the_language_write_them() -> None:
     assert (en.duration(12), ko.duration(12), ko.duration(600), ko.duration(7200)) == (
         "12.0 s", "12.0초", "10분", "2.0시간",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["rtsp://user:SECRET@host/x", "rtsp://user:SEC%40RET@host/x", "https://SECRET@host/x", "http://host/x?key=SECRET&a=1",
+     "http://host/cgi?loginuse=admin&loginpas=SECRET", "rtsp://host:554/user=admin_password=SECRET_channel=1.sdp",
+     "http://host/x?access_token=SECRET", "http://host/x#jwt=SECRET", "http://host/?of=http%3A%2F%2Fu%3ASECRET%40g%2Fx"],
+)  # fmt: skip
+def test_no_spelling_of_an_address_shows_its_secret(address: str) -> None:
+    shown = mask_credentials(f"no video from '{address}' (refused)")
+    assert not {"SEC", "RET"} & set(re.findall("SEC|RET", shown)), shown
+    assert "host" in shown
+    assert shown.endswith("(refused)")
+    assert mask_credentials(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["http://host:80/a@b", "data/key=3/part.csv", "write to a@b.c", "a=b&c=d?frame=3"]
+)
+def test_what_is_no_secret_is_shown(text: str) -> None:
+    assert mask_credentials(text) == text

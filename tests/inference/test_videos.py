@@ -178,6 +178,57 @@ def test_what_is_cut_off_gives_what_it_has_and_says_so(ffmpeg: FFmpeg, tmp_path:
     assert list(VideoSource(cut, 0.5))[-1].timestamp_s < 2
 
 
+RECORDED = ("-f", "lavfi", "-i", "sine=d=1", "-c:a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [("ogv", ("-c:v", "libtheora", "-g", "5")), ("ogv", (*RECORDED, "libvorbis", "-c:v", "libtheora", "-g", "5")),
+     ("flv", ("-c:v", "flv")), ("wmv", ("-c:v", "wmv2")), ("apng", ("-plays", "0", "-f", "apng")),
+     ("mjpeg", ("-c:v", "mjpeg")), ("webm", ("-c:v", "libvpx", "-deadline", "realtime", "-live", "1")),
+     ("m2ts", (*RECORDED, "mp2", "-c:v", "mpeg2video", "-mpegts_m2ts_mode", "1"))],
+)  # fmt: skip
+def test_whatever_says_its_end_is_missed_where_it_is_cut_anywhere(
+    ffmpeg: FFmpeg, tmp_path: Path, kind: str, how: tuple[str, ...]
+) -> None:
+    whole = ffmpeg(*moving_image("128x96", 1), *how, f"anywhere.{kind}")
+    source = VideoSource(whole)
+    n_frames = len(list(source))
+    assert source.broken_at_s is None
+    data, cut = whole.read_bytes(), tmp_path / f"cut.{kind}"
+    for share in (0.55, 0.71, 0.83, 0.94):
+        cut.write_bytes(data[: int(len(data) * share) | 1])
+        source = VideoSource(cut)
+        assert len(list(source)) <= n_frames
+        assert source.broken_at_s is not None, share
+
+
+def test_a_cut_between_two_packets_shows_where_the_container_tells(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """The pages of Ogg do, and pieces of sound in transport streams, and frames that cannot be decoded."""
+    theora = ffmpeg(
+        *moving_image("64x48", 1), "-c:v", "libtheora", "-g", "1", "-page_duration", "1", "pages.ogv"
+    )
+    data = theora.read_bytes()
+    cut = tmp_path / "cut.ogv"
+    cut.write_bytes(data[: data.rindex(b"OggS")])
+    noisy = (*RECORDED, "aac", "-b:a", "256k", "-vf", "noise=alls=60:allf=t", "-c:v", "libx264")
+    stream = ffmpeg(*moving_image("128x96", 1), *noisy, "sound.ts").read_bytes()
+    sound = [i for i in range(0, len(stream), 188) if stream[i + 1 : i + 3] == b"\x01\x01"]  # goes on there
+    cuts = [cut]
+    for end in sound[len(sound) // 2 :: 12]:
+        cuts.append(tmp_path / f"{end}.ts")
+        cuts[-1].write_bytes(stream[:end])
+    assert len(cuts) > 3
+    cuts.append(tmp_path / "frame.ts")
+    alone = ffmpeg(*moving_image("128x96", 1), "-vf", "noise=alls=60:allf=t", "-c:v", "libx264", "alone.ts")
+    cuts[-1].write_bytes(alone.read_bytes()[: 188 * (alone.stat().st_size // 376)])
+    for every_s in (0.0, 0.7):
+        for each in cuts:
+            source = VideoSource(each, every_s)
+            list(source)
+            assert source.broken_at_s is not None, each.name
+
+
 def test_whole_videos_are_not_called_broken(ffmpeg: FFmpeg, flash: Path) -> None:
     """Sound that goes on longer, a start cut off without encoding again, and a header that counts too many frames."""
     long_sound = ffmpeg(
@@ -188,6 +239,27 @@ def test_whole_videos_are_not_called_broken(ffmpeg: FFmpeg, flash: Path) -> None
         source = VideoSource(video)
         assert sum(1 for _ in source) > 40
         assert source.broken_at_s is None, video.name
+
+
+def test_pixels_that_change_their_shape_stay_square(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    video = tmp_path / "shapes.ts"
+    how = ("-c:v", "libx264", "-bf", 0, "-output_ts_offset")
+    parts = [
+        ffmpeg(*corner_video(), "-vf", f"setsar={aspect}", *how, i / 2, f"{i}.ts")
+        for i, aspect in enumerate(("1/1", "2/1", "1/1"))
+    ]
+    video.write_bytes(b"".join(part.read_bytes() for part in parts))
+    widths = [frame.rgb.shape[1] for frame in VideoSource(video)]
+    assert widths == [320] * 5 + [640] * 5 + [320] * 5
+    assert [frame.rgb.shape[1] for frame in VideoSource(video, 0.5)] == [320, 640, 320]
+    copy = list(VideoSource(annotated(video, tmp_path / "drawn.mp4")))  # of one size: what is wide has bars
+    assert {frame.rgb.shape for frame in copy} == {(240, 320, 3)}
+    assert [int(frame.rgb[:50].max()) > 128 for frame in copy] == [True] * 5 + [False] * 5 + [True] * 5
+    assert copy[7].rgb[64:86, :70].min() > 128
+
+
+def test_what_does_not_say_its_start_begins_at_zero(ffmpeg: FFmpeg) -> None:
+    assert times_of(ffmpeg(*moving_image(), "-frames:v", 1, "-c:v", "libx264", "single.ts")) == [0.0]
 
 
 def test_a_image_that_starts_late_has_the_players_times(ffmpeg: FFmpeg, flash: Path) -> None:
@@ -223,6 +295,28 @@ def test_annotated_copies_are_in_step_with_their_sound(
     assert flash_s - beep_s == pytest.approx(before[0] - before[1], abs=0.03)
     assert flash_s - beep_s == pytest.approx(-2.0 if video == flash else 0.0, abs=0.04)
     assert len(times_of(out)) == len(times_of(video))
+
+
+def test_sound_of_any_rate_and_sound_with_holes_are_kept(ffmpeg: FFmpeg, flash: Path, tmp_path: Path) -> None:
+    how = ("-c:v", "copy", "-c:a")
+    fast = ffmpeg("-i", flash, *how, "pcm_s16le", "-ar", 192_000, "fast.mkv")
+    holes = ffmpeg("-i", flash, *how, "flac", "holes.mkv")
+    data = bytearray(holes.read_bytes())
+    with av.open(str(holes)) as container:
+        sound = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    for at, size in sound[5:9]:
+        data[at + 8 : at + size // 2] = b"?" * (size // 2 - 8)
+    holes.write_bytes(data)
+    for video in (fast, holes):
+        flash_s, beep_s = flash_and_beep_s(annotated(video, tmp_path / f"{video.stem}.mp4", every_s=1.0))
+        assert (flash_s, beep_s) == pytest.approx((1.0, 3.0), abs=0.04)
+
+
+def test_what_was_trimmed_away_does_not_come_back(ffmpeg: FFmpeg, flash: Path, tmp_path: Path) -> None:
+    trimmed = ffmpeg("-ss", "0.7", "-i", flash, "-c", "copy", "trimmed_by_list.mp4")
+    for kind in ("mp4", "mkv"):
+        out = annotated(trimmed, tmp_path / f"drawn.{kind}", every_s=1.0)
+        assert times_of(out) == pytest.approx(times_of(trimmed), abs=0.03)
 
 
 def test_sound_goes_on_after_the_image_and_odd_sizes_are_kept(ffmpeg: FFmpeg, tmp_path: Path) -> None:
@@ -266,6 +360,25 @@ def test_no_frames_are_made_up_across_a_jump_in_the_time_stamps(jump: Path, tmp_
     out = annotated(jump, tmp_path / "drawn.mp4")
     assert len(times_of(out)) == 60
     assert times_of(out) == pytest.approx(times_of(jump), abs=0.01)
+
+
+def test_nobody_waits_for_a_jump_in_a_file_played_live(jump: Path) -> None:
+    began = time.monotonic()
+    assert [frame.timestamp_s for frame in LiveSource(str(jump))][-1] > 100
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("step_s", [-0.4, 80_000])
+def test_copies_are_made_of_joined_recordings_whatever_their_stamps(
+    ffmpeg: FFmpeg, tmp_path: Path, step_s: float
+) -> None:
+    how = (*RECORDED, "aac", "-c:v", "libx264", "-bf", 0, "-output_ts_offset")
+    parts = [ffmpeg(*moving_image("64x48", 1, 10), *how, at, f"{at}.ts") for at in (1, 2 + step_s)]
+    both = tmp_path / "joined.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    times = times_of(both)
+    assert len(times) == 20
+    assert times_of(annotated(both, tmp_path / "drawn.mp4", every_s=0.5)) == pytest.approx(times, abs=0.01)
 
 
 def test_time_goes_on_where_the_stamps_begin_again(ffmpeg: FFmpeg, tmp_path: Path) -> None:
@@ -471,3 +584,11 @@ def test_passwords_do_not_come_back(tmp_path: Path, web: str) -> None:
             with pytest.raises(DataError, match=r"no video from .*user:…@127") as caught:
                 attempt()
             assert "secret" not in str(caught.value)
+
+
+def test_a_video_that_is_moved_while_it_is_read_is_read_to_its_end(flash: Path, tmp_path: Path) -> None:
+    video = shutil.copy(flash, tmp_path / "here.mp4")
+    frames = iter(VideoSource(video))
+    next(frames)
+    video.rename(tmp_path / "there.mp4")
+    assert len(list(frames)) == 74

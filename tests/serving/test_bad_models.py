@@ -1,5 +1,6 @@
 """One bad model must not hurt another."""
 
+import contextlib
 import copy
 import json
 import shutil
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ferkit.classifiers.model import list_models, load_classifier
+from ferkit.classifiers.model import list_models, load_classifier, read_model
 from ferkit.cli.main import main
 from ferkit.core.errors import FerkitError, ModelError
 from tests.inference.tiny_model import write_tiny_model
@@ -242,3 +243,22 @@ def test_no_record_makes_the_list_fail_or_opens_as_anything_but_a_model(
 def test_a_mutant_does_not_hurt_the_rest_of_the_server(crowded: Running) -> None:
     assert until(lambda: crowded.http.get("/ready").status_code == 200)
     assert crowded.http.post("/v1/predict", content=image()).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["parts", "head", "embedder", "metrics", "split"])
+@pytest.mark.parametrize(
+    "value", [3, "x", None, {}, ["a"], {"settings": {"backbone": [], "tap": [], "channels": 3}}]
+)
+def test_a_record_with_other_things_in_it_is_said_to_be_broken_in_one_line(
+    models_dir: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    """Whoever lists models, and whoever opens this one, gets a sentence."""
+    folder = tmp_path / "odd"
+    shutil.copytree(models_dir / "tiny", folder)
+    values = bad.read_values(folder)
+    (values["parts"] if name in ("head", "embedder") else values)[name] = value
+    bad.write_record(folder, values)
+    listed = CliRunner().invoke(main, ["models", "list", "--models-dir", str(tmp_path)])
+    assert (listed.exit_code, "odd" in listed.output) == (0, True)
+    with contextlib.suppress(FerkitError):
+        read_model(folder).input_size_wh

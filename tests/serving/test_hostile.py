@@ -8,6 +8,7 @@ import time
 import zlib
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -119,9 +120,27 @@ def test_playlists_and_other_files_that_open_files_are_no_videos(server: Running
     assert not server.service.jobs._jobs
 
 
+@pytest.mark.parametrize(
+    ("query", "header"),
+    [
+        ("purpose=hiring&purpose=personal", None),
+        ("purpose=personal&purpose=hiring", None),
+        ("purpose=art", "hiring"),
+    ],
+)
+def test_no_second_purpose_hides_a_prohibited_one(server: Running, query: str, header: str | None) -> None:
+    for path in ("/v1/predict", "/v1/video"):
+        address = f"http://127.0.0.1:{server.port}{path}?{query}"
+        refused = httpx.post(
+            address, content=b"GIF89a", headers={"x-ferkit-purpose": header} if header else None
+        )
+        assert (refused.status_code, refused.json()["code"]) == (403, "prohibited_purpose")
+
+
 def test_videos_that_are_only_a_beginning_fail_with_a_reason(server: Running) -> None:
     noise = random.Random(0).randbytes(100_000)
-    for start in (b"\x00\x00\x00\x18ftypmp42", b"\x1aE\xdf\xa3", b"RIFF\xff\xff\xff\xffAVI LIST"):
+    others = (b"OggS", b"FLV\x01", b"\0\0\1\xba", bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"))
+    for start in (b"\x00\x00\x00\x18ftypmp42", b"\x1aE\xdf\xa3", b"RIFF\xff\xff\xff\xffAVI LIST", *others):
         job = server.http.post("/v1/video", content=start + noise).json()
         link = job["links"]["self"]
         assert until(lambda here=link: server.http.get(here).json()["status"] == "failed")
