@@ -79,7 +79,7 @@ def list_models(models_dir: Path, **options: Any) -> None:
     models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
     echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
     echo(
-        f"{' and '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
+        f"{', '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
     )
 
 
