@@ -43,7 +43,7 @@ from ferkit.datasets.dataset import (
     list_folder,
     place_name,
 )
-from ferkit.datasets.images import REMEDIES, SUFFIXES, decode_image
+from ferkit.datasets.images import REMEDIES, decode_image
 from ferkit.datasets.object_store import file_source, list_place, local_copy
 from ferkit.datasets.tables import TABLE_SUFFIXES, read_table
 
