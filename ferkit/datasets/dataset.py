@@ -272,10 +272,8 @@ class FileSource:
                     name for name in alike if composed(name) == composed(part)
                 ]
                 if len(same or alike) != 1:
-                    reason = "several files differ from it only in case"
-                    raise FileNotFoundError(
-                        errno.ENOENT, reason if alike else "No such file or directory", path
-                    )
+                    why = "several files differ from it only in case" if alike else os.strerror(errno.ENOENT)
+                    raise FileNotFoundError(errno.ENOENT, why, path)
                 part = (same or alike)[0]
             found += f"{part}/"
         return found[:-1]

@@ -175,12 +175,10 @@ def _path(cell: str) -> str:
     path = cell.strip().replace("\\", "/")
     if not path:
         raise DataError("no path")
-    if path[:1] == "~":
-        return os.path.expanduser(path)
     if "\0" in path:
         raise DataError("a damaged row, with zero bytes")
     if "://" not in path:
-        return path
+        return os.path.expanduser(path) if path[:2] == "~/" else path
     if path[:4].lower() == "http":
         raise DataError("an address, which no table can hold: fetch the images, and name the files")
     return unquote(path[7:]) if path[:8].lower() == "file:///" else path
@@ -306,7 +304,8 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
     Raises:
         DataError: not a readable table, columns that are not there or that nobody knows, or no row that can be used.
     """
-    if "pixels" in map(plain, _first(path, columns)[1]):  # FER2013 and what looks like it
+    names = set(map(plain, _first(path, columns)[1]))
+    if "pixels" in names and names.isdisjoint(MEANINGS["path"]):  # FER2013 and what looks like it
         return _read_pixels(path, columns)
     rows = parse_table(path, columns, images)
     by_path: dict[str, Sample] = {}
@@ -318,9 +317,9 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
                 by_path[sample.path] = sample
     if not by_path and rows.left_out:
         first = ": ".join(rows.left_out[0])
+        remedy = "--columns says which column is what (split= for none)"
         raise DataError(
-            f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}; "
-            "--columns says which column is what (split= for none)"
+            f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}; {remedy}"
         )
     folder = path.parent if images is None else images
     source = file_source(folder)
@@ -413,7 +412,7 @@ def table_columns(path: Path, named: Mapping[str, str] | None = None) -> Columns
 
 def _first(path: Path, named: Mapping[str, str] | None) -> tuple[int, list[str]]:
     """How many rows are titles above the header, and the header; or the first row where none is known as one."""
-    words = {*MEANINGS["path"], "pixels", plain((named or {}).get("path", ""))} - {""}
+    words = {*MEANINGS["path"], "pixels", plain((named or {}).get("path", "path"))}
     rows = list(itertools.islice(table_rows(path), _LOOKED_AT))
     filled = [(at, row) for at, row in enumerate(rows) if any(map(str.strip, row))]
     if not filled:
@@ -502,8 +501,7 @@ def _pixels(cell: str) -> list[str]:
 
 
 def _emotion(label: str | None) -> str:
-    if label is None:
-        raise DataError("no emotion")
+    label = label or "-1"
     return dict(enumerate(_FER2013_EMOTIONS))[int(label)] if label.lstrip("-").isdecimal() else label
 
 

@@ -730,3 +730,9 @@ def test_what_an_archive_is_says_its_content(tmp_path: Path, name: str, mode: st
     data = load_dataset(tmp_path / name)
     assert data.class_counts() == {"happy": 1, "sad": 1}
     assert [path for path, _ in data.left_out] == ["C:/sad/2.png"]
+
+
+def test_a_number_of_pixels_next_to_a_path_is_no_image(tmp_path: Path):
+    assert labels(table(tmp_path, "path,label,pixels\na/1.png,happy,256\n")) == {
+        "a/1.png": ("happy", None, None)
+    }
