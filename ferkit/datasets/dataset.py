@@ -398,7 +398,7 @@ def class_name(name: str) -> str:
         DataError: it is in an encoding that nobody knows; no model could be saved with it.
     """
     name = re.sub(r"\s+", " ", composed(name).strip(_UNSEEN)) or name
-    if not is_unicode(name):
+    if not is_unicode(name) or "\0" in name:
         raise DataError(
             f"expected names in UTF-8 or CP949, found {name!r}; save the table as UTF-8, or rename the files, "
             "for instance with: convmv -r -f ENCODING -t utf-8 --notest FOLDER"

@@ -22,13 +22,7 @@ from ferkit.core.errors import DataError, ImageError, mask_credentials
 from ferkit.core.files import as_path, is_local
 from ferkit.core.labels import same_meaning
 from ferkit.core.types import check_image
-from ferkit.datasets.archives import (
-    ARCHIVE_SUFFIXES,
-    list_archive,
-    read_npz,
-    read_webdataset,
-    tars_in,
-)
+from ferkit.datasets.archives import ARCHIVE_SUFFIXES, list_archive, read_npz, read_webdataset, tars_in
 from ferkit.datasets.dataset import (
     AIHUB_PERSON,
     Dataset,
@@ -167,11 +161,7 @@ def _empty_folders(root: Path, dataset: Dataset) -> list[str]:
     empty = set()
     for parent in {one.parent for one in classes if one != PurePosixPath(".")}:
         with contextlib.suppress(OSError), os.scandir(root / parent) as entries:
-            found = [
-                parent / composed(e.name)
-                for e in entries
-                if e.is_dir() and e.name[0] != "_" and not is_hidden(e.name)
-            ]
+            found = [parent / composed(e.name) for e in entries if e.is_dir() and not is_hidden(e.name)]
             empty |= set(found) - filled
     return sorted(map(str, empty))
 

@@ -190,8 +190,6 @@ def _name(cell: str) -> str | None:
 
     A number is written as a whole one: programs make ``3.0`` of a column of numbers in which one is missing.
     """
-    if "\0" in cell:
-        raise DataError("a damaged row, with zero bytes")
     return None if is_missing(cell) else re.sub(r"^(-?\d+)\.0+$", r"\1", class_name(cell))
 
 
@@ -338,11 +336,7 @@ def _is_there(source: ImageSource, path: str) -> bool:
         return False
 
 
-def parse_table(
-    path: Path,
-    named: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-) -> TableRows:
+def parse_table(path: Path, named: Mapping[str, str] | None = None, folder: Path | None = None) -> TableRows:
     """Read a table of images row by row.
 
     Args:

@@ -636,7 +636,8 @@ def test_an_image_is_found_however_its_path_is_written(
 @pytest.mark.parametrize(
     ("row", "why"),
     [("a/2,5.png,happy", "more cells than columns"), ("path,label", "the header once more"),
-     ("https://example.org/2.png,sad", "an address"), ("a/2.png,s\0d", "zero bytes"),
+     ("https://example.org/2.png,sad", "an address"), ("a/2.png,s\0d", "UTF-8 or CP949"),
+     ("a/\0.png,sad", "zero bytes"),
      ("a/2.png,tr\udce8s", "UTF-8 or CP949")],
 )  # fmt: skip
 def test_rows_that_say_something_else_are_listed(tmp_path: Path, row: str, why: str):

@@ -12,7 +12,6 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import file_sha256
 from ferkit.core.labels import meaning_of
 from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, list_folder, split_named
-from ferkit.datasets.images import HEIF_REMEDY
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
@@ -118,11 +117,7 @@ class ImageIndex:
         listing = list_folder(root)
         self.paths = listing.paths
         # What lies next to images is known by the readers, but for images that nobody can read.
-        self.left_out = [
-            (path, reason)
-            for path, reason in listing.left_out
-            if reason[:1] != "." or HEIF_REMEDY in reason or "JPEG" in reason
-        ]
+        self.left_out = [one for one in listing.left_out if re.search("^[^.]|JPEG|HEIC", one[1])]
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for path in self.paths:
