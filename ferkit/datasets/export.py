@@ -212,11 +212,7 @@ Failures = tuple[tuple[str, str], ...]
 
 
 def export_npz(
-    dataset: Dataset,
-    out: Path,
-    *,
-    size_wh: tuple[int, int] | None = None,
-    gray: bool = False,
+    dataset: Dataset, out: Path, *, size_wh: tuple[int, int] | None = None, gray: bool = False
 ) -> Failures:
     """Write ``images`` uint8 (n, H, W[, 3]), ``labels``, and ``split`` and ``groups`` where known; no more of it is in
     memory at a time than a few hundred images.
