@@ -369,7 +369,7 @@ class GivenImages:
         if is_http(text):
             self.names.append(text)
             return
-        for path in find_paths(as_path(text)):
+        for path in find_paths(Path(text) if text else as_path(text)):  # which refuses it
             if not path.is_dir() and path.suffix.lower() not in ARCHIVE_SUFFIXES:
                 self.names.append(str(path))
                 continue

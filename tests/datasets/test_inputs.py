@@ -737,3 +737,14 @@ def test_a_number_of_pixels_next_to_a_path_is_no_image(tmp_path: Path):
     assert labels(table(tmp_path, "path,label,pixels\na/1.png,happy,256\n")) == {
         "a/1.png": ("happy", None, None)
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["ftp://nowhere.invalid/a.png", "data:image/png;base64,AAAA", "file:///a.png"]
+)
+def test_what_is_no_path_to_an_image_is_one_that_cannot_be_read(name: str):
+    images = GivenImages(name)
+    with pytest.raises((OSError, ImageError)):
+        images.read(images.names[0])
+    with pytest.raises(DataError, match="expected a path"):
+        GivenImages("")
