@@ -29,6 +29,7 @@ from ferkit.datasets.dataset import (
     ImageSource,
     Sample,
     class_name,
+    composed,
     is_missing,
     split_named,
     split_of,
@@ -203,7 +204,7 @@ _split = functools.lru_cache(maxsize=1000)(split_of)
 
 def plain(name: str) -> str:
     """A column's name without case, blanks and signs: ``Image_Path`` and ``image path`` are ``imagepath``."""
-    return "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
+    return "".join(c for c in unicodedata.normalize("NFKC", composed(name)).casefold() if c.isalnum())
 
 
 def _has_meaning(name: str) -> bool:
@@ -314,11 +315,8 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
             if _area(sample) > _area(before):
                 by_path[sample.path] = sample
     if not by_path and rows.left_out:
-        first = ": ".join(rows.left_out[0])
-        remedy = "--columns says which column is what (split= for none)"
-        raise DataError(
-            f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}; {remedy}"
-        )
+        first = ": ".join(rows.left_out[0]) + "; --columns says which column is what (split= for none)"
+        raise DataError(f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}")
     folder = path.parent if images is None else images
     source = file_source(folder)
     if by_path and not any(_is_there(source, name) for name in itertools.islice(by_path, _LOOKED_AT)):
@@ -544,13 +542,21 @@ def _encoding(path: Path, changed_ns: int, size: int) -> str:
             if not block:
                 break
             block = file.read(_BLOCK)
-    if marked or (not decoders and "\ufffd" not in header.decode("utf-8", "replace")):
+    bad_rows = not decoders and "\ufffd" not in header.decode("utf-8", "replace")
+    if marked or bad_rows or ("utf-8" not in decoders and _holds_utf8(path)):
         return "utf-8-sig"  # rows of another encoding, put below those of UTF-8, are kept as they are
     if not decoders:
         raise DataError(
             f"expected {path} in UTF-8, UTF-16 or CP949, found none of these; save it as 'CSV UTF-8'"
         )
     return next(iter(decoders))
+
+
+def _holds_utf8(path: Path) -> bool:
+    """Whether some lines are Hangul in UTF-8, which CP949 may take for signs of its own."""
+    with path.open("rb") as file:
+        texts = (line.decode("utf-8", "replace") for line in file if not line.isascii())
+        return any("\ufffd" not in text and re.search("[가-힣]", text) for text in texts)
 
 
 def _unmarked_utf16(block: bytes) -> str | None:

@@ -748,3 +748,10 @@ def test_what_is_no_path_to_an_image_is_one_that_cannot_be_read(name: str):
         images.read(images.names[0])
     with pytest.raises(DataError, match="expected a path"):
         GivenImages("")
+
+
+@pytest.mark.parametrize("order", [("utf-8", "cp949"), ("cp949", "utf-8")])
+def test_rows_of_two_encodings_are_read_in_both(tmp_path: Path, order: tuple[str, str]):
+    file = table(tmp_path, "")
+    file.write_bytes("경로,감정\na/1.png,기쁨\n".encode(order[0]) + "a/2.png,슬픔\n".encode(order[1]))
+    assert labels(file) == {"a/1.png": ("기쁨", None, None), "a/2.png": ("슬픔", None, None)}
