@@ -497,8 +497,8 @@ def split_of(name: str, source: Path) -> str | None:
     return split
 
 
-_NOTHING = "nan <na> n/a #n/a null #ref! #value! #name? #div/0! #null! #num!"
-_MISSING = frozenset(_NOTHING.split())
+_MISSING_WORDS = "nan <na> n/a #n/a null #ref! #value! #name? #div/0! #null! #num!"
+_MISSING = frozenset(_MISSING_WORDS.split())
 
 
 def is_missing(text: str) -> bool:
