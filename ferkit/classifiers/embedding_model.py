@@ -50,12 +50,7 @@ class EmbeddingClassifier:
     """
 
     def __init__(
-        self,
-        embedder: Embedder,
-        head: Any,
-        dim: int,
-        labels: LabelSet,
-        name: str = "the head",
+        self, embedder: Embedder, head: Any, dim: int, labels: LabelSet, name: str = "the head"
     ) -> None:
         if embedder.dim != dim:
             raise ModelError(

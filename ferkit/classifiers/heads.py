@@ -414,11 +414,7 @@ def fit_features(steps: list[tuple[str, Any]], X: np.ndarray, settings: HeadSett
 
 
 def fit_classifier(
-    head: Any,
-    Z: np.ndarray,
-    y: np.ndarray,
-    settings: HeadSettings,
-    groups: np.ndarray | None = None,
+    head: Any, Z: np.ndarray, y: np.ndarray, settings: HeadSettings, groups: np.ndarray | None = None
 ) -> tuple[Any, tuple[str, ...], tuple[dict[str, float], ...]]:
     """Fit, and calibrate, the classifier on what the steps before it gave.
 
@@ -452,11 +448,7 @@ def fit_classifier(
 
 
 def choose_epochs(
-    head: Any,
-    Z: np.ndarray,
-    y: np.ndarray,
-    settings: MLPSettings,
-    groups: np.ndarray | None = None,
+    head: Any, Z: np.ndarray, y: np.ndarray, settings: MLPSettings, groups: np.ndarray | None = None
 ) -> tuple[int, tuple[str, ...], tuple[dict[str, float], ...]]:
     """How many passes serve best on held-out rows: the one with the highest accuracy, ties by log-loss."""
     from sklearn.base import clone

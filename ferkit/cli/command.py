@@ -41,12 +41,7 @@ class Option(click.Option):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        group: str = "Options",
-        rare: bool = False,
-        extra: str | None = None,
-        **kwargs: Any,
+        self, *args: Any, group: str = "Options", rare: bool = False, extra: str | None = None, **kwargs: Any
     ) -> None:
         shown = kwargs.get("default") is not None
         super().__init__(*args, **{"show_default": shown, **kwargs})

@@ -107,13 +107,15 @@ def info(data: Path, settings: Chosen, **options: Any) -> None:
     from ferkit.core.files import write_atomically
     from ferkit.datasets.image_stats import summarize
 
+    if (path := options["plot"]) and path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise click.UsageError(f"expected --plot NAME.png, .svg or .pdf, found {path}")
     found_in = load_data(data, options["person_pattern"])
     found = summarize(found_in, everything=options["all"], workers=settings["workers"])
-    if options["plot"]:
+    if path:
         from ferkit.datasets.image_stats import plot_summary
 
-        figure, path = plot_summary(found), options["plot"]
-        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lstrip(".") or "png"))
+        figure = plot_summary(found)
+        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower()))
         logger.info(f"plot: {path}")
     if options["json"]:
         print_json(found.to_dict())

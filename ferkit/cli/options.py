@@ -95,6 +95,8 @@ class PathType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path."""
+        if value == "":  # as of a variable that is not set; it would mean all that is here
+            self.fail("expected a path, found nothing", param, ctx)
         if isinstance(value, str) and is_stored(value):
             return as_path(value)
         return super().convert(value, param, ctx) if is_local(value) or isinstance(value, str) else value

@@ -39,8 +39,11 @@ def as_path(given: str | os.PathLike[str]) -> Path:
     What is at an address has the methods of a path, but is no :class:`pathlib.Path`; :func:`is_local` tells.
 
     Raises:
+        DataError: it is empty, or something else.
         DependencyError: the packages that read such addresses are not installed.
     """
+    if not (hasattr(given, "joinpath") or (isinstance(given, str) and given)):
+        raise DataError(f"expected a path or an address, found {given!r}")
     text = os.fspath(given) if isinstance(given, (str, PurePath)) else ""
     if not is_stored(text):
         return Path(given) if text or isinstance(given, PurePath) else given  # type: ignore[return-value]
@@ -130,7 +133,11 @@ def csv_cell(text: str | None) -> str | None:
 
 
 def csv_text(cell: str) -> str:
-    """What :func:`csv_cell` was given."""
+    """What :func:`csv_cell` was given; also without the sign that a number is a text for Excel, ``="01"``."""
+    if cell[:1] not in ("'", "="):  # of millions of cells
+        return cell
+    if cell.startswith('="'):
+        return cell[2:].removesuffix('"')
     return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 

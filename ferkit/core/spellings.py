@@ -81,10 +81,7 @@ OPTIONS: dict[str, dict[str, str]] = {
 """Command (``""`` for all) to old name to new one. A new name that ends in ``?`` is a flag, in ``!`` the opposite of
 one; ``columns=path={}`` puts the value into another, ``class_weights=none`` stands for itself."""
 
-WORDS = {
-    "candidate": {"shipped": "ferkit"},
-    "backbone": {"plain": "baseline_cnn", "compact": "small_resnet"},
-}
+WORDS = {"candidate": {"shipped": "ferkit"}, "backbone": {"plain": "baseline_cnn", "compact": "small_resnet"}}
 """Option to old value to new one."""
 
 

@@ -6,13 +6,13 @@ import functools
 import gzip
 import itertools
 import json
+import logging
 import lzma
 import os
 import stat
 import tarfile
 import tempfile
 import threading
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,9 +22,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from ferkit.core.console import some
 from ferkit.core.errors import DataError
 from ferkit.core.files import as_path, is_local
 from ferkit.datasets.dataset import (
+    SPLIT_NAMES,
     Dataset,
     Listing,
     Sample,
@@ -39,16 +41,13 @@ from ferkit.datasets.dataset import (
 )
 from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image
 
-_COMPRESSED: dict[str, Any] = {
-    **dict.fromkeys((".gz", ".tgz"), gzip.open),
-    **dict.fromkeys((".bz2", ".tbz", ".tbz2"), bz2.open),
-    **dict.fromkeys((".xz", ".txz"), lzma.open),
-}
-ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", *_COMPRESSED})
-"""File names that count as archives, in lower case."""
+logger = logging.getLogger(__name__)
 
-UNREAD_ARCHIVES = frozenset({".7z", ".rar", ".egg", ".alz", ".z01", ".001", ".part0", ".part1"})
-"""File names of archives, or pieces of them, that have to be unpacked or joined first."""
+_COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
+"""What opens a file that begins so; names are not trusted, since browsers unpack and keep the name."""
+
+ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz"})
+"""File names that count as archives, in lower case."""
 
 MAX_FILE_BYTES = 256 * 2**20
 """No image is larger; what claims to be is not read."""
@@ -58,14 +57,8 @@ _MOST_TIMES = 200
 """An archive that unpacks to more than :data:`_LARGE` and so many times its size is a bomb."""
 
 _ERRORS = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,8 @@ def list_archive(path: Path) -> Listing:
     except (OSError, *_ERRORS) as error:
         raise DataError(
             f"{path} cannot be read as an archive ({error}); if it came in pieces, join them first: "
-            f"cat {path.name}.* > whole.zip, or zip -s 0 {path.name} --out whole.zip"
+            f"cat {path.name}.* > whole.zip, or zip -s 0 {path.name} --out whole.zip; if not, fetch it again, or "
+            "unpack it and give the folder"
         ) from None
     paths: list[str] = []
     left_out = list(archive.left_out)
@@ -147,6 +141,8 @@ class _Archive:
         self._file = _unpacked(as_path(path))
         kind = "zip" if zipfile.is_zipfile(self._file) else "tar"
         self._file.seek(0)
+        with contextlib.suppress(AttributeError):
+            self._file.raw.name = "whole.tar"  # fsspec would take the kind of compression from it
         self._files: Any = fsspec.filesystem(kind, fo=self._file, skip_instance_cache=True)
         if kind == "zip":
             for entry in self._files.zip.infolist():
@@ -174,7 +170,7 @@ class _Archive:
             return
         if not is_regular:
             self.left_out.append((shown, "not a regular file"))
-        elif shown[:1] == "/" or ".." in shown.split("/"):
+        elif shown[:1] == "/" or shown[1:3] == ":/" or ".." in shown.split("/"):
             self.left_out.append((shown, "name that leads out of the archive"))
         else:
             if shown in self.members:
@@ -201,14 +197,14 @@ def _member(path: Path, changed_ns: int, name: str) -> _Member:
         raise OSError(f"the archive cannot be read ({error})") from None
 
 
-def _unpacked(path: Path) -> IO[bytes]:
+def _unpacked(path: Path) -> Any:
     """The archive as a file that can be read at any place: a compressed tar goes to a nameless file first."""
-    opened = _COMPRESSED.get(path.suffix.lower())
+    with path.open("rb") as file:
+        opened = _COMPRESSED.get(file.read(3))
     if opened is None:
         return path.open("rb")
     most = max(_LARGE, _MOST_TIMES * path.stat().st_size)
     whole: Any = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the archive
-    whole.raw.name = "whole.tar"  # fsspec looks at it
     with opened(path, "rb") as file:
         while block := file.read(1 << 20):
             if whole.tell() + len(block) > most:
@@ -315,10 +311,19 @@ def _noted(source: object, key: str, notes: set[str]) -> tuple[str | None, str |
     return label, group
 
 
-_IMAGE_ARRAYS = ("images", "x", "X", "data")
-
-
-_LABEL_ARRAYS = ("labels", "y", "Y", "target")
+_ARRAYS = {
+    "images": "images x image imgs data pixels", "labels": "labels y label target targets emotions",
+    "split": "split splits usage subset", "groups": "groups group person persons subject subjects",
+    "class_names": "classnames classes labelnames targetnames",
+}  # fmt: skip
+_ROLES = {
+    form: (what, split)
+    for what, words in _ARRAYS.items()
+    for word in words.split()
+    for name, split in (("", None), *SPLIT_NAMES.items())
+    for form in (word + name, name + word)
+}
+"""What an array of a name holds, and of which split: ``X_train``, ``train_images``, ``y_valid``, …"""
 
 
 @dataclass(frozen=True)
@@ -353,32 +358,47 @@ def read_npz(path: Path) -> Dataset:
 
     Either ``images`` and ``labels`` (also ``x``, ``y``), with ``split``, ``groups`` and ``class_names`` where known,
     or one pair a split: ``x_train``/``y_train`` or ``train_images``/``train_labels``. Images are uint8, or floats
-    in 0..1; labels are names, or numbers into ``class_names``, one an image.
+    in 0..1, the channels first or last; labels are names, numbers into ``class_names``, or one-hot, one an image.
 
     Raises:
         DataError: not such a file.
     """
-    arrays, left_out = _load(path)
+    loaded, left_out = _load(path)
+    roles = {key: _ROLES.get("".join(filter(str.isalnum, key.casefold())), ("", key)) for key in loaded}
+    arrays = {roles[key]: array for key, array in loaded.items()}
+    if unread := [key for key, role in roles.items() if not role[0] or arrays[role] is not loaded[key]]:
+        logger.info("arrays of %s that are not read: %s", path, some(unread))
+    if not any(what == "images" for what, _ in arrays):
+        found = list(loaded)
+        raise DataError(f"expected arrays 'images' and 'labels' (or x_train, …) in {path}, found {found}")
     samples: list[Sample] = []
     parts: list[np.ndarray] = []
-    for split, images, labels in _pairs(arrays, path):
-        parts.append(_as_bytes(images, path))
-        n = len(images)
-        names = _names(arrays, "class_names", None, path)
+    start = 0
+    names = _names(arrays.get(("class_names", None)), "class_names", None, path)
+    for split in (split for split in (None, "train", "val", "test") if ("images", split) in arrays):
+        parts.append(_as_bytes(arrays["images", split], path))
+        n, labels = len(parts[-1]), arrays.get(("labels", split))
         known_labels = [None] * n if labels is None else _labels(labels, n, names, path)
-        splits = _names(arrays, "split", n, path) if split is None else None
-        groups = _names(arrays, "groups", n, path) if split is None else None
+        splits, groups = (
+            _names(None if split else arrays.get((key, None)), key, n, path) for key in ("split", "groups")
+        )
         for i, label in enumerate(known_labels):
-            own_split = split if splits is None else split_of(splits[i], path)
+            try:
+                own_split = split if splits is None else split_of(splits[i], path)
+            except DataError as error:
+                left_out.append((f"image {start + i}", str(error)))
+                continue
             group = None if groups is None or is_missing(groups[i]) else groups[i]
-            samples.append(Sample(f"{own_split or 'all'}/{len(samples):06d}", label, own_split, group))
+            samples.append(Sample(f"{own_split or 'all'}/{start + i:06d}", label, own_split, group))
+        start += n
     if len({part.shape[1:] for part in parts}) != 1:
         raise DataError(f"expected images of one size in {path}, found {[part.shape[1:] for part in parts]}")
-    index = {sample.path: i for i, sample in enumerate(samples)}
-    return Dataset(path.stem, path, tuple(samples), ArraySource(path, np.concatenate(parts), index), left_out)
+    index = {sample.path: int(sample.path.rpartition("/")[2]) for sample in samples}
+    source = ArraySource(path, np.concatenate(parts), index)
+    return Dataset(path.stem, path, tuple(samples), source, tuple(left_out))
 
 
-def _load(path: Path) -> tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]:
+def _load(path: Path) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
     """The arrays by name, and the members that are none."""
     left_out = []
     try:
@@ -391,16 +411,8 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...
                         left_out.append((member.filename, "not an array"))
         foreign = {name.removesuffix(".npy") for name, _ in left_out}
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if key not in foreign}, tuple(left_out)
-    except (
-        OSError,
-        ValueError,
-        zipfile.BadZipFile,
-        EOFError,
-        zlib.error,
-        RuntimeError,
-        MemoryError,
-    ) as error:
+            return {key: file[key] for key in file.files if key not in foreign}, left_out
+    except (OSError, MemoryError, *_ERRORS) as error:
         reason = str(error) or type(error).__name__
         raise DataError(f"expected an .npz file of plain arrays at {path}: {reason}") from None
 
@@ -415,43 +427,24 @@ def _is_array(file: IO[bytes], name: str, size: int) -> bool:
     claimed = dtype.itemsize
     for length in shape:  # Python's numbers do not overflow
         claimed *= int(length)
-    if claimed > size - file.tell() and not dtype.hasobject:
+    if dtype.hasobject:
+        raise ValueError(f"its member {name} holds Python objects; save it with .astype(str), or numpy.stack")
+    if claimed > size - file.tell():
         raise ValueError(f"its member {name} claims {claimed:,} bytes and has {size - file.tell():,}")
     if hasattr(os, "sysconf") and claimed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         raise ValueError(f"its member {name} has {claimed:,} bytes, more than there is memory")
     return True
 
 
-_SPLIT_PAIRS = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("{}_images", "{}_labels"))
-
-
-def _pairs(
-    arrays: dict[str, np.ndarray], path: Path
-) -> list[tuple[str | None, np.ndarray, np.ndarray | None]]:
-    """Split, images and labels of each part; None for the split where the arrays have no parts."""
-    images = next((arrays[key] for key in _IMAGE_ARRAYS if key in arrays), None)
-    if images is not None:
-        return [(None, images, next((arrays[key] for key in _LABEL_ARRAYS if key in arrays), None))]
-    pairs: list[tuple[str | None, np.ndarray, np.ndarray | None]] = [
-        (split, arrays[x.format(split)], arrays.get(y.format(split)))
-        for split in ("train", "val", "test")
-        for x, y in _SPLIT_PAIRS
-        if x.format(split) in arrays
-    ]
-    if not pairs:
-        raise DataError(
-            f"expected arrays 'images' and 'labels' (or x_train, y_train, …) in {path}, found {list(arrays)}"
-        )
-    return pairs
-
-
 def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        images = np.moveaxis(images, 1, 3)
     shape_is_right = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     if not shape_is_right or not images.size:
         raise DataError(f"expected images of shape (n, H, W[, 1 or 3]) in {path}, found {images.shape}")
     if images.dtype == np.uint8:
         return images
-    if not np.issubdtype(images.dtype, np.number) or not np.isfinite(images).all():
+    if images.dtype.kind not in "uif" or not np.isfinite(images).all():
         raise DataError(
             f"expected uint8 or float images in {path}, found {images.dtype} with values that are no pixels"
         )
@@ -463,13 +456,16 @@ def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _labels(labels: np.ndarray, n: int, names: list[str] | None, path: Path) -> list[str | None]:
+    is_table = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "buif"
+    if is_table and (labels.sum(axis=1) == 1).all() and np.isin(labels, (0, 1)).all():
+        labels = labels.argmax(axis=1)  # one-hot
     if labels.shape not in ((n,), (n, 1)):
         raise DataError(
             f"expected one label for each of {n} images in {path}, found labels of shape {labels.shape}"
         )
     values = labels.reshape(-1)
     if not np.issubdtype(values.dtype, np.number):
-        return [None if is_missing(text) else class_name(text) for text in _texts(values)]
+        return [None if is_missing(text) else text for text in _texts(values)]
     unknown = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(n, bool)
     values = np.where(unknown, 0, values)
     with np.errstate(invalid="ignore"):  # infinity becomes some number, and differs from it
@@ -486,18 +482,17 @@ def _labels(labels: np.ndarray, n: int, names: list[str] | None, path: Path) -> 
     return [None if nan else names[number] for number, nan in zip(numbers, unknown, strict=True)]
 
 
-def _names(arrays: dict[str, np.ndarray], key: str, n: int | None, path: Path) -> list[str] | None:
-    if key not in arrays:
+def _names(array: np.ndarray | None, key: str, n: int | None, path: Path) -> list[str] | None:
+    if array is None:
         return None
-    if arrays[key].ndim != 1 or n not in (None, len(arrays[key])):
-        raise DataError(f"expected '{key}' of shape ({n or 'n'},) in {path}, found {arrays[key].shape}")
-    return _texts(arrays[key])
+    if array.ndim != 1 or n not in (None, len(array)):
+        raise DataError(f"expected '{key}' of shape ({n or 'n'},) in {path}, found {array.shape}")
+    return _texts(array)
 
 
 def _texts(values: np.ndarray) -> list[str]:
-    """Array entries as text; byte strings are UTF-8."""
-    plain = (
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """Array entries as text; byte strings are UTF-8 or CP949."""
+    return [
+        class_name(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value))
         for value in values.tolist()
-    )
-    return [unicodedata.normalize("NFC", text) for text in plain]
+    ]

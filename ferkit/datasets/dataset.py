@@ -1,5 +1,6 @@
 """Hold a data set, its samples and where their bytes come from, and list a folder of images."""
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -206,7 +208,8 @@ NO_MEDIA = ".nomedia"
 """Name of an empty file that says that a folder's images are not data."""
 
 _SYSTEM_NAMES = frozenset(
-    {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found"}
+    {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found",
+     "ehthumbs.db", "picasa.ini", "icon\r"}
 )  # fmt: skip
 
 LeftOut = tuple[tuple[str, str], ...]
@@ -217,7 +220,8 @@ LeftOut = tuple[tuple[str, str], ...]
 class FileSource:
     """Images below a folder, each in a file of its own; see :class:`ferkit.datasets.dataset.ImageSource`.
 
-    Names are found however Hangul is composed in them and, where only one fits, in upper or lower case.
+    Names are found however Hangul is composed in them and, where only one fits, in upper or lower case, with escapes
+    such as ``%20``, or without the suffix of an image.
     """
 
     root: Path
@@ -262,15 +266,14 @@ class FileSource:
             if part not in ("", ".", ".."):
                 if found not in self._folders:
                     self._folders[found] = _names_in(self.root / found)
-                alike = self._folders[found].get(composed(part).casefold(), [])
+                forms = (composed(part).casefold(), composed(unquote(part)).casefold())
+                alike = next(filter(None, map(self._folders[found].get, forms)), [])
                 same = [name for name in alike if name == part] or [
                     name for name in alike if composed(name) == composed(part)
                 ]
                 if len(same or alike) != 1:
-                    reason = (
-                        "several files differ from it only in case" if alike else "No such file or directory"
-                    )
-                    raise FileNotFoundError(errno.ENOENT, reason, path)
+                    why = "several files differ from it only in case" if alike else os.strerror(errno.ENOENT)
+                    raise FileNotFoundError(errno.ENOENT, why, path)
                 part = (same or alike)[0]
             found += f"{part}/"
         return found[:-1]
@@ -384,30 +387,36 @@ def is_unicode(name: str) -> bool:
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
+_UNSEEN = " \t\r\n\xa0\u3000\u200b\u200c\u200d\u2060\ufeff"
+"""Blanks, and signs without any width that come along with copied text."""
+
+
 def class_name(name: str) -> str:
-    """Give the name of a class or person, see :func:`composed`.
+    """Give the name of a class or person, see :func:`composed`; blanks around it are taken off, and several become one.
 
     Raises:
         DataError: it is in an encoding that nobody knows; no model could be saved with it.
     """
-    name = composed(name)
-    if not is_unicode(name):
+    name = re.sub(r"\s+", " ", composed(name).strip(_UNSEEN)) or name
+    if not is_unicode(name) or "\0" in name:
         raise DataError(
-            f"expected names in UTF-8 or CP949, found {name!r}; rename it, for instance with: "
-            "convmv -r -f ENCODING -t utf-8 --notest FOLDER"
+            f"expected names in UTF-8 or CP949, found {name!r}; save the table as UTF-8, or rename the files, "
+            "for instance with: convmv -r -f ENCODING -t utf-8 --notest FOLDER"
         )
     return name
 
 
 def _names_in(folder: Path) -> dict[str, list[str]]:
-    """The names in a folder by their composed form in lower case."""
+    """The names in a folder by their composed form in lower case, and images also without their suffix."""
     alike: dict[str, list[str]] = {}
-    try:
+    stems: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError):
         for name in os.listdir(folder):
-            alike.setdefault(composed(name).casefold(), []).append(name)
-    except OSError:
-        pass
-    return alike
+            alike.setdefault(folded := composed(name).casefold(), []).append(name)
+            stem, suffix = os.path.splitext(folded)
+            if suffix in SUFFIXES:
+                stems.setdefault(stem, []).append(name)
+    return stems | alike
 
 
 logger = logging.getLogger(__name__)
@@ -453,12 +462,25 @@ def split_named(name: str) -> str | None:
     folded = composed(name).strip().casefold()
     if folded in SPLIT_NAMES:
         return SPLIT_NAMES[folded]
-    words = [word for word in re.findall(r"[^\W\d_]+", folded) if word not in _NO_SPLIT_WORDS]
-    if len(words) != 1:
-        return None
-    word = words[0]
+    # 'Public Test' is one word
+    word = "".join(word for word in _words(folded) if word not in _NO_SPLIT_WORDS)
     stems = [word, *(word.removesuffix(ending) for ending in _ENDINGS if word.endswith(ending))]
     return next((SPLIT_NAMES[stem] for stem in stems if stem in SPLIT_NAMES), None)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", composed(name).casefold())
+
+
+def splits_named(names: Iterable[str]) -> dict[str, str]:
+    """The names that are those of splits; also ``fer_train`` next to ``fer_test``, which differ in one word only."""
+    names = sorted(names)
+    found = {name: split for name in names if (split := split_named(name))}
+    if found or len(names) < 2:
+        return found
+    common = set.intersection(*(set(_words(name)) for name in names))
+    own = {name: split_named(" ".join(w for w in _words(name) if w not in common)) for name in names}
+    return {name: split for name, split in own.items() if split} if all(own.values()) else {}
 
 
 def split_of(name: str, source: Path) -> str | None:
@@ -475,9 +497,14 @@ def split_of(name: str, source: Path) -> str | None:
     return split
 
 
+_MISSING_WORDS = "nan <na> n/a #n/a null #ref! #value! #name? #div/0! #null! #num!"
+_MISSING = frozenset(_MISSING_WORDS.split())
+
+
 def is_missing(text: str) -> bool:
     """Whether a cell says that something is not known: empty, or what programs write for that."""
-    return text.strip().casefold() in ("", "nan", "<na>", "n/a", "#n/a", "null")
+    text = text.strip(_UNSEEN)
+    return not text or text == "None" or text.casefold() in _MISSING
 
 
 def is_known_expression(name: str) -> bool:
@@ -556,6 +583,7 @@ class _Layout:
     split_at: int | None
     person_at: int | None
     class_at: int
+    splits: Mapping[str, str]
 
     @staticmethod
     def of(root: Path, folders: Iterable[tuple[str, ...]]) -> "_Layout":
@@ -563,7 +591,7 @@ class _Layout:
         nested = [parts for parts in folders if parts]
         at = _below_wrapping(nested, 0)
         firsts = {parts[at] for parts in nested if len(parts) > at}
-        splits = {name: split for name in sorted(firsts) if (split := split_named(name))}
+        splits = splits_named(firsts)
         if splits and firsts - splits.keys():
             raise DataError(
                 f"{root} holds split folders ({', '.join(splits)}) next to other folders with images "
@@ -576,7 +604,11 @@ class _Layout:
         if splits:
             at = _below_wrapping(nested, at + 1)
         if not _above_expressions(nested, at):
-            return _Layout(split_at, None, at)
+            inner = {parts[at + 1] for parts in nested if len(parts) > at + 1}
+            if not splits and len(inner) > 1 and len(within := splits_named(inner)) == len(inner):
+                logger.info("folders are read as class/part: %s", ", ".join(sorted(inner)))
+                return _Layout(at + 1, None, at, within)
+            return _Layout(split_at, None, at, splits)
         persons = sorted({parts[at] for parts in nested if len(parts) > at})
         shown = ", ".join(persons[:3]) + (", …" if len(persons) > 3 else "")
         logger.info(
@@ -584,7 +616,7 @@ class _Layout:
             len(persons),
             shown,
         )
-        return _Layout(split_at, at, at + 1)
+        return _Layout(split_at, at, at + 1, splits)
 
     def describe(self, parts: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
         """Label, split and group of the images in a folder."""
@@ -592,7 +624,9 @@ class _Layout:
         def named(at: int | None) -> str | None:
             return None if at is None or at >= len(parts) else class_name(parts[at])
 
-        return named(self.class_at), split_named(named(self.split_at) or ""), named(self.person_at)
+        at = self.split_at
+        split = self.splits.get(parts[at]) if at is not None and at < len(parts) else None
+        return named(self.class_at), split, named(self.person_at)
 
 
 def _below_wrapping(folders: list[tuple[str, ...]], at: int) -> int:

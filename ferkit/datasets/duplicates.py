@@ -491,11 +491,7 @@ def _near(
 
 
 def _score(
-    thumbs: np.ndarray,
-    colors: np.ndarray,
-    found: Candidates,
-    parts_dir: Path | None,
-    workers: int | None,
+    thumbs: np.ndarray, colors: np.ndarray, found: Candidates, parts_dir: Path | None, workers: int | None
 ) -> np.ndarray:
     """float32 (m,), the similarity of each candidate pair."""
 

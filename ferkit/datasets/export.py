@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 import zipfile
@@ -25,6 +26,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -38,6 +40,7 @@ from ferkit.datasets.dataset import (
     FileSource,
     Sample,
     composed,
+    is_missing,
     is_unicode,
     map_images,
     split_named,
@@ -209,11 +212,7 @@ Failures = tuple[tuple[str, str], ...]
 
 
 def export_npz(
-    dataset: Dataset,
-    out: Path,
-    *,
-    size_wh: tuple[int, int] | None = None,
-    gray: bool = False,
+    dataset: Dataset, out: Path, *, size_wh: tuple[int, int] | None = None, gray: bool = False
 ) -> Failures:
     """Write ``images`` uint8 (n, H, W[, 3]), ``labels``, and ``split`` and ``groups`` where known; no more of it is in
     memory at a time than a few hundred images.
@@ -424,11 +423,15 @@ def at_path(sample: Sample, path: str) -> Sample:
     return Sample(path, sample.label, sample.split, sample.group, sample.box, sample.attributes)
 
 
+_LOST = re.compile(r"^\s+|\s+$|\\|^~(?=/)")
+"""What tables do not keep of a path."""
+
+
 def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
     """Write samples in their order as CSV; columns that would be empty are left out.
 
     Raises:
-        DataError: a path that a table would not give back, or an attribute called like a column.
+        DataError: a class called as what is missing, or an attribute like a column.
     """
     names = attribute_names(samples)
     reserved = {"path", "label", "split", "group", *BOX}
@@ -448,11 +451,10 @@ def write_rows(samples: Sequence[Sample], file: TextIO) -> None:
     writer.writerow(["path", *meanings, *(BOX if with_box else ()), *map(csv_cell, names)])
     for sample in samples:
         path = sample.path
-        if path != path.strip() or "\\" in path:
-            raise DataError(
-                f"the name {path!r} begins or ends with a blank or holds a backslash, which tables do not keep; "
-                "rename the file"
-            )
+        if _LOST.search(path):  # escaped, it is found again
+            path = _LOST.sub(lambda found: quote(found[0]).replace("~", "%7E"), path.replace("%", "%25"))
+        if sample.label and is_missing(sample.label):
+            raise DataError(f"the class {sample.label!r} of {path} would be read as none; rename it first")
         box: Iterable[str] = ()
         if with_box:
             box = ("",) * 4 if sample.box is None else (f"{value:.7g}" for value in sample.box)

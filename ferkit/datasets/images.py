@@ -15,15 +15,14 @@ from PIL import ExifTags, Image, ImageOps
 
 from ferkit.core.errors import ImageError
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif"}
-)
+_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .jp2 .avif .pgm .ppm"
+SUFFIXES = frozenset(_SUFFIXES.split())
 """File names that count as images, in lower case; :data:`HEIF_SUFFIXES` do where a library reads them."""
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 HEIF_REMEDY = "pip install 'ferkit[heif]' reads HEIC"
 
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "PPM")
 # Nothing else is tried: a PostScript file called .jpg would start Ghostscript.
 
 _NO_IMAGES = (
@@ -34,6 +33,15 @@ _NO_IMAGES = (
 )
 _OTHER_SUFFIXES = frozenset(_NO_IMAGES.split())
 """What is no image by its name, so that nobody has to open it."""
+
+_TO_DO = {
+    "unpack it": ".7z .rar .egg .alz .zst .tzst .lz4 .zip .tar .tgz .gz",
+    "join the pieces and unpack them": ".z01 .001 .part0 .part1",
+    "save it as JPEG or PNG": ".jxl .psd .svg .dng .cr2 .nef .arw .tga",
+}
+REMEDIES = {suffix: remedy for remedy, suffixes in _TO_DO.items() for suffix in suffixes.split()}
+"""What makes readable what is not, by suffix."""
+
 
 HEAD_BYTES = 32
 """So much of a file's beginning tells what it is."""
@@ -75,6 +83,7 @@ def kind_of(head: bytes) -> str | None:
 
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF",
+    b"P5\n": "PPM", b"P6\n": "PPM",
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\0\x0cjP  ": "JPEG2000", b"\xff\x4f\xff\x51": "JPEG2000",
 }  # fmt: skip
 
@@ -102,7 +111,7 @@ def why_no_image(name: str, read_head: Callable[[], bytes]) -> str | None:
             return f"HEIC ({HEIF_REMEDY})"
         if kind is not None:
             return None
-    return suffix or "without suffix"
+    return f"{suffix} ({REMEDIES[suffix]})" if suffix in REMEDIES else suffix or "without suffix"
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,10 @@ def read_header(content: bytes | BinaryIO) -> ImageHeader:
     """
     with _opened(content) as image:
         orientation = _orientation(image)
-        width, height = image.size
-        size_wh = (height, width) if orientation >= 5 else (width, height)
-        return ImageHeader(size_wh, (width, height), orientation, image.format or "", image.mode)
+        sizes = image.size, image.size[::-1] if orientation >= 5 else image.size
+        # Of a TIFF, Pillow says the size that it will have.
+        size_wh, stored_wh = sizes if image.format == "TIFF" else sizes[::-1]
+        return ImageHeader(size_wh, stored_wh, orientation, image.format or "", image.mode)
 
 
 def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
@@ -251,7 +261,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image)  # 8 bits stored in 16 stay what they are: they would all become black
+        return Image.fromarray((gray if gray.max() < 256 else gray >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         return Image.fromarray(_stretch_to_bytes(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
@@ -261,9 +272,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _stretch_to_bytes(gray: np.ndarray) -> np.ndarray:
-    """32-bit integers and floats say nothing of their range: take 0..1, 0..255 or 0..65535, what first fits."""
-    gray = np.nan_to_num(gray)
-    top = next((top for top in (1.0, 255.0, 65535.0) if gray.max() <= top), float(gray.max()))
+    """32-bit integers and floats say nothing of their range: take 0..1, 0..255 or 0..65535, what first fits.
+
+    Values that are no numbers say nothing of it either. Where some are negative, the range begins at the lowest.
+    """
+    finite = gray[np.isfinite(gray)] if gray.dtype.kind == "f" else gray
+    low, high = (min(0, finite.min()), finite.max()) if finite.size else (0, 0)
+    gray = np.nan_to_num(gray, nan=low, posinf=high, neginf=low)
+    top = next((top for top in (1.0, 255.0, 65535.0) if high <= top), float(high))
     if np.issubdtype(gray.dtype, np.integer) and top == 1.0:
         top = 255.0
-    return np.clip(gray * (255.0 / top), 0, 255).astype(np.uint8)
+    return np.clip((gray - float(low)) * (255.0 / (top - low)), 0, 255).astype(np.uint8)

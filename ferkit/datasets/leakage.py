@@ -231,11 +231,7 @@ def find_leaks(
 
 
 def find_leaks_between(
-    train: Dataset,
-    test: Dataset,
-    settings: LeakSettings | None = None,
-    *,
-    cache_dir: Path | None = None,
+    train: Dataset, test: Dataset, settings: LeakSettings | None = None, *, cache_dir: Path | None = None
 ) -> Leaks:
     """What a test data set shares with another one that is trained on; persons are compared by name.
 

@@ -22,14 +22,7 @@ from ferkit.core.errors import DataError, ImageError, mask_credentials
 from ferkit.core.files import as_path, is_local
 from ferkit.core.labels import same_meaning
 from ferkit.core.types import check_image
-from ferkit.datasets.archives import (
-    ARCHIVE_SUFFIXES,
-    UNREAD_ARCHIVES,
-    list_archive,
-    read_npz,
-    read_webdataset,
-    tars_in,
-)
+from ferkit.datasets.archives import ARCHIVE_SUFFIXES, list_archive, read_npz, read_webdataset, tars_in
 from ferkit.datasets.dataset import (
     AIHUB_PERSON,
     Dataset,
@@ -38,12 +31,13 @@ from ferkit.datasets.dataset import (
     Listing,
     Stamp,
     composed,
+    is_hidden,
     labelled_by_folders,
     left_out_line,
     list_folder,
     place_name,
 )
-from ferkit.datasets.images import decode_image
+from ferkit.datasets.images import REMEDIES, decode_image
 from ferkit.datasets.object_store import file_source, list_place, local_copy
 from ferkit.datasets.tables import TABLE_SUFFIXES, read_table
 
@@ -150,14 +144,14 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
             return replace(read_npz(file), name=path.stem, root=path)
     if suffix in ARCHIVE_SUFFIXES:
         return labelled_by_folders(path, list_archive(path), person_pattern)
-    if suffix in UNREAD_ARCHIVES:
-        remedy = (
-            "join the pieces and unpack them"
-            if suffix in (".z01", ".001", ".part0", ".part1")
-            else "unpack it"
-        )
-        raise DataError(f"expected {KINDS}, found {path}; {remedy} first, and give the folder")
-    raise DataError(f"expected {KINDS}, found {path}")
+    remedy = (
+        f"{REMEDIES[suffix]} first, and give the folder"
+        if suffix in REMEDIES
+        else "give the folder of images"
+    )
+    if suffix in (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"):
+        remedy = "save it as 'CSV UTF-8', and give that"
+    raise DataError(f"expected {KINDS}, found {path}; {remedy}")
 
 
 def _empty_folders(root: Path, dataset: Dataset) -> list[str]:
@@ -167,9 +161,7 @@ def _empty_folders(root: Path, dataset: Dataset) -> list[str]:
     empty = set()
     for parent in {one.parent for one in classes if one != PurePosixPath(".")}:
         with contextlib.suppress(OSError), os.scandir(root / parent) as entries:
-            found = [
-                parent / composed(e.name) for e in entries if e.is_dir() and not e.name.startswith((".", "_"))
-            ]
+            found = [parent / composed(e.name) for e in entries if e.is_dir() and not is_hidden(e.name)]
             empty |= set(found) - filled
     return sorted(map(str, empty))
 
@@ -377,7 +369,7 @@ class GivenImages:
         if is_http(text):
             self.names.append(text)
             return
-        for path in find_paths(Path(text)):
+        for path in find_paths(Path(text) if text else as_path(text)):  # which refuses it
             if not path.is_dir() and path.suffix.lower() not in ARCHIVE_SUFFIXES:
                 self.names.append(str(path))
                 continue

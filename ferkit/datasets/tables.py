@@ -7,17 +7,20 @@ import functools
 import itertools
 import logging
 import math
+import operator
 import os
 import re
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import unquote
 
 import numpy as np
 
+from ferkit.core.console import some
 from ferkit.core.errors import DataError
 from ferkit.core.files import csv_text
 from ferkit.datasets.archives import ArraySource
@@ -26,6 +29,7 @@ from ferkit.datasets.dataset import (
     ImageSource,
     Sample,
     class_name,
+    composed,
     is_missing,
     split_named,
     split_of,
@@ -75,6 +79,7 @@ class Columns:
         box: left, top, right, bottom, or left, top, width, height; None where there are not all four.
         box_has_size: whether the latter.
         attributes: name and column of everything else.
+        n_columns: so many have a name; 0 where there is no header.
     """
 
     table: Path
@@ -85,6 +90,7 @@ class Columns:
     box: tuple[int, ...] | None = None
     box_has_size: bool = False
     attributes: tuple[tuple[str, int], ...] = ()
+    n_columns: int = 0
 
     @staticmethod
     def from_header(header: Sequence[str], table: Path, named: Mapping[str, str] | None = None) -> "Columns":
@@ -123,16 +129,15 @@ class Columns:
         unknown = [cell for cell, _ in rest if is_unknown(cell)]
         missing = "path" if found["path"] is None else "label"
         if found[missing] is None and (missing == "path" or ("label" not in chosen and unknown)):
-            example = f"{missing}={(unknown or [cell.strip() for cell in header] or ['NAME'])[0]}"
+            example = f"{missing}={(unknown or [cell.strip() for cell in header] or ['NAME'])[0][:40]}"
             raise DataError(
-                f"expected a column '{missing}' in {table}, found {', '.join(map(str.strip, header)) or 'nothing'}; "
+                f"expected a column '{missing}' in {table}, found {_shown(header)}; "
                 f"say which column is what, for instance --columns {example} (label= for none; also split=, group=)"
             )
         path = found["path"]
         assert path is not None
-        return Columns(
-            table, path, found["label"], found["split"], found["group"], box or None, corners is None, rest
-        )
+        kinds = found["label"], found["split"], found["group"]
+        return Columns(table, path, *kinds, box or None, corners is None, rest, len(names))
 
     def sample(self, row: Sequence[str]) -> Sample:
         """What a row says, which has a cell for every column.
@@ -140,9 +145,9 @@ class Columns:
         Raises:
             DataError: no path, a split of no known name, or a box that is none.
         """
-        path = row[self.path].strip().replace("\\", "/")
-        if not path:
-            raise DataError("no path")
+        path = _path(row[self.path])
+        if any(row[self.n_columns or len(row) :]) and not _is_image_name(path):
+            raise DataError("more cells than columns: a name that holds the sign between cells needs quotes")
         return Sample(
             path,
             None if self.label is None else _name(row[self.label]),
@@ -167,10 +172,26 @@ class Columns:
         return left, top, right, bottom
 
 
+def _path(cell: str) -> str:
+    path = cell.strip().replace("\\", "/")
+    if not path:
+        raise DataError("no path")
+    if "\0" in path:
+        raise DataError("a damaged row, with zero bytes")
+    if "://" not in path:
+        return os.path.expanduser(path) if path[:2] == "~/" else path
+    if path[:4].lower() == "http":
+        raise DataError("an address, which no table can hold: fetch the images, and name the files")
+    return unquote(path[7:]) if path[:8].lower() == "file:///" else path
+
+
 @functools.lru_cache(maxsize=100_000)  # tables repeat the same few words in many rows
 def _name(cell: str) -> str | None:
-    """A class or person. Names typed on a Mac hold Hangul as single jamo; they must have one name everywhere."""
-    return None if is_missing(cell) else class_name(cell.strip())
+    """A class or person. Names typed on a Mac hold Hangul as single jamo; they must have one name everywhere.
+
+    A number is written as a whole one: programs make ``3.0`` of a column of numbers in which one is missing.
+    """
+    return None if is_missing(cell) else re.sub(r"^(-?\d+)\.0+$", r"\1", class_name(cell))
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -183,19 +204,24 @@ _split = functools.lru_cache(maxsize=1000)(split_of)
 
 def plain(name: str) -> str:
     """A column's name without case, blanks and signs: ``Image_Path`` and ``image path`` are ``imagepath``."""
-    return "".join(c for c in unicodedata.normalize("NFC", name).casefold() if c.isalnum())
+    return "".join(c for c in unicodedata.normalize("NFKC", composed(name)).casefold() if c.isalnum())
+
+
+def _has_meaning(name: str) -> bool:
+    return any(plain(name) in names for names in MEANINGS.values())
 
 
 def is_unknown(name: str) -> bool:
     """Whether nobody knows what a column of this name says."""
     folded = plain(name)
-    known = folded in _NOTES or any(folded in names for names in (*MEANINGS.values(), *BOX_SPELLINGS))
+    known = folded in _NOTES or _has_meaning(name) or any(folded in four for four in BOX_SPELLINGS)
     return bool(folded) and not known and not folded.startswith("ferplus")
 
 
 def number(cell: str) -> float:
-    """A number with a point or a comma. Raises ValueError if it is none."""
-    return float(cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell)
+    """A number with a point or a comma; of several signs the last. Raises ValueError if it is none."""
+    whole, sign, part = cell.rpartition(max(",.", key=cell.rfind))
+    return float(re.sub("[,.]", "", whole) + sign.replace(",", ".") + part if sign not in whole else cell)
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -224,7 +250,11 @@ def _chosen(name: str, header: Sequence[str], table: Path) -> int | None:
             return names.index(wanted)
     if name.isdecimal() and 1 <= int(name) <= len(header):
         return int(name) - 1
-    raise DataError(f"expected a column {name!r} in {table}, found {', '.join(map(str.strip, header))}")
+    raise DataError(f"expected a column {name!r} in {table}, found {_shown(header)}")
+
+
+def _shown(header: Sequence[str]) -> str:
+    return some([cell.strip()[:40] for cell in header], 12)
 
 
 logger = logging.getLogger(__name__)
@@ -273,10 +303,9 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
     Raises:
         DataError: not a readable table, columns that are not there or that nobody knows, or no row that can be used.
     """
-    header = next(table_rows(path), [])
-    names = [plain(cell) for cell in header]
-    if {"emotion", "pixels"} <= set(names):
-        return _read_fer2013(path, names)
+    names = set(map(plain, _first(path, columns)[1]))
+    if "pixels" in names and names.isdisjoint(MEANINGS["path"]):  # FER2013 and what looks like it
+        return _read_pixels(path, columns)
     rows = parse_table(path, columns, images)
     by_path: dict[str, Sample] = {}
     for sample in rows.samples:
@@ -286,7 +315,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
             if _area(sample) > _area(before):
                 by_path[sample.path] = sample
     if not by_path and rows.left_out:
-        first = ": ".join(rows.left_out[0])
+        first = ": ".join(rows.left_out[0]) + "; --columns says which column is what (split= for none)"
         raise DataError(f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}")
     folder = path.parent if images is None else images
     source = file_source(folder)
@@ -305,11 +334,7 @@ def _is_there(source: ImageSource, path: str) -> bool:
         return False
 
 
-def parse_table(
-    path: Path,
-    named: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-) -> TableRows:
+def parse_table(path: Path, named: Mapping[str, str] | None = None, folder: Path | None = None) -> TableRows:
     """Read a table of images row by row.
 
     Args:
@@ -320,13 +345,13 @@ def parse_table(
     Raises:
         DataError: not a readable table, or columns that are not there or that nobody knows.
     """
-    first = next(table_rows(path), [])
-    columns, has_header = _columns(first, path, named, path.parent if folder is None else folder)
+    above, first = _first(path, named)
+    folder = path.parent if folder is None else folder
+    columns, has_header = _columns(first, path, named, folder)
+    if has_header and above:
+        logger.info("rows above the header of %s, not read: %d", path, above)
     while True:
-        rows = table_rows(path)
-        numbered = enumerate(rows, 1)
-        if has_header:
-            next(numbered, None)
+        numbered = itertools.islice(enumerate(table_rows(path), 1), above + has_header, None)
         samples: list[Sample] = []
         left_out: list[tuple[str, str]] = []
         for number, row in numbered:
@@ -334,6 +359,8 @@ def parse_table(
                 continue
             row += [""] * (len(first) - len(row))  # cells that are missing at the end are empty
             try:
+                if has_header and row == first:
+                    raise DataError("the header once more")
                 samples.append(columns.sample(row))
             except DataError as error:
                 shown = row[columns.path].strip()
@@ -346,17 +373,51 @@ def parse_table(
         logger.info("the column %r of %s names no parts and is kept as it is", first[columns.split], path)
         rest = ((first[columns.split].strip(), columns.split),) if has_header else ()
         columns = replace(columns, split=None, attributes=(*columns.attributes, *rest))
-    if unknown := [name for name, _ in columns.attributes if is_unknown(name)]:
+    if kept := [name for name, _ in columns.attributes if is_unknown(name) or _has_meaning(name)]:
         logger.info(
             "columns of %s that are kept as attributes: %s (--columns split=NAME,group=NAME gives them a meaning)",
-            path, ", ".join(unknown),
+            path, ", ".join(kept),
         )  # fmt: skip
-    return TableRows(columns, samples, left_out)
+    return TableRows(columns, _moved(samples, folder, path), left_out)
+
+
+def _moved(samples: list[Sample], folder: Path, table: Path) -> list[Sample]:
+    """The samples; where none is there, without the folders that the images had where the table was made."""
+    source = file_source(folder)
+    looked = [sample.path for sample in samples[:_LOOKED_AT]]
+    if not looked or any(_is_there(source, path) for path in looked):
+        return samples
+    parts = looked[0].split("/")
+    for n in range(1, len(parts)):
+        prefix = "/".join(parts[:n]) + "/"
+        there = [path.startswith(prefix) and _is_there(source, path[len(prefix) :]) for path in looked]
+        if 2 * sum(there) > len(looked):
+            logger.warning("the images of %s are not at %s; they are read below %s", table, prefix, folder)
+            return [replace(one, path=one.path.removeprefix(prefix)) for one in samples]
+    return samples
 
 
 def table_columns(path: Path, named: Mapping[str, str] | None = None) -> Columns:
     """What the columns of a table are. Raises DataError, see :func:`parse_table`."""
-    return _columns(next(table_rows(path), []), path, named, path.parent)[0]
+    return _columns(_first(path, named)[1], path, named, path.parent)[0]
+
+
+def _first(path: Path, named: Mapping[str, str] | None) -> tuple[int, list[str]]:
+    """How many rows are titles above the header, and the header; or the first row where none is known as one."""
+    words = {*MEANINGS["path"], "pixels", plain((named or {}).get("path", "path"))}
+    rows = list(itertools.islice(table_rows(path), _LOOKED_AT))
+    filled = [(at, row) for at, row in enumerate(rows) if any(map(str.strip, row))]
+    if not filled:
+        raise DataError(f"expected a table, found nothing in {path}")
+    for at, row in filled:
+        if any(_is_image_name(cell.strip()) for cell in row):
+            break
+        if not words.isdisjoint(map(plain, row)) and (len(row) > 1 or at == filled[0][0]):
+            below = [row for _, row in filled if row[0].strip().isdecimal()]
+            if below and all(len(one) == len(row) + 1 and one[-1].strip() for one in below):
+                row = ["", *row]  # R numbers the rows and gives that column no name
+            return at, row
+    return filled[0]
 
 
 def _columns(
@@ -400,32 +461,40 @@ def _area(sample: Sample) -> float:
     return 0.0 if sample.box is None else (sample.box[2] - sample.box[0]) * (sample.box[3] - sample.box[1])
 
 
-def _read_fer2013(path: Path, header: list[str]) -> Dataset:
-    emotion, pixels = header.index("emotion"), header.index("pixels")
-    usage = header.index("usage") if "usage" in header else None
-    names = dict(enumerate(_FER2013_EMOTIONS))
+def _read_pixels(path: Path, named: Mapping[str, str] | None) -> Dataset:
+    above, first = _first(path, named)
+    columns = Columns.from_header(first, path, {**(named or {}), "path": "pixels"})
     samples, images, left_out = [], [], []
-    for number, row in enumerate(row for row in itertools.islice(table_rows(path), 1, None) if any(row)):
+    rows = (row for row in itertools.islice(table_rows(path), above + 1, None) if any(row))
+    start = list(itertools.islice(rows, _LOOKED_AT))
+    lengths = Counter(len(_pixels(row[columns.path])) for row in start if columns.path < len(row))
+    side = math.isqrt(max(lengths, key=lengths.__getitem__, default=0))
+    for number, row in enumerate(itertools.chain(start, rows)):
         try:
-            label = names[int(row[emotion])]
-            image = np.array(row[pixels].split(), np.uint8).reshape(48, 48)
-            split = split_of(row[usage], path) if usage is not None and usage < len(row) else None
+            sample = columns.sample(row + [""] * (len(first) - len(row)))
+            label = sample.label if columns.label is None else _emotion(sample.label)
+            image = np.array(_pixels(row[columns.path]), np.uint8).reshape(side, side)
         except (DataError, ValueError, LookupError, OverflowError) as error:
-            reason = f"expected an emotion 0..7, 48x48 pixels and a usage: {error}, row {number + 1}"
-            left_out.append((path.name, reason))
+            why = f"expected an emotion, {side}x{side} pixels and a usage: {error}, row {above + number + 2}"
+            left_out.append((path.name, why))
             continue
-        samples.append(Sample(f"{split or 'all'}/{number:06d}", label, split))
+        samples.append(replace(sample, path=f"{sample.split or 'all'}/{number:06d}", label=label))
         images.append(image)
     if not images:
-        why = (
-            f"found none that can be used; the first, {': '.join(left_out[0])}"
-            if left_out
-            else "found only a header"
-        )
-        raise DataError(f"expected images in {path}, {why}")
+        why = f"none that can be used; the first, {': '.join(left_out[0])}" if left_out else "only a header"
+        raise DataError(f"expected images in {path}, found {why}")
     stored = {sample.path: i for i, sample in enumerate(samples)}
     source = ArraySource(path, np.stack(images), stored)
     return Dataset(path.stem, path, tuple(samples), source, tuple(left_out))
+
+
+def _pixels(cell: str) -> list[str]:
+    return cell.strip("[] ").replace(",", " ").split()
+
+
+def _emotion(label: str | None) -> str:
+    label = label or "-1"
+    return dict(enumerate(_FER2013_EMOTIONS))[int(label)] if label.lstrip("-").isdecimal() else label
 
 
 def table_rows(path: Path, delimiter: str | None = None) -> Iterator[list[str]]:
@@ -458,13 +527,13 @@ def _encoding(path: Path, changed_ns: int, size: int) -> str:
     with path.open("rb") as file:
         block = file.read(_BLOCK)
         if block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16"
-        if b"\0" in block and (wide := _unmarked_utf16(block)) is not None:
-            return wide
-        marked = block.startswith(codecs.BOM_UTF8)
+            return "utf-32" if block[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE) else "utf-16"
+        if block.count(0) * 20 > len(block):  # a few are damage of a few rows
+            if (wide := _unmarked_utf16(block)) is not None:
+                return wide
+            raise DataError(f"expected a CSV table, found binary data in {path}; save it as 'CSV UTF-8'")
+        marked, header = block.startswith(codecs.BOM_UTF8), block.splitlines()[0] if block else b""
         while decoders:
-            if b"\0" in block:
-                raise DataError(f"expected a CSV table, found binary data in {path}")
             for name, decoder in list(decoders.items()):
                 try:
                     decoder.decode(block, final=not block)
@@ -473,13 +542,21 @@ def _encoding(path: Path, changed_ns: int, size: int) -> str:
             if not block:
                 break
             block = file.read(_BLOCK)
-    if marked:
-        return "utf-8-sig"
+    bad_rows = not decoders and "\ufffd" not in header.decode("utf-8", "replace")
+    if marked or bad_rows or ("utf-8" not in decoders and _holds_utf8(path)):
+        return "utf-8-sig"  # rows of another encoding, put below those of UTF-8, are kept as they are
     if not decoders:
         raise DataError(
             f"expected {path} in UTF-8, UTF-16 or CP949, found none of these; save it as 'CSV UTF-8'"
         )
     return next(iter(decoders))
+
+
+def _holds_utf8(path: Path) -> bool:
+    """Whether some lines are Hangul in UTF-8, which CP949 may take for signs of its own."""
+    with path.open("rb") as file:
+        texts = (line.decode("utf-8", "replace") for line in file if not line.isascii())
+        return any("\ufffd" not in text and re.search("[가-힣]", text) for text in texts)
 
 
 def _unmarked_utf16(block: bytes) -> str | None:
@@ -494,25 +571,19 @@ def _unmarked_utf16(block: bytes) -> str | None:
 
 def _errors(encoding: str) -> str:
     # What is no UTF-8 in a file that says it is are names of files, kept as the bytes they are.
-    return (
-        "surrogateescape"
-        if encoding == "utf-8-sig"
-        else "replace"
-        if encoding.startswith("utf-16")
-        else "strict"
-    )
+    return {"utf-8-sig": "surrogateescape", "utf-8": "strict", "cp949": "strict"}.get(encoding, "replace")
 
 
 def _parsed(file: TextIO, path: Path, delimiter: str | None) -> Iterator[list[str]]:
     with file:
         try:
             head = list(itertools.islice(file, _LOOKED_AT))
-            if any("\0" in line for line in head):
-                raise DataError(f"expected a CSV table, found binary data in {path}")
             if head and (named := re.fullmatch(r"sep=(.)\s*", head[0])):  # what Excel writes and reads
                 delimiter = delimiter or named[1]
                 del head[0]
-            rows = _rows(itertools.chain(head, file), delimiter or _delimiter(head, path.suffix.lower()))
+            # Marks of tables that were put together, and DOS's sign of the end.
+            lines = map(operator.methodcaller("strip", "\ufeff\x1a"), itertools.chain(head, file))
+            rows = _rows(lines, delimiter or _delimiter(head, path.suffix.lower()))
             yield from (list(map(csv_text, row)) for row in rows)
         except OSError as error:
             raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
@@ -557,13 +628,16 @@ def _delimiter(lines: list[str], suffix: str) -> str:
     if suffix in (".txt", ".lst"):
         counts[" "] = [line.strip().count(" ") for line in plain_lines]
     even = [sign for sign, found in counts.items() if found and min(found) == max(found) > 0]
-    if even:
-        return max(even, key=lambda sign: any(map(_says_something, lines[0].split(sign))))
-    return max(counts, key=lambda sign: (counts[sign][:1] or [0], sign == ","))
+
+    def told(sign: str) -> tuple[int, int, bool]:
+        says = sum(map(_says_something, itertools.chain(*(line.split(sign) for line in lines))))
+        return says, next(iter(counts[sign]), 0), sign == ","
+
+    return max(even or counts, key=told)
 
 
 def _says_something(cell: str) -> bool:
-    return _is_image_name(cell.strip('" \n\r')) or any(plain(cell) in names for names in MEANINGS.values())
+    return _is_image_name(cell.strip('" \n\r')) or _has_meaning(cell)
 
 
 SOURCE = "source"

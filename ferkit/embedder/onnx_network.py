@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ferkit.core.errors import DataError, WeightsError
-from ferkit.embedder.engines import (
-    CPU,
-    PROVIDERS,
-    Engine,
-    Session,
-    fold,
-    open_session,
-    requested_engines,
-)
+from ferkit.embedder.engines import CPU, PROVIDERS, Engine, Session, fold, open_session, requested_engines
 from ferkit.embedder.onnx_graph import (
     constant_names,
     consumed,
@@ -400,11 +392,7 @@ def _cut_at_layers(
         pools = [layer.fitting_pool_hw(largest) for layer in layers]
         tensors = JOIN.join(layer.tensor for layer in layers)
         settings = dataclasses.replace(settings, layer=tensors, pool_hw=largest)
-    cut(
-        model,
-        [layer.tensor for layer in layers],
-        [layer.tensor for layer in layers if layer.channels_last],
-    )
+    cut(model, [layer.tensor for layer in layers], [layer.tensor for layer in layers if layer.channels_last])
     return model.SerializeToString(), network_format, settings, pools
 
 

@@ -163,11 +163,7 @@ def cross_fitted(
 
 
 def judge_calibration(
-    truth: np.ndarray,
-    proba: np.ndarray,
-    groups: np.ndarray | None = None,
-    *,
-    seed: int = 0,
+    truth: np.ndarray, proba: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0
 ) -> tuple[CalibrationResult, ...]:
     """The probabilities as they are, by temperature, and by isotonic regression, all on the same rows.
 

@@ -264,11 +264,7 @@ class Comparison:
         if not len(all_rows):
             raise DataError("no test image is left without the leaking ones; draw another split")
         return Pooled(
-            all_rows,
-            np.concatenate(repeats),
-            self.y[all_rows],
-            np.concatenate(proba),
-            self._units(all_rows),
+            all_rows, np.concatenate(repeats), self.y[all_rows], np.concatenate(proba), self._units(all_rows)
         )
 
     def evaluation(self, name: str, *, with_leaks: bool = True) -> Evaluation:

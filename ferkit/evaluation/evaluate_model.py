@@ -119,10 +119,8 @@ def labelled_part(dataset: Dataset, split: str = "auto") -> Dataset:
         split = "test" if "test" in found else "all"
     keep = [s for s in dataset.samples if s.label is not None and split in ("all", s.split)]
     if not keep:
-        names = ", ".join(sorted(name or "none" for name in found))
-        raise DataError(
-            f"expected labelled images of the split {split!r} in {dataset.root}, found splits: {names}"
-        )
+        names = f"splits: {', '.join(sorted(name or 'none' for name in found))}" if any(found) else "none"
+        raise DataError(f"expected labelled images of the split {split!r} in {dataset.root}, found {names}")
     return dataset.subset(keep)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ferkit.core.console import some
 from ferkit.core.errors import DataError
 from ferkit.core.files import json_values
 from ferkit.core.labels import LabelSet
@@ -285,7 +286,7 @@ def evaluate(
     truth = np.array([column.get(name, -1) for name in y_true], int)
     known = truth >= 0
     if not known.any():
-        found = ", ".join(sorted(set(y_true))) or "no images"
+        found = some(sorted(set(y_true)), 20) or "no images"
         raise DataError(f"expected images of {', '.join(labels.names)}, found {found}; map the labels first")
     unknown = sorted(set(y_true[~known]))
     statistics = _Statistics(truth[known], proba[known], len(labels))

@@ -11,6 +11,7 @@ from math import log2
 
 import numpy as np
 
+from ferkit.core.console import some
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import Comparison, Costs, PairTest
@@ -388,7 +389,7 @@ def _numbers(
     unknown = sorted(set(y) - column.keys())
     if unknown:
         raise DataError(
-            f"expected images of {', '.join(labels.names)}, found {', '.join(unknown)}; map the labels first"
+            f"expected images of {', '.join(labels.names)}, found {some(unknown, 20)}; map the labels first"
         )
     for name, one in proba.items():
         if np.shape(one) != (len(y), len(labels)):

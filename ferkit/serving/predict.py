@@ -26,13 +26,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ferkit.classifiers.model import (
-    RECORD,
-    Model,
-    choose_model,
-    inspect_model,
-    read_model,
-)
+from ferkit.classifiers.model import RECORD, Model, choose_model, inspect_model, read_model
 from ferkit.core.console import n_cores
 from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.labels import LabelSet

@@ -160,10 +160,7 @@ async def models(request: Request) -> answers.Models:
     openapi_extra=IMAGES,
 )
 async def predict(
-    request: Request,
-    model: ModelName = "",
-    purpose: PurposeName = "",
-    x_ferkit_purpose: PurposeHeader = "",
+    request: Request, model: ModelName = "", purpose: PurposeName = "", x_ferkit_purpose: PurposeHeader = ""
 ) -> answers.Prediction:
     service = service_of(request)
     declare(request, purpose, x_ferkit_purpose)

@@ -245,13 +245,7 @@ class Middleware:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        access: Auth,
-        limits: Limits,
-        metrics: Metrics,
-        log: EventLog,
-        root_path: str = "",
+        self, app: ASGIApp, access: Auth, limits: Limits, metrics: Metrics, log: EventLog, root_path: str = ""
     ) -> None:
         self._app, self._access, self._limits = app, access, limits
         self._metrics, self._log, self._root_path = metrics, log, root_path

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ferkit.core.errors import ImageError
-from ferkit.datasets.images import decode_image
+from ferkit.datasets.images import decode_image, read_header
 
 # What Pillow remarks about odd metadata; the command switches it off.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -106,7 +106,7 @@ def test_sixteen_bit_colour_and_alpha_are_scaled_to_eight(colour: int, channels:
         (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
         (np.array([[np.nan, 0.5, 1.0]], np.float32), [0, 127, 255]),
         (np.array([[0, 32768, 65535]], np.int32), [0, 127, 255]),
-        (np.array([[-5, 1, 0]], np.int32), [0, 1, 0]),
+        (np.array([[-5, 1, 0]], np.int32), [0, 5, 4]),
     ],
 )
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -244,3 +244,27 @@ def test_a_header_that_promises_a_giant_is_refused_unread(bomb: Callable[[int], 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        (np.array([[0, 100, 255]], np.uint16), [0, 100, 255]),
+        (np.array([[0.0, 0.5, np.inf, np.nan]], np.float32), [0, 127, 127, 0]),
+        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 127, 255]),
+        (np.array([[np.nan, np.nan]], np.float32), [0, 0]),
+    ],
+)
+def test_the_range_of_a_tiff_is_seen_in_its_values(stored: np.ndarray, read: list[int]):
+    Image.fromarray(stored).save(file := io.BytesIO(), "TIFF")
+    assert decode_image(file.getvalue())[0, :, 0].tolist() == read
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG", "WEBP"])
+def test_the_header_says_the_size_that_the_image_has(kind: str, orientation: int):
+    (exif := Image.Exif())[274] = orientation
+    Image.new("RGB", (20, 10)).save(file := io.BytesIO(), kind, exif=exif)
+    header = read_header(file.getvalue())
+    height, width = decode_image(file.getvalue()).shape[:2]
+    assert (header.size_wh, header.stored_wh) == ((width, height), (20, 10))

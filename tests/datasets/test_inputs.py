@@ -578,3 +578,180 @@ def test_what_is_predicted_may_lie_in_an_archive_or_fit_a_pattern(tmp_path: Path
         "d.zip/day 1/b.png",
     ]
     assert all(given.read(name) == PNG for name in given.names)
+
+
+# More of what people have
+
+
+def table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    (folder / "t.csv").write_bytes(text.encode(encoding))
+    return write(folder, "a/1.png", "a/2.png", "a/3 x.png") / "t.csv"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "얼굴 목록,,\n\n,,구분 정보\n파일,감정,구분\n{}\n",
+        "# made by a tool\npath;label;split\n{}\n",
+        "path,label,split,,\n{},,\n,,,,\n",
+        "\ufeffpath,label,split\n{}\n\ufeffpath,label,split\n\ufeff",
+        '"path","label","split"\n"1",{}\n',
+        "ｐａｔｈ,ｌａｂｅｌ,ｓｐｌｉｔ\n{}\n\x1a",
+        "id,path,label,split\n7,{}\n",
+        'label,path,split\n="기쁨",{0}',
+    ],
+    ids=[
+        "titles",
+        "remark",
+        "empty columns",
+        "put together",
+        "row names of R",
+        "wide",
+        "index",
+        "text for Excel",
+    ],
+)
+def test_the_header_is_found(tmp_path: Path, text: str):
+    row = text.replace("{}", "a/1.png,기쁨,train").replace("{0}", "a/1.png,train")
+    sign = ";" if ";" in text else ","
+    for encoding in ("utf-8", "utf-16", "utf-32"):
+        assert labels(table(tmp_path, row.replace(",", sign), encoding)) == {
+            "a/1.png": ("기쁨", "train", None)
+        }
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["file://{}/a/3%20x.png", "a/3%20x.png", "~/a/3 x.png", "C:\\Users\\kim\\a\\3 x.png", "/gone/faces/a/3 x.png",
+     "A\\3 X.PNG", "a/3 x", "\u200b a/3 x.png\xa0".strip("\u200b")],
+)  # fmt: skip
+def test_an_image_is_found_however_its_path_is_written(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = load_dataset(table(tmp_path, f"path,label\n{path.format(tmp_path)},x\n"))
+    assert data.read(data.samples[0]).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [("a/2,5.png,happy", "more cells than columns"), ("path,label", "the header once more"),
+     ("https://example.org/2.png,sad", "an address"), ("a/2.png,s\0d", "UTF-8 or CP949"),
+     ("a/\0.png,sad", "zero bytes"),
+     ("a/2.png,tr\udce8s", "UTF-8 or CP949")],
+)  # fmt: skip
+def test_rows_that_say_something_else_are_listed(tmp_path: Path, row: str, why: str):
+    file = table(tmp_path, "")
+    text = f"path,label\na/1.png,happy\n{row}\n" + "".join(f"b{i}.png,sad\n" for i in range(30))
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    data = load_dataset(file)
+    assert len(data) == 31
+    ((_, reason),) = data.left_out
+    assert why in reason
+    assert "row 3" in reason
+
+
+@pytest.mark.parametrize(
+    ("label", "read"),
+    [("1.0", "1"), ("-1.00", "-1"), ("01", "01"), ("1.5", "1.5"), ("None", None), ("none", "none"), ("N/A", None),
+     ("NULL", None), ("#REF!", None), (" \u3000", None), ("\u200bhappy\xa0", "happy"), ("a|b", "a|b")],
+)  # fmt: skip
+def test_what_a_label_says(tmp_path: Path, label: str, read: str | None):
+    assert labels(table(tmp_path, f"path,label\na/1.png,{label}\n")) == {"a/1.png": (read, None, None)}
+
+
+def test_tables_that_are_none_are_refused_in_a_short_line(tmp_path: Path):
+    wide = "emotion," + ",".join(f"pixel{i}" for i in range(2304)) + "\n"
+    for text, what in [("\n\n", "found nothing"), (wide, "2,293 more"), ("PK\x03" + "\0" * 99, "CSV UTF-8")]:
+        with pytest.raises(DataError, match=what) as refused:
+            load_dataset(table(tmp_path, text))
+        assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "read"),
+    [("pixels", "{}", (None, None)), ("emotion,pixels", "1.0,{}", ("disgust", None)),
+     ("label,pixels,split", "행복,{},val", ("행복", "val")),
+     ("emotion, Usage, pixels", '3, Public Test,"[{}]"', ("happy", "val"))],
+)  # fmt: skip
+@pytest.mark.parametrize("side", [48, 96])
+def test_tables_of_pixels_have_many_forms(tmp_path: Path, header: str, row: str, read: tuple, side: int):
+    good, bad = row.format(" ".join(["7"] * side**2)), row.format("1 2 3 4")
+    data = load_dataset(table(tmp_path, f"{header}\n{bad}\n{good}\n{good}\n"))
+    assert {(sample.label, sample.split) for sample in data.samples} == {read}
+    assert data.read(data.samples[0]).shape == (side, side, 3)
+    assert len(data.left_out) == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("fer_train", "fer_test"), ("학습_원천데이터", "시험_원천데이터"), ("Private_Test 2", "Training")],
+)
+def test_splits_differ_from_each_other_in_one_word(tmp_path: Path, train: str, test: str):
+    write(tmp_path, *(f"{part}/{cls}/1.png" for part in (train, test) for cls in ("happy", "sad")))
+    assert {split for _, split, _ in labels(tmp_path).values()} == {"train", "test"}
+    assert {group for _, _, group in labels(tmp_path).values()} == {None}
+
+
+def test_splits_below_the_classes_are_splits(tmp_path: Path):
+    write(tmp_path, *(f"{cls}/{part}/1.png" for part in ("훈련", "시험") for cls in ("기쁨", "슬픔")))
+    assert labels(tmp_path)["기쁨/시험/1.png"] == ("기쁨", "test", None)
+    assert labels(tmp_path)["슬픔/훈련/1.png"] == ("슬픔", "train", None)
+
+
+def test_nobody_hears_of_folders_of_the_system(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write(tmp_path, "happy/1.png", "sad/1.png", "@eaDir/1.png", "$RECYCLE.BIN/x/1.png", "happy\u200b/2.png")
+    with caplog.at_level(logging.INFO):
+        assert load_dataset(tmp_path).class_counts() == {"happy": 2, "sad": 1}
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("given", ["", b"faces", None, 3])
+def test_what_is_no_path_is_refused(given: object):
+    with pytest.raises(DataError, match="expected a path or an address"):
+        load_dataset(given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("x.xlsx", "CSV UTF-8"), ("x.tar.zst", "unpack it"), ("x.png", "folder of images")],
+)
+def test_what_is_not_read_has_a_remedy(tmp_path: Path, name: str, remedy: str):
+    with pytest.raises(DataError, match=remedy):
+        load_dataset(write(tmp_path, name) / name)
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.zip", "x.tar"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_what_an_archive_is_says_its_content(tmp_path: Path, name: str, mode: str):
+    with tarfile.open(tmp_path / name, mode) as file:
+        for path in ("happy/1.png", "sad/1.png", "C:/sad/2.png"):
+            (entry := tarfile.TarInfo(path)).size = len(PNG)
+            file.addfile(entry, io.BytesIO(PNG))
+    data = load_dataset(tmp_path / name)
+    assert data.class_counts() == {"happy": 1, "sad": 1}
+    assert [path for path, _ in data.left_out] == ["C:/sad/2.png"]
+
+
+def test_a_number_of_pixels_next_to_a_path_is_no_image(tmp_path: Path):
+    assert labels(table(tmp_path, "path,label,pixels\na/1.png,happy,256\n")) == {
+        "a/1.png": ("happy", None, None)
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["ftp://nowhere.invalid/a.png", "data:image/png;base64,AAAA", "file:///a.png"]
+)
+def test_what_is_no_path_to_an_image_is_one_that_cannot_be_read(name: str):
+    images = GivenImages(name)
+    with pytest.raises((OSError, ImageError)):
+        images.read(images.names[0])
+    with pytest.raises(DataError, match="expected a path"):
+        GivenImages("")
+
+
+@pytest.mark.parametrize("order", [("utf-8", "cp949"), ("cp949", "utf-8")])
+def test_rows_of_two_encodings_are_read_in_both(tmp_path: Path, order: tuple[str, str]):
+    file = table(tmp_path, "")
+    file.write_bytes("경로,감정\na/1.png,기쁨\n".encode(order[0]) + "a/2.png,슬픔\n".encode(order[1]))
+    assert labels(file) == {"a/1.png": ("기쁨", None, None), "a/2.png": ("슬픔", None, None)}

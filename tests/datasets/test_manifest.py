@@ -105,10 +105,19 @@ def test_attributes_do_not_turn_into_columns(tmp_path: Path):
         write_manifest(tmp_path / "m.csv", listed(tmp_path, Sample("a.png", attributes={"Label": "x"})))
 
 
-def test_a_name_that_a_table_would_not_give_back_is_refused(tmp_path: Path):
-    for name in (" a.png", "a.png ", "a\\b.png"):
-        with pytest.raises(DataError, match="rename the file"):
-            write_manifest(tmp_path / "m.csv", listed(tmp_path, Sample(name, "x")))
+@pytest.mark.parametrize("name", [" a.png", "a.png ", "a\\b.png", "~/a.png", "50%20\\a.png", "50%20.png"])
+def test_a_name_that_a_table_would_not_keep_is_found_again(tmp_path: Path, name: str):
+    image(tmp_path / "any.png").rename(
+        image((tmp_path / name).with_suffix(".png")).with_name(Path(name).name)
+    )
+    write_manifest(tmp_path / "m.csv", listed(tmp_path, Sample(name, "x")))
+    data = load_dataset(tmp_path / "m.csv")
+    assert data.read(data.samples[0]).shape[2] == 3
+
+
+def test_what_a_table_would_not_give_back_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"'None' of a\.png would be read as none"):
+        write_manifest(tmp_path / "m.csv", listed(tmp_path, Sample("a.png", "None")))
     with pytest.raises(DataError, match=r"ends in \.csv"):
         write_manifest(tmp_path / "m.txt", listed(tmp_path, Sample("a.png", "x")))
     assert not list(tmp_path.iterdir())

@@ -91,13 +91,13 @@ def test_images_without_labels(tmp_path: Path):
     [
         ({"faces": GRAY}, "expected arrays 'images' and 'labels'.*faces"),
         ({"images": GRAY, "labels": [0, 1]}, "one label for each of 4 images"),
-        ({"images": GRAY, "labels": np.eye(4)}, "one label for each of 4 images"),
+        ({"images": GRAY, "labels": np.eye(4) / 2}, "one label for each of 4 images"),
         ({"images": GRAY, "labels": [0, 1, 2, 0], "class_names": ["a", "b"]}, r"labels 0..1 .*found 0..2"),
         ({"images": GRAY, "labels": [0, 1, -1, 0], "class_names": ["a", "b"]}, r"found -1..1"),
         ({"images": GRAY, "labels": [0.5, 1, 1, 0]}, "whole numbers as labels"),
         ({"images": GRAY, "labels": [np.inf, 1, 1, 0]}, "whole numbers as labels"),
         ({"images": GRAY, "split": ["train"]}, "expected 'split'"),
-        ({"images": GRAY, "split": ["train", "test", "soon", "val"]}, "expected train, val or test .*'soon'"),
+        ({"images": GRAY, "split": ["soon"] * 4}, "expected train, val or test .*'soon'"),
         ({"images": GRAY, "groups": np.zeros((4, 2))}, "expected 'groups'"),
         ({"images": GRAY[0]}, r"shape \(n, H, W"),
         ({"images": GRAY[:0]}, r"shape \(n, H, W"),
@@ -128,3 +128,42 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str):
     path.write_bytes({"empty": b"", "text": b"dear diary", "cut": content[:-100]}.get(damage, bytes(content)))
     with pytest.raises(DataError, match=r"expected an \.npz file"):
         read_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("XTrain", "XVal"), ("train_x", "valid_x"), ("images_train", "images_validation")]
+)
+def test_arrays_are_known_in_every_spelling(tmp_path: Path, train: str, val: str):
+    labels = {
+        name.replace("X", "y").replace("x", "y").replace("images", "labels"): [0] for name in (train, val)
+    }
+    arrays = {train: GRAY[:1], val: GRAY[1:2], "images": GRAY[2:], **labels, "classes": ["기쁨"]}
+    found = [(s.path, s.label, s.split) for s in read_npz(saved(tmp_path, **arrays)).samples]
+    assert found == [
+        ("all/000000", None, None), ("all/000001", None, None), ("train/000002", "기쁨", "train"),
+        ("val/000003", "기쁨", "val"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "read"),
+    [
+        (np.eye(2, dtype=np.float32)[[1, 0, 1, 0]], ["1", "0", "1", "0"]),
+        (["기쁨".encode("cp949"), "슬픔".encode("cp949"), b" a", b"None"], ["기쁨", "슬픔", "a", None]),
+    ],
+)
+def test_labels_come_one_hot_and_in_cp949(tmp_path: Path, labels: object, read: list[str | None]):
+    data = read_npz(saved(tmp_path, x=GRAY, y=labels))
+    assert [sample.label for sample in data.samples] == read
+
+
+def test_channels_may_come_first_and_a_bad_split_costs_one_image(tmp_path: Path):
+    path = saved(tmp_path, x=np.stack([GRAY] * 3, axis=1), split=["train", "?", "test", ""])
+    data = read_npz(path)
+    assert np.array_equal(data.read(data.samples[1])[..., 1], GRAY[2])
+    assert [name for name, _ in data.left_out] == ["image 1"]
+
+
+def test_python_objects_are_refused_with_the_remedy(tmp_path: Path):
+    with pytest.raises(DataError, match=r"y.npy holds Python objects; save it with .astype\(str\)"):
+        read_npz(saved(tmp_path, x=GRAY, y=np.array(["a", "b", "a", None], object)))

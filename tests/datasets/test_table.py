@@ -133,7 +133,7 @@ def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str, what: str):
 def test_other_encodings_and_missing_tables_are_refused(tmp_path: Path):
     path = tmp_path / "x.csv"
     path.write_bytes(b"path,label\n\xff\xff.jpg,\x80\n")
-    with pytest.raises(DataError, match="UTF-8, UTF-16 or CP949"):
+    with pytest.raises(DataError, match="UTF-8 or CP949"):
         read_table(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_table(tmp_path / "missing.csv")
@@ -176,7 +176,7 @@ def test_fer2013_with_columns_in_another_order_and_a_blank_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "row", [(8, pixels(1), "Training"), (-1, pixels(1), "Training"), ("sad", pixels(1), "Training"),
+    "row", [(8, pixels(1), "Training"), (-1, pixels(1), "Training"), ("", pixels(1), "Training"),
             (0, "1 2 3", "Training"), (0, pixels(300), "Training"),
             (0, pixels(1).replace("255", "x"), "Training")],
 )  # fmt: skip
@@ -185,7 +185,7 @@ def test_damaged_rows_of_fer2013_are_named(tmp_path: Path, row: tuple[object, st
     data = read_table(path)
     assert [sample.path for sample in data.samples] == ["train/000000"]
     ((_, reason),) = data.left_out
-    assert re.match(r"expected an emotion 0\.\.7, 48x48 pixels and a usage: .*row 2", reason)
+    assert re.match(r"expected an emotion, 48x48 pixels and a usage: .*row 3", reason)
 
 
 def test_fer2013_without_rows_is_refused(tmp_path: Path):

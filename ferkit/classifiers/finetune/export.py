@@ -37,12 +37,7 @@ SUFFIXES = {
 CALIBRATION_IMAGES = 200
 
 
-def convert_model(
-    model: Path,
-    fmt: str,
-    target: Path,
-    dataset: Dataset | None = None,
-) -> Path:
+def convert_model(model: Path, fmt: str, target: Path, dataset: Dataset | None = None) -> Path:
     """Write the network of ``model`` to ``target``.
 
     Every format but ``tflite-int8`` gives the network's probabilities: what was written is read back and compared

@@ -80,12 +80,7 @@ class NetworkClassifier:
 
 
 def save_network_model(
-    folder: Path,
-    files: dict[str, bytes],
-    record: ModelRecord,
-    *,
-    flip: bool = False,
-    overwrite: bool = False,
+    folder: Path, files: dict[str, bytes], record: ModelRecord, *, flip: bool = False, overwrite: bool = False
 ) -> Model:
     """Write a network as a model folder.
 

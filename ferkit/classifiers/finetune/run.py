@@ -31,12 +31,7 @@ from ferkit.faces.cropping import Cropping, FaceCropper, resolve_cropping
 logger = logging.getLogger(__name__)
 
 
-def finetune(
-    dataset: Dataset,
-    recipe: RecipeSettings,
-    asked: Cropping,
-    options: RunOptions,
-) -> Model:
+def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options: RunOptions) -> Model:
     """Train as the recipe says, going on where an interrupted run stopped, and write the best epoch as a
     model.
 
@@ -139,11 +134,7 @@ def train_and_save(
         f"network: {recipe.network.backbone}, {core.count_params():,} weights, on {keras.backend.backend()}"
     )
     result = run_recipe(
-        core,
-        recipe,
-        TrainingData(train, targets, validation, record.labels),
-        options.work,
-        settings,
+        core, recipe, TrainingData(train, targets, validation, record.labels), options.work, settings
     )
     network = whole_network(core, recipe.network, k)
     files = {NETWORK_ONNX: to_onnx(network), NETWORK_KERAS: to_keras(network)}

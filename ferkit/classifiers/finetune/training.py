@@ -476,11 +476,7 @@ class TrainingResult:
 
 
 def train(
-    core: keras.Model,
-    recipe: RecipeSettings,
-    data: TrainingData,
-    folder: Path,
-    settings: dict[str, Any],
+    core: keras.Model, recipe: RecipeSettings, data: TrainingData, folder: Path, settings: dict[str, Any]
 ) -> TrainingResult:
     """Train ``core`` in place, going on where ``folder`` holds a checkpoint.
 

@@ -117,9 +117,7 @@ class ImageIndex:
         listing = list_folder(root)
         self.paths = listing.paths
         # What lies next to images is known by the readers, but for images that nobody can read.
-        self.left_out = [
-            (path, reason) for path, reason in listing.left_out if reason[:1] != "." or "(" in reason
-        ]
+        self.left_out = [one for one in listing.left_out if re.search("^[^.]|JPEG|HEIC", one[1])]
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for path in self.paths:

@@ -283,10 +283,7 @@ def _accuracy(values: Values, best: Values, words: Translations) -> list[str]:
     accuracy = best["evaluation"]["accuracy"]
     n = best["evaluation"]["n"] if len(values["splits"]) == 1 else values["test"]["images"]
     key = "say.best_plain" if accuracy["low"] is None else "say.best"
-    return [
-        words(key, name=best["name"], n=n, **accuracy),
-        words("say.dummy", value=dummy_accuracy(values)),
-    ]
+    return [words(key, name=best["name"], n=n, **accuracy), words("say.dummy", value=dummy_accuracy(values))]
 
 
 def _ties(values: Values, best: Values, words: Translations) -> list[str]:
