@@ -24,7 +24,6 @@ SET_KEY = "--set"
 VARIABLES = {
     "FER_DEVICE": "what runs networks, as --device: auto, cpu, cuda, cuda:1, tensorrt, coreml, directml, openvino",
     "FER_PRECISION": "of networks, as --precision: float32, bfloat16, float16, or auto",
-    "FER_LANG": "language of messages, tables and reports, as fer --lang: en or ko",
     "FER_OFFLINE": "1 fetches nothing from the network",
     "FER_WEIGHTS_DIR": "folder of fetched weights",
 }

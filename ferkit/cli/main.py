@@ -112,7 +112,7 @@ def _one_line(message: str) -> click.ClickException:
 
 def _unknown_variables(ctx: click.Context) -> list[str]:
     """A sentence for each variable ``FER_…`` that nothing reads."""
-    known = set(VARIABLES)
+    known = {*VARIABLES, *(f"FER_{option.name.upper()}" for option in ctx.command.params if option.name)}
     found = [name for name in os.environ if name.startswith("FER_") and name not in known]
     for path, command, context in _all_commands(ctx) if found else ():
         prefix = f"FER_{path.upper().replace(' ', '_')}_"

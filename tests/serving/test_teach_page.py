@@ -75,7 +75,7 @@ RECORD = """
 
 
 def record(page: Browser, label: str, is_red: bool) -> None:
-    before, tries = examples(page, label), iter(range(8))
+    before, tries = examples(page, label), iter(range(30))
 
     def recorded() -> bool:
         """On a busy machine no frame may be read in a whole phase."""
@@ -83,7 +83,7 @@ def record(page: Browser, label: str, is_red: bool) -> None:
             page.driver.execute_async_script(RECORD, label, is_red)
         return examples(page, label) > before
 
-    page.until(recorded, f"examples of {label}")
+    page.until(recorded, f"examples of {label}", 200)
 
 
 def examples(page: Browser, label: str) -> int:

@@ -98,7 +98,7 @@ def mini_xception(input_shape: tuple[int, int, int]) -> keras.Model:
     for block, width in enumerate((16, 32, 64, 128), start=1):
         name = f"block{block}"
         # Every other pixel first: TensorFlow 2.21 dies of the gradient of a 1x1 convolution in steps of two.
-        shortcut = layers.MaxPooling2D(1, 2, "same", name=f"{name}_half")(x)
+        shortcut = layers.MaxPooling2D(1, 2, name=f"{name}_half")(x)
         shortcut = convolution(shortcut, width, f"{name}_shortcut", kernel=1, relu=False)
         for i in (1, 2):
             x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False, name=f"{name}_{i}_conv")(x)
