@@ -23,14 +23,22 @@ PHASES = {"happy": (226, 214, 200), "surprise": (188, 204, 226)}
 """What is shown, and the colour of the wall behind it, by which the test knows when."""
 
 
-def scene(seconds: float = 1.6, fps: int = 10) -> Iterator[np.ndarray]:
+def scene(seconds: float = 1.6, fps: int = 10, cycles: int = 6) -> Iterator[np.ndarray]:
+    """No image comes twice before the camera begins again: the same image twice is one example."""
     person = Identity.random(np.random.default_rng(2))  # whom Haar's detector finds with either expression
-    for expression, wall in PHASES.items():
-        drawn = [render_face(person, expression, np.random.default_rng(i), size=140) for i in range(5)]
-        for i in range(round(seconds * fps)):
-            frame = np.full((360, 640, 3), wall, np.uint8)
-            frame[50:330, 180:460] = cv2.resize(drawn[i % len(drawn)], (280, 280))
-            yield frame
+    drawn = {
+        name: [render_face(person, name, np.random.default_rng(i), size=140) for i in range(5)]
+        for name in PHASES
+    }
+    rng = np.random.default_rng(0)
+    for _ in range(cycles):
+        for expression, wall in PHASES.items():
+            for i in range(round(seconds * fps)):
+                frame = np.full((360, 640, 3), wall, np.uint8)
+                x, y = rng.integers((160, 30), (201, 71))
+                face = cv2.resize(drawn[expression][i % 5], (280, 280))
+                frame[y : y + 280, x : x + 280] = cv2.convertScaleAbs(face, alpha=rng.uniform(0.8, 1.1))
+                yield frame
 
 
 @pytest.fixture(scope="module")
