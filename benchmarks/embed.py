@@ -27,6 +27,7 @@ from PIL import Image
 
 from ferkit.classifiers.heads import fit_head, head_settings
 from ferkit.core.console import hidden_progress, map_ahead
+from ferkit.core.errors import FerkitError
 from ferkit.core.weights import EDITIONS
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.load import load_dataset
@@ -170,7 +171,11 @@ def _cosines(
         exact = open_embedder(spec, engines=[CPU]).embed(crops)
         for name, engine in here.items():
             if engine != CPU:
-                found = cosines(exact, _opened(spec, dataset, folder, engine).embed(crops))
+                try:
+                    found = cosines(exact, _opened(spec, dataset, folder, engine).embed(crops))
+                except FerkitError as error:
+                    print(f"  {title}, {name}: refused, {error}")
+                    continue
                 print(f"  {title}, {name}: cosine {found.mean():.5f}, the least {found.min():.5f}")
 
 

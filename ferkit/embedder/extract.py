@@ -21,6 +21,7 @@ from ferkit.datasets.object_store import ReadAhead
 from ferkit.embedder.embedders import SAMPLE, LayerScore, find_best_layer, load_embedder, open_embedder
 from ferkit.embedder.engines import (
     CPU,
+    INT8_COSINE,
     LEAST_COSINE,
     Engine,
     cosines,
@@ -472,10 +473,11 @@ def _first_that_agrees(
             return found
         found.cosine = round(float(cosines(exact.embed(crops), found.embed(crops)).mean()), 6)
         logger.info(f"{found.engine}; cosine with ONNX Runtime in float32 {found.cosine:.5f}")
-        if found.cosine >= LEAST_COSINE or found.engine.precision == "int8":
+        least = INT8_COSINE if found.engine.precision == "int8" else LEAST_COSINE
+        if found.cosine >= least:
             return found
         problem = (
-            f"expected embeddings by {found.engine} with a cosine of at least {LEAST_COSINE} with those in float32, "
+            f"expected embeddings by {found.engine} with a cosine of at least {least} with those in float32, "
             f"found {found.cosine:.5f}"
         )
         engines = engines[engines.index(found.engine) + 1 :]
