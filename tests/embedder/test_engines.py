@@ -194,6 +194,9 @@ def test_embeddings_too_far_from_float32_are_refused_and_by_auto_made_otherwise(
     assert opened(dataset, network).settings.engine == "onnxruntime"
     assert "at least 1.1" in caplog.text
     assert "ONNX Runtime, float32 is taken" in caplog.text
+    monkeypatch.setattr("ferkit.embedder.extract.INT8_COSINE", 1.1)
+    with pytest.raises(DataError, match=r"int8 with a cosine of at least 1.1"):
+        opened(dataset, network, precision="int8")
 
 
 @pytest.mark.parametrize("device", available_devices())
