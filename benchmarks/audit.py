@@ -17,7 +17,7 @@ import numpy as np
 
 from ferkit.audit.checks import Doubts, ImageQualitySettings, LabelSettings, blank_rows, doubt
 from ferkit.audit.run import kept_apart
-from ferkit.core.palette import GRID, INK, MUTED, SERIES
+from ferkit.core.style import GRID, INK, MUTED, SERIES
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import CopySettings, find_copies
 from ferkit.datasets.image_stats import image_stats

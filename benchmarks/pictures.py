@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from ferkit.core.fonts import open_font
+from ferkit.core.style import open_font
 from tests.serving.browser import Browser
 from tests.serving.drawn_people import drawn_frames, read_frames, write_camera_clip, write_video
 from tests.serving.running import running

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.model import choose_model
-from ferkit.core.fonts import set_fonts
-from ferkit.core.palette import BLUE, GRID, INK, MUTED, ORANGE
+from ferkit.core.style import BLUE, GRID, INK, MUTED, ORANGE, set_fonts
 from ferkit.core.types import ExpressionClassifier
 from ferkit.evaluation.plots import canvas, plain
 

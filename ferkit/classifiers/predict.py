@@ -80,7 +80,7 @@ class ImageResult:
         Raises:
             ImageError: the image cannot be read.
         """
-        from ferkit.core.fonts import (  # both cost a start that draws nothing a tenth of a second
+        from ferkit.core.style import (  # both cost a start that draws nothing a tenth of a second
             drawable_names,
             open_font,
         )

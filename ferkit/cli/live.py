@@ -96,8 +96,8 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     quiet_video_library()
     from ferkit.classifiers.model import choose_model, list_models, read_model
     from ferkit.inference.engine import build_engine
-    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView
-    from ferkit.inference.sources import LiveSource, is_camera, source_name
+    from ferkit.inference.live import ChangePrinter, LiveSettings, LiveSource, LiveView
+    from ferkit.inference.sources import is_camera, source_name
 
     first = choose_model(options["model"] or model_argument, models_dir).folder
     engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])

@@ -243,7 +243,7 @@ def _display() -> list[Finding]:
 
 
 def _korean_font() -> list[Finding]:
-    from ferkit.core.fonts import hangul_font_file
+    from ferkit.core.style import hangul_font_file
 
     font = hangul_font_file()
     if font is not None:

@@ -174,7 +174,7 @@ def _annotated(
     results: Iterable["ImageResult"], folder: Path, labels: "LabelSet", language: str
 ) -> Iterator["ImageResult"]:
     """Write a copy of each image, called like it; several of one name are numbered."""
-    from ferkit.core.fonts import HINT, can_draw
+    from ferkit.core.style import HINT, can_draw
 
     if not can_draw(labels.display(language)):
         logger.info(HINT)

@@ -14,9 +14,8 @@ import numpy as np
 from ferkit.core.console import Progress, map_ahead, n_cores, progress
 from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
-from ferkit.core.fonts import drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
-from ferkit.core.palette import GRID, INK, MUTED, SERIES
+from ferkit.core.style import GRID, INK, MUTED, SERIES, drawable_names, set_fonts
 from ferkit.datasets.archives import ArraySource
 from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images
 from ferkit.datasets.export import attribute_names

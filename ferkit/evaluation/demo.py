@@ -10,8 +10,7 @@ import numpy as np
 
 from ferkit.classifiers.heads import head_settings
 from ferkit.core.files import write_atomically
-from ferkit.core.fonts import can_plot, set_fonts
-from ferkit.core.palette import BLUE, GREEN, INK, MUTED, ORANGE
+from ferkit.core.style import BLUE, GREEN, INK, MUTED, ORANGE, can_plot, set_fonts
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, read_folder
 from ferkit.datasets.split import SplitSettings

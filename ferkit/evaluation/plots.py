@@ -11,8 +11,7 @@ import numpy as np
 
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically
-from ferkit.core.fonts import can_draw, drawable_names, set_fonts
-from ferkit.core.palette import GRID, INK, MUTED, SERIES
+from ferkit.core.style import GRID, INK, MUTED, SERIES, can_draw, drawable_names, set_fonts
 from ferkit.core.texts import Translations, percent
 from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation.comparison import Comparison

@@ -29,7 +29,7 @@ from ferkit.core.files import (
     write_csv,
     write_json,
 )
-from ferkit.core.fonts import can_draw, open_font
+from ferkit.core.style import can_draw, open_font
 from ferkit.core.types import FaceDetector
 from ferkit.datasets.dataset import NO_MEDIA, Dataset, FileSource, Sample
 from ferkit.datasets.export import write_manifest

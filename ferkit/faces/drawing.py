@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ferkit.core.fonts import Font
 from ferkit.core.labels import LabelSet, meaning_of
+from ferkit.core.style import Font
 from ferkit.faces.tracking import shared_area
 
 RGB = tuple[int, int, int]
@@ -60,7 +60,7 @@ class TextPainter:
     """Draws lines of text with one font.
 
     Args:
-        font: see :func:`ferkit.core.fonts.open_font`.
+        font: see :func:`ferkit.core.style.open_font`.
     """
 
     def __init__(self, font: Font) -> None:

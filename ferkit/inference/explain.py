@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from ferkit.core.errors import DataError, ModelError
-from ferkit.core.fonts import HINT, can_draw, drawable_names, open_font
 from ferkit.core.labels import LabelSet
+from ferkit.core.style import HINT, can_draw, drawable_names, open_font
 from ferkit.core.texts import Translations
 from ferkit.core.types import ExpressionClassifier, check_crops
 from ferkit.embedder.engines import Session, open_session

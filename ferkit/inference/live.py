@@ -1,28 +1,250 @@
-"""The live view: frames from a source, through the engine, into a window, until it is closed."""
+"""The live view: the newest frame of a source, through the engine, into a window, until it is closed."""
 
+import contextlib
+import functools
 import locale
 import logging
 import os
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 
-from ferkit.core.errors import FerkitError
+from ferkit.core.errors import DataError, FerkitError
+from ferkit.core.files import is_address
 from ferkit.core.labels import LabelSet
 from ferkit.core.texts import translated
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.overlay import Overlay, Status
 from ferkit.inference.sinks import VideoWriter
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.sources import Frame, LiveSource
+from ferkit.inference.sources import Frame, OpenVideo, is_camera, source_name
 from ferkit.inference.video import save_jpeg
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+
+_LONGEST_PAUSE_S = 5.0
+"""Between tries to reach a camera again."""
+
+_LONGEST_STILL_S = 15.0
+"""That one frame of a file is shown live."""
+
+
+class _Camera:
+    """A camera of this machine, by OpenCV.
+
+    Raises:
+        DataError: there is none, or another program has it.
+    """
+
+    def __init__(self, spec: str, size_wh: tuple[int, int] | None) -> None:
+        with _quiet():
+            self._stream = cv2.VideoCapture(int(spec) if spec.isdigit() else os.path.realpath(spec))
+        if not self._stream.isOpened():
+            found = sorted(path.name for path in Path("/dev").glob("video[0-9]*"))
+            there = f"there are {', '.join(found)}" if found else "no camera was found on this machine"
+            raise DataError(
+                f"camera {spec} cannot be opened: {there}; close other programs that use it, choose "
+                "another number, or give a video file or an address as --source"
+            )
+        if size_wh is not None:
+            self._stream.set(cv2.CAP_PROP_FRAME_WIDTH, size_wh[0])
+            self._stream.set(cv2.CAP_PROP_FRAME_HEIGHT, size_wh[1])
+        self._stream.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """uint8 RGB (H, W, 3), until the camera is gone."""
+        while self._stream.grab():
+            done, frame = self._stream.retrieve()
+            if done and frame is not None and frame.size:
+                yield to_rgb(frame)
+
+    def __enter__(self) -> "_Camera":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.release()
+
+
+def to_rgb(frame: np.ndarray) -> np.ndarray:
+    """uint8 RGB (H, W, 3) of what OpenCV gives: BGR, BGRA or gray, 8 or 16 bits."""
+    if frame.dtype == np.uint16:
+        frame = (frame >> 8).astype(np.uint8)
+    if frame.ndim == 2 or frame.shape[2] == 1:
+        return cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(frame, cv2.COLOR_BGRA2RGB if frame.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenCV's own remarks would stand next to the one clear sentence."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+class LiveSource:
+    """The newest frame of a camera, an address, or a file played at its own speed; the others are forgotten.
+
+    What is shown so never lags behind what happens, however slow the machine is. A camera or broadcast that falls
+    silent is opened again and again until it is back; a file ends, at an address too.
+
+    Args:
+        spec: number or device path of a camera, address (rtsp, http, …) or path of a file.
+        size_wh: frame size to ask a camera for.
+        timeout_s: how long an address may take to answer.
+
+    Attributes:
+        name: for messages, without credentials.
+        problem: what is wrong at the moment, for the user; None while frames come.
+
+    Raises:
+        DataError: when iterated, if it cannot be opened at all.
+        DependencyError: when iterated, if PyAV is needed and not installed.
+    """
+
+    def __init__(self, spec: str, size_wh: tuple[int, int] | None = None, timeout_s: float = 8.0) -> None:
+        self.name = source_name(spec)
+        self.problem: str | None = None
+        self._spec, self._size_wh, self._timeout_s = spec, size_wh, timeout_s
+        self._stop = threading.Event()
+        self._news = threading.Condition()
+        self._newest: tuple[Callable[[], np.ndarray], float] | None = None
+        self._newest_at = 0.0
+        self._error: BaseException | None = None
+        self._n_openings = 0
+        self._ended = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (frame for frame in self.frames(60.0) if frame is not None)
+
+    def frames(self, patience_s: float = 0.1) -> Iterator[Frame | None]:
+        """Frames as they come; None whenever there was no new one for ``patience_s``, so that whoever waits
+        can do something else, such as look whether a key was pressed."""
+        thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        began = time.monotonic()
+        thread.start()
+        index, last_s, opening = 0, -1.0, 1
+        try:
+            while not self._stop.is_set():
+                newest = self._wait(patience_s)
+                if newest is None:
+                    if self._ended:
+                        return
+                    self._check_silence(began)
+                    yield None
+                    continue
+                last_s = max(newest[1], last_s + 1e-4)
+                yield Frame(index, last_s, newest[0](), cut=self._n_openings != opening)
+                index, opening = index + 1, self._n_openings
+        finally:
+            self.close()
+            thread.join(1.0)
+
+    def close(self) -> None:
+        """Stop reading; the iteration ends."""
+        self._stop.set()
+        with self._news:
+            self._news.notify_all()
+
+    def _wait(self, patience_s: float) -> "tuple[Callable[[], np.ndarray], float] | None":
+        """The newest frame, still to be converted, and its time; None if none comes for so long, or at the end."""
+        with self._news:
+            if self._newest is None and not self._ended:
+                self._news.wait(patience_s)
+            if self._newest is None and self._error is not None:
+                raise self._error
+            newest, self._newest = self._newest, None
+            return newest
+
+    def _check_silence(self, began: float) -> None:
+        waited_s = time.monotonic() - max(began, self._newest_at)
+        if not self._n_openings and waited_s > self._timeout_s + 2:
+            raise DataError(
+                f"{self.name} did not answer within {self._timeout_s:.0f} s; check the address and the network"
+            )
+        if self.problem is None and waited_s > 2.0:
+            self.problem = f"no image from {self.name}; waiting"
+
+    def _run(self) -> None:
+        began, pause_s = time.monotonic(), 0.5
+        try:
+            while not self._stop.is_set():
+                try:
+                    n_frames, at_end = self._follow(began)
+                except DataError:
+                    if not self._n_openings:
+                        raise
+                    n_frames, at_end = 0, False
+                if at_end:
+                    break
+                pause_s = 0.5 if n_frames else min(2 * pause_s, _LONGEST_PAUSE_S)
+                self.problem = f"{self.name} is gone; trying to reach it again"
+                self._stop.wait(pause_s)
+        except BaseException as error:
+            self._error = error
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def _follow(self, began: float) -> tuple[int, bool]:
+        """Open it and give its frames until there are no more: how many there were, and whether that was its end."""
+        n_frames = 0
+        if is_camera(self._spec):
+            with _Camera(self._spec, self._size_wh) as camera:
+                self._n_openings += 1
+                for rgb in camera.frames():
+                    n_frames += 1
+                    self._give(lambda rgb=rgb: rgb, time.monotonic() - began)  # type: ignore[misc]
+                    if self._stop.is_set():
+                        break
+            return n_frames, False
+        with OpenVideo(self._spec, self._timeout_s, live=is_address(self._spec)) as video:
+            self._n_openings += 1
+            frames = self._in_time(video) if video.is_finite else video.play()
+            for timestamp_s, frame in frames:
+                n_frames += 1
+                taken_s = timestamp_s if video.is_finite else time.monotonic() - began
+                self._give(functools.partial(video.to_rgb, frame), taken_s)
+                if self._stop.is_set():
+                    break
+            return n_frames, video.is_finite
+
+    def _in_time(self, video: OpenVideo) -> "Iterator[tuple[float, VideoFrame]]":
+        """The frames of a file when they are to be shown, without those that are late."""
+        began = given_at = None
+        for timestamp_s, frame in video.play():
+            now = time.monotonic()
+            began = now - timestamp_s if began is None else began
+            late_s = now - began - timestamp_s
+            if late_s > 1.0 or late_s < -_LONGEST_STILL_S:  # the pace cannot be held; or the stamps jump
+                began, late_s = began + late_s, 0.0
+            elif late_s > 0.25 and given_at is not None and now - given_at < 0.25:
+                continue
+            self._stop.wait(max(0.0, -late_s))
+            given_at = time.monotonic()
+            yield timestamp_s, frame
+
+    def _give(self, rgb: Callable[[], np.ndarray], timestamp_s: float) -> None:
+        with self._news:
+            self._newest, self._newest_at = (rgb, timestamp_s), time.monotonic()
+            self.problem = None
+            self._news.notify_all()
 
 
 class LiveWindow:

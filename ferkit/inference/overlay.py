@@ -7,8 +7,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from ferkit.core.fonts import HINT, can_draw, drawable_names, open_font
 from ferkit.core.labels import LabelSet
+from ferkit.core.style import HINT, can_draw, drawable_names, open_font
 from ferkit.core.texts import Translations, text_table
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, TextPainter, draw_boxes, label_colors, shared_area
 from ferkit.inference.engine import FrameResult

@@ -29,8 +29,8 @@ from ferkit.core.files import (
     write_atomically,
     write_json,
 )
-from ferkit.core.fonts import HINT, can_draw, drawable_names, set_fonts
 from ferkit.core.labels import LabelSet
+from ferkit.core.style import HINT, can_draw, drawable_names, set_fonts
 from ferkit.core.texts import Translations
 from ferkit.faces.cropping import square_crop
 from ferkit.faces.drawing import RGB, UNSURE_COLOR, label_colors

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ferkit.cli.main import main
-from ferkit.core import fonts
+from ferkit.core import style
 from ferkit.faces.cropping import CropSettings
 from tests.inference.tiny_model import LEVELS, flat, write_tiny_model
 
@@ -93,7 +93,7 @@ def test_annotated_copies_are_written_beside(models_dir: Path, crops: Path, tmp_
 def test_without_a_korean_font_copies_are_english_and_it_says_so(
     models_dir: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
+    monkeypatch.setattr(style, "hangul_font_file", lambda: None)
     result = run(models_dir, "tiny", crops, "--crops", "--lang", "ko", "--annotated", tmp_path / "out")
     assert result.exit_code == 0
     assert "한글 글꼴이 없어 라벨을 영어로 표시합니다" in result.stderr

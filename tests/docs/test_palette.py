@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.core import palette
+from ferkit.core import style
 
 ROOT = Path(__file__).resolve().parents[2]
 DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
@@ -32,20 +32,20 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     "sees", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["all", "deuteranopia", "protanopia"]
 )
 def test_the_first_colours_are_told_apart(sees: np.ndarray) -> None:
-    seen = [lab(np.clip(sees @ linear(color), 0, 1)) for color in palette.SERIES[:3]]
+    seen = [lab(np.clip(sees @ linear(color), 0, 1)) for color in style.SERIES[:3]]
     for one, other in itertools.combinations(seen, 2):
         assert np.linalg.norm(one - other) > 20
 
 
 def test_the_first_colours_are_told_apart_in_gray() -> None:
-    lightness = [lab(linear(color))[0] for color in palette.SERIES[:3]]
+    lightness = [lab(linear(color))[0] for color in style.SERIES[:3]]
     assert min(abs(a - b) for a, b in itertools.combinations(lightness, 2)) > 7
 
 
 def test_colours_are_seen_on_white() -> None:
-    for color in (palette.ACCENT, palette.INK, palette.MUTED, *palette.SERIES):
+    for color in (style.ACCENT, style.INK, style.MUTED, *style.SERIES):
         luminance = float(np.array([0.2126, 0.7152, 0.0722]) @ linear(color))
-        least = 4.5 if color in (palette.ACCENT, palette.INK, palette.MUTED) else 2.8
+        least = 4.5 if color in (style.ACCENT, style.INK, style.MUTED) else 2.8
         assert 1.05 / (luminance + 0.05) >= least, color
 
 
@@ -62,6 +62,6 @@ def test_style_sheets_have_the_same_colours() -> None:
         ("ferkit/audit/templates/audit.css", r"--link: (#\w+)"),
         ("docs/.theme/site.css", r"--md-primary-fg-color: (#\w+)"),
     ):
-        assert found(path, pattern) == palette.ACCENT, path
-    for i, color in enumerate(palette.SERIES):
+        assert found(path, pattern) == style.ACCENT, path
+    for i, color in enumerate(style.SERIES):
         assert found("ferkit/evaluation/report/templates/style.css", rf"--c{i}: (#\w+)") == color

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferkit.core import fonts
+from ferkit.core import style
 from ferkit.core.console import width
 from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
@@ -98,27 +98,27 @@ def written(found: Evaluation, language: str) -> set[str]:
 
 
 def test_without_a_korean_font_plots_are_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
+    monkeypatch.setattr(style, "hangul_font_file", lambda bold=False: None)
     for found, names in ((KOREAN, {"happy", "sad"}), (GIVEN, {"happy", "neutral"})):
         words = written(found, "ko")
         assert {*names, "Confusion matrix", "precision"} <= words
-    assert not fonts.has_hangul(written(KOREAN, "ko"))
-    assert fonts.plot_families(["슬픔"]) == ["DejaVu Sans"]
+    assert not style.has_hangul(written(KOREAN, "ko"))
+    assert style.plot_families(["슬픔"]) == ["DejaVu Sans"]
 
 
 def test_with_a_korean_font_they_are_in_korean_throughout() -> None:
-    if fonts.hangul_font_file() is None:
+    if style.hangul_font_file() is None:
         pytest.skip("no font with Hangul on this machine")
     words = written(KOREAN, "ko")
     assert {"기쁨", "혼동 행렬", "정밀도", "예측 →"} <= words
     assert not {
         word for word in words if any(en in word for en in ("predicted", "true", "images", "accuracy"))
     }
-    assert fonts.plot_families(words)[0] != "DejaVu Sans"  # one font draws Hangul and Latin letters
+    assert style.plot_families(words)[0] != "DejaVu Sans"  # one font draws Hangul and Latin letters
 
 
 def test_classes_named_in_korean_are_drawn_in_those_words() -> None:
-    if fonts.hangul_font_file() is None:
+    if style.hangul_font_file() is None:
         pytest.skip("no font with Hangul on this machine")
     for language in ("en", "ko"):
         assert set(GIVEN.labels.names) <= written(GIVEN, language)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferkit.core import fonts
+from ferkit.core import style
 from ferkit.core.errors import FerkitError, ImageError
 from ferkit.core.texts import percent
 from ferkit.datasets.dataset import read_folder
@@ -329,7 +329,7 @@ def test_nothing_leaks(tmp_path: Path) -> None:
 
 
 def test_korean_needs_no_font_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
+    monkeypatch.setattr(style, "hangul_font_file", lambda bold=False: None)
     write_comparison(made_up(n=60), tmp_path, "ko")
     page, _ = read(tmp_path)
     assert any("기쁨" in row[0] for row in page.rows)  # the reader's browser draws it

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ferkit.core import fonts
+from ferkit.core import style
 from ferkit.core.labels import LabelSet
 from ferkit.faces.drawing import (
     TextPainter,
@@ -18,7 +18,7 @@ from ferkit.faces.drawing import (
 
 @pytest.fixture
 def painter() -> TextPainter:
-    font = fonts.open_font(["happy"], 16)
+    font = style.open_font(["happy"], 16)
     assert font is not None
     return TextPainter(font)
 
@@ -71,18 +71,18 @@ def test_colors_follow_the_meaning_and_ink_can_be_read() -> None:
 
 
 def test_hangul_is_drawn_when_a_font_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    if fonts.hangul_font_file() is None:
+    if style.hangul_font_file() is None:
         pytest.skip("no font with Hangul on this machine (Debian: fonts-nanum)")
-    font = fonts.open_font(["기쁨"], 20)
+    font = style.open_font(["기쁨"], 20)
     assert font is not None
     painter = TextPainter(font)
     first, second = canvas(), canvas()
     painter.draw(first, "기쁨", (0, 0), (255, 255, 255))
     painter.draw(second, "슬픔", (0, 0), (255, 255, 255))
     assert (first != second).any()  # not the box for a missing letter, twice
-    monkeypatch.setattr(fonts, "hangul_font_file", lambda bold=False: None)
-    assert fonts.open_font(["기쁨"], 20) is None
-    assert fonts.open_font(["happy"], 20) is not None
+    monkeypatch.setattr(style, "hangul_font_file", lambda bold=False: None)
+    assert style.open_font(["기쁨"], 20) is None
+    assert style.open_font(["happy"], 20) is not None
 
 
 @given(
@@ -92,7 +92,7 @@ def test_hangul_is_drawn_when_a_font_has_it(monkeypatch: pytest.MonkeyPatch) -> 
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_labels_never_lie_over_each_other(boxes: list[tuple[int, int, int, int]]) -> None:
-    font = fonts.open_font(["happy"], 14)
+    font = style.open_font(["happy"], 14)
     assert font is not None
     painter, written = TextPainter(font), []
 

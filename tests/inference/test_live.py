@@ -3,15 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.core import fonts
+from ferkit.core import style
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
 from ferkit.faces.drawing import TextPainter
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.live import ChangePrinter, LiveSettings, LiveView, for_view
+from ferkit.inference.live import ChangePrinter, LiveSettings, LiveSource, LiveView, for_view
 from ferkit.inference.overlay import History, Overlay, Status
 from ferkit.inference.smoothing import UNSURE
-from ferkit.inference.sources import LiveSource, VideoSource
+from ferkit.inference.sources import VideoSource
 from tests.inference.brightness import LABELS
 from tests.inference.squares import frame_with, moving_squares, new_engine, write_video
 
@@ -101,12 +101,12 @@ def test_without_a_font_the_key_for_korean_says_so(
     video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "ferkit")
-    monkeypatch.setattr(fonts, "hangul_font_file", lambda: None)
+    monkeypatch.setattr(style, "hangul_font_file", lambda: None)
     watch(video, {2: "l", 4: "q"}, tmp_path)
     assert "no font with Hangul" in caplog.messages[0]
 
 
-@pytest.mark.skipif(fonts.hangul_font_file() is None, reason="no font with Hangul")
+@pytest.mark.skipif(style.hangul_font_file() is None, reason="no font with Hangul")
 def test_all_that_the_window_says_is_korean(
     long_video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ferkit.core.errors import DataError
-from ferkit.inference.sources import Frame, LiveSource, VideoSource, to_rgb
+from ferkit.inference.live import LiveSource, to_rgb
+from ferkit.inference.sources import Frame, VideoSource
 from tests.inference.squares import frame_with, moving_squares, write_video
 
 

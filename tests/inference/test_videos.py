@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ferkit.core.errors import DataError
+from ferkit.inference.live import LiveSource
 from ferkit.inference.overlay import Overlay
 from ferkit.inference.sinks import annotate_video
-from ferkit.inference.sources import LiveSource, VideoSource
+from ferkit.inference.sources import VideoSource
 from ferkit.inference.video import analyse_video, read_rows
 from tests.inference.brightness import LABELS
 from tests.inference.squares import new_engine

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ferkit.classifiers.finetune.recipe import StageSettings
 from ferkit.core.files import write_atomically
-from ferkit.core.palette import BLUE, GREEN, MUTED, ORANGE
+from ferkit.core.style import BLUE, GREEN, MUTED, ORANGE
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from ferkit.classifiers.finetune.recipe import (
 from ferkit.core.console import Progress, progress
 from ferkit.core.errors import SettingsMismatchError, TrainingError
 from ferkit.core.files import differing_keys, write_atomically, write_csv
-from ferkit.core.fonts import can_plot
+from ferkit.core.style import can_plot
 
 CHECKPOINT = "checkpoint.npz"
 BEST = "best.npz"

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from ferkit.core.console import width as text_width
-from ferkit.core.palette import SERIES
+from ferkit.core.style import SERIES
 from ferkit.core.texts import MISSING, Translations, percent, points
 
 N_COLOURS = len(SERIES)

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically, write_json
-from ferkit.core.fonts import can_plot
+from ferkit.core.style import can_plot
 from ferkit.core.texts import Translations, percent, translated
 from ferkit.datasets.dataset import Dataset
 from ferkit.evaluation import plots

@@ -1,4 +1,9 @@
-"""Fonts for images and plots: those of Pillow and Matplotlib for Latin letters, the system's for Hangul."""
+"""Colours and fonts of images, plots, reports and pages.
+
+Latin letters are drawn with the fonts of Pillow and Matplotlib, Hangul with the system's. Style sheets repeat the
+colours, and a test compares. Series differ in lightness, so that they can be told apart in gray, and in hue as people
+with red-green blindness see it (after Okabe and Ito, 2002).
+"""
 
 import functools
 import logging
@@ -10,15 +15,21 @@ from typing import TYPE_CHECKING
 
 from PIL import ImageFont
 
-from ferkit.core.errors import DependencyError
+from ferkit.core.errors import DependencyError, require_extra
 from ferkit.core.labels import LabelSet
 from ferkit.core.texts import has_hangul
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from ferkit.core.errors import require_extra
 
 logger = logging.getLogger(__name__)
+
+ACCENT = "#0b6e69"
+"""Links, buttons and the logo."""
+INK, MUTED, GRID = "#222222", "#666666", "#dddddd"
+SERIES = ("#2f6db3", "#d9822b", "#3b8f5a", "#a4479b", "#c23b3b", "#1b8a96", "#8a6a1f", "#6b7280")
+"""For things that are told apart by colour, in this order."""
+BLUE, ORANGE, GREEN = SERIES[:3]
 
 HINT = (
     "no font with Hangul was found, so labels are drawn in English; install one (Debian and Ubuntu: "
