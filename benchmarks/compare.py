@@ -16,7 +16,7 @@ from ferkit.cli import main as fer
 from ferkit.core.files import write_atomically
 from ferkit.core.texts import Translations
 from ferkit.evaluation.comparison import Comparison, load_comparison
-from ferkit.evaluation.report.text import summary_sentences
+from ferkit.evaluation.report.page import summary_sentences
 from ferkit.evaluation.report.values import report_values
 
 HEADS = ("logistic", "mlp", "svm")

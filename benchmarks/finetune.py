@@ -87,9 +87,9 @@ def loop(recipe_name: str, n_images: int, rounds: int) -> None:
 def predict(backbones: list[str], seconds: float) -> None:
     """Images a second of ONNX Runtime and of Keras for the exported network."""
     from ferkit.classifiers.finetune.export import to_onnx
-    from ferkit.classifiers.finetune.network_model import NetworkClassifier
     from ferkit.classifiers.finetune.networks import build_core, whole_network
     from ferkit.classifiers.finetune.recipe import NetworkSettings
+    from ferkit.classifiers.kinds import NetworkClassifier
     from ferkit.core.labels import LabelSet
 
     print(f"{'network':22}{'batch':>6}{'ONNX':>9}{'Keras':>9}   images/s")

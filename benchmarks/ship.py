@@ -22,14 +22,14 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import numpy as np
 from two_outputs import EMBEDDING, LastLayer, Light, with_embedding
 
-from ferkit.classifiers.finetune.network_model import (
+from ferkit.classifiers.heads import FittedHead, fit_head, head_settings
+from ferkit.classifiers.kinds import (
     NETWORK_KERAS,
     NETWORK_ONNX,
     PROBABILITIES,
     NetworkClassifier,
     save_network_model,
 )
-from ferkit.classifiers.heads import FittedHead, fit_head, head_settings
 from ferkit.classifiers.model import read_model
 from ferkit.core.labels import LabelSet
 from ferkit.core.weights import bundled_folder

@@ -73,8 +73,8 @@ def video_of(
 
 def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callable[[int], np.ndarray]]:
     """A classifier fitted on drawings of twenty people, and drawings of another one."""
-    from ferkit.classifiers.embedding_model import EmbeddingClassifier
     from ferkit.classifiers.heads import LogisticSettings, fit_head
+    from ferkit.classifiers.kinds import EmbeddingClassifier
     from ferkit.embedder.embedders import open_embedder
     from ferkit.faces.cropping import CropSettings
 

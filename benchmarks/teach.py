@@ -28,8 +28,7 @@ from ferkit.datasets.load import load_dataset
 from ferkit.datasets.synthetic import EXPRESSIONS, Identity, draw_face, sample_units
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.settings import resize_crops, to_gray
-from ferkit.teaching.head import choose_penalty, fit_linear, usual_penalty
-from ferkit.teaching.validation import validate
+from ferkit.teaching.head import choose_penalty, fit_linear, usual_penalty, validate
 
 SIZES = (1, 2, 5, 10, 20, 40)
 FRAMES = 5

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferkit.classifiers.finetune.network_model import PROBABILITIES
+from ferkit.classifiers.kinds import PROBABILITIES
 from ferkit.core.errors import ModelError
 
 if TYPE_CHECKING:

@@ -342,7 +342,7 @@ class Report:
 
     def summary(self, language: Literal["en", "ko"] = "en") -> str:
         """The tables and the sentences that ``fer compare`` prints."""
-        from ferkit.evaluation.report.text import format_summary
+        from ferkit.evaluation.report.page import format_summary
 
         return format_summary(self.comparison, language)
 

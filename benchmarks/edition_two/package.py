@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ferkit.classifiers.finetune.network_model import NETWORK_ONNX, NetworkClassifier, save_network_model
+from ferkit.classifiers.kinds import NETWORK_ONNX, NetworkClassifier, save_network_model
 from ferkit.classifiers.model import ModelRecord
 from ferkit.core.labels import LabelSet
 from ferkit.core.weights import SECOND_EDITION, bundled_folder

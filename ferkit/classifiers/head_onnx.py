@@ -277,7 +277,7 @@ def _with_complement(graph: _Graph, second: str) -> str:
 def import_joblib_head(path: Path, *, trust: bool, labels: tuple[str, ...] | None = None) -> FittedHead:
     """Take in a fitted scikit-learn classifier, alone, in a pipeline, or in a container next to its encoder.
 
-    The result is written with :func:`ferkit.classifiers.embedding_model.save_embedding_model` like any other head.
+    The result is written with :func:`ferkit.classifiers.kinds.save_embedding_model` like any other head.
 
     Args:
         path: a ``.pkl`` or ``.joblib`` file.

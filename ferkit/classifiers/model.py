@@ -57,9 +57,9 @@ TRAINING_IMAGES = "training-images.npy"
 _PACKAGES = ("ferkit", "numpy", "scikit-learn", "skops", "onnxruntime", "keras", "tensorflow")
 
 _LOADERS = {
-    "embedding": "ferkit.classifiers.embedding_model:load_embedding_classifier",
-    "network": "ferkit.classifiers.finetune.network_model:load_network_classifier",
-    "ensemble": "ferkit.classifiers.ensemble:load_ensemble",
+    "embedding": "ferkit.classifiers.kinds:load_embedding_classifier",
+    "network": "ferkit.classifiers.kinds:load_network_classifier",
+    "ensemble": "ferkit.classifiers.kinds:load_ensemble",
 }
 """Who opens which kind of model: ``module:function``, called with the model and the options of :func:`load_model`."""
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.classifiers.class_weights import numbers_of
 from ferkit.classifiers.heads import (
     CHUNK_VALUES,
     FittedHead,
@@ -25,6 +24,7 @@ from ferkit.classifiers.heads import (
     by_accuracy,
     fit_head,
     look,
+    numbers_of,
     rename_classes,
     widest,
 )

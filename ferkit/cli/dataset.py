@@ -552,8 +552,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
     suffix = out.suffix.lower()
     _check_options(suffix, options)
     if (data / "manifest.json").is_file():
-        from ferkit.embedder.export import export_embeddings
-        from ferkit.embedder.store import EmbeddingStore
+        from ferkit.embedder.store import EmbeddingStore, export_embeddings
 
         n = export_embeddings(EmbeddingStore.open(data), out)
         if options["json"]:

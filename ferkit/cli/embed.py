@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ferkit.embedder.embedders import Embedder
     from ferkit.embedder.extract import ExtractionSummary, StoreOptions
     from ferkit.embedder.parts import Finished, Job, Planned
-    from ferkit.embedder.plan import Request
+    from ferkit.embedder.shards import Request
     from ferkit.faces.cropping import Cropping
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def _open(
 
 
 def _request(settings: Chosen, options: dict[str, Any], embedder: "Embedder") -> "Request":
-    from ferkit.embedder.plan import Request
+    from ferkit.embedder.shards import Request
 
     def text(path: Path | None) -> str | None:
         return None if path is None else str(path.resolve())
@@ -199,7 +199,7 @@ def _job(folder: Path, data: Path, settings: Chosen, options: dict[str, Any]) ->
 def _part(data: Path, settings: Chosen, options: dict[str, Any]) -> None:
     from ferkit.datasets.load import open_source
     from ferkit.embedder.parts import PartWorker, run_part, spans
-    from ferkit.embedder.plan import parse_part
+    from ferkit.embedder.shards import parse_part
 
     part = parse_part(options["part"])
     name = options["name"] or open_source(data, given_columns())[0]

@@ -74,8 +74,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
     )
     from ferkit.evaluation.metrics import evaluate as measure
     from ferkit.evaluation.protocol import attribute_columns, check_columns
-    from ferkit.evaluation.report.page import write_comparison, write_report
-    from ferkit.evaluation.report.text import format_report
+    from ferkit.evaluation.report.page import format_report, write_comparison, write_report
     from ferkit.faces.cropping import cropping_as_trained
 
     trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
@@ -198,7 +197,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
     from ferkit.evaluation.compare import compare_across, cross_data
     from ferkit.evaluation.comparison import to_dict
     from ferkit.evaluation.protocol import build_evaluation_data
-    from ferkit.evaluation.report.text import format_summary
+    from ferkit.evaluation.report.page import format_summary
 
     if len(read) == 1:
         images = build_evaluation_data(read)
@@ -218,8 +217,7 @@ def _matrix(
     read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool
 ) -> None:
     from ferkit.evaluation.compare import compare_matrix, matrix_notes, matrix_values
-    from ferkit.evaluation.report.page import write_matrix_report
-    from ferkit.evaluation.report.text import format_matrix
+    from ferkit.evaluation.report.page import format_matrix, write_matrix_report
 
     matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ferkit.datasets.dataset import Dataset
-    from ferkit.teaching.validation import TeachReport
+    from ferkit.teaching.head import TeachReport
 
 logger = logging.getLogger(__name__)
 

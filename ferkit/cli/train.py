@@ -98,7 +98,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
         with_labels,
         write_fit_report,
     )
-    from ferkit.evaluation.report.text import format_report
+    from ferkit.evaluation.report.page import format_report
 
     folder = find_embeddings(cache_dir, options["embeddings"])
     store = EmbeddingStore.open(folder)
@@ -284,7 +284,7 @@ def ensemble(members: tuple[str, ...], models_dir: Path, **options: Any) -> None
     Example:
         fer ensemble vgg mlp --rule logit-mean --name both
     """
-    from ferkit.classifiers.ensemble import save_ensemble
+    from ferkit.classifiers.kinds import save_ensemble
     from ferkit.classifiers.model import choose_model
 
     made = save_ensemble(
@@ -353,8 +353,8 @@ def import_head(file: Path, models_dir: Path, **options: Any) -> None:
     """
     import numpy as np
 
-    from ferkit.classifiers.embedding_model import save_embedding_model
     from ferkit.classifiers.head_onnx import import_joblib_head
+    from ferkit.classifiers.kinds import save_embedding_model
     from ferkit.core.errors import ModelError
     from ferkit.core.labels import LabelSet
     from ferkit.embedder.embedders import open_embedder

@@ -30,9 +30,8 @@ from ferkit.embedder.engines import (
     resolve_stored,
 )
 from ferkit.embedder.onnx_network import NetworkEmbedder, calibrated
-from ferkit.embedder.plan import Plan, Range, new_ranges
 from ferkit.embedder.settings import Embedder, StoreSettings
-from ferkit.embedder.shards import PlacedRow, Row, ShardFiles
+from ferkit.embedder.shards import PlacedRow, Plan, Range, Row, ShardFiles, new_ranges
 from ferkit.embedder.store import EmbeddingStore, Snapshot, find_stores, full_name, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops

@@ -30,8 +30,7 @@ from ferkit.embedder.extract import (
     write_ranges,
     write_view,
 )
-from ferkit.embedder.plan import Plan, Range, Request
-from ferkit.embedder.shards import Row
+from ferkit.embedder.shards import Plan, Range, Request, Row
 from ferkit.embedder.store import EmbeddingStore, full_name
 from ferkit.faces.cropping import Cropping, cropping_as_planned
 
@@ -115,7 +114,7 @@ def find_plan(root: Path, name: str, asked: Mapping[str, str]) -> Path:
     Args:
         root: folder of all stores.
         name: of the data set.
-        asked: fields of :class:`ferkit.embedder.plan.Request`, as far as the user gave them.
+        asked: fields of :class:`ferkit.embedder.shards.Request`, as far as the user gave them.
 
     Raises:
         StoreError: there is none, or there are several.

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, HeadSettings
+from ferkit.classifiers.kinds import save_embedding_model
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, read_model
 from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.classifiers.search import SearchSettings, search_head

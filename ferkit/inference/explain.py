@@ -26,7 +26,7 @@ _MAPS = frozenset({
 
 
 class OnnxClassifier(Protocol):
-    """What :class:`ferkit.classifiers.finetune.network_model.NetworkClassifier` has."""
+    """What :class:`ferkit.classifiers.kinds.NetworkClassifier` has."""
 
     onnx: bytes
     labels: LabelSet
@@ -131,7 +131,7 @@ def _map_tensors(model: "onnx.ModelProto") -> list[str]:
 
 
 def _probabilities_of(model: "onnx.ModelProto") -> str:
-    from ferkit.classifiers.finetune.network_model import PROBABILITIES
+    from ferkit.classifiers.kinds import PROBABILITIES
 
     names = [value.name for value in model.graph.output]
     return PROBABILITIES if PROBABILITIES in names else names[0]

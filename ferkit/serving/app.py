@@ -32,7 +32,6 @@ from ferkit.serving.monitoring import EventLog
 from ferkit.serving.routes import Service, router
 from ferkit.serving.security import Middleware
 from ferkit.serving.settings import ServeSettings
-from ferkit.serving.teach_routes import router as teach_router
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +160,6 @@ def create_app(settings: ServeSettings, console: bool = True) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router)
-    app.include_router(teach_router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)

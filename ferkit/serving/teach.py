@@ -30,7 +30,7 @@ from ferkit.serving.predict import (
 )
 from ferkit.serving.settings import ServeSettings, is_loopback
 from ferkit.teaching.examples import Examples, TeachLimits
-from ferkit.teaching.head import LinearHead, fit_linear, usual_penalty
+from ferkit.teaching.head import LinearHead, TeachReport, fit_linear, usual_penalty, validate
 from ferkit.teaching.teacher import (
     EXAMPLES,
     check_model_name,
@@ -39,7 +39,6 @@ from ferkit.teaching.teacher import (
     save_taught,
     zip_taught,
 )
-from ferkit.teaching.validation import TeachReport, validate
 
 _NOBODY = ModelChoice("teach", Path(), LabelSet(("teach",)), "teach")
 """Named where a worker needs no model."""

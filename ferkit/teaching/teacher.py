@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferkit.classifiers.embedding_model import save_embedding_model
+from ferkit.classifiers.kinds import save_embedding_model
 from ferkit.classifiers.model import Model
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.types import check_crops
@@ -22,8 +22,7 @@ from ferkit.embedder.embedders import Embedder, open_embedder
 from ferkit.faces.cropping import CropKind, CropSettings
 from ferkit.faces.reading import apply_network, read_crops
 from ferkit.teaching.examples import Examples, TeachLimits
-from ferkit.teaching.head import LinearHead, fit_linear, usual_penalty
-from ferkit.teaching.validation import TeachReport, validate
+from ferkit.teaching.head import LinearHead, TeachReport, fit_linear, usual_penalty, validate
 
 if TYPE_CHECKING:
     from ferkit.datasets.dataset import Dataset

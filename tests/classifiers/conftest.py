@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import FittedHead, LogisticSettings, fit_head
+from ferkit.classifiers.kinds import save_embedding_model
 from ferkit.classifiers.model import Model
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.settings import Embedder

@@ -14,12 +14,6 @@ import numpy as np
 import pytest
 from networks import small_network
 
-from ferkit.classifiers.embedding_model import (
-    EmbeddingClassifier,
-    check_fingerprint,
-    load_head,
-    save_embedding_model,
-)
 from ferkit.classifiers.heads import (
     DummySettings,
     FittedHead,
@@ -27,6 +21,12 @@ from ferkit.classifiers.heads import (
     MLPSettings,
     SVMSettings,
     fit_head,
+)
+from ferkit.classifiers.kinds import (
+    EmbeddingClassifier,
+    check_fingerprint,
+    load_head,
+    save_embedding_model,
 )
 from ferkit.classifiers.model import (
     Model,

@@ -6,8 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ferkit.classifiers.ensemble import EnsembleClassifier, save_ensemble
-from ferkit.classifiers.finetune.network_model import NetworkClassifier, save_network_model
+from ferkit.classifiers.kinds import EnsembleClassifier, NetworkClassifier, save_ensemble, save_network_model
 from ferkit.classifiers.model import ModelRecord, load_classifier, read_model
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.labels import LabelSet

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ferkit.classifiers import heads as fit_module
-from ferkit.classifiers.class_weights import numbers_of, read_class_weights
 from ferkit.classifiers.head_onnx import OnnxHead, head_to_onnx
 from ferkit.classifiers.heads import (
     HEADS,
@@ -19,6 +18,8 @@ from ferkit.classifiers.heads import (
     build_head,
     fit_head,
     head_settings,
+    numbers_of,
+    read_class_weights,
 )
 from ferkit.core.errors import DataError
 from tests.classifiers.conftest import Problem, blobs

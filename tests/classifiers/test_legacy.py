@@ -13,8 +13,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from ferkit.classifiers.embedding_model import load_head
 from ferkit.classifiers.head_onnx import import_joblib_head
+from ferkit.classifiers.kinds import load_head
 from ferkit.classifiers.model import Model, read_model
 from ferkit.core.errors import ModelError
 from tests.classifiers.conftest import Problem

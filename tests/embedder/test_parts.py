@@ -22,7 +22,7 @@ from ferkit.embedder.cluster import Cluster, parse_cluster, run_on
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions
 from ferkit.embedder.parts import Job, PartWorker, Planned, find_plan, finish, make_plan, run_part, spans
-from ferkit.embedder.plan import Part, Plan, Request, parse_part
+from ferkit.embedder.shards import Part, Plan, Request, parse_part
 from ferkit.embedder.store import EmbeddingStore
 from ferkit.faces.cropping import Cropping
 

@@ -18,10 +18,9 @@ from ferkit.core.errors import (
     StoreError,
     StoreLockedError,
 )
-from ferkit.embedder.export import export_embeddings
 from ferkit.embedder.settings import EmbedderSettings, StoreSettings
 from ferkit.embedder.shards import Row
-from ferkit.embedder.store import EmbeddingStore, Paths, Snapshot
+from ferkit.embedder.store import EmbeddingStore, Paths, Snapshot, export_embeddings
 from ferkit.faces.cropping import CropSettings
 
 SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), CropSettings.whole())

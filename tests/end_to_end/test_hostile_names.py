@@ -92,7 +92,7 @@ def test_the_page_of_the_server(browser: Browser, tmp_path: Path) -> None:
 
     from onnx import helper
 
-    from ferkit.classifiers.finetune.network_model import save_network_model
+    from ferkit.classifiers.kinds import save_network_model
     from ferkit.classifiers.model import ModelRecord
     from ferkit.core.weights import NETWORK_ONNX
 

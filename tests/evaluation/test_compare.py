@@ -13,7 +13,7 @@ import pytest
 
 from ferkit.core.errors import DataError
 from ferkit.evaluation.comparison import load_comparison, save_comparison
-from ferkit.evaluation.report.text import format_summary
+from ferkit.evaluation.report.page import format_summary
 from ferkit.evaluation.report.values import report_values
 from tests.evaluation.faces import compared, keep
 

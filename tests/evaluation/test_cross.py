@@ -18,7 +18,7 @@ from ferkit.evaluation.compare import (
 from ferkit.evaluation.comparison import load_comparison
 from ferkit.evaluation.comparison import save_comparison as save
 from ferkit.evaluation.protocol import ProtocolSettings
-from ferkit.evaluation.report.text import format_matrix
+from ferkit.evaluation.report.page import format_matrix
 from tests.evaluation.faces import bench, keep, read
 
 KOREAN = {

@@ -14,8 +14,7 @@ from ferkit.core.errors import FerkitError
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation import plots
 from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.report.page import write_report
-from ferkit.evaluation.report.text import format_report
+from ferkit.evaluation.report.page import format_report, write_report
 
 LONG = (
     "aggressively angry",

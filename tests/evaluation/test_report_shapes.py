@@ -12,8 +12,7 @@ from ferkit.core.labels import LabelSet
 from ferkit.evaluation.comparison import CandidateResult, Comparison, RepeatResult
 from ferkit.evaluation.metrics import evaluate
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
-from ferkit.evaluation.report.page import write_comparison, write_report
-from ferkit.evaluation.report.text import format_report
+from ferkit.evaluation.report.page import format_report, write_comparison, write_report
 from ferkit.evaluation.significance import pairs_of
 
 NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ferkit.classifiers.finetune.network_model import NetworkClassifier
+from ferkit.classifiers.kinds import NetworkClassifier
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.labels import LabelSet
 from ferkit.inference.explain import (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ferkit.classifiers.embedding_model import save_embedding_model
 from ferkit.classifiers.heads import LogisticSettings, fit_head
+from ferkit.classifiers.kinds import save_embedding_model
 from ferkit.embedder.embedders import open_embedder
 from ferkit.faces.cropping import CropSettings
 from tests.networks import small_network

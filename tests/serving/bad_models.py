@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ferkit.classifiers.finetune.network_model import save_network_model
+from ferkit.classifiers.kinds import save_network_model
 from ferkit.classifiers.model import ModelRecord, write_model
 from ferkit.core.files import file_sha256, fingerprint
 from ferkit.core.weights import NETWORK_ONNX

@@ -16,9 +16,16 @@ from ferkit.cli.main import main
 from ferkit.core.errors import DataError, ModelError
 from ferkit.datasets.synthetic import write_dataset
 from ferkit.teaching.examples import Examples, TeachLimits, clean_label
-from ferkit.teaching.head import PENALTIES, choose_penalty, fit_linear, spread_rows, usual_penalty
+from ferkit.teaching.head import (
+    PENALTIES,
+    choose_penalty,
+    fit_linear,
+    spread_rows,
+    unsure_threshold,
+    usual_penalty,
+    validate,
+)
 from ferkit.teaching.teacher import check_model_name, in_order, zip_taught
-from ferkit.teaching.validation import unsure_threshold, validate
 
 DIM = 24
 

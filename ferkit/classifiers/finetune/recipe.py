@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ferkit.classifiers.class_weights import ClassWeights, read_class_weights
+from ferkit.classifiers.heads import ClassWeights, read_class_weights
 from ferkit.core.console import native_output_to_log
 from ferkit.core.errors import DependencyError, TrainingError
 from ferkit.core.files import LATER, parse_toml, settings_dict

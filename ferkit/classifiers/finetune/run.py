@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ferkit.classifiers.finetune.data import Pixels, TrainVal, check_classes, divide, load_pixels
-from ferkit.classifiers.finetune.network_model import save_network_model
 from ferkit.classifiers.finetune.recipe import (
     RecipeSettings,
     RunOptions,
@@ -18,6 +17,7 @@ from ferkit.classifiers.finetune.recipe import (
     open_keras,
     recipe_values,
 )
+from ferkit.classifiers.kinds import save_network_model
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model
 from ferkit.core.console import some
 from ferkit.core.errors import DataError, ModelError, TrainingError

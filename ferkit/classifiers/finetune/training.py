@@ -20,7 +20,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from ferkit.classifiers.class_weights import numbers_of
 from ferkit.classifiers.finetune.batches import Augmentation, TrainingBatches, scaled
 from ferkit.classifiers.finetune.data import Pixels
 from ferkit.classifiers.finetune.history import (
@@ -39,6 +38,7 @@ from ferkit.classifiers.finetune.recipe import (
     StageSettings,
     devices_sharing,
 )
+from ferkit.classifiers.heads import numbers_of
 from ferkit.core.console import Progress, progress
 from ferkit.core.errors import SettingsMismatchError, TrainingError
 from ferkit.core.files import differing_keys, write_atomically, write_csv

@@ -13,7 +13,7 @@ from ferkit.core.errors import DependencyError
 
 def test_predicting_never_loads_what_trains() -> None:
     code = (
-        "import sys, ferkit.classifiers.finetune.network_model, ferkit.classifiers.ensemble, ferkit.cli.train\n"
+        "import sys, ferkit.classifiers.kinds, ferkit.classifiers.kinds, ferkit.cli.train\n"
         "import ferkit.classifiers.finetune.run, ferkit.classifiers.finetune.recipe\n"
         "print([name for name in ('keras', 'tensorflow', 'sklearn', 'onnxruntime') if name in sys.modules])"
     )

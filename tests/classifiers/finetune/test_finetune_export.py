@@ -11,9 +11,9 @@ import pytest
 
 from ferkit.classifiers.finetune import export
 from ferkit.classifiers.finetune.export import SUFFIXES, convert_model
-from ferkit.classifiers.finetune.network_model import NetworkClassifier, save_network_model
 from ferkit.classifiers.finetune.networks import build_core, whole_network
 from ferkit.classifiers.finetune.recipe import NetworkSettings
+from ferkit.classifiers.kinds import NetworkClassifier, save_network_model
 from ferkit.classifiers.model import ModelRecord, load_classifier
 from ferkit.core.errors import DataError, ModelError
 from ferkit.core.labels import LabelSet

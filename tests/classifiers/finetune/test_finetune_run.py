@@ -10,9 +10,9 @@ import pytest
 from ferkit.classifiers.finetune import data as pixels
 from ferkit.classifiers.finetune import training as callbacks
 from ferkit.classifiers.finetune.data import divide
-from ferkit.classifiers.finetune.network_model import NetworkClassifier
 from ferkit.classifiers.finetune.recipe import NetworkSettings, RecipeSettings, RunOptions, StageSettings
 from ferkit.classifiers.finetune.run import finetune
+from ferkit.classifiers.kinds import NetworkClassifier
 from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.core.errors import DataError, FerkitError, ModelError, TrainingError
 from ferkit.core.labels import LabelSet

@@ -10,7 +10,7 @@ from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
 from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
-from ferkit.evaluation.report.text import format_summary
+from ferkit.evaluation.report.page import format_summary
 from ferkit.evaluation.report.values import report_values
 from ferkit.faces.cropping import Cropping
 from tests.evaluation.faces import PERSON, compared
