@@ -432,10 +432,10 @@ def label_studio_tasks(audit: Audit) -> list[dict[str, Any]]:
             "findings": ", ".join(dict.fromkeys(one.kind for one, _ in found)),
             "suggestion": action.verb,
         }
-        choice = action.value if action.verb == "relabel" else sample.label
-        result = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [choice]}}
-        predictions = [{"model_version": "ferkit audit", "score": finding.severity, "result": [result]}]
-        tasks.append({"data": data, "predictions": predictions if choice is not None else []})
+        value = {"choices": [action.value]}
+        result = {"from_name": "label", "to_name": "image", "type": "choices", "value": value}
+        prediction = {"model_version": "ferkit audit", "score": finding.severity, "result": [result]}
+        tasks.append({"data": data, "predictions": [prediction] if action.verb == "relabel" else []})
     return tasks
 
 
@@ -444,7 +444,8 @@ def fiftyone_labels(audit: Audit) -> dict[str, Any]:
     labels = {}
     for row, found in _by_image(audit).items():
         sample, (finding, action) = audit.dataset.samples[row], found[0]
-        attributes = {"label": sample.label or "", "suggestion": action.verb, "value": action.value}
+        # FiftyOne makes fields of a classification of them, and has its own "label".
+        attributes = {"labelled": sample.label or "", "suggestion": action.verb, "value": action.value}
         name = sample.path.removesuffix(Path(sample.path).suffix)
         labels[name] = {"label": finding.kind, "confidence": finding.severity, "attributes": attributes}
     return {"labels": labels}

@@ -27,7 +27,7 @@ _PASSWORD = re.compile(
     re.IGNORECASE,
 )
 _PARAMETER = re.compile(
-    r"((?:[?&;#][\w.~%-]*(?:pas|pwd?|token|secret|key|auth|sig|jwt|hmac|cred|session|hdnt)[\w.-]*|_password)=)[^&#\s'\"]+",
+    r"((?:[?&;#][\w.~%-]*(?:pas|pwd?|token|secret|key|auth|sig|jwt|hmac|cred|ses|sid|code|hdnt|%[2-7])[\w.~%-]*|_password)=)[^&#\s'\"]+",
     re.IGNORECASE,
 )
 

@@ -159,6 +159,10 @@ class _Archive:
         try:
             with self._lock, self._files.open(member.stored) as file:
                 return file.read(most)
+        except NotImplementedError:  # zipfile's word for Deflate64 and its like
+            raise OSError(
+                "packed as Windows packs large files; unpack the archive, give the folder"
+            ) from None
         except _ERRORS as error:
             raise OSError(f"damaged in the archive ({error or type(error).__name__})") from None
 

@@ -515,8 +515,8 @@ def is_known_expression(name: str) -> bool:
 def read_folder(root: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
     """Read ``root/<class>/…`` or ``root/<split>/<class>/…``; images right in ``root`` have no label.
 
-    One wrapping folder too many is seen through, and ``<person>/<expression>/…`` is recognised by the known names of
-    expressions; both is said.
+    One wrapping folder too many is seen through, ``<person>/<expression>/…`` is recognised by the known names of
+    expressions, and AI Hub's archives by their names; all is said.
 
     Args:
         root: the folder.
@@ -536,6 +536,13 @@ def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHU
     person = person_regex(person_pattern)
     folders = dict.fromkeys(path.rpartition("/")[0] for path in listing.paths)
     parts = {folder: tuple(map(composed, folder.split("/"))) if folder else () for folder in folders}
+    if any(parts.values()) and all(map(_aihub_archive, filter(None, parts.values()))):
+        parts = {folder: _aihub_archive(names) for folder, names in parts.items()}
+        logger.info(
+            "folders are AI Hub's archives: the emotion in their names is the class; boxes and annotators: "
+            "fer dataset import aihub %s -o aihub.csv",
+            root,
+        )
     layout = _Layout.of(root, parts.values())
     known = {folder: layout.describe(parts[folder]) for folder in folders}
     persons: dict[str, str] = {}  # the same few names in all samples
@@ -550,6 +557,15 @@ def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHU
 
     samples = tuple(map(described, listing.paths))
     return Dataset(place_name(root), root, samples, listing.source, listing.left_out)
+
+
+def _aihub_archive(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The split, if named, and emotion of ``TS/[원천]EMOIMG_기쁨_TRAIN_01`` and what is below; empty for others."""
+    for at, name in enumerate(parts):
+        if found := re.fullmatch(r"(?:\[\w+\])?EMOIMG_(.+?)(?:_(TRAIN|VALID)\w*)?", name, re.IGNORECASE):
+            emotion, split = found.groups()
+            return (*([split] if split else parts[:at]), emotion, *parts[at + 1 :])
+    return ()
 
 
 def place_name(root: Path) -> str:

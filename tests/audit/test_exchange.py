@@ -39,12 +39,16 @@ def test_label_studio_gets_a_task_for_each_image_with_a_finding() -> None:
     assert prediction["result"][0]["value"] == {"choices": ["sad"]}
     assert prediction["score"] == 0.9
     assert tasks["sad/c.png"]["data"]["suggestion"] == "drop"
-    assert tasks["d.png"]["predictions"] == []
+    assert tasks["sad/c.png"]["predictions"] == tasks["d.png"]["predictions"] == []
 
 
 def test_fiftyone_gets_the_gravest_finding_by_the_name_without_its_suffix() -> None:
     labels = fiftyone_labels(an_audit())["labels"]
     assert labels.keys() == {"기쁨/사진 1", "sad/b.tar", "sad/c", "d"}
     assert labels["기쁨/사진 1"]["label"] == "wrong_label"
-    assert labels["기쁨/사진 1"]["attributes"] == {"label": "기쁨", "suggestion": "relabel", "value": "sad"}
+    assert labels["기쁨/사진 1"]["attributes"] == {
+        "labelled": "기쁨",
+        "suggestion": "relabel",
+        "value": "sad",
+    }
     assert np.isclose(labels["sad/c"]["confidence"], 1.0)

@@ -151,7 +151,9 @@ def test_numbers_are_written_as_readers_of_the_language_write_them() -> None:
     "address",
     ["rtsp://user:SECRET@host/x", "rtsp://user:SEC%40RET@host/x", "https://SECRET@host/x", "http://host/x?key=SECRET&a=1",
      "http://host/cgi?loginuse=admin&loginpas=SECRET", "rtsp://host:554/user=admin_password=SECRET_channel=1.sdp",
-     "http://host/x?access_token=SECRET", "http://host/x#jwt=SECRET", "http://host/?of=http%3A%2F%2Fu%3ASECRET%40g%2Fx"],
+     "http://host/x?access_token=SECRET", "http://host/x#jwt=SECRET", "http://host/?of=http%3A%2F%2Fu%3ASECRET%40g%2Fx",
+     "http://host/x?a=1&PHPSESSID=SECRET", "http://host/x?sid=SECRET", "http://host/x?code=SECRET",
+     "http://host/x?%70assword=SECRET", "http://host/x?pass%77ord=SECRET"],
 )  # fmt: skip
 def test_no_spelling_of_an_address_shows_its_secret(address: str) -> None:
     shown = mask_credentials(f"no video from '{address}' (refused)")

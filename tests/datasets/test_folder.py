@@ -1,6 +1,7 @@
 import os
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -44,6 +45,27 @@ def test_split_folders_above_the_classes(tmp_path: Path):
         ("Train/happy/a.jpg", "happy", "train"),
         ("validation/sad/b.jpg", "sad", "val"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("TS/[원천]EMOIMG_기쁨_TRAIN_01/a.jpg", "VS/[원천]EMOIMG_기쁨_VALID/b.jpg"), "기쁨 train, 기쁨 val"),
+        (
+            ("1.Training/원천데이터/EMOIMG_분노_TRAIN_02/a.jpg", "EMOIMG_슬픔_TRAIN/b.jpg"),
+            "분노 train, 슬픔 train",
+        ),
+        (("Training/[원천]EMOIMG_기쁨/a.jpg", "Validation/[원천]EMOIMG_당황/b.jpg"), "기쁨 train, 당황 val"),
+        (("[원천]EMOIMG_기쁨_TRAIN/a.jpg", "놀림/b.jpg"), "[원천]EMOIMG_기쁨_TRAIN None, 놀림 None"),
+    ],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_ai_hub_s_archives_are_classes_by_their_emotion(
+    tmp_path: Path, names: tuple[str, ...], expected: str, form: Literal["NFC", "NFD"]
+):
+    touch(tmp_path, *(unicodedata.normalize(form, name) for name in names))
+    found = sorted(f"{s.label} {s.split}" for s in read_folder(tmp_path).samples)
+    assert ", ".join(found) == expected
 
 
 def test_one_split_s_folder_by_itself_is_a_folder_of_classes(tmp_path: Path):

@@ -556,6 +556,11 @@ def test_a_damaged_image_in_an_archive_is_an_error_of_its_own(tmp_path: Path):
         data.read(data.samples[0])
     with pytest.raises(ImageError, match="known format"):
         data.read(data.samples[1])
+    content = path.read_bytes().replace(b"PK\3\4\x14\0\0\0\0", b"PK\3\4\x14\0\0\0\t")
+    path.write_bytes(content.replace(b"PK\1\2\x14\3\x14\0\0\0\0", b"PK\1\2\x14\3\x14\0\0\0\t"))
+    data = load_dataset(path)
+    with pytest.raises(OSError, match="unpack the archive"):  # Deflate64
+        data.read(data.samples[0])
 
 
 def test_columns_of_a_data_set(tmp_path: Path):

@@ -248,13 +248,18 @@ def read_rafdb(root: Path, images: str = "aligned") -> Annotated:
         for table in tables:
             _take_numbers(found, table)
     else:
-        found.take_folders(lambda name: class_of(name, RAFDB, f"its folder {name!r} is no class 1 to 7"))
+        found.take_folders(_rafdb_folder)
         return found.annotated()
     known = {face.path for face in found.faces}
     if _LIST in texts:  # the others are not asked for
         known |= {path for path in found.images.paths if ("_aligned." in path) != (images == "aligned")}
     found.list_unused("no label list names it", known)
     return found.annotated()
+
+
+def _rafdb_folder(name: str) -> str:
+    """Folders such as CK+'s 001 are takes, not classes."""
+    return class_of("" if name.startswith("0") else name, RAFDB, f"its folder {name!r} is no class 1 to 7")
 
 
 def _take_list(found: Collected, texts: Mapping[str, str], *, aligned: bool) -> None:

@@ -84,3 +84,9 @@ def test_other_folders_are_refused(tmp_path: Path):
     image(tmp_path / "cats" / "a.jpg")
     with pytest.raises(DataError, match=r"found none that can be used.*'cats' is no class 1 to 7"):
         read_rafdb(tmp_path)
+
+
+def test_takes_of_another_data_set_are_no_classes(tmp_path: Path):
+    image(tmp_path / "cohn-kanade-images" / "S005" / "001" / "S005_001_00000001.png")
+    with pytest.raises(DataError):
+        read_rafdb(tmp_path)
