@@ -148,7 +148,7 @@ SUMMARIES = {
     "dataset": "Look at, import, map, merge, sample, split and export data sets.",
     "audit": "Find copies, leaks, wrong labels and useless images; mend what you tick.",
     "embed": "Turn images into embeddings; stop and resume at any time.",
-    "fit": "Fit a head on embeddings: mlp, svm, logistic or dummy.",
+    "fit": "Fit a head on the embeddings of DATA, or on the newest: mlp, svm, logistic or dummy.",
     "finetune": "Train a network on faces, in stages; stop and resume at any time.",
     "teach": "Teach classes of your own from a few images, or live on a page.",
     "eval": "Measure a model on labelled images.",

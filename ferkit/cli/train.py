@@ -56,10 +56,11 @@ _labels = option(
     Setting("memory_gb", float | None, None,
             "above this much memory embeddings stay on the disk; half of what is free if not given"),
 ))  # fmt: skip
+@click.argument("data", required=False)
 @option("--head", type=click.Choice(["mlp", "svm", "logistic", "dummy"]), default="mlp", group="Training",
         help="What is fitted.")  # fmt: skip
 @option("--embeddings", group="Training",
-        help="Folder of embeddings, or the start of its name.  [default: the newest]")  # fmt: skip
+        help="Folder of embeddings, or the start of its name.  [default: the newest of DATA, or of all]")  # fmt: skip
 @option("--search", type=click.IntRange(1), metavar="N", group="Training",
         help="Try N settings by cross-validation within the training part, and take the best.")  # fmt: skip
 @_class_weights
@@ -68,8 +69,8 @@ _labels = option(
 @option("--no-report", is_flag=True, group="Output", help="Leave out the report in models/NAME/report.")
 @shared("lang", rare=True)
 @shared("overwrite", "json", "cache_dir", "models_dir")
-def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> None:
-    """Fit a head on embeddings: mlp, svm, logistic or dummy.
+def fit(data: str | None, cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> None:
+    """Fit a head on the embeddings of DATA, or on the newest: mlp, svm, logistic or dummy.
 
     Trains on train/ and measures on test/ where the data have them, or else holds out a fifth: stratified by class,
     and by person where persons are known. The model goes to models/NAME, and is what 'fer predict' and 'fer webcam'
@@ -100,7 +101,7 @@ def fit(cache_dir: Path, models_dir: Path, settings: Chosen, **options: Any) -> 
     )
     from ferkit.evaluation.report.page import format_report
 
-    folder = find_embeddings(cache_dir, options["embeddings"])
+    folder = find_embeddings(cache_dir, options["embeddings"] or data)
     store = EmbeddingStore.open(folder)
     logger.info(f"embeddings: {folder}")
     table = load_labelled(store, settings["memory_gb"])

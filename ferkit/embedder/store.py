@@ -49,6 +49,7 @@ from ferkit.core.files import (
     write_atomically,
     write_json,
 )
+from ferkit.datasets.dataset import place_name
 from ferkit.datasets.leakage import image_key
 from ferkit.embedder.engines import Engine
 from ferkit.embedder.settings import FORMAT, EmbedderSettings, StoreSettings
@@ -506,22 +507,35 @@ def stores_of(
 
 
 def find_embeddings(cache_dir: Path, name: str | None = None) -> Path:
-    """The folder of embeddings that is, is called, or begins with ``name``; the newest if None.
+    """The folder of embeddings that is, is called, or begins with ``name``, or is the newest of the data at ``name``.
+
+    Without a name it is the newest of all.
 
     Raises:
         DataError: there is none, or several begin so.
     """
-    if name is not None and (as_path(name) / "manifest.json").is_file():
-        return as_path(name)
-    stores = find_stores(cache_dir)
-    matching = [folder for folder in stores if name is None or folder.name.startswith(name)]
-    if name is not None and len(matching) > 1:
-        listed = ", ".join(folder.name for folder in matching)
-        raise DataError(f"{name!r} begins the names of several embeddings: {listed}; give more of the name")
+    stores = matching = find_stores(cache_dir)
+    wanted, data = "embeddings", "DATA"
+    if name is not None:
+        given = as_path(name)
+        if (given / "manifest.json").is_file():
+            return given
+        wanted = f"embeddings called {name!r}"
+        matching = [folder for folder in stores if folder.name.startswith(name)]
+        if given.exists():
+            wanted, data = f"embeddings of {name}", name
+            names = (place_name(given), given.stem)
+            matching = [one for one in stores if one.name.rpartition("--")[0].rpartition("--")[0] in names][
+                :1
+            ]
+        if len(matching) > 1:
+            listed = ", ".join(folder.name for folder in matching)
+            raise DataError(
+                f"{name!r} begins the names of several embeddings: {listed}; give more of the name"
+            )
     if not matching:
         known = ", ".join(folder.name for folder in stores) or "none"
-        wanted = f"embeddings called {name!r}" if name else "embeddings"
-        raise DataError(f"expected {wanted} in {cache_dir}, found {known}; run 'fer embed DATA' first")
+        raise DataError(f"expected {wanted} in {cache_dir}, found {known}; run 'fer embed {data}' first")
     return matching[0]
 
 

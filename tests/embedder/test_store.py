@@ -20,7 +20,7 @@ from ferkit.core.errors import (
 )
 from ferkit.embedder.settings import EmbedderSettings, StoreSettings
 from ferkit.embedder.shards import Row
-from ferkit.embedder.store import EmbeddingStore, Paths, Snapshot, export_embeddings
+from ferkit.embedder.store import EmbeddingStore, Paths, Snapshot, export_embeddings, find_embeddings
 from ferkit.faces.cropping import CropSettings
 
 SETTINGS = StoreSettings(EmbedderSettings("onnx:net.onnx", "ab" * 32, (112, 112)), CropSettings.whole())
@@ -373,3 +373,31 @@ def test_paths_are_those_of_a_list(paths: list[str], data: st.DataObject):
         part = column[index]
         assert list(part) == np.array([*paths, None], object)[:-1][index].tolist()
         assert len(part) == len(part[:]) == len(list(part))
+
+
+def test_embeddings_are_found_by_path_name_beginning_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / "cache"
+    for age, name in enumerate(
+        ("faces--a--01", "faces--b--02", "faces.zip--a--03", "own--a--04", "other--a--05")
+    ):
+        (cache / name).mkdir(parents=True)
+        for file in ("manifest.json", "view.json"):
+            (cache / name / file).write_text("{}")
+            os.utime(cache / name / file, (1_000_000 - age, 1_000_000 - age))
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "faces.csv").touch()
+    for name, found in {
+        None: "faces--a--01", "faces/": "faces--a--01", "faces": "faces--a--01", "faces.csv": "faces--a--01",
+        "faces--b": "faces--b--02", "cache/faces.zip--a--03": "faces.zip--a--03", "./own": "own--a--04",
+        "oth": "other--a--05",
+    }.items():  # fmt: skip
+        assert find_embeddings(cache, name).name == found, name
+    with pytest.raises(DataError, match="several embeddings: faces--a--01, "):
+        find_embeddings(cache, "face")
+    with pytest.raises(DataError, match=r"expected embeddings of empty in .*; run 'fer embed empty' first"):
+        find_embeddings(cache, "empty")
+    with pytest.raises(DataError, match="expected embeddings called 'unknown'"):
+        find_embeddings(cache, "unknown")
