@@ -12,6 +12,7 @@ Without --weights the network is DeepFace's ArcFace ResNet-34 with random weight
 import argparse
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -55,6 +56,8 @@ def speed(
     batch_size: int,
     rounds: int,
     mobilefacenet: Path | None,
+    photos: Path | None,
+    yunet: Path | None,
     clock: Callable[[], float],
 ) -> None:
     """Images a second by each engine, the loop and the bare network; DeepFace's ways; all by turns in one run."""
@@ -75,6 +78,11 @@ def speed(
         embedder = _opened("arcface", dataset, folder, engine, weights=weights)
         ways[f"bare network, {name}"] = _bare(embedder, crops, batch_size), images
         ways[f"fer embed, {name}"] = _loop(embedder, dataset, folder / name, batch_size), images
+        if photos:
+            shown = _copies(photos, folder / "photos", images // 4)
+            crop = Cropping.ask("yunet", yunet, no_face="whole")
+            ways[f"fer embed with YuNet on photos, {name}"] = (
+                _loop(embedder, shown, folder / f"{name}-photos", batch_size, crop), len(shown))  # fmt: skip
     for edition in EDITIONS:
         for name, engine in here.items():
             shipped = _opened(edition, dataset, folder, engine)
@@ -140,11 +148,22 @@ def _bare(embedder: Embedder, crops: np.ndarray, batch_size: int) -> Callable[[i
     return lambda _: list(map_ahead(embedder.embed, batches, workers=embedder.at_once))
 
 
-def _loop(embedder: Embedder, dataset: Dataset, folder: Path, batch_size: int) -> Callable[[int], object]:
+def _copies(photos: Path, folder: Path, n: int) -> Dataset:
+    """The photos of a folder in turn, as ``n`` files."""
+    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        shutil.copyfile(files[i % len(files)], folder / f"{i:06d}{files[i % len(files)].suffix}")
+    return load_dataset(folder)
+
+
+def _loop(
+    embedder: Embedder, dataset: Dataset, folder: Path, batch_size: int, crop: Cropping | None = None
+) -> Callable[[int], object]:
     def run(i: int) -> None:
         options = StoreOptions(root=folder / f"cache{i}", batch_size=batch_size)
         with hidden_progress():
-            embed_dataset(dataset, embedder, Cropping.ask("none"), options)
+            embed_dataset(dataset, embedder, crop or Cropping.ask("none"), options)
 
     return run
 
@@ -342,6 +361,8 @@ def main() -> None:
     busy = "on a busy machine: count the processor's time; start it on one core (taskset -c 0)"
     sub.add_argument("--busy", action="store_true", help=busy)
     sub.add_argument("--mobilefacenet", type=Path, help="its ONNX file, for the cosines")
+    sub.add_argument("--photos", type=Path, help="a folder of photos: the loop with detection too")
+    sub.add_argument("--yunet", type=Path, help="YuNet's file, for these")
     sub = commands.add_parser("precision")
     sub.add_argument("data", type=Path, help="with a training and a test part")
     sub.add_argument("--backbones", nargs="+", default=list(EDITIONS))

@@ -15,24 +15,26 @@ import numpy as np
 
 from ferkit.classifiers.model import Model
 from ferkit.classifiers.model import load_model as _load_model
-from ferkit.core.errors import DataError
+from ferkit.classifiers.predict import Predictions
+from ferkit.core.errors import checked
 from ferkit.core.labels import LabelSet
+from ferkit.core.types import check_image
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.load import FetchLimits, ImagesLike
 from ferkit.datasets.load import load_dataset as _load_dataset
+from ferkit.embedder.settings import Embedder, EmbedderSettings
+from ferkit.embedder.store import EmbeddingStore
 
 if TYPE_CHECKING:
-    from ferkit.classifiers.predict import Predictions
-    from ferkit.datasets.load import ImagesLike
-    from ferkit.embedder.settings import Embedder, EmbedderSettings
-    from ferkit.embedder.store import EmbeddingStore
     from ferkit.evaluation.comparison import Comparison
 
 PathLike = str | os.PathLike[str]
 
 
+@checked
 def predict(
-    images: "ImagesLike",
+    images: ImagesLike,
     model: Model | PathLike = DEFAULT_EDITION,
     *,
     detector: str = "auto",
@@ -40,7 +42,7 @@ def predict(
     batch_size: int = 32,
     workers: int | None = None,
     private_hosts: bool = False,
-) -> "Predictions":
+) -> Predictions:
     """Predict the expression of every face in images.
 
     Args:
@@ -66,8 +68,6 @@ def predict(
     >>> len(result.faces), len(result.faces[0].probabilities)
     (1, 7)
     """
-    from ferkit.datasets.load import FetchLimits
-
     return _model(model).predict(
         images,
         detector=detector,
@@ -78,6 +78,7 @@ def predict(
     )
 
 
+@checked
 def load_model(name: PathLike, *, weights: PathLike | None = None, threads: int | None = None) -> Model:
     """Open a model by its name in ``models/``, its folder, or ``ferkit`` for the one that comes along.
 
@@ -94,10 +95,10 @@ def load_model(name: PathLike, *, weights: PathLike | None = None, threads: int 
     >>> ferkit.load_model("ferkit").labels.names
     ('angry', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise')
     """
-    _check("name", name, PATH)
     return _load_model(name, weights=_path(weights), threads=threads)
 
 
+@checked
 def load_dataset(
     path: PathLike, person_pattern: str | None = None, *, columns: Mapping[str, str] | None = None
 ) -> Dataset:
@@ -119,17 +120,17 @@ def load_dataset(
     >>> len(data) > 10
     True
     """
-    _check("path", path, PATH)
     return _load_dataset(path, person_pattern, columns=columns)
 
 
+@checked
 def load_embedder(
-    embedder: "str | EmbedderSettings" = DEFAULT_EDITION,
+    embedder: str | EmbedderSettings = DEFAULT_EDITION,
     *,
     weights: PathLike | None = None,
     layer: str | None = None,
     threads: int | None = None,
-) -> "Embedder":
+) -> Embedder:
     """Open an embedder: crops uint8 RGB (n, H, W, 3) to float32 (n, dim).
 
     Args:
@@ -156,9 +157,10 @@ def load_embedder(
     return open_by_name(embedder, weights=_path(weights), layer=layer, threads=threads)
 
 
+@checked
 def embed(
     data: Dataset | PathLike,
-    embedder: "Embedder | str | None" = None,
+    embedder: Embedder | str | None = None,
     *,
     layer: str | None = None,
     detector: str = "auto",
@@ -167,7 +169,7 @@ def embed(
     cache_dir: PathLike = "cache",
     batch_size: int | None = None,
     workers: int | None = None,
-) -> "EmbeddingStore":
+) -> EmbeddingStore:
     """Turn the faces of a data set into embeddings, or go on where an interrupted run stopped.
 
     Args:
@@ -205,8 +207,9 @@ def embed(
     return embed_dataset(dataset, embedder, asked, options, workers=workers)[0]
 
 
+@checked
 def fit(
-    store: "EmbeddingStore | PathLike",
+    store: EmbeddingStore | PathLike,
     head: Literal["mlp", "svm", "logistic", "dummy"] = "mlp",
     *,
     C: float | None = None,
@@ -257,11 +260,9 @@ def fit(
     """
     from ferkit.classifiers.heads import head_settings
     from ferkit.datasets.split import SplitSettings
-    from ferkit.embedder.store import EmbeddingStore
     from ferkit.evaluation.evaluate_model import fit_held_out, load_labelled, save_fit, with_labels
 
     if not isinstance(store, EmbeddingStore):
-        _check("store", store, PATH)
         store = EmbeddingStore.open(Path(store))
     given = {
         "C": C, "gamma": gamma, "hidden": hidden, "alpha": alpha, "learning_rate": learning_rate,
@@ -280,6 +281,7 @@ def fit(
     return model
 
 
+@checked
 def finetune(
     data: Dataset | PathLike,
     recipe: PathLike = "quick",
@@ -340,6 +342,7 @@ class Report:
     comparison: "Comparison"
     _images: Any = None
 
+    @checked
     def summary(self, language: Literal["en", "ko"] = "en") -> str:
         """The tables and the sentences that ``fer compare`` prints."""
         from ferkit.evaluation.report.page import format_summary
@@ -352,6 +355,7 @@ class Report:
 
         return to_dict(self.comparison)
 
+    @checked
     def save(self, folder: PathLike, language: Literal["en", "ko"] = "en") -> Path:
         """Write ``report.html``, ``report.md`` and ``report.json``; returns the page."""
         from ferkit.evaluation.report.page import write_comparison
@@ -359,6 +363,7 @@ class Report:
         return write_comparison(self.comparison, Path(folder), language, self._images)[0]
 
 
+@checked
 def evaluate(
     model: Model | PathLike,
     data: Dataset | PathLike,
@@ -407,6 +412,7 @@ def evaluate(
     return Report(evaluate_model(opened, whole, scores, y_true, by=by, seed=seed), dataset)
 
 
+@checked
 def compare(
     data: Dataset | PathLike,
     candidates: Sequence[str | Mapping[str, Any]] = (),
@@ -526,6 +532,7 @@ class ExpressionStream:
     ()
     """
 
+    @checked
     def __init__(
         self,
         model: Model | PathLike = DEFAULT_EDITION,
@@ -546,6 +553,7 @@ class ExpressionStream:
         )
         self._engine, _ = build_engine(_model(model), options)
 
+    @checked
     def process(self, rgb: np.ndarray, timestamp_s: float) -> StreamResult:
         """Take the next frame.
 
@@ -556,8 +564,6 @@ class ExpressionStream:
         Raises:
             DataError: an array of another shape or type.
         """
-        from ferkit.core.types import check_image
-
         found = self._engine.process(check_image(rgb), timestamp_s)
         names = self._engine.labels.names
         ids = found.faces.track_id
@@ -577,27 +583,13 @@ class ExpressionStream:
         return StreamResult(timestamp_s, tuple(faces))
 
 
-PATH = "a path as str or os.PathLike"
-
-
-def _check(name: str, value: object, expected: str) -> None:
-    if not isinstance(value, (str, os.PathLike)):
-        raise DataError(f"expected {name} to be {expected}, found {type(value).__name__}")
-
-
 def _path(value: PathLike | None) -> Path | None:
     return None if value is None else Path(value)
 
 
 def _model(model: Model | PathLike) -> Model:
-    if isinstance(model, Model):
-        return model
-    _check("model", model, f"an open model or {PATH}")
-    return _load_model(model)
+    return model if isinstance(model, Model) else _load_model(model)
 
 
 def _dataset(data: Dataset | PathLike) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
-    _check("data", data, f"a Dataset or {PATH}")
-    return _load_dataset(data)
+    return data if isinstance(data, Dataset) else _load_dataset(data)

@@ -1,14 +1,20 @@
 """The public API: what a newcomer types, on real files, and what is said when it is wrong."""
 
+import contextlib
+import inspect
 import json
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import ferkit
@@ -174,6 +180,53 @@ def test_wrong_types_get_one_sentence(tmp_path: Path):
     ):
         with pytest.raises(ferkit.FerkitError, match="found int"):
             call()
+
+
+PUBLIC = [
+    *(getattr(ferkit, name) for name in ferkit.__all__ if inspect.isfunction(getattr(ferkit, name))),
+    ferkit.ExpressionStream, ferkit.EmbeddingStore.open, ferkit.LabelSet.named, ferkit.LabelSet.from_text,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(f, n) for f in PUBLIC for n in inspect.signature(f).parameters if n not in ("images", "tables")],
+    ids=lambda value: value if isinstance(value, str) else value.__qualname__,
+)
+def test_no_argument_of_a_wrong_type_ends_in_python_s_own_words(
+    function: Callable[..., object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    for junk in (object(), 3j, [object()], {object(): 1}, np.zeros((2, 2), complex)):
+        with pytest.raises(ferkit.FerkitError, match=rf"^expected {name} as [^\n]+, found \w+$"):
+            function(**{**dict.fromkeys(needed, "nothing-here"), name: junk})
+
+
+OPENERS = (
+    ferkit.load_model, ferkit.load_dataset, ferkit.load_embedder, ferkit.EmbeddingStore.open,
+    ferkit.LabelSet, ferkit.LabelSet.named, ferkit.LabelSet.from_text,
+)  # fmt: skip
+ANYTHING = st.one_of(
+    st.sampled_from([None, np.zeros(0), np.zeros((2, 2)), Path(), Path("a"), Path("/dev/null"), Path("\0")]),
+    st.integers(),
+    st.floats(),
+    st.text("ab*[:@?\n\0가", max_size=9),
+    st.binary(max_size=3),
+    st.lists(st.text(), max_size=2),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(OPENERS), ANYTHING)
+def test_anything_is_opened_or_refused_in_one_sentence(function: Callable[[object], object], given: object):
+    said = ""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        try:
+            function(given)
+        except ferkit.FerkitError as error:
+            said = str(error)
+    assert "\n" not in said
 
 
 def test_addresses_are_fetched_only_from_where_they_may(faces: Path):

@@ -95,9 +95,11 @@ def network_input(x: torch.Tensor, channels: int, tables: Tables) -> torch.Tenso
     return x.to(memory_format=torch.channels_last)
 
 
-def augment(crops: torch.Tensor, tables: Tables, wide_share: torch.Tensor) -> torch.Tensor:
+def augment(
+    crops: torch.Tensor, tables: Tables, wide_share: torch.Tensor, turn: float | None = None
+) -> torch.Tensor:
     """Gray levels (n, 48, 48) of uint8 crops; ``wide_share`` of them changed as other people's cameras and boxes do,
-    the others a little."""
+    the others a little. All are turned by up to ``turn`` degrees, or by 25 where they are changed much."""
     n, device = len(crops), crops.device
 
     def uniform(low: float, high: float) -> torch.Tensor:
@@ -114,7 +116,8 @@ def augment(crops: torch.Tensor, tables: Tables, wide_share: torch.Tensor) -> to
     # Boxes: scale 0.78 to 1.42, shift 12 %, 25 degrees, the mirror image.
     scale = torch.exp(torch.where(wide > 0, uniform(math.log(0.78), math.log(1.42)), uniform(-0.12, 0.12)))
     aspect = torch.exp(uniform(-0.08, 0.08) * strength)
-    angle = uniform(-25, 25) * strength * math.pi / 180 * some(0.8)
+    most, share = (25 * strength, 0.8) if turn is None else (turn, 0.85)
+    angle = uniform(-1, 1) * most * math.pi / 180 * some(share)
     flip = torch.sign(torch.rand(n, device=device) - 0.5)
     cos, sin, sx, sy = torch.cos(angle), torch.sin(angle), scale * aspect, scale / aspect
     shift_x, shift_y = uniform(-0.24, 0.24) * strength, uniform(-0.24, 0.24) * strength

@@ -133,6 +133,31 @@ def describe(model: onnx.ModelProto, student: str) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
+def fit_on_train(shipped: Shipped, data: Path) -> Shipped:
+    """Give it the projection that some training crops make."""
+    train = read(data, "train").x.cpu().numpy()
+    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:CROPS])
+    shipped.project = fit_projection(shipped, train[rows])
+    return shipped
+
+
+def save(shipped: Shipped, student: str, target: Path) -> None:
+    """Write ``network.onnx``."""
+    whole = target.with_suffix(".part")
+    torch.onnx.export(
+        shipped, (torch.zeros(2, 48, 48, 3),), str(whole), input_names=["images"],
+        output_names=["embedding", "probabilities"], dynamic_axes={"images": {0: "n"}, "embedding": {0: "n"},
+        "probabilities": {0: "n"}}, opset_version=17, dynamo=False,
+    )  # fmt: skip
+    model = onnx.load(whole)
+    shrink(model)
+    describe(model, student)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, whole)
+    whole.replace(target)
+    print(f"{target}: {student}, {target.stat().st_size / 1e6:.2f} MB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,23 +181,7 @@ def main() -> None:
         found[name] = ((said == y).float().mean().item(), shipped)
         print(f"{name}: {found[name][0]:.2%} on PublicTest", flush=True)
     best = max(found, key=lambda name: found[name][0])
-    shipped = found[best][1]
-    train = read(arguments.data, "train").x.cpu().numpy()
-    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:CROPS])
-    shipped.project = fit_projection(shipped, train[rows])
-    target, whole = arguments.state / "network.onnx", arguments.state / "network.part"
-    torch.onnx.export(
-        shipped, (torch.zeros(2, 48, 48, 3),), str(whole), input_names=["images"],
-        output_names=["embedding", "probabilities"], dynamic_axes={"images": {0: "n"}, "embedding": {0: "n"},
-        "probabilities": {0: "n"}}, opset_version=17, dynamo=False,
-    )  # fmt: skip
-    model = onnx.load(whole)
-    shrink(model)
-    describe(model, best)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, whole)
-    whole.replace(target)
-    print(f"{target}: {best}, {target.stat().st_size / 1e6:.2f} MB")
+    save(fit_on_train(found[best][1], arguments.data), best, arguments.state / "network.onnx")
 
 
 if __name__ == "__main__":

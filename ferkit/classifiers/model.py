@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ferkit.core.errors import FerkitError, ModelError
+from ferkit.core.errors import FerkitError, ModelError, checked
 from ferkit.core.files import (
     as_path,
     file_sha256,
@@ -297,6 +297,7 @@ class Model:
             )
         return self.folder / name
 
+    @checked
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> "Model":
         """Write a copy.
 

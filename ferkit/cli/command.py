@@ -13,7 +13,7 @@ from typing import Any, Literal, get_origin
 import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
-from ferkit.core.errors import DataError, mask_credentials, require_extra
+from ferkit.core.errors import DataError, printable, require_extra
 from ferkit.core.spellings import new_name
 from ferkit.core.texts import LANGUAGES, translated
 
@@ -355,7 +355,7 @@ def set_language(ctx: click.Context, param: click.Parameter | None = None, value
 
 def echo(text: str = "", *, err: bool = False) -> None:
     """Print what is meant for people, in their language; what programs read goes through ``click.echo``."""
-    click.echo(translated(text), err=err)
+    click.echo(printable(translated(text)), err=err)
 
 
 def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -386,14 +386,14 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log_only = getattr(record, "log_only", False)
         if record.levelno < logging.ERROR and record.exc_info is None and not log_only:
-            echo(mask_credentials(record.getMessage()), err=True)
+            echo(record.getMessage(), err=True)
 
 
 class _WithoutSecrets(logging.Formatter):
     """Lines of a log file; passwords in addresses are left out, also of the command itself."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return mask_credentials(super().format(record))
+        return printable(super().format(record))
 
 
 def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) -> None:

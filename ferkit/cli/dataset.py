@@ -75,7 +75,7 @@ def finish(
         print_json({"out": str(out), "n": len(dataset), **summary})
         return
     for line in lines:
-        click.echo(line)
+        echo(line)
     echo(f"{len(dataset):,} images: {out}")
 
 

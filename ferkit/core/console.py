@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ferkit.core.errors import printable
 from ferkit.core.texts import translated
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     슬픔    7
     """
     header = [translated(name) for name in header]
+    rows = [[printable(cell, lines=False) for cell in row] for row in rows]
     widths = [max(width(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:

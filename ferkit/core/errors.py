@@ -13,11 +13,18 @@
     └── DependencyError (ImportError)   an optional package is not installed
 
 Each message says what was expected, what was found, and the remedy. Commands print it as one line and
-leave with exit code 1. Passwords in addresses are never shown.
+leave with exit code 1. Passwords in addresses are never shown. Public functions refuse values of other types by
+:func:`checked`.
 """
 
+import functools
 import importlib.util
+import inspect
+import numbers
 import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 # What follows "user:" up to the last @ of the host's part; where a slash stands in the password, of the whole word.
 # Without a colon all of it, as it may be a token; an address within another has its signs escaped.
@@ -30,11 +37,24 @@ _PARAMETER = re.compile(
     r"((?:[?&;#][\w.~%-]*(?:pas|pwd?|token|secret|key|auth|sig|jwt|hmac|cred|ses|sid|code|hdnt|%[2-7])[\w.~%-]*|_password)=)[^&#\s'\"]+",
     re.IGNORECASE,
 )
+# What a terminal would obey instead of showing it, and what turns the direction of writing.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def mask_credentials(text: str) -> str:
     """Replace passwords, and parameters such as ``token=``, of all addresses in ``text`` by an ellipsis."""
     return _PARAMETER.sub(r"\1…", _PASSWORD.sub(r"\1\2\3…", text))
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """A text without passwords, and with the control characters that names of files may have escaped as in JSON.
+
+    Args:
+        text: meant for people.
+        lines: keep line ends.
+    """
+    text = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", mask_credentials(text))
+    return text if lines else text.replace("\n", "\\n")
 
 
 class FerkitError(Exception):
@@ -49,7 +69,7 @@ class FerkitError(Exception):
     """
 
     def __str__(self) -> str:
-        return mask_credentials(super().__str__())
+        return printable(super().__str__(), lines=False)
 
 
 class DataError(FerkitError, ValueError):
@@ -126,3 +146,49 @@ def require_extra(name: str, what: str) -> None:
         raise DependencyError(
             f"{what} needs {', '.join(missing)}, which {verb} not installed; pip install 'ferkit[{name}]'"
         )
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_NUMBERS: dict[Any, type] = {int: numbers.Integral, float: numbers.Real}
+
+
+def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a public function refuse values of other types than it is annotated with, in one sentence."""
+    signature = inspect.signature(function)
+    hints = functools.cache(lambda: get_type_hints(function))
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            hint = hints().get(name, Any)
+            if not fits(value, hint):
+                expected = inspect.formatannotation(hint).replace("pathlib.", "").replace("typing.", "")
+                raise DataError(f"expected {name} as {expected}, found {type(value).__name__}")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value is what an annotation says; of a ``Literal`` any text, as its values are explained later."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any or origin is Callable:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is Literal:
+        return isinstance(value, tuple(map(type, inner)))
+    if hint in _NUMBERS:
+        return isinstance(value, _NUMBERS[hint]) and not isinstance(value, bool)
+    if hint is bool:
+        return type(value).__name__ in ("bool", "bool_")  # the latter NumPy's
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(
+            fits(one, of) for pair in value.items() for one, of in zip(pair, inner, strict=True)
+        )
+    if origin is not None and issubclass(origin, Sequence):
+        if isinstance(value, (str, bytes)) or not (isinstance(value, Sequence) or hasattr(value, "dtype")):
+            return False
+        return all(fits(one, inner[0]) for one in value)  # type: ignore[attr-defined]
+    return isinstance(value, type(None) if hint is None else origin or hint)

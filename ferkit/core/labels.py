@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ferkit.core.errors import DataError
+from ferkit.core.errors import DataError, checked, fits
 from ferkit.core.files import parse_toml, read_toml
 from ferkit.core.texts import LANGUAGES, has_hangul
 
@@ -153,6 +153,9 @@ class LabelSet:
     name: str = "custom"
 
     def __post_init__(self) -> None:
+        if not fits(self.names, Sequence[str]):
+            raise DataError(f"expected class names as a tuple of str, found {self.names!r}")
+        object.__setattr__(self, "names", tuple(self.names))
         if not self.names or len(set(self.names)) != len(self.names):
             raise DataError(f"expected distinct class names, found {list(self.names)}")
 
@@ -160,6 +163,7 @@ class LabelSet:
         return len(self.names)
 
     @staticmethod
+    @checked
     def named(name: str, tables: LabelTables | None = None) -> "LabelSet":
         """A known label set.
 
@@ -176,6 +180,7 @@ class LabelSet:
         return LabelSet(sets[name], name)
 
     @staticmethod
+    @checked
     def from_text(text: str) -> "LabelSet":
         """A known label set by its name, or classes with commas between them, in this order.
 
@@ -196,6 +201,7 @@ class LabelSet:
         return LabelSet.named(names[0])
 
     @staticmethod
+    @checked
     def from_names(names: Iterable[str]) -> "LabelSet":
         """The label set with exactly these classes in this order, called by its name where it is a known one."""
         names = tuple(names)

@@ -32,6 +32,7 @@ from ferkit.core.errors import (
     SettingsMismatchError,
     StoreDamagedError,
     StoreError,
+    checked,
     mask_credentials,
 )
 from ferkit.core.files import (
@@ -246,7 +247,8 @@ class EmbeddingStore:
         return EmbeddingStore.open(folder, settings)
 
     @staticmethod
-    def open(folder: Path, settings: StoreSettings | None = None) -> "EmbeddingStore":
+    @checked
+    def open(folder: str | os.PathLike[str], settings: StoreSettings | None = None) -> "EmbeddingStore":
         """The store in ``folder``.
 
         Args:
@@ -258,6 +260,7 @@ class EmbeddingStore:
             StoreDamagedError: the manifest was altered.
             SettingsMismatchError: made with other settings; the message names them.
         """
+        folder = as_path(folder)
         path = folder / "manifest.json"
         try:
             manifest = parse_json(path.read_bytes())

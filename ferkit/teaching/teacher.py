@@ -14,7 +14,7 @@ import numpy as np
 
 from ferkit.classifiers.kinds import save_embedding_model
 from ferkit.classifiers.model import Model
-from ferkit.core.errors import DataError, ModelError
+from ferkit.core.errors import DataError, ModelError, checked
 from ferkit.core.types import check_crops
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS
 from ferkit.datasets.leakage import image_keys
@@ -76,6 +76,7 @@ class Teacher:
         """The classes, in the order in which they came; the columns of :meth:`predict_proba`."""
         return self.examples.labels
 
+    @checked
     def add(
         self, crops: np.ndarray, label: str, *, take: str | None = None, person: str | None = None
     ) -> list[int]:
@@ -134,10 +135,12 @@ class Teacher:
             )  # fmt: skip
         return failed
 
+    @checked
     def remove(self, ids: Collection[int]) -> int:
         """Remove examples by their ids; says how many there were of them."""
         return self.examples.remove(ids)
 
+    @checked
     def rename(self, old: str, new: str) -> None:
         """Give a class another name. Raises DataError if there is no such class, or one of the new name."""
         self.examples.rename(old, new)

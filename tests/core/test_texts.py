@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ferkit
-from ferkit.core.errors import mask_credentials
+from ferkit.core.console import table
+from ferkit.core.errors import DataError, mask_credentials, printable
 from ferkit.core.texts import (
     Translations,
     current_language,
@@ -168,3 +169,18 @@ def test_no_spelling_of_an_address_shows_its_secret(address: str) -> None:
 )
 def test_what_is_no_secret_is_shown(text: str) -> None:
     assert mask_credentials(text) == text
+
+
+@given(st.text())
+def test_no_name_of_a_file_steers_a_terminal_or_breaks_a_line(name: str) -> None:
+    bad = {c for c in map(chr, range(0xA0)) if not c.isprintable()} | set("\u202a\u202e\u2066\u2069")
+    assert not bad - {"\n", "\t"} & set(printable(name))
+    assert not bad - {"\t"} & set(str(DataError(name)))
+    assert table(["image"], [[name]]).count("\n") == 1
+    assert printable(printable(name)) == printable(name)
+
+
+def test_names_in_any_script_are_shown_as_they_are() -> None:
+    for name in ("슬픔/사진 1.jpg", "\u3000全角.png", "👩\u200d🔬.jpg", "a\tb", "été"):
+        assert printable(name) == name
+    assert printable("\x1b[31mred\n.png", lines=False) == "\\u001b[31mred\\n.png"
