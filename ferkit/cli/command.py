@@ -49,6 +49,8 @@ class Option(click.Option):
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """The value; refused before the command begins where it needs what is not installed."""
         value = super().process_value(ctx, value)
+        if any(one != one for one in (value if isinstance(value, tuple) else (value,))):
+            raise click.BadParameter("expected a number, found nan", ctx, self)
         if value and self.extra is not None:
             require_extra(self.extra, f"fer {ctx.info_name} {self.opts[0]}")
         return value

@@ -102,9 +102,19 @@ class PathType(click.Path):
         return super().convert(value, param, ctx) if is_local(value) or isinstance(value, str) else value
 
 
+class FileType(click.Path):
+    """A file on this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if isinstance(value, str) and (value == "" or is_stored(value)):
+            self.fail(f"expected a file on this machine, found {value!r}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 PATH = PathType(path_type=Path)
 FOLDER = PathType(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = FileType(path_type=Path, dir_okay=False)
 
 command = partial(click.command, cls=Command)
 option = partial(click.option, cls=Option)
@@ -199,7 +209,7 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "overwrite": (("--overwrite",), {"is_flag": True, "help": "Replace a model of this name."}),
     "out": (("-o", "--out"), {"type": PATH, "help": "Folder for the results."}),
     "json": (("--json",), {"is_flag": True, "help": "Print the result as JSON."}),
-    "seed": (("--seed",), {"type": int, "default": 0, "help": "The same seed gives the same result."}),
+    "seed": (("--seed",), {"type": click.IntRange(0), "default": 0, "help": "The same seed gives the same result."}),
     "person_pattern": (("--person-pattern",), {"metavar": "REGEX",
                        "help": "Regular expression whose first group finds the person in a file name, so that nobody "
                        "is in train and test at once. AI Hub's names are understood without it."}),

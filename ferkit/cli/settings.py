@@ -164,7 +164,7 @@ def convert(value: Any, setting: Setting) -> Any:
         found = _convert(value, setting.kind)
         default = setting.default
         counts = default is None or (isinstance(default, int) and default > 0)
-        if type(found) is int and found < 1 and counts:
+        if type(found) is int and (found < 1 if counts else found < 0 and setting.key == "seed"):
             raise ValueError
         return found
     except (ValueError, TypeError, click.BadParameter):
@@ -189,7 +189,8 @@ def _convert(value: Any, kind: Any) -> Any:
     if isinstance(value, bool):
         return _refuse()
     if kind in (int, float):
-        return kind(value) if kind is float or not isinstance(value, float) else _refuse()
+        number = kind(value) if kind is float or not isinstance(value, float) else _refuse()
+        return number if number == number else _refuse()
     if origin is tuple:
         parts = (
             re.split(r"[x,]", value)

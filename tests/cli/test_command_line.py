@@ -147,6 +147,25 @@ def test_any_text_is_converted_or_refused(text: str) -> None:
             assert not isinstance(convert(text, setting), list)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("dataset", "split", "x", "-o", "y.csv", "--test", "nan"), "expected a number, found nan"),
+        (("dataset", "split", "x", "-o", "y.csv", "--seed", "-1"), "-1 is not in the range"),
+        (("dataset", "split", "x", "-o", ""), "expected a file on this machine, found ''"),
+        (("dataset", "info", "x", "--plot", "s3://b/x.png"), "expected a file on this machine, found 's3"),
+        (("fit", "--set", "seed=-3"), "expected a whole number for seed, found '-3'"),
+        (("fit", "--set", "test_size=nan"), "expected a number for test_size, found 'nan'"),
+    ],
+)
+def test_values_that_only_look_right_are_refused(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        result = CliRunner().invoke(main, [*words, "--lang", "en"] if words[0] == "fit" else [*words])
+    assert result.exit_code == 2
+    assert says in result.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_environment_file_and_command_line_in_that_order(tmp_path: Path) -> None:
     (tmp_path / "fer.toml").write_text("low = 1\nextra = 2\nlayer = 'x'\n[try.inner]\ndepth = 7\n")
     config = ("--config", str(tmp_path / "fer.toml"))
