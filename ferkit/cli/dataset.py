@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.command import Command, echo
+from ferkit.cli.command import Command, Group, echo
 from ferkit.cli.options import (
     FILE,
     FOLDER,
@@ -42,7 +42,7 @@ LISTED = 10
 data_argument = click.argument("data", type=PATH)
 
 
-@click.group()
+@click.group(cls=Group)
 def dataset() -> None:
     """Look at, import, map, merge, sample, split and export data sets.
 

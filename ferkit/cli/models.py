@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import click
 
-from ferkit.cli.command import Command, echo
+from ferkit.cli.command import Command, Group, echo
 from ferkit.cli.options import FOLDER, command, offer, shared, weight_names
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import n_cores, table
@@ -26,7 +26,7 @@ from ferkit.core.texts import translated
 logger = logging.getLogger(__name__)
 
 
-@click.group()
+@click.group(cls=Group)
 def models() -> None:
     """List, fetch and verify weights, and list trained models."""
 
