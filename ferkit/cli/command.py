@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -13,9 +13,14 @@ from typing import Any, Literal, get_origin
 import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
+<<<<<<< HEAD
 from ferkit.core.errors import DataError, printable, require_extra
+=======
+from ferkit.core.console import width
+from ferkit.core.errors import DataError, mask_credentials, require_extra
+>>>>>>> ko
 from ferkit.core.spellings import new_name
-from ferkit.core.texts import LANGUAGES, translated
+from ferkit.core.texts import LANGUAGES, current_language, speaking, translated
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,55 @@ VARIABLES = {
     "FER_WEIGHTS_DIR": "folder of fetched weights",
 }
 """Environment variables that belong to no command."""
+
+
+class _Help(click.HelpFormatter):
+    """Writes a help text in the language that is spoken."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(prog, args, prefix or f"{translated('Usage:')} ")
+
+    def write_heading(self, heading: str) -> None:
+        super().write_heading(translated(heading))
+
+    def write_text(self, text: str) -> None:
+        super().write_text(_by_paragraph(text))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], *args: Any, **kwargs: Any) -> None:
+        super().write_dl([(term, _by_paragraph(text)) for term, text in rows], *args, **kwargs)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace("\0", "")
+
+
+def _by_paragraph(text: str) -> str:
+    """The translation of a help text; a zero character behind wide letters, so that lines break where they should."""
+    texts = [
+        "\n".join(map(translated, part.split("\n")))
+        if part.startswith("\b")
+        else translated(part.replace("\n", " "))
+        for part in text.split("\n\n")
+    ]
+    return "".join(c + "\0" * (width(c) - 1) for c in "\n\n".join(texts))
+
+
+class Context(click.Context):
+    """What a command or group runs in."""
+
+    formatter_class = _Help
+
+
+class Group(click.Group):
+    """A group of commands, which are listed with their whole summaries."""
+
+    context_class = Context
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names of the commands and what they do."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(1000)) for name, one in sorted(self.commands.items())]
+            )
 
 
 class Option(click.Option):
@@ -97,6 +151,8 @@ class Command(click.Command):
         settings: dataclasses whose fields are settings, and single ones.
         rest: other keys are settings too, and are passed on as they are.
     """
+
+    context_class = Context
 
     def __init__(
         self, *args: Any, settings: tuple[Fields | Setting, ...] = (), rest: bool = False, **kwargs: Any
@@ -346,11 +402,8 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
 
 def set_language(ctx: click.Context, param: click.Parameter | None = None, value: str | None = None) -> str:
-    """Speak the language that ``--lang`` names, before the command or after it; else that of the locale."""
-    from ferkit.core.texts import language_of_locale, speaking
-
-    language: str = value or ctx.meta.get("ferkit.language") or language_of_locale()
-    ctx.meta["ferkit.language"] = language
+    """Speak the language that an option names, or that is spoken already."""
+    language = value or current_language()
     ctx.find_root().with_resource(speaking(language))
     return language
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ferkit.cli.command import Command, echo
+from ferkit.cli.command import Command, Group, echo
 from ferkit.cli.options import (
     FILE,
     FOLDER,
@@ -42,7 +42,7 @@ LISTED = 10
 data_argument = click.argument("data", type=PATH)
 
 
-@click.group()
+@click.group(cls=Group)
 def dataset() -> None:
     """Look at, import, map, merge, sample, split and export data sets.
 
@@ -167,8 +167,11 @@ def _sentences(found: "Summary") -> list[str]:
     n_readable = headers.n - len(headers.unreadable)
     if n_readable:
         sizes = [f"{w}x{h} ({n:,})" for (w, h), n in list(headers.sizes_wh.items())[:5]]
-        more = f" and {len(headers.sizes_wh) - 5:,} other sizes" if len(headers.sizes_wh) > 5 else ""
-        kinds = ", ".join(f"{kind} {n:,}" for kind, n in {**headers.channels, **headers.formats}.items())
+        n_more = len(headers.sizes_wh) - 5
+        more = translated(f" and {n_more:,} other sizes") if n_more > 0 else ""
+        kinds = ", ".join(
+            f"{translated(kind)} {n:,}" for kind, n in {**headers.channels, **headers.formats}.items()
+        )
         looked = "all files" if headers.n == found.n else f"{headers.n:,} files looked at"
         lines.append(
             f"files:   {looked}: {', '.join(sizes)}{more}; {kinds}; {_bytes(headers.n_bytes / n_readable)} each"

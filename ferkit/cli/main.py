@@ -1,22 +1,24 @@
 """The command group: finds commands without importing them, and turns errors into one line."""
 
+import contextlib
 import errno
 import io
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import IO, Any
 
 import click
 
-from ferkit.cli.command import VARIABLES, Command, echo, set_language
+from ferkit.cli.command import VARIABLES, Command, Group, echo
 from ferkit.cli.settings import suggestion
 from ferkit.core.errors import FerkitError
-from ferkit.core.texts import LANGUAGES, translated
+from ferkit.core.texts import LANGUAGES, language_of_locale, speaking, translated
 
 COMMANDS = {
     "demo": "ferkit.cli.models:demo",
@@ -54,8 +56,17 @@ _OTHER_WORDS = {
 """What other projects call our commands."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """Imports a command only when it is run, so that ``fer --help`` is there at once."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Run a command line in its language, which is known before it is parsed, for help and errors."""
+        # Read here and not at import: a library must not change the environment of the program that uses it.
+        from dotenv import load_dotenv
+
+        load_dotenv(".env")
+        with speaking(_language(sys.argv[1:] if args is None else args)):
+            return super().main(args, *more, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -83,23 +94,64 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(SUMMARIES.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command."""
+        with _short_errors():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error is one line."""
-        try:
+        with _short_errors():
             return super().invoke(ctx)
-        except click.UsageError as error:
-            raise click.UsageError(translated(error.format_message()), error.ctx) from error
-        except FerkitError as error:
-            raise _one_line(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # who reads the output has seen enough; click leaves quietly
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            raise _one_line(f"{where}{error.strerror or error}") from error
-        except KeyboardInterrupt:
-            click.echo("", err=True)
-            echo("stopped; what was finished is kept, run the same command again to go on", err=True)
-            sys.exit(130)
+
+
+def _language(args: Sequence[str]) -> str:
+    """The language of ``--lang``, wherever it stands, of ``FER_LANG``, or of the locale."""
+    # What follows 'dataset map' is left out: its --lang is that of class names.
+    line = " ".join([f"--lang={os.environ.get('FER_LANG')}", *args]).partition(" dataset map ")[0]
+    found = re.findall(rf"--lang[ =]({'|'.join(LANGUAGES)})(?!\S)", line)
+    return found[-1] if found else language_of_locale()
+
+
+class _Error(click.ClickException):
+    """An error in the language that is spoken where it arises."""
+
+    def __init__(self, message: str, *more: Any) -> None:
+        super().__init__(translated(" ".join(message.split())), *more)
+        text = io.StringIO()
+        super().show(text)
+        self._lines = [translated(line) for line in text.getvalue().splitlines()]
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it."""
+        click.echo("\n".join(self._lines), file=file, err=True)
+
+
+class _UsageError(_Error, click.UsageError):
+    """Wrong usage, shown with the right one."""
+
+
+@contextlib.contextmanager
+def _short_errors() -> Iterator[None]:
+    """Make one line of what goes wrong within the block."""
+    try:
+        yield
+    except getattr(click.exceptions, "NoArgsIsHelpError", ()):  # the help text, since click 8.2
+        raise
+    except click.UsageError as error:
+        own = error.message if isinstance(error, click.BadParameter) else ""  # after 'Invalid value for …: '
+        raise _UsageError(error.format_message().replace(own, translated(own)), error.ctx) from error
+    except FerkitError as error:
+        raise _one_line(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # who reads the output has seen enough; click leaves quietly
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise _one_line(f"{where}{error.strerror or error}") from error
+    except KeyboardInterrupt:
+        click.echo("", err=True)
+        echo("stopped; what was finished is kept, run the same command again to go on", err=True)
+        sys.exit(130)
 
 
 def _one_line(message: str) -> click.ClickException:
@@ -107,7 +159,7 @@ def _one_line(message: str) -> click.ClickException:
     log = logging.getLogger("ferkit")
     if log.hasHandlers():  # without --log-dir, logging itself would print the message a second time
         log.error(message)
-    return click.ClickException(translated(message))
+    return _Error(message)
 
 
 def _unknown_variables(ctx: click.Context) -> list[str]:
@@ -170,7 +222,7 @@ CONTEXT = {"auto_envvar_prefix": "FER", "help_option_names": ["-h", "--help"], "
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
-@click.option("--lang", type=click.Choice(LANGUAGES), is_eager=True, expose_value=False, callback=set_language,
+@click.option("--lang", type=click.Choice(LANGUAGES), is_eager=True, expose_value=False,
               help="Language of messages, tables and reports.  [default: that of the system]")  # fmt: skip
 @click.version_option(package_name="ferkit", prog_name="fer")
 def main() -> None:
@@ -191,10 +243,6 @@ def main() -> None:
     """
     # Pillow's remarks on odd metadata, palettes and sizes: what matters is raised.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # Read here and not at import: a library must not change the environment of the program that uses it.
-    from dotenv import load_dotenv
-
-    load_dotenv(".env")
     for remark in _unknown_variables(click.get_current_context()):
         echo(remark, err=True)
     # File names that are not UTF-8, and Hangul on a console without it, are printed as escapes.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import click
 
-from ferkit.cli.command import Command, echo
+from ferkit.cli.command import Command, Group, echo
 from ferkit.cli.options import FOLDER, command, offer, shared, weight_names
 from ferkit.cli.settings import Chosen, Fields
 from ferkit.core.console import n_cores, table
@@ -26,7 +26,7 @@ from ferkit.core.texts import translated
 logger = logging.getLogger(__name__)
 
 
-@click.group()
+@click.group(cls=Group)
 def models() -> None:
     """List, fetch and verify weights, and list trained models."""
 
@@ -48,15 +48,10 @@ def list_models(models_dir: Path, **options: Any) -> None:
             for w in weights
         ]
         own: list[dict[str, object]] = [
-            {
-                "name": a.name,
-                "kind": a.kind,
-                "labels": list(a.labels.names),
-                "metrics": a.report,
-                "trained_on": a.trained_on,
-            }
+            {"name": a.name, "kind": a.kind, "labels": list(a.labels.names), "metrics": a.report,
+             "trained_on": a.trained_on}
             for a in trained
-        ]
+        ]  # fmt: skip
         own += [{"name": entry.name, "broken": entry.problem} for entry in broken]
         click.echo(json.dumps({"weights": known, "models": own}, ensure_ascii=False, indent=1))
         return
@@ -65,18 +60,22 @@ def list_models(models_dir: Path, **options: Any) -> None:
             w.entry.name,
             translated("comes along" if w.entry.packaged else "here" if w.present else "to fetch"),
             _megabytes(w.entry.size),
-            w.hash_known,
-            w.entry.about,
+            translated(w.hash_known),
+            translated(w.entry.about),
         )
         for w in weights
     ]
-    rows.append(("raw", translated("comes along"), "", "", "gradient histograms (HOG), needs no weights"))
+    about = translated("gradient histograms (HOG), needs no weights")
+    rows.append(("raw", translated("comes along"), "", "", about))
     echo(table(("weights", "state", "size", "SHA-256", "what"), rows, right=[2]))
     echo("")
     echo(f"kept in {weights_dir()}; SHA-256 'first use' means: not published, kept from the first fetch")
     echo("")
-    models = [(a.name, a.kind, ", ".join(a.labels.names), _accuracy(a.report), a.trained_on) for a in trained]
-    models += [(entry.name, "broken", entry.problem or "", "", "") for entry in broken]
+    models = [
+        (m.name, translated(m.kind), ", ".join(m.labels.names), _accuracy(m.report), translated(m.trained_on))
+        for m in trained
+    ]
+    models += [(one.name, translated("broken"), translated(one.problem or ""), "", "") for one in broken]
     echo(table(("model", "kind", "classes", "accuracy", "trained on"), models, right=[3]))
     echo(
         f"{', '.join(EDITIONS)} come with the package; the others are in {models_dir}, where 'fer fit' puts them"
@@ -108,10 +107,9 @@ def verify(names: tuple[str, ...]) -> None:
             damaged.append(name)
             echo(f"{name}: {error}", err=True)
         else:
-            against = {"published": "as published", "first use": "as at the first use"}.get(
-                status.hash_known, "no hash known"
-            )
-            echo(f"{name}: {against}: {status.path}")
+            known = {"published": "as published", "first use": "as at the first use"}
+            against = known.get(status.hash_known, "no hash known")
+            echo(f"{name}: {translated(against)}: {status.path}")
     if damaged:
         raise WeightsError(f"{len(damaged)} not as they should be: {', '.join(damaged)}")
     if not names:
@@ -129,11 +127,8 @@ def _accuracy(metrics: dict) -> str:
 
 
 CORE = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skops", "pillow")
-_OPENCV = (
-    "opencv-python-headless",
-    "opencv-python",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
+_OPENCV = tuple(
+    f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python", "contrib-python-headless")
 )
 
 
@@ -177,10 +172,8 @@ def _packages() -> list[Finding]:
     findings = []
     for name in CORE:
         version = _version(name) or _version(f"{name}-gpu")
-        missing = "pip install --force-reinstall ferkit"
-        findings.append(
-            Finding(name, "ok" if version else "wrong", version or "missing", "" if version else missing)
-        )
+        remedy = "" if version else "pip install --force-reinstall ferkit"
+        findings.append(Finding(name, "ok" if version else "wrong", version or "missing", remedy))
     for extra, names in EXTRAS.items():
         versions = {name: _version(name) for name in names}
         here = all(versions.values())
@@ -194,24 +187,17 @@ def _opencv() -> list[Finding]:
     # In a process of its own: a clash of OpenCV builds, or a missing system library, may end it.
     code = "import cv2; print(cv2.__version__, hasattr(cv2, 'CascadeClassifier'), hasattr(cv2, 'FaceDetectorYN'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    reinstall = "pip install --force-reinstall --no-deps 'opencv-python-headless>=4.10,<5'"
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        remedy = (
-            "install libGL (Debian: apt-get install libgl1 libglib2.0-0), or pip install --force-reinstall "
-        )
-        return [Finding("OpenCV", "wrong", last, remedy + "--no-deps 'opencv-python-headless<5'")]
+        remedy = f"install libGL (Debian: apt-get install libgl1 libglib2.0-0), or {reinstall}"
+        return [Finding("OpenCV", "wrong", last, remedy)]
     wheels = [name for name in _OPENCV if _version(name)]
     several = f", of {len(wheels)} wheels over one cv2: {', '.join(wheels)}" if len(wheels) > 1 else ""
     version, haar, yunet = done.stdout.split()
     right = haar == yunet == "True"
-    return [
-        Finding(
-            "OpenCV",
-            "ok" if right else "wrong",
-            f"{version} loads" + ("" if right else ", but has no face detectors") + several,
-            "" if right else "pip install --force-reinstall --no-deps 'opencv-python-headless>=4.10,<5'",
-        )
-    ]
+    found = f"{version} loads" + ("" if right else ", but has no face detectors") + several
+    return [Finding("OpenCV", "ok" if right else "wrong", found, "" if right else reinstall)]
 
 
 def _onnxruntime() -> list[Finding]:
@@ -237,9 +223,8 @@ def _onnxruntime() -> list[Finding]:
 def _display() -> list[Finding]:
     if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         return [Finding("display", "ok", "there is one")]
-    return [
-        Finding("display", "optional", "none, so no windows", "images, videos and folders work without one")
-    ]
+    remedy = "images, videos and folders work without one"
+    return [Finding("display", "optional", "none, so no windows", remedy)]
 
 
 def _korean_font() -> list[Finding]:
@@ -255,49 +240,33 @@ def _korean_font() -> list[Finding]:
 def _weights() -> list[Finding]:
     from ferkit.core.weights import list_weights, weights_dir
 
-    here = [w.entry.name for w in list_weights() if w.present]
-    findings = [Finding("weights", "ok" if here else "optional", ", ".join(here) or "none fetched yet")]
-    if not here:
-        findings[0] = Finding(
-            "weights",
-            "optional",
-            "none fetched yet",
-            "fetched when first needed; ahead of time: fer models fetch arcface yunet",
-        )
-    return [*findings, _writable("weights folder", weights_dir())]
+    here = ", ".join(w.entry.name for w in list_weights() if w.present)
+    remedy = "" if here else "fetched when first needed; ahead of time: fer models fetch arcface yunet"
+    found = Finding("weights", "ok" if here else "optional", here or "none fetched yet", remedy)
+    return [found, _writable("weights folder", weights_dir())]
 
 
 def _broken_models() -> list[Finding]:
     from ferkit.classifiers.model import list_models
 
-    return [
-        Finding(
-            f"model {listed.name}",
-            "wrong",
-            listed.problem or "",
-            f"move {listed.folder} away, or make it again",
-        )
-        for listed in list_models(Path("models"))
-        if listed.model is None
-    ]
+    broken = [one for one in list_models(Path("models")) if one.model is None]
+    remedy = "move {} away, or make it again"
+    return [Finding(f"model {m.name}", "wrong", m.problem or "", remedy.format(m.folder)) for m in broken]
 
 
 def _place() -> list[Finding]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free / 1e9
-    space = Finding(
-        "disk", "ok" if free > 1 else "wrong", f"{free:.0f} GB free here", "" if free > 1 else "make room"
-    )
-    return [_writable("this folder", here), space]
+    found, remedy = f"{free:.0f} GB free here", "" if free > 1 else "make room"
+    return [_writable("this folder", here), Finding("disk", "wrong" if remedy else "ok", found, remedy)]
 
 
 def _writable(what: str, folder: Path) -> Finding:
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if os.access(nearest, os.W_OK):
         return Finding(what, "ok", f"{folder} can be written")
-    return Finding(
-        what, "wrong", f"{folder} cannot be written", "correct its permissions, or work in another folder"
-    )
+    remedy = "correct its permissions, or work in another folder"
+    return Finding(what, "wrong", f"{folder} cannot be written", remedy)
 
 
 def _version(package: str) -> str | None:
@@ -329,7 +298,7 @@ def demo(out: Path, settings: Chosen) -> None:
     for row in rows:
         figures = row.evaluation.figures
         accuracy, f1 = figures["accuracy"], figures["macro_f1"]
-        interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
+        interval = translated(f"{100 * accuracy.low:.1f}% to {100 * accuracy.high:.1f}%")
         cells.append((row.name, f"{accuracy.value:.1%}", interval, f"{f1.value:.1%}", f"{row.seconds:.1f} s"))
     echo(table(("model", "accuracy", "95% interval", "macro-F1", "training"), cells, right=[1, 3, 4]))
     n, persons_seen = rows[0].evaluation.n, rows[0].evaluation.n_groups

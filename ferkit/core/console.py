@@ -88,7 +88,7 @@ class Progress:
         self._failures += failures
         if self._bar is not None:
             if failures:
-                self._bar.set_postfix_str(f"{self._failures} failed", refresh=False)
+                self._bar.set_postfix_str(translated(f"{self._failures} failed"), refresh=False)
             self._bar.update(n)
         elif not self._quiet and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._print_line()

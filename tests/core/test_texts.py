@@ -21,6 +21,7 @@ from ferkit.core.texts import (
     translated,
     with_particles,
 )
+from ferkit.core.weights import known_weights
 
 MESSAGES = text_table()["message"]
 OF_CLICK = (
@@ -29,7 +30,11 @@ OF_CLICK = (
     "Option '",
     "Got unexpected",
     "Invalid value",
-    "{value} is not one of",
+    "{value} is not",
+    "{what} '{name}' ",
+    "{what}  [",
+    *("Usage:", "Error: ", "Try '", " Choose from: ", " (Did you mean", "Show th", "Options", "Commands"),
+    *("integer", "float", "boolean", "File", "Directory", "Path"),
 )
 OF_THE_SYSTEM = ("No such file or directory",)
 
@@ -39,12 +44,13 @@ def fields(text: str) -> set[str]:
 
 
 def source_texts() -> set[str]:
-    """All texts of the package, with {} for what is filled in."""
-    found = set()
+    """All texts of the package, with {} for what is filled in, and each paragraph of help texts in one line."""
+    found = {entry.about for entry in known_weights().values()}
     for path in Path(ferkit.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(re.sub(r"%[srd]", "{}", node.value))
+                found |= {" ".join(part.split()) for part in node.value.split("\n\n")}
             elif isinstance(node, ast.JoinedStr):
                 parts = [p.value if isinstance(p, ast.Constant) else "{}" for p in node.values]
                 found.add("".join(map(str, parts)))
