@@ -13,12 +13,8 @@ from typing import Any, Literal, get_origin
 import click
 
 from ferkit.cli.settings import Chosen, Fields, Setting, kind_words, suggestion
-<<<<<<< HEAD
-from ferkit.core.errors import DataError, printable, require_extra
-=======
 from ferkit.core.console import width
-from ferkit.core.errors import DataError, mask_credentials, require_extra
->>>>>>> ko
+from ferkit.core.errors import DataError, printable, require_extra
 from ferkit.core.spellings import new_name
 from ferkit.core.texts import LANGUAGES, current_language, speaking, translated
 
