@@ -14,7 +14,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.types import Faces
-from ferkit.datasets.dataset import Sample, split_named
+from ferkit.datasets.dataset import Box, Sample, split_named
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.images import decode_image, read_header
 from ferkit.faces.cropping import CropSettings, FaceCropper, fit_to
@@ -73,8 +73,6 @@ class CropRunSettings:
                 f"{self.quality}"
             )
 
-
-Box = tuple[float, float, float, float]
 
 REDUCTIONS = (8, 4, 2, 1)
 """What JPEG decoders can do on the way, by leaving out the finer half of each block's frequencies."""

@@ -13,7 +13,7 @@ from ferkit.core.errors import DataError, ImageError, SettingsMismatchError, Wei
 from ferkit.core.files import file_sha256
 from ferkit.core.types import FaceDetector, Faces, TakesCrops
 from ferkit.core.weights import weights_file
-from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.dataset import Box, Dataset
 from ferkit.datasets.images import resized
 from ferkit.faces.detectors import open_detector
 
@@ -108,9 +108,6 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     return np.column_stack([linear, target_mean - linear @ source_mean])
 
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the image."""
 
 CropKind = Literal["whole", "crops", "detected"]
 """What a network sees of an image: all of it, a face that was cropped before, or a face that is found in it."""
