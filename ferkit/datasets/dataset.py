@@ -276,9 +276,7 @@ class FileSource(ImageSource):
                     self._folders[found] = _names_in(self.root / found)
                 forms = (composed(part).casefold(), composed(unquote(part)).casefold())
                 alike = next(filter(None, map(self._folders[found].get, forms)), [])
-                same = [name for name in alike if name == part] or [
-                    name for name in alike if composed(name) == composed(part)
-                ]
+                same = [n for n in alike if n == part] or [n for n in alike if composed(n) == composed(part)]
                 if len(same or alike) != 1:
                     why = "several files differ from it only in case" if alike else os.strerror(errno.ENOENT)
                     raise FileNotFoundError(errno.ENOENT, why, path)

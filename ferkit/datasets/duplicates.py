@@ -115,9 +115,8 @@ def find_candidates(
         def file_of(places: np.ndarray) -> Path | None:
             return parts_dir and parts_dir / f"partners-{half}-{places[0]:09d}.npz"
 
-        return Candidates(
-            **cached_rows(len(queries), _PART_ROWS, "comparing images", file_of, search, _is_candidates)
-        )
+        columns = cached_rows(len(queries), _PART_ROWS, "comparing images", file_of, search, _is_candidates)
+        return Candidates(**columns)
 
     found = [compare(i, *half) for i, half in enumerate(halves) if len(half[0])]
     joined = _joined(found)
@@ -285,15 +284,10 @@ def _compare(over: np.ndarray, b: np.ndarray, warp: np.ndarray) -> float:
     inside = cv2.warpAffine(_ONES, warp, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
     if inside.mean() <= _LEAST_OVERLAP:
         return 0.0
-    bands = []
-    for image in (laid, b):
-        smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.7)
-        bands.append(
-            (smooth - cv2.GaussianBlur(smooth, (0, 0), 1.9), smooth - cv2.GaussianBlur(smooth, (0, 0), 8))
-        )
-    (fine_a, medium_a), (fine_b, medium_b) = bands
-    whole = _correlations(fine_a, fine_b, inside, SIDE)
-    medium, fine = (_correlations(x, y, inside, _TILE) for x, y in ((medium_a, medium_b), (fine_a, fine_b)))
+    smooth = [cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.7) for image in (laid, b)]
+    bands = [[one - cv2.GaussianBlur(one, (0, 0), sigma) for one in smooth] for sigma in (1.9, 8)]
+    whole = _correlations(bands[0][0], bands[0][1], inside, SIDE)
+    fine, medium = (_correlations(x, y, inside, _TILE) for x, y in bands)
     return float(np.clip((whole[0] + np.median(medium) + np.percentile(fine, 25)) / 3, 0, 1))
 
 
@@ -326,11 +320,10 @@ def _common_color(a: np.ndarray, b: np.ndarray, warp: np.ndarray, *, mirrored: b
     half = np.full((2, 1), 0.5, np.float32)
     small = np.concatenate([linear, scale * (linear @ (half / scale - half) + shift + half) - half], axis=1)
     over = np.ascontiguousarray(a[:, ::-1] if mirrored else a).astype(np.float32)
-    laid = cv2.warpAffine(
-        over, small, (COLOR_SIDE, COLOR_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    )
+    size_wh = COLOR_SIDE, COLOR_SIDE
+    laid = cv2.warpAffine(over, small, size_wh, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     how = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    inside = cv2.warpAffine(_ONES_OF_COLOR, small, (COLOR_SIDE, COLOR_SIDE), flags=how) > 0
+    inside = cv2.warpAffine(_ONES_OF_COLOR, small, size_wh, flags=how) > 0
     x, y = laid[inside].reshape(-1), b[inside].reshape(-1).astype(np.float32)
     if not len(x):
         return 1.0

@@ -202,11 +202,9 @@ def relabel(
             f"{sum(without.values()):,} images are of classes that have no place in {target}: {listed}; give them "
             "one in a file of your own (--map), or say what becomes of them (--unmapped drop, keep or unlabel)"
         )
-    becomes: dict[str | None, str | None] = {None: None, **new}
-    if unmapped == "keep":
-        becomes |= {name: name for name in without}
+    becomes = {name: name if cls is None and unmapped == "keep" else cls for name, cls in new.items()}
     samples = [
-        s if becomes[s.label] == s.label else replace(s, label=becomes[s.label])
+        s if s.label is None or becomes[s.label] == s.label else replace(s, label=becomes[s.label])
         for s in dataset.samples
         if unmapped != "drop" or s.label not in without
     ]

@@ -450,9 +450,8 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
     panels = [("by part", 2)] if len(description.by(2)) > 1 or len(description.by(1)) < 2 else []
     panels += [("by source", 1)] if len(description.by(1)) > 1 else []
     height = 1.5 + 0.32 * max(4, min(len(classes), _MOST))
-    figure = Figure(
-        figsize=(10, height * len(panels) + 2.6), dpi=130, layout="constrained", facecolor="white"
-    )
+    size = (10, height * len(panels) + 2.6)
+    figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(panels) + 1, 1, height_ratios=[height] * len(panels) + [2.2])
     for axes, (title, axis) in zip(rows, panels, strict=False):

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def _least_row(first: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 Kind = Literal["exact", "near", "person"]
-KINDS: tuple[Kind, ...] = ("exact", "near", "person")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import numpy as np
 
@@ -145,12 +145,10 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
             return replace(read_npz(file), name=path.stem, root=path)
     if suffix in ARCHIVE_SUFFIXES:
         return labelled_by_folders(path, list_archive(path), person_pattern)
-    remedy = (
-        f"{REMEDIES[suffix]} first, and give the folder"
-        if suffix in REMEDIES
-        else "give the folder of images"
-    )
-    if suffix in (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"):
+    remedy = "give the folder of images"
+    if suffix in REMEDIES:
+        remedy = f"{REMEDIES[suffix]} first, and give the folder"
+    elif suffix in (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"):
         remedy = "save it as 'CSV UTF-8', and give that"
     raise DataError(f"expected {KINDS}, found {path}; {remedy}")
 
@@ -172,6 +170,9 @@ def _kind(path: Path) -> str:
 
 
 _CHUNK = 65_536
+_ASCII = "".join(map(chr, range(128))).replace(" ", "")
+"""What the path of an address may hold; blanks and all else are sent as their bytes in hexadecimal."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -242,11 +243,9 @@ def _get(parts: SplitResult, limits: FetchLimits, deadline: float) -> bytes | st
     try:
         query = f"?{parts.query}" if parts.query else ""
         host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
-        path = "".join(
-            c if c.isascii() else "".join(f"%{b:02X}" for b in c.encode()) for c in parts.path or "/"
-        )
+        path = quote(parts.path or "/", safe=_ASCII)
         headers = {"Host": host, "User-Agent": "ferkit", "Accept": "image/*", "Connection": "close"}
-        connection.request("GET", path.replace(" ", "%20") + query, headers=headers)
+        connection.request("GET", path + query, headers=headers)
         response = connection.getresponse()
         if response.status in _REDIRECTS and (location := response.getheader("Location")):
             return location
@@ -264,9 +263,8 @@ def _connect(parts: SplitResult, port: int, limits: FetchLimits, deadline: float
     numbers = [str(entry[4][0]) for entry in resolved]
     if not limits.private_hosts and not all(map(_is_public, numbers)):
         raise ValueError(f"{host} is in a private network, which is only asked on request (private_hosts)")
-    sock = socket.create_connection(
-        (numbers[0], port), timeout=max(0.1, min(10.0, deadline - time.monotonic()))
-    )
+    timeout_s = max(0.1, min(10.0, deadline - time.monotonic()))
+    sock = socket.create_connection((numbers[0], port), timeout_s)
     if parts.scheme == "https":
         import ssl
 

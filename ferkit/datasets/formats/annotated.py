@@ -255,10 +255,8 @@ def files_below(root: Path, suffix: str) -> list[str]:
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=False):
         subfolders[:] = [name for name in subfolders if name[0] != "." and name != "__MACOSX"]
-        relative = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        found += [
-            (relative / name).as_posix() for name in names if name[0] != "." and name.lower().endswith(suffix)
-        ]
+        wanted = [name for name in names if name[0] != "." and name.lower().endswith(suffix)]
+        found += [Path(folder, name).relative_to(root).as_posix() for name in wanted]
     return sorted(found)
 
 
