@@ -105,10 +105,8 @@ def audit(
     who = [sample.group for sample in dataset.samples]
     if identities is not None:
         who = _guessed(dataset, identities)
-        n_persons = len(
-            {name for name, sample in zip(who, dataset.samples, strict=True) if name and not sample.group}
-        )
-        notes.append(Note("guessed_persons", {"n": f"{n_persons:,}", "name": identities.name}))
+        guessed = {name for name, s in zip(who, dataset.samples, strict=True) if name and not s.group}
+        notes.append(Note("guessed_persons", {"n": f"{len(guessed):,}", "name": identities.name}))
     findings += person_findings(dataset, who)
     if not any(who):
         notes.append(Note("no_persons"))
@@ -176,10 +174,8 @@ def kept_apart(dataset: Dataset, copies: Copies) -> list[str | None]:
 def _guessed(dataset: Dataset, identities: Embedded) -> list[str | None]:
     """Who is shown: the samples' own groups, and clusters of identity embeddings for the others."""
     rows, table = _matched(dataset, identities.table)
-    guesses: list[str | None] = [None] * len(dataset)
-    for row, guess in zip(rows, cluster_identities(table.X), strict=True):
-        guesses[row] = guess
-    return [sample.group or guess for sample, guess in zip(dataset.samples, guesses, strict=True)]
+    guesses = dict(zip(rows.tolist(), cluster_identities(table.X), strict=True))
+    return [sample.group or guesses.get(row) for row, sample in enumerate(dataset.samples)]
 
 
 def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, EmbeddingTable]:
@@ -358,12 +354,15 @@ def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MO
     Raises:
         FerkitError: the folder cannot be written.
     """
-    page, table, values = (folder / name for name in ("audit.html", "findings.csv", "audit.json"))
+    names = "audit.html", "findings.csv", "audit.json", LABEL_STUDIO, FIFTYONE
+    page, table, values, label_studio, fiftyone = files = [folder / name for name in names]
     write_json(values, audit_values(audit))
     write_csv(table, _COLUMNS, finding_rows(audit), marked=True)
     html = render_page(audit, language, most).encode("utf-8", "replace")
     write_atomically(page, lambda file: file.write(html))
-    return [page, table, values, *write_exchange(audit, folder)]
+    write_json(label_studio, label_studio_tasks(audit))
+    write_json(fiftyone, fiftyone_labels(audit))
+    return files
 
 
 def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:
@@ -401,18 +400,6 @@ def _inlined(value: Any) -> str:
 
 
 LABEL_STUDIO, FIFTYONE = "label-studio.json", "fiftyone-labels.json"
-
-
-def write_exchange(audit: Audit, folder: Path) -> list[Path]:
-    """Write ``label-studio.json`` and ``fiftyone-labels.json``; the images stay where they are.
-
-    Raises:
-        FerkitError: the folder cannot be written.
-    """
-    written = folder / LABEL_STUDIO, folder / FIFTYONE
-    write_json(written[0], label_studio_tasks(audit))
-    write_json(written[1], fiftyone_labels(audit))
-    return list(written)
 
 
 def label_studio_tasks(audit: Audit) -> list[dict[str, Any]]:
