@@ -509,9 +509,7 @@ def blank_rows(seen: ImageStats, settings: ImageQualitySettings) -> np.ndarray:
     return readable & (seen.contrast < settings.blank_contrast)
 
 
-def image_quality_findings(
-    dataset: Dataset, seen: ImageStats, settings: ImageQualitySettings
-) -> list[Finding]:
+def image_quality_findings(seen: ImageStats, settings: ImageQualitySettings) -> list[Finding]:
     """Unreadable, blank, tiny and blurred images; each is named once, by the gravest."""
     findings = [
         Finding("unreadable", (row,), 1.0, (DROP,), {"reason": reason}) for row, reason in seen.errors.items()

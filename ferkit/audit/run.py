@@ -100,7 +100,7 @@ def audit(
     logger.info("looking for copies")
     copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers)
     blank = blank_rows(seen, settings.quality)
-    findings = image_quality_findings(dataset, seen, settings.quality)
+    findings = image_quality_findings(seen, settings.quality)
     findings += copy_findings(dataset, seen, copies, blank)
     who = [sample.group for sample in dataset.samples]
     if identities is not None:
@@ -121,9 +121,9 @@ def audit(
         if len(rows) < len(dataset):
             notes.append(Note("not_embedded", {"n": f"{len(dataset) - len(rows):,}"}))
         logger.info("looking for wrong labels")
-        found, note = _wrong_labels(dataset, table, rows, apart, blank, settings.labels, cache_dir)
+        found, note = _wrong_labels(table, rows, apart, blank, settings.labels, cache_dir)
         findings += found
-        notes += note
+        notes.append(note)
         logger.info("looking for unusual images")
         unusual = np.full(len(dataset), np.nan)
         unusual[rows] = unusualness(table.X, settings.labels.seed)
@@ -197,28 +197,27 @@ def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, Embed
 
 
 def _wrong_labels(
-    dataset: Dataset,
     table: EmbeddingTable,
     rows: np.ndarray,
     apart: Sequence[str | None],
     blank: np.ndarray,
     settings: LabelSettings,
     cache_dir: Path | None,
-) -> tuple[list[Finding], list[Note]]:
+) -> tuple[list[Finding], Note]:
     usable = np.array([table.y[i] is not None and not blank[row] for i, row in enumerate(rows)])
     labels, counts = np.unique(table.y[usable].astype(str), return_counts=True)
     rare = labels[counts < 2]
     usable &= ~np.isin(table.y.astype(str), rare)
     if len(labels) - len(rare) < 2:
-        return [], [Note("few_classes")]
+        return [], Note("few_classes")
     part = table if usable.all() else table[usable]
     try:
         doubts = doubt(part, [apart[row] for row in rows[usable]], settings, cache_dir)
     except (DependencyError, DataError) as error:
-        return [], [Note("no_label_check", {"reason": str(error)})]
+        return [], Note("no_label_check", {"reason": str(error)})
     right = float((doubts.classes[doubts.proba.argmax(axis=1)] == part.y.astype(str)).mean())
     note = Note("label_check", {"head": settings.head, "share": f"{right:.0%}"})
-    return label_findings(part, rows[usable], doubts), [note]
+    return label_findings(part, rows[usable], doubts), note
 
 
 def _drifts(

@@ -443,11 +443,7 @@ def face_quality(crops: np.ndarray, faces: Faces) -> np.ndarray:
     if len(faces) == 0:
         return np.zeros(0, np.float32)
     grays = [_small_gray(crop) for crop in crops]
-    parts = [
-        _size(faces.xyxy),
-        np.array([_sharpness(g) for g in grays]),
-        np.array([_light(g) for g in grays]),
-    ]
+    parts: list[Any] = [_size(faces.xyxy), [_sharpness(g) for g in grays], [_light(g) for g in grays]]
     if faces.keypoints is not None:
         parts.append(_pose(faces.keypoints))
     return np.min(parts, axis=0).astype(np.float32)
