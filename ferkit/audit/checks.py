@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,8 +155,7 @@ def drift(first: Part, second: Part, seed: int = 0) -> Drift:
         values = [[_value(sample, what) for sample in part.samples] for part in parts]
         if what == "label" or all(set(column) - {""} for column in values):
             differences.append(_total_variation(what, values[0], values[1]))
-    strength = {"AUC": lambda value: 2 * value - 1}
-    differences.sort(key=lambda d: -strength.get(d.measure, float)(d.value))
+    differences.sort(key=lambda d: -(2 * d.value - 1 if d.measure == "AUC" else d.value))
     return Drift(first.name, second.name, len(first.samples), len(second.samples), tuple(differences))
 
 
@@ -180,9 +179,8 @@ def classifier_two_sample(
     if apart is not None:
         names = [part[row] for part, rows in zip(apart, chosen, strict=True) for row in rows]
         # A person on both sides would have one label in training and another in the test.
-        groups = np.array(
-            [None if name is None else f"{side}/{name}" for name, side in zip(names, y, strict=True)], object
-        )
+        sided = [None if name is None else f"{side}/{name}" for name, side in zip(names, y, strict=True)]
+        groups = np.array(sided, object)
     settings = LogisticSettings(class_weights=True, seed=seed)
     pipeline, _ = build_head(settings, len(X), X.shape[1])
     Z = fit_features(pipeline.steps[:-1], X, settings)
@@ -296,12 +294,15 @@ def _group_finding(
         facts["labels"] = _counted(labels)
         # An even dispute cannot be settled by counting, and exact copies leave no doubt that it is one.
         share = labels.most_common(1)[0][1] / sum(labels.values())
-        return Finding(
-            "label_conflict", tuple(rows), _between(exact, share), _settled(samples, labels), facts
-        )
+        severity = (0.5 if exact else 0.0) + 0.5 * (1 - share)
+        return Finding("label_conflict", tuple(rows), severity, _settled(samples, labels), facts)
     kind: Kind = "split_copy" if len(parts) > 1 else "exact_copy" if exact else "near_copy"
-    kept = _kept(seen, samples, rows)
-    actions = tuple(KEEP if row in kept else DROP for row in rows)
+    # Of the part that decides, if several parts have some, the largest.
+    rank = {"test": 0, "val": 1, "train": 2, None: 3}
+    kept = min(
+        rows, key=lambda row: (rank[dataset.samples[row].split], -int(np.prod(seen.size_wh[row])), row)
+    )
+    actions = tuple(KEEP if row == kept else DROP for row in rows)
     return Finding(kind, tuple(rows), similarity, actions, facts)
 
 
@@ -312,25 +313,8 @@ def _settled(samples: list[Sample], labels: Counter[str]) -> tuple[Action, ...]:
     return tuple(KEEP if sample.label in (label, None) else Action("relabel", label) for sample in samples)
 
 
-def _kept(seen: ImageStats, samples: list[Sample], rows: list[int]) -> set[int]:
-    """All copies of the part that decides, if several parts have some; or else the largest."""
-    rank = {"test": 0, "val": 1, "train": 2, None: 3}
-    best = min(rank[sample.split] for sample in samples)
-    within = [row for row, sample in zip(rows, samples, strict=True) if rank[sample.split] == best]
-    largest = max(within, key=lambda row: (int(np.prod(seen.size_wh[row])), -row))
-    return {largest}
-
-
-def _between(exact: bool, share: float) -> float:
-    return (0.5 if exact else 0.0) + 0.5 * (1 - share)
-
-
 def _counted(counts: Counter[str] | Counter[str | None]) -> str:
-    return ", ".join(_pairs((str(name), n) for name, n in counts.most_common()))
-
-
-def _pairs(items: Iterable[tuple[str, int]]) -> list[str]:
-    return [f"{name} {n}" for name, n in items]
+    return ", ".join(f"{name} {n}" for name, n in counts.most_common())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,12 +434,10 @@ def _predictions(
     file = None
     if cache_dir is not None:
         # Embeddings are long; their sums tell a changed one as well as all their digits would.
-        sums = [
-            float(table.X[start : start + 4096].astype(np.float64).sum()) for start in range(0, len(y), 4096)
-        ]
-        key = fingerprint(
-            [_FORMAT, settings, table.X.shape, sums, table.paths.tolist(), y.tolist(), names.tolist()]
-        )
+        starts = range(0, len(y), 4096)
+        sums = [float(table.X[start : start + 4096].astype(np.float64).sum()) for start in starts]
+        rows = table.paths.tolist(), y.tolist(), names.tolist()
+        key = fingerprint([_FORMAT, settings, table.X.shape, sums, *rows])
         file = cache_dir / "predictions" / f"{key[:32]}.npz"
     shape = len(y), len(np.unique(y))
     made, _ = cached_arrays(
@@ -527,9 +509,7 @@ def blank_rows(seen: ImageStats, settings: ImageQualitySettings) -> np.ndarray:
     return readable & (seen.contrast < settings.blank_contrast)
 
 
-def image_quality_findings(
-    dataset: Dataset, seen: ImageStats, settings: ImageQualitySettings
-) -> list[Finding]:
+def image_quality_findings(seen: ImageStats, settings: ImageQualitySettings) -> list[Finding]:
     """Unreadable, blank, tiny and blurred images; each is named once, by the gravest."""
     findings = [
         Finding("unreadable", (row,), 1.0, (DROP,), {"reason": reason}) for row, reason in seen.errors.items()

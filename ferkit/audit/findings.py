@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ferkit.core.errors import DataError, FerkitError
 from ferkit.core.files import (
@@ -28,27 +28,14 @@ from ferkit.datasets.image_stats import ImageStats, content_digest
 from ferkit.datasets.load import load_dataset
 
 Kind = Literal[
-    "unreadable",
-    "label_conflict",
-    "split_copy",
-    "split_person",
-    "wrong_label",
-    "blank",
-    "not_a_face",
-    "exact_copy",
-    "near_copy",
-    "outlier",
-    "blurred",
-    "tiny",
-]
-KINDS: tuple[Kind, ...] = (
     "unreadable", "label_conflict", "split_copy", "split_person", "wrong_label", "blank", "not_a_face",
     "exact_copy", "near_copy", "outlier", "blurred", "tiny",
-)  # fmt: skip
+]  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """All kinds, the gravest first: what falsifies a score, then what spoils training, then what is merely poor."""
 
 Verb = Literal["keep", "drop", "relabel", "same-person"]
-VERBS: tuple[Verb, ...] = ("keep", "drop", "relabel", "same-person")
+VERBS: tuple[Verb, ...] = get_args(Verb)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,15 +100,13 @@ def audit(
     logger.info("looking for copies")
     copies = find_copies(seen, settings.copies, cache_dir=cache_dir, workers=workers)
     blank = blank_rows(seen, settings.quality)
-    findings = image_quality_findings(dataset, seen, settings.quality)
+    findings = image_quality_findings(seen, settings.quality)
     findings += copy_findings(dataset, seen, copies, blank)
     who = [sample.group for sample in dataset.samples]
     if identities is not None:
         who = _guessed(dataset, identities)
-        n_persons = len(
-            {name for name, sample in zip(who, dataset.samples, strict=True) if name and not sample.group}
-        )
-        notes.append(Note("guessed_persons", {"n": f"{n_persons:,}", "name": identities.name}))
+        guessed = {name for name, s in zip(who, dataset.samples, strict=True) if name and not s.group}
+        notes.append(Note("guessed_persons", {"n": f"{len(guessed):,}", "name": identities.name}))
     findings += person_findings(dataset, who)
     if not any(who):
         notes.append(Note("no_persons"))
@@ -123,9 +121,9 @@ def audit(
         if len(rows) < len(dataset):
             notes.append(Note("not_embedded", {"n": f"{len(dataset) - len(rows):,}"}))
         logger.info("looking for wrong labels")
-        found, note = _wrong_labels(dataset, table, rows, apart, blank, settings.labels, cache_dir)
+        found, note = _wrong_labels(table, rows, apart, blank, settings.labels, cache_dir)
         findings += found
-        notes += note
+        notes.append(note)
         logger.info("looking for unusual images")
         unusual = np.full(len(dataset), np.nan)
         unusual[rows] = unusualness(table.X, settings.labels.seed)
@@ -176,10 +174,8 @@ def kept_apart(dataset: Dataset, copies: Copies) -> list[str | None]:
 def _guessed(dataset: Dataset, identities: Embedded) -> list[str | None]:
     """Who is shown: the samples' own groups, and clusters of identity embeddings for the others."""
     rows, table = _matched(dataset, identities.table)
-    guesses: list[str | None] = [None] * len(dataset)
-    for row, guess in zip(rows, cluster_identities(table.X), strict=True):
-        guesses[row] = guess
-    return [sample.group or guess for sample, guess in zip(dataset.samples, guesses, strict=True)]
+    guesses = dict(zip(rows.tolist(), cluster_identities(table.X), strict=True))
+    return [sample.group or guesses.get(row) for row, sample in enumerate(dataset.samples)]
 
 
 def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, EmbeddingTable]:
@@ -201,28 +197,27 @@ def _matched(dataset: Dataset, table: EmbeddingTable) -> tuple[np.ndarray, Embed
 
 
 def _wrong_labels(
-    dataset: Dataset,
     table: EmbeddingTable,
     rows: np.ndarray,
     apart: Sequence[str | None],
     blank: np.ndarray,
     settings: LabelSettings,
     cache_dir: Path | None,
-) -> tuple[list[Finding], list[Note]]:
+) -> tuple[list[Finding], Note]:
     usable = np.array([table.y[i] is not None and not blank[row] for i, row in enumerate(rows)])
     labels, counts = np.unique(table.y[usable].astype(str), return_counts=True)
     rare = labels[counts < 2]
     usable &= ~np.isin(table.y.astype(str), rare)
     if len(labels) - len(rare) < 2:
-        return [], [Note("few_classes")]
+        return [], Note("few_classes")
     part = table if usable.all() else table[usable]
     try:
         doubts = doubt(part, [apart[row] for row in rows[usable]], settings, cache_dir)
     except (DependencyError, DataError) as error:
-        return [], [Note("no_label_check", {"reason": str(error)})]
+        return [], Note("no_label_check", {"reason": str(error)})
     right = float((doubts.classes[doubts.proba.argmax(axis=1)] == part.y.astype(str)).mean())
     note = Note("label_check", {"head": settings.head, "share": f"{right:.0%}"})
-    return label_findings(part, rows[usable], doubts), [note]
+    return label_findings(part, rows[usable], doubts), note
 
 
 def _drifts(
@@ -358,12 +353,15 @@ def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MO
     Raises:
         FerkitError: the folder cannot be written.
     """
-    page, table, values = (folder / name for name in ("audit.html", "findings.csv", "audit.json"))
+    names = "audit.html", "findings.csv", "audit.json", LABEL_STUDIO, FIFTYONE
+    page, table, values, label_studio, fiftyone = files = [folder / name for name in names]
     write_json(values, audit_values(audit))
     write_csv(table, _COLUMNS, finding_rows(audit), marked=True)
     html = render_page(audit, language, most).encode("utf-8", "replace")
     write_atomically(page, lambda file: file.write(html))
-    return [page, table, values, *write_exchange(audit, folder)]
+    write_json(label_studio, label_studio_tasks(audit))
+    write_json(fiftyone, fiftyone_labels(audit))
+    return files
 
 
 def render_page(audit: Audit, language: str = "en", most: int = MOST) -> str:
@@ -401,18 +399,6 @@ def _inlined(value: Any) -> str:
 
 
 LABEL_STUDIO, FIFTYONE = "label-studio.json", "fiftyone-labels.json"
-
-
-def write_exchange(audit: Audit, folder: Path) -> list[Path]:
-    """Write ``label-studio.json`` and ``fiftyone-labels.json``; the images stay where they are.
-
-    Raises:
-        FerkitError: the folder cannot be written.
-    """
-    written = folder / LABEL_STUDIO, folder / FIFTYONE
-    write_json(written[0], label_studio_tasks(audit))
-    write_json(written[1], fiftyone_labels(audit))
-    return list(written)
 
 
 def label_studio_tasks(audit: Audit) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import lzma
+import math
 import os
 import stat
 import tarfile
@@ -28,6 +29,7 @@ from ferkit.core.files import as_path, is_local
 from ferkit.datasets.dataset import (
     SPLIT_NAMES,
     Dataset,
+    ImageSource,
     Listing,
     Sample,
     Stamp,
@@ -39,7 +41,7 @@ from ferkit.datasets.dataset import (
     split_named,
     split_of,
 )
-from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image
+from ferkit.datasets.images import HEAD_BYTES, why_no_image
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ _ERRORS = (
 
 
 @dataclass(frozen=True)
-class ArchiveSource:
+class ArchiveSource(ImageSource):
     """Images in a zip file or tar; see :class:`ferkit.datasets.dataset.ImageSource`."""
 
     root: Path
@@ -76,10 +78,6 @@ class ArchiveSource:
         """Give the content of the image."""
         archive = _open(str(self.root), _changed_ns(self.root))
         return archive.read(_member(self.root, archive.changed_ns, path), MAX_FILE_BYTES)
-
-    def decode(self, content: bytes) -> np.ndarray:
-        """Give uint8 RGB (H, W, 3)."""
-        return decode_image(content)
 
 
 def list_archive(path: Path) -> Listing:
@@ -231,7 +229,7 @@ _PERSONS = ("group", "person", "subject", "identity")
 
 
 @dataclass(frozen=True)
-class TarsSource:
+class TarsSource(ImageSource):
     """Images in the tars of a folder; see :class:`ferkit.datasets.dataset.ImageSource`."""
 
     root: Path
@@ -239,16 +237,13 @@ class TarsSource:
 
     def stamp(self, path: str) -> Stamp:
         """Size of the image; time of its tar."""
-        return self._within(path)[0].stamp(self._within(path)[1])
+        source, inner = self._within(path)
+        return source.stamp(inner)
 
     def read(self, path: str) -> bytes:
         """The content of the image."""
         source, inner = self._within(path)
         return source.read(inner)
-
-    def decode(self, content: bytes) -> np.ndarray:
-        """uint8 RGB (H, W, 3)."""
-        return decode_image(content)
 
     def _within(self, path: str) -> tuple[ArchiveSource, str]:
         tar, _, inner = path.partition(".tar/")
@@ -259,17 +254,12 @@ def tars_in(root: Path) -> list[str]:
     """Names of the tars right in a folder or address, sorted; none where most of what lies there is something else."""
     with contextlib.suppress(OSError):  # it is named when it is listed
         paths = root.iterdir()
-        some = [path.name for path in itertools.islice(paths, 64)]
-        if any(name.endswith(".tar") for name in some):
-            some += [path.name for path in paths]
-            return _mostly_tars(some)
+        first = [path.name for path in itertools.islice(paths, 64)]
+        if any(name.endswith(".tar") for name in first):
+            names = sorted(n for n in (*first, *(path.name for path in paths)) if not n.startswith("."))
+            tars = [name for name in names if name.endswith(".tar")]
+            return tars if 2 * len(tars) >= len(names) else []
     return []
-
-
-def _mostly_tars(found: list[str]) -> list[str]:
-    names = sorted(name for name in found if not name.startswith("."))
-    tars = [name for name in names if name.endswith(".tar")]
-    return tars if tars and len(tars) >= len(names) / 2 else []
 
 
 def read_webdataset(root: Path, tars: list[str]) -> Dataset:
@@ -345,8 +335,7 @@ class ArraySource:
     index: Mapping[str, int]
 
     def stamp(self, path: str) -> Stamp:
-        status = self.file.stat()
-        return Stamp(self.images[0].size, max(status.st_mtime_ns, status.st_ctime_ns))
+        return Stamp(self.images[0].size, _changed_ns(self.file))
 
     def read(self, path: str) -> bytes:
         return self.images[self.index[path]].tobytes()
@@ -428,9 +417,7 @@ def _is_array(file: IO[bytes], name: str, size: int) -> bool:
     version = tuple(file.read(2))
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    claimed = dtype.itemsize
-    for length in shape:  # Python's numbers do not overflow
-        claimed *= int(length)
+    claimed = dtype.itemsize * math.prod(shape)  # Python's numbers do not overflow
     if dtype.hasobject:
         raise ValueError(f"its member {name} holds Python objects; save it with .astype(str), or numpy.stack")
     if claimed > size - file.tell():

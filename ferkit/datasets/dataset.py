@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from ferkit.core.labels import LabelTables, meaning_of
 from ferkit.datasets.images import HEAD_BYTES, SUFFIXES, decode_image, why_no_image
 
 Made = TypeVar("Made")
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
 
 _NOTHING: dict[str, str] = {}
 """Of all samples of which nothing else is known: a dictionary each would be a fifth of a large listing."""
@@ -46,8 +50,13 @@ class Sample:
     label: str | None = None
     split: str | None = None
     group: str | None = None
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+
+    @property
+    def area(self) -> float:
+        """Square pixels of the box; 0 without one."""
+        return 0.0 if self.box is None else (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class ImageSource(Protocol):
 
     def decode(self, content: bytes) -> np.ndarray:
         """uint8 RGB (H, W, 3) of what :meth:`read` gave. Raises ImageError if it is no image."""
-        ...
+        return decode_image(content)
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,11 @@ class Dataset:
         return Dataset(self.name, self.root, tuple(keep), self.source)
 
 
+def why_unread(error: Exception) -> str:
+    """What a list of failures says of an image that could not be read or is none."""
+    return f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+
+
 def map_images(
     work: Callable[[Sample], Made],
     samples: Sequence[Sample],
@@ -190,10 +204,8 @@ def map_images(
     def attempt(sample: Sample) -> tuple[Sample, Made | None, str]:
         try:
             return sample, work(sample), ""
-        except ImageError as error:
-            return sample, None, str(error)
-        except OSError as error:
-            return sample, None, f"cannot be read: {error.strerror or error}"
+        except (ImageError, OSError) as error:
+            return sample, None, why_unread(error)
 
     with progress(doing, len(samples)) as shown:
         for sample, made, reason in map_ahead(attempt, samples, workers=workers, ahead=512):
@@ -217,7 +229,7 @@ LeftOut = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class FileSource:
+class FileSource(ImageSource):
     """Images below a folder, each in a file of its own; see :class:`ferkit.datasets.dataset.ImageSource`.
 
     Names are found however Hangul is composed in them and, where only one fits, in upper or lower case, with escapes
@@ -238,10 +250,6 @@ class FileSource:
     def read(self, path: str) -> bytes:
         """Give the content of the file."""
         return read_regular(self.file(path))
-
-    def decode(self, content: bytes) -> np.ndarray:
-        """Give uint8 RGB (H, W, 3)."""
-        return decode_image(content)
 
     def file(self, path: str) -> Path:
         """Give the file of an image.
@@ -268,9 +276,7 @@ class FileSource:
                     self._folders[found] = _names_in(self.root / found)
                 forms = (composed(part).casefold(), composed(unquote(part)).casefold())
                 alike = next(filter(None, map(self._folders[found].get, forms)), [])
-                same = [name for name in alike if name == part] or [
-                    name for name in alike if composed(name) == composed(part)
-                ]
+                same = [n for n in alike if n == part] or [n for n in alike if composed(n) == composed(part)]
                 if len(same or alike) != 1:
                     why = "several files differ from it only in case" if alike else os.strerror(errno.ENOENT)
                     raise FileNotFoundError(errno.ENOENT, why, path)
@@ -438,20 +444,8 @@ _OTHER_WORDS = (
 _NO_SPLIT_WORDS = frozenset(_OTHER_WORDS.split())
 """What stands next to the word that names a split, and says nothing."""
 
-_ENDINGS = (
-    "dataset",
-    "images",
-    "data",
-    "imgs",
-    "set",
-    "용데이터",
-    "데이터셋",
-    "데이터",
-    "세트",
-    "셋",
-    "용",
-    "集",
-)
+_ENDINGS = "dataset images data imgs set 용데이터 데이터셋 데이터 세트 셋 용 集"
+"""What such a word may end with."""
 
 AIHUB_PERSON = r"^([0-9a-f]{64})_"
 """AI Hub's file names begin with who is shown."""
@@ -460,15 +454,18 @@ AIHUB_PERSON = r"^([0-9a-f]{64})_"
 def split_named(name: str) -> str | None:
     """``train``, ``val`` or ``test`` where a name says so, in many languages and forms; else None."""
     folded = composed(name).strip().casefold()
-    if folded in SPLIT_NAMES:
-        return SPLIT_NAMES[folded]
     # 'Public Test' is one word
-    word = "".join(word for word in _words(folded) if word not in _NO_SPLIT_WORDS)
-    stems = [word, *(word.removesuffix(ending) for ending in _ENDINGS if word.endswith(ending))]
+    word = "".join(word for word in words(folded) if word not in _NO_SPLIT_WORDS)
+    stems = [
+        folded,
+        word,
+        *(word.removesuffix(ending) for ending in _ENDINGS.split() if word.endswith(ending)),
+    ]
     return next((SPLIT_NAMES[stem] for stem in stems if stem in SPLIT_NAMES), None)
 
 
-def _words(name: str) -> list[str]:
+def words(name: str) -> list[str]:
+    """Words of letters, in lower case."""
     return re.findall(r"[^\W\d_]+", composed(name).casefold())
 
 
@@ -478,8 +475,8 @@ def splits_named(names: Iterable[str]) -> dict[str, str]:
     found = {name: split for name in names if (split := split_named(name))}
     if found or len(names) < 2:
         return found
-    common = set.intersection(*(set(_words(name)) for name in names))
-    own = {name: split_named(" ".join(w for w in _words(name) if w not in common)) for name in names}
+    common = set.intersection(*(set(words(name)) for name in names))
+    own = {name: split_named(" ".join(w for w in words(name) if w not in common)) for name in names}
     return {name: split for name, split in own.items() if split} if all(own.values()) else {}
 
 
@@ -545,14 +542,12 @@ def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHU
         )
     layout = _Layout.of(root, parts.values())
     known = {folder: layout.describe(parts[folder]) for folder in folders}
-    persons: dict[str, str] = {}  # the same few names in all samples
 
     def described(path: str) -> Sample:
         folder, _, name = path.rpartition("/")
         label, split, group = known[folder]
         if found := person.search(composed(name)):
-            group = class_name(found.group(1))
-            group = persons.setdefault(group, group)
+            group = sys.intern(class_name(found.group(1)))  # the same few names in all samples
         return Sample(path, label, split, group)
 
     samples = tuple(map(described, listing.paths))

@@ -107,7 +107,7 @@ def find_candidates(
 
         def search(places: np.ndarray, shown: Progress) -> Arrays:
             blocks = []
-            for rows in _blocks(queries[places], len(known)):
+            for rows in _slices(queries[places], max(16, _BLOCK_VALUES // max(1, len(known)))):
                 blocks.append(_best_partners(space, thumbs, rows, known, targets, least_similarity, partners))
                 shown.update(len(rows))
             return vars(_joined(blocks))
@@ -115,12 +115,15 @@ def find_candidates(
         def file_of(places: np.ndarray) -> Path | None:
             return parts_dir and parts_dir / f"partners-{half}-{places[0]:09d}.npz"
 
-        return Candidates(
-            **cached_rows(len(queries), _PART_ROWS, "comparing images", file_of, search, _is_candidates)
-        )
+        columns = cached_rows(len(queries), _PART_ROWS, "comparing images", file_of, search, _is_candidates)
+        return Candidates(**columns)
 
     found = [compare(i, *half) for i, half in enumerate(halves) if len(half[0])]
-    return _each_once(_joined(found), n)
+    joined = _joined(found)
+    low, high = np.minimum(joined.a, joined.b), np.maximum(joined.a, joined.b)
+    order = np.lexsort((-joined.similarity, high, low))
+    pair = (low * n + high)[order]
+    return joined[order[np.diff(pair, prepend=-1) != 0]]  # each pair once
 
 
 def _best_partners(
@@ -151,21 +154,15 @@ def _best_partners(
     return dataclasses.replace(found, a=rows[found.a])
 
 
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Candidates))
+
+
 def _joined(parts: list[Candidates]) -> Candidates:
-    names = ("a", "b", "variant", "similarity")
-    return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
 
 
 def _is_candidates(rows: np.ndarray, arrays: Arrays) -> bool:
-    names = {"a", "b", "variant", "similarity"}
-    return arrays.keys() == names and len({len(column) for column in arrays.values()}) == 1
-
-
-def _each_once(found: Candidates, n: int) -> Candidates:
-    low, high = np.minimum(found.a, found.b), np.maximum(found.a, found.b)
-    order = np.lexsort((-found.similarity, high, low))
-    pair = (low * n + high)[order]
-    return found[order[np.diff(pair, prepend=-1) != 0]]
+    return arrays.keys() == {*_COLUMNS} and len({len(column) for column in arrays.values()}) == 1
 
 
 @dataclass(frozen=True)
@@ -227,15 +224,9 @@ def _normalised(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
-def _blocks(rows: np.ndarray, n_known: int) -> Iterator[np.ndarray]:
-    size = max(16, _BLOCK_VALUES // max(1, n_known))
-    for start in range(0, len(rows), size):
+def _slices(rows: np.ndarray, size: int = 4096) -> Iterator[np.ndarray]:
+    for start in range(0, max(1, len(rows)), size):
         yield rows[start : start + size]
-
-
-def _slices(thumbs: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, max(1, len(thumbs)), 4096):
-        yield thumbs[start : start + 4096]
 
 
 _TILE = SIDE // 4
@@ -293,15 +284,10 @@ def _compare(over: np.ndarray, b: np.ndarray, warp: np.ndarray) -> float:
     inside = cv2.warpAffine(_ONES, warp, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
     if inside.mean() <= _LEAST_OVERLAP:
         return 0.0
-    bands = []
-    for image in (laid, b):
-        smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.7)
-        bands.append(
-            (smooth - cv2.GaussianBlur(smooth, (0, 0), 1.9), smooth - cv2.GaussianBlur(smooth, (0, 0), 8))
-        )
-    (fine_a, medium_a), (fine_b, medium_b) = bands
-    whole = _correlations(fine_a, fine_b, inside, SIDE)
-    medium, fine = (_correlations(x, y, inside, _TILE) for x, y in ((medium_a, medium_b), (fine_a, fine_b)))
+    smooth = [cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.7) for image in (laid, b)]
+    bands = [[one - cv2.GaussianBlur(one, (0, 0), sigma) for one in smooth] for sigma in (1.9, 8)]
+    whole = _correlations(bands[0][0], bands[0][1], inside, SIDE)
+    fine, medium = (_correlations(x, y, inside, _TILE) for x, y in bands)
     return float(np.clip((whole[0] + np.median(medium) + np.percentile(fine, 25)) / 3, 0, 1))
 
 
@@ -334,11 +320,10 @@ def _common_color(a: np.ndarray, b: np.ndarray, warp: np.ndarray, *, mirrored: b
     half = np.full((2, 1), 0.5, np.float32)
     small = np.concatenate([linear, scale * (linear @ (half / scale - half) + shift + half) - half], axis=1)
     over = np.ascontiguousarray(a[:, ::-1] if mirrored else a).astype(np.float32)
-    laid = cv2.warpAffine(
-        over, small, (COLOR_SIDE, COLOR_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    )
+    size_wh = COLOR_SIDE, COLOR_SIDE
+    laid = cv2.warpAffine(over, small, size_wh, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     how = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    inside = cv2.warpAffine(_ONES_OF_COLOR, small, (COLOR_SIDE, COLOR_SIDE), flags=how) > 0
+    inside = cv2.warpAffine(_ONES_OF_COLOR, small, size_wh, flags=how) > 0
     x, y = laid[inside].reshape(-1), b[inside].reshape(-1).astype(np.float32)
     if not len(x):
         return 1.0
@@ -439,10 +424,8 @@ def find_copies(
     rows = np.flatnonzero(distinct)
     if len(rows) > COMPARABLE:
         logger.warning(
-            "%s images are compared each with each, which takes hours above %s; go on with parts of the data (fer "
-            "dataset sample), or look for exact copies alone",
-            f"{len(rows):,}",
-            f"{COMPARABLE:,}",
+            f"{len(rows):,} images are compared each with each, which takes hours above {COMPARABLE:,}; go on with "
+            "parts of the data (fer dataset sample), or look for exact copies alone"
         )
     sides = None if side is None else side[rows]
     file = None
@@ -503,9 +486,8 @@ def _score(
         )
 
     def score_part(rows: np.ndarray, shown: Progress) -> Arrays:
-        chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
         parts = []
-        for part in map_ahead(score, chunks, workers=workers, ahead=16):
+        for part in map_ahead(score, _slices(rows, _CHUNK), workers=workers, ahead=16):
             parts.append(part)
             shown.update(len(part))
         return {"score": np.concatenate(parts)}

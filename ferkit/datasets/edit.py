@@ -15,7 +15,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet, LabelTables, meaning_of, same_meaning
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.export import relocated
-from ferkit.datasets.split import assign_groups, numbered
+from ferkit.datasets.split import assign_groups, n_persons, numbered
 from ferkit.datasets.tables import SOURCE
 
 logger = logging.getLogger(__name__)
@@ -202,17 +202,12 @@ def relabel(
             f"{sum(without.values()):,} images are of classes that have no place in {target}: {listed}; give them "
             "one in a file of your own (--map), or say what becomes of them (--unmapped drop, keep or unlabel)"
         )
-    samples = []
-    for sample in dataset.samples:
-        label = new[sample.label] if sample.label is not None else None
-        if sample.label in without:
-            if unmapped == "drop":
-                continue
-            if unmapped == "keep":
-                label = sample.label
-        if label != sample.label:
-            sample = Sample(sample.path, label, sample.split, sample.group, sample.box, sample.attributes)
-        samples.append(sample)
+    becomes = {name: name if cls is None and unmapped == "keep" else cls for name, cls in new.items()}
+    samples = [
+        s if s.label is None or becomes[s.label] == s.label else replace(s, label=becomes[s.label])
+        for s in dataset.samples
+        if unmapped != "drop" or s.label not in without
+    ]
     if not samples:
         raise DataError(
             f"no class of {dataset.root} has a place in {target}; its classes are {', '.join(counts)}"
@@ -263,11 +258,6 @@ class Drawn:
     counts: Mapping[Stratum, tuple[int, int]]
     persons: tuple[int, int]
     n_unlabelled: int
-
-    @property
-    def short(self) -> dict[Stratum, int]:
-        """Strata that have fewer images than were asked for, and how many."""
-        return {stratum: n for stratum, (n, _) in self.counts.items() if n < self.wanted}
 
 
 def draw(dataset: Dataset, per_class: int | None, by: Sequence[str] = (), seed: int = 0) -> Drawn:
@@ -430,7 +420,10 @@ def split_dataset(dataset: Dataset, settings: SplitSettings) -> SplitResult:
     chosen = [i for i, s in enumerate(dataset.samples) if settings.within in (None, s.split)]
     if not chosen:
         raise DataError(f"expected images in the part {settings.within!r} of {dataset.root}, found none")
-    _check_sources(dataset, settings)
+    known = {sample.attributes.get(SOURCE) for sample in dataset.samples} - {None}
+    if unknown := sorted(set(settings.held_out) - known):
+        found = ", ".join(sorted(map(str, known))) or "none"
+        raise DataError(f"no image has the source {', '.join(unknown)}; known sources: {found}")
     parts: list[str | None] = [sample.split for sample in dataset.samples]
     held_out = {i for i in chosen if dataset.samples[i].attributes.get(SOURCE) in settings.held_out}
     for i in held_out:
@@ -442,7 +435,7 @@ def split_dataset(dataset: Dataset, settings: SplitSettings) -> SplitResult:
         for i, number in zip(free, divided, strict=True):
             parts[i] = names[number]
     samples = [
-        s if s.split == part else Sample(s.path, s.label, part, s.group, s.box, s.attributes)
+        s if s.split == part else replace(s, split=part)
         for s, part in zip(dataset.samples, parts, strict=True)
     ]
     return _described(dataset.subset(samples))
@@ -470,21 +463,13 @@ def _divided(samples: Sequence[Sample], dataset: Dataset, settings: SplitSetting
 def _check_enough(y: np.ndarray, persons: np.ndarray, classes: list[str], parts: list[str]) -> None:
     for k, cls in enumerate(classes):
         rows = persons[y == k]
-        n = len(np.unique(rows[rows >= 0])) + int((rows < 0).sum())
+        n = n_persons(rows)
         if n < len(parts):
             what = "person" if (rows >= 0).any() else "image"
             raise DataError(
                 f"class {cls!r} has only {n} {what}{'s' if n != 1 else ''}, but {', '.join(parts)} need one each; add "
                 f"{what}s, leave the class out (fer dataset map), or make fewer parts"
             )
-
-
-def _check_sources(dataset: Dataset, settings: SplitSettings) -> None:
-    if settings.held_out:
-        known = {sample.attributes.get(SOURCE) for sample in dataset.samples} - {None}
-        if unknown := sorted(set(settings.held_out) - known):
-            found = ", ".join(sorted(map(str, known))) or "none"
-            raise DataError(f"no image has the source {', '.join(unknown)}; known sources: {found}")
 
 
 def _described(dataset: Dataset) -> SplitResult:

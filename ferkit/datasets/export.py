@@ -38,6 +38,7 @@ from ferkit.datasets.archives import ArraySource
 from ferkit.datasets.dataset import (
     Dataset,
     FileSource,
+    LeftOut,
     Sample,
     composed,
     is_missing,
@@ -70,7 +71,7 @@ class FolderExport:
     n_written: int
     n_there: int
     renamed: tuple[tuple[str, str], ...]
-    failures: tuple[tuple[str, str], ...]
+    failures: LeftOut
 
 
 def export_folder(dataset: Dataset, out: Path, *, link: Link = "copy", parts: bool = True) -> FolderExport:
@@ -208,12 +209,9 @@ def _make(folder: Path) -> None:
         raise FerkitError(why_not_written(folder, error)) from error
 
 
-Failures = tuple[tuple[str, str], ...]
-
-
 def export_npz(
     dataset: Dataset, out: Path, *, size_wh: tuple[int, int] | None = None, gray: bool = False
-) -> Failures:
+) -> LeftOut:
     """Write ``images`` uint8 (n, H, W[, 3]), ``labels``, and ``split`` and ``groups`` where known; no more of it is in
     memory at a time than a few hundred images.
 
@@ -270,7 +268,7 @@ def export_npz(
     return tuple(failures)
 
 
-def export_parquet(dataset: Dataset, out: Path, *, images: bool = False) -> Failures:
+def export_parquet(dataset: Dataset, out: Path, *, images: bool = False) -> LeftOut:
     """Write one row an image: path, label, split, group, box, attributes; and with ``images`` the files themselves.
 
     Paths are relative to the folder of ``out``. The column ``image`` is what Hugging Face's ``datasets`` calls an

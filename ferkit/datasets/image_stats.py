@@ -17,7 +17,7 @@ from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.core.labels import LabelSet
 from ferkit.core.style import GRID, INK, MUTED, SERIES, drawable_names, set_fonts
 from ferkit.datasets.archives import ArraySource
-from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images, why_unread
 from ferkit.datasets.export import attribute_names
 from ferkit.datasets.images import ImageHeader, read_header, resized
 from ferkit.datasets.tables import SOURCE
@@ -198,10 +198,8 @@ def _see(dataset: Dataset, sample: Sample) -> tuple[dict[str, object], str]:
         content = dataset.source.read(sample.path)
         seen["content"] = content_digest(content)
         rgb = dataset.source.decode(content)
-    except DataError as error:
-        return seen, str(error)
-    except OSError as error:
-        return seen, f"cannot be read: {error.strerror or error}"
+    except (DataError, OSError) as error:
+        return seen, why_unread(error)
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     thumb = resized(gray, (SIDE, SIDE))
     contrast = float(thumb.std())
@@ -452,20 +450,16 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
     panels = [("by part", 2)] if len(description.by(2)) > 1 or len(description.by(1)) < 2 else []
     panels += [("by source", 1)] if len(description.by(1)) > 1 else []
     height = 1.5 + 0.32 * max(4, min(len(classes), _MOST))
-    figure = Figure(
-        figsize=(10, height * len(panels) + 2.6), dpi=130, layout="constrained", facecolor="white"
-    )
+    size = (10, height * len(panels) + 2.6)
+    figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    rows = figure.subplots(len(panels) + 1, 1, height_ratios=[height] * len(panels) + [2.2], squeeze=False)[
-        :, 0
-    ]
+    rows = figure.subplots(len(panels) + 1, 1, height_ratios=[height] * len(panels) + [2.2])
     for axes, (title, axis) in zip(rows, panels, strict=False):
         _classes(axes, description, classes[:_MOST], names[:_MOST], axis, title)
     _sizes(rows[-1], description)
     persons = f", {description.persons.n:,} persons" if description.persons.n else ""
-    figure.suptitle(
-        f"{description.name}: {description.n:,} images{persons}", x=0.01, ha="left", fontsize=14, color=INK
-    )
+    title = f"{description.name}: {description.n:,} images{persons}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK)
     set_fonts(figure)
     return figure
 

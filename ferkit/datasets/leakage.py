@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def _least_row(first: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 Kind = Literal["exact", "near", "person"]
-KINDS: tuple[Kind, ...] = ("exact", "near", "person")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,8 +226,7 @@ def find_leaks(
     used = dataset if len(rows) == len(dataset) else dataset.subset([dataset.samples[i] for i in rows])
     seen = image_stats(used, cache_dir, workers=workers)
     copies = find_copies(seen, settings.wanted, cache_dir=cache_dir, workers=workers)
-    who = [sample.group for sample in used.samples]
-    return _assemble(np.isin(rows, test), rows, used.samples, who, copies, seen, settings)
+    return _assemble(np.isin(rows, test), rows, used.samples, copies, seen, settings)
 
 
 def find_leaks_between(
@@ -244,19 +243,19 @@ def find_leaks_between(
     copies = find_copies(seen, settings.wanted, side=side, cache_dir=cache_dir)
     samples = (*train.samples, *test.samples)
     own = np.concatenate([np.arange(len(train)), np.arange(len(test))])
-    return _assemble(side, own, samples, [sample.group for sample in samples], copies, seen, settings)
+    return _assemble(side, own, samples, copies, seen, settings)
 
 
 def _assemble(
     side: np.ndarray,
     position: np.ndarray,
     samples: Sequence[Sample],
-    who: list[str | None],
     copies: Copies,
     seen: ImageStats,
     settings: LeakSettings,
 ) -> Leaks:
-    """What rows of both sides share; each has its position in its data set, its sample and its person."""
+    """What rows of both sides share; each has its position in its data set and its sample."""
+    who = [sample.group for sample in samples]
     found: dict[Kind, LeakPairs] = {
         "exact": exact_overlap(side, copies.first),
         "near": near_overlap(side, copies),

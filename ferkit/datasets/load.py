@@ -1,6 +1,7 @@
 """One way in: what a user names as data, and the images that a caller means by paths, addresses, arrays and more."""
 
 import contextlib
+import functools
 import glob
 import ipaddress
 import logging
@@ -9,11 +10,11 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import numpy as np
 
@@ -144,12 +145,10 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
             return replace(read_npz(file), name=path.stem, root=path)
     if suffix in ARCHIVE_SUFFIXES:
         return labelled_by_folders(path, list_archive(path), person_pattern)
-    remedy = (
-        f"{REMEDIES[suffix]} first, and give the folder"
-        if suffix in REMEDIES
-        else "give the folder of images"
-    )
-    if suffix in (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"):
+    remedy = "give the folder of images"
+    if suffix in REMEDIES:
+        remedy = f"{REMEDIES[suffix]} first, and give the folder"
+    elif suffix in (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"):
         remedy = "save it as 'CSV UTF-8', and give that"
     raise DataError(f"expected {KINDS}, found {path}; {remedy}")
 
@@ -171,6 +170,9 @@ def _kind(path: Path) -> str:
 
 
 _CHUNK = 65_536
+_ASCII = "".join(map(chr, range(128))).replace(" ", "")
+"""What the path of an address may hold; blanks and all else are sent as their bytes in hexadecimal."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -241,11 +243,9 @@ def _get(parts: SplitResult, limits: FetchLimits, deadline: float) -> bytes | st
     try:
         query = f"?{parts.query}" if parts.query else ""
         host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
-        path = "".join(
-            c if c.isascii() else "".join(f"%{b:02X}" for b in c.encode()) for c in parts.path or "/"
-        )
+        path = quote(parts.path or "/", safe=_ASCII)
         headers = {"Host": host, "User-Agent": "ferkit", "Accept": "image/*", "Connection": "close"}
-        connection.request("GET", path.replace(" ", "%20") + query, headers=headers)
+        connection.request("GET", path + query, headers=headers)
         response = connection.getresponse()
         if response.status in _REDIRECTS and (location := response.getheader("Location")):
             return location
@@ -263,9 +263,8 @@ def _connect(parts: SplitResult, port: int, limits: FetchLimits, deadline: float
     numbers = [str(entry[4][0]) for entry in resolved]
     if not limits.private_hosts and not all(map(_is_public, numbers)):
         raise ValueError(f"{host} is in a private network, which is only asked on request (private_hosts)")
-    sock = socket.create_connection(
-        (numbers[0], port), timeout=max(0.1, min(10.0, deadline - time.monotonic()))
-    )
+    timeout_s = max(0.1, min(10.0, deadline - time.monotonic()))
+    sock = socket.create_connection((numbers[0], port), timeout_s)
     if parts.scheme == "https":
         import ssl
 
@@ -317,9 +316,11 @@ class GivenImages:
     def __init__(self, given: ImagesLike, limits: FetchLimits | None = None) -> None:
         self._limits = limits
         self._files = FileSource(Path())
-        self._own: dict[str, tuple[Any, str]] = {}
+        self._own: dict[str, Callable[[], bytes]] = {}
         self.names: list[str] = []
-        for one in _each(given):
+        several = isinstance(given, (list, tuple)) or (isinstance(given, np.ndarray) and given.ndim == 4)
+        images: Any = given if several else [given]
+        for one in images:
             self._add(one)
         if not self.names:
             raise DataError(f"expected {_EXPECTED}, found nothing")
@@ -334,16 +335,13 @@ class GivenImages:
         Raises:
             OSError, ImageError: it cannot be read or fetched.
         """
-        if path not in self._own:
-            if is_http(path):
-                return fetch_image(path, self._limits)
-            if Path(path).suffix.lower() in VIDEO_SUFFIXES:
-                raise ImageError(f"it is a video, which 'fer video {path}' reads")
-            return self._files.read(path)
-        source, name = self._own[path]
-        if isinstance(source, np.ndarray):
-            return _Pixels(source)
-        return source if isinstance(source, bytes) else bytes(source.read(name))
+        if path in self._own:
+            return self._own[path]()
+        if is_http(path):
+            return fetch_image(path, self._limits)
+        if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+            raise ImageError(f"it is a video, which 'fer video {path}' reads")
+        return self._files.read(path)
 
     def decode(self, content: bytes) -> np.ndarray:
         """uint8 RGB (H, W, 3). Raises ImageError if it is no image."""
@@ -351,21 +349,19 @@ class GivenImages:
 
     def _add(self, one: Any) -> None:
         if isinstance(one, (str, os.PathLike)):
-            self._add_path(os.fspath(one))
+            self._add_path(os.fsdecode(one))
             return
         if isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], bytes):
-            self._own[one[0]] = (one[1], "")
+            self._own[one[0]] = functools.partial(bytes, one[1])
             self.names.append(one[0])
             return
         rgb = np.asarray(one.convert("RGB")) if hasattr(one, "convert") and hasattr(one, "size") else one
         if not isinstance(rgb, np.ndarray):
             raise DataError(f"expected {_EXPECTED}; found {type(one).__name__}")
-        self._own[name := f"image-{len(self.names) + 1}"] = (check_image(rgb), "")
+        self._own[name := f"image-{len(self.names) + 1}"] = functools.partial(_Pixels, check_image(rgb))
         self.names.append(name)
 
-    def _add_path(self, text: Any) -> None:
-        if not isinstance(text, str):
-            text = os.fsdecode(text)
+    def _add_path(self, text: str) -> None:
         if is_http(text):
             self.names.append(text)
             return
@@ -376,7 +372,7 @@ class GivenImages:
             listing = list_source(path)
             for inner in listing.paths:
                 self.names.append(name := str(path / inner))
-                self._own[name] = (listing.source, inner)
+                self._own[name] = functools.partial(listing.source.read, inner)
 
 
 class _Pixels(bytes):
@@ -388,10 +384,3 @@ class _Pixels(bytes):
         made = super().__new__(cls, np.ascontiguousarray(rgb).tobytes())
         made.rgb = rgb
         return made
-
-
-def _each(given: Any) -> Iterator[Any]:
-    if (isinstance(given, np.ndarray) and given.ndim == 4) or isinstance(given, (list, tuple)):
-        yield from given
-    else:
-        yield given

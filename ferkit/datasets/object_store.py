@@ -18,14 +18,14 @@ import numpy as np
 from ferkit.core.errors import DataError, mask_credentials
 from ferkit.core.files import is_local
 from ferkit.datasets.dataset import FileSource, ImageSource, Listing, Stamp, is_hidden, list_folder
-from ferkit.datasets.images import HEAD_BYTES, decode_image, why_no_image
+from ferkit.datasets.images import HEAD_BYTES, why_no_image
 
 THREADS = 32
 """Requests at a time: each waits for tens of milliseconds, and the network of a backbone must not wait for them."""
 
 
 @dataclass(frozen=True)
-class ObjectSource:
+class ObjectSource(ImageSource):
     """Images below an address; see :class:`ferkit.datasets.dataset.ImageSource`.
 
     Attributes:
@@ -49,10 +49,6 @@ class ObjectSource:
         """The content."""
         with _as_os_error(path):
             return bytes(_files(self.root).cat_file(_key(self.root, path)))
-
-    def decode(self, content: bytes) -> np.ndarray:
-        """uint8 RGB (H, W, 3)."""
-        return decode_image(content)
 
 
 def file_source(folder: Path) -> ImageSource:
@@ -97,18 +93,16 @@ def _head(files: Any, name: str) -> bytes:
         return bytes(files.cat_file(name, start=0, end=HEAD_BYTES))
 
 
-def _files(root: Path) -> Any:
-    address: Any = root
+def _files(address: Any) -> Any:
     return address.fs
 
 
-def _base(root: Path) -> str:
-    address: Any = root
+def _base(address: Any) -> str:
     return str(address.path).rstrip("/")
 
 
 def _key(root: Path, path: str) -> str:
-    return f"{_base(root)}/{path}".lstrip("/") if not _base(root) else f"{_base(root)}/{path}"
+    return f"{_base(root)}/{path}" if _base(root) else path.lstrip("/")
 
 
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")

@@ -182,11 +182,10 @@ def make_split(
     """
     settings = settings or SplitSettings()
     if split is not None:
-        named = set(map(str, split))
-        tested = "test" if "test" in named else "val"
-        if tested in named and named & ({"train", "val"} - {tested}):
-            test = np.fromiter((str(part) == tested for part in split), bool, len(split))
-            train = np.fromiter((str(part) in ("train", "val") for part in split), bool, len(split)) & ~test
+        parts = np.array(list(map(str, split)), np.str_)
+        test = parts == ("test" if "test" in parts else "val")
+        train = np.isin(parts, ("train", "val")) & ~test
+        if test.any() and train.any():
             rows = np.flatnonzero(train), np.flatnonzero(test)
             return Split(*rows, "given", shared_groups=_on_both_sides(groups, *rows))
     train_rows, test_rows = holdout(y, groups, settings)
@@ -232,7 +231,7 @@ def holdout(
             break
     else:
         raise DataError(
-            f"no split of {_n_persons(person)} persons puts every class on both sides; add persons of "
+            f"no split of {n_persons(person)} persons puts every class on both sides; add persons of "
             f"the rare classes ({_rarest(classes, codes)}) or split without regard to persons"
         )
     return np.flatnonzero(~best[1]), np.flatnonzero(best[1])
@@ -324,7 +323,7 @@ def _check_persons(classes: Sequence[Any], codes: np.ndarray, person: np.ndarray
     """The number of persons of the class that has fewest."""
     fewest = len(codes)
     for i, cls in enumerate(classes):
-        persons = _n_persons(person[codes == i])
+        persons = n_persons(person[codes == i])
         if persons < 2:
             raise DataError(
                 f"all images of class {cls!s} are of one person, who cannot be on both sides of a split; "
@@ -336,10 +335,11 @@ def _check_persons(classes: Sequence[Any], codes: np.ndarray, person: np.ndarray
 
 def n_groups(groups: Iterable[Any]) -> int:
     """How many persons there are; each None is a person of its own."""
-    return _n_persons(numbered(groups))
+    return n_persons(numbered(groups))
 
 
-def _n_persons(person: np.ndarray) -> int:
+def n_persons(person: np.ndarray) -> int:
+    """How many there are in numbers of :func:`numbered`; each -1 is a person of its own."""
     return len(np.unique(person[person >= 0])) + int((person < 0).sum())
 
 

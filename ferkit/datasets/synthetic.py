@@ -292,9 +292,7 @@ def _skin(tone: float, rng: np.random.Generator) -> Colour:
 def _hair(dark: bool, age: float, rng: np.random.Generator) -> Colour:
     if age > 0.6 and rng.random() < 0.6:
         return _GREY_HAIR
-    if dark:
-        return _pick(_BLACK_HAIR, rng)
-    return _pick(_BLACK_HAIR + _OTHER_HAIR, rng)
+    return _pick(_BLACK_HAIR if dark else _BLACK_HAIR + _OTHER_HAIR, rng)
 
 
 _SUPERSAMPLING = 3
@@ -371,9 +369,8 @@ def _background(rng: np.random.Generator, side: int) -> np.ndarray:
     """Smooth blotches of colour, like a room out of focus."""
     wall = rng.uniform(30, 225) + rng.normal(0, 18, 3)
     blotches = rng.normal(0, 22, (4, 4, 1)) + rng.normal(0, 10, (4, 4, 3))
-    return cv2.resize(
-        np.clip(wall + blotches, 0, 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_CUBIC
-    )
+    small = np.clip(wall + blotches, 0, 255).astype(np.uint8)
+    return cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -584,8 +581,6 @@ def _draw_glasses(canvas: Layer, identity: Identity) -> None:
     bridge = identity.eye_spacing - 0.24
     canvas.stroke(curve(bridge * T, _EYE_Y - 0.03 * BOW), frame, 0.028)
 
-
-__all__ = ["EXPRESSIONS", "Identity", "render_face", "write_dataset"]
 
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.7, "test": 0.3}
 _UNCLEAR = 0.35

@@ -25,6 +25,7 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import csv_text
 from ferkit.datasets.archives import ArraySource
 from ferkit.datasets.dataset import (
+    Box,
     Dataset,
     ImageSource,
     Sample,
@@ -116,8 +117,7 @@ class Columns:
             if meaning not in chosen and at in chosen.values():
                 found[meaning] = None
         found |= chosen
-        corners = next((four for four in _CORNERS if set(four) <= set(names)), None)
-        four = corners or next((four for four in _CORNER_AND_SIZE if set(four) <= set(names)), ())
+        four = next((four for four in BOX_SPELLINGS if set(four) <= set(names)), ())
         box = tuple(names.index(name) for name in four)
         taken = {*found.values(), *box}
         reserved = {*MEANINGS, *BOX}  # a manifest has one column of each of these names
@@ -137,7 +137,7 @@ class Columns:
         path = found["path"]
         assert path is not None
         kinds = found["label"], found["split"], found["group"]
-        return Columns(table, path, *kinds, box or None, corners is None, rest, len(names))
+        return Columns(table, path, *kinds, box or None, four in _CORNER_AND_SIZE, rest, len(names))
 
     def sample(self, row: Sequence[str]) -> Sample:
         """What a row says, which has a cell for every column.
@@ -157,7 +157,7 @@ class Columns:
             {name: value for name, at in self.attributes if (value := _value(row[at]))},
         )
 
-    def _box(self, cells: list[str]) -> tuple[float, float, float, float] | None:
+    def _box(self, cells: list[str]) -> Box | None:
         if all(map(is_missing, cells)):
             return None
         try:
@@ -312,7 +312,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
         before = by_path.setdefault(sample.path, sample)
         if before is not sample:
             rows.left_out.append((sample.path, "another row of the same image"))
-            if _area(sample) > _area(before):
+            if sample.area > before.area:
                 by_path[sample.path] = sample
     if not by_path and rows.left_out:
         first = ": ".join(rows.left_out[0]) + "; --columns says which column is what (split= for none)"
@@ -432,16 +432,13 @@ def _columns(
     if named:
         numbers = [str(i) for i in range(1, len(first) + 1)]
         return replace(Columns.from_header(numbers, path, named), attributes=()), False
-    others = [i for i in range(len(first)) if i > images[0]] or [
-        i for i in range(len(first)) if i != images[0]
-    ]
+    others = list(range(images[0] + 1, len(first))) or list(range(images[0]))
+    label = others[0] if others else None
     split = next((i for i in others[1:] if split_named(first[i])), None)
-    if unread := [
-        i + 1 for i in range(len(first)) if i not in (images[0], others[0] if others else -1, split)
-    ]:
+    if unread := [i + 1 for i in range(len(first)) if i not in (images[0], label, split)]:
         logger.info("%s has no header, and its column %s is not read; --columns path=1,label=2,group=3 names columns "
                     "by number", path, ", ".join(map(str, unread)))  # fmt: skip
-    return Columns(path, images[0], others[0] if others else None, split), False
+    return Columns(path, images[0], label, split), False
 
 
 def _may_be_image(cell: str, folder: Path) -> bool:
@@ -455,10 +452,6 @@ def _may_be_image(cell: str, folder: Path) -> bool:
 
 def _is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES | HEIF_SUFFIXES
-
-
-def _area(sample: Sample) -> float:
-    return 0.0 if sample.box is None else (sample.box[2] - sample.box[0]) * (sample.box[3] - sample.box[1])
 
 
 def _read_pixels(path: Path, named: Mapping[str, str] | None) -> Dataset:
@@ -497,12 +490,8 @@ def _emotion(label: str | None) -> str:
     return dict(enumerate(_FER2013_EMOTIONS))[int(label)] if label.lstrip("-").isdecimal() else label
 
 
-def table_rows(path: Path, delimiter: str | None = None) -> Iterator[list[str]]:
+def table_rows(path: Path) -> Iterator[list[str]]:
     """The rows of a table in UTF-8, UTF-16 or CP949, the header too; the file may be larger than the memory.
-
-    Args:
-        path: the table.
-        delimiter: None finds out.
 
     Raises:
         DataError: it cannot be read, or is no such file.
@@ -516,7 +505,7 @@ def table_rows(path: Path, delimiter: str | None = None) -> Iterator[list[str]]:
         file = path.open(encoding=encoding, errors=_errors(encoding), newline="")
     except OSError as error:
         raise DataError(f"the table {path} cannot be read: {error.strerror}") from error
-    return _parsed(file, path, delimiter)
+    return _parsed(file, path)
 
 
 @functools.lru_cache(maxsize=16)  # a table is opened several times, and its whole content tells
@@ -574,16 +563,15 @@ def _errors(encoding: str) -> str:
     return {"utf-8-sig": "surrogateescape", "utf-8": "strict", "cp949": "strict"}.get(encoding, "replace")
 
 
-def _parsed(file: TextIO, path: Path, delimiter: str | None) -> Iterator[list[str]]:
+def _parsed(file: TextIO, path: Path) -> Iterator[list[str]]:
     with file:
         try:
             head = list(itertools.islice(file, _LOOKED_AT))
-            if head and (named := re.fullmatch(r"sep=(.)\s*", head[0])):  # what Excel writes and reads
-                delimiter = delimiter or named[1]
-                del head[0]
+            named = re.fullmatch(r"sep=(.)\s*", head[0]) if head else None  # what Excel writes and reads
+            head = head[1:] if named else head
             # Marks of tables that were put together, and DOS's sign of the end.
             lines = map(operator.methodcaller("strip", "\ufeff\x1a"), itertools.chain(head, file))
-            rows = _rows(lines, delimiter or _delimiter(head, path.suffix.lower()))
+            rows = _rows(lines, named[1] if named else _delimiter(head, path.suffix.lower()))
             yield from (list(map(csv_text, row)) for row in rows)
         except OSError as error:
             raise DataError(f"the table {path} cannot be read: {error.strerror}") from error

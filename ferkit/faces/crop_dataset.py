@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,18 +84,15 @@ class ImageRecord:
     def line(self) -> bytes:
         faces = [[*asdict(face.outcome).values(), face.output, face.size] for face in self.faces]
         text = json.dumps([self.path, self.key, faces], ensure_ascii=False, separators=(",", ":"))
-        return (
-            text.encode("utf-8", "surrogateescape") + b"\n"
-        )  # names that are not UTF-8 stay the bytes they are
+        # Names that are not UTF-8 stay the bytes they are.
+        return text.encode("utf-8", "surrogateescape") + b"\n"
 
     @staticmethod
     def of(line: bytes) -> "ImageRecord":
         path, key, faces = json.loads(line.decode("utf-8", "surrogateescape"))
         records = []
         for status, reason, mark, box, score, sharpness, output, size in faces:
-            left, top, right, bottom = box or (0.0,) * 4
-            corners = (left, top, right, bottom) if box else None
-            outcome = CropOutcome(Status(status), reason, mark, corners, score, sharpness)
+            outcome = CropOutcome(Status(status), reason, mark, box and tuple(box), score, sharpness)
             records.append(FaceRecord(outcome, output, size))
         return ImageRecord(path, key, tuple(records))
 
@@ -258,10 +255,17 @@ def write_tables(annotated: Annotated, plan: list[PlannedImage], journal: Journa
         for path, reason in sorted(annotated.problems):
             yield path, "", Status.ANNOTATION.value, reason, *[""] * 7
         for image in plan:
-            for row, crop in _faces(image, journal):
-                yield row
-                if crop is not None:
-                    crops.append(crop)
+            for number, face in enumerate(journal.records[image.path].faces):
+                outcome, planned = face.outcome, image.face(face.outcome.mark, number)
+                sample = planned.sample
+                reason = "; ".join(filter(None, (outcome.reason, planned.note if face.output else "")))
+                yield [
+                    image.path, face.output, outcome.status.value, reason, *(outcome.box or [""] * 4),
+                    outcome.score, outcome.sharpness, sample.label,
+                ]  # fmt: skip
+                if face.output is not None:
+                    attributes = {**sample.attributes, ORIGINAL: image.path}
+                    crops.append(replace(sample, path=face.output, box=None, attributes=attributes))
 
     write_csv(report, TABLE_COLUMNS, rows())
     if crops:
@@ -269,23 +273,6 @@ def write_tables(annotated: Annotated, plan: list[PlannedImage], journal: Journa
     else:
         table.unlink(missing_ok=True)
     return table, report
-
-
-def _faces(image: PlannedImage, journal: Journal) -> Iterator[tuple[list[object], Sample | None]]:
-    """A row for the report, and the sample of the crop if there is one, of each face of an image."""
-    for number, face in enumerate(journal.records[image.path].faces):
-        outcome, planned = face.outcome, image.face(face.outcome.mark, number)
-        sample = planned.sample
-        reason = "; ".join(filter(None, (outcome.reason, planned.note if face.output else "")))
-        box = outcome.box or ("",) * 4
-        row = [
-            image.path, face.output, outcome.status.value, reason, *box, outcome.score, outcome.sharpness, sample.label,
-        ]  # fmt: skip
-        if face.output is None:
-            yield row, None
-            continue
-        attributes = {**sample.attributes, ORIGINAL: image.path}
-        yield row, Sample(face.output, sample.label, sample.split, sample.group, None, attributes)
 
 
 SHEET_COLUMNS, MOST = 12, 96
@@ -472,7 +459,17 @@ def crop_dataset(
                 journal.add(record)
                 shown.update(1, failures=0 if files else 1)
         n_removed = journal.keep_only(image.path for image in plan)
-        return _finish(annotated, plan, journal, source, len(todo), n_removed)
+        table, report = write_tables(annotated, plan, journal)
+        outcomes = [face.outcome for record in journal.records.values() for face in record.faces]
+        if not journal.outputs:
+            raise DataError(
+                f"none of the {len(plan)} images gave a crop; the first: {outcomes[0].reason}; the others' reasons "
+                f"are in {report}"
+            )
+        sheets = write_contact_sheets(journal, table, source)
+    statuses = dict(Counter(str(outcome.status) for outcome in outcomes).most_common())
+    n_crops = len(journal.outputs)
+    return CropSummary(len(plan), len(todo), n_crops, n_removed, statuses, table, report, sheets)
 
 
 class _Worker:
@@ -521,12 +518,9 @@ def _open_detector(settings: CropRunSettings, weights: Path | None) -> FaceDetec
 def encode(rgb: np.ndarray, settings: CropRunSettings) -> bytes:
     """The file's bytes of a crop, uint8 RGB (h, w, 3)."""
     pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY if settings.gray else cv2.COLOR_RGB2BGR)
-    quality = {
-        "jpg": [cv2.IMWRITE_JPEG_QUALITY, settings.quality],
-        "webp": [cv2.IMWRITE_WEBP_QUALITY, settings.quality],
-        "png": [],
-    }
-    _, content = cv2.imencode(f".{settings.format}", pixels, quality[settings.format])
+    key = {"jpg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}.get(settings.format)
+    options = [] if key is None else [key, settings.quality]
+    _, content = cv2.imencode(f".{settings.format}", pixels, options)
     return content.tobytes()
 
 
@@ -540,31 +534,3 @@ def _refuse_within_data(annotated: Annotated, root: Path, out: Path) -> None:
         raise DataError(
             f"expected a folder apart from the images, found {out} and {root}; choose one next to it"
         )
-
-
-def _finish(
-    annotated: Annotated,
-    plan: list[PlannedImage],
-    journal: Journal,
-    source: FileSource,
-    n_done: int,
-    n_removed: int,
-) -> CropSummary:
-    table, report = write_tables(annotated, plan, journal)
-    statuses = Counter(str(face.outcome.status) for r in journal.records.values() for face in r.faces)
-    if not journal.outputs:
-        first = next(face.outcome.reason for r in journal.records.values() for face in r.faces)
-        raise DataError(
-            f"none of the {len(plan)} images gave a crop; the first: {first}; the others' reasons are in {report}"
-        )
-    sheets = write_contact_sheets(journal, table, source)
-    return CropSummary(
-        len(plan),
-        n_done,
-        len(journal.outputs),
-        n_removed,
-        dict(statuses.most_common()),
-        table,
-        report,
-        sheets,
-    )

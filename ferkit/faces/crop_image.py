@@ -3,7 +3,6 @@
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -14,7 +13,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.types import Faces
-from ferkit.datasets.dataset import Sample, split_named
+from ferkit.datasets.dataset import Box, Sample, split_named
 from ferkit.datasets.formats.annotated import Annotated
 from ferkit.datasets.images import decode_image, read_header
 from ferkit.faces.cropping import CropSettings, FaceCropper, fit_to
@@ -73,8 +72,6 @@ class CropRunSettings:
                 f"{self.quality}"
             )
 
-
-Box = tuple[float, float, float, float]
 
 REDUCTIONS = (8, 4, 2, 1)
 """What JPEG decoders can do on the way, by leaving out the finer half of each block's frequencies."""
@@ -313,9 +310,8 @@ def _found(image: LazyImage, cropper: FaceCropper, settings: CropRunSettings) ->
         left, top, right, bottom = (round(float(value), 1) for value in faces.xyxy[i])
         score = round(float(faces.confidence[i]), 4)
         points = None if faces.keypoints is None else faces.keypoints[i]
-        candidates.append(
-            _Candidate(CropOutcome(Status.CROPPED, "", None, (left, top, right, bottom), score), points)
-        )
+        outcome = CropOutcome(Status.CROPPED, "", None, (left, top, right, bottom), score)
+        candidates.append(_Candidate(outcome, points))
     return candidates
 
 
@@ -363,11 +359,8 @@ def _cut(
     x0, y0, x1, y1 = candidate.box
     side = max(x1 - x0, y1 - y0) * (1 + 2 * settings.faces.margin)
     rgb = image.no_coarser(coarsest(side, max(settings.size_wh)))
-    face = Faces(
-        np.array([candidate.box], np.float32),
-        np.ones(1, np.float32),
-        None if points is None else points[None],
-    )
+    keypoints = None if points is None else points[None]
+    face = Faces(np.array([candidate.box], np.float32), np.ones(1, np.float32), keypoints)
     crop = cropper.crops(rgb, face.scaled(_ratio(rgb.shape[1::-1], image.size_wh)))[0]
     outcome = replace(outcome, sharpness=round(sharpness(crop), 4))
     if outcome.sharpness is not None and outcome.sharpness < settings.min_sharpness:
@@ -397,9 +390,9 @@ def _points_of_marked(image: LazyImage, box: Box, cropper: FaceCropper) -> np.nd
 
 def _without_face(image: LazyImage, cropper: FaceCropper) -> CropResult:
     name = cropper.settings.detector
-    reason = (
-        "its box is not known, and no detector was asked" if name == "none" else f"no face found by {name}"
-    )
+    reason = f"no face found by {name}"
+    if name == "none":
+        reason = "its box is not known, and no detector was asked"
     if cropper.settings.no_face == "skip":
         return CropResult(CropOutcome(Status.FACELESS, reason))
     rgb = image.at(coarsest(min(image.size_wh), max(cropper.size_wh)))
@@ -445,9 +438,7 @@ class PlannedImage:
         if mark is not None:
             return self.faces[mark]
         first = self.faces[0]
-        return (
-            first if number == 0 else PlannedFace(first.sample, _with_tail(first.stem, f"~face{number + 1}"))
-        )
+        return replace(first, stem=_with_tail(first.stem, f"~face{number + 1}"), note="") if number else first
 
 
 def plan_crops(annotated: Annotated) -> list[PlannedImage]:
@@ -465,14 +456,11 @@ def plan_crops(annotated: Annotated) -> list[PlannedImage]:
     for sample in annotated.dataset.samples:
         samples = [sample, *further.get(sample.path, ())]
         faces = tuple(_planned_face(one, number, taken) for number, one in enumerate(samples))
-        planned.append(PlannedImage(sample.path, faces, _marks(samples, annotated.sizes_wh)))
+        # The readers sort boxes by size, those without one last: positions in both lists are the same.
+        boxes = tuple(one.box for one in samples if one.box is not None)
+        marks = KnownBoxes(boxes, annotated.sizes_wh.get(sample.path))
+        planned.append(PlannedImage(sample.path, faces, marks))
     return planned
-
-
-def _marks(samples: Sequence[Sample], sizes_wh: Mapping[str, tuple[int, int]]) -> KnownBoxes:
-    # The readers sort boxes by size, those without one last: positions in both lists are the same.
-    boxes = tuple(sample.box for sample in samples if sample.box is not None)
-    return KnownBoxes(boxes, sizes_wh.get(samples[0].path))
 
 
 def _planned_face(sample: Sample, number: int, taken: set[str]) -> PlannedFace:
@@ -489,9 +477,8 @@ def _planned_face(sample: Sample, number: int, taken: set[str]) -> PlannedFace:
         path = str(folder / _with_tail(stem, f"~{n}"))
     taken.add(key)
     renamed = path != wanted and not (number and n == 1)
-    return PlannedFace(
-        sample, path, f"called {PurePosixPath(path).name}: the name was taken" if renamed else ""
-    )
+    note = f"called {PurePosixPath(path).name}: the name was taken" if renamed else ""
+    return PlannedFace(sample, path, note)
 
 
 def _place(sample: Sample) -> tuple[PurePosixPath, str]:

@@ -13,7 +13,7 @@ from ferkit.core.errors import DataError, ImageError, SettingsMismatchError, Wei
 from ferkit.core.files import file_sha256
 from ferkit.core.types import FaceDetector, Faces, TakesCrops
 from ferkit.core.weights import weights_file
-from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.dataset import Box, Dataset
 from ferkit.datasets.images import resized
 from ferkit.faces.detectors import open_detector
 
@@ -108,9 +108,6 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     return np.column_stack([linear, target_mean - linear @ source_mean])
 
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the image."""
 
 CropKind = Literal["whole", "crops", "detected"]
 """What a network sees of an image: all of it, a face that was cropped before, or a face that is found in it."""
@@ -284,11 +281,8 @@ class FaceCropper:
             return self._whole(rgb)
         if self.settings.detector == "given":
             given = self.settings.box_for(box)
-            faces = (
-                Faces.none()
-                if given is None
-                else Faces(np.array([given], np.float32), np.ones(1, np.float32))
-            )
+            boxes = np.array([] if given is None else [given], np.float32).reshape(-1, 4)
+            faces = Faces(boxes, np.ones(len(boxes), np.float32))
         else:
             faces = self.faces(rgb)[:most]
         small = self.detect_precropped and max(rgb.shape[:2]) <= SMALL_SIDE
@@ -430,10 +424,11 @@ def cropping_as_trained(
     if detector == "auto":
         detector, weights = best_detector(weights)
         detect_precropped = was == "none"
-        on_crops = f"{detector}; the model was trained on crops, so images that a face fills are taken whole"
-        reason = (
-            on_crops if was == "none" else f"{detector}; the model was trained on the boxes of its data set"
-        )
+        reason = f"{detector}; the model was trained on the boxes of its data set"
+        if was == "none":
+            reason = (
+                f"{detector}; the model was trained on crops, so images that a face fills are taken whole"
+            )
         if detector == "haar":
             reason += (
                 " (YuNet finds more, but its weights are neither here nor to be had; see --detector-weights)"

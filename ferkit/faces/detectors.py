@@ -48,9 +48,8 @@ class DeepFaceDetector:
         self._extract: Any = deepface.extract_faces
         try:
             self.detect(np.zeros((96, 96, 3), np.uint8))
-        except (
-            Exception
-        ) as error:  # DeepFace raises ValueError for nearly everything, also for missing packages
+        except Exception as error:
+            # DeepFace raises ValueError for nearly everything, also for missing packages.
             kind = DependencyError if "pip install" in str(error) else WeightsError
             raise kind(
                 f"the detector {self.name} cannot be used: {' '.join(str(error).split()) or type(error).__name__}"
@@ -363,13 +362,8 @@ class ProcessDetector:
             environment = {**os.environ, _KEY: key.hex()}
             command = [sys.executable, "-m", __name__, str(listener.address)]
             # What it prints is of no use to those who read results; how it ended is said below.
-            self._process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            null = subprocess.DEVNULL
+            self._process = subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=null)
             self._link = self._accept(listener)
         self._link.send(self._spec)
         if not self._link.poll(START_S):
@@ -385,11 +379,8 @@ class ProcessDetector:
             ) from None
         if isinstance(answer, str):
             self.close()
-            raise (
-                DependencyError(answer)
-                if answer.startswith(f"{self.name} is not installed")
-                else WeightsError(answer)
-            )
+            is_missing = answer.startswith(f"{self.name} is not installed")
+            raise DependencyError(answer) if is_missing else WeightsError(answer)
 
     def _accept(self, listener: Listener) -> Connection:
         """Wait for the other side, but not for one that has died."""
@@ -452,11 +443,7 @@ def face_quality(crops: np.ndarray, faces: Faces) -> np.ndarray:
     if len(faces) == 0:
         return np.zeros(0, np.float32)
     grays = [_small_gray(crop) for crop in crops]
-    parts = [
-        _size(faces.xyxy),
-        np.array([_sharpness(g) for g in grays]),
-        np.array([_light(g) for g in grays]),
-    ]
+    parts: list[Any] = [_size(faces.xyxy), [_sharpness(g) for g in grays], [_light(g) for g in grays]]
     if faces.keypoints is not None:
         parts.append(_pose(faces.keypoints))
     return np.min(parts, axis=0).astype(np.float32)

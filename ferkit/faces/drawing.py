@@ -1,7 +1,7 @@
 """Draw boxes, labels and text on images, Hangul too."""
 
+import functools
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import cv2
@@ -65,7 +65,7 @@ class TextPainter:
 
     def __init__(self, font: Font) -> None:
         self._font = font
-        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._mask = functools.lru_cache(_KEPT)(self._drawn)
         # Hangul and letters with descenders alike, so that all lines sit at one height.
         top, bottom = zip(*(font.getbbox(text)[1::2] for text in ("Ág|", "gjpqy")), strict=True)
         self._top = int(min(top))
@@ -75,7 +75,7 @@ class TextPainter:
         """Width of ``text`` in pixels."""
         return self._mask(text).shape[1]
 
-    def draw(self, rgb: np.ndarray, text: str, xy: tuple[int, int], color: RGB, opacity: float = 1.0) -> None:
+    def draw(self, rgb: np.ndarray, text: str, xy: tuple[int, int], color: RGB) -> None:
         """Draw into ``rgb`` (H, W, 3) uint8, the left upper corner at ``xy``; what is outside is cut off."""
         mask = self._mask(text)
         x, y = xy
@@ -84,23 +84,17 @@ class TextPainter:
         if x0 >= x1 or y0 >= y1:
             return
         part = rgb[y0:y1, x0:x1]
-        alpha = mask[y0 - y : y1 - y, x0 - x : x1 - x, None] * np.float32(opacity)
+        alpha = mask[y0 - y : y1 - y, x0 - x : x1 - x, None]
         part[:] = part + alpha * (np.array(color, np.float32) - part)
 
-    def _mask(self, text: str) -> np.ndarray:
+    def _drawn(self, text: str) -> np.ndarray:
         """float32 (height, width), 0..1."""
-        if text in self._masks:
-            self._masks.move_to_end(text)
-            return self._masks[text]
         from PIL import Image, ImageDraw
 
         width = max(1, int(np.ceil(self._font.getlength(text))))
         image = Image.new("L", (width, self.height))
         ImageDraw.Draw(image).text((0, -self._top), text, fill=255, font=self._font)
-        self._masks[text] = np.asarray(image, np.float32) / 255
-        if len(self._masks) > _KEPT:
-            self._masks.popitem(last=False)
-        return self._masks[text]
+        return np.asarray(image, np.float32) / 255
 
 
 SMALLEST_SIDE = 240

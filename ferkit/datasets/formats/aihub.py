@@ -17,8 +17,8 @@ from typing import Any
 from ferkit.core.errors import DataError
 from ferkit.core.files import read_regular
 from ferkit.core.labels import LabelSet, meaning_of
-from ferkit.datasets.dataset import SPLIT_NAMES, Sample, composed
-from ferkit.datasets.formats.annotated import Annotated, Box, Collected, checked_box, files_below
+from ferkit.datasets.dataset import SPLIT_NAMES, Box, Sample, words
+from ferkit.datasets.formats.annotated import Annotated, Collected, checked_box, files_below
 
 _DECODER = json.JSONDecoder()
 _GAP = re.compile(r"[\s,\[\]]*")
@@ -284,11 +284,8 @@ def _box(value: Any) -> Box:
 
 def _split_of(path: str) -> str | None:
     """Of the outermost folder that names one, as a word: ``1.Training``, ``[원천]EMOIMG_기쁨_TRAIN_01``."""
-    for folder in path.split("/")[:-1]:
-        for word in re.findall(r"[^\W\d_]+", composed(folder).casefold()):
-            if word in SPLIT_NAMES:
-                return SPLIT_NAMES[word]
-    return None
+    found = (word for folder in path.split("/")[:-1] for word in words(folder) if word in SPLIT_NAMES)
+    return next((SPLIT_NAMES[word] for word in found), None)
 
 
 def _text(value: Any) -> str | None:

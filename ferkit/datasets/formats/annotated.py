@@ -1,6 +1,7 @@
 """What every reader of annotations gives: a data set with boxes, and a list of what could not be used."""
 
 import contextlib
+import filecmp
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,12 +10,8 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from ferkit.core.errors import DataError
-from ferkit.core.files import file_sha256
 from ferkit.core.labels import meaning_of
-from ferkit.datasets.dataset import Dataset, FileSource, Sample, composed, list_folder, split_named
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
+from ferkit.datasets.dataset import Box, Dataset, FileSource, Sample, composed, list_folder, split_named
 
 
 @dataclass(frozen=True)
@@ -63,17 +60,12 @@ def annotated(
         first = f"; the first of {len(problems)} problems: {': '.join(problems[0])}" if problems else ""
         raise DataError(f"expected annotated images in {root}, found none that can be used{first}")
     for several in by_path.values():
-        several.sort(key=lambda face: -area(face.box))
+        several.sort(key=lambda face: -face.area)
     largest = tuple(several[0] for several in by_path.values())
     further = tuple(face for path in sorted(by_path) for face in by_path[path][1:])
     name = root.resolve().stem if root.is_file() else root.resolve().name
     dataset = Dataset(name, root, largest, FileSource(source_root))
     return Annotated(dataset, tuple(problems), further, MappingProxyType(dict(sizes_wh or {})))
-
-
-def area(box: Box | None) -> float:
-    """Square pixels; 0 without a box."""
-    return 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1])
 
 
 def checked_box(left: float, top: float, right: float, bottom: float) -> Box:
@@ -150,15 +142,10 @@ class ImageIndex:
         hints = _words(name.rpartition("/")[0]) | _words(near)
         shared = [len(hints & _words(path.rpartition("/")[0])) for path in candidates]
         best = [path for path, n in zip(candidates, shared, strict=True) if n == max(shared)]
-        if len(best) > 1 and not self._same_content(best):
+        files = [self._root / path for path in best]
+        if not all(filecmp.cmp(files[0], file, shallow=False) for file in files[1:]):
             raise DataError(f"several different images have this name: {', '.join(best[:3])}")
         return best[0]
-
-    def _same_content(self, paths: Iterable[str]) -> bool:
-        files = [self._root / path for path in paths]
-        if len({file.stat().st_size for file in files}) > 1:
-            return False
-        return len({file_sha256(file) for file in files}) == 1
 
 
 class Collected:
@@ -268,10 +255,8 @@ def files_below(root: Path, suffix: str) -> list[str]:
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=False):
         subfolders[:] = [name for name in subfolders if name[0] != "." and name != "__MACOSX"]
-        relative = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        found += [
-            (relative / name).as_posix() for name in names if name[0] != "." and name.lower().endswith(suffix)
-        ]
+        wanted = [name for name in names if name[0] != "." and name.lower().endswith(suffix)]
+        found += [Path(folder, name).relative_to(root).as_posix() for name in wanted]
     return sorted(found)
 
 

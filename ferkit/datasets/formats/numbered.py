@@ -12,10 +12,9 @@ import numpy as np
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError
 from ferkit.core.labels import meaning_of
-from ferkit.datasets.dataset import Sample, read_folder, split_named
+from ferkit.datasets.dataset import Box, Sample, read_folder, split_named
 from ferkit.datasets.formats.annotated import (
     Annotated,
-    Box,
     Collected,
     annotated,
     checked_box,
@@ -308,17 +307,8 @@ def _listed_box(numbers: list[str]) -> Box | None:
 
 
 EMOTIONS = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "NF",
-)
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
+)  # fmt: skip
 """Columns of FER+, in its order; NF says that it is no face."""
 
 _PREFIX = "ferplus_"
