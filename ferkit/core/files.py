@@ -83,7 +83,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     The content goes to a temporary file next to ``path``, is flushed to the disk and moved into place, so that
     a crash, a full disk or ``kill -9`` leaves the old file or the new one, never a part. What a killed process left is
-    taken over by the next one.
+    taken over by the next one. What is no regular file, such as ``/dev/stdout`` or a pipe, is written to, not replaced.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
@@ -92,6 +92,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         _put(path, write)
         return
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as target:
+                write(target)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         file, temporary = _open_temporary(path)
         try:

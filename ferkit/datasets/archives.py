@@ -71,12 +71,12 @@ class ArchiveSource(ImageSource):
 
     def stamp(self, path: str) -> Stamp:
         """Give the size of the image and the time of the archive's last change."""
-        changed_ns = _changed_ns(self.root)
-        return Stamp(_member(self.root, changed_ns, path).size, changed_ns)
+        now_ns = changed_ns(self.root)
+        return Stamp(_member(self.root, now_ns, path).size, now_ns)
 
     def read(self, path: str) -> bytes:
         """Give the content of the image."""
-        archive = _open(str(self.root), _changed_ns(self.root))
+        archive = _open(str(self.root), changed_ns(self.root))
         return archive.read(_member(self.root, archive.changed_ns, path), MAX_FILE_BYTES)
 
 
@@ -89,7 +89,7 @@ def list_archive(path: Path) -> Listing:
         DataError: it cannot be read, is encrypted, a piece of a split archive, or unpacks to an absurd size.
     """
     try:
-        archive = _open(str(path), _changed_ns(path))
+        archive = _open(str(path), changed_ns(path))
     except (OSError, *_ERRORS) as error:
         raise DataError(
             f"{path} cannot be read as an archive ({error}); if it came in pieces, join them first: "
@@ -185,7 +185,8 @@ def _open(path: str, changed_ns: int) -> _Archive:
     return _Archive(path, changed_ns)
 
 
-def _changed_ns(path: Path) -> int:
+def changed_ns(path: Path) -> int:
+    """When a file, here or in a store, was changed, in nanoseconds."""
     status = path.stat()
     return max(status.st_mtime_ns, status.st_ctime_ns) if is_local(path) else int(status.st_mtime * 1e9)
 
@@ -325,17 +326,17 @@ class ArraySource:
     """Images of one size in memory; see :class:`ferkit.datasets.dataset.ImageSource`.
 
     Attributes:
-        file: where they were read from; its time of change is that of every image.
+        changed_ns: when their file was changed, which is said of every image.
         images: uint8 (n, H, W), (n, H, W, 1) or (n, H, W, 3).
         index: position of each path.
     """
 
-    file: Path
+    changed_ns: int
     images: np.ndarray
     index: Mapping[str, int]
 
     def stamp(self, path: str) -> Stamp:
-        return Stamp(self.images[0].size, _changed_ns(self.file))
+        return Stamp(self.images[0].size, self.changed_ns)
 
     def read(self, path: str) -> bytes:
         return self.images[self.index[path]].tobytes()
@@ -387,7 +388,7 @@ def read_npz(path: Path) -> Dataset:
     if len({part.shape[1:] for part in parts}) != 1:
         raise DataError(f"expected images of one size in {path}, found {[part.shape[1:] for part in parts]}")
     index = {sample.path: int(sample.path.rpartition("/")[2]) for sample in samples}
-    source = ArraySource(path, np.concatenate(parts), index)
+    source = ArraySource(changed_ns(path), np.concatenate(parts), index)
     return Dataset(path.stem, path, tuple(samples), source, tuple(left_out))
 
 

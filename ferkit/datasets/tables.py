@@ -23,7 +23,7 @@ import numpy as np
 from ferkit.core.console import some
 from ferkit.core.errors import DataError
 from ferkit.core.files import csv_text
-from ferkit.datasets.archives import ArraySource
+from ferkit.datasets.archives import ArraySource, changed_ns
 from ferkit.datasets.dataset import (
     Box,
     Dataset,
@@ -477,7 +477,7 @@ def _read_pixels(path: Path, named: Mapping[str, str] | None) -> Dataset:
         why = f"none that can be used; the first, {': '.join(left_out[0])}" if left_out else "only a header"
         raise DataError(f"expected images in {path}, found {why}")
     stored = {sample.path: i for i, sample in enumerate(samples)}
-    source = ArraySource(path, np.stack(images), stored)
+    source = ArraySource(changed_ns(path), np.stack(images), stored)
     return Dataset(path.stem, path, tuple(samples), source, tuple(left_out))
 
 

@@ -58,6 +58,21 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path):
         write_atomically(tmp_path / "file" / "result", lambda file: file.write(b"x"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such files")
+def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        write_atomically(pipe, lambda file: file.write(b"rows"))
+        assert read.result(10) == b"rows"
+    write_atomically(Path(os.devnull), lambda file: file.write(b"rows"))
+    assert pipe.is_fifo()
+    assert Path(os.devnull).is_char_device()
+    with pytest.raises(FerkitError):
+        write_atomically(tmp_path, lambda file: file.write(b"rows"))
+
+
 def test_written_files_have_the_rights_of_any_other_file(tmp_path: Path):
     before = os.umask(0o027)
     try:

@@ -87,6 +87,7 @@ def test_tables_zips_and_arrays_are_read_at_addresses(tmp_path: Path, place: str
         assert there.samples == here.samples
         assert np.array_equal(there.read(there.samples[0]), here.read(here.samples[0]))
         assert str(there.root) == f"{place}/{at}"
+        assert there.source.stamp(there.samples[0].path).size == here.source.stamp(here.samples[0].path).size
     with pytest.raises(DataError, match="found nothing at"):
         load_dataset(f"{place}/nowhere")
 
