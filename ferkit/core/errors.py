@@ -21,6 +21,7 @@ import functools
 import importlib.util
 import inspect
 import numbers
+import os
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -173,8 +174,8 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def fits(value: object, hint: Any) -> bool:
     """Whether a value is what an annotation says; of a ``Literal`` any text, as its values are explained later."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or origin is Callable:
-        return True
+    if hint is Any or origin is Callable or (origin is os.PathLike and hasattr(value, "joinpath")):
+        return True  # an address that fsspec knows has all that a path has
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
