@@ -31,19 +31,6 @@ from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
 
-__all__ = [
-    "CandidateResult",
-    "Comparison",
-    "Costs",
-    "DataUsed",
-    "Kind",
-    "PairTest",
-    "Pooled",
-    "ProtocolSettings",
-    "RepeatResult",
-    "SplitRows",
-]  # fmt: skip
-
 Kind = Literal["dummy", "head", "network", "ensemble", "peer", "callable"]
 
 
@@ -336,10 +323,7 @@ class ResultCache:
         try:
             with np.load(path, allow_pickle=False) as file:
                 values = json.loads(file["values"].tobytes().decode())
-                proba, seen = file["proba"], file["seen"]
-            cell = RepeatResult(
-                repeat, proba, Costs(**values["costs"]), tuple(values["history"]), tuple(values["notes"])
-            )
+                cell, seen = _repeat_result(repeat, file["proba"], values), file["seen"]
             return CachedResult(cell, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
@@ -485,21 +469,19 @@ def _from_parts(values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Compar
     )
 
 
+def _repeat_result(repeat: int, proba: np.ndarray, values: Mapping[str, Any]) -> RepeatResult:
+    history, notes = tuple(values["history"]), tuple(values["notes"])
+    return RepeatResult(repeat, proba, Costs(**values["costs"]), history, notes)
+
+
 def _candidate(i: int, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> CandidateResult:
-    cells = tuple(
-        RepeatResult(
-            one["repeat"],
-            arrays[f"proba/{i}/{one['repeat']}"],
-            Costs(**one["costs"]),
-            tuple(one["history"]),
-            tuple(one["notes"]),
-        )
-        for one in values["cells"]
-    )
     return CandidateResult(
         values["name"],
         values["kind"],
-        cells,
+        tuple(
+            _repeat_result(one["repeat"], arrays[f"proba/{i}/{one['repeat']}"], one)
+            for one in values["cells"]
+        ),
         values["failure"],
         tuple(values["unmapped"]),
         tuple(values["unreached"]),
