@@ -346,10 +346,10 @@ class FinetuneCandidate:
         folder = bench.options.out / "networks" / key
         started = time.monotonic()
         if not (folder / RECORD).is_file():
-            validated = "val" if task.origin != "drawn" else None
             samples = [images.dataset.samples[row] for row in task.train]
+            validated = ("val",) if task.origin != "drawn" else ()
             training = [
-                dataclasses.replace(s, split="val" if s.split == validated else "train") for s in samples
+                dataclasses.replace(s, split="val" if s.split in validated else "train") for s in samples
             ]
             finetune(
                 images.dataset.subset(training),

@@ -22,8 +22,10 @@ from ferkit.evaluation.comparison import (
     Comparison,
     Costs,
     RepeatResult,
-    ResultCache,
+    cache_path,
     circumstances,
+    load_cached,
+    save_cached,
 )
 from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES, Figure, effective_units, few_units_interval
 from ferkit.evaluation.protocol import (
@@ -224,14 +226,14 @@ def _run(
     where: str,
 ) -> CachedResult | str:
     """A cell from the cache, or made now and kept there; or the reason why there is none."""
-    cache = ResultCache(bench.options.out / "cells")
     try:
         settings = candidate.settings(bench)
         labels = list(task.images.labels.names)
         path = None
         if settings is not None:
-            path = cache.path(candidate.name, [dict(settings), *digests, task.seed, task.origin, labels])
-            there = cache.load(path, repeat)
+            depends_on = [dict(settings), *digests, task.seed, task.origin, labels]
+            path = cache_path(bench.options.out / "cells", candidate.name, depends_on)
+            there = load_cached(path, repeat)
             if there is not None:
                 logger.info(f"{where}: finished before")
                 return there
@@ -244,7 +246,7 @@ def _run(
         logger.info(f"{where}: failed: {reason}")
         return reason
     if path is not None:
-        cache.save(path, finished)
+        save_cached(path, finished)
     return finished
 
 

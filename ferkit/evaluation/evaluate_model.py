@@ -496,6 +496,7 @@ def evaluate_model(
     samples = scores.samples
     rows = np.arange(len(samples))
     seen, notes = _seen(model, dataset, scores, seed)
+    costs = costs or Costs(size_mb=size_mb_of(model))
     left_out: tuple[str, ...] = () if copies is None else (copies.sentence(),)
     if scores.failures:
         path, reason = scores.failures[0]
@@ -518,11 +519,7 @@ def evaluate_model(
             CandidateResult(
                 model.name,
                 _KINDS.get(model.kind, "network"),
-                (
-                    RepeatResult(
-                        0, scores.proba, costs or Costs(size_mb=size_mb_of(model)), history_of(model)
-                    ),
-                ),
+                (RepeatResult(0, scores.proba, costs, history_of(model)),),
                 seen=seen,
                 notes=notes,
             ),

@@ -244,12 +244,13 @@ def build_evaluation_data(
                 f"{path}: {reason}"
             )
     rows.sort(key=lambda row: row[0])
-    labels = LabelSet.from_names(sorted({str(row[3].label) for row in rows})) if rows else None
-    if labels is None or len(labels) < 2:
-        found = "none" if labels is None else labels.names[0]
+    classes = sorted({str(row[3].label) for row in rows})
+    if len(classes) < 2:
+        found = ", ".join(classes) or "none"
         raise DataError(
             f"expected at least two classes to tell apart, found {found}; check the folder names or the label column"
         )
+    labels = LabelSet.from_names(classes)
     for name, other, *_ in same_meaning(labels.names).values():
         raise DataError(f"{name!r} and {other!r} are two names of one class; give the images one of them")
     first = read[0].dataset

@@ -389,12 +389,10 @@ def confusion_chart(one: Values, shown: Mapping[str, str], words: Translations) 
             share = n / totals[i] if totals[i] else 0.0
             place = start + j * wide
             parts.append(rectangle(place + 0.5, top + 0.5, wide - 1, step - 1, "bar c0", strength=share))
-            ink = "on strong" if share > 0.55 else "strong"
+            on = "on " if share > 0.55 else ""
             written = percent(share, 0) if totals[i] else MISSING
-            parts.append(text(place + wide / 2, top + 18, written, ink, "middle"))
-            parts.append(
-                text(place + wide / 2, top + 33, f"{n:,}", "on tick" if share > 0.55 else "tick", "middle")
-            )
+            parts.append(text(place + wide / 2, top + 18, written, f"{on}strong", "middle"))
+            parts.append(text(place + wide / 2, top + 33, f"{n:,}", f"{on}tick", "middle"))
     label = words("part.confusion")
     return Drawing(start + len(names) * wide + 12, 54 + len(rows) * step, tuple(parts), label)
 

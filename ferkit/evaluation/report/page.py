@@ -151,9 +151,8 @@ def _reliability(one: Values, words: Translations) -> list[tuple[str, Drawing]]:
     if "reason" in one["calibration"]:
         parts = [("before", one["evaluation"]["reliability"], one["evaluation"]["ece"]["value"])]
     else:
-        plain, temperature = one["calibration"]["results"][:2]
-        parts = [("before", plain["reliability"], plain["ece"])]
-        parts.append(("temperature", temperature["reliability"], temperature["ece"]))
+        corrected = zip(("before", "temperature"), one["calibration"]["results"], strict=False)
+        parts = [(key, result["reliability"], result["ece"]) for key, result in corrected]
     return [
         (
             f"{words(f'column.{key}')}: ECE {percent(ece)}",

@@ -350,12 +350,10 @@ def _abstention(best: Values, words: Translations) -> list[str]:
 def _leaks(values: Values, best: Values, words: Translations) -> list[str]:
     if len(values["contenders"]) == 1 and not values["test"]["train_images"]:
         # Nothing was trained here: what counts is what the model's record says of its own training.
-        return (
-            []
-            if best["seen_rows"]
-            else [_sentence(translated(note, words.language)) for note in best["notes"]]
-            or [words("say.unseen")]
-        )
+        if best["seen_rows"]:
+            return []
+        notes = [translated(note, words.language) for note in best["notes"]]
+        return [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes] or [words("say.unseen")]
     leaking = max(split["leaking_rows"] for split in values["splits"])
     if leaking and "evaluation_without_leaks" in best:
         clean = best["evaluation_without_leaks"]["accuracy"]["value"]
@@ -363,10 +361,6 @@ def _leaks(values: Values, best: Values, words: Translations) -> list[str]:
     if leaking:
         return [words("say.all_leaking")]
     return [words("say.clean" if values["leaks"] is not None else "say.unchecked")]
-
-
-def _sentence(note: str) -> str:
-    return f"{note[0].upper()}{note[1:].rstrip('.')}."
 
 
 def _seen(values: Values, words: Translations) -> list[str]:
