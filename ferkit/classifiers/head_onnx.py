@@ -106,19 +106,15 @@ class _Graph:
     def then(self, matrix: np.ndarray, bias: np.ndarray) -> None:
         """Go on with ``x @ matrix + bias``, or ``x * matrix + bias`` where it is one-dimensional."""
         matrix, bias = np.asarray(matrix, np.float64), np.asarray(bias, np.float64)
-        if matrix.ndim == 2:
-            width = len(matrix)
-            self.bias = np.broadcast_to(self.bias, (width,)) @ matrix + bias
-        else:
+        before = self.matrix
+        if matrix.ndim == 1:
             self.bias = self.bias * matrix + bias
-        if self.matrix is None:
-            self.matrix = matrix
-        elif self.matrix.ndim == 1 and matrix.ndim == 2:
-            self.matrix = self.matrix[:, None] * matrix
-        elif matrix.ndim == 1:
-            self.matrix = self.matrix * matrix
+            self.matrix = matrix if before is None else before * matrix
         else:
-            self.matrix = self.matrix @ matrix
+            self.bias = np.broadcast_to(self.bias, len(matrix)) @ matrix + bias
+            if before is not None:
+                matrix = before[:, None] * matrix if before.ndim == 1 else before @ matrix
+            self.matrix = matrix
 
     def linear(self) -> str:
         """The value after the linear map so far, which is thereby used up."""
@@ -229,13 +225,14 @@ def _svc_decision(graph: _Graph, head: Any) -> str:
 def _calibrated(graph: _Graph, part: Any) -> str:
     head, k = part.estimator, len(part.classes)
     has_decision = hasattr(head, "decision_function")
+    scores = _decision(graph, head) if has_decision else _classifier(graph, head)
     if part.method == "temperature":
         # Probabilities become scores by their logarithm; a lone score s counts as (-s, s).
-        scores = _decision(graph, head) if has_decision else _log(graph, _classifier(graph, head))
-        if has_decision and k == 2:
+        if not has_decision:
+            scores = graph.add("Log", graph.add("Add", scores, float(np.finfo(np.float64).eps)))
+        elif k == 2:
             scores = graph.add("MatMul", scores, np.array([[-1.0, 1.0]]))
         return graph.add("Softmax", graph.add("Mul", scores, float(part.calibrators[0].beta_)), axis=1)
-    scores = _decision(graph, head) if has_decision else _classifier(graph, head)
     if k == 2 and not has_decision:
         scores = graph.add("Slice", scores, np.array([1]), np.array([2]), np.array([1]))
     calibrate = {"sigmoid": _sigmoid_calibrated, "isotonic": _isotonic_calibrated}[part.method]
@@ -264,10 +261,6 @@ def _isotonic_calibrated(graph: _Graph, scores: str, calibrators: Any) -> str:
         ramps = graph.add("Min", graph.add("Max", share, 0.0), 1.0)
         columns.append(graph.add("Add", graph.add("MatMul", ramps, np.diff(y)[:, None]), y[:1]))
     return graph.add("Concat", *columns, axis=1)
-
-
-def _log(graph: _Graph, proba: str) -> str:
-    return graph.add("Log", graph.add("Add", proba, float(np.finfo(np.float64).eps)))
 
 
 def _with_complement(graph: _Graph, second: str) -> str:

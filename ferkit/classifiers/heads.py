@@ -10,7 +10,7 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -42,9 +42,7 @@ def read_class_weights(asked: ClassWeights) -> bool | dict[str, float]:
         DataError: they are not what :data:`ClassWeights` says.
     """
     if isinstance(asked, str):
-        word = asked.strip().lower()
-        if word in _WORDS:
-            return _WORDS[word]
+        asked = _WORDS.get(asked.strip().lower(), asked)
     if isinstance(asked, bool):
         return asked
     pairs = [part.rpartition("=")[::2] for part in asked.split(",")] if isinstance(asked, str) else asked
@@ -202,12 +200,8 @@ class MLPSettings(HeadSettings):
 
     def batch_for(self, n: int) -> int:
         """Images a step for ``n`` images."""
-        wanted = (
-            (200 if n <= 20_000 else 500 if n <= 100_000 else 1_000)
-            if self.batch_size == "auto"
-            else self.batch_size
-        )
-        return min(wanted, n)
+        usual = 200 if n <= 20_000 else 500 if n <= 100_000 else 1_000
+        return min(usual if self.batch_size == "auto" else self.batch_size, n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,20 +281,18 @@ def build_head(settings: HeadSettings, n: int, d: int) -> tuple[Any, tuple[str, 
                 f"{d:,} dimensions are reduced to {components} principal components (--pca none keeps them)"
             )
     if isinstance(settings, SVMSettings) and n > settings.exact_rows:
-        steps.append(("kernel", _landmark_kernel(settings, n)))
+        from sklearn.kernel_approximation import Nystroem
+
+        gamma = None if settings.gamma == "scale" else settings.gamma
+        landmarks = min(settings.landmarks, n)
+        kernel = Nystroem("rbf", gamma=gamma, n_components=landmarks, random_state=settings.seed)
+        steps.append(("kernel", kernel))
         notes.append(
             f"{n:,} images are more than the exact SVM carries ({settings.exact_rows:,}): its kernel is "
-            f"approximated with {min(settings.landmarks, n):,} landmarks and a logistic loss"
+            f"approximated with {landmarks:,} landmarks and a logistic loss"
         )
     steps.append(("head", _classifier(settings, n)))
     return Pipeline(steps), tuple(notes)
-
-
-def _landmark_kernel(settings: SVMSettings, n: int) -> Any:
-    from sklearn.kernel_approximation import Nystroem
-
-    gamma = None if settings.gamma == "scale" else settings.gamma
-    return Nystroem("rbf", gamma=gamma, n_components=min(settings.landmarks, n), random_state=settings.seed)
 
 
 def _classifier(settings: HeadSettings, n: int) -> Any:
@@ -368,10 +360,9 @@ class FittedHead:
         """
         if not isinstance(X, ShardRows):  # which are checked where they are stored
             check_features(X, self.dim)
-        proba, start = np.empty((len(X), len(self.classes)), np.float32), 0
-        for chunk in _chunks(X, 4 * widest(self.pipeline.steps, X.shape[1])):
-            proba[start : start + len(chunk)] = self.pipeline.predict_proba(chunk)
-            start += len(chunk)
+        proba = np.empty((len(X), len(self.classes)), np.float32)
+        for rows, chunk in _chunks(X, 4 * widest(self.pipeline.steps, X.shape[1])):
+            proba[rows] = self.pipeline.predict_proba(chunk)
         return proba
 
 
@@ -396,6 +387,8 @@ def fit_head(
         DataError: NaN, fewer than two classes, a class with one image, or one that ``labels`` lacks.
         TrainingError: the numbers overflowed.
     """
+    from threadpoolctl import threadpool_limits
+
     start = time.monotonic()
     check_features(X)
     y = np.asarray(y).astype(str)
@@ -417,12 +410,13 @@ def fit_head(
     pipeline, notes = build_head(settings, *X.shape)
     if settings.calibration == "none" and not hasattr(pipeline.steps[-1][1], "predict_proba"):
         raise DataError("the exact SVM has no probabilities of its own; choose another calibration than none")
+    # One thread for the MLP: its steps are so small that threads mostly wait for each other.
+    threads = threadpool_limits(1) if isinstance(settings, MLPSettings) else nullcontext()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of convergence: bounded on purpose, and said in the notes where it matters
+        # Of convergence: bounded on purpose, and said in the notes where it matters.
+        warnings.simplefilter("ignore")
         Z = fit_features(pipeline.steps[:-1], X, settings)
-        with _threads_for(settings):
+        with threads:
             head, more, history = fit_classifier(pipeline.steps[-1][1], Z, y, settings, groups)
     if labels is not None:
         rename_classes(head, labels)
@@ -464,7 +458,7 @@ def sample_weights(settings: HeadSettings, y: np.ndarray, classes: np.ndarray) -
 def fit_features(steps: list[tuple[str, Any]], X: np.ndarray, settings: HeadSettings) -> np.ndarray:
     """Fit the steps before the classifier and give what it sees: float32 (n, dimensions left)."""
     (_, scaler), *rest = steps
-    for chunk in _chunks(X):
+    for _, chunk in _chunks(X):
         scaler.partial_fit(chunk)
     sample = scaler.transform(_sample(X, settings.seed))
     for name, step in rest:
@@ -472,12 +466,10 @@ def fit_features(steps: list[tuple[str, Any]], X: np.ndarray, settings: HeadSett
             step.set_params(gamma=float(1 / (sample.shape[1] * sample.var())))
         sample = step.fit(sample).transform(sample)
     Z = np.empty((len(X), sample.shape[1]), np.float32)
-    start = 0
-    for chunk in _chunks(X):
+    for rows, chunk in _chunks(X):
         for _, step in steps:
             chunk = step.transform(chunk)
-        Z[start : start + len(chunk)] = chunk
-        start += len(chunk)
+        Z[rows] = chunk
     return Z
 
 
@@ -506,7 +498,10 @@ def fit_classifier(
         parts = folds(y, groups, k=5 if len(y) <= 5_000 else 3, seed=settings.seed)
         head = CalibratedClassifierCV(head, method=method, cv=parts, ensemble=False)
         notes += (f"probabilities are calibrated ({method}) on {len(parts)} held-out folds",)
-    _fit(head, Z, y, weights)
+    try:
+        head.fit(Z, y, sample_weight=weights)
+    except (ValueError, FloatingPointError) as error:
+        raise TrainingError(f"the head could not be fitted: {error}") from error
     if hasattr(head, "cv"):
         head.set_params(cv=len(head.cv))  # the row numbers themselves would go into the saved model
     for network in (head, *(part.estimator for part in getattr(head, "calibrated_classifiers_", ()))):
@@ -521,10 +516,9 @@ def choose_epochs(
     """How many passes serve best on held-out rows: the one with the highest accuracy, ties by log-loss."""
     from sklearn.base import clone
 
+    held_out = SplitSettings(test_size=0.1 if len(y) >= 1_000 else 0.2, seed=settings.seed)
     try:
-        train, test = holdout(
-            y, groups, SplitSettings(test_size=0.1 if len(y) >= 1_000 else 0.2, seed=settings.seed)
-        )
+        train, test = holdout(y, groups, held_out)
     except DataError:
         epochs = min(settings.max_epochs, 50)
         return epochs, (f"too few images to choose the number of passes on: {epochs} passes",), ()
@@ -542,11 +536,8 @@ def choose_epochs(
             shown.update(1)
             if epoch - best >= (settings.patience or settings.max_epochs):
                 break
-    return (
-        best + 1,
-        (f"{best + 1} passes, the best of {len(history)} on {len(test):,} held-out images",),
-        tuple(history),
-    )
+    note = f"{best + 1} passes, the best of {len(history)} on {len(test):,} held-out images"
+    return best + 1, (note,), tuple(history)
 
 
 def look(head: Any, Z: np.ndarray, truth: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
@@ -568,29 +559,15 @@ def by_accuracy(found: dict[str, float]) -> tuple[float, float]:
     return found["accuracy"], -found["log_loss"]
 
 
-def _fit(head: Any, Z: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> None:
-    try:
-        head.fit(Z, y, sample_weight=weights)
-    except (ValueError, FloatingPointError) as error:
-        raise TrainingError(f"the head could not be fitted: {error}") from error
-
-
-def _threads_for(settings: HeadSettings) -> AbstractContextManager[Any]:
-    """One thread for the MLP: its steps are so small that threads mostly wait for each other."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1) if isinstance(settings, MLPSettings) else nullcontext()
-
-
 def widest(steps: Sequence[tuple[str, Any]], d: int) -> int:
     """The most numbers that a row has between the steps of a pipeline, for embeddings of ``d`` dimensions."""
     return max([d, *(n for _, step in steps if isinstance(n := getattr(step, "n_components", None), int))])
 
 
-def _chunks(X: np.ndarray, width: int = 0) -> Iterator[np.ndarray]:
-    rows = max(1, CHUNK_VALUES // max(width, X.shape[1]))
-    for start in range(0, len(X), rows):
-        yield np.asarray(X[start : start + rows], np.float32)
+def _chunks(X: np.ndarray, width: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
+    n = max(1, CHUNK_VALUES // max(width, X.shape[1]))
+    for start in range(0, len(X), n):
+        yield slice(start, start + n), np.asarray(X[start : start + n], np.float32)
 
 
 def _sample(X: np.ndarray, seed: int) -> np.ndarray:

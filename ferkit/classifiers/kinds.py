@@ -180,7 +180,10 @@ def load_embedding_classifier(
         ModelError: the head cannot be read or does not fit the backbone.
         WeightsError: the backbone's weights are missing or not the ones it was made with.
     """
-    settings = embedder_settings_of(model)
+    try:
+        settings = EmbedderSettings.from_dict(model.record.parts["embedder"]["settings"])
+    except (KeyError, TypeError):
+        raise ModelError(f"{model.folder} does not say which embedding it takes; make it again") from None
     embedder = _open_backbone(model, settings, weights, threads)
     check_fingerprint(model, embedder.fingerprint)
     engine = getattr(embedder, "engine", None)
@@ -215,14 +218,6 @@ def _open_backbone(
             f"({hint or 'unknown'}): {error}; or put a copy of it, with SHA-256 {settings.weights_sha256}, next to "
             f"{model.folder / 'model.json'}, under any name that ends in .onnx"
         ) from None
-
-
-def embedder_settings_of(model: Model) -> EmbedderSettings:
-    """The backbone's settings. Raises ModelError if the model has none."""
-    try:
-        return EmbedderSettings.from_dict(model.record.parts["embedder"]["settings"])
-    except (KeyError, TypeError):
-        raise ModelError(f"{model.folder} does not say which embedding it takes; make it again") from None
 
 
 def check_fingerprint(model: Model, fingerprint: str) -> None:
@@ -350,9 +345,8 @@ class EnsembleClassifier:
         check_crops(crops, self.input_size_wh)
         total = np.zeros((len(crops), len(self.labels)))
         for member, weight, columns in zip(self.members, self.weights, self._columns, strict=True):
-            proba = member.predict_proba(resize_crops(crops, member.input_size_wh))[:, columns].astype(
-                np.float64
-            )
+            found = member.predict_proba(resize_crops(crops, member.input_size_wh))
+            proba = found[:, columns].astype(np.float64)
             total += weight * (np.log(np.maximum(proba, _SMALLEST)) if self.logits else proba)
         if self.logits:
             total = np.exp(total - total.max(axis=1, keepdims=True))
@@ -428,15 +422,12 @@ def load_ensemble(
         ModelError: a member is damaged or missing.
         WeightsError: a member's backbone is missing.
     """
-    parts = model.record.parts
+    parts, members = model.record.parts, []
     for name in parts["members"]:
         here = model.folder.resolve()
         if f"{name}/{RECORD}" not in model.files or here not in (model.folder / name).resolve().parents:
             raise ModelError(f"the model {model.folder} has a member outside itself ({name}); do not use it")
-    members = [
-        read_model(model.folder / name, weights=weights, threads=threads).classifier
-        for name in parts["members"]
-    ]
+        members.append(read_model(model.folder / name, weights=weights, threads=threads).classifier)
     return EnsembleClassifier(members, parts["weights"], logits=parts["rule"] == "logit-mean")
 
 

@@ -248,10 +248,8 @@ class _Fit:
         )  # fmt: skip
         trained, history = self._train(network, 40, 4, averaged=True)
         head.classes_, head.n_features_in_ = self.classes, trained.coefs_[0].shape[0]
-        head.coef_, head.intercept_ = (
-            trained.coefs_[0].T.astype(np.float64),
-            trained.intercepts_[0].astype(np.float64),
-        )
+        head.coef_ = trained.coefs_[0].T.astype(np.float64)
+        head.intercept_ = trained.intercepts_[0].astype(np.float64)
         head.n_iter_ = np.array([max(1, len(history))], np.int32)
         return head, history
 

@@ -260,9 +260,20 @@ def abstention(
     truth, proba = check_probabilities(truth, proba)
     confidence, hit = proba.max(axis=1), (proba.argmax(axis=1) == truth).astype(float)
     values, accuracy = _figures(confidence, hit, shares)
-    low, high = _interval(values, confidence, hit, units_of(groups, len(hit)), shares, seed, n_resamples)
+    low = high = np.full_like(values, np.nan)
+    units = units_of(groups, len(hit))
+    n, n_units = len(truth), int(units.max()) + 1
+    if n_units > 1 and n_resamples > 0:
+        rng = np.random.default_rng(seed)
+        found = []
+        for _ in range(n_resamples):
+            times = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units)[units]
+            found.append(_figures(np.repeat(confidence, times), np.repeat(hit, times), shares)[0])
+        # Of those left out nothing is known: a share of the units answers.
+        answered = np.array([1.0, *(1 - share for share in shares)])
+        effective = effective_units(np.bincount(units)) * answered
+        low, high = share_interval(values, np.std(found, axis=0), n_units * answered, effective)
     figures = [Figure(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
-    n = len(truth)
     shown = np.unique(np.ceil(np.linspace(1 / _CURVE_POINTS, 1, _CURVE_POINTS) * n).astype(int))
     falling = np.sort(confidence)[::-1]
     return Abstention(
@@ -283,29 +294,6 @@ def _figures(
     accuracy = np.cumsum(even) / np.arange(1, len(hit) + 1)
     at = [accuracy[_answered(len(hit), share) - 1] for share in shares]
     return np.array([1 - accuracy.mean(), *at]), accuracy
-
-
-def _interval(
-    values: np.ndarray,
-    confidence: np.ndarray,
-    hit: np.ndarray,
-    units: np.ndarray,
-    shares: Sequence[float],
-    seed: int,
-    n_resamples: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    n_units = int(units.max()) + 1
-    if n_units < 2 or n_resamples < 1:
-        return np.full_like(values, np.nan), np.full_like(values, np.nan)
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(n_resamples):
-        times = np.bincount(rng.integers(n_units, size=n_units), minlength=n_units)[units]
-        found.append(_figures(np.repeat(confidence, times), np.repeat(hit, times), shares)[0])
-    # Of those left out nothing is known: a share of the units answers.
-    answered = np.array([1.0, *(1 - share for share in shares)])
-    effective = effective_units(np.bincount(units)) * answered
-    return share_interval(values, np.std(found, axis=0), n_units * answered, effective)
 
 
 def _answered(n: int, share: float) -> int:

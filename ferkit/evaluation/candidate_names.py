@@ -1,6 +1,5 @@
 """Read what takes part in a comparison from names and files; other people's networks and functions among it."""
 
-import dataclasses
 import importlib
 import logging
 import os
@@ -107,15 +106,13 @@ class DeepFaceCandidate:
             proba = np.asarray(session.run(None, {entry.name: small[..., None]})[0], np.float32)
             return proba.reshape(len(crops), -1)
 
-        proba = bench.predict_rows(task.test, (224, 224), "letterbox", None, predict)
-        note = "DeepFace's emotion network, trained by others on FER2013"
         return CandidateOutput(
             FER_LABELS,
-            proba,
+            bench.predict_rows(task.test, (224, 224), "letterbox", None, predict),
             predict=predict,
             size_wh=(224, 224),
             size_mb=file.stat().st_size / 1e6,
-            notes=(note,),
+            notes=("DeepFace's emotion network, trained by others on FER2013",),
         )
 
     def _file(self) -> Path:
@@ -274,14 +271,13 @@ def parse_candidate(entry: str | Mapping[str, Any]) -> Candidate:
     if "@" in use and use.partition("@")[0] in HEADS:
         return _head(name, use, options)
     if use in EDITIONS:
-        return _plain(ModelCandidate, options)(name, bundled_folder(use))
-    if kind == "finetune" and rest:
-        return FinetuneCandidate(name, rest, _flat(options))
+        kind, rest = "model", use
     makers: dict[str, Callable[[], Candidate]] = {
         "dummy": lambda: _plain(DummyCandidate, options)(name),
         "model": lambda: _plain(ModelCandidate, options)(
             name, bundled_folder(rest) if rest in EDITIONS else Path(rest)
         ),
+        "finetune": lambda: FinetuneCandidate(name, rest, _flat(options)),
         "ensemble": lambda: _plain(EnsembleCandidate, options)(name, tuple(map(called, _members(use, rest)))),
         "peer": lambda: _peer(name, rest, options),
         "python": lambda: _callable(name, rest, options),
@@ -346,8 +342,8 @@ def _callable(name: str, target: str, options: dict[str, Any]) -> CallableCandid
 
 
 def _parts(entry: str | Mapping[str, Any]) -> tuple[str, ...]:
-    use = entry if isinstance(entry, str) else entry["use"]
-    return _members(new_words("candidate", use), new_words("candidate", use).partition(":")[2])
+    use = new_words("candidate", entry if isinstance(entry, str) else entry["use"])
+    return _members(use, use.partition(":")[2])
 
 
 def _members(use: str, rest: str) -> tuple[str, ...]:
@@ -360,10 +356,7 @@ def _members(use: str, rest: str) -> tuple[str, ...]:
 def _plain(maker: Any, options: Mapping[str, Any]) -> Any:
     """``maker``, which takes no options from a file."""
     if options:
-        known = (
-            ", ".join(f.name for f in dataclasses.fields(maker) if f.name in ("labels", "input_size"))
-            or "none"
-        )
+        known = "labels, input_size" if maker is CallableCandidate else "none"
         raise DataError(f"a candidate of this kind has no option {', '.join(options)}; it has {known}")
     return maker
 

@@ -2,8 +2,8 @@
 
 import csv
 import dataclasses
-import io
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,13 +138,12 @@ def trained_on(model: Model, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _of_embeddings(model: Model, task: Task) -> np.ndarray:
     """A head's record has the digest of all rows and how they were divided: that division can be made again."""
-    for part, name in zip(task.images.parts, task.images.names, strict=True):
+    for number, part in enumerate(task.images.parts):
         samples = [sample for sample in part.samples if sample.label is not None]
         rows = [[sample.path, sample.label, sample.split] for sample in samples]
         if fingerprint(rows) != model.record.data.get("digest"):
             continue
         trained = {samples[i].path for i in _training_rows(model, samples)}
-        number = task.images.names.index(name)
         hit = [
             row
             for row in task.test
@@ -181,16 +180,10 @@ def _of_network(model: Model, task: Task) -> np.ndarray:
 def _same_data(model: Model, task: Task) -> bool:
     """Whether a data set of the record's name and with at least its images of each class takes part."""
     data = model.record.data
-    counts = data.get("class_counts", {})
-    for part in task.images.parts:
-        here = part.class_counts()
-        if (
-            data.get("name") == part.name
-            and counts
-            and all(here.get(name, 0) >= n for name, n in counts.items())
-        ):
-            return True
-    return False
+    counts = Counter(data.get("class_counts", {}))
+    return bool(counts) and any(
+        part.name == data.get("name") and counts <= Counter(part.class_counts()) for part in task.images.parts
+    )
 
 
 @dataclass(frozen=True)
@@ -207,8 +200,7 @@ class DummyCandidate:
     def run(self, task: Task, bench: SharedInputs) -> CandidateOutput:
         """The same row for every image."""
         started = time.monotonic()
-        prior = frequencies(task)
-        proba = np.tile(prior, (len(task.test), 1))
+        proba = np.tile(frequencies(task), (len(task.test), 1))
         costs = Costs(train_s=time.monotonic() - started, ms_batch1=0.0, ms_batch32=0.0, size_mb=0.0)
         return CandidateOutput(task.images.labels, proba, costs=costs)
 
@@ -224,13 +216,8 @@ class HeadCandidate:
 
     def settings(self, bench: SharedInputs) -> Mapping[str, Any] | None:
         """Of the head, of the backbone and of the faces."""
-        embedder = bench.embedder(self.backbone)
-        return {
-            "kind": self.kind,
-            "head": self.head.to_dict(),
-            "embedder": settings_dict(embedder.settings),
-            "faces": bench.faces(),
-        }
+        embedder = settings_dict(bench.embedder(self.backbone).settings)
+        return {"kind": self.kind, "head": self.head.to_dict(), "embedder": embedder, "faces": bench.faces()}
 
     def run(self, task: Task, bench: SharedInputs) -> CandidateOutput:
         """Fit on the training rows that have an embedding; test rows without one get the classes' frequencies."""
@@ -292,6 +279,18 @@ def _deployed(fitted: FittedHead, X: np.ndarray) -> tuple[Predict, int]:
     return OnnxHead(graph).predict_proba, len(graph)
 
 
+def _output_of(model: Model, task: Task, bench: SharedInputs) -> CandidateOutput:
+    """What a finished model says of the test rows."""
+    return CandidateOutput(
+        model.labels,
+        bench.classify_rows(task.test, model),
+        predict=model.predict_proba,
+        size_wh=model.input_size_wh,
+        size_mb=size_mb_of(model),
+        history=history_of(model),
+    )
+
+
 @dataclass(frozen=True)
 class ModelCandidate:
     """A finished model folder of any kind; nothing of it is trained here."""
@@ -308,20 +307,11 @@ class ModelCandidate:
     def run(self, task: Task, bench: SharedInputs) -> CandidateOutput:
         """Score the test rows, and say which of them it was trained on."""
         model = read_model(self._found(bench))
-        proba = bench.classify_rows(task.test, model)
+        output = _output_of(model, task, bench)
         seen, notes = trained_on(model, task)
         if model.crops.kind == "whole":
             notes += ("it was given whole images, as in its training",)
-        return CandidateOutput(
-            model.labels,
-            proba,
-            predict=model.predict_proba,
-            size_wh=model.input_size_wh,
-            size_mb=size_mb_of(model),
-            history=history_of(model),
-            seen=seen,
-            notes=notes,
-        )
+        return dataclasses.replace(output, seen=seen, notes=notes)
 
     def _found(self, bench: SharedInputs) -> Path:
         folder = find_model(str(self.folder), bench.options.models_dir)
@@ -357,11 +347,9 @@ class FinetuneCandidate:
         started = time.monotonic()
         if not (folder / RECORD).is_file():
             samples = [images.dataset.samples[row] for row in task.train]
+            validated = ("val",) if task.origin != "drawn" else ()
             training = [
-                dataclasses.replace(
-                    s, split="val" if task.origin != "drawn" and s.split == "val" else "train"
-                )
-                for s in samples
+                dataclasses.replace(s, split="val" if s.split in validated else "train") for s in samples
             ]
             finetune(
                 images.dataset.subset(training),
@@ -374,19 +362,13 @@ class FinetuneCandidate:
                     holdout=SplitSettings(test_size=0.1, seed=task.seed),
                 ),
             )
-        model = read_model(folder)
-        history = history_of(model)
-        trained_s = sum(epoch.get("seconds", 0.0) for epoch in history)
-        return CandidateOutput(
-            model.labels,
-            bench.classify_rows(task.test, model),
-            # Of a run that was interrupted, the epochs' own seconds are all that is known.
+        output = _output_of(read_model(folder), task, bench)
+        # Of a run that was interrupted, the epochs' own seconds are all that is known.
+        trained_s = sum(epoch.get("seconds", 0.0) for epoch in output.history)
+        return dataclasses.replace(
+            output,
             train_s=trained_s or time.monotonic() - started,
-            predict=model.predict_proba,
-            size_wh=model.input_size_wh,
-            size_mb=size_mb_of(model),
-            history=history,
-            notes=(f"best of {len(history)} epochs, chosen on a tenth of the training rows",),
+            notes=(f"best of {len(output.history)} epochs, chosen on a tenth of the training rows",),
         )
 
     def _recipe(self, seed: int) -> Any:
@@ -414,15 +396,13 @@ class EnsembleCandidate:
             raise ModelError(f"members that failed: {', '.join(missing)}; mend or leave them out")
         cells = [task.earlier[name] for name in self.members]
         costs = {}
-        for one in dataclasses.fields(cells[0].costs):
-            values = [getattr(cell.costs, one.name) for cell in cells]
-            known = [value for value in values if value is not None]
+        for one in dataclasses.fields(Costs):
+            known = [value for cell in cells if (value := getattr(cell.costs, one.name)) is not None]
             # What one member does not say makes the sum unknown, but members trained elsewhere train for nothing.
-            costs[one.name] = (
-                sum(known) if known and (len(known) == len(values) or one.name == "train_s") else None
-            )
+            if known and (len(known) == len(cells) or one.name == "train_s"):
+                costs[one.name] = sum(known)
         proba = np.mean([cell.proba for cell in cells], axis=0)
-        return CandidateOutput(task.images.labels, proba, costs=dataclasses.replace(cells[0].costs, **costs))
+        return CandidateOutput(task.images.labels, proba, costs=Costs(**costs))
 
 
 def size_mb_of(model: Model) -> float:
@@ -440,8 +420,8 @@ def history_of(model: Model) -> tuple[dict[str, float], ...]:
     """The learning curve that training left in the folder."""
     if "history.csv" not in model.files:
         return ()
-    text = model.file("history.csv").read_text(encoding="utf-8")
-    rows = [
-        {name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(io.StringIO(text))
-    ]
-    return tuple({name: value for name, value in row.items() if np.isfinite(value)} for row in rows)
+    lines = model.file("history.csv").read_text(encoding="utf-8").splitlines()
+    return tuple(
+        {name: value for name, cell in row.items() if cell and np.isfinite(value := float(cell))}
+        for row in csv.DictReader(lines)
+    )

@@ -22,8 +22,10 @@ from ferkit.evaluation.comparison import (
     Comparison,
     Costs,
     RepeatResult,
-    ResultCache,
+    cache_path,
     circumstances,
+    load_cached,
+    save_cached,
 )
 from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES, Figure, effective_units, few_units_interval
 from ferkit.evaluation.protocol import (
@@ -113,22 +115,16 @@ def check_leaks(
         if leaks:
             logger.info(f"leaks: {leaks.sentence()}")
             if not protocol.allow_leaks:
+                examples = "; ".join(f"{pair.test} is {pair.train}" for pair in leaks.pairs[:3])
                 raise DataError(
-                    _refusal(leaks.sentence(), [(pair.test, pair.train) for pair in leaks.pairs[:3]])
+                    f"{leaks.sentence()} ({examples}). Such scores measure memory: remove them ('fer audit' lists "
+                    "them), or give --allow-leaks and see every score with and without them"
                 )
         if report is None or (leaks and not report["leaking_test_rows"]):
             report = {**leaks.describe(), "sentence": leaks.sentence()}
         checked.append(replace(split, leaking=leaks.leaking))
     assert report is not None
     return tuple(checked), report
-
-
-def _refusal(sentence: str, pairs: Sequence[tuple[str, str]]) -> str:
-    examples = "; ".join(f"{test} is {train}" for test, train in pairs)
-    return (
-        f"{sentence} ({examples}). Such scores measure memory: remove them ('fer audit' lists them), or give "
-        "--allow-leaks and see every score with and without them"
-    )
 
 
 def compare(
@@ -207,22 +203,18 @@ def _run_all(
                 break
             done.append(finished)
             earlier[repeat][candidate.name] = finished.cell
-        results.append(_result(candidate, done, failure))
+        result = CandidateResult(
+            candidate.name,
+            candidate.kind,
+            tuple(one.cell for one in done),
+            failure,
+            notes=tuple(dict.fromkeys(note for one in done for note in one.cell.notes)),
+        )
+        if done:
+            seen = np.unique(np.concatenate([one.seen for one in done]))
+            result = replace(result, unmapped=done[-1].unmapped, unreached=done[-1].unreached, seen=seen)
+        results.append(result)
     return results
-
-
-def _result(candidate: Candidate, done: Sequence[CachedResult], failure: str | None) -> CandidateResult:
-    cells = tuple(one.cell for one in done)
-    return CandidateResult(
-        candidate.name,
-        candidate.kind,
-        cells,
-        failure,
-        done[-1].unmapped if done else (),
-        done[-1].unreached if done else (),
-        np.unique(np.concatenate([one.seen for one in done])) if done else np.zeros(0, np.int64),
-        tuple(dict.fromkeys(note for cell in cells for note in cell.notes)),
-    )
 
 
 def _run(
@@ -234,14 +226,14 @@ def _run(
     where: str,
 ) -> CachedResult | str:
     """A cell from the cache, or made now and kept there; or the reason why there is none."""
-    cache = ResultCache(bench.options.out / "cells")
     try:
         settings = candidate.settings(bench)
         labels = list(task.images.labels.names)
         path = None
         if settings is not None:
-            path = cache.path(candidate.name, [dict(settings), *digests, task.seed, task.origin, labels])
-            there = cache.load(path, repeat)
+            depends_on = [dict(settings), *digests, task.seed, task.origin, labels]
+            path = cache_path(bench.options.out / "cells", candidate.name, depends_on)
+            there = load_cached(path, repeat)
             if there is not None:
                 logger.info(f"{where}: finished before")
                 return there
@@ -254,7 +246,7 @@ def _run(
         logger.info(f"{where}: failed: {reason}")
         return reason
     if path is not None:
-        cache.save(path, finished)
+        save_cached(path, finished)
     return finished
 
 
@@ -334,9 +326,7 @@ def common_classes(train: ReadDataset, test: ReadDataset) -> CommonClasses:
     if mapping.unreached:
         listed = ", ".join(f"{name} ({counts[1][name]})" for name in mapping.unreached)
         notes.append(f"classes of {names[1]} that {names[0]} lacks, left out of the test: {listed}")
-    table = {
-        name: target.names[i] if i >= 0 else None for name, i in zip(source.names, mapping.index, strict=True)
-    }
+    table = dict(zip(source.names, mapping.labels(source.names), strict=True))
     renamed = [f"{name} = {known}" for name, known in table.items() if known not in (None, name)]
     if renamed:
         notes.append(f"classes of {names[0]} taken as those of {names[1]}: {', '.join(renamed)}")
@@ -503,12 +493,11 @@ def _values(comparison: Comparison, own: Comparison | None, name: str) -> dict[s
     if comparison.candidate(name).failure is not None:
         return None
     evaluation = comparison.evaluation(name)
-    figures = {
-        key: json_values(evaluation.figures[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")
-    }
     changed = own is not None and own.candidate(name).failure is None
     return {
-        **figures,
+        **{
+            key: json_values(evaluation.figures[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")
+        },
         "n": evaluation.n,
         "classes": list(comparison.labels.names),
         "recall": {label: json_values(one.recall) for label, one in evaluation.per_class.items()},

@@ -11,7 +11,6 @@ read, and ``comparison.npz`` next to it, with the arrays.
 """
 
 import datetime
-import io
 import json
 import platform
 import re
@@ -30,19 +29,6 @@ from ferkit.core.files import fingerprint, json_values, parse_json, read_regular
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
-
-__all__ = [
-    "CandidateResult",
-    "Comparison",
-    "Costs",
-    "DataUsed",
-    "Kind",
-    "PairTest",
-    "Pooled",
-    "ProtocolSettings",
-    "RepeatResult",
-    "SplitRows",
-]  # fmt: skip
 
 Kind = Literal["dummy", "head", "network", "ensemble", "peer", "callable"]
 
@@ -313,55 +299,47 @@ class CachedResult:
     seen: np.ndarray
 
 
-class ResultCache:
-    """A folder of finished cells, found again by everything that they depend on.
+def cache_path(folder: Path, name: str, depends_on: Any) -> Path:
+    """The file of a cell, found again by everything that it depends on.
 
-    Args:
-        folder: made when the first cell is written.
+    Its name begins with the candidate's, as it was called then, and ends with the digest.
     """
+    slug = re.sub(r"[^\w.@+-]+", "-", name)[-60:].strip("-")
+    digest = fingerprint([FORMAT, depends_on])[:24]
+    path = folder / f"{slug}--{digest}.npz"
+    known = sorted(folder.glob(f"*--{digest}.npz"))
+    return known[0] if known and not path.exists() else path
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def path(self, name: str, depends_on: Any) -> Path:
-        """The file of a cell; its name begins with the candidate's, as it was called then, and ends with the digest."""
-        slug = re.sub(r"[^\w.@+-]+", "-", name)[-60:].strip("-")
-        digest = fingerprint([FORMAT, depends_on])[:24]
-        path = self.folder / f"{slug}--{digest}.npz"
-        known = sorted(self.folder.glob(f"*--{digest}.npz"))
-        return known[0] if known and not path.exists() else path
+def load_cached(path: Path, repeat: int) -> CachedResult | None:
+    """The cell in ``path``; None if there is none, or it cannot be read and has to be made again."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = json.loads(file["values"].tobytes().decode())
+            cell, seen = _repeat_result(repeat, file["proba"], values), file["seen"]
+        return CachedResult(cell, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
 
-    def load(self, path: Path, repeat: int) -> CachedResult | None:
-        """The cell in ``path``; None if there is none, or it cannot be read and has to be made again."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                values = json.loads(file["values"].tobytes().decode())
-                proba, seen = file["proba"], file["seen"]
-            cell = RepeatResult(
-                repeat, proba, Costs(**values["costs"]), tuple(values["history"]), tuple(values["notes"])
-            )
-            return CachedResult(cell, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            return None
 
-    def save(self, path: Path, finished: CachedResult) -> None:
-        """Write a cell, whole or not at all.
+def save_cached(path: Path, finished: CachedResult) -> None:
+    """Write a cell, whole or not at all.
 
-        Raises:
-            FerkitError: the disk is full or the folder cannot be written.
-        """
-        cell = finished.cell
-        values = {
-            "costs": asdict(cell.costs),
-            "history": [dict(entry) for entry in cell.history],
-            "notes": list(cell.notes),
-            "unmapped": list(finished.unmapped),
-            "unreached": list(finished.unreached),
-        }
-        packed = np.frombuffer(json.dumps(values).encode(), np.uint8)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, proba=cell.proba, seen=finished.seen, values=packed)
-        write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    Raises:
+        FerkitError: the disk is full or the folder cannot be written.
+    """
+    cell = finished.cell
+    values = {
+        "costs": asdict(cell.costs),
+        "history": [dict(entry) for entry in cell.history],
+        "notes": list(cell.notes),
+        "unmapped": list(finished.unmapped),
+        "unreached": list(finished.unreached),
+    }
+    packed = np.frombuffer(json.dumps(values).encode(), np.uint8)
+    write_atomically(
+        path, lambda file: np.savez_compressed(file, proba=cell.proba, seen=finished.seen, values=packed)
+    )
 
 
 JSON_NAME = "comparison.json"
@@ -485,21 +463,19 @@ def _from_parts(values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Compar
     )
 
 
+def _repeat_result(repeat: int, proba: np.ndarray, values: Mapping[str, Any]) -> RepeatResult:
+    history, notes = tuple(values["history"]), tuple(values["notes"])
+    return RepeatResult(repeat, proba, Costs(**values["costs"]), history, notes)
+
+
 def _candidate(i: int, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> CandidateResult:
-    cells = tuple(
-        RepeatResult(
-            one["repeat"],
-            arrays[f"proba/{i}/{one['repeat']}"],
-            Costs(**one["costs"]),
-            tuple(one["history"]),
-            tuple(one["notes"]),
-        )
-        for one in values["cells"]
-    )
     return CandidateResult(
         values["name"],
         values["kind"],
-        cells,
+        tuple(
+            _repeat_result(one["repeat"], arrays[f"proba/{i}/{one['repeat']}"], one)
+            for one in values["cells"]
+        ),
         values["failure"],
         tuple(values["unmapped"]),
         tuple(values["unreached"]),

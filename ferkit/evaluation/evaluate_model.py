@@ -29,7 +29,7 @@ from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.leakage import NEAR_AT_MOST, TrainingCopies, image_keys, training_copies
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.split import Split, SplitSettings, make_split
-from ferkit.embedder.store import EmbeddingStore, EmbeddingTable
+from ferkit.embedder.store import EmbeddingStore, EmbeddingTable, Snapshot
 from ferkit.evaluation.candidates import Task, history_of, size_mb_of, trained_on
 from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kind, RepeatResult, circumstances
 from ferkit.evaluation.metrics import Evaluation, evaluate
@@ -86,18 +86,14 @@ def score(
     Raises:
         DataError: no image could be read.
     """
-    samples: list[Sample] = []
-    rows: list[np.ndarray] = []
+    rows: list[tuple[Sample, np.ndarray, str | None]] = []
     failures: list[tuple[str, str]] = []
-    digests: list[str | None] = []
     images = read_crops(dataset.source, dataset.samples, cropper, batch_size=batch_size, workers=workers)
     scored = apply_network(images, classifier.predict_proba, len(classifier.labels), batch_size)
     with progress("evaluating", len(dataset)) as shown:
         for image, proba in scored:
             if image.error is None:
-                samples.append(image.sample)
-                rows.append(proba)
-                digests.append(image.sha256)
+                rows.append((image.sample, proba, image.sha256))
             else:
                 failures.append((image.sample.path, image.error))
             shown.update(1, failures=image.error is not None)
@@ -105,7 +101,8 @@ def score(
         raise DataError(
             f"none of the {len(dataset)} images could be read; the first: {': '.join(failures[0])}"
         )
-    return Scores(tuple(samples), np.concatenate(rows), tuple(failures), tuple(digests))
+    samples, every, digests = zip(*rows, strict=True)
+    return Scores(samples, np.concatenate(every), tuple(failures), digests)
 
 
 def labelled_part(dataset: Dataset, split: str = "auto") -> Dataset:
@@ -130,12 +127,10 @@ def in_words_of(labels: LabelSet, y: np.ndarray) -> tuple[np.ndarray, dict[str, 
     Returns:
         The names (n,), unchanged where the classifier has no such class, and what became what.
     """
-    mapping = LabelSet.from_names(sorted(set(y))).map_to(labels)
-    table = {
-        name: labels.names[i] for name, i in zip(mapping.source.names, mapping.index, strict=True) if i >= 0
-    }
-    changed = {name: known for name, known in table.items() if name != known}
-    return np.array([table.get(name, name) for name in y], object), changed
+    names = sorted(set(y))
+    known = LabelSet.from_names(names).map_to(labels).labels(names)
+    changed = {name: own for name, own in zip(names, known, strict=True) if own not in (None, name)}
+    return np.array([changed.get(name, name) for name in y], object), changed
 
 
 logger = logging.getLogger(__name__)
@@ -190,8 +185,7 @@ def fit_held_out(
 
 
 def _copies_in_fit(table: EmbeddingTable, split: Split, store: EmbeddingStore) -> TrainingCopies:
-    view = store.view()
-    keys = np.zeros(len(table), np.uint64) if table.keys is None else table.keys
+    view, keys = store.view(), _keys(table)
     data = None if view is None or len(table) > NEAR_AT_MOST else _at_hand(view.root)
     train, test = (_of_paths(data, table.paths[part]) for part in (split.train, split.test))
     bundled = store.settings.embedder.backbone in EDITIONS
@@ -199,6 +193,10 @@ def _copies_in_fit(table: EmbeddingTable, split: Split, store: EmbeddingStore) -
     return training_copies(
         keys[split.train], keys[split.test], train, test, bundled=bundled, cache_dir=cache_dir
     )
+
+
+def _keys(table: EmbeddingTable) -> np.ndarray:
+    return np.zeros(len(table), np.uint64) if table.keys is None else table.keys
 
 
 def copies_of_training(
@@ -250,7 +248,7 @@ def _of_keys(dataset: Dataset, keys: np.ndarray) -> Dataset | None:
 def _of_paths(dataset: Dataset | None, paths: np.ndarray) -> Dataset | None:
     """The samples of these paths; None where one is not there any more."""
     known = {} if dataset is None else {sample.path: sample for sample in dataset.samples}
-    if dataset is None or not all(path in known for path in paths):
+    if dataset is None or not known.keys() >= set(paths):
         return None
     return dataset.subset([known[path] for path in paths])
 
@@ -350,8 +348,7 @@ def save_fit(
     Raises:
         ModelError: the folder may not be written.
     """
-    view, settings = store.view(), store.settings
-    keys = np.zeros(len(table), np.uint64) if table.keys is None else table.keys
+    view, settings = store.view() or Snapshot("", 0), store.settings
     return save_embedding_model(
         folder,
         fitted.head,
@@ -359,20 +356,20 @@ def save_fit(
         embedder_settings=settings.embedder,
         embedder_fingerprint=fingerprint(settings.embedder),
         faces=settings.faces,
-        crops=view.crops if view is not None else None,
-        weights=Path(view.weights) if view is not None and view.weights else None,
-        licence=view.licence if view is not None else "unknown",
-        cosine=view.cosine if view is not None else None,
+        crops=view.crops,
+        weights=Path(view.weights) if view.weights else None,
+        licence=view.licence,
+        cosine=view.cosine,
         data={
             "embeddings": store.folder.name,
-            "root": view.root if view is not None else "",
+            "root": view.root,
             "digest": _rows_digest(table),
             **({"request": request} if request else {}),
             "classes": _class_counts(table),
         },
         split=fitted.split.describe(),
         metrics=fitted.evaluation.to_dict(),
-        images=keys[fitted.split.train],
+        images=_keys(table)[fitted.split.train],
         overwrite=overwrite,
     )
 
@@ -393,8 +390,7 @@ def write_fit_report(
     Raises:
         FerkitError: the folder cannot be written.
     """
-    view, known = store.view(), store.rows()
-    root = view.root if view is not None else ""
+    root, known = (store.view() or Snapshot("", 0)).root, store.rows()
     data = _at_hand(root)
     attributes = {} if data is None else {sample.path: sample.attributes for sample in data.samples}
     rows = zip(table.paths, table.y, table.split, table.groups, strict=True)
@@ -500,6 +496,7 @@ def evaluate_model(
     samples = scores.samples
     rows = np.arange(len(samples))
     seen, notes = _seen(model, dataset, scores, seed)
+    costs = costs or Costs(size_mb=size_mb_of(model))
     left_out: tuple[str, ...] = () if copies is None else (copies.sentence(),)
     if scores.failures:
         path, reason = scores.failures[0]
@@ -522,11 +519,7 @@ def evaluate_model(
             CandidateResult(
                 model.name,
                 _KINDS.get(model.kind, "network"),
-                (
-                    RepeatResult(
-                        0, scores.proba, costs or Costs(size_mb=size_mb_of(model)), history_of(model)
-                    ),
-                ),
+                (RepeatResult(0, scores.proba, costs, history_of(model)),),
                 seen=seen,
                 notes=notes,
             ),

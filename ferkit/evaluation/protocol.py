@@ -9,7 +9,7 @@ import numpy as np
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint
-from ferkit.core.labels import LabelSet, meaning_of
+from ferkit.core.labels import LabelSet, same_meaning
 from ferkit.datasets.dataset import Dataset, Sample, Stamp
 from ferkit.datasets.image_stats import image_stats
 
@@ -244,13 +244,15 @@ def build_evaluation_data(
                 f"{path}: {reason}"
             )
     rows.sort(key=lambda row: row[0])
-    labels = LabelSet.from_names(sorted({str(row[3].label) for row in rows})) if rows else None
-    if labels is None or len(labels) < 2:
-        found = "none" if labels is None else labels.names[0]
+    classes = sorted({str(row[3].label) for row in rows})
+    if len(classes) < 2:
+        found = ", ".join(classes) or "none"
         raise DataError(
             f"expected at least two classes to tell apart, found {found}; check the folder names or the label column"
         )
-    _check_spelling(labels)
+    labels = LabelSet.from_names(classes)
+    for name, other, *_ in same_meaning(labels.names).values():
+        raise DataError(f"{name!r} and {other!r} are two names of one class; give the images one of them")
     first = read[0].dataset
     source = _Merged({names[i]: one.dataset for i, one in enumerate(read)}) if several else first.source
     title = name or " + ".join(names)
@@ -299,17 +301,6 @@ class _Merged:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    found: list[str] = []
-    for name in names:
-        base = Path(name).name.replace("/", "-")
-        number = sum(1 for other in names[: len(found)] if Path(other).name == Path(name).name) + 1
-        found.append(base if number == 1 else f"{base}-{number}")
-    return tuple(found)
-
-
-def _check_spelling(labels: LabelSet) -> None:
-    by_meaning: dict[str, str] = {}
-    for name in labels.names:
-        other = by_meaning.setdefault(meaning_of(name), name)
-        if other != name:
-            raise DataError(f"{other!r} and {name!r} are two names of one class; give the images one of them")
+    last = [Path(name).name for name in names]
+    earlier = [last[:i].count(name) for i, name in enumerate(last)]
+    return tuple(f"{name}-{n + 1}" if n else name for name, n in zip(last, earlier, strict=True))

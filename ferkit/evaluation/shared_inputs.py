@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -199,17 +199,14 @@ class SharedInputs:
             return self._table[1]
         self._table = None  # layers are large: let go of the last ones first
         embedder = self.embedder(spec)
-        X: np.ndarray | None = None
+        dtype: Literal["float16", "float32"] = "float16" if embedder.dim > 2_000 else "float32"
+        X = np.full((len(self.images), embedder.dim), np.nan, dtype)
         for i, part in enumerate(self.images.parts):
-            store = self._store(self.images.names[i], part, self.croppings[i], embedder)
-            table = store.load("float16" if store.dim > 2_000 else "float32")
-            if X is None:
-                X = np.full((len(self.images), store.dim), np.nan, table.X.dtype)
+            table = self._store(self.images.names[i], part, self.croppings[i], embedder).load(dtype)
             at = {path: row for row, path in enumerate(table.paths)}
             mine = np.flatnonzero(self.images.source == i)
             found = np.array([at.get(self.images.own_paths[row], -1) for row in mine])
             X[mine[found >= 0]] = table.X[found[found >= 0]]
-        assert X is not None
         self._table = spec, X
         return X
 
@@ -259,12 +256,11 @@ class SharedInputs:
         """uint8 RGB (n, h, w, 3): real crops for timing, repeated where there are fewer rows."""
         croppers = self._croppers(size_wh, "stretch", None)
         dataset = self.images.dataset
-        samples = {row: dataset.samples[row] for row in rows[:n]}
-        crops = {
-            row: croppers[self.images.source[row]].largest(dataset.read(sample), sample.box).rgb[0]
-            for row, sample in samples.items()
-        }
-        return np.stack([crops[row] for row in np.resize(rows[:n], n)])
+        crops = []
+        for row in rows[:n]:
+            sample = dataset.samples[row]
+            crops.append(croppers[self.images.source[row]].largest(dataset.read(sample), sample.box).rgb)
+        return np.resize(np.concatenate(crops), (n, *crops[0].shape[1:]))
 
     def _croppers(self, size_wh: tuple[int, int], resize: str, trained: Cropping | None) -> list[FaceCropper]:
         """One a data set: images that are crops already are taken whole, however a model was trained."""

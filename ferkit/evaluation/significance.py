@@ -14,6 +14,7 @@ import numpy as np
 from ferkit.core.console import some
 from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import points
 from ferkit.evaluation.comparison import Comparison, Costs, PairTest
 from ferkit.evaluation.metrics import difference_interval, effective_units, unit_of_row
 
@@ -180,7 +181,10 @@ def paired_bootstrap(
     drawn = []
     step = max(1, min(n_resamples, _CHUNK // n_units))
     for start in range(0, n_resamples, step):
-        times = _resamples(rng, min(step, n_resamples - start), n_units)
+        r = min(step, n_resamples - start)
+        rows = rng.integers(n_units, size=(r, n_units)) + n_units * np.arange(r)[:, None]
+        # How often each resample drew each unit.
+        times = np.bincount(rows.ravel(), minlength=r * n_units).reshape(r, n_units).astype(np.float32)
         drawn.append(_figures((times @ counts).astype(np.float64), m, k))
     effective = float(effective_units(counts[:, :k].sum(axis=1)))
     parts: list[np.ndarray] = []
@@ -192,12 +196,6 @@ def paired_bootstrap(
         gains = values[:, None] - values[None]
         parts += difference_interval(gains, error, n_units, effective, len(truth))
     return Differences(accuracy[0], macro_f1[0], *parts)
-
-
-def _resamples(rng: np.random.Generator, r: int, n_units: int) -> np.ndarray:
-    """How often each of ``r`` resamples drew each unit, float32 (r, n_units)."""
-    drawn = rng.integers(n_units, size=(r, n_units)) + n_units * np.arange(r)[:, None]
-    return np.bincount(drawn.ravel(), minlength=r * n_units).reshape(r, n_units).astype(np.float32)
 
 
 def _figures(counts: np.ndarray, m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -336,7 +334,7 @@ def pair_sentence(pair: PairTest, costs_a: Costs, costs_b: Costs, n_pairs: int) 
     p = _p(pair.p_adjusted) + (f", corrected for {n_pairs} pairs" if n_pairs > 1 else "")
     if np.isnan(pair.low):
         return (
-            f"{pair.a} was right {_points(pair.difference)} more often than {pair.b} here, but all images "
+            f"{pair.a} was right {points(pair.difference)} points more often than {pair.b} here, but all images "
             "show one person, which says nothing about others."
         )
     different = pair.p_adjusted < ALPHA
@@ -348,14 +346,15 @@ def pair_sentence(pair: PairTest, costs_a: Costs, costs_b: Costs, n_pairs: int) 
     one, other = (pair.b, pair.a) if turned else (pair.a, pair.b)
     sign = -1 if turned else 1
     low, high = sorted((sign * pair.low, sign * pair.high))
-    between = f"95 % interval {_points(low, unit=False)} to {_points(high, unit=False)}"
-    by = f"{_points(sign * pair.difference)} of accuracy, {between}, {p}"
+    between = f"95 % interval {points(low)} to {points(high)}"
+    by = f"{points(sign * pair.difference)} points of accuracy, {between}, {p}"
     clauses = [f"{one} is {'better than' if different else 'not distinguishable from'} {other} here ({by})"]
     f1 = sign * pair.f1_difference
     if not different and pair.f1_p_adjusted < ALPHA:
         worse = "better" if f1 > 0 else "worse"
         clauses.append(
-            f"by macro-F1, which counts every expression alike, it is {worse} ({_points(f1)}, {_p(pair.f1_p_adjusted)})"
+            f"by macro-F1, which counts every expression alike, it is {worse} ({points(f1)} points, "
+            f"{_p(pair.f1_p_adjusted)})"
         )
     times = (
         _ratio(costs_a.train_s, costs_b.train_s, "trains {} times faster", "takes {} times as long to train"),
@@ -409,11 +408,6 @@ def _ratio(mine: float | None, other: float | None, faster: str, slower: str) ->
         return ""
     times = f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
     return (faster if mine < other else slower).format(times)
-
-
-def _points(share: float, unit: bool = True) -> str:
-    text = f"{100 * share:+.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
-    return f"{text} points" if unit else text
 
 
 def _p(p: float) -> str:

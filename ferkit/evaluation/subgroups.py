@@ -16,7 +16,6 @@ from ferkit.evaluation.metrics import (
     evaluate,
     ratio,
     share_interval,
-    unit_of_row,
 )
 
 FEW_IMAGES, FEW_PERSONS = 30, 5
@@ -135,16 +134,10 @@ def subgroups(
     image = np.arange(len(texts)) if images is None else np.asarray(images)
     value = np.array(texts)[keep]
     y, p, image_kept = np.asarray(y_true).astype(str)[keep], np.asarray(proba)[keep], image[keep]
-    owner = None if groups is None else np.asarray(groups, object)[keep]
-    if owner is None or all(one is None for one in owner):
-        owner, persons_known = None, False
-        unit = np.unique(image_kept, return_inverse=True)[1]
-    else:
-        persons_known = True
-        alone = [f"image {i}" if one is None else one for i, one in zip(image_kept, owner, strict=True)]
-        found = unit_of_row(np.array(alone, object))
-        assert found is not None
-        unit = found
+    owner = [None] * len(y) if groups is None else np.asarray(groups, object)[keep].tolist()
+    persons_known = any(one is not None for one in owner)
+    alone = [f"image {i}" if one is None else str(one) for i, one in zip(image_kept, owner, strict=True)]
+    unit = np.unique(alone if persons_known else image_kept, return_inverse=True)[1]
     number_of = {str(name): i for i, (name, _) in enumerate(Counter(sorted(value)).most_common())}
     number = np.array([number_of[name] for name in value])
     hit = np.array(labels.names)[p.argmax(axis=1)] == y
@@ -156,7 +149,7 @@ def subgroups(
         evaluation = evaluate(y[mine], p[mine], labels, of, seed, n_resamples)
         n, n_units = len(np.unique(image_kept[mine])), len(np.unique(unit[mine]))
         few = n < FEW_IMAGES or (persons_known and n_units < FEW_PERSONS)
-        gap = sampled.difference(i, sampled.rest(i))
+        gap = sampled.difference(i, len(number_of) + i)  # to the rows outside it
         persons = n_units if persons_known else None
         figures = evaluation.figures
         rows.append(SubgroupRow(name, n, persons, figures["accuracy"], figures["macro_f1"], gap, few))
@@ -214,7 +207,7 @@ def permutation_p(
 
 
 class _Sampled:
-    """Accuracies of each value and of the rows outside it, and their resamples over units."""
+    """Accuracies of each of ``v`` values, then of the rows outside each, and their resamples over units."""
 
     def __init__(
         self, number: np.ndarray, hit: np.ndarray, unit: np.ndarray, v: int, rng: np.random.Generator, r: int
@@ -225,16 +218,11 @@ class _Sampled:
         right = np.bincount(cell, hit, minlength=u * v).reshape(u, v)
         self.n = np.hstack([n, n.sum(axis=1, keepdims=True) - n])
         self.right = np.hstack([right, right.sum(axis=1, keepdims=True) - right])
-        self.v = v
         self.share = ratio(self.right.sum(axis=0), self.n.sum(axis=0))
         self.resampled = np.empty((r, 2 * v))
         for i in range(r):
             times = np.bincount(rng.integers(u, size=u), minlength=u)
             self.resampled[i] = ratio(times @ self.right, times @ self.n)
-
-    def rest(self, value: int) -> int:
-        """The rows outside a value, as an argument of :meth:`difference`."""
-        return self.v + value
 
     def difference(self, a: int, b: int, level: float = LEVEL) -> Figure:
         """From the intervals of both and their correlation (MOVER: Zou, 2007; Newcombe's, 1998, in general)."""

@@ -128,9 +128,7 @@ class Examples:
         """
         label = clean_label(name)
         if label not in self.labels:
-            if len(self.labels) >= self.limits.max_classes:
-                raise DataError(f"expected at most {self.limits.max_classes} classes; remove one first")
-            self._change((*self.labels, label), self._rows)
+            self._change(self._labels_with(label), self._rows)
         return label
 
     def add(
@@ -176,11 +174,9 @@ class Examples:
                 image = b"" if crops is None else _jpeg(crops[i])
                 new.append(Example(self._next + len(new), label, take, person, vector.copy(), image, digest))
         self._check_room(new)
-        labels = self.labels if label in self.labels else (*self.labels, label)
-        if len(labels) > self.limits.max_classes:
-            raise DataError(f"expected at most {self.limits.max_classes} classes; remove one first")
+        joins = bool(self._rows) and self._rows[-1].take == take
+        self._change(self._labels_with(label), (*self._rows, *new), joins)
         self._next += len(new)
-        self._change(labels, (*self._rows, *new), joins=bool(self._rows) and self._rows[-1].take == take)
         return [row.id for row in new]
 
     def remove(self, ids: Collection[int]) -> int:
@@ -212,7 +208,8 @@ class Examples:
         if name in self.labels and name != old:
             raise DataError(f"there is a class {name} already; choose another name")
         labels = tuple(name if label == old else label for label in self.labels)
-        self._change(labels, tuple(_moved(row, name) if row.label == old else row for row in self._rows))
+        rows = (replace(row, label=name) if row.label == old else row for row in self._rows)
+        self._change(labels, tuple(rows))
 
     def move(self, ids: Collection[int], label: str) -> None:
         """Put examples into another class.
@@ -222,9 +219,8 @@ class Examples:
         """
         self._check_known(label)
         chosen = set(ids)
-        self._change(
-            self.labels, tuple(_moved(row, label) if row.id in chosen else row for row in self._rows)
-        )
+        rows = (replace(row, label=label) if row.id in chosen else row for row in self._rows)
+        self._change(self.labels, tuple(rows))
 
     def without_images(self) -> "Examples":
         """A copy that has neither images nor a way back."""
@@ -259,6 +255,11 @@ class Examples:
         self.labels, self._rows = labels, rows
         self.version += 1
 
+    def _labels_with(self, label: str) -> tuple[str, ...]:
+        if label not in self.labels and len(self.labels) >= self.limits.max_classes:
+            raise DataError(f"expected at most {self.limits.max_classes} classes; remove one first")
+        return self.labels if label in self.labels else (*self.labels, label)
+
     def _check_known(self, label: str) -> None:
         if label not in self.labels:
             raise DataError(f"no class is called {label!r}; there are {', '.join(self.labels) or 'none'}")
@@ -274,10 +275,6 @@ class Examples:
             raise DataError(
                 f"expected at most {limits.max_example_bytes / 1e6:.0f} MB of examples; remove some"
             )
-
-
-def _moved(row: Example, label: str) -> Example:
-    return replace(row, label=label)
 
 
 def _jpeg(crop: np.ndarray) -> bytes:

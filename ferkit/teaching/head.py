@@ -75,7 +75,7 @@ class LinearHead:
         coef, intercept = self.coef / temperature, self.intercept / temperature
         return replace(self, coef=coef, intercept=intercept, unsure_below=unsure_below)
 
-    def fitted(self, seconds: float = 0.0) -> FittedHead:
+    def fitted(self) -> FittedHead:
         """The same as a head of scikit-learn, which model folders keep."""
         settings = LogisticSettings(C=self.penalty or USUAL_PENALTY, pca=None, class_weights="balanced")
         pipeline, _ = build_head(settings, len(self.classes), len(self.mean))
@@ -89,10 +89,10 @@ class LinearHead:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         head.classes_, head.coef_, head.intercept_ = np.array(self.classes)[order], coef, intercept
         head.n_features_in_, head.n_iter_ = len(self.mean), np.array([1], np.int32)
-        told_by = (
-            "class means" if self.penalty is None else f"penalty {self.penalty:g} chosen on held-out takes"
-        )
-        return FittedHead(pipeline, settings, len(self.mean), (f"told by {told_by}",), seconds)
+        note = "told by class means"
+        if self.penalty is not None:
+            note = f"told by penalty {self.penalty:g} chosen on held-out takes"
+        return FittedHead(pipeline, settings, len(self.mean), (note,))
 
 
 def fit_linear(X: np.ndarray, y: np.ndarray, penalty: float | None) -> LinearHead:
@@ -118,9 +118,7 @@ def fit_linear(X: np.ndarray, y: np.ndarray, penalty: float | None) -> LinearHea
         means = np.stack([Z[y == name].mean(axis=0) for name in classes])
         coef = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
         sharpness = _SHARPNESS / np.sqrt(Z.shape[1])
-        return LinearHead(
-            tuple(classes), mean, scale, coef * sharpness, np.zeros(len(classes), np.float32), None
-        )
+        return LinearHead(classes, mean, scale, coef * sharpness, np.zeros(len(classes), np.float32), None)
     settings = LogisticSettings(C=penalty, pca=None, class_weights="balanced", max_iter=_PASSES)
     fitted = build_head(settings, *X.shape)[0].named_steps["head"]
     codes = np.searchsorted(classes, y.astype(str))
@@ -128,7 +126,9 @@ def fit_linear(X: np.ndarray, y: np.ndarray, penalty: float | None) -> LinearHea
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of convergence: bounded on purpose
         fitted.fit(Z, codes, sample_weight=weights)
-    coef, intercept = _of_each_class(fitted)
+    coef, intercept = np.asarray(fitted.coef_, np.float32), np.asarray(fitted.intercept_, np.float32)
+    if len(classes) == 2:  # scikit-learn keeps the difference alone
+        coef, intercept = np.concatenate([0 * coef, coef]), np.concatenate([0 * intercept, intercept])
     return LinearHead(classes, mean, scale, coef, intercept, penalty)
 
 
@@ -183,14 +183,6 @@ def _scaling(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     common = float(variance.mean()) or 1.0
     shrunk = (len(X) * variance + _PRIOR_ROWS * common) / (len(X) + _PRIOR_ROWS)
     return X.mean(axis=0).astype(np.float32), np.sqrt(shrunk).astype(np.float32)
-
-
-def _of_each_class(head: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients (k, dim) and intercepts (k,), for two classes too."""
-    coef, intercept = np.asarray(head.coef_, np.float32), np.asarray(head.intercept_, np.float32)
-    if len(head.classes_) == 2:
-        return np.concatenate([0 * coef, coef]), np.concatenate([0 * intercept, intercept])
-    return coef, intercept
 
 
 ENOUGH_TAKES = 3
@@ -339,48 +331,44 @@ def validate(
     unit, units = independent_units(y, takes, persons)
     counts = {name: int((y == name).sum()) for name in labels or np.unique(y).tolist()}
     n_units = {name: len(set(units[y == name])) for name in counts}
-    missing = _missing(counts, n_units)
+    report = TeachReport(counts, n_units, unit, _missing(counts, n_units), None)
     if len(np.unique(y)) < 2:
-        return TeachReport(counts, n_units, unit, missing, None)
-    penalty = choose_penalty(X, y, units, seed)
-    head = fit_linear(X, y, penalty)
+        return report
+    head = fit_linear(X, y, choose_penalty(X, y, units, seed))
+    report = replace(report, head=head)
     if min(n for n in n_units.values() if n) < 2:
-        return TeachReport(counts, n_units, unit, missing, None, head=head)
+        return report
     rows = spread_rows(y, units, _ROWS_TO_VALIDATE, seed)
     # Of few examples much depends on how they are dealt into folds: that is done several times.
     repeats = _REPEATS if len(rows) < _REPEATED_BELOW else 1
     found = [_out_of_fold(X[rows], y[rows], units[rows], seed + i, grow=i == 0) for i in range(repeats)]
-    kept = ~np.isnan([proba[:, 0] for proba, _ in found]).any(
-        axis=0
-    )  # others share their takes with a whole class
+    # Others share their takes with a whole class.
+    kept = ~np.isnan([proba[:, 0] for proba, _ in found]).any(axis=0)
     if not kept.any():
-        return TeachReport(counts, n_units, unit, missing, None, head=head)
+        return report
     rows, growth = rows[kept], found[0][1]
     truth = np.searchsorted(head.classes, y[rows])
     every, tiled = np.concatenate([proba[kept] for proba, _ in found]), np.tile(truth, repeats)
     temperature = _temperature(tiled, every, len(set(units[rows])))
     every = Temperature(temperature)(every)
     proba = every[: len(rows)]
-    head = head.tempered(temperature, unsure_threshold(tiled, every))
-    evaluation = None
-    if not missing:
-        names = LabelSet(head.classes)
-        evaluation = evaluate(y[rows], proba, names, units[rows], seed, _RESAMPLES)
-        if repeats > 1:
-            whole = evaluate(
-                np.tile(y[rows], repeats), every, names, np.tile(units[rows], repeats), seed, _RESAMPLES
-            )
-            evaluation = replace(evaluation, figures=whole.figures)
-        wider = _widened(evaluation.figures["accuracy"], min(n_units.values()))
-        evaluation = replace(evaluation, figures={**evaluation.figures, "accuracy": wider})
-    return TeachReport(
-        counts, n_units, unit, missing, evaluation,
-        confused=_confused(evaluation) if evaluation is not None else (),
-        disagreements=_disagreements(head.classes, truth, proba, rows),
-        growth=growth if evaluation is not None else (),
-        head=head,
+    report = replace(
+        report,
+        head=head.tempered(temperature, unsure_threshold(tiled, every)),
         temperature=temperature,
-    )  # fmt: skip
+        disagreements=_disagreements(head.classes, truth, proba, rows),
+    )
+    if report.missing:
+        return report
+    names = LabelSet(head.classes)
+    evaluation = evaluate(y[rows], proba, names, units[rows], seed, _RESAMPLES)
+    figures = evaluation.figures
+    if repeats > 1:
+        shown, of_units = np.tile(y[rows], repeats), np.tile(units[rows], repeats)
+        figures = evaluate(shown, every, names, of_units, seed, _RESAMPLES).figures
+    wider = _widened(figures["accuracy"], min(n_units.values()))
+    evaluation = replace(evaluation, figures={**figures, "accuracy": wider})
+    return replace(report, evaluation=evaluation, confused=_confused(evaluation), growth=growth)
 
 
 def independent_units(y: np.ndarray, takes: np.ndarray, persons: np.ndarray) -> tuple[str, np.ndarray]:

@@ -167,9 +167,7 @@ class Teacher:
             return self._report[1].head
         if self._head is None or self._head[0] != self.examples.version:
             X, y, _, _ = self.examples.arrays()
-            last = (
-                None if self._report is None or self._report[1].head is None else self._report[1].head.penalty
-            )
+            last = self._report[1].head.penalty if self._report and self._report[1].head else None
             self._head = self.examples.version, fit_linear(X, y, usual_penalty(y, last) if len(y) else None)
         return self._head[1]
 

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from ferkit.core.console import free_memory, progress, some
 from ferkit.core.errors import DataError, TrainingError
 from ferkit.core.labels import LabelSet, meaning_of
 from ferkit.core.types import ExpressionClassifier
-from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.edit import only_labels
 from ferkit.datasets.split import holdout
 from ferkit.embedder.settings import resize_crops
@@ -44,14 +45,14 @@ def divide(dataset: Dataset, options: RunOptions) -> TrainVal:
     """
     if options.labels is not None:
         dataset = only_labels(dataset, options.labels)
-    labelled = [sample for sample in dataset.samples if sample.label is not None]
-    if not labelled:
+    by_split: dict[str | None, list[Sample]] = {}
+    for sample in dataset.samples:
+        if sample.label is not None:
+            by_split.setdefault(sample.split, []).append(sample)
+    if not by_split:
         raise DataError(
             f"expected images with labels in {dataset.root}, found none; sort them into folders by class"
         )
-    by_split: dict[str | None, list] = {}
-    for sample in labelled:
-        by_split.setdefault(sample.split, []).append(sample)
     train = by_split.get("train", []) + by_split.get(None, [])
     if not train:
         raise DataError(
@@ -59,7 +60,7 @@ def divide(dataset: Dataset, options: RunOptions) -> TrainVal:
         )
     validation = by_split.get(options.validate_on, [])
     labels = options.labels or LabelSet.from_names(sorted({str(sample.label) for sample in train}))
-    counts = {name: sum(sample.label == name for sample in train) for name in labels.names}
+    counts = Counter(sample.label for sample in train)
     if len(labels) < 2:
         raise DataError(f"expected at least two classes to tell apart, found only {labels.names[0]!r}")
     foreign = sorted({str(sample.label) for sample in train + validation} - set(labels.names))
@@ -68,14 +69,14 @@ def divide(dataset: Dataset, options: RunOptions) -> TrainVal:
             f"training and validation must have the same classes: {', '.join(foreign)} not among "
             f"{', '.join(labels.names)}"
         )
-    empty = [name for name, count in counts.items() if count == 0]
+    empty = [name for name in labels.names if not counts[name]]
     if empty:
         raise DataError(f"no training images of {', '.join(empty)}; add some, or leave the class out")
     if options.validate_on == "test" and not validation:
         raise DataError(f"expected a part test/ in {dataset.root} to choose the best epoch by, found none")
     origin = "given"
     if not validation:
-        few = [f"{name} ({count})" for name, count in counts.items() if count < LEAST_PER_CLASS]
+        few = [f"{name} ({counts[name]})" for name in labels.names if counts[name] < LEAST_PER_CLASS]
         if few:
             raise DataError(
                 f"expected at least {LEAST_PER_CLASS} images of every class, so that one can be "
@@ -160,10 +161,8 @@ def load_pixels(
     shape = (len(dataset), height, width, 1 if color == "gray" else 3)
     images = _allocate(shape, cache, cache_file)
     number = {name: i for i, name in enumerate(names)}
-    y: list[int] = []
-    paths: list[str] = []
+    kept: list[tuple[Sample, str | None]] = []
     failures: list[tuple[str, str]] = []
-    digests: list[str | None] = []
     whole: list[str] = []
     with progress(doing, len(dataset)) as shown:
         for image in read_crops(dataset.source, dataset.samples, cropper):
@@ -172,20 +171,21 @@ def load_pixels(
             else:
                 rgb = image.found.rgb[0]
                 gray = color == "gray"
-                images[len(paths)] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None] if gray else rgb
-                y.append(number[image.sample.label or ""])
-                paths.append(image.sample.path)
-                digests.append(image.sha256)
+                images[len(kept)] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None] if gray else rgb
+                kept.append((image.sample, image.sha256))
                 if image.found.whole and cropper.settings.detector != "none":
                     whole.append(image.sample.path)
             shown.update(1, failures=image.error is not None)
     if whole:
         logger.info(f"{len(whole)} images without a face were taken whole: {some(whole)}")
-    if not paths:
+    if not kept:
         raise DataError(
             f"none of the {len(dataset)} images of {dataset.root} could be read; first: {failures[0][1]}"
         )
-    return Pixels(images[: len(paths)], np.array(y, np.int64), tuple(paths), tuple(failures), tuple(digests))
+    read, digests = zip(*kept, strict=True)
+    y = np.array([number[sample.label or ""] for sample in read], np.int64)
+    paths = tuple(sample.path for sample in read)
+    return Pixels(images[: len(kept)], y, paths, tuple(failures), digests)
 
 
 def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np.ndarray:
@@ -288,18 +288,16 @@ def read_votes(path: Path, image_paths: Sequence[str], labels: LabelSet) -> np.n
             votes = {row["path"]: [_count(row[name]) for name in columns] for row in reader}
     except OSError as error:
         raise DataError(f"votes cannot be read from {path}: {error.strerror}") from None
-    index = np.array(list(columns.values()))
-    table = np.zeros((len(image_paths), len(labels)), np.float32)
-    found = 0
-    for i, image in enumerate(image_paths):
-        if image in votes:
-            found += 1
-            np.add.at(table[i], index, votes[image])
-    if not found:
+    if votes.keys().isdisjoint(image_paths):
         raise DataError(
             f"none of the {len(image_paths)} images is in {path}; its column path must hold names "
             f"such as {image_paths[0]}"
         )
+    index = np.array(list(columns.values()))
+    table = np.zeros((len(image_paths), len(labels)), np.float32)
+    for i, image in enumerate(image_paths):
+        if image in votes:
+            np.add.at(table[i], index, votes[image])
     total = table.sum(axis=1, keepdims=True)
     return np.divide(table, total, out=table, where=total > 0)
 

@@ -1,10 +1,11 @@
 """Export a fine-tuned network to Keras, SavedModel, TFLite and ONNX, and check the result."""
 
+import contextlib
 import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def to_keras(network: keras.Model, suffix: str = ".keras") -> bytes:
         return np.asarray(keras.saving.load_model(path, compile=False).predict_on_batch(images))
 
     saved = of_keras_layers(network) if suffix == ".h5" else network
-    return _exported(network, f"network{suffix}", lambda path: saved.save(path), run)
+    with _exported(network, f"network{suffix}", lambda path: saved.save(path), run) as path:
+        return path.read_bytes()
 
 
 def to_onnx(network: keras.Model) -> bytes:
@@ -132,7 +134,8 @@ def to_onnx(network: keras.Model) -> bytes:
         session = open_session(path.read_bytes(), path.name, error=ModelError)
         return session.run(None, {session.inputs[0].name: images})[0]
 
-    return _exported(network, "network.onnx", write, run)
+    with _exported(network, "network.onnx", write, run) as path:
+        return path.read_bytes()
 
 
 def to_tflite(network: keras.Model, calibration: np.ndarray | None = None) -> bytes:
@@ -165,9 +168,9 @@ def to_tflite(network: keras.Model, calibration: np.ndarray | None = None) -> by
         interpreter.invoke()
         return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
-    if calibration is None:
-        return _exported(network, "network.tflite", write, run)
-    return _exported(network, "network-int8.tflite", write, run, calibration)
+    name = "network.tflite" if calibration is None else "network-int8.tflite"
+    with _exported(network, name, write, run, calibration) as path:
+        return path.read_bytes()
 
 
 def to_saved_model(network: keras.Model, folder: Path) -> None:
@@ -178,9 +181,10 @@ def to_saved_model(network: keras.Model, folder: Path) -> None:
         loaded = tf.saved_model.load(path)  # owns the variables that its function reads
         return np.asarray(loaded.serve(images).numpy())
 
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "saved-model"
-        _export(network, path, lambda path: network.export(path, format="tf_saved_model", verbose=False), run)
+    def write(path: Path) -> None:
+        network.export(path, format="tf_saved_model", verbose=False)
+
+    with _exported(network, "saved-model", write, run) as path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, folder)
 
@@ -193,47 +197,38 @@ def _tensorflow(what: str) -> Any:
     return tf
 
 
+@contextlib.contextmanager
 def _exported(
     network: keras.Model,
     name: str,
     write: Callable[[Path], object],
     run: Callable[[Path, np.ndarray], Any],
     calibration: np.ndarray | None = None,
-) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        _export(network, path, write, run, calibration)
-        return path.read_bytes()
-
-
-def _export(
-    network: keras.Model,
-    path: Path,
-    write: Callable[[Path], object],
-    run: Callable[[Path, np.ndarray], Any],
-    calibration: np.ndarray | None = None,
-) -> None:
-    """Write the network to ``path``, and compare it with what is read back."""
+) -> Iterator[Path]:
+    """A file or folder in a temporary place, written and compared with what is read back."""
     images = _samples(network) if calibration is None else calibration
     # Called once, which Keras wants before it exports; and nothing is compiled for these few images.
     expected = keras.ops.convert_to_numpy(network(images, training=False))
-    try:
-        with native_output_to_log(path.name):
-            write(path)
-            found = np.asarray(run(path, images))
-            alone = found[:1] if calibration is not None else np.asarray(run(path, images[:1]))
-    except FerkitError:
-        raise
-    except Exception as error:  # converters fail in ways of their own
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-        raise ModelError(
-            f"{path.name} could not be made of this network ({type(error).__name__}: {reason}); choose another format"
-        ) from error
-    if calibration is not None:
-        _check_choices(expected, found, path.name)
-    else:
-        _check(expected, found, path.name)
-        _check(expected[:1], alone, f"{path.name} for one image")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        try:
+            with native_output_to_log(name):
+                write(path)
+                found = np.asarray(run(path, images))
+                alone = found[:1] if calibration is not None else np.asarray(run(path, images[:1]))
+        except FerkitError:
+            raise
+        except Exception as error:  # converters fail in ways of their own
+            reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
+            raise ModelError(
+                f"{name} could not be made of this network ({type(error).__name__}: {reason}); choose another format"
+            ) from error
+        if calibration is not None:
+            _check_choices(expected, found, name)
+        else:
+            _check(expected, found, name)
+            _check(expected[:1], alone, f"{name} for one image")
+        yield path
 
 
 def _samples(network: keras.Model) -> np.ndarray:

@@ -93,11 +93,7 @@ def learning_rate(stage: StageSettings, history: Sequence[EpochRecord], monitor:
 
 def is_finished(stage: StageSettings, history: Sequence[EpochRecord], monitor: str) -> bool:
     """Whether a stage with these rows has run its epochs or stops early."""
-    stopped = (
-        stage.early_stopping > 0
-        and bool(history)
-        and epochs_since_best(history, monitor) >= stage.early_stopping
-    )
+    stopped = 0 < stage.early_stopping <= epochs_since_best(history, monitor)
     return len(history) >= stage.epochs or stopped
 
 

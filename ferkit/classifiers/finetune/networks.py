@@ -120,15 +120,15 @@ class Preprocessing:
     or one.
     """
 
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
+    scale: float | list[float]
+    offset: float | list[float]
 
 
-CENTRED = Preprocessing((1 / 64,), (-2.0,))
-PLUS_MINUS_ONE = Preprocessing((1 / 127.5,), (-1.0,))
+CENTRED = Preprocessing(1 / 64, -2.0)
+PLUS_MINUS_ONE = Preprocessing(1 / 127.5, -1.0)
 STANDARDISED = Preprocessing(
-    tuple(1 / (255 * s) for s in IMAGENET_STD),
-    tuple(-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)),
+    [1 / (255 * s) for s in IMAGENET_STD],
+    [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
 )
 
 
@@ -395,13 +395,9 @@ def _file_preprocessing(path: Path) -> Preprocessing:
     """A network of ours says its range in its own scaling layer; another one is given 0..255 as it is."""
     core = None if path.suffix == ".onnx" else _inner(_load_file(path), "core")
     if core is None:
-        return Preprocessing((1.0,), (0.0,))
+        return Preprocessing(1.0, 0.0)
     scaling = core.get_layer("scaling")
-    return Preprocessing(_as_tuple(scaling.scale), _as_tuple(scaling.offset))
-
-
-def _as_tuple(value: Any) -> tuple[float, ...]:
-    return tuple(float(item) for item in (value if isinstance(value, (list, tuple)) else [value]))
+    return Preprocessing(scaling.scale, scaling.offset)
 
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what JPEG, Pillow and OpenCV call gray
@@ -434,13 +430,10 @@ def build_core(settings: NetworkSettings, n_classes: int, precision: str = "floa
     shape = input_shape(settings)
     with _dtype_policy(precision):
         backbone, preprocessing = build_backbone(settings)
-        images = keras.Input((*shape[:2], 1 if settings.color == "gray" else 3), name="images")
-        x = (
-            layers.Concatenate(name="three_channels")([images] * 3)
-            if shape[2] == 3 != images.shape[-1]
-            else images
-        )
-        x = layers.Rescaling(_number(preprocessing.scale), _number(preprocessing.offset), name="scaling")(x)
+        images = x = keras.Input((*shape[:2], 1 if settings.color == "gray" else 3), name="images")
+        if shape[2] == 3 != images.shape[-1]:
+            x = layers.Concatenate(name="three_channels")([images] * 3)
+        x = layers.Rescaling(preprocessing.scale, preprocessing.offset, name="scaling")(x)
         maps = backbone(x)
         if len(maps.shape) != 4 or 0 in maps.shape[1:3]:
             raise WeightsError(
@@ -483,10 +476,6 @@ def _dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _number(values: tuple[float, ...]) -> float | list[float]:
-    return values[0] if len(values) == 1 else list(values)
 
 
 S3_STAGES = 3  # resolutions whose statistics are of edges and skin, and not of the data set
@@ -589,7 +578,7 @@ def read_onnx_backbone(path: Path) -> keras.Model:
         elif tensors:
             if kind == "ReduceMean" and not given["keepdims"]:  # the features: what follows is the old head
                 return keras.Model(images, tensors[node.input[0]], name="backbone")
-            tensors[output] = _layer(kind, node.input, given, tensors, constants, _name(output), path)
+            tensors[output] = _layer(node, given, tensors, constants, path)
         elif kind == "Add":
             epsilon = float(constants[node.input[1]])
         elif kind == "Div":
@@ -601,17 +590,12 @@ def read_onnx_backbone(path: Path) -> keras.Model:
 
 
 def _layer(
-    kind: str,
-    inputs: Any,
-    given: dict[str, Any],
-    tensors: dict[str, Any],
-    constants: dict[str, np.ndarray],
-    name: str,
-    path: Path,
+    node: Any, given: dict[str, Any], tensors: dict[str, Any], constants: dict[str, np.ndarray], path: Path
 ) -> Any:
-    values = [tensors[one] for one in inputs if one in tensors]
+    kind, name = node.op_type, _name(node.output[0])
+    values = [tensors[one] for one in node.input if one in tensors]
     if kind == "Conv":
-        kernel, bias = (constants[one] for one in inputs[1:])
+        kernel, bias = (constants[one] for one in node.input[1:])
         (x,) = values
         if pad := given["pads"][0]:
             x = layers.ZeroPadding2D(pad, name=f"{name}_pad")(x)

@@ -26,17 +26,8 @@ from ferkit.core.labels import LabelSet
 from ferkit.core.spellings import WORDS
 from ferkit.datasets.split import SplitSettings
 
-COLORS = ("gray", "rgb")
-OUTPUTS = ("softmax", "sigmoid")
-BATCH_NORM = ("all", "s3", "adaptive", "none")
-SCHEDULES = ("constant", "cosine", "exponential", "plateau")
-OPTIMIZERS = ("adamw", "adam", "sgd")
-MONITORS = ("macro_f1", "val_accuracy", "val_loss")
-POOLINGS = ("average", "flatten")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, *allowed: str) -> None:
     if value not in allowed:
         raise TrainingError(f"expected {name} to be one of {', '.join(allowed)}, found {value!r}")
 
@@ -76,9 +67,9 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backbone", WORDS["backbone"].get(self.backbone, self.backbone))
-        _check_choice("color", self.color, COLORS)
-        _check_choice("pooling", self.pooling, POOLINGS)
-        _check_choice("output", self.output, OUTPUTS)
+        _check_choice("color", self.color, "gray", "rgb")
+        _check_choice("pooling", self.pooling, "average", "flatten")
+        _check_choice("output", self.output, "softmax", "sigmoid")
         _check_range("dropout", self.dropout, 0, 0.95)
         if min(self.input_size_wh) < 0 or (max(self.input_size_wh) > 0 and min(self.input_size_wh) < 16):
             raise TrainingError(f"expected an input size of at least 16x16, found {self.input_size_wh}")
@@ -124,8 +115,8 @@ class StageSettings:
     augment_strength: float = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
-        _check_choice("batch_norm", self.batch_norm, BATCH_NORM)
-        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("batch_norm", self.batch_norm, "all", "s3", "adaptive", "none")
+        _check_choice("schedule", self.schedule, "constant", "cosine", "exponential", "plateau")
         _check_range("epochs", self.epochs, 0, 100_000)
         _check_range("learning_rate", self.learning_rate, 1e-12, 100)
         _check_range("final", self.final, 0, 1)
@@ -201,7 +192,7 @@ class AugmentationSettings:
             if isinstance(value, float) and f.name not in ("rotate", "noise"):
                 _check_range(f.name, value, 1e-3 if f.name.endswith("_alpha") else 0, 1)
         for name, share in self.probability.items():
-            _check_choice("a change with a probability", name, CHANGES)
+            _check_choice("a change with a probability", name, *CHANGES)
             _check_range(f"augmentation.{name}.p", share, 0, 1)
         if self.noise and any(self.noise_variance):
             raise TrainingError("expected noise or noise_variance, found both; set one of them")
@@ -276,7 +267,7 @@ class OptimizerSettings:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_choice("optimizer.name", self.name, OPTIMIZERS)
+        _check_choice("optimizer.name", self.name, "adamw", "adam", "sgd")
         _check_range("ema", self.ema, 0, 0.99999)
 
 
@@ -308,8 +299,8 @@ class RecipeSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "monitor", {"accuracy": "val_accuracy"}.get(self.monitor, self.monitor))
         _check_range("validation_steps", self.validation_steps, 0, 2**31)
-        _check_choice("monitor", self.monitor, MONITORS)
-        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("monitor", self.monitor, "macro_f1", "val_accuracy", "val_loss")
+        _check_choice("precision", self.precision, "float32", "mixed_bfloat16", "mixed_float16")
         _check_range("batch_size", self.batch_size, 1, 65536)
         _check_range("seed", self.seed, 0, 2**31 - 1)
         if not any(stage.epochs for stage in self.stages):

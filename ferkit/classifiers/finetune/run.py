@@ -22,7 +22,6 @@ from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_m
 from ferkit.core.console import some
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
-from ferkit.core.labels import LabelSet
 from ferkit.core.weights import EDITIONS, NETWORK_KERAS, NETWORK_ONNX
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.leakage import image_keys
@@ -68,8 +67,21 @@ def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options:
     with exclusive_lock(options.work / "lock", "training in"):
         if options.restart:
             clear(options.work)
-        train = _pixels(parts.train, "train", parts.labels, cropper, recipe, options)
-        validation = _pixels(parts.validation, "validation", parts.labels, cropper, recipe, options)
+        read = []
+        for part, images in (("train", parts.train), ("validation", parts.validation)):
+            pixels = load_pixels(
+                images,
+                parts.labels.names,
+                cropper,
+                recipe.network.color,
+                cache=options.cache,
+                cache_file=options.work / f"{part}.npy",
+                doing=f"reading {part}",
+            )
+            if pixels.failures:
+                logger.info(f"left out: {some([f'{path}: {reason}' for path, reason in pixels.failures])}")
+            read.append(pixels)
+        train, validation = read
         check_classes(train.y, validation.y, parts.labels)
         settings = {
             "recipe": recipe_values(recipe),
@@ -144,18 +156,15 @@ def train_and_save(
     np.save(images, np.unique(image_keys(train.sha256)))
     files[TRAINING_IMAGES] = images.getvalue()
     best = result.best
-    validation_figures = {
+    figures = {
         "accuracy": best.val_accuracy,
         "macro_f1": best.val_macro_f1,
         "loss": best.val_loss,
         "epoch": best.epoch,
         "images": len(validation),
     }
-    record = replace(
-        record,
-        parts={"recipe": recipe_values(recipe), "epochs": len(result.history)},
-        metrics={"validation": validation_figures},
-    )
+    parts = {"recipe": recipe_values(recipe), "epochs": len(result.history)}
+    record = replace(record, parts=parts, metrics={"validation": figures})
     artifact = save_network_model(
         options.model, files, record, flip=options.flip, overwrite=options.overwrite
     )
@@ -182,28 +191,6 @@ def digest(pixels: Pixels) -> str:
     for start in range(0, len(pixels), 4096):
         sha.update(pixels.images[start : start + 4096].tobytes())
     return sha.hexdigest()
-
-
-def _pixels(
-    dataset: Dataset,
-    part: str,
-    labels: LabelSet,
-    cropper: FaceCropper,
-    recipe: RecipeSettings,
-    options: RunOptions,
-) -> Pixels:
-    pixels = load_pixels(
-        dataset,
-        labels.names,
-        cropper,
-        recipe.network.color,
-        cache=options.cache,
-        cache_file=options.work / f"{part}.npy",
-        doing=f"reading {part}",
-    )
-    if pixels.failures:
-        logger.info(f"left out: {some([f'{path}: {reason}' for path, reason in pixels.failures])}")
-    return pixels
 
 
 def _targets(train: Pixels, parts: TrainVal, recipe: RecipeSettings, options: RunOptions) -> np.ndarray:

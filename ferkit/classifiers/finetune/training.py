@@ -11,10 +11,10 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -54,31 +54,31 @@ class Checkpoint:
     """A run after a whole epoch.
 
     Attributes:
-        settings: everything that decides what the run computes, as plain containers.
         history: all epochs so far.
-        stage: number of the stage that was trained last, from 1.
         variables: of the training model: weights, statistics, states of random generators.
         optimizer: its variables: moments, moving averages of weights, step counter.
     """
 
-    settings: dict[str, Any]
     history: tuple[EpochRecord, ...]
-    stage: int
     variables: tuple[np.ndarray, ...]
     optimizer: tuple[np.ndarray, ...]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint of ``folder``. Raises FerkitError when the disk is full or cannot be written."""
+def save_checkpoint(run: "Run", model: keras.Model) -> None:
+    """Replace the checkpoint of a run. Raises FerkitError when the disk is full or cannot be written."""
     meta = {
         "format": FORMAT,
-        "settings": checkpoint.settings,
-        "history": [asdict(record) for record in checkpoint.history],
-        "stage": checkpoint.stage,
+        "settings": run.settings,
+        "history": [asdict(record) for record in run.history],
+        "stage": run.stage,
     }
-    arrays = {f"v{i}": value for i, value in enumerate(checkpoint.variables)}
-    arrays |= {f"o{i}": value for i, value in enumerate(checkpoint.optimizer)}
-    _write(folder / CHECKPOINT, meta, arrays)
+    kinds = {"v": model.variables, "o": model.optimizer.variables}
+    arrays = {
+        f"{kind}{i}": np.array(ops.convert_to_numpy(variable))
+        for kind, variables in kinds.items()
+        for i, variable in enumerate(variables)
+    }
+    _write(run.folder / CHECKPOINT, meta, arrays)
 
 
 def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
@@ -99,7 +99,7 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Checkpoint | None
             "use the same ones to go on, --restart to begin again, or another --name"
         )
     history = tuple(EpochRecord(**record) for record in meta["history"])
-    return Checkpoint(meta["settings"], history, meta["stage"], _series(arrays, "v"), _series(arrays, "o"))
+    return Checkpoint(history, _series(arrays, "v"), _series(arrays, "o"))
 
 
 def save_best(folder: Path, epoch: int, weights: Sequence[np.ndarray]) -> None:
@@ -123,10 +123,8 @@ def load_best(folder: Path) -> list[np.ndarray]:
 
 
 def _write(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    def write(file: IO[bytes]) -> None:
-        np.savez(file, allow_pickle=False, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
-
-    write_atomically(path, write)
+    packed = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, meta=packed, **arrays))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -351,14 +349,7 @@ class EpochEnd(RunCallback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         run = self._run
         if not run.stopped_by_nan:
-            state = Checkpoint(
-                settings=run.settings,
-                history=tuple(run.history),
-                stage=run.stage,
-                variables=arrays(self.model.variables),
-                optimizer=arrays(self.model.optimizer.variables),
-            )
-            save_checkpoint(run.folder, state)
+            save_checkpoint(run, self.model)
         if is_finished(run.stage_settings, run.stage_history, run.recipe.monitor):
             self.model.stop_training = True
         if run.history:
@@ -370,6 +361,8 @@ class EpochEnd(RunCallback):
 
 def predict_log_probabilities(core: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
     """float64 (n, k) log-probabilities of a core for uint8 images (n, H, W, C)."""
+    from scipy.special import log_softmax
+
     rows = []
     devices = devices_sharing()
     batch_size = min(batch_size, -(-len(images) // devices) * devices)
@@ -381,8 +374,7 @@ def predict_log_probabilities(core: keras.Model, images: np.ndarray, batch_size:
     logits = np.concatenate(rows).astype(np.float64)
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    top = logits.max(axis=1, keepdims=True)
-    return logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return np.asarray(log_softmax(logits, axis=1))
 
 
 def figures(log_p: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
@@ -392,11 +384,6 @@ def figures(log_p: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     guess = log_p.argmax(axis=1)
     macro_f1 = f1_score(y, guess, average="macro", zero_division=0)
     return float(-log_p[np.arange(len(y)), y].mean()), float((guess == y).mean()), float(macro_f1)
-
-
-def arrays(variables: list[Any]) -> tuple[np.ndarray, ...]:
-    """Copies of Keras variables as arrays."""
-    return tuple(np.array(keras.ops.convert_to_numpy(variable)) for variable in variables)
 
 
 logger = logging.getLogger(__name__)
@@ -529,7 +516,10 @@ def train(
             EpochEnd(run),
             LiveLine(run),
         ]
-        _fit(objective, batches, stage.epochs, done, around, recipe.batch_size)
+        with _memory_explained(recipe.batch_size):
+            objective.fit(
+                batches, epochs=stage.epochs, initial_epoch=done, callbacks=around, verbose=0, shuffle=False
+            )
         if run.stopped_by_nan:
             break
     best = best_record(run.history, recipe.monitor)
@@ -578,31 +568,25 @@ def optimizer_of(settings: OptimizerSettings, rate: float) -> keras.optimizers.O
     """The optimizer of the settings, at a learning rate."""
     common: dict[str, Any] = {
         "learning_rate": rate,
-        "weight_decay": None if settings.name == "adam" else settings.weight_decay or None,
         "global_clipnorm": settings.clip_norm or None,
         "use_ema": settings.ema > 0,
         "ema_momentum": settings.ema or 0.99,
     }
-    if settings.name == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
-    elif settings.name == "adam":
+    if settings.name == "adam":
         return keras.optimizers.Adam(**common)
+    if settings.name == "sgd":
+        decay = settings.weight_decay or None
+        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, weight_decay=decay, **common)
     else:
-        optimizer = keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
+        optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **common)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer
 
 
-def _fit(
-    objective: LossModel,
-    batches: TrainingBatches,
-    epochs: int,
-    done: int,
-    around: list[keras.callbacks.Callback],
-    batch_size: int,
-) -> None:
+@contextlib.contextmanager
+def _memory_explained(batch_size: int) -> Iterator[None]:
     try:
-        objective.fit(batches, epochs=epochs, initial_epoch=done, callbacks=around, verbose=0, shuffle=False)
+        yield
     except Exception as error:
         # MemoryError, or what the backends call it: ResourceExhaustedError, XlaRuntimeError,
         # OutOfMemoryError.

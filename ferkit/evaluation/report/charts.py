@@ -77,13 +77,12 @@ class Shape:
     """One mark of a drawing.
 
     Attributes:
-        kind: ``text``, ``line``, ``rect``, ``polyline``, ``dot`` or ``image``.
+        kind: ``text``, ``line``, ``rect``, ``polyline`` or ``dot``.
         points: where it lies, (x, y) each; of a box its left upper and right lower corner.
         classes: of the style sheet.
         words: what is written, or shown when a mark is pointed at.
         anchor: which part of a text lies at its point: ``start``, ``middle`` or ``end``.
         strength: of a coloured box, 0..1; of a dot its radius.
-        pixels: of an image, uint8 RGB (H, W, 3).
     """
 
     kind: str
@@ -92,7 +91,6 @@ class Shape:
     words: str = ""
     anchor: str = "start"
     strength: float = 1.0
-    pixels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,11 @@ def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> Shape:
     return Shape("line", ((x1, y1), (x2, y2)), classes)
 
 
+def bar(x: float, scale: Scale, value: float, width: float, classes: str, hint: str = "") -> Shape:
+    """A box from the bottom of a scale to a value."""
+    return rectangle(x, scale(value), width, scale(0) - scale(value), classes, hint)
+
+
 def rectangle(
     x: float, y: float, width: float, height: float, classes: str, hint: str = "", strength: float = 1.0
 ) -> Shape:
@@ -161,21 +164,25 @@ def dot(x: float, y: float, classes: str, hint: str = "", radius: float = 4) -> 
     return Shape("dot", ((x, y),), classes, hint, strength=radius)
 
 
-def together(drawings: Sequence[Drawing], columns: int, label: str, *, title: str = "", detail: str = "",
-             key: Sequence[tuple[str, str]] = ()) -> Drawing:  # fmt: skip
+def together(
+    drawings: Sequence[Drawing],
+    title: str,
+    *,
+    columns: int = 1,
+    detail: str = "",
+    key: Sequence[tuple[str, str]] = (),
+) -> Drawing:
     """Several drawings in rows on one sheet, under a title: what a file needs that has no page around it.
 
     Args:
         drawings: from left to right, then down.
+        title: above all, and for screen readers.
         columns: in a row.
-        label: for screen readers.
-        title, detail: above all.
+        detail: below the title.
         key: below all: the colour and the name of each series.
     """
-    gap, x, y = 14.0, 14.0, 64.0 if detail else 44.0 if title else 0.0
-    shapes = [text(14, 28, title, "title"), text(14, 48, detail, "axis")][
-        : 2 if detail else 1 if title else 0
-    ]
+    gap, x, y = 14.0, 14.0, 64.0 if detail else 44.0
+    shapes = [text(14, 28, title, "title"), *([text(14, 48, detail, "axis")] if detail else [])]
     width = 28 + max([columns * (d.width + gap) - gap for d in drawings] + [text_width(detail) * 6.4])
     for first in range(0, len(drawings), columns):
         row = drawings[first : first + columns]
@@ -186,7 +193,7 @@ def together(drawings: Sequence[Drawing], columns: int, label: str, *, title: st
     for colour, name in key:
         shapes += [rectangle(x, y - 4, 14, 9, f"bar {colour}"), text(x + 19, y + 5, name)]
         x += 40 + 7.4 * text_width(name)
-    return Drawing(max(width, x + 14 if key else 0), y + (22 if key else 0), tuple(shapes), label)
+    return Drawing(max(width, x + 14 if key else 0), y + (22 if key else 0), tuple(shapes), title)
 
 
 def frame(
@@ -265,10 +272,9 @@ def reliability_chart(
         if not count or confidence is None or accuracy is None:
             continue
         hint = f"{int(count)}: {100 * confidence:.1f}% / {100 * accuracy:.1f}%"
-        bar = "bar c0" if count >= _FEW else "bar c0 faint"
-        parts.append(rectangle(left, y(accuracy), wide, y(0) - y(accuracy), bar, hint))
-        share = count / total
-        parts.append(rectangle(left, below(share), wide, below(0) - below(share), "bar c0 faint", hint))
+        classes = "bar c0" if count >= _FEW else "bar c0 faint"
+        parts.append(bar(left, y, accuracy, wide, classes, hint))
+        parts.append(bar(left, below, count / total, wide, "bar c0 faint", hint))
     parts.append(line(x(0), y(0), x(1), y(1), "reference"))
     for count, confidence, accuracy in bins:
         if count and confidence is not None and accuracy is not None:
@@ -348,7 +354,7 @@ def histogram_chart(title: str, own: Sequence[float], others: Sequence[float], l
         for i, share in enumerate(shares):
             hint = f"{100 * i * step:.0f}–{100 * (i + 1) * step:.0f}%: {100 * share:.1f}%"
             left, wide = x(i * step) + 0.3, x(step) - x(0) - 0.6
-            parts.append(rectangle(left, y(share), wide, y(0) - y(share), f"bar {colour} half", hint))
+            parts.append(bar(left, y, share, wide, f"bar {colour} half", hint))
     parts.append(line(x(0), y(0), x(1), y(0), "grid"))
     ends = ((0, "start"), (0.5, "middle"), (1, "end"))
     parts += [text(x(v), 106, f"{100 * v:.0f}%", "tick", anchor) for v, anchor in ends]
@@ -383,12 +389,10 @@ def confusion_chart(one: Values, shown: Mapping[str, str], words: Translations) 
             share = n / totals[i] if totals[i] else 0.0
             place = start + j * wide
             parts.append(rectangle(place + 0.5, top + 0.5, wide - 1, step - 1, "bar c0", strength=share))
-            ink = "on strong" if share > 0.55 else "strong"
+            on = "on " if share > 0.55 else ""
             written = percent(share, 0) if totals[i] else MISSING
-            parts.append(text(place + wide / 2, top + 18, written, ink, "middle"))
-            parts.append(
-                text(place + wide / 2, top + 33, f"{n:,}", "on tick" if share > 0.55 else "tick", "middle")
-            )
+            parts.append(text(place + wide / 2, top + 18, written, f"{on}strong", "middle"))
+            parts.append(text(place + wide / 2, top + 33, f"{n:,}", f"{on}tick", "middle"))
     label = words("part.confusion")
     return Drawing(start + len(names) * wide + 12, 54 + len(rows) * step, tuple(parts), label)
 
@@ -411,9 +415,7 @@ def classes_chart(one: Values, shown: Mapping[str, str], words: Translations) ->
                 parts.append(text(at, y(0) - 4, MISSING, "tick", "middle"))
                 continue
             hint = f"{shown[name]}, {words(f'column.{part}')}: {percent(figure['value'])}"
-            parts.append(
-                rectangle(at - 12, y(figure["value"]), 24, y(0) - y(figure["value"]), f"bar c{k}", hint)
-            )
+            parts.append(bar(at - 12, y, figure["value"], 24, f"bar c{k}", hint))
             if figure["low"] is not None:
                 parts.append(line(at, y(figure["low"]), at, y(figure["high"]), "error"))
     return Drawing(end + 14, 332, tuple(parts), words("part.class"))

@@ -5,7 +5,7 @@ import functools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from ferkit.evaluation.report import charts, tables
 from ferkit.evaluation.report.charts import Drawing, colour_of
 from ferkit.evaluation.report.tables import Table, TableCell, translations_of, unit_words
 from ferkit.evaluation.report.values import (
+    Values,
     dummy_accuracy,
     figure_rows,
     findings_text,
@@ -34,10 +35,7 @@ from ferkit.evaluation.report.values import (
 )
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
-
-Values = Mapping[str, Any]
+    from jinja2 import Template
 
 _CURVES = ("accuracy", "val_accuracy", "log_loss", "loss", "val_loss", "val_log_loss")
 """Figures of a history that are drawn, those of one unit together."""
@@ -67,7 +65,6 @@ def render_page(values: Values, language: str = "en", images: Mapping[int, str] 
         units=unit_words(values, words),
         short=findings_text(values, words),
         images=images or {},
-        ranks={one["name"]: rank for rank, one in enumerate(done, 1)},
         pair_sentences=pair_sentences(values, words),
         charts=_charts(values, words) if done else {"trade": None, "learning": []},
         colour_of=colour_of,
@@ -102,19 +99,12 @@ def recalls_drawing(values: Values, candidate: str, words: Translations) -> Draw
 
 
 def _rendered(template: str, words: Translations, **values: Any) -> str:
-    style = Markup(_resource("style.css"))
-    version = metadata.version("ferkit")
-    page = (
-        _templates()
-        .get_template(template)
-        .render(
-            t=words,
-            said=functools.partial(translated, language=words.language),
-            lang=words.language,
-            style=style,
-            version=version,
-            **values,
-        )
+    page = _template(template).render(
+        t=words,
+        said=functools.partial(translated, language=words.language),
+        lang=words.language,
+        version=metadata.version("ferkit"),
+        **values,
     )
     # Blank lines of the template's own logic are a tenth of the page.
     return re.sub(r"\n\s*\n+", "\n", page).strip() + "\n"
@@ -127,14 +117,16 @@ def _charts(values: Values, words: Translations) -> dict[str, Any]:
         for one in done
     ]
     timed = [
-        (str(rank), one["costs"]["ms_batch1"], one["evaluation"]["accuracy"])
+        (str(rank), one)
         for rank, one in enumerate(done, 1)
         if one["costs"]["ms_batch1"] and one["kind"] != "dummy"
     ]
+    axes = {"ms": words("column.ms_batch1"), "accuracy": words("column.accuracy")}
+    places = [(rank, one["costs"]["ms_batch1"], one["evaluation"]["accuracy"]) for rank, one in timed]
     return {
         "accuracy": charts.intervals_chart(rows, words("column.accuracy"), dummy_accuracy(values)),
-        "timed": [done[int(rank) - 1]["name"] for rank, _, _ in timed],
-        "trade": _trade(timed, words) if len(timed) > 1 else None,
+        "timed": [(rank, one["name"]) for rank, one in timed],
+        "trade": charts.trade_chart(places, axes, words("section.costs")) if len(timed) > 1 else None,
         "abstention": charts.curves_chart(
             [(one["name"], one["abstention"]["curve"]) for one in done],
             words("column.answered"),
@@ -153,20 +145,14 @@ def _charts(values: Values, words: Translations) -> dict[str, Any]:
     }
 
 
-def _trade(points: list[tuple[str, float, Values]], words: Translations) -> Drawing:
-    names = {"ms": words("column.ms_batch1"), "accuracy": words("column.accuracy")}
-    return charts.trade_chart(points, names, words("section.costs"))
-
-
 def _reliability(one: Values, words: Translations) -> list[tuple[str, Drawing]]:
     """The diagram as it is and, where there is one, after correction by temperature."""
     names = {name: words(f"column.{name}") for name in ("confidence", "accuracy", "images")}
     if "reason" in one["calibration"]:
         parts = [("before", one["evaluation"]["reliability"], one["evaluation"]["ece"]["value"])]
     else:
-        plain, temperature = one["calibration"]["results"][:2]
-        parts = [("before", plain["reliability"], plain["ece"])]
-        parts.append(("temperature", temperature["reliability"], temperature["ece"]))
+        corrected = zip(("before", "temperature"), one["calibration"]["results"], strict=False)
+        parts = [(key, result["reliability"], result["ece"]) for key, result in corrected]
     return [
         (
             f"{words(f'column.{key}')}: ECE {percent(ece)}",
@@ -196,11 +182,11 @@ def _learning(one: Values, words: Translations) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def _templates() -> "Environment":
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
+def _template(name: str) -> "Template":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=FunctionLoader(_resource),
+        loader=PackageLoader("ferkit.evaluation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -208,16 +194,12 @@ def _templates() -> "Environment":
     )
     environment.filters["percent"] = percent
     environment.filters["breakable"] = _breakable
-    return environment
+    return environment.get_template(name)
 
 
 def _breakable(name: str) -> Markup:
     """Lets a long name of a candidate go on in the next line after its signs."""
     return Markup(re.sub(r"([@:_/,])", r"\1<wbr>", str(escape(name))))
-
-
-def _resource(name: str) -> str:
-    return resources.files("ferkit.evaluation.report.templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def write_report(evaluation: Evaluation, folder: Path, language: str = "en") -> list[Path]:
@@ -231,17 +213,14 @@ def write_report(evaluation: Evaluation, folder: Path, language: str = "en") -> 
     Raises:
         FerkitError: the folder cannot be written.
     """
-    _make(folder)
-    text = format_report(evaluation, language) + "\n"
-    files = {name: folder / name for name in ("report.txt", "metrics.json")}
-    write_atomically(files["report.txt"], lambda file: file.write(text.encode()))
-    write_json(files["metrics.json"], evaluation.to_dict())
-    if not can_plot("the PNG plots are"):
-        return list(files.values())
-    for name, drawing in plots.evaluation_drawings(evaluation, language).items():
-        files[f"{name}.png"] = folder / f"{name}.png"
-        plots.draw_png(drawing, files[f"{name}.png"])
-    return list(files.values())
+    files = [folder / "report.txt", folder / "metrics.json"]
+    _write({files[0]: format_report(evaluation, language) + "\n"})
+    write_json(files[1], evaluation.to_dict())
+    if can_plot("the PNG plots are"):
+        for name, drawing in plots.evaluation_drawings(evaluation, language).items():
+            files.append(folder / f"{name}.png")
+            plots.draw_png(drawing, files[-1])
+    return files
 
 
 def write_comparison(
@@ -271,20 +250,19 @@ def write_comparison(
     Raises:
         FerkitError: the folder cannot be written.
     """
-    _make(folder)
     values = report_values(comparison)
     files = {}
     read = thumbnails_of(comparison, images) if isinstance(images, Dataset) else images
-    if read is not None and len(values["contenders"]) == 1 and can_plot("predictions.png is"):
-        _write_predictions(folder / "predictions.png", values, read, language)
     if page:
         shown = {} if read is None else thumbnails(_shown_rows(values), read)
         files[folder / "report.html"] = render_page(values, language, shown)
-    else:  # one of an earlier report would contradict the other files
-        (folder / "report.html").unlink(missing_ok=True)
     files[folder / "report.md"] = render_markdown(values, language)
     files[folder / "report.json"] = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     _write(files)
+    if not page:  # one of an earlier report would contradict the other files
+        (folder / "report.html").unlink(missing_ok=True)
+    if read is not None and len(values["contenders"]) == 1 and can_plot("predictions.png is"):
+        _write_predictions(folder / "predictions.png", values, read, language)
     return list(files)
 
 
@@ -321,7 +299,6 @@ def write_matrix_report(
     Raises:
         FerkitError: the folder cannot be written.
     """
-    _make(folder)
     cells = [f"{a}--{b}" for a in values["data"] for b in values["data"]]
     links = [
         (cell.replace("--", " → "), f"{quote(cell)}/report.html")
@@ -333,20 +310,26 @@ def write_matrix_report(
         folder / "report.md": render_matrix_markdown(values, language, notes),
     }
     _write(files)
+    written = list(files)
     drawn = [name for name, _ in recall_tables(values, Translations(language))]
-    if not drawn or not can_plot("the PNG plots are"):
-        return list(files)
-    words = Translations(plots.drawable_language(language))
-    images = {name: folder / ("recall-" + re.sub(r"[^\w.@+-]+", "-", name) + ".png") for name in drawn}
-    for name, path in images.items():
-        drawing = recalls_drawing(values, name, words)
-        plots.draw_png(charts.together([drawing], 1, drawing.label, title=drawing.label), path)
-    return [*files, *images.values()]
+    if drawn and can_plot("the PNG plots are"):
+        words = Translations(plots.drawable_language(language))
+        for name in drawn:
+            drawing = recalls_drawing(values, name, words)
+            written.append(folder / ("recall-" + re.sub(r"[^\w.@+-]+", "-", name) + ".png"))
+            plots.draw_png(charts.together([drawing], drawing.label), written[-1])
+    return written
 
 
 def _write(files: Mapping[Path, str]) -> None:
     for path, text in files.items():
         content = text.encode("utf-8", "surrogateescape")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FerkitError(
+                f"{path.parent} cannot be made: {error.strerror or error}; choose another place"
+            ) from error
         write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
 
 
@@ -359,15 +342,6 @@ def _shown_rows(values: dict[str, Any]) -> list[int]:
     rows = [one["row"] for one in grids]
     rows += [pair[side] for pair in values["leak_pairs"] for side in ("test_row", "train_row")]
     return [row for row in rows if row is not None]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FerkitError(
-            f"{folder} cannot be made: {error.strerror or error}; choose another place"
-        ) from error
 
 
 _ENOUGH_TRAININGS = 3
@@ -475,7 +449,6 @@ def render_markdown(values: Values, language: str = "en") -> str:
 
 def _sections(values: Values, words: Translations) -> Iterator[tuple[str, list[Table | list[str] | None]]]:
     """Headings, and the tables and sentences under each."""
-    failed = [one for one in values["contenders"] if one["failure"] is not None]
     if values["best"] is not None:
         best, shown = values["contenders"][values["best"]], translations_of(values, words)
         yield (
@@ -493,8 +466,11 @@ def _sections(values: Values, words: Translations) -> Iterator[tuple[str, list[T
         )
         yield words("section.calibration"), [tables.calibration_table(values, words)]
         yield words("section.abstention"), [tables.abstention_table(values, words)]
-        conformal = [tables.conformal_table(values, words), tables.coverage_table(values, best, words)]
-        yield words("section.conformal"), [*conformal]
+        yield (
+            words("section.conformal"),
+            [tables.conformal_table(values, words), tables.coverage_table(values, best, words)],
+        )
+    failed = [one for one in values["contenders"] if one["failure"] is not None]
     reasons = [f"{one['name']}: {translated(one['failure'], words.language)}" for one in failed]
     yield words("section.failures"), [reasons]
     yield words("section.method"), [tables.data_table(values, words), tables.split_table(values, words)]
@@ -518,10 +494,10 @@ def as_text(found: Table, intervals: Collection[int] | None = None) -> str:
         intervals: columns whose intervals are shown; None for all.
     """
     header, rows, right = _filled(found)
-    texts = []
-    for row in rows:
-        some = [i == 0 or intervals is None or i in intervals for i in range(len(row))]
-        texts.append([_plain(cell, all_of_it) for cell, all_of_it in zip(row, some, strict=True)])
+    texts = [
+        [_plain(cell, i == 0 or intervals is None or i in intervals) for i, cell in enumerate(row)]
+        for row in rows
+    ]
     return table(header, texts, right=[i for i, flush in enumerate(right) if flush])
 
 
@@ -539,15 +515,14 @@ def as_markdown(found: Table) -> str:
         written = [_escaped(_plain(cell, True)) for cell in row]
         texts.append([f"**{text}**" if cell.best else text for cell, text in zip(row, written, strict=True)])
     widths = [max(3, *(width(row[i]) for row in texts)) for i in range(len(right))]
+    rule = ["-" * (w - 1) + ":" if flush else "-" * w for w, flush in zip(widths, right, strict=True)]
     lines = []
-    for texts_of_row in texts:
+    for texts_of_row in (texts[0], rule, *texts[1:]):
         padded = [
             (" " * (wide - width(text)) + text) if flush else text + " " * (wide - width(text))
             for text, wide, flush in zip(texts_of_row, widths, right, strict=True)
         ]
         lines.append("| " + " | ".join(padded) + " |")
-    rule = ["-" * (w - 1) + ":" if flush else "-" * w for w, flush in zip(widths, right, strict=True)]
-    lines.insert(1, "| " + " | ".join(rule) + " |")
     return "\n".join(lines) + (f"\n\n{_escaped(found.caption)}" if found.caption else "")
 
 

@@ -2,14 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ferkit.core.labels import LabelSet
 from ferkit.core.texts import MISSING, Translations, amount, number, p_value, percent, points, translated
 from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES
-from ferkit.evaluation.report.values import ALPHA, figure_rows, is_distinct, verdict
-
-Values = Mapping[str, Any]
+from ferkit.evaluation.report.values import ALPHA, Values, figure_rows, is_distinct, verdict
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,7 @@ def whole_persons(values: Values, words: Translations) -> str:
 def mark_best(rows: list[list[TableCell]], column: int, *, least: bool = False) -> None:
     """Mark the largest, or the least, number of a column."""
     rivals = [row for row in rows if len(row) > column and row[0].rival]
-    known = [row[column].value for row in rivals]
-    numbers = [value for value in known if value is not None]
+    numbers = [value for row in rivals if (value := row[column].value) is not None]
     if len(numbers) < 2:
         return
     best = min(numbers) if least else max(numbers)
@@ -159,7 +155,7 @@ def abstention_table(values: Values, words: Translations) -> Table:
     return Table(tuple(header), rows, words("caption.left_out"))
 
 
-def conformal_table(values: Values, words: Translations) -> Table | None:
+def conformal_table(values: Values, words: Translations) -> Table:
     """How often the sets of each method and level held the true expression, and their mean size."""
     done = figure_rows(values)
     kinds = next((_set_kinds(one) for one in done if "results" in one["conformal"]), ())

@@ -26,6 +26,9 @@ N_LEAK_PAIRS = 8
 """Of each kind."""
 
 
+Values = Mapping[str, Any]
+
+
 @functools.lru_cache(maxsize=1)  # the page and the terminal show the same comparison
 def report_values(comparison: Comparison) -> dict[str, Any]:
     """The comparison's own values, and for each candidate that finished what follows from its probabilities.
@@ -78,28 +81,34 @@ def _judged(comparison: Comparison, one: CandidateResult) -> dict[str, Any]:
     units = None if pooled.units is None else pooled.units[known]
     seed = comparison.protocol.seed
     return {
-        "calibration": _or_reason(lambda: judge_calibration(truth, proba, units, seed=seed)),
+        "calibration": _or_reason(lambda: {"results": judge_calibration(truth, proba, units, seed=seed)}),
         "abstention": abstention(truth, proba, units, seed=seed).to_dict(),
-        "conformal": _or_reason(lambda: judge_conformal(truth, proba, units, seed=seed)),
+        "conformal": _or_reason(lambda: {"results": judge_conformal(truth, proba, units, seed=seed)}),
         "histogram": histograms(truth, proba),
-        "subgroups": [_groups(comparison, one.name, column) for column in comparison.protocol.by],
+        "subgroups": [
+            {"column": by, **_or_reason(functools.partial(subgroups_of, comparison, one.name, by))}
+            for by in comparison.protocol.by
+        ],
         **_notable(comparison, pooled),
     }
 
 
-def _groups(comparison: Comparison, name: str, column: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json_values(subgroups_of(comparison, name, column))
-        return found
-    except DataError as error:
-        return {"column": column, "reason": str(error)}
-
-
 def _or_reason(judge: Callable[[], Any]) -> dict[str, Any]:
     try:
-        return {"results": json_values(judge())}
+        found: dict[str, Any] = json_values(judge())
+        return found
     except DataError as error:
         return {"reason": str(error)}
+
+
+def _image(comparison: Comparison, row: int, predicted: str, confidence: float) -> dict[str, Any]:
+    return {
+        "row": int(row),
+        "path": str(comparison.paths[row]),
+        "true": str(comparison.y[row]),
+        "predicted": str(predicted),
+        "confidence": float(confidence),
+    }
 
 
 def _notable(comparison: Comparison, pooled: Pooled) -> dict[str, Any]:
@@ -110,16 +119,7 @@ def _notable(comparison: Comparison, pooled: Pooled) -> dict[str, Any]:
     def listed(order: np.ndarray) -> list[dict[str, Any]]:
         _, first = np.unique(pooled.rows[order], return_index=True)
         chosen = order[np.sort(first)[:N_IMAGES]]
-        return [
-            {
-                "row": int(pooled.rows[i]),
-                "path": str(comparison.paths[pooled.rows[i]]),
-                "true": str(pooled.y_true[i]),
-                "predicted": str(predicted[i]),
-                "confidence": float(confidence[i]),
-            }
-            for i in chosen
-        ]
+        return [_image(comparison, pooled.rows[i], predicted[i], confidence[i]) for i in chosen]
 
     sorted_rows = np.argsort(-confidence, kind="stable")
     is_right = (predicted == pooled.y_true)[sorted_rows]
@@ -154,14 +154,7 @@ def _hard(comparison: Comparison) -> dict[str, Any]:
     return {
         "images": len(rows),
         "pictures": [
-            {
-                "row": int(row),
-                "path": str(comparison.paths[row]),
-                "true": str(comparison.y[row]),
-                "predicted": str(names[mean[row].argmax()]),
-                "confidence": float(mean[row].max()),
-            }
-            for row in rows[:N_IMAGES]
+            _image(comparison, row, names[mean[row].argmax()], mean[row].max()) for row in rows[:N_IMAGES]
         ],
     }
 
@@ -199,8 +192,6 @@ def figure_rows(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     done = [one for one in values["contenders"] if one["failure"] is None]
     return sorted(done, key=lambda one: -one["evaluation"]["accuracy"]["value"])
 
-
-Values = Mapping[str, Any]
 
 ALPHA = 0.05
 _FLAT_ECE = 0.01
@@ -266,11 +257,8 @@ def pair_sentences(values: Values, words: Translations) -> list[str]:
 
 def tied_with(name: str, values: Values) -> list[str]:
     """Candidates that are not distinguishable from ``name``."""
-    tied = []
-    for pair in values["pairs"]:
-        if name in (pair["a"], pair["b"]) and not is_distinct(pair):
-            tied.append(pair["b"] if pair["a"] == name else pair["a"])
-    return tied
+    pairs = [pair for pair in values["pairs"] if name in (pair["a"], pair["b"]) and not is_distinct(pair)]
+    return [pair["b"] if pair["a"] == name else pair["a"] for pair in pairs]
 
 
 def dummy_accuracy(values: Values) -> float:
@@ -362,12 +350,10 @@ def _abstention(best: Values, words: Translations) -> list[str]:
 def _leaks(values: Values, best: Values, words: Translations) -> list[str]:
     if len(values["contenders"]) == 1 and not values["test"]["train_images"]:
         # Nothing was trained here: what counts is what the model's record says of its own training.
-        return (
-            []
-            if best["seen_rows"]
-            else [_sentence(translated(note, words.language)) for note in best["notes"]]
-            or [words("say.unseen")]
-        )
+        if best["seen_rows"]:
+            return []
+        notes = [translated(note, words.language) for note in best["notes"]]
+        return [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes] or [words("say.unseen")]
     leaking = max(split["leaking_rows"] for split in values["splits"])
     if leaking and "evaluation_without_leaks" in best:
         clean = best["evaluation_without_leaks"]["accuracy"]["value"]
@@ -375,10 +361,6 @@ def _leaks(values: Values, best: Values, words: Translations) -> list[str]:
     if leaking:
         return [words("say.all_leaking")]
     return [words("say.clean" if values["leaks"] is not None else "say.unchecked")]
-
-
-def _sentence(note: str) -> str:
-    return f"{note[0].upper()}{note[1:].rstrip('.')}."
 
 
 def _seen(values: Values, words: Translations) -> list[str]:

@@ -34,7 +34,7 @@ def test_every_row_of_the_table_says_the_truth(name: str) -> None:
     assert len(backbone.output_shape) == 4
     assert backbone.input_shape[-1] == (3 if row.pretrained else 1)
     assert len(block_names(backbone)) >= 3
-    assert len(preprocessing.scale) == len(preprocessing.offset)
+    assert np.shape(preprocessing.scale) == np.shape(preprocessing.offset)
     ends = [np.array(preprocessing.scale) * gray + np.array(preprocessing.offset) for gray in (0, 255)]
     assert (ends[0] < -0.99).all()
     assert (ends[1] > 0.99).all()

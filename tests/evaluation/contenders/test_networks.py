@@ -55,13 +55,24 @@ def test_a_model_of_the_same_division_saw_nothing(undivided_faces: Path, tmp_pat
     assert len(compared(undivided_faces, tmp_path, f"model:{model}", seed=0).candidates[0].seen) == 0
 
 
-def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tmp_path: Path):
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """One epoch of a small network."""
     pytest.importorskip("keras")
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(
+    path = tmp_path / "tiny.toml"
+    path.write_text(
         'batch_size = 16\n[network]\nbackbone = "compact"\ncolor = "gray"\n'
         "[[stages]]\nepochs = 1\nlearning_rate = 1e-3\n"
     )
+    return path
+
+
+def test_a_network_is_trained_where_images_have_no_part(undivided_faces: Path, tmp_path: Path, recipe: Path):
+    (one,) = compared(undivided_faces, tmp_path, f"finetune:{recipe}").candidates
+    assert one.failure is None
+
+
+def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tmp_path: Path, recipe: Path):
     (one,) = compared(drawn_faces, tmp_path, f"finetune:{recipe}").candidates
     assert one.failure is None
     assert len(one.cells[0].history) == 1
