@@ -6,7 +6,7 @@ read, and ``comparison.npz`` next to it, with the arrays.
 
     Comparison
     ├── splits       SplitRows, one a repeat: the same rows for every candidate
-    ├── candidates   ContenderResult ── cells: Cell, one a repeat ── costs: Costs
+    ├── candidates   CandidateResult ── RepeatResult, one a repeat ── Costs
     └── pairs        PairTest, each two candidates that finished
 """
 
