@@ -23,16 +23,10 @@ import numpy as np
 from two_outputs import EMBEDDING, LastLayer, Light, with_embedding
 
 from ferkit.classifiers.heads import FittedHead, fit_head, head_settings
-from ferkit.classifiers.kinds import (
-    NETWORK_KERAS,
-    NETWORK_ONNX,
-    PROBABILITIES,
-    NetworkClassifier,
-    save_network_model,
-)
+from ferkit.classifiers.kinds import PROBABILITIES, NetworkClassifier, save_network_model
 from ferkit.classifiers.model import read_model
 from ferkit.core.labels import LabelSet
-from ferkit.core.weights import bundled_folder
+from ferkit.core.weights import NETWORK_KERAS, NETWORK_ONNX, bundled_folder
 from ferkit.datasets.load import load_dataset
 from ferkit.evaluation.metrics import evaluate
 

@@ -140,3 +140,21 @@ def test_modules_are_named_for_what_they_hold(path: Path):
 def test_other_names_are_not():
     with pytest.raises(AttributeError, match="no attribute 'Detector'"):
         ferkit.Detector
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*(PACKAGE.parent / "benchmarks").rglob("*.py"), *(PACKAGE.parent / "examples").rglob("*.py")],
+    ids=lambda path: path.stem,
+)
+def test_benchmarks_and_examples_import_what_there_is(file: Path) -> None:
+    """Read, not run: many need packages or data that are not here."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ferkit."):
+            module = PACKAGE.parent / f"{node.module.replace('.', '/')}.py"
+            folder = module.with_suffix("")
+            tree = ast.parse(module.read_text(encoding="utf-8")) if module.is_file() else ast.Module([], [])
+            own = {name.id for name in ast.walk(tree) if isinstance(name, ast.Name)}
+            own |= {one.name for one in tree.body if isinstance(one, (ast.FunctionDef, ast.ClassDef))}
+            own |= {path.stem for path in folder.glob("*.py")}
+            assert {alias.name for alias in node.names} <= own, f"{file}: {node.module}"

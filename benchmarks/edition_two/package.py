@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ferkit.classifiers.kinds import NETWORK_ONNX, NetworkClassifier, save_network_model
+from ferkit.classifiers.kinds import NetworkClassifier, save_network_model
 from ferkit.classifiers.model import ModelRecord
 from ferkit.core.labels import LabelSet
-from ferkit.core.weights import SECOND_EDITION, bundled_folder
+from ferkit.core.weights import NETWORK_ONNX, SECOND_EDITION, bundled_folder
 from ferkit.datasets.load import load_dataset
 from ferkit.evaluation.metrics import evaluate
 
