@@ -185,9 +185,8 @@ def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
         try:
             _lock(file)
         except OSError:
-            if (
-                temporary is not own
-            ):  # held by another; or there are no locks, and another may well write to it
+            # Held by another; or there are no locks, and another may well write to it.
+            if temporary is not own:
                 file.close()
                 continue
         # Who held the lock before may have moved the file into place meanwhile, or deleted it.

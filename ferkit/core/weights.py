@@ -243,16 +243,12 @@ def _check(entry: WeightsEntry, path: Path) -> None:
     found = file_sha256(path)
     expected = entry.sha256 or _kept_hash(entry)
     if expected is None:
-        with contextlib.suppress(
-            FerkitError
-        ):  # a cache that may only be read works as well, just without memory
+        # A cache that may only be read works as well, just without memory.
+        with contextlib.suppress(FerkitError):
             _keep_hash(entry, found)
     elif found != expected:
-        source = (
-            "its publisher names"
-            if entry.sha256
-            else f"{_hash_path(entry).name} remembers from the first use"
-        )
+        memory = f"{_hash_path(entry).name} remembers from the first use"
+        source = "its publisher names" if entry.sha256 else memory
         raise WeightsError(
             f"expected {path} to have the SHA-256 {expected} that {source}, found {found}; "
             "delete it and it is fetched again, or give your own file with --weights"
@@ -380,9 +376,8 @@ def _opened(url: str) -> "http.client.HTTPResponse":
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise _UnusableError(f"{_host(url)} is not reachable: {reason}") from None
-    if (
-        response.headers.get_content_type() == "text/html"
-    ):  # log-in, quota and error pages come with status 200
+    # Log-in, quota and error pages come with status 200.
+    if response.headers.get_content_type() == "text/html":
         response.close()
         raise _UnusableError(f"{_host(url)} answered with a web page instead of the file")
     return response
@@ -406,15 +401,3 @@ def _not_to_be_had(entry: WeightsEntry, reason: str) -> WeightsError:
     return WeightsError(
         f"{entry.file} is needed, but {reason}; put it into {weights_dir()}, from {addresses}"
     )
-
-
-__all__ = [
-    "WeightsEntry",
-    "WeightsStatus",
-    "entry_of",
-    "known_weights",
-    "list_weights",
-    "verify",
-    "weights_dir",
-    "weights_file",
-]
