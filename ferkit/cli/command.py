@@ -321,6 +321,19 @@ class Command(click.Command):
             )
 
 
+def commands(
+    command: click.Command, parent: click.Context | None = None, name: str = "fer"
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    """A command and all below it, with the words that call it."""
+    context = click.Context(command, info_name=name.split()[-1], parent=parent, **command.context_settings)
+    yield name, command, context
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from commands(found, context, f"{name} {inner}")
+
+
 def setting_text(setting: Setting) -> str:
     """The default of a setting as a user would write it; empty where there is none."""
     value = setting.default
@@ -346,12 +359,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _path(ctx: click.Context) -> str:
     """``embed``, ``dataset import``: the command without what the program itself is called."""
-    names: list[str] = []
-    here: click.Context | None = ctx
-    while here is not None and (here.parent is not None or not names):
-        names.insert(0, here.info_name or "")
-        here = here.parent
-    return " ".join(names)
+    return ctx.command_path.removeprefix(f"{ctx.find_root().info_name} ")
 
 
 def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:
