@@ -62,6 +62,12 @@ REMEDIES = {
 }
 """What brings a device that is not here."""
 
+_PRECISION_REMEDIES = {
+    "bfloat16": "it needs OpenVINO (pip install 'ferkit[openvino]') and a processor with AVX512-BF16 or AMX; take "
+    "float32",
+    "float16": "it is for accelerators; take float32 or bfloat16",
+}
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -149,18 +155,13 @@ def resolve_engines(device: str = "auto", precision: str = "float32") -> list[En
                 f"device {name} is not offered here, only {', '.join(here)}; {REMEDIES.get(name, '')}"
             )
         here = [name]
-    engines = []
-    for one in here:
-        engine = Engine("onnxruntime" if one == "cpu" else one, index=int(number or 0))
-        if precision != "float32":  # which all run; for the others OpenVINO has to be imported
-            fitting = [p for p in precisions_of(engine) if precision in ("auto", p)]
-            engines += [replace(engine, precision=fitting[0])] if fitting else []
-        else:
-            engines.append(engine)
+    engines = [Engine("onnxruntime" if one == "cpu" else one, index=int(number or 0)) for one in here]
+    if precision != "float32":  # which all run; for the others OpenVINO has to be imported
+        fitting = [(one, [p for p in precisions_of(one) if precision in ("auto", p)]) for one in engines]
+        engines = [replace(one, precision=found[0]) for one, found in fitting if found]
     if not engines:
-        raise DependencyError(
-            f"{precision} cannot be run by {', '.join(here)} here; {_precision_remedy(precision)}"
-        )
+        remedy = _PRECISION_REMEDIES.get(precision, "take another device")
+        raise DependencyError(f"{precision} cannot be run by {', '.join(here)} here; {remedy}")
     return engines
 
 
@@ -266,9 +267,8 @@ def open_session(
     for engine, following in zip(engines, [*engines[1:], None], strict=True):
         try:
             return _open(model, engine, threads, ranges)
-        except (
-            Exception
-        ) as problem:  # engines raise families of their own for unsupported and damaged networks
+        # Engines raise families of their own for unsupported and damaged networks.
+        except Exception as problem:
             reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:300]
             if following is None:
                 by = "" if engine == CPU else f" by {engine}"
@@ -335,9 +335,8 @@ def _onnxruntime(
     if write_to is not None:
         options.optimized_model_filepath = str(write_to)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of a provider that does not start: raised by the caller
+        # Of a provider that does not start: raised by the caller.
+        warnings.simplefilter("ignore", UserWarning)
         return onnxruntime.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers, enable_fallback=0
         )
@@ -369,9 +368,8 @@ class _OnnxRuntimeSession:
 
         with kept_file(content, ["optimized", processor(), *_versions("onnxruntime")]) as file:
             if file.path is not None:
-                with contextlib.suppress(
-                    Exception
-                ):  # if anything is wrong with it, there is the graph itself
+                # If anything is wrong with it, there is the graph itself.
+                with contextlib.suppress(Exception):
                     off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
                     return _onnxruntime(file.path, providers, off, threads=n)
             return _onnxruntime(_with_split_prelu(content), providers, None, file.target, threads=n)
@@ -507,14 +505,3 @@ def _float16(content: bytes) -> bytes:
     graph = onnx.load_from_string(content)
     half: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
     return half
-
-
-def _precision_remedy(precision: str) -> str:
-    if precision == "bfloat16":
-        return (
-            "it needs OpenVINO (pip install 'ferkit[openvino]') and a processor with AVX512-BF16 or AMX; "
-            "take float32"
-        )
-    if precision == "float16":
-        return "it is for accelerators; take float32 or bfloat16"
-    return "take another device"

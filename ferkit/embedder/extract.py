@@ -40,6 +40,33 @@ _COARSEST_CLOCK_NS = 2 * 10**9
 """File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
 
 
+@dataclass(frozen=True)
+class Done:
+    """A shard that a worker made, or left to another that was making it.
+
+    Attributes:
+        number: of the shard.
+        n_rows: its images.
+        failures: path and reason of those that could not be embedded.
+        whole: images that were taken whole for want of a face.
+        busy: another process is making it.
+        error: why it could not be made, where the user can mend it.
+    """
+
+    number: int
+    n_rows: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+    whole: tuple[str, ...] = ()
+    busy: bool = False
+    error: str | None = None
+
+
+def done_with(number: int, rows: Sequence[Row], whole: Sequence[str] = ()) -> Done:
+    """What a shard with these rows is reported as."""
+    failures = tuple((row.path, row.error) for row in rows if row.error is not None)
+    return Done(number, len(rows), failures, tuple(whole))
+
+
 @dataclass
 class ExtractionSummary:
     """What a run did.
@@ -64,12 +91,11 @@ class ExtractionSummary:
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 
-    def count(self, rows: Sequence[Row], whole: Sequence[str]) -> None:
-        """Add the rows of a shard that was made."""
-        failed = [(row.path, row.error) for row in rows if row.error is not None]
-        self.n_done += len(rows) - len(failed)
-        self.failures += failed
-        self.whole += whole
+    def count(self, done: Done) -> None:
+        """Add a shard that was made."""
+        self.n_done += done.n_rows - len(done.failures)
+        self.failures += done.failures
+        self.whole += done.whole
 
 
 @dataclass
@@ -167,7 +193,7 @@ def write_ranges(
     workers: int | None = None,
     shown: Progress,
     times: StageTimes | None = None,
-) -> Generator[tuple[Range, list[Row], list[str]], None, None]:
+) -> Generator[Done, None, None]:
     """Embed ranges of images and write their shards.
 
     Images are read, decoded and cropped by threads a few batches ahead, and the network runs in others. Every batch is
@@ -184,7 +210,7 @@ def write_ranges(
         times: takes how long each stage took.
 
     Yields:
-        Each range when its shard is on the disk, its rows, and the images that were taken whole for want of a face.
+        What was done of each range, when its shard is on the disk.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
@@ -227,7 +253,7 @@ def write_ranges(
                 store.shard(one.number).write(
                     rows, X.astype(store.settings.dtype), read_ns - _COARSEST_CLOCK_NS, _tags(source, one)
                 )
-            yield one, rows, whole
+            yield done_with(one.number, rows, whole)
 
 
 def _tags(source: ImageSource, one: Range) -> list[str | None]:
@@ -280,10 +306,10 @@ def extract(
     )
     times = StageTimes()
     with progress("embedding", len(dataset), done=changes.n_kept) as shown:
-        for _, rows, whole in write_ranges(
+        for done in write_ranges(
             ranges, dataset.source, embedder, cropper, store, workers=workers, shown=shown, times=times
         ):
-            summary.count(rows, whole)
+            summary.count(done)
     summary.seconds, summary.stages = time.monotonic() - started, times.seconds
     return summary
 
