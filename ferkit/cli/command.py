@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -431,12 +431,8 @@ def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     handler, level = _StandardError(), log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-
-    def stop() -> None:
-        log.removeHandler(handler)
-        log.setLevel(level)
-
-    root.call_on_close(stop)
+    root.call_on_close(partial(log.setLevel, level))
+    root.call_on_close(partial(log.removeHandler, handler))
 
 
 class _StandardError(logging.Handler):
@@ -468,13 +464,9 @@ def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) 
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     log.info("fer %s", " ".join(sys.argv[1:]))
-
-    def stop_log() -> None:
-        log.removeHandler(handler)
-        handler.close()
-
-    # With the whole command, so that the error that ends it is written too.
-    ctx.find_root().call_on_close(stop_log)
+    # With the whole command, so that the error that ends it is written too; what is added last is called first.
+    ctx.find_root().call_on_close(handler.close)
+    ctx.find_root().call_on_close(partial(log.removeHandler, handler))
 
 
 def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:

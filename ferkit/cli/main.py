@@ -105,8 +105,7 @@ class LazyGroup(Group):
 
 def _imported(name: str) -> click.Command:
     module, _, attribute = COMMANDS[name][0].partition(":")
-    command: click.Command = getattr(import_module(f"ferkit.cli.{module}"), attribute)
-    return command
+    return getattr(import_module(f"ferkit.cli.{module}"), attribute)
 
 
 def _language(args: Sequence[str]) -> str:

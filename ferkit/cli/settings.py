@@ -59,8 +59,7 @@ class Fields:
     def owner(self) -> type:
         """The dataclass."""
         module, name = self._where.split(":")
-        owner: type = getattr(import_module(module), name)
-        return owner
+        return getattr(import_module(module), name)
 
     def settings(self) -> list[Setting]:
         """One setting for each field."""

@@ -240,8 +240,7 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a user's TOML file. Raises DataError: it cannot be read, or is none."""
-    values: dict[str, Any] = _read_parsed(path, parse_toml, "TOML")
-    return values
+    return _read_parsed(path, parse_toml, "TOML")
 
 
 def read_json(path: Path) -> Any:

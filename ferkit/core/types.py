@@ -111,13 +111,7 @@ def check_image(rgb: np.ndarray) -> np.ndarray:
     Raises:
         DataError: for any other shape or type.
     """
-    if not (
-        isinstance(rgb, np.ndarray)
-        and rgb.ndim == 3
-        and rgb.shape[2] == 3
-        and rgb.size
-        and rgb.dtype == np.uint8
-    ):
+    if not (isinstance(rgb, np.ndarray) and rgb.shape[2:] == (3,) and rgb.size and rgb.dtype == np.uint8):
         raise DataError(f"expected a uint8 RGB image of shape (H, W, 3), found {_describe(rgb)}")
     return rgb
 
@@ -129,9 +123,7 @@ def check_crops(crops: np.ndarray, size_wh: tuple[int, int] | None = None) -> np
         DataError: for any other shape or type.
     """
     wanted = "(n, H, W, 3)" if size_wh is None else f"(n, {size_wh[1]}, {size_wh[0]}, 3)"
-    right = (
-        isinstance(crops, np.ndarray) and crops.ndim == 4 and crops.shape[3] == 3 and crops.dtype == np.uint8
-    )
+    right = isinstance(crops, np.ndarray) and crops.shape[3:] == (3,) and crops.dtype == np.uint8
     if not right or (size_wh is not None and crops.shape[1:3] != (size_wh[1], size_wh[0])):
         raise DataError(f"expected uint8 RGB crops of shape {wanted}, found {_describe(crops)}")
     return crops

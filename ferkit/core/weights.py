@@ -50,8 +50,7 @@ def bundled_folder(name: str = BUNDLED) -> Path:
 @functools.cache
 def bundled_record(name: str = BUNDLED) -> dict[str, Any]:
     """What the ``model.json`` of one of :data:`EDITIONS` says."""
-    record: dict[str, Any] = json.loads((bundled_folder(name) / "model.json").read_text(encoding="utf-8"))
-    return record
+    return json.loads((bundled_folder(name) / "model.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -293,10 +292,9 @@ def _failure_path(entry: WeightsEntry) -> Path:
 
 def _failed_lately(entry: WeightsEntry) -> bool:
     """Whether the last attempt failed within the hour: behind a firewall each takes many seconds."""
-    try:
+    with contextlib.suppress(OSError):
         return 0 <= time.time() - _failure_path(entry).stat().st_mtime < RETRY_S
-    except OSError:
-        return False
+    return False
 
 
 class _UnusableError(Exception):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ferkit.core.console import Progress, StageTimes, n_cores, progress, some
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
-from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
+from ferkit.core.weights import BUNDLED, DEFAULT_EDITION, EDITIONS
 from ferkit.datasets.dataset import Dataset, ImageSource, Sample
 from ferkit.datasets.object_store import ReadAhead
 from ferkit.embedder.embedders import SAMPLE, LayerScore, find_best_layer, load_embedder, open_embedder
@@ -178,7 +178,9 @@ def _changed(dataset: Dataset, sample: Sample, placed: PlacedRow) -> bool:
         if stamp.tag is not None and stamp.tag == placed.tag:
             return False
         made_ns = -1 if placed.times is None else placed.times.read_ns
-        return stamp.changed_ns >= made_ns and _digest(dataset.source.read(sample.path)) != row.sha256
+        if stamp.changed_ns < made_ns:
+            return False
+        return hashlib.sha256(dataset.source.read(sample.path)).hexdigest() != row.sha256
     except OSError:
         return row.sha256 is not None  # a file that was lost is tried again once, to record why
 
@@ -258,14 +260,12 @@ def write_ranges(
 
 def _tags(source: ImageSource, one: Range) -> list[str | None]:
     """What an object store calls the contents; files have their times."""
-    if not getattr(source, "tagged", False):
-        return []
     tags: list[str | None] = []
-    for sample in one.samples:
+    for sample in one.samples if getattr(source, "tagged", False) else ():
+        tag = None
         with contextlib.suppress(OSError):
-            tags.append(source.stamp(sample.path).tag)
-            continue
-        tags.append(None)
+            tag = source.stamp(sample.path).tag
+        tags.append(tag)
     return tags
 
 
@@ -382,10 +382,6 @@ def _row(image: ImageCrops, vector: np.ndarray, cropper: FaceCropper, dtype: str
             no_face = np.isnan(vector).any()
             error = "the embedder found no face, or gave NaN" if no_face else f"too large for {dtype}"
     return Row(sample.path, sample.label, sample.split, sample.group, image.size, image.sha256, box, error)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 logger = logging.getLogger(__name__)
@@ -520,11 +516,8 @@ def default_backbone(root: Path, name: str) -> str:
         name: of the data set.
     """
     folders = [folder.name for folder in find_stores(root)]
-    second, first = (
-        any(folder.startswith(f"{name}--{edition}--") for folder in folders)
-        for edition in (DEFAULT_EDITION, BUNDLED)
-    )
-    if second or not first:
+    has = {one: any(folder.startswith(f"{name}--{one}--") for folder in folders) for one in EDITIONS}
+    if has[DEFAULT_EDITION] or not has[BUNDLED]:
         return DEFAULT_EDITION
     logger.info(
         f"these data are embedded by {BUNDLED}, the first edition, which goes on; {DEFAULT_EDITION} as the backbone "

@@ -197,8 +197,7 @@ class ShardFiles:
     def map(self) -> np.ndarray:
         """The embeddings (rows, dim): memory-mapped, or read where the shard is in an object store."""
         if is_local(self.npy):
-            array: np.ndarray = np.load(self.npy, mmap_mode="r", allow_pickle=False)
-            return array
+            return np.load(self.npy, mmap_mode="r", allow_pickle=False)
         return np.load(io.BytesIO(self.npy.read_bytes()), allow_pickle=False)
 
     def ends(self) -> tuple[str, str]:
