@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -321,6 +321,19 @@ class Command(click.Command):
             )
 
 
+def commands(
+    command: click.Command, parent: click.Context | None = None, name: str = "fer"
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    """A command and all below it, with the words that call it."""
+    context = click.Context(command, info_name=name.split()[-1], parent=parent, **command.context_settings)
+    yield name, command, context
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from commands(found, context, f"{name} {inner}")
+
+
 def setting_text(setting: Setting) -> str:
     """The default of a setting as a user would write it; empty where there is none."""
     value = setting.default
@@ -346,12 +359,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _path(ctx: click.Context) -> str:
     """``embed``, ``dataset import``: the command without what the program itself is called."""
-    names: list[str] = []
-    here: click.Context | None = ctx
-    while here is not None and (here.parent is not None or not names):
-        names.insert(0, here.info_name or "")
-        here = here.parent
-    return " ".join(names)
+    return ctx.command_path.removeprefix(f"{ctx.find_root().info_name} ")
 
 
 def _flat(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:
@@ -423,12 +431,8 @@ def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     handler, level = _StandardError(), log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-
-    def stop() -> None:
-        log.removeHandler(handler)
-        log.setLevel(level)
-
-    root.call_on_close(stop)
+    root.call_on_close(partial(log.setLevel, level))
+    root.call_on_close(partial(log.removeHandler, handler))
 
 
 class _StandardError(logging.Handler):
@@ -460,13 +464,9 @@ def _start_log(ctx: click.Context, param: click.Parameter, folder: Path | None) 
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     log.info("fer %s", " ".join(sys.argv[1:]))
-
-    def stop_log() -> None:
-        log.removeHandler(handler)
-        handler.close()
-
-    # With the whole command, so that the error that ends it is written too.
-    ctx.find_root().call_on_close(stop_log)
+    # With the whole command, so that the error that ends it is written too; what is added last is called first.
+    ctx.find_root().call_on_close(handler.close)
+    ctx.find_root().call_on_close(partial(log.removeHandler, handler))
 
 
 def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -158,14 +158,15 @@ def _open(
 def _request(settings: Chosen, options: dict[str, Any], embedder: "Embedder") -> "Request":
     from ferkit.embedder.shards import Request
 
-    def text(path: Path | None) -> str | None:
-        return None if path is None else str(path.resolve())
-
     backbone, weights = options["backbone"] or embedder.settings.backbone, options["weights"]
     if backbone.startswith("onnx:") and weights is None:
         backbone, weights = embedder.settings.backbone, Path(backbone.removeprefix("onnx:"))
-    looked = text(settings["detector_weights"])
-    return Request(backbone, options["layer"], options["detector"], text(weights), looked)
+    looked = settings["detector_weights"]
+    return Request(backbone, options["layer"], options["detector"], _full_name(weights), _full_name(looked))
+
+
+def _full_name(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
 
 
 def _planned_folder(name: str, options: dict[str, Any]) -> Path:
@@ -184,13 +185,12 @@ def _planned_folder(name: str, options: dict[str, Any]) -> Path:
 def _job(folder: Path, data: Path, settings: Chosen, options: dict[str, Any]) -> "Job":
     from ferkit.embedder.parts import Job
 
-    weights, looked = options["weights"], settings["detector_weights"]
     return Job(
         spelled(folder),
         spelled(data),
         tuple(given_columns().items()),
-        None if weights is None else str(weights.resolve()),
-        None if looked is None else str(looked.resolve()),
+        _full_name(options["weights"]),
+        _full_name(settings["detector_weights"]),
         settings["workers"],
         settings["threads"],
     )

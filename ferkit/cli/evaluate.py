@@ -165,7 +165,7 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         fer compare --matrix western/ korean/ -c svm@ferkit
     """
     from ferkit.evaluation.candidate_names import parse_candidates
-    from ferkit.evaluation.protocol import ProtocolSettings
+    from ferkit.evaluation.protocol import ProtocolSettings, read_labelled
     from ferkit.evaluation.shared_inputs import CompareOptions
     from ferkit.faces.cropping import Cropping, CropSettings
 
@@ -178,7 +178,8 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         by=tuple(options["by"]),
         **settings.of(ProtocolSettings),
     )
-    read = [_read(path, options, settings["workers"]) for path in (data or (train, test))]
+    datasets = (open_dataset(path, options["person_pattern"]) for path in (data or (train, test)))
+    read = [read_labelled(one, options["cache_dir"], workers=settings["workers"]) for one in datasets]
     names = [one.dataset.name for one in read]
     bench = CompareOptions(
         cache_dir=options["cache_dir"],
@@ -189,10 +190,15 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         workers=settings["workers"],
     )
     run = _matrix if options["matrix"] else _one
-    run(read, candidates, protocol, bench, options["lang"], options["json"])
+    values, text = run(read, candidates, protocol, bench, options["lang"])
+    if options["json"]:
+        print_json(values)
+    else:
+        click.echo(text)
+    logger.info(f"report: {bench.out / 'report.html'}")
 
 
-def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool) -> None:
+def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[object, str]:
     from ferkit.evaluation.compare import compare as run
     from ferkit.evaluation.compare import compare_across, cross_data
     from ferkit.evaluation.comparison import to_dict
@@ -206,27 +212,17 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
         images = cross_data(*read)
         found = compare_across(images, candidates, protocol, bench)
     _keep(found, images, bench.out, language)
-    if as_json:
-        print_json(to_dict(found))
-    else:
-        click.echo(format_summary(found, language))
-    logger.info(f"report: {bench.out / 'report.html'}")
+    return to_dict(found), format_summary(found, language)
 
 
-def _matrix(
-    read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str, as_json: bool
-) -> None:
+def _matrix(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[object, str]:
     from ferkit.evaluation.compare import compare_matrix, matrix_notes, matrix_values
     from ferkit.evaluation.report.page import format_matrix, write_matrix_report
 
     matrix = compare_matrix(read, candidates, protocol, bench, keep=partial(_keep, language=language))
     values = matrix_values(matrix)
     write_matrix_report(values, bench.out, language, matrix_notes(matrix))
-    if as_json:
-        print_json(values)
-    else:
-        click.echo(format_matrix(values, language, matrix_notes(matrix)))
-    logger.info(f"report: {bench.out / 'report.html'}")
+    return values, format_matrix(values, language, matrix_notes(matrix))
 
 
 def _keep(found: Any, images: Any, folder: Path, language: str) -> None:
@@ -248,13 +244,6 @@ def _check_usage(data: tuple[Path, ...], train: Path | None, test: Path | None, 
         raise click.UsageError("--matrix takes two or more DATA")
     if not matrix and train is None and len(data) != 1:
         raise click.UsageError("give one DATA; several with --matrix, or --train A --test B")
-
-
-def _read(path: Path, options: dict[str, Any], workers: int | None) -> Any:
-    from ferkit.evaluation.protocol import read_labelled
-
-    dataset = open_dataset(path, options["person_pattern"])
-    return read_labelled(dataset, options["cache_dir"], workers=workers)
 
 
 @command(settings=(

@@ -116,9 +116,8 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     printer = ChangePrinter(_print_json_line if options["json"] else _print_line)
     listed = [entry.folder for entry in list_models(models_dir, verify=False) if entry.model is not None]
     others = [str(folder) for folder in listed if folder.resolve() != first.resolve()]
-    others.sort(
-        key=lambda folder: Path(folder).parent != models_dir
-    )  # one's own before those that come along
+    # One's own before those that come along.
+    others.sort(key=lambda folder: Path(folder).parent != models_dir)
     live = LiveView(
         LiveSource(source, settings["size"]),
         [str(first), *others],
@@ -163,13 +162,8 @@ def _print_line(timestamp_s: float, track: int, label: str | None, probability: 
 
 
 def _print_json_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
-    values = {
-        "time_s": round(timestamp_s, 3),
-        "face": track,
-        "label": label,
-        "probability": round(probability, 4),
-    }
-    print_json(values)
+    time_s, probability = round(timestamp_s, 3), round(probability, 4)
+    print_json({"time_s": time_s, "face": track, "label": label, "probability": probability})
 
 
 @command(settings=(

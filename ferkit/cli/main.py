@@ -15,34 +15,36 @@ from typing import IO, Any
 
 import click
 
-from ferkit.cli.command import VARIABLES, Command, Group, echo
+from ferkit.cli.command import VARIABLES, Command, Group, commands, echo
 from ferkit.cli.settings import suggestion
 from ferkit.core.errors import FerkitError
 from ferkit.core.texts import LANGUAGES, language_of_locale, speaking, translated
 
+# The summaries stand here, so that the list needs none of the modules; a test compares them with the docstrings.
 COMMANDS = {
-    "demo": "ferkit.cli.models:demo",
-    "crop": "ferkit.cli.embed:crop",
-    "dataset": "ferkit.cli.dataset:dataset",
-    "audit": "ferkit.cli.evaluate:audit",
-    "embed": "ferkit.cli.embed:embed",
-    "fit": "ferkit.cli.train:fit",
-    "finetune": "ferkit.cli.train:finetune",
-    "teach": "ferkit.cli.serve:teach",
-    "eval": "ferkit.cli.evaluate:evaluate",
-    "compare": "ferkit.cli.evaluate:compare",
-    "predict": "ferkit.cli.predict:predict",
-    "webcam": "ferkit.cli.live:webcam",
-    "video": "ferkit.cli.live:video",
-    "serve": "ferkit.cli.serve:serve",
-    "explain": "ferkit.cli.predict:explain",
-    "ensemble": "ferkit.cli.train:ensemble",
-    "export": "ferkit.cli.train:export",
-    "import": "ferkit.cli.train:import_head",
-    "models": "ferkit.cli.models:models",
-    "doctor": "ferkit.cli.models:doctor",
-    "completion": "ferkit.cli.options:completion",
-}
+    "demo": ("models:demo", "Run all steps on data it makes itself, offline."),
+    "crop": ("embed:crop", "Cut faces out of images; stop and resume at any time."),
+    "dataset": ("dataset:dataset", "Look at, import, map, merge, sample, split and export data sets."),
+    "audit": ("evaluate:audit", "Find copies, leaks, wrong labels and useless images; mend what you tick."),
+    "embed": ("embed:embed", "Turn images into embeddings; stop and resume at any time."),
+    "fit": ("train:fit", "Fit a head on the embeddings of DATA, or on the newest: mlp, svm, logistic or dummy."),
+    "finetune": ("train:finetune", "Train a network on faces, in stages; stop and resume at any time."),
+    "teach": ("serve:teach", "Teach classes of your own from a few images, or live on a page."),
+    "eval": ("evaluate:evaluate", "Measure a model on labelled images."),
+    "compare": ("evaluate:compare", "Compare models on your own faces: same images, same split, same figures."),
+    "predict": ("predict:predict", "Read the expressions in images."),
+    "webcam": ("live:webcam", "See expressions live, from a camera, an address or a file."),
+    "video": ("live:video", "Read the expressions in a video, over time."),
+    "serve": ("serve:serve", "Serve an API and a page that shows expressions live in the browser."),
+    "explain": ("predict:explain", "Show where in a face an expression was read."),
+    "ensemble": ("train:ensemble", "Join several models into one that averages them."),
+    "export": ("train:export", "Write a fine-tuned network in another format."),
+    "import": ("train:import_head", "Take in a scikit-learn head from a pickle or joblib file."),
+    "models": ("models:models", "List, fetch and verify weights, and list trained models."),
+    "doctor": ("models:doctor", "Say what is wrong with this machine, and how to mend it."),
+    "completion": ("options:completion", "Print what lets the Tab key complete commands, options, models and recipes."),
+}  # fmt: skip
+"""Module and name of each command, and its summary."""
 
 _OTHER_WORDS = {
     "train": "'fit' (a head on embeddings) or 'finetune' (a network)",
@@ -72,11 +74,7 @@ class LazyGroup(Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, name = COMMANDS[cmd_name].split(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
+        return _imported(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -92,7 +90,7 @@ class LazyGroup(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options before the command."""
@@ -103,6 +101,11 @@ class LazyGroup(Group):
         """Run the command; an error is one line."""
         with _short_errors():
             return super().invoke(ctx)
+
+
+def _imported(name: str) -> click.Command:
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    return getattr(import_module(f"ferkit.cli.{module}"), attribute)
 
 
 def _language(args: Sequence[str]) -> str:
@@ -166,8 +169,11 @@ def _unknown_variables(ctx: click.Context) -> list[str]:
     """A sentence for each variable ``FER_…`` that nothing reads."""
     known = {*VARIABLES, *(f"FER_{option.name.upper()}" for option in ctx.command.params if option.name)}
     found = [name for name in os.environ if name.startswith("FER_") and name not in known]
-    for path, command, context in _all_commands(ctx) if found else ():
-        prefix = f"FER_{path.upper().replace(' ', '_')}_"
+    meant = [
+        name for name in COMMANDS if any(variable.startswith(f"FER_{name.upper()}_") for variable in found)
+    ]
+    for _, command, context in (one for name in meant for one in commands(_imported(name), ctx, name)):
+        prefix = f"{context.auto_envvar_prefix}_"
         asked = [name for name in found if name.startswith(prefix)]
         if asked and isinstance(command, Command):
             known.update(command.known_variables(context))
@@ -178,45 +184,6 @@ def _unknown_variables(ctx: click.Context) -> list[str]:
         if name not in known
     ]
 
-
-def _all_commands(ctx: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
-    """Those that a variable may be meant for."""
-    for name in COMMANDS:
-        if not any(variable.startswith(f"FER_{name.upper()}_") for variable in os.environ):
-            continue
-        command = main.get_command(ctx, name)
-        assert command is not None
-        context = click.Context(command, info_name=name, parent=ctx)
-        yield name, command, context
-        if isinstance(command, click.Group):
-            for inner, step in command.commands.items():
-                yield f"{name} {inner}", step, click.Context(step, info_name=inner, parent=context)
-
-
-# Next to the commands' own docstrings, so that the list needs none of their modules; a test compares the two.
-SUMMARIES = {
-    "demo": "Run all steps on data it makes itself, offline.",
-    "crop": "Cut faces out of images; stop and resume at any time.",
-    "dataset": "Look at, import, map, merge, sample, split and export data sets.",
-    "audit": "Find copies, leaks, wrong labels and useless images; mend what you tick.",
-    "embed": "Turn images into embeddings; stop and resume at any time.",
-    "fit": "Fit a head on the embeddings of DATA, or on the newest: mlp, svm, logistic or dummy.",
-    "finetune": "Train a network on faces, in stages; stop and resume at any time.",
-    "teach": "Teach classes of your own from a few images, or live on a page.",
-    "eval": "Measure a model on labelled images.",
-    "compare": "Compare models on your own faces: same images, same split, same figures.",
-    "predict": "Read the expressions in images.",
-    "webcam": "See expressions live, from a camera, an address or a file.",
-    "video": "Read the expressions in a video, over time.",
-    "serve": "Serve an API and a page that shows expressions live in the browser.",
-    "explain": "Show where in a face an expression was read.",
-    "ensemble": "Join several models into one that averages them.",
-    "export": "Write a fine-tuned network in another format.",
-    "import": "Take in a scikit-learn head from a pickle or joblib file.",
-    "models": "List, fetch and verify weights, and list trained models.",
-    "doctor": "Say what is wrong with this machine, and how to mend it.",
-    "completion": "Print what lets the Tab key complete commands, options, models and recipes.",
-}
 
 CONTEXT = {"auto_envvar_prefix": "FER", "help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -161,29 +161,30 @@ def doctor(**options: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _python() -> list[Finding]:
-    right = (3, 11) <= sys.version_info[:2] < (3, 14)
-    remedy = "" if right else "install Python 3.11, 3.12 or 3.13"
+def _finding(
+    what: str, well: bool, found: str, remedy: str, otherwise: Literal["optional", "wrong"] = "wrong"
+) -> Finding:
+    return Finding(what, "ok" if well else otherwise, found, "" if well else remedy)
+
+
+def _python() -> Iterator[Finding]:
+    well = (3, 11) <= sys.version_info[:2] < (3, 14)
     machine = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {n_cores()} cores"
-    return [Finding("Python", "ok" if right else "wrong", machine, remedy)]
+    yield _finding("Python", well, machine, "install Python 3.11, 3.12 or 3.13")
 
 
-def _packages() -> list[Finding]:
-    findings = []
+def _packages() -> Iterator[Finding]:
     for name in CORE:
         version = _version(name) or _version(f"{name}-gpu")
-        remedy = "" if version else "pip install --force-reinstall ferkit"
-        findings.append(Finding(name, "ok" if version else "wrong", version or "missing", remedy))
+        yield _finding(name, bool(version), version or "missing", "pip install --force-reinstall ferkit")
     for extra, names in EXTRAS.items():
         versions = {name: _version(name) for name in names}
-        here = all(versions.values())
         found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
-        remedy = "" if here else f"only if you want it: pip install 'ferkit[{extra}]'"
-        findings.append(Finding(f"extra {extra}", "ok" if here else "optional", found, remedy))
-    return findings
+        remedy = f"only if you want it: pip install 'ferkit[{extra}]'"
+        yield _finding(f"extra {extra}", all(versions.values()), found, remedy, "optional")
 
 
-def _opencv() -> list[Finding]:
+def _opencv() -> Iterator[Finding]:
     # In a process of its own: a clash of OpenCV builds, or a missing system library, may end it.
     code = "import cv2; print(cv2.__version__, hasattr(cv2, 'CascadeClassifier'), hasattr(cv2, 'FaceDetectorYN'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -191,82 +192,81 @@ def _opencv() -> list[Finding]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         remedy = f"install libGL (Debian: apt-get install libgl1 libglib2.0-0), or {reinstall}"
-        return [Finding("OpenCV", "wrong", last, remedy)]
+        yield Finding("OpenCV", "wrong", last, remedy)
+        return
     wheels = [name for name in _OPENCV if _version(name)]
     several = f", of {len(wheels)} wheels over one cv2: {', '.join(wheels)}" if len(wheels) > 1 else ""
     version, haar, yunet = done.stdout.split()
-    right = haar == yunet == "True"
-    found = f"{version} loads" + ("" if right else ", but has no face detectors") + several
-    return [Finding("OpenCV", "ok" if right else "wrong", found, "" if right else reinstall)]
+    well = haar == yunet == "True"
+    found = f"{version} loads" + ("" if well else ", but has no face detectors") + several
+    yield _finding("OpenCV", well, found, reinstall)
 
 
-def _onnxruntime() -> list[Finding]:
+def _onnxruntime() -> Iterator[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
-        return []
+        return
     from ferkit.embedder.engines import REMEDIES, Engine, available_devices, precisions_of
 
-    found = f"networks run on {', '.join(available_devices())}"
-    if "openvino" in available_devices():
+    here = available_devices()
+    found = f"networks run on {', '.join(here)}"
+    if "openvino" in here:
         found += f" (openvino in {', '.join(precisions_of(Engine('openvino')))})"
     wheels = [name for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino") if _version(name)]
     if len(wheels) > 1:
         remedy = "they hide one another: pip uninstall all of them, then pip install the one that you want"
-        return [Finding("engines", "wrong", f"{' and '.join(wheels)} are both there; {found}", remedy)]
+        yield Finding("engines", "wrong", f"{' and '.join(wheels)} are both there; {found}", remedy)
+        return
     elsewhere = {"darwin": ("directml", "cuda", "tensorrt"), "win32": ("coreml",)}
-    others = (
-        set(REMEDIES) - set(available_devices()) - set(elsewhere.get(sys.platform, ("coreml", "directml")))
-    )
-    remedy = "; ".join(f"for {device}: {REMEDIES[device]}" for device in REMEDIES if device in others)
-    return [Finding("engines", "ok", found, remedy)]
+    without = {*here, *elsewhere.get(sys.platform, ("coreml", "directml"))}
+    remedies = [f"for {device}: {remedy}" for device, remedy in REMEDIES.items() if device not in without]
+    yield Finding("engines", "ok", found, "; ".join(remedies))
 
 
-def _display() -> list[Finding]:
-    if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        return [Finding("display", "ok", "there is one")]
-    remedy = "images, videos and folders work without one"
-    return [Finding("display", "optional", "none, so no windows", remedy)]
+def _display() -> Iterator[Finding]:
+    variables = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    well = sys.platform in ("win32", "darwin") or bool(variables)
+    found = "there is one" if well else "none, so no windows"
+    yield _finding("display", well, found, "images, videos and folders work without one", "optional")
 
 
-def _korean_font() -> list[Finding]:
+def _korean_font() -> Iterator[Finding]:
     from ferkit.core.style import hangul_font_file
 
     font = hangul_font_file()
-    if font is not None:
-        return [Finding("Korean font", "ok", str(font))]
     remedy = "only for Korean labels in images: Debian: apt-get install fonts-nanum"
-    return [Finding("Korean font", "optional", "none found", remedy)]
+    yield _finding("Korean font", font is not None, str(font or "none found"), remedy, "optional")
 
 
-def _weights() -> list[Finding]:
+def _weights() -> Iterator[Finding]:
     from ferkit.core.weights import list_weights, weights_dir
 
     here = ", ".join(w.entry.name for w in list_weights() if w.present)
-    remedy = "" if here else "fetched when first needed; ahead of time: fer models fetch arcface yunet"
-    found = Finding("weights", "ok" if here else "optional", here or "none fetched yet", remedy)
-    return [found, _writable("weights folder", weights_dir())]
+    remedy = "fetched when first needed; ahead of time: fer models fetch arcface yunet"
+    yield _finding("weights", bool(here), here or "none fetched yet", remedy, "optional")
+    yield _writable("weights folder", weights_dir())
 
 
-def _broken_models() -> list[Finding]:
+def _broken_models() -> Iterator[Finding]:
     from ferkit.classifiers.model import list_models
 
-    broken = [one for one in list_models(Path("models")) if one.model is None]
-    remedy = "move {} away, or make it again"
-    return [Finding(f"model {m.name}", "wrong", m.problem or "", remedy.format(m.folder)) for m in broken]
+    for one in list_models(Path("models")):
+        if one.model is None:
+            remedy = f"move {one.folder} away, or make it again"
+            yield Finding(f"model {one.name}", "wrong", one.problem or "", remedy)
 
 
-def _place() -> list[Finding]:
+def _place() -> Iterator[Finding]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free / 1e9
-    found, remedy = f"{free:.0f} GB free here", "" if free > 1 else "make room"
-    return [_writable("this folder", here), Finding("disk", "wrong" if remedy else "ok", found, remedy)]
+    yield _writable("this folder", here)
+    yield _finding("disk", free > 1, f"{free:.0f} GB free here", "make room")
 
 
 def _writable(what: str, folder: Path) -> Finding:
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if os.access(nearest, os.W_OK):
-        return Finding(what, "ok", f"{folder} can be written")
-    remedy = "correct its permissions, or work in another folder"
-    return Finding(what, "wrong", f"{folder} cannot be written", remedy)
+    well = os.access(nearest, os.W_OK)
+    found = f"{folder} can be written" if well else f"{folder} cannot be written"
+    return _finding(what, well, found, "correct its permissions, or work in another folder")
 
 
 def _version(package: str) -> str | None:
@@ -276,7 +276,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-CHECKS: tuple[Callable[[], list[Finding]], ...] = (
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python, _packages, _opencv, _onnxruntime, _display, _korean_font, _weights, _broken_models, _place,
 )  # fmt: skip
 

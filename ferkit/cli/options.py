@@ -265,8 +265,7 @@ def load_data(path: Path, person_pattern: str | None = None) -> "Dataset":
 
 def given_columns() -> dict[str, str]:
     """What ``--columns`` says: the name of a column by meaning."""
-    found: dict[str, str] = click.get_current_context().meta.get("ferkit.columns", {})
-    return found
+    return click.get_current_context().meta.get("ferkit.columns", {})
 
 
 def _set_columns(ctx: click.Context, text: str | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from ferkit.cli.command import SET_KEY, VARIABLES, Command, setting_record
+from ferkit.cli.command import SET_KEY, VARIABLES, Command, commands, setting_record
 from ferkit.core.files import write_atomically
 
 
@@ -57,19 +57,6 @@ class Page:
     def summary(self) -> str:
         """The first sentence."""
         return self.text[0] if self.text else ""
-
-
-def commands(
-    command: click.Command, parent: click.Context | None = None, name: str = "fer"
-) -> Iterator[tuple[str, click.Command, click.Context]]:
-    """A command and all below it, with the words that call it."""
-    context = click.Context(command, info_name=name.split()[-1], parent=parent, **command.context_settings)
-    yield name, command, context
-    if isinstance(command, click.Group):
-        for inner in command.list_commands(context):
-            found = command.get_command(context, inner)
-            assert found is not None
-            yield from commands(found, context, f"{name} {inner}")
 
 
 def pages(command: click.Command) -> Iterator[Page]:

@@ -3,6 +3,7 @@
 The dataclasses are the source of truth: name, type, default and explanation of a setting are those of the field.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import re
@@ -58,8 +59,7 @@ class Fields:
     def owner(self) -> type:
         """The dataclass."""
         module, name = self._where.split(":")
-        owner: type = getattr(import_module(module), name)
-        return owner
+        return getattr(import_module(module), name)
 
     def settings(self) -> list[Setting]:
         """One setting for each field."""
@@ -175,47 +175,32 @@ def convert(value: Any, setting: Setting) -> Any:
 def _convert(value: Any, kind: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _first(value, inner)
-    if kind is types.NoneType:
+        for one in sorted(inner, key=lambda one: one in (str, Path)):  # words before numbers before text
+            with contextlib.suppress(ValueError, TypeError, click.BadParameter):
+                return _convert(value, one)
+    elif kind is types.NoneType:
         if value is None or str(value).lower() in ("", "none"):
             return None
-        raise ValueError
-    if origin is Literal:
+    elif origin is Literal:
         if value in inner:
             return value
-        raise ValueError
-    if kind is bool:
-        return click.BOOL.convert(value, None, None) if isinstance(value, bool | str) else _refuse()
-    if isinstance(value, bool):
-        return _refuse()
-    if kind in (int, float):
-        number = kind(value) if kind is float or not isinstance(value, float) else _refuse()
-        return number if number == number else _refuse()
-    if origin is tuple:
-        parts = (
-            re.split(r"[x,]", value)
-            if isinstance(value, str)
-            else value
-            if isinstance(value, list)
-            else [value]
-        )
+    elif isinstance(value, bool) or kind is bool:
+        if kind is bool and isinstance(value, bool | str):
+            return click.BOOL.convert(value, None, None)
+    elif kind in (int, float):
+        if kind is float or not isinstance(value, float):
+            number = kind(value)
+            if number == number:
+                return number
+    elif origin is tuple:
+        parts = re.split(r"[x,]", value) if isinstance(value, str) else value
+        parts = parts if isinstance(parts, list) else [parts]
         if len(inner) == 2 and inner[1] is not ...:
-            parts = [parts[0], parts[-1]] if len(parts) <= 2 else _refuse()
-        return tuple(_convert(part, inner[0]) for part in parts)
-    return Path(str(value)) if kind is Path else str(value)
-
-
-def _first(value: Any, kinds: Iterable[Any]) -> Any:
-    """The value as the first of some types that takes it: words before numbers before text."""
-    for kind in sorted(kinds, key=lambda kind: kind in (str, Path)):
-        try:
-            return _convert(value, kind)
-        except (ValueError, TypeError, click.BadParameter):
-            continue
-    raise ValueError
-
-
-def _refuse() -> Any:
+            parts = [parts[0], parts[-1]] if len(parts) in (1, 2) else None
+        if parts is not None:
+            return tuple(_convert(part, inner[0]) for part in parts)
+    else:
+        return Path(str(value)) if kind is Path else str(value)
     raise ValueError
 
 

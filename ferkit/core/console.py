@@ -40,11 +40,8 @@ def progress(doing: str, total: int, *, done: int = 0, unit: str = "images") -> 
         done: how many of them were there before.
         unit: what is counted.
     """
-    shown = Progress(doing, total, done, unit, quiet=_hidden.get())
-    try:
+    with contextlib.closing(Progress(doing, total, done, unit, quiet=_hidden.get())) as shown:
         yield shown
-    finally:
-        shown.close()
 
 
 @contextlib.contextmanager
@@ -242,10 +239,7 @@ class StageTimes:
 
 def width(text: str) -> int:
     """Columns that a terminal gives to ``text``."""
-    columns = (
-        2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text if not unicodedata.combining(c)
-    )
-    return sum(columns)
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if not unicodedata.combining(c))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -185,9 +185,8 @@ def _open_temporary(path: Path) -> tuple[IO[bytes], Path]:
         try:
             _lock(file)
         except OSError:
-            if (
-                temporary is not own
-            ):  # held by another; or there are no locks, and another may well write to it
+            # Held by another; or there are no locks, and another may well write to it.
+            if temporary is not own:
                 file.close()
                 continue
         # Who held the lock before may have moved the file into place meanwhile, or deleted it.
@@ -241,8 +240,7 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a user's TOML file. Raises DataError: it cannot be read, or is none."""
-    values: dict[str, Any] = _read_parsed(path, parse_toml, "TOML")
-    return values
+    return _read_parsed(path, parse_toml, "TOML")
 
 
 def read_json(path: Path) -> Any:

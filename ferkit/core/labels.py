@@ -288,11 +288,6 @@ class LabelMap:
         return np.divide(merged, total, out=np.full_like(merged, 1 / len(self.target)), where=total > 0)
 
 
-def known_label_sets() -> tuple[str, ...]:
-    """Names that :meth:`LabelSet.named` knows."""
-    return tuple(LabelTables.built_in().sets)
-
-
 def meaning_of(label: str) -> str:
     """The common word for a spelling: ``happiness``, ``기쁨`` and ``Happy`` are all ``happy``; others stay."""
     return LabelTables.built_in().meaning_of(label)

@@ -122,7 +122,7 @@ _SETTINGS = {
     "DECAY WEIGHT": "optimizer.weight_decay", "MIXED PRECISION": "precision", "MODEL NAME": "name",
 }  # fmt: skip
 
-_ELSEWHERE = {"DIR": "name the folders on the command line: DATA, --models-dir, --cache-dir, --log-dir"}
+_FOLDERS = "name the folders on the command line: DATA, --models-dir, --cache-dir, --log-dir"
 
 EMA = 0.999
 """The project's momentum, where its file only says that there is an average."""
@@ -149,9 +149,7 @@ def read_old_env(path: Path) -> dict[str, str]:
             found[key] = translated
             logger.info(f"{path}: {name}={value} is now {key}={translated}")
         else:
-            reason = next(
-                (advice for word, advice in _ELSEWHERE.items() if word in words), "it has no counterpart"
-            )
+            reason = _FOLDERS if "DIR" in words else "it has no counterpart"
             logger.info(f"{path}: {name} is left out: {reason if value else 'it is empty'}")
     return found
 

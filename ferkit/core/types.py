@@ -75,24 +75,6 @@ class FaceDetector(Protocol):
         ...
 
 
-class Embedder(Protocol):
-    """Turns face crops into vectors; rebuilt from its settings by ``ferkit.embedder.embedders.load_embedder``."""
-
-    name: str
-    dim: int
-    input_size_wh: tuple[int, int]
-    fingerprint: str
-
-    @property
-    def resize(self) -> str:
-        """How crops of another size become the input: ``stretch`` or ``letterbox``."""
-        ...
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """float32 (n, dim) for uint8 RGB ``crops`` (n, height, width, 3) of the embedder's input size."""
-        ...
-
-
 class TakesCrops(Protocol):
     """Takes face crops of one size: an embedder or a classifier."""
 
@@ -103,26 +85,16 @@ class TakesCrops(Protocol):
 
     @property
     def resize(self) -> str:
-        """How crops of another size are fitted, see :func:`ferkit.faces.cropping.fit_to`."""
+        """How images and boxes of another size are fitted, see :func:`ferkit.faces.cropping.fit_to`."""
         ...
 
 
-class ExpressionClassifier(Protocol):
+class ExpressionClassifier(TakesCrops, Protocol):
     """What both paths end in: an embedding with a head, or a fine-tuned network."""
 
     @property
     def labels(self) -> LabelSet:
         """The classes, in the order of the probabilities."""
-        ...
-
-    @property
-    def input_size_wh(self) -> tuple[int, int]:
-        """Of the crops, in pixels."""
-        ...
-
-    @property
-    def resize(self) -> str:
-        """How images and boxes are fitted to that size: ``stretch`` or ``letterbox``."""
         ...
 
     def predict_proba(self, crops: np.ndarray) -> np.ndarray:
@@ -139,13 +111,7 @@ def check_image(rgb: np.ndarray) -> np.ndarray:
     Raises:
         DataError: for any other shape or type.
     """
-    if not (
-        isinstance(rgb, np.ndarray)
-        and rgb.ndim == 3
-        and rgb.shape[2] == 3
-        and rgb.size
-        and rgb.dtype == np.uint8
-    ):
+    if not (isinstance(rgb, np.ndarray) and rgb.shape[2:] == (3,) and rgb.size and rgb.dtype == np.uint8):
         raise DataError(f"expected a uint8 RGB image of shape (H, W, 3), found {_describe(rgb)}")
     return rgb
 
@@ -157,9 +123,7 @@ def check_crops(crops: np.ndarray, size_wh: tuple[int, int] | None = None) -> np
         DataError: for any other shape or type.
     """
     wanted = "(n, H, W, 3)" if size_wh is None else f"(n, {size_wh[1]}, {size_wh[0]}, 3)"
-    right = (
-        isinstance(crops, np.ndarray) and crops.ndim == 4 and crops.shape[3] == 3 and crops.dtype == np.uint8
-    )
+    right = isinstance(crops, np.ndarray) and crops.shape[3:] == (3,) and crops.dtype == np.uint8
     if not right or (size_wh is not None and crops.shape[1:3] != (size_wh[1], size_wh[0])):
         raise DataError(f"expected uint8 RGB crops of shape {wanted}, found {_describe(crops)}")
     return crops

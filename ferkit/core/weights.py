@@ -50,8 +50,7 @@ def bundled_folder(name: str = BUNDLED) -> Path:
 @functools.cache
 def bundled_record(name: str = BUNDLED) -> dict[str, Any]:
     """What the ``model.json`` of one of :data:`EDITIONS` says."""
-    record: dict[str, Any] = json.loads((bundled_folder(name) / "model.json").read_text(encoding="utf-8"))
-    return record
+    return json.loads((bundled_folder(name) / "model.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -243,16 +242,12 @@ def _check(entry: WeightsEntry, path: Path) -> None:
     found = file_sha256(path)
     expected = entry.sha256 or _kept_hash(entry)
     if expected is None:
-        with contextlib.suppress(
-            FerkitError
-        ):  # a cache that may only be read works as well, just without memory
+        # A cache that may only be read works as well, just without memory.
+        with contextlib.suppress(FerkitError):
             _keep_hash(entry, found)
     elif found != expected:
-        source = (
-            "its publisher names"
-            if entry.sha256
-            else f"{_hash_path(entry).name} remembers from the first use"
-        )
+        memory = f"{_hash_path(entry).name} remembers from the first use"
+        source = "its publisher names" if entry.sha256 else memory
         raise WeightsError(
             f"expected {path} to have the SHA-256 {expected} that {source}, found {found}; "
             "delete it and it is fetched again, or give your own file with --weights"
@@ -297,10 +292,9 @@ def _failure_path(entry: WeightsEntry) -> Path:
 
 def _failed_lately(entry: WeightsEntry) -> bool:
     """Whether the last attempt failed within the hour: behind a firewall each takes many seconds."""
-    try:
+    with contextlib.suppress(OSError):
         return 0 <= time.time() - _failure_path(entry).stat().st_mtime < RETRY_S
-    except OSError:
-        return False
+    return False
 
 
 class _UnusableError(Exception):
@@ -380,9 +374,8 @@ def _opened(url: str) -> "http.client.HTTPResponse":
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise _UnusableError(f"{_host(url)} is not reachable: {reason}") from None
-    if (
-        response.headers.get_content_type() == "text/html"
-    ):  # log-in, quota and error pages come with status 200
+    # Log-in, quota and error pages come with status 200.
+    if response.headers.get_content_type() == "text/html":
         response.close()
         raise _UnusableError(f"{_host(url)} answered with a web page instead of the file")
     return response
@@ -406,15 +399,3 @@ def _not_to_be_had(entry: WeightsEntry, reason: str) -> WeightsError:
     return WeightsError(
         f"{entry.file} is needed, but {reason}; put it into {weights_dir()}, from {addresses}"
     )
-
-
-__all__ = [
-    "WeightsEntry",
-    "WeightsStatus",
-    "entry_of",
-    "known_weights",
-    "list_weights",
-    "verify",
-    "weights_dir",
-    "weights_file",
-]

@@ -17,12 +17,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 from ferkit.core.console import hidden_progress, n_cores, progress
 from ferkit.core.errors import DataError, DependencyError, FerkitError, mask_credentials
-from ferkit.embedder.extract import ExtractionSummary
-from ferkit.embedder.parts import Done, Job, PartWorker, Planned, add, done_with, missing_shards
+from ferkit.embedder.extract import Done, ExtractionSummary, done_with
+from ferkit.embedder.parts import Job, PartWorker, Planned, missing_shards
 
 logger = logging.getLogger(__name__)
 
@@ -78,56 +78,67 @@ def make_shard(job: Job, number: int, again: bool = False) -> Done:
         return Done(number, error=str(error))
 
 
-class Workers(Protocol):
-    """A pool of workers of some engine."""
+class Workers:
+    """A pool of workers of some engine; what is here is for those that work as executors do.
+
+    Args:
+        job: for the workers.
+        threads: of each, where the job does not say so.
+    """
+
+    _pool: Any
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self._job = replace(job, workers=job.workers or threads, threads=job.threads or threads)
+        self._running: list[Future[Done]] = []
 
     def idle(self) -> bool:
         """Whether another shard would be begun at once."""
-        ...
+        raise NotImplementedError
+
+    def n_running(self) -> int:
+        """How many shards are being made."""
+        self._running = [future for future in self._running if not future.done()]
+        return len(self._running)
 
     def submit(self, number: int, again: bool) -> "Future[Done]":
         """Let a worker make a shard, see :func:`make_shard`."""
-        ...
+        future: Future[Done] = self._pool.submit(make_shard, self._job, number, again)
+        self._running.append(future)
+        return future
 
     def mend(self) -> None:
-        """Replace workers that died, where the engine does not do so itself."""
-        ...
+        """Replace workers that died, where the engine does not do so itself as Ray and Dask do."""
 
     def close(self) -> None:
         """End it, with what is still being done."""
-        ...
+        raise NotImplementedError
 
 
-class _Processes:
+class _Processes(Workers):
     def __init__(self, job: Job, cluster: Cluster) -> None:
         self._n = cluster.n or n_cores()
-        threads = max(1, n_cores() // self._n)
-        self._job = replace(job, workers=job.workers or threads, threads=job.threads or threads)
-        self._running: list[Future[Done]] = []
+        super().__init__(job, max(1, n_cores() // self._n))
         self.mend()
 
     def idle(self) -> bool:
-        self._running = [future for future in self._running if not future.done()]
-        return len(self._running) < self._n
-
-    def submit(self, number: int, again: bool) -> "Future[Done]":
-        future = self._pool.submit(make_shard, self._job, number, again)
-        self._running.append(future)
-        return future
+        return self.n_running() < self._n
 
     def mend(self) -> None:
         # Spawned, not forked: the threads of an open network do not survive a fork.
         self._pool = ProcessPoolExecutor(self._n, mp_context=get_context("spawn"))
 
     def close(self) -> None:
-        late = list((self._pool._processes or {}).values()) if self._running and not self.idle() else []
+        late = list((self._pool._processes or {}).values()) if self.n_running() >= self._n else []
         self._pool.shutdown(wait=not late, cancel_futures=True)
         for process in late:  # a worker that hangs would keep this process from ending
             process.kill()
 
 
-class _Ray:
+class _Ray(Workers):
     def __init__(self, job: Job, cluster: Cluster, accelerated: bool) -> None:
+        threads = job.threads or 1
+        super().__init__(job, threads)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         with _installed("ray"):
             import ray
@@ -143,15 +154,13 @@ class _Ray:
         if self._began:
             with _reached(cluster):
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
-        threads = job.threads or 1
-        job = replace(job, workers=job.workers or threads, threads=threads)
         have = ray.cluster_resources()
         needs = {"num_gpus": 1} if accelerated else {"num_cpus": threads}
         n = int(have.get("GPU", 0) if accelerated else have.get("CPU", 0) // threads)
         if n < 1:
             raise DependencyError(f"expected a Ray cluster with what a worker needs ({needs}), found {have}")
         actor = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(_Actor)
-        self._free = deque(actor.remote(job) for _ in range(n))
+        self._free = deque(actor.remote(self._job) for _ in range(n))
         self._all = list(self._free)
 
     def idle(self) -> bool:
@@ -162,9 +171,6 @@ class _Ray:
         future: Future[Done] = actor.make.remote(number, again).future()
         future.add_done_callback(lambda _: self._free.append(actor))
         return future
-
-    def mend(self) -> None:
-        """Nothing: Ray starts actors again, on other nodes if need be."""
 
     def close(self) -> None:
         for actor in self._all:
@@ -184,11 +190,11 @@ class _Actor:
         return make_shard(self._job, number, again)
 
 
-class _Dask:
+class _Dask(Workers):
     def __init__(self, job: Job, cluster: Cluster) -> None:
+        super().__init__(job, job.threads or 1)
         with _installed("dask"):
             from distributed import Client, LocalCluster
-        self._job = replace(job, workers=job.workers or job.threads or 1, threads=job.threads or 1)
         self._cluster = None
         with _reached(cluster):
             if cluster.address is None:
@@ -197,19 +203,9 @@ class _Dask:
             address = self._cluster or f"tcp://{cluster.address}"
             self._client = Client(address, timeout="30s")
         self._pool = self._client.get_executor(pure=False, retries=_TRIES)
-        self._running: list[Future[Done]] = []
 
     def idle(self) -> bool:
-        self._running = [future for future in self._running if not future.done()]
-        return len(self._running) < max(1, sum(self._client.nthreads().values()))
-
-    def submit(self, number: int, again: bool) -> "Future[Done]":
-        future: Future[Done] = self._pool.submit(make_shard, self._job, number, again)
-        self._running.append(future)
-        return future
-
-    def mend(self) -> None:
-        """Nothing: Dask gives what a dead worker had to others."""
+        return self.n_running() < max(1, sum(self._client.nthreads().values()))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
@@ -269,7 +265,7 @@ def run_on(cluster: Cluster, planned: Planned, job: Job) -> ExtractionSummary:
     total = planned.n_kept + sum(images[number] for number in left)
     with contextlib.closing(pool), progress("embedding", total, done=planned.n_kept) as shown:
         for done in _drive(pool, left):
-            add(summary, done)
+            summary.count(done)
             shown.update(done.n_rows, failures=len(done.failures))
     summary.seconds = time.monotonic() - started
     return summary

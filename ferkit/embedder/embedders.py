@@ -120,16 +120,15 @@ class LandmarkEmbedder(Embedder):
             image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(crop))
             found = self._landmarker.detect(image)
             if found.face_landmarks:
-                row[:] = self._scores(found) if self._blendshapes else self._shape(found)
+                row[:] = self._features(found)
         return features
 
-    def _scores(self, found: Any) -> np.ndarray:
-        return np.array([category.score for category in found.face_blendshapes[0]], np.float32)
-
-    def _shape(self, found: Any) -> np.ndarray:
+    def _features(self, found: Any) -> np.ndarray | list[float]:
+        if self._blendshapes:
+            return [category.score for category in found.face_blendshapes[0]]
         width, height = self.input_size_wh
         points = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]]) * (width, height, width)
-        return normalized_points(points).astype(np.float32).reshape(-1)
+        return normalized_points(points).reshape(-1)
 
 
 def normalized_points(points: np.ndarray) -> np.ndarray:
@@ -247,6 +246,7 @@ def open_embedder(
         DataError: no such backbone or layer, or options that it does not take.
         WeightsError: the weights are missing, unreachable or not usable.
     """
+    path: Path | None
     if spec.startswith(_OF_A_FILE):
         path = weights or Path(spec.removeprefix(_OF_A_FILE))
         settings, licence = _file_settings(path, options or InputOptions()), _FILE_LICENCE
@@ -257,11 +257,7 @@ def open_embedder(
             )
         backbone = _backbone(spec)
         settings = backbone.settings
-        if backbone.weights is None:
-            path, licence = None, "no weights"
-        else:
-            path = weights_file(backbone.weights, given=weights)
-            licence = entry_of(backbone.weights).licence
+        path, licence = _weights_of(backbone, weights)
     digest = None if path is None else file_sha256(path)
     settings = replace(settings, weights_sha256=digest, layer=layer, pool_hw=pool_hw)
     return _open(settings, path, licence, threads, requested_engines() if engines is None else engines)
@@ -294,12 +290,9 @@ def load_embedder(
         if not path.is_file():
             raise WeightsError(f"expected {path.name} at {path}, found none; put a copy there")
     else:
-        name = _backbone(settings.backbone).weights
-        if name is None:
-            return _open(settings, None, "no weights", threads, engines)
-        path, licence = weights_file(name, given=weights), entry_of(name).licence
-    found = file_sha256(path)
-    if found != settings.weights_sha256:
+        path, licence = _weights_of(_backbone(settings.backbone), weights)
+    found = None if path is None else file_sha256(path)
+    if path is not None and found != settings.weights_sha256:
         raise SettingsMismatchError(
             f"expected the weights of {settings.backbone} with SHA-256 {settings.weights_sha256}, "
             f"found {path} with {found}; put the file that it was made with there, or embed again"
@@ -307,12 +300,19 @@ def load_embedder(
     return _open(settings, path, licence, threads, engines)
 
 
+def _weights_of(backbone: Backbone, given: Path | None) -> tuple[Path | None, str]:
+    """The file of its weights, if it has any, and their licence."""
+    if backbone.weights is None:
+        return None, "no weights"
+    return weights_file(backbone.weights, given=given), entry_of(backbone.weights).licence
+
+
 def _open(
     settings: EmbedderSettings,
     path: Path | None,
     licence: str,
     threads: int | None,
-    engines: Sequence[Engine] | None = None,
+    engines: Sequence[Engine] | None,
 ) -> Embedder:
     if path is not None and settings.backbone not in _MEDIAPIPE:
         return open_network(path, settings, licence, threads, engines)

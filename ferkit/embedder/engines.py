@@ -62,6 +62,12 @@ REMEDIES = {
 }
 """What brings a device that is not here."""
 
+_PRECISION_REMEDIES = {
+    "bfloat16": "it needs OpenVINO (pip install 'ferkit[openvino]') and a processor with AVX512-BF16 or AMX; take "
+    "float32",
+    "float16": "it is for accelerators; take float32 or bfloat16",
+}
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -149,18 +155,13 @@ def resolve_engines(device: str = "auto", precision: str = "float32") -> list[En
                 f"device {name} is not offered here, only {', '.join(here)}; {REMEDIES.get(name, '')}"
             )
         here = [name]
-    engines = []
-    for one in here:
-        engine = Engine("onnxruntime" if one == "cpu" else one, index=int(number or 0))
-        if precision != "float32":  # which all run; for the others OpenVINO has to be imported
-            fitting = [p for p in precisions_of(engine) if precision in ("auto", p)]
-            engines += [replace(engine, precision=fitting[0])] if fitting else []
-        else:
-            engines.append(engine)
+    engines = [Engine("onnxruntime" if one == "cpu" else one, index=int(number or 0)) for one in here]
+    if precision != "float32":  # which all run; for the others OpenVINO has to be imported
+        fitting = [(one, [p for p in precisions_of(one) if precision in ("auto", p)]) for one in engines]
+        engines = [replace(one, precision=found[0]) for one, found in fitting if found]
     if not engines:
-        raise DependencyError(
-            f"{precision} cannot be run by {', '.join(here)} here; {_precision_remedy(precision)}"
-        )
+        remedy = _PRECISION_REMEDIES.get(precision, "take another device")
+        raise DependencyError(f"{precision} cannot be run by {', '.join(here)} here; {remedy}")
     return engines
 
 
@@ -266,9 +267,8 @@ def open_session(
     for engine, following in zip(engines, [*engines[1:], None], strict=True):
         try:
             return _open(model, engine, threads, ranges)
-        except (
-            Exception
-        ) as problem:  # engines raise families of their own for unsupported and damaged networks
+        # Engines raise families of their own for unsupported and damaged networks.
+        except Exception as problem:
             reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:300]
             if following is None:
                 by = "" if engine == CPU else f" by {engine}"
@@ -335,9 +335,8 @@ def _onnxruntime(
     if write_to is not None:
         options.optimized_model_filepath = str(write_to)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of a provider that does not start: raised by the caller
+        # Of a provider that does not start: raised by the caller.
+        warnings.simplefilter("ignore", UserWarning)
         return onnxruntime.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers, enable_fallback=0
         )
@@ -369,9 +368,8 @@ class _OnnxRuntimeSession:
 
         with kept_file(content, ["optimized", processor(), *_versions("onnxruntime")]) as file:
             if file.path is not None:
-                with contextlib.suppress(
-                    Exception
-                ):  # if anything is wrong with it, there is the graph itself
+                # If anything is wrong with it, there is the graph itself.
+                with contextlib.suppress(Exception):
                     off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
                     return _onnxruntime(file.path, providers, off, threads=n)
             return _onnxruntime(_with_split_prelu(content), providers, None, file.target, threads=n)
@@ -389,8 +387,7 @@ class _OnnxRuntimeSession:
         return [(_OPENVINO_PROVIDER, options), cpu], _OPENVINO_PROVIDER
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        found: list[np.ndarray] = self._session.run(None if outputs is None else list(outputs), dict(feeds))
-        return found
+        return self._session.run(None if outputs is None else list(outputs), dict(feeds))
 
 
 class _OpenVinoSession:
@@ -434,7 +431,8 @@ def _compare(session: Session, content: bytes) -> None:
     reference = _onnxruntime(content, ["CPUExecutionProvider"])
     least = INT8_COSINE if session.engine.precision == "int8" else WORKS_COSINE
     for n in (1, 3):
-        shapes = {t.name: _trial_shape(t, n) for t in session.inputs}
+        # Free sizes: so many images, of 64 pixels.
+        shapes = {t.name: [t.shape[0] or n, *(side or 64 for side in t.shape[1:])] for t in session.inputs}
         noise = {name: np.random.default_rng(n).random(shape, np.float32) for name, shape in shapes.items()}
         names = [t.name for t in session.outputs]
         found, wanted = session.run(names, noise), reference.run(names, noise)
@@ -471,11 +469,6 @@ def _tensor(name: str, shape: Sequence[Any]) -> Tensor:
     return Tensor(name, tuple(side if isinstance(side, int) and side > 0 else None for side in shape))
 
 
-def _trial_shape(tensor: Tensor, n: int = 1) -> list[int]:
-    first, *sides = tensor.shape
-    return [first or n, *(side or 64 for side in sides)]
-
-
 def _with_split_prelu(content: bytes) -> bytes:
     """Split what ONNX Runtime is slow with, where the package onnx is there, which predicting does not need."""
     if importlib.util.find_spec("onnx") is None or not any(name in content for name in (b"PRelu", b"Min")):
@@ -495,8 +488,7 @@ def _int8(content: bytes, ranges: Ranges) -> bytes:
         raise RuntimeError(
             f"it was calibrated by another version: no range of {sorted(missing)[0]}; embed again"
         )
-    quantized: bytes = quantize(graph, known).SerializeToString()
-    return quantized
+    return quantize(graph, known).SerializeToString()
 
 
 def _float16(content: bytes) -> bytes:
@@ -505,16 +497,4 @@ def _float16(content: bytes) -> bytes:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     graph = onnx.load_from_string(content)
-    half: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
-    return half
-
-
-def _precision_remedy(precision: str) -> str:
-    if precision == "bfloat16":
-        return (
-            "it needs OpenVINO (pip install 'ferkit[openvino]') and a processor with AVX512-BF16 or AMX; "
-            "take float32"
-        )
-    if precision == "float16":
-        return "it is for accelerators; take float32 or bfloat16"
-    return "take another device"
+    return convert_float_to_float16(graph, keep_io_types=True).SerializeToString()

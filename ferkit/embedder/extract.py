@@ -15,7 +15,7 @@ import numpy as np
 
 from ferkit.core.console import Progress, StageTimes, n_cores, progress, some
 from ferkit.core.errors import DataError, DependencyError, StoreDamagedError
-from ferkit.core.weights import BUNDLED, DEFAULT_EDITION
+from ferkit.core.weights import BUNDLED, DEFAULT_EDITION, EDITIONS
 from ferkit.datasets.dataset import Dataset, ImageSource, Sample
 from ferkit.datasets.object_store import ReadAhead
 from ferkit.embedder.embedders import SAMPLE, LayerScore, find_best_layer, load_embedder, open_embedder
@@ -38,6 +38,33 @@ from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_cro
 
 _COARSEST_CLOCK_NS = 2 * 10**9
 """File systems round the time of a change, FAT to two seconds: what is younger than that is looked at again."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A shard that a worker made, or left to another that was making it.
+
+    Attributes:
+        number: of the shard.
+        n_rows: its images.
+        failures: path and reason of those that could not be embedded.
+        whole: images that were taken whole for want of a face.
+        busy: another process is making it.
+        error: why it could not be made, where the user can mend it.
+    """
+
+    number: int
+    n_rows: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+    whole: tuple[str, ...] = ()
+    busy: bool = False
+    error: str | None = None
+
+
+def done_with(number: int, rows: Sequence[Row], whole: Sequence[str] = ()) -> Done:
+    """What a shard with these rows is reported as."""
+    failures = tuple((row.path, row.error) for row in rows if row.error is not None)
+    return Done(number, len(rows), failures, tuple(whole))
 
 
 @dataclass
@@ -64,12 +91,11 @@ class ExtractionSummary:
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 
-    def count(self, rows: Sequence[Row], whole: Sequence[str]) -> None:
-        """Add the rows of a shard that was made."""
-        failed = [(row.path, row.error) for row in rows if row.error is not None]
-        self.n_done += len(rows) - len(failed)
-        self.failures += failed
-        self.whole += whole
+    def count(self, done: Done) -> None:
+        """Add a shard that was made."""
+        self.n_done += done.n_rows - len(done.failures)
+        self.failures += done.failures
+        self.whole += done.whole
 
 
 @dataclass
@@ -152,7 +178,9 @@ def _changed(dataset: Dataset, sample: Sample, placed: PlacedRow) -> bool:
         if stamp.tag is not None and stamp.tag == placed.tag:
             return False
         made_ns = -1 if placed.times is None else placed.times.read_ns
-        return stamp.changed_ns >= made_ns and _digest(dataset.source.read(sample.path)) != row.sha256
+        if stamp.changed_ns < made_ns:
+            return False
+        return hashlib.sha256(dataset.source.read(sample.path)).hexdigest() != row.sha256
     except OSError:
         return row.sha256 is not None  # a file that was lost is tried again once, to record why
 
@@ -167,7 +195,7 @@ def write_ranges(
     workers: int | None = None,
     shown: Progress,
     times: StageTimes | None = None,
-) -> Generator[tuple[Range, list[Row], list[str]], None, None]:
+) -> Generator[Done, None, None]:
     """Embed ranges of images and write their shards.
 
     Images are read, decoded and cropped by threads a few batches ahead, and the network runs in others. Every batch is
@@ -184,7 +212,7 @@ def write_ranges(
         times: takes how long each stage took.
 
     Yields:
-        Each range when its shard is on the disk, its rows, and the images that were taken whole for want of a face.
+        What was done of each range, when its shard is on the disk.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written; all complete shards stay.
@@ -227,19 +255,17 @@ def write_ranges(
                 store.shard(one.number).write(
                     rows, X.astype(store.settings.dtype), read_ns - _COARSEST_CLOCK_NS, _tags(source, one)
                 )
-            yield one, rows, whole
+            yield done_with(one.number, rows, whole)
 
 
 def _tags(source: ImageSource, one: Range) -> list[str | None]:
     """What an object store calls the contents; files have their times."""
-    if not getattr(source, "tagged", False):
-        return []
     tags: list[str | None] = []
-    for sample in one.samples:
+    for sample in one.samples if getattr(source, "tagged", False) else ():
+        tag = None
         with contextlib.suppress(OSError):
-            tags.append(source.stamp(sample.path).tag)
-            continue
-        tags.append(None)
+            tag = source.stamp(sample.path).tag
+        tags.append(tag)
     return tags
 
 
@@ -280,10 +306,10 @@ def extract(
     )
     times = StageTimes()
     with progress("embedding", len(dataset), done=changes.n_kept) as shown:
-        for _, rows, whole in write_ranges(
+        for done in write_ranges(
             ranges, dataset.source, embedder, cropper, store, workers=workers, shown=shown, times=times
         ):
-            summary.count(rows, whole)
+            summary.count(done)
     summary.seconds, summary.stages = time.monotonic() - started, times.seconds
     return summary
 
@@ -356,10 +382,6 @@ def _row(image: ImageCrops, vector: np.ndarray, cropper: FaceCropper, dtype: str
             no_face = np.isnan(vector).any()
             error = "the embedder found no face, or gave NaN" if no_face else f"too large for {dtype}"
     return Row(sample.path, sample.label, sample.split, sample.group, image.size, image.sha256, box, error)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 logger = logging.getLogger(__name__)
@@ -494,11 +516,8 @@ def default_backbone(root: Path, name: str) -> str:
         name: of the data set.
     """
     folders = [folder.name for folder in find_stores(root)]
-    second, first = (
-        any(folder.startswith(f"{name}--{edition}--") for folder in folders)
-        for edition in (DEFAULT_EDITION, BUNDLED)
-    )
-    if second or not first:
+    has = {one: any(folder.startswith(f"{name}--{one}--") for folder in folders) for one in EDITIONS}
+    if has[DEFAULT_EDITION] or not has[BUNDLED]:
         return DEFAULT_EDITION
     logger.info(
         f"these data are embedded by {BUNDLED}, the first edition, which goes on; {DEFAULT_EDITION} as the backbone "

@@ -62,8 +62,6 @@ class Layer:
     @property
     def default_pool_hw(self) -> tuple[int, int] | None:
         """Rows and columns that the maps are averaged to if nobody says otherwise; None for vectors."""
-        if len(self.shape) != 3:
-            return None
         return self.fitting_pool_hw((LARGEST_POOL, LARGEST_POOL))
 
     def fitting_pool_hw(self, pool_hw: tuple[int, int]) -> tuple[int, int] | None:
@@ -85,7 +83,7 @@ def list_layers(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -> lis
     for node in model.graph.node:
         tensor = node.output[0]
         stage = layout.stage_of(tensor)
-        if stage is None or node.op_type in _KEEPS_VALUES or not layout.is_learnt(tensor):
+        if stage is None or node.op_type in _KEEPS_VALUES or tensor not in layout.learnt:
             continue
         ends[stage] = tensor
         if layout.is_residual_sum(node):
@@ -100,13 +98,12 @@ def find_layer(model: "onnx.ModelProto", input_size_wh: tuple[int, int], name: s
     Raises:
         DataError: there is none, or it cannot be an embedding.
     """
-    layers = list_layers(model, input_size_wh)
-    for layer in layers:
-        if layer.name == name:
-            return layer
+    layers = {layer.name: layer for layer in list_layers(model, input_size_wh)}
+    if name in layers:
+        return layers[name]
     layout = _Layout(model, input_size_wh)
-    if name not in layout.shapes or len(layout.shapes[name]) < 2:
-        known = ", ".join(f"{layer.name} ({layer.tensor})" for layer in layers)
+    if len(layout.shapes.get(name, ())) < 2:
+        known = ", ".join(f"{layer.name} ({layer.tensor})" for layer in layers.values())
         raise DataError(f"expected a layer or tensor of the network, found {name!r}; layers: {known}")
     return layout.layer(name, name)
 
@@ -144,14 +141,15 @@ class _Layout:
         self.shapes = _inferred_shapes(model, input_size_wh)
         (first,) = input_names(model)
         self._channels_last = {first} if self.shapes[first][3] in (1, 3) else set()
-        self._learnt: set[str] = set()
+        self.learnt: set[str] = set()
+        """Tensors in which weights have had a part."""
         for node in model.graph.node:
             self._follow(node)
 
     def _follow(self, node: "onnx.NodeProto") -> None:
         sources = [name for name in consumed(node) if name not in self._constants]
-        if node.op_type in ("Conv", "Gemm", "MatMul") or any(name in self._learnt for name in sources):
-            self._learnt.update(node.output)
+        if node.op_type in ("Conv", "Gemm", "MatMul") or any(name in self.learnt for name in sources):
+            self.learnt.update(node.output)
         perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
         if node.op_type == "Transpose" and perm in (_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST):
             last = perm == _TO_CHANNELS_LAST
@@ -159,10 +157,6 @@ class _Layout:
             last = node.op_type != "Conv" and any(name in self._channels_last for name in sources)
         if last:
             self._channels_last.update(node.output)
-
-    def is_learnt(self, tensor: str) -> bool:
-        """Whether weights have had a part in it."""
-        return tensor in self._learnt
 
     def layer(self, name: str, tensor: str) -> Layer:
         shape = self.shapes.get(tensor, (1, 0))[1:]
@@ -206,15 +200,10 @@ def _inferred_shapes(model: "onnx.ModelProto", input_size_wh: tuple[int, int]) -
             f"expected a network with one input, found {', '.join(names)}; layers need one image"
         )
     light = _without_large_weights(model)
-    for value in light.graph.input:
-        if value.name == names[0]:
-            dims = value.type.tensor_type.shape.dim
-            height, width = (1, 2) if dims[3].dim_value in (1, 3) else (2, 3)
-            dims[0].dim_value, dims[height].dim_value, dims[width].dim_value = (
-                1,
-                input_size_wh[1],
-                input_size_wh[0],
-            )
+    image = next(value for value in light.graph.input if value.name == names[0])
+    n, *sides = image.type.tensor_type.shape.dim
+    height, width = sides[:2] if sides[2].dim_value in (1, 3) else sides[1:]
+    n.dim_value, width.dim_value, height.dim_value = 1, *input_size_wh
     graph = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     values: Iterable[onnx.ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
     shapes = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}

@@ -21,6 +21,7 @@ from ferkit.datasets.load import open_source
 from ferkit.embedder.embedders import Embedder, load_embedder
 from ferkit.embedder.engines import Engine, requested
 from ferkit.embedder.extract import (
+    Done,
     ExtractionSummary,
     StoreOptions,
     compare,
@@ -30,7 +31,7 @@ from ferkit.embedder.extract import (
     write_ranges,
     write_view,
 )
-from ferkit.embedder.shards import Plan, Range, Request, Row
+from ferkit.embedder.shards import Plan, Range, Request
 from ferkit.embedder.store import EmbeddingStore, full_name
 from ferkit.faces.cropping import Cropping, cropping_as_planned
 
@@ -159,27 +160,6 @@ class Job:
     threads: int | None = None
 
 
-@dataclass(frozen=True)
-class Done:
-    """A shard that a worker made, or left to another that was making it.
-
-    Attributes:
-        number: of the shard.
-        n_rows: its images.
-        failures: path and reason of those that could not be embedded.
-        whole: images that were taken whole for want of a face.
-        busy: another process is making it.
-        error: why it could not be made, where the user can mend it.
-    """
-
-    number: int
-    n_rows: int = 0
-    failures: tuple[tuple[str, str], ...] = ()
-    whole: tuple[str, ...] = ()
-    busy: bool = False
-    error: str | None = None
-
-
 class PartWorker:
     """Makes shards of a plan: the network is loaded once.
 
@@ -256,21 +236,15 @@ class PartWorker:
                     workers=self._workers, shown=shown,
                 )  # fmt: skip
                 with contextlib.closing(made):
-                    for one, rows, whole in made:
+                    for done in made:
                         if not again:
-                            _lock_of(self.store, one.number).unlink(missing_ok=True)
-                        held.pop(one.number).close()
-                        yield done_with(one.number, rows, whole)
+                            _lock_of(self.store, done.number).unlink(missing_ok=True)
+                        held.pop(done.number).close()
+                        yield done
         finally:
             for lock in held.values():
                 lock.close()
         yield from (Done(number, busy=True) for number in busy)
-
-
-def done_with(number: int, rows: Sequence[Row], whole: Sequence[str] = ()) -> Done:
-    """What a shard with these rows is reported as."""
-    failures = tuple((row.path, row.error) for row in rows if row.error is not None)
-    return Done(number, len(rows), failures, tuple(whole))
 
 
 def _lock_of(store: EmbeddingStore, number: int) -> Path:
@@ -291,13 +265,6 @@ def _check_witnesses(source: ImageSource, plan: Plan, data: str) -> None:
         )
 
 
-def add(summary: ExtractionSummary, done: Done) -> None:
-    """Count a shard that was made."""
-    summary.n_done += done.n_rows - len(done.failures)
-    summary.failures += done.failures
-    summary.whole += done.whole
-
-
 def run_part(worker: PartWorker, numbers: Sequence[int]) -> tuple[ExtractionSummary, list[int]]:
     """Make shards of a plan here.
 
@@ -314,7 +281,7 @@ def run_part(worker: PartWorker, numbers: Sequence[int]) -> tuple[ExtractionSumm
             if done.busy:
                 busy.append(done.number)
             else:
-                add(summary, done)
+                summary.count(done)
     summary.seconds = time.monotonic() - started
     return summary, busy
 

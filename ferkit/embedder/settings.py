@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -72,8 +72,9 @@ class EmbedderSettings:
         if self.ranges is not None:
             ranges = tuple((str(name), float(low), float(high)) for name, low, high in self.ranges)
             object.__setattr__(self, "ranges", ranges)
-        _one_of("channels", self.channels, ("rgb", "bgr", "gray"))
-        _one_of("resize", self.resize, ("stretch", "letterbox"))
+        for name, kind in (("channels", Channels), ("resize", Resize)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise DataError(f"expected {name} to be one of {', '.join(get_args(kind))}, found {value!r}")
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "EmbedderSettings":
@@ -147,10 +148,8 @@ class StoreSettings:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "StoreSettings":
         """The settings that ``asdict`` made ``values`` from. Raises KeyError or TypeError for others."""
-        embedder, faces = (
-            EmbedderSettings.from_dict(values["embedder"]),
-            settings_from(CropSettings, values["faces"]),
-        )
+        embedder = EmbedderSettings.from_dict(values["embedder"])
+        faces = settings_from(CropSettings, values["faces"])
         return StoreSettings(embedder, faces, values["dtype"], values["format"])
 
 
@@ -166,11 +165,6 @@ def _size(name: str, value: Any) -> tuple[int, int]:
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise DataError(f"expected {name} to be two whole numbers above 0, found {value!r}")
     return size
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise DataError(f"expected {name} to be one of {', '.join(allowed)}, found {value!r}")
 
 
 def resize_crops(crops: np.ndarray, size_wh: tuple[int, int], how: Resize = "stretch") -> np.ndarray:
@@ -201,7 +195,10 @@ def network_input(crops: np.ndarray, settings: EmbedderSettings, channels_first:
     Returns:
         float32, contiguous.
     """
-    pixels = _in_channel_order(crops, settings.channels)
+    if settings.channels == "gray":
+        pixels = to_gray(crops)[..., None]
+    else:
+        pixels = crops if settings.channels == "rgb" else crops[..., ::-1]
     scale, offset = (_per_channel(v, channels_first) for v in (settings.scale, settings.offset))
     if channels_first:
         pixels = pixels.transpose(0, 3, 1, 2)
@@ -219,12 +216,6 @@ def to_gray(crops: np.ndarray) -> np.ndarray:
         return np.empty((0, height, width), np.uint8)
     tall = np.ascontiguousarray(crops).reshape(n * height, width, 3)
     return cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY).reshape(n, height, width)
-
-
-def _in_channel_order(crops: np.ndarray, channels: Channels) -> np.ndarray:
-    if channels == "gray":
-        return to_gray(crops)[..., None]
-    return crops if channels == "rgb" else crops[..., ::-1]
 
 
 def _per_channel(value: float | Iterable[float], channels_first: bool) -> np.ndarray:

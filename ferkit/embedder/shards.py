@@ -132,21 +132,19 @@ class ShardFiles:
         """What is known of the rows of this digest; None if it is not known for sure."""
         try:
             known = parse_json(self.time.read_bytes())
-            times, is_of_this = (
-                Times(known["read_ns"], known.get("tags", ())),
-                known["rows_sha256"] == rows_sha256,
-            )
+            times = Times(known["read_ns"], known.get("tags", ()))
+            is_of_this = known["rows_sha256"] == rows_sha256
         except (OSError, ValueError, KeyError, TypeError):
             return None
         sure = is_of_this and isinstance(times.read_ns, int) and times.read_ns <= time.time_ns()
         return times if sure else None
 
-    def compared(self, read_ns: int, tags: Sequence[str | None] = ()) -> None:
+    def compared(self, read_ns: int) -> None:
         """Remember that the content of all images was compared at ``read_ns``. Raises FerkitError if it cannot."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             with self.json.open("rb") as file:
                 digest = str(parse_json(file.readline(1000).rstrip() + b"]}")["rows_sha256"])
-            self._write_times(digest, Times(read_ns, tags))
+            self._write_times(digest, Times(read_ns))
 
     def _write_times(self, rows_sha256: str, times: Times) -> None:
         tags = {"tags": list(times.tags)} if any(times.tags) else {}
@@ -199,8 +197,7 @@ class ShardFiles:
     def map(self) -> np.ndarray:
         """The embeddings (rows, dim): memory-mapped, or read where the shard is in an object store."""
         if is_local(self.npy):
-            array: np.ndarray = np.load(self.npy, mmap_mode="r", allow_pickle=False)
-            return array
+            return np.load(self.npy, mmap_mode="r", allow_pickle=False)
         return np.load(io.BytesIO(self.npy.read_bytes()), allow_pickle=False)
 
     def ends(self) -> tuple[str, str]:
@@ -287,9 +284,8 @@ def _runs(shards: Sequence[ShardFiles]) -> Iterator[list[ShardFiles]]:
     end = ""
     for shard in shards:
         first = last = ""
-        with contextlib.suppress(
-            OSError, ValueError, KeyError, TypeError, IndexError
-        ):  # it is named when it is read
+        # What is damaged is named when it is read.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             first, last = shard.ends()
         if run and first <= end:
             yield run

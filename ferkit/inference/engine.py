@@ -15,8 +15,9 @@ import numpy as np
 
 from ferkit.classifiers.model import Model
 from ferkit.core.labels import LabelSet
-from ferkit.core.types import Embedder, ExpressionClassifier, FaceDetector, Faces, check_image
+from ferkit.core.types import ExpressionClassifier, FaceDetector, Faces, check_image
 from ferkit.embedder.embedders import open_embedder
+from ferkit.embedder.settings import Embedder
 from ferkit.faces.cropping import Cropping, CropSettings, crop_faces, cropping_as_trained, fit_to
 from ferkit.faces.detectors import PREFIX, ProcessDetector, face_quality
 from ferkit.faces.tracking import FaceTracker, TrackerSettings, appearance_of, without_doubles

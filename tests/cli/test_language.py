@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ferkit.cli.main import CONTEXT, SUMMARIES, main
+from ferkit.cli.main import COMMANDS, CONTEXT, main
 from ferkit.cli.models import CHECKS
 from ferkit.core.console import width
 from ferkit.core.texts import current_language, has_hangul, speaking, translated
@@ -117,7 +117,7 @@ def test_a_group_without_a_command_shows_its_help_and_no_error() -> None:
     for name in ("models", "dataset"):
         shown = said(name, code=2)
         assert shown.startswith(f"Usage: fer {name} [OPTIONS]")
-        assert f"  {SUMMARIES[name]}" in shown
+        assert f"  {COMMANDS[name][1]}" in shown
         assert "Error" not in shown
         assert "사용법" in said(name, code=2, FER_LANG="ko")
 

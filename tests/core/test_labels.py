@@ -4,17 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferkit.core.errors import DataError
-from ferkit.core.labels import LabelSet, known_label_sets, meaning_of
+from ferkit.core.labels import LabelSet, LabelTables, meaning_of
 
 
-@pytest.mark.parametrize("name", known_label_sets())
+@pytest.mark.parametrize("name", LabelTables.built_in().sets)
 def test_a_known_set_is_recognised_by_its_classes_in_any_language(name: str):
     labels = LabelSet.named(name)
     for language in ("en", "ko"):
         words = labels.display(language)
         assert len(set(words)) == len(labels)
         assert {meaning_of(word) for word in words} == set(labels.names)
-        assert LabelSet.from_names(words).name in known_label_sets()
+        assert LabelSet.from_names(words).name in LabelTables.built_in().sets
 
 
 def test_korean_folder_names_are_the_classes_of_ai_hub():
