@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -505,8 +505,7 @@ def _filled(
     mean: np.ndarray, shown: np.ndarray, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean, shown, there = mean.copy(), shown.copy(), there.copy()
-    seen = np.flatnonzero(there)
-    for a, b in zip(seen[:-1].tolist(), seen[1:].tolist(), strict=True):
+    for a, b in pairwise(np.flatnonzero(there).tolist()):
         if 1 < b - a <= 3:
             mean[a + 1 : b], shown[a + 1 : b], there[a + 1 : b] = mean[a], shown[a], True
     return mean, shown, there
@@ -515,8 +514,7 @@ def _filled(
 def _runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
     """(first, one past the last, label) of each stretch of equal labels."""
     cuts = np.flatnonzero(np.diff(labels)) + 1
-    starts, ends = [0, *cuts.tolist()], [*cuts.tolist(), len(labels)]
-    return [(a, b, int(labels[a])) for a, b in zip(starts, ends, strict=True)]
+    return [(a, b, int(labels[a])) for a, b in pairwise([0, *cuts.tolist(), len(labels)])]
 
 
 _CROP_MARGIN = 0.2
