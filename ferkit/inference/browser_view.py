@@ -5,6 +5,7 @@ import secrets
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ import numpy as np
 
 KEYS = {"h": "help", "l": "English / 한국어", "m": "next model", "s": "snapshot", "r": "record", "q": "quit"}
 
+_HERE = Path(__file__).parent
 _BOUNDARY = "frame"
 _JPEG_QUALITY = 88
 _FAREWELL_S = 2.0
@@ -115,9 +117,13 @@ class BrowserView:
 
 
 def _handler_for(view: BrowserView) -> type[BaseHTTPRequestHandler]:
+    buttons = (f'<button data-key="{key}"><kbd>{key}</kbd>{what}</button>' for key, what in KEYS.items())
+    page = (_HERE / "live.html").read_text(encoding="utf-8").replace("BUTTONS", "".join(buttons))
+    script = (_HERE / "live.js").read_text(encoding="utf-8")
+
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
-        kinds: ClassVar = {"": ("text/html", _PAGE), "live.js": ("text/javascript", _SCRIPT)}
+        kinds: ClassVar = {"": ("text/html", page), "live.js": ("text/javascript", script)}
 
         def do_GET(self) -> None:
             what = self._asked()
@@ -172,44 +178,3 @@ def _handler_for(view: BrowserView) -> type[BaseHTTPRequestHandler]:
             pass  # the terminal belongs to the live view
 
     return Handler
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>ferkit live</title>
-<style>
-  html { color-scheme: dark; background: #111; color: #eee; font: 16px/1.4 system-ui, sans-serif; }
-  body { margin: 0; min-height: 100vh; display: flex; flex-direction: column; }
-  main { flex: 1; display: grid; place-items: center; padding: .5rem; }
-  img { max-width: 100%; max-height: calc(100vh - 5rem); border-radius: .4rem; }
-  nav { display: flex; flex-wrap: wrap; gap: .5rem; justify-content: center; padding: .5rem; }
-  button { font: inherit; color: inherit; background: #2a2a2a; border: 1px solid #555; border-radius: .4rem;
-           padding: .35rem .8rem; cursor: pointer; }
-  button:hover { background: #3a3a3a; }
-  button:focus-visible { outline: 2px solid #6cf; outline-offset: 2px; }
-  kbd { color: #9cf; font: inherit; font-weight: 600; margin-right: .4rem; }
-</style>
-<main><img id="live" alt="The live image, with faces and their expressions marked" src="pictures"></main>
-<nav aria-label="Keys">BUTTONS</nav>
-<p id="over" role="status" style="text-align:center" hidden>The live view has ended. You can close this page.</p>
-<script src="live.js"></script>
-</html>
-""".replace(
-    "BUTTONS",
-    "".join(f'<button data-key="{key}"><kbd>{key}</kbd>{what}</button>' for key, what in KEYS.items()),
-)
-
-_SCRIPT = """const press = key => fetch("key?key=" + encodeURIComponent(key), {method: "POST"}).catch(() => {});
-addEventListener("keydown", event => {
-  if (!event.ctrlKey && !event.metaKey && !event.altKey) press(event.key === "Escape" ? "q" : event.key.toLowerCase());
-});
-for (const button of document.querySelectorAll("button")) button.onclick = () => press(button.dataset.key);
-const over = () => {
-  document.querySelector("nav").hidden = true;
-  document.getElementById("over").hidden = false;
-};
-document.getElementById("live").onerror = over;
-setInterval(() => fetch("live.js", {cache: "no-store"}).catch(over), 1500);
-"""

@@ -268,13 +268,9 @@ class Engine:
             found = detect_scaled(self.detector, rgb, self.settings.detect_side)
             found = without_doubles(_inside(found, rgb))
         with self._timed("track"):
-            describe = None if self.describe is None else self._describing(rgb, found)
-            return self.tracker.update(found, timestamp_s, appearance_of(rgb, found), describe), True
-
-    def _describing(self, rgb: np.ndarray, found: Faces) -> Callable[[np.ndarray], np.ndarray]:
-        describe = self.describe
-        assert describe is not None
-        return lambda positions: describe(rgb, found[positions])
+            describe = self.describe
+            vectors = None if describe is None else lambda positions: describe(rgb, found[positions])
+            return self.tracker.update(found, timestamp_s, appearance_of(rgb, found), vectors), True
 
     def _due(self, faces: Faces, effort: FrameBudget, timestamp_s: float) -> np.ndarray:
         """Positions of the faces to read now: those that waited long enough, and longest, if not all."""
@@ -299,8 +295,7 @@ class Engine:
                 self._readings[i] = _Reading(p, float(q), timestamp_s)
 
     def _result(self, faces: Faces, timestamp_s: float) -> FrameResult:
-        # What was read of faces that are out of sight is of no use after a moment: a later reading replaces
-        # it.
+        # What was read of faces that are out of sight is of no use after a moment: a later reading replaces it.
         ids = _ids(faces)
         self._readings = {
             i: r for i, r in self._readings.items() if i in set(ids) or timestamp_s - r.read_s < 2.0

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
@@ -40,42 +39,30 @@ _LONGEST_STILL_S = 15.0
 """That one frame of a file is shown live."""
 
 
-class _Camera:
-    """A camera of this machine, by OpenCV.
+@contextlib.contextmanager
+def _open_camera(spec: str, size_wh: tuple[int, int] | None) -> Iterator[cv2.VideoCapture]:
+    """A camera of this machine.
 
     Raises:
         DataError: there is none, or another program has it.
     """
-
-    def __init__(self, spec: str, size_wh: tuple[int, int] | None) -> None:
-        with _quiet():
-            self._stream = cv2.VideoCapture(int(spec) if spec.isdigit() else os.path.realpath(spec))
-        if not self._stream.isOpened():
-            found = sorted(path.name for path in Path("/dev").glob("video[0-9]*"))
-            there = f"there are {', '.join(found)}" if found else "no camera was found on this machine"
-            raise DataError(
-                f"camera {spec} cannot be opened: {there}; close other programs that use it, choose "
-                "another number, or give a video file or an address as --source"
-            )
+    with _quiet():
+        camera = cv2.VideoCapture(int(spec) if spec.isdigit() else os.path.realpath(spec))
+    if not camera.isOpened():
+        found = sorted(path.name for path in Path("/dev").glob("video[0-9]*"))
+        there = f"there are {', '.join(found)}" if found else "no camera was found on this machine"
+        raise DataError(
+            f"camera {spec} cannot be opened: {there}; close other programs that use it, choose "
+            "another number, or give a video file or an address as --source"
+        )
+    try:
         if size_wh is not None:
-            self._stream.set(cv2.CAP_PROP_FRAME_WIDTH, size_wh[0])
-            self._stream.set(cv2.CAP_PROP_FRAME_HEIGHT, size_wh[1])
-        self._stream.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """uint8 RGB (H, W, 3), until the camera is gone."""
-        while self._stream.grab():
-            done, frame = self._stream.retrieve()
-            if done and frame is not None and frame.size:
-                yield to_rgb(frame)
-
-    def __enter__(self) -> "_Camera":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.release()
+            camera.set(cv2.CAP_PROP_FRAME_WIDTH, size_wh[0])
+            camera.set(cv2.CAP_PROP_FRAME_HEIGHT, size_wh[1])
+        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        yield camera
+    finally:
+        camera.release()
 
 
 def to_rgb(frame: np.ndarray) -> np.ndarray:
@@ -206,13 +193,13 @@ class LiveSource:
         """Open it and give its frames until there are no more: how many there were, and whether that was its end."""
         n_frames = 0
         if is_camera(self._spec):
-            with _Camera(self._spec, self._size_wh) as camera:
+            with _open_camera(self._spec, self._size_wh) as camera:
                 self._n_openings += 1
-                for rgb in camera.frames():
-                    n_frames += 1
-                    self._give(lambda rgb=rgb: rgb, time.monotonic() - began)  # type: ignore[misc]
-                    if self._stop.is_set():
-                        break
+                while not self._stop.is_set() and camera.grab():
+                    done, image = camera.retrieve()
+                    if done and image is not None and image.size:
+                        n_frames += 1
+                        self._give(functools.partial(to_rgb, image), time.monotonic() - began)
             return n_frames, False
         with OpenVideo(self._spec, self._timeout_s, live=is_address(self._spec)) as video:
             self._n_openings += 1
@@ -447,7 +434,8 @@ class LiveView:
                     self._work_on(frame)
                 if self._view is not None and self._show_and_act():
                     return
-                if self._is_over(frame):
+                limit_s = self._settings.duration_s
+                if frame is not None and limit_s is not None and frame.timestamp_s >= limit_s:
                     return
         finally:
             self._source.close()
@@ -463,7 +451,8 @@ class LiveView:
         self._now_s = frame.timestamp_s
         now = time.monotonic()
         if self._last_at:
-            self._fps = _steadied(self._fps, 1 / max(now - self._last_at, 1e-4))
+            fps = 1 / max(now - self._last_at, 1e-4)
+            self._fps = fps if self._fps is None else self._fps + 0.1 * (fps - self._fps)
         self._last_at = now
         if self._on_result is not None:
             self._on_result(result, self._engine.labels)
@@ -487,10 +476,6 @@ class LiveView:
             shown = self._overlay.with_line(shown, problem)
         self._view.show(shown)
         return self._act(self._view.key(), shown)
-
-    def _is_over(self, frame: Frame | None) -> bool:
-        limit_s = self._settings.duration_s
-        return frame is not None and limit_s is not None and frame.timestamp_s >= limit_s
 
     def _take(self, model: str) -> None:
         self._engine = self._load(model)
@@ -582,12 +567,8 @@ class ChangePrinter:
             label = int(result.label[i])
             if self._shown.get(track) != label:
                 name = None if label == UNSURE else labels.names[label]
-                self._write(
-                    result.timestamp_s,
-                    track,
-                    name,
-                    float(result.proba[i, label] if name else result.proba[i].max()),
-                )
+                share = result.proba[i, label] if name else result.proba[i].max()
+                self._write(result.timestamp_s, track, name, float(share))
         self._shown = dict(zip(ids, result.label.tolist(), strict=True))
 
 
@@ -603,10 +584,6 @@ def for_view(rgb: np.ndarray, result: FrameResult, mirror: bool) -> tuple[np.nda
         size_wh = round(width * factor), round(height * factor)
         rgb, xyxy = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_LINEAR), xyxy * np.float32(factor)
     return rgb, replace(result, faces=replace(result.faces, xyxy=xyxy, keypoints=None))
-
-
-def _steadied(mean: float | None, value: float) -> float:
-    return value if mean is None else mean + 0.1 * (value - mean)
 
 
 def _free_path(folder: Path, stem: str, suffix: str) -> Path:

@@ -145,16 +145,15 @@ class Overlay:
             painter = self._painter(int(np.clip(np.median(widths) / 4.5, least, _text_size(rgb))))
         texts, colors, shares = [], [], []
         for label, proba in zip(result.label.tolist(), result.proba, strict=True):
-            share = 0.0 if label == UNSURE_LABEL else float(proba[label])
-            text = (
-                self._words("word.unsure") if label == UNSURE_LABEL else f"{self._names[label]} {share:.0%}"
-            )
-            if label != UNSURE_LABEL and share < proba.max() - 0.005:
-                text += (
-                    f" ({self._words('word.held')})"  # steadied: another one is more probable at the moment
-                )
+            if label == UNSURE_LABEL:
+                text, color, share = self._words("word.unsure"), UNSURE_COLOR, 0.0
+            else:
+                color, share = self._colors[label], float(proba[label])
+                text = f"{self._names[label]} {share:.0%}"
+                if share < proba.max() - 0.005:  # steadied: another one is more probable at the moment
+                    text += f" ({self._words('word.held')})"
             texts.append(text)
-            colors.append(UNSURE_COLOR if label == UNSURE_LABEL else self._colors[label])
+            colors.append(color)
             shares.append(share)
         # How sure it is, as a bar along the lower edge of the box.
         thick = max(3, painter.height // 4)
@@ -225,9 +224,8 @@ class Overlay:
         width = rgb.shape[1]
         key, drawn_s, lines = self._strip
         if key != (ids, width) or not 0 <= result.timestamp_s - drawn_s < _STRIP_S:
-            colors = np.array([*self._colors, UNSURE_COLOR, _DARK], np.uint8)  # -2 is absent, -1 unsure
-            labels = [self._history.columns(track, width) for track in ids]
-            lines = [colors[np.where(one == -2, -1, np.where(one == -1, -2, one))] for one in labels]
+            colors = np.array([*self._colors, _DARK, UNSURE_COLOR], np.uint8)  # -2 is absent, -1 unsure
+            lines = [colors[self._history.columns(track, width)] for track in ids]
             self._strip = (ids, width), result.timestamp_s, lines
         for number, line in enumerate(lines):
             top = rgb.shape[0] - (number + 1) * (row + 1)
@@ -242,10 +240,10 @@ class Overlay:
         if status.fps is not None:
             parts.append(f"{status.fps:.0f} fps")
         text = "   ".join(parts)
-        width, height = (painter.width(text) if text else 0) + 2 * pad, painter.height + 2 * pad
-        left = rgb.shape[1] - width
         if not text:
             return rgb.shape[1], 0, rgb.shape[1], 0
+        width, height = painter.width(text) + 2 * pad, painter.height + 2 * pad
+        left = rgb.shape[1] - width
         shade(rgb, left, 0, width, height)
         painter.draw(rgb, text, (left + pad, pad), _PALE)
         return left, 0, rgb.shape[1], height

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -40,7 +39,7 @@ _PRIMING_S = 0.025
 """Sound that decoders need before the first that is heard."""
 
 
-class VideoWriter:
+class VideoWriter(AbstractContextManager["VideoWriter"]):
     """A video file, made of frames that come when they come; none is repeated and none left out.
 
     Args:
@@ -164,12 +163,7 @@ class VideoWriter:
         strerror = getattr(error, "strerror", None) or str(error)
         return FerkitError(why_not_written(self.path, OSError(number, strerror)))
 
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -91,12 +90,7 @@ class VideoSource:
         DependencyError: PyAV is not installed.
     """
 
-    def __init__(
-        self,
-        spec: str | os.PathLike[str],
-        every_s: float = 0.0,
-        start_index: int = 0,
-    ) -> None:
+    def __init__(self, spec: str | os.PathLike[str], every_s: float = 0.0, start_index: int = 0) -> None:
         self._spec, self._every_s, self._start_index = os.fspath(spec), every_s, start_index
         self.name = source_name(self._spec)
         with OpenVideo(self._spec, _TIMEOUT_S) as video:
@@ -177,7 +171,7 @@ class _Clock:
         return self.last_s, cut
 
 
-class OpenVideo:
+class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
     """An open video file or address.
 
     Args:
@@ -302,20 +296,16 @@ class OpenVideo:
 
     def play(self) -> "Iterator[tuple[float, VideoFrame]]":
         """All frames that can be decoded, one after the other, with their times in seconds."""
-        for packet in self._packets():
+        for packet in chain(self._packets(), (None,)):
             for frame in self._decode(packet):
-                yield self._time(frame)
-        for frame in self._decode(None):
-            yield self._time(frame)
+                yield self._time(frame)[0], frame
 
-    def _time(self, frame: "VideoFrame") -> "tuple[float, VideoFrame]":
-        return self.clock.time_s(self._seconds(self._stamp(frame)))[0], frame
-
-    def _stamp(self, frame: "VideoFrame") -> int | None:
-        waiting = self._in_decoding_order
-        if waiting is None:
-            return frame.pts
-        return waiting.popleft() if waiting else None
+    def _time(self, frame: "VideoFrame") -> tuple[float, bool]:
+        """When a frame that comes out of the decoder is shown, see :meth:`_Clock.time_s`."""
+        stamp, waiting = frame.pts, self._in_decoding_order
+        if waiting is not None:
+            stamp = waiting.popleft() if waiting else None
+        return self.clock.time_s(self._seconds(stamp))
 
     def _seconds(self, stamp: int | None) -> float | None:
         return None if stamp is None else float(stamp * self._stream.time_base)  # type: ignore[operator]
@@ -362,9 +352,8 @@ class OpenVideo:
                 in_step, before = False, group
                 continue
             if not in_step and any(stamp < (group[0].pts or 0) for stamp in due):
-                for (
-                    packet
-                ) in before:  # frames shown before the one that stands by itself need those before it
+                # Frames shown before the one that stands by itself need those before it.
+                for packet in before:
                     self._decode(packet)
             last = max((i for i, packet in enumerate(group) if packet.pts in due), default=-1)
             end = last + 1 if can_skip else len(group)
@@ -390,7 +379,7 @@ class OpenVideo:
         self._decoder.skip_frame = "DEFAULT"
         for packet in chain(chain.from_iterable(groups), (None,)):
             for frame in self._decode(packet):
-                timestamp_s, cut = self.clock.time_s(self._seconds(self._stamp(frame)))
+                timestamp_s, cut = self._time(frame)
                 if grid.wants(timestamp_s) and index >= start_index:
                     yield index, timestamp_s, cut, frame
                 index += 1
@@ -480,12 +469,7 @@ class OpenVideo:
         aspect: Any = frame.opaque or 1
         return round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width
 
-    def __enter__(self) -> "OpenVideo":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
 

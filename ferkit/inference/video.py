@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +33,7 @@ from ferkit.core.labels import LabelSet
 from ferkit.core.style import HINT, can_draw, drawable_names, set_fonts
 from ferkit.core.texts import Translations
 from ferkit.faces.cropping import square_crop
-from ferkit.faces.drawing import RGB, UNSURE_COLOR, label_colors
+from ferkit.faces.drawing import UNSURE_COLOR, label_colors
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import VideoSource, source_name
@@ -160,23 +160,20 @@ def analyse_video(
 
 def rows_of(index: int, result: FrameResult, labels: LabelSet) -> list[FaceRow]:
     """The rows of one frame."""
-    rows = []
-    for i in range(len(result)):
-        shown = int(result.label[i])
-        rows.append(
-            FaceRow(
-                index,
-                result.timestamp_s,
-                0 if result.faces.track_id is None else int(result.faces.track_id[i]),
-                tuple(float(v) for v in result.faces.xyxy[i]),  # type: ignore[arg-type]
-                float(result.faces.confidence[i]),
-                float(result.quality[i]),
-                UNSURE_NAME if shown == UNSURE else labels.names[shown],
-                labels.names[int(result.raw[i].argmax())],
-                tuple(float(p) for p in result.proba[i]),
-            )
+    return [
+        FaceRow(
+            index,
+            result.timestamp_s,
+            0 if result.faces.track_id is None else int(result.faces.track_id[i]),
+            tuple(result.faces.xyxy[i].tolist()),
+            float(result.faces.confidence[i]),
+            float(result.quality[i]),
+            UNSURE_NAME if shown == UNSURE else labels.names[shown],
+            labels.names[int(result.raw[i].argmax())],
+            tuple(result.proba[i].tolist()),
         )
-    return rows
+        for i, shown in enumerate(result.label.tolist())
+    ]
 
 
 def read_rows(table: Path) -> Iterator[FaceRow]:
@@ -192,24 +189,23 @@ def read_rows(table: Path) -> Iterator[FaceRow]:
                 raise DataError(
                     f"expected a table of faces in {table}, found other columns; run 'fer video' again"
                 )
-            for v in reader:
-                numbers = [float(value) for value in v[3:9]]
-                box = (numbers[0], numbers[1], numbers[2], numbers[3])
-                proba = tuple(float(p) for p in v[len(FIXED) :])
+            for row in reader:
+                frame, time_s, face, *numbers, label, raw_label = row[: len(FIXED)]
+                left, top, right, bottom, found, quality = map(float, numbers)
                 yield FaceRow(
-                    int(v[0]),
-                    float(v[1]),
-                    int(v[2]),
-                    box,
-                    numbers[4],
-                    numbers[5],
-                    csv_text(v[9]),
-                    csv_text(v[10]),
-                    proba,
+                    int(frame),
+                    float(time_s),
+                    int(face),
+                    (left, top, right, bottom),
+                    found,
+                    quality,
+                    csv_text(label),
+                    csv_text(raw_label),
+                    tuple(map(float, row[len(FIXED) :])),
                 )
-    except (OSError, ValueError, IndexError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
         raise DataError(f"{table} cannot be read ({error}); delete it and run 'fer video' again") from None
 
 
@@ -461,6 +457,7 @@ def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "e
         What to tell the user if Hangul could not be drawn; None otherwise.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     words = Translations(language, "live")
     hint = None if can_draw([*timeline.labels.display(language), words("word.unsure")]) else HINT
@@ -468,33 +465,30 @@ def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "e
     n = max(1, len(timeline.people))
     figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
     axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
-    colors = [_fractions(color) for color in label_colors(timeline.labels)]
+    palette = np.array([*label_colors(timeline.labels), UNSURE_COLOR]) / 255
     for i, axis in enumerate(axes[: len(timeline.people)]):
-        _person(axis, timeline, i, colors)
+        _person(axis, timeline, i, palette)
     axes[-1].set_xlabel(words("word.time"))
     axes[0].set_title(title, loc="left", fontsize=11)
-    _legend(figure, drawable_names(timeline.labels, words.language), colors, words("word.unsure"))
+    names = (*drawable_names(timeline.labels, words.language), words("word.unsure"))
+    patches = [Patch(color=color, label=name) for name, color in zip(names, palette, strict=True)]
+    figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=9)
     set_fonts(figure)
-
-    def save(file: Any) -> None:
-        figure.savefig(file, format="png")
-
-    write_atomically(path, save)
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
     return hint
 
 
-def _person(axis: Any, timeline: Timeline, i: int, colors: list[tuple[float, float, float]]) -> None:
+def _person(axis: Any, timeline: Timeline, i: int, palette: np.ndarray) -> None:
     edges = timeline.edges_s
     there = timeline.counts[i] > 0
     mean = timeline.proba[i] / np.maximum(timeline.counts[i], 1)[:, None]
     # A column without a reading between two readings is a matter of rounding, not an absence.
     mean, shown, there = _filled(mean, timeline.shown[i], there)
     top = np.cumsum(mean, axis=1)
-    for k, color in enumerate(colors):
+    for k, color in enumerate(palette[:-1]):
         low = top[:, k - 1] if k else np.zeros(len(top))
         axis.stairs(np.where(there, top[:, k], np.nan), edges, baseline=np.where(there, low, np.nan),
                     fill=True, color=color, alpha=0.85, linewidth=0)  # fmt: skip
-    palette = np.array([*colors, _fractions(UNSURE_COLOR)])
     for first, last, label in _runs(np.where(there, shown, -2)):
         if label != -2:
             axis.axvspan(edges[first], edges[last], ymin=0, ymax=0.14, color=palette[label], linewidth=0)
@@ -511,8 +505,7 @@ def _filled(
     mean: np.ndarray, shown: np.ndarray, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean, shown, there = mean.copy(), shown.copy(), there.copy()
-    seen = np.flatnonzero(there)
-    for a, b in zip(seen[:-1].tolist(), seen[1:].tolist(), strict=True):
+    for a, b in pairwise(np.flatnonzero(there).tolist()):
         if 1 < b - a <= 3:
             mean[a + 1 : b], shown[a + 1 : b], there[a + 1 : b] = mean[a], shown[a], True
     return mean, shown, there
@@ -521,22 +514,7 @@ def _filled(
 def _runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
     """(first, one past the last, label) of each stretch of equal labels."""
     cuts = np.flatnonzero(np.diff(labels)) + 1
-    starts, ends = [0, *cuts.tolist()], [*cuts.tolist(), len(labels)]
-    return [(a, b, int(labels[a])) for a, b in zip(starts, ends, strict=True)]
-
-
-def _legend(
-    figure: Any, names: tuple[str, ...], colors: list[tuple[float, float, float]], unsure: str
-) -> None:
-    from matplotlib.patches import Patch
-
-    patches = [Patch(color=color, label=name) for name, color in zip(names, colors, strict=True)]
-    patches.append(Patch(color=_fractions(UNSURE_COLOR), label=unsure))
-    figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=9)
-
-
-def _fractions(color: RGB) -> tuple[float, float, float]:
-    return color[0] / 255, color[1] / 255, color[2] / 255
+    return [(a, b, int(labels[a])) for a, b in pairwise([0, *cuts.tolist(), len(labels)])]
 
 
 _CROP_MARGIN = 0.2

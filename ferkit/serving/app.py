@@ -37,34 +37,6 @@ logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).parent / "api.html"
 
-STREAM = (
-    ("you", '{"type": "start", "purpose": "personal", "model": null, "token": null, "fps": 10}'),
-    ("server", '{"type": "ready", "model": "ferkit", "labels": [{"name", "en", "ko", "color"}, …]}'),
-    (
-        "you",
-        "binary: frame number (uint32, little-endian), time of capture in ms (float64, little-endian), JPEG",
-    ),
-    (
-        "server",
-        '{"type": "result", "frame", "captured_ms", "age_ms", "dropped", "width", "height", "neutral_left_s", '
-        '"faces": [{"id", "box", "confidence", "quality", "label", "probabilities": […], "raw": […]}, …]}',
-    ),
-    ("you", '{"type": "neutral", "seconds": 5}'),
-    ("you", '{"type": "reset"}'),
-    ("you", '{"type": "model", "name": "mlp"}'),
-    ("you", '{"type": "start", …, "teach": "<id of POST /v1/teach>"}: results have "taught" too'),
-    (
-        "you",
-        '{"type": "collect", "label": "smirk", "take": "2", "from_ms": 0, "face": null}; '
-        '{"type": "collect", "until_ms": 9} ends it',
-    ),
-    (
-        "server",
-        '{"type": "error", "code", "message", "fatal"}; if it is fatal, closed with 4000 + the HTTP status',
-    ),
-)
-"""What is said on ``/v1/stream``, which OpenAPI has no words for."""
-
 
 @functools.cache
 def _template() -> Any:
@@ -101,9 +73,7 @@ def api_page(openapi: dict[str, Any]) -> str:
         for name, schema in openapi["components"]["schemas"].items()
         if "properties" in schema
     }
-    return str(
-        _template().render(info=openapi["info"], operations=operations, schemas=schemas, stream=STREAM)
-    )
+    return str(_template().render(info=openapi["info"], operations=operations, schemas=schemas))
 
 
 def _type(value: dict[str, Any]) -> str:
@@ -257,7 +227,7 @@ class Connections:
 
     def protocol(self, **options: Any) -> asyncio.Protocol:
         """A new connection's protocol, for ``uvicorn.Config(http=…)``."""
-        return _Watched(H11Protocol(**options), self._enter, self._leave)
+        return _Watched(self._enter, self._leave, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watched = None
@@ -283,7 +253,7 @@ class Connections:
 
     def _enter(self, watched: "_Watched") -> bool:
         host = watched.key[0] and watched.key[0][0]
-        here = [other for other in self._open.values() if not other.is_closing]
+        here = [other for other in self._open.values() if not other.transport.is_closing()]
         of_one = sum(other.key[0][0] == host for other in here if other.key[0])
         if len(here) >= self._most or of_one >= self._most_of_one:
             return False
@@ -295,30 +265,23 @@ class Connections:
             del self._open[watched.key]
 
 
-class _Watched(asyncio.Protocol):
-    """Passes everything on to Uvicorn's protocol, and can cut the connection."""
+class _Watched(H11Protocol):
+    """Uvicorn's protocol, which can cut the connection."""
 
     key: tuple[Any, Any]
-    _transport: asyncio.Transport
     _timer: asyncio.TimerHandle | None = None
     _is_in = False
 
     def __init__(
-        self,
-        inner: asyncio.Protocol,
-        enter: "Callable[[_Watched], bool]",
-        leave: "Callable[[_Watched], None]",
+        self, enter: "Callable[[_Watched], bool]", leave: "Callable[[_Watched], None]", **options: Any
     ) -> None:
-        self._inner, self._enter, self._leave = inner, enter, leave
-
-    @property
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        super().__init__(**options)
+        self._enter, self._leave = enter, leave
 
     def cut(self) -> None:
         """End the connection at once; what was not taken is lost."""
         self._leave(self)
-        self._transport.abort()
+        self.transport.abort()
 
     def cut_after(self, seconds: float | None) -> None:
         """Cut the connection when so much time is over; None takes that back."""
@@ -326,34 +289,21 @@ class _Watched(asyncio.Protocol):
             self._timer.cancel()
         self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.cut)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
         self.key = _pair(transport.get_extra_info("peername")), _pair(transport.get_extra_info("sockname"))
         self._is_in = self._enter(self)
         if not self._is_in:
             transport.abort()
             return
         self.cut_after(HEAD_S)
-        self._inner.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_in:
             self.cut_after(None)
             self._leave(self)
-            self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
+            super().connection_lost(exc)
 
 
 def _pair(address: Any) -> tuple[str, int] | None:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +37,7 @@ class EventLog:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._open(datetime.now(UTC).strftime("%Y-%m-%d"))
+                self._file_of(folder, datetime.now(UTC).strftime("%Y-%m-%d"))
             except OSError as error:
                 raise FerkitError(f"{folder} cannot be written: {error.strerror or error}") from None
 
@@ -50,13 +51,10 @@ class EventLog:
             if self._console:
                 print(line, file=sys.stderr, flush=True)
             if self._folder is not None:
-                try:
-                    self._open(now.strftime("%Y-%m-%d"))
-                    assert self._file is not None
-                    self._file.write(line + "\n")
-                    self._file.flush()
-                except OSError:
-                    pass
+                with suppress(OSError):
+                    file = self._file_of(self._folder, now.strftime("%Y-%m-%d"))
+                    file.write(line + "\n")
+                    file.flush()
 
     def fault(self, error: BaseException) -> str:
         """Add what went wrong in the server itself; gives a word under which it is found."""
@@ -71,14 +69,13 @@ class EventLog:
                 self._file.close()
                 self._file = None
 
-    def _open(self, day: str) -> None:
-        if self._file is not None and day == self._day:
-            return
-        if self._file is not None:
-            self._file.close()
-        assert self._folder is not None
-        self._file = (self._folder / f"fer-serve-{day}.jsonl").open("a", encoding="utf-8")
-        self._day = day
+    def _file_of(self, folder: Path, day: str) -> IO[str]:
+        if self._file is None or day != self._day:
+            if self._file is not None:
+                self._file.close()
+            self._file = (folder / f"fer-serve-{day}.jsonl").open("a", encoding="utf-8")
+            self._day = day
+        return self._file
 
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Request, WebSocket
+from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -73,27 +73,6 @@ class Service:
         self.log.write("stopped")
         self.log.close()
 
-    def info(self) -> dict[str, Any]:
-        """What a client should know before it asks."""
-        allowed = set(self.settings.allow_purpose)
-        return {
-            "version": metadata.version("ferkit"),
-            "purposes": [
-                {
-                    "id": p.id,
-                    "en": p.en,
-                    "ko": p.ko,
-                    "allowed": not p.prohibited or p.id in allowed,
-                    "reason_en": REASON_EN if p.prohibited else None,
-                    "reason_ko": REASON_KO if p.prohibited else None,
-                }
-                for p in PURPOSES
-            ],
-            "limits": dataclasses.asdict(self.settings.limits),
-            "token_required": self.settings.token is not None,
-            "default_purpose": self.settings.purpose,
-        }
-
 
 router = APIRouter()
 
@@ -103,8 +82,6 @@ SHORTEST_S = 0.01
 """Below it all frames of a video are looked at: none has more than a hundred a second."""
 
 ModelName = Annotated[str, Query(description="Out of GET /v1/models; the default if left out.")]
-PurposeName = Annotated[str, Query(description="What the expressions are read for; see GET /v1/info.")]
-PurposeHeader = Annotated[str, Header(description="The same, for those who prefer it here.")]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -132,10 +109,15 @@ def service_of(request: Request | WebSocket) -> Service:
     return service
 
 
-def declare(request: Request, query: str, header: str) -> None:
+async def declare(
+    request: Request,
+    purpose: Annotated[str, Query(description="What the expressions are read for; see GET /v1/info.")] = "",
+    x_ferkit_purpose: Annotated[str, Header(description="The same, for those who prefer it here.")] = "",
+) -> None:
     """Check the purpose of a request, and note it for the log. Raises ApiError."""
     settings = service_of(request).settings
-    given = [*filter(None, [*request.query_params.getlist("purpose"), query, header])] or [""]
+    named = [*request.query_params.getlist("purpose"), purpose, x_ferkit_purpose]
+    given = [*filter(None, named)] or [""]
     allowed = frozenset(settings.allow_purpose)
     # Whoever names two has both: the last would hide one that is prohibited.
     request.state.note["purpose"] = [
@@ -143,9 +125,31 @@ def declare(request: Request, query: str, header: str) -> None:
     ][-1]
 
 
+DECLARED = [Depends(declare)]
+"""Of routes that read expressions: before anything else the purpose is checked."""
+
+
 @router.get("/v1/info", summary="Purposes, limits, whether a token is needed", responses=problems())
 async def info(request: Request) -> answers.Info:
-    return answers.Info(**service_of(request).info())
+    settings = service_of(request).settings
+    purposes = [
+        answers.PurposeEntry(
+            id=p.id,
+            en=p.en,
+            ko=p.ko,
+            allowed=not p.prohibited or p.id in settings.allow_purpose,
+            reason_en=REASON_EN if p.prohibited else None,
+            reason_ko=REASON_KO if p.prohibited else None,
+        )
+        for p in PURPOSES
+    ]
+    return answers.Info(
+        version=metadata.version("ferkit"),
+        purposes=purposes,
+        limits=dataclasses.asdict(settings.limits),
+        token_required=settings.token is not None,
+        default_purpose=settings.purpose,
+    )
 
 
 @router.get("/v1/models", summary="The models that may be asked for", responses=problems())
@@ -161,12 +165,10 @@ async def models(request: Request) -> answers.Models:
     summary="Read the expressions in images",
     responses=problems(404, 415, 503),
     openapi_extra=IMAGES,
+    dependencies=DECLARED,
 )
-async def predict(
-    request: Request, model: ModelName = "", purpose: PurposeName = "", x_ferkit_purpose: PurposeHeader = ""
-) -> answers.Prediction:
+async def predict(request: Request, model: ModelName = "") -> answers.Prediction:
     service = service_of(request)
-    declare(request, purpose, x_ferkit_purpose)
     with service.predictor.place():
         chosen = await run_in_threadpool(service.catalog.get, model)
         request.state.note["model"] = chosen.name
@@ -184,12 +186,11 @@ async def predict(
     summary="Read a video; gives a job",
     responses=problems(404, 415, 501, 503),
     openapi_extra=binary("video/mp4", "video/webm", "application/octet-stream", field="file", several=False),
+    dependencies=DECLARED,
 )
 async def video(
     request: Request,
     model: ModelName = "",
-    purpose: PurposeName = "",
-    x_ferkit_purpose: PurposeHeader = "",
     every: Annotated[
         float, Query(ge=0, le=3600, description="Seconds between the frames looked at; 0: all")
     ] = 0.5,
@@ -198,7 +199,6 @@ async def video(
 ) -> answers.JobState:
     service = service_of(request)
     settings, limits = service.settings, service.settings.limits
-    declare(request, purpose, x_ferkit_purpose)
     if not service.reads_videos:
         raise ApiError(501, "no_video", f"This server does not take videos: {NO_VIDEO}.")
     chosen = await run_in_threadpool(service.catalog.get, model)
@@ -391,11 +391,8 @@ def _session(request: Request, id: str) -> TeachSession:
 
 
 @router.post("/v1/teach", status_code=201, summary="Begin to teach classes of one's own",
-             responses=problems(404, 503))  # fmt: skip
-async def begin(
-    request: Request, body: NewSession, purpose: PurposeName = "", x_ferkit_purpose: PurposeHeader = ""
-) -> TeachState:
-    declare(request, purpose, x_ferkit_purpose)
+             responses=problems(404, 503), dependencies=DECLARED)  # fmt: skip
+async def begin(request: Request, body: NewSession) -> TeachState:
     teaching = service_of(request).teaching
     session = await teaching.create(client_of(request.scope), body.labels, body.model)
     return TeachState(**session.state())
@@ -413,6 +410,7 @@ async def state(request: Request, id: str) -> TeachState:
     summary="Add the faces of images to a class",
     responses=problems(404, 415, 503),
     openapi_extra=IMAGES,
+    dependencies=DECLARED,
 )
 async def add(
     request: Request,
@@ -422,10 +420,7 @@ async def add(
         str, Query(max_length=100, description="One of its own for each image if left out.")
     ] = "",
     face: Annotated[int, Query(ge=0, description="Which, the largest being 1; 0 wants just one.")] = 0,
-    purpose: PurposeName = "",
-    x_ferkit_purpose: PurposeHeader = "",
 ) -> Added:
-    declare(request, purpose, x_ferkit_purpose)
     service, session = service_of(request), _session(request, id)
     limits = service.settings.limits
     answer = Added(added=[], refused=[])

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ferkit.serving.api import ApiError, internal_error
@@ -256,17 +257,21 @@ class Middleware:
             scope = {**scope, "root_path": self._root_path, "path": self._root_path + path}
         if scope["type"] == "http":
             await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
+            return
+        if scope["type"] == "websocket":
             try:
                 self._access.check(scope)
             except ApiError as refused:
                 self._note_refusal(scope, refused)
                 await receive()
-                await _deny(scope, send, refused)
+                if "websocket.http.response" in scope.get("extensions", {}):
+                    await _refusal(refused)(scope, receive, send)
+                else:
+                    await send(
+                        {"type": "websocket.close", "code": refused.close_code, "reason": refused.code}
+                    )
                 return
-            await self._app(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began_s, method = time.perf_counter(), _method(scope)
@@ -278,7 +283,7 @@ class Middleware:
             body.check_length(Headers(scope=scope))
         except ApiError as refused:
             self._note_refusal(scope, refused)
-            await answer.refuse(refused)
+            await _refusal(refused)(scope, receive, answer.send)
         else:
             if scope["method"] == "HEAD":  # like GET, whose body the server then leaves out
                 scope = {**scope, "method": "GET"}
@@ -287,7 +292,7 @@ class Middleware:
             except Exception as error:
                 fault = internal_error(self._log.fault(error))
                 if answer.status == 0:
-                    await answer.refuse(fault)
+                    await _refusal(fault)(scope, receive, answer.send)
         seconds = time.perf_counter() - began_s
         route = route_of(scope)
         self._metrics.requests.labels(route, method, str(answer.status)).inc()
@@ -375,9 +380,8 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            if "cache-control" not in headers:
-                # The page's files are asked for again, but sent again only if they changed.
-                headers["Cache-Control"] = "no-cache" if self._is_page else "no-store"
+            # The page's files are asked for again, but sent again only if they changed.
+            headers.setdefault("Cache-Control", "no-cache" if self._is_page else "no-store")
             if not self._body.complete:
                 # The rest of the body would be taken for the next request.
                 self._cut_short = True
@@ -388,24 +392,9 @@ class _Answer:
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
-    async def refuse(self, refused: ApiError) -> None:
-        content = json.dumps(refused.body).encode()
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(content)), **refused.headers}
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await self.send({"type": "http.response.start", "status": refused.status, "headers": raw})
-        await self.send({"type": "http.response.body", "body": content})
 
-
-async def _deny(scope: Scope, send: Send, refused: ApiError) -> None:
-    """Answer a handshake with a plain refusal."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": refused.close_code, "reason": refused.code})
-        return
-    content = json.dumps(refused.body).encode()
-    headers = [(b"content-type", b"application/json")]
-    headers += [(name.lower().encode(), value.encode()) for name, value in refused.headers.items()]
-    await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": content})
+def _refusal(refused: ApiError) -> Response:
+    return Response(json.dumps(refused.body), refused.status, refused.headers, "application/json")
 
 
 def route_of(scope: Scope) -> str:

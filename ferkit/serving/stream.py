@@ -157,11 +157,6 @@ def open_reader(models: OpenModels, choice: ModelChoice, settings: StreamSetting
     return reader
 
 
-def prepare_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
-    """Open what the stream needs; in a worker. Raises ApiError."""
-    open_reader(models, choice, settings)
-
-
 def read_frame(
     models: OpenModels, choice: ModelChoice, settings: StreamSettings, taken: tuple[StreamFrame, int]
 ) -> tuple[str, int]:
@@ -209,7 +204,7 @@ def calibrate_stream(
 
 
 def reset_stream(models: OpenModels, choice: ModelChoice, settings: StreamSettings) -> None:
-    """Forget everybody; in a worker. Raises ApiError."""
+    """Open what the stream needs, and forget everybody; in a worker. Raises ApiError."""
     open_reader(models, choice, settings).engine.reset()
 
 
@@ -232,22 +227,18 @@ class _StreamClock:
 
 def _faces(result: FrameResult, names: tuple[str, ...]) -> list[dict[str, Any]]:
     ids = result.faces.track_id
-    faces = []
-    for i in range(len(result)):
-        shown = int(result.label[i])
-        proba = result.proba[i]
-        faces.append(
-            {
-                "id": 0 if ids is None else int(ids[i]),
-                "box": [round(float(v), 1) for v in result.faces.xyxy[i]],
-                "confidence": round(float(proba.max() if shown == UNSURE else proba[shown]), 4),
-                "quality": round(float(result.quality[i]), 3),
-                "label": UNSURE_NAME if shown == UNSURE else names[shown],
-                "probabilities": [round(float(p), 4) for p in proba],
-                "raw": [round(float(p), 4) for p in result.raw[i]],
-            }
-        )
-    return faces
+    return [
+        {
+            "id": 0 if ids is None else int(ids[i]),
+            "box": [round(float(v), 1) for v in result.faces.xyxy[i]],
+            "confidence": round(float(proba.max() if shown == UNSURE else proba[shown]), 4),
+            "quality": round(float(result.quality[i]), 3),
+            "label": UNSURE_NAME if shown == UNSURE else names[shown],
+            "probabilities": [round(float(p), 4) for p in proba],
+            "raw": [round(float(p), 4) for p in result.raw[i]],
+        }
+        for i, (shown, proba) in enumerate(zip(result.label.tolist(), result.proba, strict=True))
+    ]
 
 
 START_S = 10.0
@@ -360,7 +351,7 @@ class StreamSession:
         choice = await run_in_threadpool(self._catalog.get, name)
         limits, settings = self._limits, self._settings
         reader = StreamSettings(new_id(), self._fps, limits.max_frame_pixels, settings.detect_size)
-        await self._workers.run(prepare_stream, choice, reader, worker=self._worker)
+        await self._workers.run(reset_stream, choice, reader, worker=self._worker)
         if self._reader is not None:
             self._worker.forgotten.append(self._reader.id)
         self._choice, self._reader = choice, reader
@@ -546,11 +537,7 @@ def parse_collect(command: dict[str, Any], before: Collect | None) -> Collect | 
     """What is to be collected from now on; without a label, the end of what was collected before. Raises ApiError."""
     label, take, face = command.get("label"), command.get("take"), command.get("face")
     start, end = command.get("from_ms", 0.0), command.get("until_ms", 0.0)
-    if (
-        not isinstance(start, int | float)
-        or not isinstance(end, int | float)
-        or not isinstance(face, int | None)
-    ):
+    if not all(isinstance(ms, int | float) for ms in (start, end)) or not isinstance(face, int | None):
         raise ApiError(400, "bad_command", "Expected from_ms, until_ms and face to be numbers.")
     if label is None:
         return None if before is None else replace(before, until_ms=float(end))
