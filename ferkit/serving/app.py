@@ -227,7 +227,7 @@ class Connections:
 
     def protocol(self, **options: Any) -> asyncio.Protocol:
         """A new connection's protocol, for ``uvicorn.Config(http=…)``."""
-        return _Watched(self._enter, self._leave, **options)
+        return _Watched(H11Protocol(**options), self._enter, self._leave)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watched = None
@@ -253,7 +253,7 @@ class Connections:
 
     def _enter(self, watched: "_Watched") -> bool:
         host = watched.key[0] and watched.key[0][0]
-        here = [other for other in self._open.values() if not other.transport.is_closing()]
+        here = [other for other in self._open.values() if not other.is_closing]
         of_one = sum(other.key[0][0] == host for other in here if other.key[0])
         if len(here) >= self._most or of_one >= self._most_of_one:
             return False
@@ -265,23 +265,30 @@ class Connections:
             del self._open[watched.key]
 
 
-class _Watched(H11Protocol):
-    """Uvicorn's protocol, which can cut the connection."""
+class _Watched(asyncio.Protocol):
+    """Passes everything on to Uvicorn's protocol, and can cut the connection."""
 
     key: tuple[Any, Any]
+    _transport: asyncio.Transport
     _timer: asyncio.TimerHandle | None = None
     _is_in = False
 
     def __init__(
-        self, enter: "Callable[[_Watched], bool]", leave: "Callable[[_Watched], None]", **options: Any
+        self,
+        inner: asyncio.Protocol,
+        enter: "Callable[[_Watched], bool]",
+        leave: "Callable[[_Watched], None]",
     ) -> None:
-        super().__init__(**options)
-        self._enter, self._leave = enter, leave
+        self._inner, self._enter, self._leave = inner, enter, leave
+
+    @property
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
     def cut(self) -> None:
         """End the connection at once; what was not taken is lost."""
         self._leave(self)
-        self.transport.abort()
+        self._transport.abort()
 
     def cut_after(self, seconds: float | None) -> None:
         """Cut the connection when so much time is over; None takes that back."""
@@ -289,21 +296,34 @@ class _Watched(H11Protocol):
             self._timer.cancel()
         self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.cut)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.transport = transport
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
         self.key = _pair(transport.get_extra_info("peername")), _pair(transport.get_extra_info("sockname"))
         self._is_in = self._enter(self)
         if not self._is_in:
             transport.abort()
             return
         self.cut_after(HEAD_S)
-        super().connection_made(transport)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_in:
             self.cut_after(None)
             self._leave(self)
-            super().connection_lost(exc)
+            self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
 
 
 def _pair(address: Any) -> tuple[str, int] | None:
