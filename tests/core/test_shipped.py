@@ -123,7 +123,7 @@ def test_its_keras_twin_says_the_same_and_starts_other_trainings(crops: np.ndarr
     assert input_shape(settings) == (48, 48, 1)
     backbone, preprocessing = build_backbone(settings)
     assert backbone.output_shape[-1] == 192
-    assert (preprocessing.scale, preprocessing.offset) == ((1 / 64,), (-2.0,))
+    assert (preprocessing.scale, preprocessing.offset) == (1 / 64, -2.0)
 
 
 @pytest.mark.shared
