@@ -438,10 +438,11 @@ class LiveView:
                 if frame is not None and limit_s is not None and frame.timestamp_s >= limit_s:
                     return
         finally:
-            self._source.close()
-            self._stop_recording()
-            if self._view is not None:
-                self._view.close()
+            with contextlib.ExitStack() as last_first:  # each, also where one fails
+                if self._view is not None:
+                    last_first.callback(self._view.close)
+                last_first.callback(self._stop_recording)
+                last_first.callback(self._source.close)
 
     def _work_on(self, frame: Frame) -> None:
         if frame.cut:
@@ -475,7 +476,11 @@ class LiveView:
             problem = translated(self._source.problem, self._overlay.language)
             shown = self._overlay.with_line(shown, problem)
         self._view.show(shown)
-        return self._act(self._view.key(), shown)
+        try:
+            return self._act(self._view.key(), shown)
+        except FerkitError as error:  # the view goes on
+            self._tell(str(error), short="that failed: see the terminal")
+            return False
 
     def _take(self, model: str) -> None:
         self._engine = self._load(model)
@@ -527,10 +532,7 @@ class LiveView:
     def _start_or_stop_recording(self) -> None:
         if self._recorder is None:
             path = _free_path(self._settings.folder, "recording", ".mp4")
-            try:
-                self._recorder = VideoWriter(path, begin_s=self._now_s)
-            except FerkitError as error:
-                self._tell(str(error), short="no recording: see the terminal")
+            self._recorder = VideoWriter(path, begin_s=self._now_s)
         else:
             self._stop_recording()
 

@@ -97,9 +97,9 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         if container is None:
             return
         try:
-            self._mux_sound(container, float("inf"))
-            container.mux(self._stream.encode(None))
-            container.close()
+            with container:
+                self._mux_sound(container, float("inf"))
+                container.mux(self._stream.encode(None))
         except (self._av.error.FFmpegError, OSError) as error:
             raise self._not_written(error) from None
 

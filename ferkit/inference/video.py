@@ -205,7 +205,7 @@ def read_rows(table: Path) -> Iterator[FaceRow]:
                 )
     except DataError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{table} cannot be read ({error}); delete it and run 'fer video' again") from None
 
 

@@ -537,7 +537,8 @@ def parse_collect(command: dict[str, Any], before: Collect | None) -> Collect | 
     """What is to be collected from now on; without a label, the end of what was collected before. Raises ApiError."""
     label, take, face = command.get("label"), command.get("take"), command.get("face")
     start, end = command.get("from_ms", 0.0), command.get("until_ms", 0.0)
-    if not all(isinstance(ms, int | float) for ms in (start, end)) or not isinstance(face, int | None):
+    times = all(isinstance(ms, int | float) and abs(ms) < 1e15 for ms in (start, end))  # nor nan
+    if not times or not isinstance(face, int | None):
         raise ApiError(400, "bad_command", "Expected from_ms, until_ms and face to be numbers.")
     if label is None:
         return None if before is None else replace(before, until_ms=float(end))

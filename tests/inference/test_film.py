@@ -11,6 +11,7 @@ from ferkit.inference.overlay import Overlay
 from ferkit.inference.sinks import VideoWriter, annotate_video
 from ferkit.inference.sources import VideoSource
 from ferkit.inference.video import (
+    FIXED,
     FaceRow,
     Timeline,
     analyse_video,
@@ -84,6 +85,9 @@ def test_other_settings_begin_anew(video: Path, tmp_path: Path) -> None:
 def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="other columns"):
+        list(read_rows(tmp_path / "faces.csv"))
+    (tmp_path / "faces.csv").write_text(",".join(FIXED) + "\n1," + "9" * 200_000 + "\n")
+    with pytest.raises(DataError, match="cannot be read"):
         list(read_rows(tmp_path / "faces.csv"))
 
 

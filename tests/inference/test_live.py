@@ -85,6 +85,17 @@ def test_keys_save_record_change_and_quit(
     assert (view.frames[13][middle] != view.frames[16][middle]).mean() > 0.2
 
 
+def test_the_view_goes_on_where_nothing_can_be_written(
+    long_video: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ferkit")
+    (tmp_path / "file").touch()
+    _, view, _ = watch(long_video, {3: "s", 6: "r", 9: "q"}, tmp_path / "file")
+    assert len(view.frames) == 9
+    assert view.closed
+    assert len([line for line in caplog.messages if str(tmp_path / "file") in line]) == 2
+
+
 def test_it_ends_with_the_video_or_after_the_time_given(video: str, tmp_path: Path) -> None:
     live, _, _ = watch(video, {}, tmp_path)
     assert live.n_frames > 8

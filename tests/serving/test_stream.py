@@ -8,7 +8,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from ferkit.serving.stream import StreamFrame, _StreamClock
+from ferkit.serving.api import ApiError
+from ferkit.serving.stream import StreamFrame, _StreamClock, parse_collect
 from tests.serving.running import PATIENCE_S, Running, frame, held, image, running, until
 
 
@@ -188,6 +189,13 @@ def test_a_start_that_is_refused(server: Running, start: bytes | str, code: int)
         assert (said["type"], said["fatal"]) == ("error", True)
         assert said["message"]
         assert close_code(socket) == code
+
+
+@pytest.mark.parametrize("ms", ["1", None, [], float("nan"), float("inf"), 10**400, {}])
+@pytest.mark.parametrize("key", ["from_ms", "until_ms"])
+def test_times_that_are_none_are_refused(key: str, ms: object) -> None:
+    with pytest.raises(ApiError, match="numbers"):
+        parse_collect({"label": "a", "take": "1", key: ms}, None)
 
 
 def test_silence_ends_a_stream(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
