@@ -24,7 +24,7 @@ SET_KEY = "--set"
 
 VARIABLES = {
     "FER_DEVICE": "what runs networks, as --device: auto, cpu, cuda, cuda:1, tensorrt, coreml, directml, openvino",
-    "FER_PRECISION": "of networks, as --precision: float32, bfloat16, float16, or auto",
+    "FER_PRECISION": "of networks, as --precision: float32, bfloat16, float16, int8 or auto",
     "FER_OFFLINE": "1 fetches nothing from the network",
     "FER_WEIGHTS_DIR": "folder of fetched weights",
 }
@@ -509,7 +509,8 @@ COMMON: tuple[Option, ...] = (
     ),
     Option(
         ["--precision"], metavar="NAME", expose_value=False, callback=_ask_for_engine, rare=True,
-        group="Every command", help="Of networks: float32, bfloat16, float16, or auto for the fastest that is close.",
+        group="Every command",
+        help="Of networks: float32, bfloat16, float16, int8, or auto for the fastest that is close.",
     ),
     Option(
         ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_help_all, group="Help",
