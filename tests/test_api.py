@@ -203,6 +203,14 @@ def test_no_argument_of_a_wrong_type_ends_in_python_s_own_words(
             function(**{**dict.fromkeys(needed, "nothing-here"), name: junk})
 
 
+def test_a_text_is_no_list_of_its_letters():
+    for call in (ferkit.LabelSet, ferkit.LabelSet.from_names, lambda text: ferkit.fit("x", labels=text)):
+        with pytest.raises(ferkit.FerkitError, match="expected"):
+            call(np.array("sad"))
+        with pytest.raises(ferkit.FerkitError, match="expected"):
+            call("sad")
+
+
 OPENERS = (
     ferkit.load_model, ferkit.load_dataset, ferkit.load_embedder, ferkit.EmbeddingStore.open,
     ferkit.LabelSet, ferkit.LabelSet.named, ferkit.LabelSet.from_text,

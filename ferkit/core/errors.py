@@ -184,12 +184,13 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, _NUMBERS[hint]) and not isinstance(value, bool)
     if hint is bool:
         return type(value).__name__ in ("bool", "bool_")  # the latter NumPy's
+    if origin is not None and isinstance(value, (str, bytes)):
+        return False  # a text is no list of its letters
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, Mapping) and all(
             fits(one, of) for pair in value.items() for one, of in zip(pair, inner, strict=True)
         )
     if origin is not None and issubclass(origin, Sequence):
-        if isinstance(value, (str, bytes)) or not (isinstance(value, Sequence) or hasattr(value, "dtype")):
-            return False
-        return all(fits(one, inner[0]) for one in value)  # type: ignore[attr-defined]
+        listed = isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0  # also arrays
+        return listed and all(fits(one, inner[0]) for one in value)  # type: ignore[attr-defined]
     return isinstance(value, type(None) if hint is None else origin or hint)
