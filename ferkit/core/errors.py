@@ -24,7 +24,7 @@ import numbers
 import os
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 # What follows "user:" up to the last @ of the host's part; where a slash stands in the password, of the whole word.
@@ -193,4 +193,6 @@ def fits(value: object, hint: Any) -> bool:
     if origin is not None and issubclass(origin, Sequence):
         listed = isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0  # also arrays
         return listed and all(fits(one, inner[0]) for one in value)  # type: ignore[attr-defined]
+    if origin is Iterable:  # may be read only once
+        return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
     return isinstance(value, type(None) if hint is None else origin or hint)
