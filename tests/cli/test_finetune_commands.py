@@ -11,6 +11,7 @@ from ferkit.classifiers.finetune.recipe import recipe_names
 from ferkit.classifiers.model import load_classifier, read_model
 from ferkit.cli.train import ensemble, export, finetune
 from ferkit.core.errors import FerkitError, TrainingError
+from ferkit.core.weights import NETWORK_ONNX, bundled_folder
 from tests.classifiers.finetune.corners import corners
 
 SMALL = [
@@ -73,6 +74,10 @@ def test_networks_are_trained_joined_and_converted(data: Path, tmp_path: Path) -
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "models" / "a" / "network.onnx").read_bytes()
     with pytest.raises(FerkitError, match="kind ensemble and has no Keras network"):
         run(export, "both", at=tmp_path)
+    out = run(export, "ferkit2", "--output", tmp_path / "second.onnx", at=tmp_path)
+    assert (tmp_path / "second.onnx").read_bytes() == (bundled_folder("ferkit2") / NETWORK_ONNX).read_bytes()
+    with pytest.raises(FerkitError, match="take --format onnx"):
+        run(export, "ferkit2", "--format", "keras", at=tmp_path)
 
 
 def test_wrong_settings_are_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -60,12 +60,14 @@ def convert_model(model: Path, fmt: str, target: Path, dataset: Dataset | None =
     found = read_model(model)
     if fmt not in SUFFIXES:
         raise ModelError(f"expected one of {', '.join(SUFFIXES)} as format, found {fmt!r}")
-    if NETWORK_KERAS not in found.files:
-        raise ModelError(f"{model} is of kind {found.kind} and has no Keras network to convert")
+    wanted = NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS
+    if wanted not in found.files:
+        instead = "; take --format onnx" if NETWORK_ONNX in found.files else ""
+        raise ModelError(f"{model} is of kind {found.kind} and has no Keras network to convert{instead}")
     if target.exists():
         raise ModelError(f"{target} exists; choose another place or remove it")
     if fmt in ("onnx", "keras"):
-        content = found.file(NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS).read_bytes()
+        content = found.file(wanted).read_bytes()
         write_atomically(target, lambda file: file.write(content))
         return target
 
