@@ -5,7 +5,7 @@
 The network is its own teacher: what it gives for a crop and its mirror image, not turned, is 85 % of the target for the
 same crop, changed in the same way, turned by up to 32 degrees; the rest is the label (and votes). Half an hour on two
 processor cores, by bfloat16. It goes on from its last checkpoint, and is not made again where ``upright.onnx``, the
-network before, is already there.
+network before, differs from ``network.onnx``.
 """
 
 import argparse
@@ -113,17 +113,17 @@ def main() -> None:
     parser.add_argument("state", type=Path)
     arguments = parser.parse_args()
     network, upright = arguments.state / "network.onnx", arguments.state / "upright.onnx"
-    if upright.is_file():
+    if upright.is_file() and upright.read_bytes() != network.read_bytes():
         return
+    upright.write_bytes(network.read_bytes())
     model = onnx.load(network)
     teacher, net, mean = (folded(model) for _ in range(3))
     checkpoint = arguments.state / "tuned.checkpoint"
     tune(teacher.eval(), net, mean, read(arguments.data, "train"), checkpoint)
     student = {entry.key: entry.value for entry in model.metadata_props}["student"]
-    onnx.save(model, upright)
     mean.votes.load_state_dict(mean.hard.state_dict())
     save(fit_on_train(Shipped(mean.cpu().eval()), arguments.data), student, network)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
