@@ -93,7 +93,8 @@ def speed(
     best = max(middle[name] for name in theirs)
     print(f"{images} PNG files of 112x112, ArcFace ResNet-34, batch {batch_size}, median of {rounds} rounds")
     for name, values in rates.items():
-        over = "" if name.startswith(EDITIONS) else f"   {middle[name] / best:5.2f}x the best DeepFace way"
+        alone = name.startswith((*EDITIONS, "fer embed with"))
+        over = "" if alone else f"   {middle[name] / best:5.2f}x the best DeepFace way"
         print(f"  {name:50s} {middle[name]:8.1f} images/s{over}   ({min(values):.1f} to {max(values):.1f})")
     for name in here:
         bare, loop = (middle[f"{kind}, {name}"] for kind in ("bare network", "fer embed"))

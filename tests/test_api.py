@@ -211,6 +211,24 @@ def test_a_text_is_no_list_of_its_letters():
             call("sad")
 
 
+def test_methods_refuse_other_types_too(faces: Path, tmp_path: Path):
+    data = ferkit.load_dataset(faces)
+    store = ferkit.embed(data, "raw", detector="none", cache_dir=tmp_path / "cache")
+    model = ferkit.load_model("ferkit")
+    (result,) = ferkit.predict(sorted(faces.rglob("*.png"))[0], detector="none")
+    methods = (
+        data.read, data.subset, store.load, model.save, model.predict, model.predict_proba, model.labels.display,
+        model.labels.map_to, result.plot, result.save, ferkit.Teacher("ferkit").resume, ferkit.LabelSet.from_names,
+        ferkit.evaluate("ferkit", data).summary,
+    )  # fmt: skip
+    for method in methods:
+        for junk in (42, object(), [3j], {1: object()}, "", b"x"):
+            if junk == "" and method in (model.save, result.save):
+                continue
+            with pytest.raises(ferkit.FerkitError):
+                method(junk)
+
+
 OPENERS = (
     ferkit.load_model, ferkit.load_dataset, ferkit.load_embedder, ferkit.EmbeddingStore.open,
     ferkit.LabelSet, ferkit.LabelSet.named, ferkit.LabelSet.from_text,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ferkit.core.console import progress
-from ferkit.core.errors import DataError, DependencyError, ImageError
+from ferkit.core.errors import DataError, DependencyError, ImageError, checked
 from ferkit.core.files import write_atomically
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
@@ -71,6 +71,7 @@ class ImageResult:
     def __len__(self) -> int:
         return len(self.faces)
 
+    @checked
     def plot(self, language: str = "en") -> np.ndarray:
         """Draw the faces; uint8 RGB (H, W, 3), small images enlarged.
 
@@ -102,6 +103,7 @@ class ImageResult:
         draw_faces(rgb, boxes, texts, [colors[i] for i in shown], TextPainter(font), whole=self.whole)
         return rgb
 
+    @checked
     def save(self, path: str | os.PathLike[str], language: str = "en") -> Path:
         """Write :meth:`plot` as an image; the suffix says which kind.
 

@@ -190,7 +190,9 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, Mapping) and all(
             fits(one, of) for pair in value.items() for one, of in zip(pair, inner, strict=True)
         )
-    if origin is not None and issubclass(origin, Sequence):
+    if (origin is not None and issubclass(origin, Sequence)) or (
+        origin is Iterable and isinstance(value, Sequence)
+    ):
         listed = isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0  # also arrays
         return listed and all(fits(one, inner[0]) for one in value)  # type: ignore[attr-defined]
     if origin is Iterable:  # may be read only once

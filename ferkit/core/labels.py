@@ -211,6 +211,7 @@ class LabelSet:
                 return LabelSet(names, name)
         return LabelSet(names)
 
+    @checked
     def display(self, language: str = "en", tables: LabelTables | None = None) -> tuple[str, ...]:
         """The classes as a reader of ``language`` (``en`` or ``ko``) calls them.
 
@@ -235,6 +236,7 @@ class LabelSet:
         in_set = tables.display.get(f"{self.name}.{meaning}", {})
         return in_set.get(language, tables.display.get(meaning, {}).get(language, name))
 
+    @checked
     def map_to(self, target: "LabelSet", tables: LabelTables | None = None) -> "LabelMap":
         """How these classes fall into those of ``target``, by the maps that come along or by ``tables``."""
         tables = tables or LabelTables.built_in()

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from importlib import resources
 from typing import Any
 
+from ferkit.core.errors import DataError
 from ferkit.core.files import parse_toml
 
 LANGUAGES = ("en", "ko")
@@ -102,6 +103,8 @@ class Translations:
     """
 
     def __init__(self, language: str, area: str = "report") -> None:
+        if language not in LANGUAGES:
+            raise DataError(f"expected a language of {', '.join(LANGUAGES)}, found {language!r}")
         self.language, self._area = language, area
 
     def __call__(self, key: str, **fields: Any) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from ferkit.core.console import map_ahead, progress
-from ferkit.core.errors import DataError, ImageError
+from ferkit.core.errors import DataError, ImageError, checked
 from ferkit.core.files import is_local, read_regular
 from ferkit.core.labels import LabelTables, meaning_of
 from ferkit.datasets.images import HEAD_BYTES, SUFFIXES, decode_image, why_no_image
@@ -161,6 +161,7 @@ class Dataset:
         column[:] = [getattr(sample, name) for sample in self.samples]
         return column
 
+    @checked
     def read(self, sample: Sample) -> np.ndarray:
         """uint8 RGB (H, W, 3).
 
@@ -174,7 +175,8 @@ class Dataset:
         """Number of samples of each class, classes sorted by name; samples without label are not counted."""
         return dict(sorted(Counter(s.label for s in self.samples if s.label is not None).items()))
 
-    def subset(self, keep: "list[Sample] | tuple[Sample, ...]") -> "Dataset":
+    @checked
+    def subset(self, keep: Sequence[Sample]) -> "Dataset":
         """The same data set with only these samples."""
         return Dataset(self.name, self.root, tuple(keep), self.source)
 

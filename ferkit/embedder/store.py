@@ -390,6 +390,7 @@ class EmbeddingStore:
         """The files of a shard, whether they are there or not."""
         return ShardFiles(self.folder, number)
 
+    @checked
     def load(
         self, dtype: Literal["float32", "float16"] = "float32", *, mapped: bool = False
     ) -> EmbeddingTable:
@@ -403,6 +404,8 @@ class EmbeddingStore:
             StoreDamagedError: a shard is not what was written.
             DataError: there are no embeddings, or more than the memory holds.
         """
+        if dtype not in ("float32", "float16"):
+            raise DataError(f"expected float32 or float16 as dtype, found {dtype!r}")
         view = self.view() or Snapshot("", 0)
         hidden = set(view.deleted)
         text, ends = bytearray(), array("q")

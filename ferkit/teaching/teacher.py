@@ -194,6 +194,7 @@ class Teacher:
         object.__setattr__(model, "_home", home)  # the folder goes when the model does
         return model
 
+    @checked
     def resume(self, model: Model) -> None:
         """Go on from a taught model: its classes and embeddings, without images.
 
