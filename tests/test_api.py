@@ -223,7 +223,7 @@ def test_methods_refuse_other_types_too(faces: Path, tmp_path: Path):
     )  # fmt: skip
     for method in methods:
         for junk in (42, object(), [3j], {1: object()}, "", b"x"):
-            if junk == "" and method in (model.save, result.save):
+            if junk == "" and method in (model.save, result.save, model.labels.display, result.plot):
                 continue
             with pytest.raises(ferkit.FerkitError):
                 method(junk)
