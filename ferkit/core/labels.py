@@ -204,12 +204,12 @@ class LabelSet:
     @checked
     def from_names(names: Iterable[str]) -> "LabelSet":
         """The label set with exactly these classes in this order, called by its name where it is a known one."""
-        names = tuple(names)
-        meanings = {meaning_of(name) for name in names}
+        own = LabelSet(tuple(names))
+        meanings = {meaning_of(name) for name in own.names}
         for name, words in LabelTables.built_in().sets.items():
-            if len(words) == len(names) and set(words) == meanings:
-                return LabelSet(names, name)
-        return LabelSet(names)
+            if len(words) == len(own) and set(words) == meanings:
+                return LabelSet(own.names, name)
+        return own
 
     @checked
     def display(self, language: str = "en", tables: LabelTables | None = None) -> tuple[str, ...]:
