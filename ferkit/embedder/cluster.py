@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -78,7 +79,7 @@ def make_shard(job: Job, number: int, again: bool = False) -> Done:
         return Done(number, error=str(error))
 
 
-class Workers:
+class Workers(ABC):
     """A pool of workers of some engine; what is here is for those that work as executors do.
 
     Args:
@@ -92,9 +93,9 @@ class Workers:
         self._job = replace(job, workers=job.workers or threads, threads=job.threads or threads)
         self._running: list[Future[Done]] = []
 
+    @abstractmethod
     def idle(self) -> bool:
         """Whether another shard would be begun at once."""
-        raise NotImplementedError
 
     def n_running(self) -> int:
         """How many shards are being made."""
@@ -107,12 +108,12 @@ class Workers:
         self._running.append(future)
         return future
 
-    def mend(self) -> None:
+    def mend(self) -> None:  # noqa: B027 - two of three have nothing to do
         """Replace workers that died, where the engine does not do so itself as Ray and Dask do."""
 
+    @abstractmethod
     def close(self) -> None:
         """End it, with what is still being done."""
-        raise NotImplementedError
 
 
 class _Processes(Workers):
