@@ -24,6 +24,7 @@ from ferkit.core.files import (
     csv_cell,
     csv_text,
     exclusive_lock,
+    file_sha256,
     fingerprint,
     is_address,
     write_atomically,
@@ -72,6 +73,7 @@ class VideoRun:
         n_faces: rows.
         resumed_at_s: where in the video this run went on; 0 from the beginning, None if all was there already.
         broken_at_s: where the video could no longer be read, None if it could to its end.
+        n_damaged: how many parts of it were damaged.
     """
 
     table: Path
@@ -79,6 +81,7 @@ class VideoRun:
     n_faces: int
     resumed_at_s: float | None
     broken_at_s: float | None
+    n_damaged: int
 
 
 @dataclass(frozen=True)
@@ -124,18 +127,25 @@ def analyse_video(
         FerkitError: the folder cannot be written.
     """
     spec = os.fspath(video)
-    file = Path(spec)
-    size = file.stat().st_size if not is_address(spec) and file.is_file() else 0
-    identity = fingerprint([source_name(spec), size, every_s, settings])
+    content = source_name(spec)
+    if not is_address(spec):
+        with suppress(OSError):  # whoever opens it says why
+            content = file_sha256(Path(spec))
+    identity = fingerprint([content, every_s, settings])
+    # A face that one look misses is not forgotten, however seldom the looks are.
+    followed = engine.tracker.settings
+    engine.tracker.settings = replace(followed, keep_s=max(followed.keep_s, 2.1 * every_s))
     with exclusive_lock(folder / ".lock", "analysing a video into"):
         start = _Checkpoint.read(folder, identity)
         if start.done:
-            return VideoRun(folder / TABLE, start.n_frames, start.n_faces, None, start.broken_at_s)
+            return VideoRun(
+                folder / TABLE, start.n_frames, start.n_faces, None, start.broken_at_s, start.n_damaged
+            )
         if start.engine is not None:
             engine.restore(start.engine)
         source = VideoSource(spec, every_s, start.next_frame)
         for remark in source.remarks:
-            logger.info("%s: %s", source.name, remark)
+            logger.info(remark)
         with (
             _open_table(folder / TABLE, start, engine.labels) as table,
             progress("analysing", source.n_frames, done=start.next_frame, unit="frames") as shown,
@@ -154,8 +164,10 @@ def analyse_video(
                 if time.monotonic() - saved_at > _CHECKPOINT_S:
                     now.save(folder, identity, table, engine)
                     saved_at = time.monotonic()
-            now.save(folder, identity, table, engine, done=True, broken_at_s=source.broken_at_s)
-        return VideoRun(folder / TABLE, now.n_frames, now.n_faces, start.time_s, source.broken_at_s)
+            broken_at_s, n_damaged = source.broken_at_s, source.n_damaged
+            now = replace(now, done=True, broken_at_s=broken_at_s, n_damaged=n_damaged)
+            now.save(folder, identity, table, engine)
+        return VideoRun(folder / TABLE, now.n_frames, now.n_faces, start.time_s, broken_at_s, n_damaged)
 
 
 def rows_of(index: int, result: FrameResult, labels: LabelSet) -> list[FaceRow]:
@@ -245,6 +257,7 @@ class _Checkpoint:
     engine: dict[str, Any] | None = None
     done: bool = False
     broken_at_s: float | None = None
+    n_damaged: int = 0
 
     @staticmethod
     def read(folder: Path, identity: str) -> "_Checkpoint":
@@ -258,26 +271,11 @@ class _Checkpoint:
     def after(self, next_frame: int, time_s: float, n_faces: int) -> "_Checkpoint":
         return _Checkpoint(next_frame, time_s, self.n_frames + 1, self.n_faces + n_faces, self.n_bytes)
 
-    def save(
-        self,
-        folder: Path,
-        identity: str,
-        table: IO[bytes],
-        engine: Engine,
-        *,
-        done: bool = False,
-        broken_at_s: float | None = None,
-    ) -> None:
+    def save(self, folder: Path, identity: str, table: IO[bytes], engine: Engine) -> None:
         """Make sure that the rows are on the disk, then note that they are."""
         table.flush()
         os.fsync(table.fileno())
-        saved = replace(
-            self,
-            n_bytes=table.tell(),
-            engine=None if done else engine.state(),
-            done=done,
-            broken_at_s=broken_at_s,
-        )
+        saved = replace(self, n_bytes=table.tell(), engine=None if self.done else engine.state())
         write_json(folder / RESUME, {"identity": identity, **asdict(saved)})
 
 
@@ -463,7 +461,9 @@ def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "e
     hint = None if can_draw([*timeline.labels.display(language), words("word.unsure")]) else HINT
     words = Translations("en", "live") if hint else words
     n = max(1, len(timeline.people))
-    figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
+    # At least as high as the list of classes.
+    height = max(1.1 + 1.7 * n, 0.3 + 0.19 * (1 + len(timeline.labels)))
+    figure = Figure(figsize=(11, height), dpi=120, layout="constrained")
     axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
     palette = np.array([*label_colors(timeline.labels), UNSURE_COLOR]) / 255
     for i, axis in enumerate(axes[: len(timeline.people)]):
