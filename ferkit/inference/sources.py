@@ -452,7 +452,7 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
                 self._aspect = self._stream.sample_aspect_ratio
             elif frame.key_frame:
                 self._aspect = self._decoder.sample_aspect_ratio
-            frame.opaque = self._aspect
+            frame.opaque = [self._aspect]  # PyAV loses what several frames share once one of them is gone
         return frames
 
     def is_broken(self) -> bool:
@@ -485,7 +485,7 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
 
     def _square_width(self, frame: "VideoFrame") -> int:
         """How wide a frame is with square pixels."""
-        aspect: Any = frame.opaque or 1
+        aspect: Any = frame.opaque[0] or 1
         return round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width
 
     def __exit__(self, *_: object) -> None:
@@ -538,7 +538,11 @@ def _reason(error: Exception) -> str:
 
 def _display_matrix(frame: "VideoFrame") -> np.ndarray:
     """int32 (5,): a, b, -, c, d, which show the pixel (x, y) at (ax + cy, bx + dy)."""
-    found: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows its turn, but not what else goes with the frame, such as EXIF
+        turn = np.deg2rad(frame.rotation)
+        return np.round([np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn)]).astype(np.int32)
     return np.array([1, 0, 0, 0, 1]) if found is None else np.frombuffer(found, np.int32, 5)
 
 

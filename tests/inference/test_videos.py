@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from ferkit.core.errors import DataError
 from ferkit.inference.live import LiveSource
 from ferkit.inference.overlay import Overlay
 from ferkit.inference.sinks import annotate_video
-from ferkit.inference.sources import Frame, VideoSource
+from ferkit.inference.sources import Frame, OpenVideo, VideoSource
 from ferkit.inference.video import analyse_video, read_rows
 from tests.inference.brightness import LABELS
 from tests.inference.squares import new_engine
@@ -103,6 +104,14 @@ def test_pixels_are_square(ffmpeg: FFmpeg, aspect: str, width: int) -> None:
     rgb = next(iter(source)).rgb
     assert source.size_wh == (width, 240)
     assert rgb.shape == (240, width, 3)
+    plain = ffmpeg("-i", video, "-c", "copy", "aspect.ts")
+    with OpenVideo(str(plain), 5.0) as opened:
+        played = opened.play()
+        _, one = next(played)
+        for _, another in played:  # frames come and go in any order where it plays live
+            assert opened.to_rgb(another).shape == (240, width, 3)
+            del another
+            assert opened.to_rgb(one).shape == (240, width, 3)
     assert (rgb[:50, : width // 4 - 8] > 200).all()
     assert (rgb[:50, width // 4 + 8 :] < 50).all()
 
@@ -132,6 +141,22 @@ def test_what_was_filmed_on_its_side_or_in_a_mirror_stands_upright(
         upright = next(iter(VideoSource(ffmpeg("-i", video, "-c:v", "libx264", "upright.mp4")))).rgb
         upright = cv2.resize(upright, source.size_wh)
         assert np.abs(upright.astype(int) - rgb).mean() < 5
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_cameras_that_write_exif_into_each_frame_are_read_upright(
+    ffmpeg: FFmpeg, tmp_path: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = Image.open(ffmpeg(*corner_video(), "-frames:v", "1", "corner.png"))
+    image.convert("RGB").save(tmp_path / "frame.jpg", exif=exif)
+    video = ffmpeg("-loop", "1", "-i", tmp_path / "frame.jpg", "-t", "0.5", "-c:v", "copy", "exif.avi")
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "frame.jpg")))
+    source = VideoSource(video)
+    rgb = next(iter(source)).rgb
+    assert source.size_wh == upright.shape[1::-1]
+    assert np.abs(rgb.astype(int) - upright).mean() < 3
 
 
 def test_variable_frame_rate_keeps_its_own_times(ffmpeg: FFmpeg) -> None:
