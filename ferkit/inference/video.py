@@ -132,9 +132,6 @@ def analyse_video(
         with suppress(OSError):  # whoever opens it says why
             content = file_sha256(Path(spec))
     identity = fingerprint([content, every_s, settings])
-    # A face that one look misses is not forgotten, however seldom the looks are.
-    followed = engine.tracker.settings
-    engine.tracker.settings = replace(followed, keep_s=max(followed.keep_s, 2.1 * every_s))
     with exclusive_lock(folder / ".lock", "analysing a video into"):
         start = _Checkpoint.read(folder, identity)
         if start.done:
@@ -144,6 +141,9 @@ def analyse_video(
         if start.engine is not None:
             engine.restore(start.engine)
         source = VideoSource(spec, every_s, start.next_frame)
+        # A face that one look misses is not forgotten, however seldom the looks are.
+        followed, gap_s = engine.tracker.settings, max(every_s, 1 / source.fps)
+        engine.tracker.settings = replace(followed, keep_s=max(followed.keep_s, 2.1 * gap_s))
         for remark in source.remarks:
             logger.info(remark)
         with (

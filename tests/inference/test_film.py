@@ -101,15 +101,19 @@ def test_another_video_of_the_same_name_and_size_begins_anew(tmp_path: Path) -> 
         assert row.xyxy[0] == pytest.approx(x, abs=2)
 
 
-@given(st.sampled_from([0.3, 1.0, 1.7, 4.0]), st.sets(st.integers(1, 5), max_size=2))
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from([0.3, 1.0, 1.7, 4.0]), st.sets(st.integers(1, 5), max_size=2), st.booleans())
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_people_keep_their_numbers_however_seldom_they_are_looked_at(
-    tmp_path: Path, every_s: float, missed: set[int]
+    tmp_path: Path, every_s: float, missed: set[int], every_frame: bool
 ) -> None:
     missed -= {i + 1 for i in missed}  # one look at a time
     there = [() if i in missed else ((20 + i, 30, 225), (220, 150, 40)) for i in range(7)]
     video = write_video(tmp_path / "film.mp4", [frame_with(*squares) for squares in there], 1 / every_s)
-    rows = list(read_rows(analyse_video(video, tmp_path, new_engine(), {}, every_s=every_s).table))
+    rows = list(
+        read_rows(
+            analyse_video(video, tmp_path, new_engine(), {}, every_s=0 if every_frame else every_s).table
+        )
+    )
     assert len(rows) == 2 * (7 - len(missed))
     assert {row.face for row in rows if row.xyxy[0] < 100} == {1}
     assert {row.face for row in rows if row.xyxy[0] > 100} == {2}

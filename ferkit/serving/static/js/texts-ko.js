@@ -114,6 +114,8 @@ export default {
   "film.copy": "MP4",
   "film.copy.label": "라벨을 표시한 사본 저장 (MP4)",
   "film.nobody": "이 동영상에서 얼굴을 찾지 못했습니다.",
+  "film.broken": "동영상이 끊겨 있어 {time} 이후는 읽을 수 없습니다.",
+  "film.damaged": "동영상이 {n}곳 손상되어 그 부분의 화면이 빠졌거나 일그러졌습니다.",
   "film.seen": "{from}~{to}에 보임",
   "film.timeline": "동영상 전체의 인물 {n}: {shares}. 클릭하면 해당 시점으로 이동합니다.",
 
