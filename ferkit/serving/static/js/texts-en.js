@@ -89,6 +89,7 @@ export default {
   "pictures.clear": "Remove all",
   "pictures.limit": "JPEG, PNG, WebP, GIF or BMP, up to {mb} MB each",
   "pictures.status": "{done} of {all} read · {faces}",
+  "pictures.bad": "{n} unreadable",
   "pictures.waiting": "Reading …",
   "pictures.none": "No face found in this image.",
   "pictures.face": "Face {n}",

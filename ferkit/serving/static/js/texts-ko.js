@@ -89,6 +89,7 @@ export default {
   "pictures.clear": "모두 지우기",
   "pictures.limit": "JPEG, PNG, WebP, GIF, BMP · 장당 최대 {mb} MB",
   "pictures.status": "{all}장 중 {done}장 인식 · {faces}",
+  "pictures.bad": "{n}장 읽을 수 없음",
   "pictures.waiting": "인식하는 중…",
   "pictures.none": "이 사진에서 얼굴을 찾지 못했습니다.",
   "pictures.face": "얼굴 {n}",
