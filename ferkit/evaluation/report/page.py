@@ -348,6 +348,10 @@ _ENOUGH_TRAININGS = 3
 """From so many on, the tests count how much one training differs from the next."""
 
 
+_MOST_COLUMNS = 15
+"""Of a confusion matrix that lines of text can hold."""
+
+
 def format_report(evaluation: Evaluation, language: str = "en") -> str:
     """The figures, the classes and the confusion matrix of one evaluation as aligned text."""
     words, one = Translations(language), {"evaluation": evaluation.to_dict()}
@@ -362,7 +366,9 @@ def format_report(evaluation: Evaluation, language: str = "en") -> str:
         title,
         as_text(tables.figure_table(one, words)),
         as_text(tables.class_table(one, shown, words)),
-        as_text(tables.confusion_table(one, shown, words)),
+        as_text(tables.confusion_table(one, shown, words))
+        if len(shown) <= _MOST_COLUMNS
+        else words("text.wide", n=len(shown)),
     ]
     parts += [words("text.note", note=translated(note, language)) for note in evaluation.notes]
     if evaluation.unknown_classes:
