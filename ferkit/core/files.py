@@ -457,7 +457,7 @@ def cached_arrays(
     if file is not None:
         content = io.BytesIO()
         np.savez(content, **made)  # type: ignore[arg-type]
-        write_atomically(file, lambda out: out.write(content.getbuffer()))
+        write_atomically(file, lambda out: out.write(content.getvalue()))
     return made, False
 
 

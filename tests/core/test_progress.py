@@ -11,6 +11,7 @@ def test_without_a_terminal_there_is_a_plain_line_now_and_then(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     caplog.set_level("INFO", "ferkit")
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_LINES", 10.0)
     clock = iter([0.0, 3.0, 10.0, 10.0, 12.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     with module.progress("embedding", total=100, done=20) as shown:
