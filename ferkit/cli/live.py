@@ -264,9 +264,7 @@ def _remark(run: "VideoRun") -> None:
     if run.broken_at_s is not None:
         logger.info(f"the video breaks off: nothing can be read after {run.broken_at_s:.1f} s")
     if run.n_damaged:
-        logger.info(
-            f"parts of the video are damaged, {run.n_damaged} in all: frames there are missing or distorted"
-        )
+        logger.info(f"the video is damaged in {run.n_damaged} places: frames there are missing or distorted")
 
 
 def _plot(

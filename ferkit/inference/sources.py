@@ -301,12 +301,10 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
             remarks.append(f"{self._name}: there are no times in it: taken as {self.fps:.4g} frames a second")
         if frame.color_trc in (_PQ, _HLG):
             remarks.append(
-                f"{self._name}: HDR video: its brightness and colours are brought into the range of usual images"
+                f"{self._name}: HDR video: brightness and colours are brought into the usual range"
             )
         if frame.interlaced_frame:
-            remarks.append(
-                f"{self._name}: interlaced video: every second line of each frame is drawn again from its neighbours"
-            )
+            remarks.append(f"{self._name}: interlaced video: every second line is drawn from its neighbours")
         width, height = self._square_width(frame), frame.height
         a, b = _display_matrix(frame)[:2]
         return (height, width) if abs(b) > abs(a) else (width, height), tuple(remarks)
@@ -485,7 +483,8 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
 
     def _square_width(self, frame: "VideoFrame") -> int:
         """How wide a frame is with square pixels."""
-        aspect: Any = frame.opaque[0] or 1
+        carried: Any = frame.opaque
+        aspect = carried[0] or 1
         return round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width
 
     def __exit__(self, *_: object) -> None:

@@ -314,9 +314,8 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
         if not content:
             raise ApiError(422, "no_picture", "Expected an image as the body, or as the part 'images'.")
         return [Upload("image", content)]
-    parser = MultiPartParser(
-        request.headers, request.stream(), max_files=most, max_fields=16, max_part_size=1000
-    )
+    limits = {"max_files": most, "max_fields": 16, "max_part_size": 1000}
+    parser = MultiPartParser(request.headers, request.stream(), **limits)
     parser.spool_max_size = 0  # images never go to the disk
     try:
         form = await parser.parse()

@@ -116,7 +116,7 @@ export default {
   "film.copy.label": "Save the copy with labels (MP4)",
   "film.nobody": "No face was found in this video.",
   "film.broken": "The video breaks off: nothing can be read after {time}.",
-  "film.damaged": "Parts of the video are damaged, {n} in all: images there are missing or distorted.",
+  "film.damaged": "The video is damaged in {n} places: images there are missing or distorted.",
   "film.seen": "seen {from}–{to}",
   "film.timeline": "Person {n} over the video: {shares}. Click to go there.",
 
