@@ -101,7 +101,7 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
 
     first = choose_model(options["model"] or model_argument, models_dir).folder
     engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
-    view = _open_view(options["view"], settings["port"])
+    view = _open_view(options["view"], settings["port"], options["lang"])
 
     def load(folder: str) -> "Engine":
         engine, faces = build_engine(read_model(Path(folder)), engine_settings)
@@ -135,7 +135,7 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     logger.info(f"{live.n_frames} frames")
 
 
-def _open_view(where: str, port: int) -> "View | None":
+def _open_view(where: str, port: int, language: str) -> "View | None":
     from ferkit.inference.browser_view import BrowserView
     from ferkit.inference.live import LiveWindow
 
@@ -147,7 +147,7 @@ def _open_view(where: str, port: int) -> "View | None":
         except FerkitError as error:
             logger.info(f"no window can be opened: {error}; the browser takes its place")
     try:
-        view = BrowserView(port)
+        view = BrowserView(port, language)
     except OSError as error:
         raise FerkitError(
             f"port {port} cannot be had: {error.strerror}; choose another: --set port=…"

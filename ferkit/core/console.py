@@ -242,6 +242,7 @@ def width(text: str) -> int:
     return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if not unicodedata.combining(c))
 
 
+@functools.lru_cache(1024)
 def shortened(text: str, columns: int) -> str:
     """``text`` in at most so many columns, without its middle: names that begin alike often end differently."""
     left = right = len(text) // 2

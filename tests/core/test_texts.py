@@ -66,6 +66,7 @@ def test_every_text_is_there_in_both_languages_with_the_same_fields() -> None:
         assert entry.keys() == {"en", "ko"}
         assert entry["en"].strip()
         assert fields(entry["ko"]) <= fields(entry["en"]), entry["en"]
+        assert not re.search(r"\{address\}\S", entry["ko"]), entry["ko"]  # terminals make links of addresses
 
 
 def test_every_message_is_one_that_the_code_says() -> None:
