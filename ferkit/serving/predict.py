@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -269,12 +269,15 @@ class Worker:
 
     def _start(self) -> None:
         here, there = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(
+        process = _CONTEXT.Process(
             target=_work, args=(there, self._settings), name="ferkit-worker", daemon=True
         )
-        self._process.start()
+        if hasattr(signal, "pthread_sigmask"):  # of this thread: Ctrl-C is the server's, also while it starts
+            resource_tracker.ensure_running()  # would allow it again
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        process.start()
         there.close()
-        self._pipe = here
+        self._process, self._pipe = process, here
 
     def _drop(self) -> None:
         self.opened.clear()
@@ -431,21 +434,22 @@ def _work(pipe: Any, settings: ServeSettings) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)  # images are read side by side; threads within one would be in the way
     models = OpenModels(settings)
-    while True:
-        function, choice, args, forgotten, limit_s = pipe.recv()
-        if hasattr(signal, "setitimer"):  # what loops for ever in C listens to nobody, but this ends it
-            signal.setitimer(signal.ITIMER_PROF, limit_s)
-        try:
-            answer = ("done", function(models, choice, *args))
-        except ApiError as refused:
-            answer = ("refused", (refused.status, refused.code, refused.message, refused.retry_after_s))
-        except ModelError as error:  # what it gives are no probabilities
-            answer = ("refused", (500, "bad_model", f"{error}.", None))
-        except Exception as error:
-            answer = ("fault", "".join(traceback.format_exception(error)))
-        for stream in forgotten:  # afterwards: one of them may have been opened just now, for nobody
-            models.streams.pop(stream, None)
-        pipe.send(answer)
+    with contextlib.suppress(EOFError, OSError):  # the server is gone
+        while True:
+            function, choice, args, forgotten, limit_s = pipe.recv()
+            if hasattr(signal, "setitimer"):  # what loops for ever in C listens to nobody, but this ends it
+                signal.setitimer(signal.ITIMER_PROF, limit_s)
+            try:
+                answer = ("done", function(models, choice, *args))
+            except ApiError as refused:
+                answer = ("refused", (refused.status, refused.code, refused.message, refused.retry_after_s))
+            except ModelError as error:  # what it gives are no probabilities
+                answer = ("refused", (500, "bad_model", f"{error}.", None))
+            except Exception as error:
+                answer = ("fault", "".join(traceback.format_exception(error)))
+            for stream in forgotten:  # afterwards: one of them may have been opened just now, for nobody
+                models.streams.pop(stream, None)
+            pipe.send(answer)
 
 
 def _end_with_parent() -> None:

@@ -1,6 +1,7 @@
 import configparser
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -10,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -19,8 +22,10 @@ from click.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 
 from ferkit.cli.main import main
+from ferkit.serving import predict
 from ferkit.serving.app import api_page
 from ferkit.serving.monitoring import EventLog
+from ferkit.serving.settings import ServeSettings
 from tests.inference.squares import moving_squares, write_video
 from tests.serving.running import PATIENCE_S, TOKEN, Running, held, image, running, until
 
@@ -211,3 +216,25 @@ def test_the_example_of_a_client_runs_as_it_is_written(server: Running, tmp_path
     assert lines[0].startswith("happy")
     assert lines[1] == "model tiny"
     assert [line.split()[0] for line in lines[2:]] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_worker_may_be_ended_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-C; a process that was not started yet cannot be ended."""
+    worker = predict.Worker(ServeSettings())
+
+    class Process:
+        def __init__(self, **_: object) -> None:
+            self.kills = 0
+
+        def start(self) -> None:
+            worker.end()
+            assert self.kills == 0
+
+        def kill(self) -> None:
+            self.kills += 1
+
+    monkeypatch.setattr(predict, "_CONTEXT", SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Process))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(worker._start).result(10)
+    worker.end()
+    assert worker._process.kills == 1
