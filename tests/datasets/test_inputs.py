@@ -372,7 +372,8 @@ def test_rows_that_cannot_be_used_are_listed_and_do_not_stop_the_others(
     assert data.labels[data.paths == "z.png"].tolist() == [None]
     assert "open.png" in data.paths
     assert left_out_counts(data.left_out) == {
-        "no path": 1, "expected train, val or test as split": 1, "another row of the same image": 1,
+        "no path": 1, "expected train, val or test as split": 1,
+        "another row of the same image, with another class": 1,
         "expected a box with left < right and top < bottom": 1, "expected four numbers as box": 1,
     }  # fmt: skip
     assert caplog.messages[-1].startswith("5 rows not read: no path 1, ")
