@@ -302,7 +302,6 @@ def _answered(n: int, share: float) -> int:
 
 METHODS = ("lac", "aps")
 LEVELS = (0.9, 0.95)
-_CONFORMAL_TINY = 1e-8
 
 
 @dataclass(frozen=True)
