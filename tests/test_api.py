@@ -263,6 +263,16 @@ def test_what_was_used_can_be_pickled(faces: Path, tmp_path: Path):
         assert np.array_equal(one.plot(), again.plot())
 
 
+def test_a_store_in_which_all_failed_says_why(tmp_path: Path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "table.csv").write_text("path,label,left,top,right,bottom\na.png,happy,50,50,90,90\n")
+    store = ferkit.embed(tmp_path / "table.csv", "raw", cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        ferkit.FerkitError, match=r"none of the 1 images could be embedded; the first, a\.png: "
+    ):
+        store.load()
+
+
 def test_no_new_model_takes_the_name_of_one_that_comes_along(tmp_path: Path):
     with pytest.raises(ferkit.FerkitError, match="ferkit2 is that of a model that comes with ferkit"):
         ferkit.load_model("ferkit").save(tmp_path / "ferkit2")
