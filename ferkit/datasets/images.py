@@ -31,7 +31,7 @@ _NO_IMAGES = (
     ".sqlite .zip .tar .gz .tgz .bz2 .xz .7z .rar .egg .alz .mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp "
     ".ts .mp3 .wav .m4a .flac .ogg .svg .psd .tmp .part .lnk .url .exe"
 )
-_OTHER_SUFFIXES = frozenset(_NO_IMAGES.split())
+OTHER_SUFFIXES = frozenset(_NO_IMAGES.split())
 """What is no image by its name, so that nobody has to open it."""
 
 _TO_DO = {
@@ -102,7 +102,7 @@ def why_no_image(name: str, read_head: Callable[[], bytes]) -> str | None:
         return None
     if suffix in HEIF_SUFFIXES:
         return None if reads_heif() else f"{suffix} ({HEIF_REMEDY})"
-    if suffix not in _OTHER_SUFFIXES:
+    if suffix not in OTHER_SUFFIXES:
         try:
             kind = kind_of(read_head())
         except OSError as error:

@@ -145,12 +145,17 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
             return replace(read_npz(file), name=path.stem, root=path)
     if suffix in ARCHIVE_SUFFIXES:
         return labelled_by_folders(path, list_archive(path), person_pattern)
-    remedy = "give the folder of images"
+    remedy = next((do for do, of in _REMEDIES.items() if suffix in of.split()), "give the folder of images")
     if suffix in REMEDIES:
         remedy = f"{REMEDIES[suffix]} first, and give the folder"
-    elif suffix in (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"):
-        remedy = "save it as 'CSV UTF-8', and give that"
     raise DataError(f"expected {KINDS}, found {path}; {remedy}")
+
+
+_REMEDIES = {
+    "save it as 'CSV UTF-8', and give that": ".xls .xlsx .xlsm .ods .numbers .parquet .feather .arrow .jsonl .ndjson",
+    "save images and labels with numpy.savez, and give that": ".npy .h5 .hdf5 .mat .pkl .pickle .pt",
+    "make a table of COCO's with 'fer dataset import coco', and give that": ".json",
+}
 
 
 def _empty_folders(root: Path, dataset: Dataset) -> list[str]:

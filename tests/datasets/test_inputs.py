@@ -720,7 +720,14 @@ def test_what_is_no_path_is_refused(given: object):
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("x.xlsx", "CSV UTF-8"), ("x.tar.zst", "unpack it"), ("x.png", "folder of images")],
+    [
+        ("x.xlsx", "CSV UTF-8"),
+        ("x.tar.zst", "unpack it"),
+        ("x.parquet", "CSV UTF-8"),
+        ("x.h5", "numpy.savez"),
+        ("x.json", "import coco"),
+        ("x.png", "folder of images"),
+    ],
 )
 def test_what_is_not_read_has_a_remedy(tmp_path: Path, name: str, remedy: str):
     with pytest.raises(DataError, match=remedy):

@@ -219,6 +219,11 @@ def test_boxes_and_whatever_else_is_known(tmp_path: Path, header: str):
     assert (c.box, dict(c.attributes)) == (None, {})
 
 
+def test_a_column_for_each_class_is_refused_with_what_to_do(tmp_path: Path):
+    with pytest.raises(DataError, match=r"write that of each image into one column, label$"):
+        read_table(table(tmp_path, "파일명,기쁨,슬픔\na.jpg,1,0\n"))
+
+
 def test_points_of_a_face_are_no_box(tmp_path: Path):
     (sample,) = read_table(table(tmp_path, "path,label,x1,y1,x2,y2,x3,y3\na.jpg,happy,9,9,1,2,3,4\n")).samples
     assert (sample.box, sample.attributes["x3"]) == (None, "3")
