@@ -83,10 +83,7 @@ def odd_splits(
 
 
 def check_leaks(
-    images: EvaluationData,
-    splits: tuple[SplitRows, ...],
-    protocol: ProtocolSettings,
-    options: CompareOptions,
+    images: EvaluationData, splits: tuple[SplitRows, ...], protocol: ProtocolSettings, options: CompareOptions
 ) -> tuple[tuple[SplitRows, ...], dict[str, object]]:
     """Look for test images and persons that are in training too.
 
@@ -218,12 +215,7 @@ def _run_all(
 
 
 def _run(
-    candidate: Candidate,
-    task: Task,
-    repeat: int,
-    digests: tuple[str, str],
-    bench: SharedInputs,
-    where: str,
+    candidate: Candidate, task: Task, repeat: int, digests: tuple[str, str], bench: SharedInputs, where: str
 ) -> CachedResult | str:
     """A cell from the cache, or made now and kept there; or the reason why there is none."""
     try:

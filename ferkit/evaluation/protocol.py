@@ -38,8 +38,6 @@ class ProtocolSettings:
     by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise DataError(f"expected at least one repeat, found {self.repeats}")
         if not 0 < self.test_size < 1:
             raise DataError(f"expected a test share between 0 and 1, found {self.test_size}")
 

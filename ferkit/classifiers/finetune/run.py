@@ -18,13 +18,7 @@ from ferkit.classifiers.finetune.recipe import (
     recipe_values,
 )
 from ferkit.classifiers.kinds import save_network_model
-from ferkit.classifiers.model import (
-    TRAINING_IMAGES,
-    Model,
-    ModelRecord,
-    read_model,
-    refuse_bundled_name,
-)
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model, refuse_bundled_name
 from ferkit.core.console import some
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
