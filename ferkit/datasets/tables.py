@@ -138,10 +138,10 @@ class Columns:
         missing = "path" if found["path"] is None else "label"
         if found[missing] is None and (missing == "path" or ("label" not in chosen and unknown)):
             example = f"{missing}={(unknown or [cell.strip() for cell in header] or ['NAME'])[0][:40]}"
-            say = f"say which column is what, for instance --columns {example} (label= for none; also split=, group=)"
+            say = f"; say which column is what, for instance --columns {example} (label= for none; also split=, group=)"
             if missing == "label" and sum(map(is_known_expression, unknown)) > 1:
-                say = "classes in columns of their own are not read: write that of each image into one column, label"
-            raise DataError(f"expected a column '{missing}' in {table}, found {_shown(header)}; {say}")
+                say = "; classes in columns of their own are not read: write that of each image into one column, label"
+            raise DataError(f"expected a column '{missing}' in {table}, found {_shown(header)}{say}")
         path = found["path"]
         assert path is not None
         kinds = found["label"], found["split"], found["group"]

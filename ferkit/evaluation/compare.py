@@ -72,10 +72,9 @@ def odd_splits(
     for split in splits:
         share = len(split.test) / (len(split.train) + len(split.test))
         if split.origin == "drawn" and abs(share - protocol.test_size) > 0.05:
-            notes.append(
-                f"{protocol.test_size:.0%} were to be held out, whole persons make it {share:.0%}: some have many "
-                "images"
-            )
+            known = any(images.dataset.groups)
+            why = " are: some persons have many images" if known else " are: there are few images"
+            notes.append(f"{protocol.test_size:.0%} were to be held out, {share:.0%}{why}")
         absent = sorted(set(images.labels.names) - set(images.y[split.test]))
         if absent:
             notes.append(f"the test part has no images of {', '.join(absent)}")
