@@ -37,6 +37,7 @@ OTHER_SUFFIXES = frozenset(_NO_IMAGES.split())
 _TO_DO = {
     "unpack it": ".7z .rar .egg .alz .zst .tzst .lz4 .zip .tar .tgz .gz",
     "join the pieces and unpack them": ".z01 .001 .part0 .part1",
+    "give the table itself, if it has the labels": ".csv .tsv",
     "save it as JPEG or PNG": ".jxl .psd .svg .dng .cr2 .nef .arw .tga",
 }
 REMEDIES = {suffix: remedy for remedy, suffixes in _TO_DO.items() for suffix in suffixes.split()}

@@ -36,6 +36,7 @@ from ferkit.datasets.dataset import (
     labelled_by_folders,
     left_out_line,
     list_folder,
+    person_in,
     place_name,
 )
 from ferkit.datasets.images import REMEDIES, decode_image
@@ -63,8 +64,8 @@ def load_dataset(
 
     Args:
         path: what to read.
-        person_pattern: regular expression that finds the person in a file name, for folders and archives; None knows
-            AI Hub's names.
+        person_pattern: regular expression that finds the person in a file name, for folders, archives, and tables
+            that do not name the person; None knows AI Hub's names.
         columns: for tables, name of the column by meaning (``path``, ``label``, ``split``, ``group``).
         images: for tables, the folder that their paths start from; None is that of the table.
 
@@ -139,7 +140,9 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
     if not stat.S_ISREG(mode):
         raise DataError(f"expected {KINDS}, found what is not a regular file at {path}")
     if suffix in TABLE_SUFFIXES:
-        return read_table(path, columns, images)
+        table = read_table(path, columns, images)
+        known = (replace(s, group=s.group or person_in(s.path, person_pattern)) for s in table.samples)
+        return replace(table, samples=tuple(known))
     if suffix == ".npz":
         with local_copy(path) as file:
             return replace(read_npz(file), name=path.stem, root=path)

@@ -19,6 +19,21 @@ def test_folders_tables_and_arrays_come_in_by_one_way(tmp_path: Path):
     assert len(load_dataset(tmp_path / "arrays.npz")) == 2
 
 
+def test_the_names_of_files_tell_persons_wherever_the_names_stand(tmp_path: Path):
+    names = ["p1-a.jpg", "p2-b.jpg", "c.jpg"]
+    (tmp_path / "faces").mkdir()
+    for name in names:
+        (tmp_path / "faces" / name).write_bytes(b"")
+    own = "".join(f"faces/{name},happy,{who}\n" for name, who in zip(names, ("", "kim", ""), strict=True))
+    (tmp_path / "table.csv").write_text(f"path,label,person\n{own}", encoding="utf-8")
+    for pattern in (r"^(p\d)-", r"^(p\d)?"):
+        assert load_dataset(tmp_path / "faces", pattern).groups.tolist() == [None, "p1", "p2"]
+        assert load_dataset(tmp_path / "table.csv", pattern).groups.tolist() == [None, "p1", "kim"]
+    for wrong in ("(", "p"):
+        with pytest.raises(DataError, match="person pattern"):
+            load_dataset(tmp_path / "table.csv", wrong)
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [("missing", "found nothing"), ("data.zip", "cannot be read as an archive"), ("data.7z", "unpack it first"),

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import read_json
-from ferkit.datasets.dataset import AIHUB_PERSON, FileSource, Sample, composed, read_folder
+from ferkit.datasets.dataset import AIHUB_PERSON, FileSource, Sample, composed, person_in, read_folder
 from ferkit.datasets.formats.aihub import ANNOTATORS, read_aihub
 from ferkit.datasets.formats.annotated import (
     Annotated,
@@ -19,7 +19,6 @@ from ferkit.datasets.formats.annotated import (
     checked_box,
     class_of,
     files_below,
-    person_in,
 )
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import TABLE_SUFFIXES, parse_table, table_columns
