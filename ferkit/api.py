@@ -46,8 +46,8 @@ def predict(
     """Predict the expression of every face in images.
 
     Args:
-        images: a path, folder, glob, http(s) address, uint8 RGB array (H, W, 3) or (n, H, W, 3), PIL image, or a list
-            of them.
+        images: a path, folder, glob, http(s) address, uint8 RGB array (H, W, 3) or (n, H, W, 3), PIL image, or a list,
+            array or column of them.
         model: an open model, its name in ``models/``, its folder, or ``ferkit``.
         detector: ``auto`` finds faces as in the model's training; ``none`` takes every image whole.
         detector_weights: a file for the detector.

@@ -1,12 +1,15 @@
 import csv
 import os
 import re
+import tempfile
 import unicodedata
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ferkit.core.errors import DataError
@@ -244,6 +247,18 @@ def test_an_image_is_one_however_its_rows_spell_it_and_contradictions_are_named(
     ]  # fmt: skip
     same = "another row of the same image"
     assert [reason for _, reason in data.left_out] == [f"{same}, with another class: sad", same, same]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["", "./", "x/../", ".//", "/"])), min_size=1)
+)
+def test_no_spelling_of_a_path_makes_a_second_image(spelled: list[tuple[str, str]]):
+    with tempfile.TemporaryDirectory() as name:
+        here = {"/": f"{name}/"}
+        rows = [f"{here.get(before, before)}{letter}.jpg,happy\n" for letter, before in spelled]
+        data = read_table(table(Path(name), "path,label\n" + "".join(rows)))
+        assert len(data) == len({letter for letter, _ in spelled})
+        assert len(data) + len(data.left_out) == len(rows)
 
 
 @pytest.mark.parametrize(
