@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ferkit.classifiers.fitting import SearchSettings, fit_rows, search_head
 from ferkit.classifiers.heads import FittedHead, HeadSettings
 from ferkit.classifiers.kinds import save_embedding_model
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, read_model
-from ferkit.classifiers.out_of_core import fit_rows
-from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.console import free_memory, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import canonical_json, fingerprint
