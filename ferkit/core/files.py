@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -31,6 +32,7 @@ _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 """What a lock says that somebody else holds."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What file systems of clusters say that know no locks."""
+_LOCKED_BYTES = 1 << 30
 
 
 def as_path(given: str | os.PathLike[str]) -> Path:
@@ -326,7 +328,11 @@ def _lock(file: IO[bytes], shared: bool = False) -> None:
     if os.name == "nt":  # pragma: no cover
         import msvcrt
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        # There are no shared locks: who shares takes one byte of many, and who does not all of them.
+        first, n_bytes = (secrets.randbelow(_LOCKED_BYTES), 1) if shared else (0, _LOCKED_BYTES)
+        file.seek(first)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, n_bytes)  # type: ignore[attr-defined]
+        file.seek(0)
     else:
         import fcntl
 
