@@ -108,7 +108,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 if os.name == "nt":  # pragma: no cover - what is open cannot be moved there
                     file.close()
                 os.replace(temporary, path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -339,7 +339,18 @@ def _lock(file: IO[bytes], shared: bool = False) -> None:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush all that was written into a folder to the disk: it must be there before the folder is moved into place."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+
+
+def sync_directory(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
     if os.name == "posix":  # the rename itself must reach the disk too
         descriptor = os.open(folder, os.O_RDONLY)
         try:
