@@ -505,6 +505,14 @@ def write_model(
     return Model(folder, record, tuple(names))
 
 
+def temporary_model(name: str, write: Callable[[Path], Model]) -> Model:
+    """A model that ``write`` puts into the folder it is given, which goes when the model does."""
+    home = tempfile.TemporaryDirectory(prefix="ferkit-")
+    model = write(Path(home.name) / name)
+    object.__setattr__(model, "_home", home)
+    return model
+
+
 def installed_versions() -> dict[str, str]:
     """Versions of the packages that a model may depend on, as far as they are installed."""
     from importlib import metadata
