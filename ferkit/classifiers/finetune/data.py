@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -205,8 +206,15 @@ def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np
         )
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(cache_file, "w+", np.uint8, shape)
+        mapped = np.lib.format.open_memmap(cache_file, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):
+            # A full disk is told of here; where a page is written, it kills the process.
+            with cache_file.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, cache_file.stat().st_size)
+        return mapped
     except OSError as error:
+        with contextlib.suppress(OSError):
+            cache_file.unlink()
         raise TrainingError(
             f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} ({error.strerror}); "
             "make room, or use a smaller network.input_size_wh, or network.color=gray"

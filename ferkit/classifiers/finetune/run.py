@@ -1,5 +1,6 @@
 """``fer finetune`` as one function: images in, a trained and exported model folder out."""
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -181,7 +182,10 @@ def clear(folder: Path) -> None:
     from ferkit.classifiers.finetune.training import BEST, CHECKPOINT
 
     for name in (CHECKPOINT, BEST, "history.csv", "curves.png", "train.npy", "validation.npy"):
-        (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(
+            PermissionError
+        ):  # Windows keeps what is mapped; the next run writes over it
+            (folder / name).unlink(missing_ok=True)
 
 
 def digest(pixels: Pixels) -> str:
