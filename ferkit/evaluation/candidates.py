@@ -292,7 +292,7 @@ def _output_of(model: Model, task: Task, bench: SharedInputs) -> CandidateOutput
     """What a finished model says of the test rows."""
     return CandidateOutput(
         model.labels,
-        bench.classify_rows(task.test, model),
+        bench.predict_rows(task.test, model.input_size_wh, model.resize, model.crops, model.predict_proba),
         predict=model.predict_proba,
         size_wh=model.input_size_wh,
         size_mb=size_mb_of(model),

@@ -1,7 +1,7 @@
 """What candidates share: embeddings made once, crops of the same images, and the measure of their cost."""
 
+import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ferkit.classifiers.model import Model
 from ferkit.core.console import progress
 from ferkit.core.errors import DataError, StoreError
 from ferkit.core.files import fingerprint, settings_dict
@@ -111,12 +110,8 @@ def _with_children_mb() -> float:
     """Memory of this process and of those it started, 10^6 bytes; 0 where the system does not say."""
     own = memory_mb()
     for file in Path("/proc/self/task").glob("*/children"):
-        try:
-            for child in file.read_text().split():
-                pages = int(Path(f"/proc/{child}/statm").read_text().split()[1])
-                own += pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-        except (OSError, ValueError, IndexError):  # it has just ended
-            continue
+        with contextlib.suppress(OSError):  # the thread has just ended
+            own += sum(map(memory_mb, file.read_text().split()))
     return own
 
 
@@ -247,10 +242,6 @@ class SharedInputs:
                     found[row] = np.asarray(proba[0], np.float32)
                     shown.update(1)
         return np.stack([found[int(row)] for row in rows])
-
-    def classify_rows(self, rows: np.ndarray, model: Model) -> np.ndarray:
-        """:meth:`predict_rows` of a model."""
-        return self.predict_rows(rows, model.input_size_wh, model.resize, model.crops, model.predict_proba)
 
     def some_crops(self, rows: np.ndarray, size_wh: tuple[int, int], n: int = 32) -> np.ndarray:
         """uint8 RGB (n, h, w, 3): real crops for timing, repeated where there are fewer rows."""

@@ -208,19 +208,14 @@ def _targets(train: Pixels, parts: TrainVal, recipe: RecipeSettings, options: Ru
 
 
 def _licence(recipe: RecipeSettings) -> str:
-    if recipe.network.backbone in EDITIONS:
-        return (
-            f"trained here from {recipe.network.backbone} (MIT; learnt from FER2013, which is for research)"
-        )
-    if recipe.network.weights == "imagenet":
-        return (
-            "trained here from ImageNet weights of keras.applications (Apache-2.0; ImageNet is for research)"
-        )
-    return (
-        "trained here"
-        if recipe.network.weights == "none"
-        else f"trained here from {Path(recipe.network.weights).name}"
-    )
+    network, begun = recipe.network, ""
+    if network.backbone in EDITIONS:
+        begun = f" from {network.backbone} (MIT; learnt from FER2013, which is for research)"
+    elif network.weights == "imagenet":
+        begun = " from ImageNet weights of keras.applications (Apache-2.0; ImageNet is for research)"
+    elif network.weights != "none":
+        begun = f" from {Path(network.weights).name}"
+    return f"trained here{begun}"
 
 
 def _sha256(path: Path | None) -> str | None:
