@@ -290,8 +290,7 @@ def _area(xyxy: np.ndarray) -> np.ndarray:
 
 
 def without_doubles(faces: Faces) -> Faces:
-    """Without the less certain one of two boxes that share most of the smaller one's area: forehead and
-    face."""
+    """Drop the less certain one of two boxes that share most of the smaller one's area: forehead and face."""
     area = _area(faces.xyxy)
     shared = shared_area(faces.xyxy, faces.xyxy) / np.maximum(np.minimum(area[:, None], area[None]), 1e-9)
     kept: list[int] = []

@@ -377,7 +377,7 @@ class EngineOptions:
         smoothing: how labels are steadied.
         neutral_s: seconds in which resting faces are learnt; 0 for none.
         reidentify: backbone that tells people apart, so that one who comes back keeps the number; None for motion
-            and looks alone.
+            and appearance alone.
     """
 
     detector: str = "auto"
