@@ -499,10 +499,10 @@ def split(data: Path, out: Path, **options: Any) -> None:
         fer dataset split fer2013/ --within train --val 0.1 --test 0 -o split.csv
         fer dataset split both.csv --test-source aihub --val 0.1 --test 0 -o cross.csv
     """
-    from ferkit.datasets.edit import PARTS, SplitDatasetSettings
+    from ferkit.datasets.edit import PARTS, SplitSettings
     from ferkit.datasets.edit import split_dataset as assigned
 
-    settings = SplitDatasetSettings(
+    settings = SplitSettings(
         val=options["val"], test=options["test"], by=options["by"], by_group=options["group"],
         within=options["within"], held_out=options["test_source"], seed=options["seed"],
     )  # fmt: skip

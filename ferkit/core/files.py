@@ -345,7 +345,7 @@ def sync_folder(folder: Path) -> None:
         if path.is_dir():
             sync_directory(path)
         else:
-            with path.open("r+b") as file:
+            with path.open("r+b" if os.name == "nt" else "rb") as file:  # some are read-only
                 os.fsync(file.fileno())
 
 

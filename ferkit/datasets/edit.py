@@ -357,7 +357,7 @@ _ATTEMPTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitDatasetSettings:
+class SplitSettings:
     """How images are divided.
 
     Attributes:
@@ -410,7 +410,7 @@ class SplitResult:
     shared_persons: tuple[str, ...]
 
 
-def split_dataset(dataset: Dataset, settings: SplitDatasetSettings) -> SplitResult:
+def split_dataset(dataset: Dataset, settings: SplitSettings) -> SplitResult:
     """Divide a data set.
 
     Raises:
@@ -441,7 +441,7 @@ def split_dataset(dataset: Dataset, settings: SplitDatasetSettings) -> SplitResu
     return _described(dataset.subset(samples))
 
 
-def _divided(samples: Sequence[Sample], dataset: Dataset, settings: SplitDatasetSettings) -> list[int]:
+def _divided(samples: Sequence[Sample], dataset: Dataset, settings: SplitSettings) -> list[int]:
     y = numbered(sample.label for sample in samples)
     strata = numbered(strata_of(samples, settings.by, dataset))
     persons = numbered(sample.group if settings.by_group else None for sample in samples)

@@ -222,12 +222,6 @@ class DetectorPool:
         finally:
             self._free.append(detector)
 
-    def close(self) -> None:
-        """End those that run in processes of their own; to be called when no thread is detecting."""
-        for detector in self._free:
-            getattr(detector, "close", lambda: None)()
-        self._free.clear()
-
 
 @dataclass(frozen=True)
 class Crops:

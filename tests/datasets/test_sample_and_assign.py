@@ -6,7 +6,7 @@ import pytest
 
 from ferkit.core.errors import DataError
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
-from ferkit.datasets.edit import SplitDatasetSettings, draw, split_dataset, where
+from ferkit.datasets.edit import SplitSettings, draw, split_dataset, where
 
 
 def people(n_persons: int, per_class: int, classes: str = "abc", source: str = "s") -> list[Sample]:
@@ -88,7 +88,7 @@ def shares(data: Dataset, of: str = "split") -> dict[str, float]:
 
 def test_every_part_has_its_share_of_every_class_and_source_and_no_person_is_in_two():
     data = dataset(*people(60, 4, "abc", "s"), *people(40, 6, "bc", "t"))
-    done = split_dataset(data, SplitDatasetSettings(val=0.1, test=0.2, by=("source",)))
+    done = split_dataset(data, SplitSettings(val=0.1, test=0.2, by=("source",)))
     assert shares(done.dataset) == pytest.approx({"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.01)
     for source in ("s", "t"):
         part = dataset(*(s for s in done.dataset.samples if s.attributes["source"] == source))
@@ -99,27 +99,27 @@ def test_every_part_has_its_share_of_every_class_and_source_and_no_person_is_in_
 
 
 def test_without_regard_to_persons_they_are_shared():
-    done = split_dataset(dataset(*people(5, 20)), SplitDatasetSettings(by_group=False))
+    done = split_dataset(dataset(*people(5, 20)), SplitSettings(by_group=False))
     assert len(done.shared_persons) == 5
     assert shares(done.dataset) == pytest.approx({"train": 0.8, "test": 0.2}, abs=0.01)
 
 
 def test_only_one_part_is_divided_and_the_others_stay():
     given = [Sample(f"{i}.png", "ab"[i % 2], "test" if i < 20 else "train") for i in range(100)]
-    done = split_dataset(dataset(*given), SplitDatasetSettings(val=0.25, test=0.0, within="train"))
+    done = split_dataset(dataset(*given), SplitSettings(val=0.25, test=0.0, within="train"))
     assert Counter(s.split for s in done.dataset.samples) == {"test": 20, "train": 60, "val": 20}
     assert all(s.split == "test" for s in done.dataset.samples if int(s.path[:-4]) < 20)
     with pytest.raises(DataError, match="expected images in the part 'val' of d, found none"):
-        split_dataset(dataset(*given), SplitDatasetSettings(within="val"))
+        split_dataset(dataset(*given), SplitSettings(within="val"))
 
 
 def test_a_whole_source_can_be_the_test_part():
     data = dataset(*people(20, 2, "ab", "s"), *people(3, 2, "ab", "t"))
-    done = split_dataset(data, SplitDatasetSettings(val=0.1, test=0.0, held_out=("t",)))
+    done = split_dataset(data, SplitSettings(val=0.1, test=0.0, held_out=("t",)))
     assert {s.attributes["source"] for s in done.dataset.samples if s.split == "test"} == {"t"}
     assert {s.attributes["source"] for s in done.dataset.samples if s.split != "test"} == {"s"}
     with pytest.raises(DataError, match="no image has the source u; known sources: s, t"):
-        split_dataset(data, SplitDatasetSettings(held_out=("u",)))
+        split_dataset(data, SplitSettings(held_out=("u",)))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_whole_source_can_be_the_test_part():
 )
 def test_too_few_persons_or_images_are_named(samples: list[Sample], settings: dict[str, float], what: str):
     with pytest.raises(DataError, match=what):
-        split_dataset(dataset(*samples), SplitDatasetSettings(**settings))
+        split_dataset(dataset(*samples), SplitSettings(**settings))
 
 
 def test_persons_who_tie_all_classes_together_cannot_be_divided():
@@ -148,18 +148,18 @@ def test_persons_who_tie_all_classes_together_cannot_be_divided():
     samples = [Sample(f"{i}.png", cls, None, who) for i, (cls, who) in enumerate(
         [("a", "p"), ("a", "q"), ("b", "p"), ("b", "r"), ("c", "q"), ("c", "r")])]  # fmt: skip
     with pytest.raises(DataError, match=r"no division found .*--no-group"):
-        split_dataset(dataset(*samples), SplitDatasetSettings(val=0.0, test=0.5))
+        split_dataset(dataset(*samples), SplitSettings(val=0.0, test=0.5))
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.2), (0.0, 0.0)])
 def test_shares_that_leave_nothing_are_refused(val: float, test: float):
     with pytest.raises(DataError, match="share"):
-        SplitDatasetSettings(val=val, test=test)
+        SplitSettings(val=val, test=test)
 
 
 def test_a_hundred_thousand_images_take_a_moment():
     rng = np.random.default_rng(0)
     person = rng.integers(0, 20_000, 100_000).tolist()
     samples = [Sample(f"{i:06d}.png", "abcdefg"[i % 7], None, str(p)) for i, p in enumerate(person)]
-    done = split_dataset(dataset(*samples), SplitDatasetSettings(val=0.1, test=0.1))
+    done = split_dataset(dataset(*samples), SplitSettings(val=0.1, test=0.1))
     assert shares(done.dataset) == pytest.approx({"train": 0.8, "val": 0.1, "test": 0.1}, abs=0.001)

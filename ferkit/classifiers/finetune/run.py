@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,21 +69,8 @@ def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options:
     with exclusive_lock(options.work / "lock", "training in"):
         if options.restart:
             clear(options.work)
-        read = []
-        for part, images in (("train", parts.train), ("validation", parts.validation)):
-            pixels = load_pixels(
-                images,
-                parts.labels.names,
-                cropper,
-                recipe.network.color,
-                cache=options.cache,
-                cache_file=options.work / f"{part}.npy",
-                doing=f"reading {part}",
-            )
-            if pixels.failures:
-                logger.info(f"left out: {some([f'{path}: {reason}' for path, reason in pixels.failures])}")
-            read.append(pixels)
-        train, validation = read
+        train = _read(parts.train, "train", parts.labels.names, cropper, recipe, options)
+        validation = _read(parts.validation, "validation", parts.labels.names, cropper, recipe, options)
         check_classes(train.y, validation.y, parts.labels)
         settings = {
             "recipe": recipe_values(recipe),
@@ -116,6 +104,23 @@ def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options:
             licence=_licence(recipe),
         )
         return train_and_save(train, targets, validation, recipe, record, options, settings)
+
+
+def _read(
+    images: Dataset,
+    part: str,
+    names: Sequence[str],
+    cropper: FaceCropper,
+    recipe: RecipeSettings,
+    options: RunOptions,
+) -> Pixels:
+    pixels = load_pixels(
+        images, names, cropper, recipe.network.color,
+        cache=options.cache, cache_file=options.work / f"{part}.npy", doing=f"reading {part}",
+    )  # fmt: skip
+    if pixels.failures:
+        logger.info(f"left out: {some([f'{path}: {reason}' for path, reason in pixels.failures])}")
+    return pixels
 
 
 def train_and_save(
