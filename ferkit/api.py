@@ -396,7 +396,7 @@ def evaluate(
         labelled_part,
         score,
     )
-    from ferkit.evaluation.protocol import attribute_columns, check_columns
+    from ferkit.evaluation.shared_inputs import attribute_columns, check_columns
     from ferkit.faces.cropping import cropping_as_trained
 
     opened, whole = _model(model), _dataset(data)
@@ -453,8 +453,8 @@ def compare(
     """
     from ferkit.evaluation.candidate_names import parse_candidates
     from ferkit.evaluation.compare import compare as run
-    from ferkit.evaluation.protocol import ProtocolSettings, build_evaluation_data, read_labelled
-    from ferkit.evaluation.shared_inputs import CompareOptions
+    from ferkit.evaluation.comparison import ProtocolSettings
+    from ferkit.evaluation.shared_inputs import CompareOptions, build_evaluation_data, read_labelled
     from ferkit.faces.cropping import Cropping
 
     read = read_labelled(_dataset(data), Path(cache_dir))

@@ -23,8 +23,7 @@ from ferkit.core.types import Predict
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.split import SplitSettings, make_split
 from ferkit.evaluation.comparison import Costs, Kind, RepeatResult
-from ferkit.evaluation.protocol import EvaluationData
-from ferkit.evaluation.shared_inputs import BackboneSpec, SharedInputs
+from ferkit.evaluation.shared_inputs import BackboneSpec, EvaluationData, SharedInputs
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Task:
         images: all rows.
         train, test: int64 row numbers.
         seed: of everything random in this repeat.
-        origin: ``given``, ``drawn`` or ``cross``, as in :class:`ferkit.evaluation.protocol.SplitRows`.
+        origin: ``given``, ``drawn`` or ``cross``, as in :class:`ferkit.evaluation.comparison.SplitRows`.
         earlier: what candidates before this one gave in this repeat, by name.
     """
 

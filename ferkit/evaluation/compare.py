@@ -21,22 +21,25 @@ from ferkit.evaluation.comparison import (
     CandidateResult,
     Comparison,
     Costs,
+    ProtocolSettings,
     RepeatResult,
+    SplitRows,
     cache_path,
     circumstances,
     load_cached,
     save_cached,
 )
 from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES, Figure, effective_units, few_units_interval
-from ferkit.evaluation.protocol import (
+from ferkit.evaluation.shared_inputs import (
+    CompareOptions,
     EvaluationData,
-    ProtocolSettings,
     ReadDataset,
-    SplitRows,
+    ResourceMonitor,
+    SharedInputs,
     build_evaluation_data,
     check_columns,
+    milliseconds,
 )
-from ferkit.evaluation.shared_inputs import CompareOptions, ResourceMonitor, SharedInputs, milliseconds
 from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_of
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What a comparison of candidates found: the types, and their way to disk and back.
+"""How candidates are compared, and what was found: the types, and their way to disk and back.
 
 A :class:`Comparison` holds every probability that every candidate gave, so that each figure, interval and plot
 can be made from it again without a model. On disk it is two files: ``comparison.json``, which people and programs
@@ -28,9 +28,75 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint, json_values, parse_json, read_regular, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
 
 Kind = Literal["dummy", "head", "network", "ensemble", "peer", "callable"]
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """How all candidates are treated.
+
+    Attributes:
+        repeats: how often the data are divided, or, where they come divided, how often training begins again.
+        test_size: share held out, 0..1, where the data do not come divided.
+        seed: of the first repeat; the next ones take the numbers after it.
+        by_group: keep each person on one side, where persons are known.
+        allow_leaks: go on where test images, or persons, lie in the training part too.
+        by: columns of the data whose values are compared (``sex``, ``age``, ``source`` …).
+
+    Raises:
+        DataError: a value out of range.
+    """
+
+    repeats: int = 1
+    test_size: float = 0.2
+    seed: int = 0
+    by_group: bool = True
+    allow_leaks: bool = False
+    by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise DataError(f"expected at least one repeat, found {self.repeats}")
+        if not 0 < self.test_size < 1:
+            raise DataError(f"expected a test share between 0 and 1, found {self.test_size}")
+
+
+@dataclass(frozen=True)
+class DataUsed:
+    """A data set that took part.
+
+    Attributes:
+        name: of the data set.
+        root: folder or file it was read from; ``ferkit.datasets.load.load_dataset`` opens it again.
+        part: ``train``, ``test`` or ``both``: what it was used for.
+        n: its images that took part.
+        digest: SHA-256 of their paths, labels and persons.
+    """
+
+    name: str
+    root: str
+    part: str
+    n: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Row numbers of one repeat, into the arrays of the comparison.
+
+    Attributes:
+        seed: of this repeat, also of what is trained in it.
+        origin: ``given`` by the data, ``drawn``, or ``cross`` (one data set against another).
+        train, test: int64, ascending, disjoint.
+        leaking: int64, ascending: the rows of ``test`` whose image, or person, is in ``train`` too.
+    """
+
+    seed: int
+    origin: str
+    train: np.ndarray
+    test: np.ndarray
+    leaking: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,20 @@ from ferkit.datasets.load import load_dataset
 from ferkit.datasets.split import Split, SplitSettings, make_split
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable, Snapshot
 from ferkit.evaluation.candidates import history_of, size_mb_of, trained_on
-from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kind, RepeatResult, circumstances
-from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.protocol import (
+from ferkit.evaluation.comparison import (
+    CandidateResult,
+    Comparison,
+    Costs,
     DataUsed,
+    Kind,
     ProtocolSettings,
+    RepeatResult,
     SplitRows,
-    attribute_columns,
+    circumstances,
 )
+from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.report.page import write_comparison, write_report
-from ferkit.evaluation.shared_inputs import milliseconds
+from ferkit.evaluation.shared_inputs import attribute_columns, milliseconds
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops, some_crops
 
