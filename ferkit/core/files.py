@@ -355,6 +355,9 @@ def sync_directory(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF):  # what file systems say that cannot
+                raise
         finally:
             os.close(descriptor)
 
