@@ -62,7 +62,7 @@ class EmbeddingClassifier:
         if embedder.dim != dim:
             raise ModelError(
                 f"{name} takes embeddings of {dim} dimensions, {embedder.name} gives {embedder.dim}; "
-                "open the backbone and tap that the head was fitted on"
+                "open the backbone and layer that the head was fitted on"
             )
         self.embedder = embedder
         self.labels = labels

@@ -403,14 +403,14 @@ class EnsembleCandidate:
         missing = [name for name in self.members if name not in task.earlier]
         if missing:
             raise ModelError(f"members that failed: {', '.join(missing)}; mend or leave them out")
-        cells = [task.earlier[name] for name in self.members]
+        results = [task.earlier[name] for name in self.members]
         costs = {}
         for one in dataclasses.fields(Costs):
-            known = [value for cell in cells if (value := getattr(cell.costs, one.name)) is not None]
+            known = [value for result in results if (value := getattr(result.costs, one.name)) is not None]
             # What one member does not say makes the sum unknown, but members trained elsewhere train for nothing.
-            if known and (len(known) == len(cells) or one.name == "train_s"):
+            if known and (len(known) == len(results) or one.name == "train_s"):
                 costs[one.name] = sum(known)
-        proba = np.mean([cell.proba for cell in cells], axis=0)
+        proba = np.mean([result.proba for result in results], axis=0)
         return CandidateOutput(task.images.labels, proba, costs=Costs(**costs))
 
 

@@ -352,21 +352,21 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CachedResult:
-    """A cell, and what it says of its candidate.
+    """A result, and what it says of its candidate.
 
     Attributes:
-        cell: the result.
+        result: of the candidate in one repeat.
         unmapped, unreached, seen: see :class:`ferkit.evaluation.comparison.CandidateResult`.
     """
 
-    cell: RepeatResult
+    result: RepeatResult
     unmapped: tuple[str, ...]
     unreached: tuple[str, ...]
     seen: np.ndarray
 
 
 def cache_path(folder: Path, name: str, depends_on: Any) -> Path:
-    """The file of a cell, found again by everything that it depends on.
+    """The file of a result, found again by everything that it depends on.
 
     Its name begins with the candidate's, as it was called then, and ends with the digest.
     """
@@ -378,33 +378,33 @@ def cache_path(folder: Path, name: str, depends_on: Any) -> Path:
 
 
 def load_cached(path: Path, repeat: int) -> CachedResult | None:
-    """The cell in ``path``; None if there is none, or it cannot be read and has to be made again."""
+    """The result in ``path``; None if there is none, or it cannot be read and has to be made again."""
     try:
         with np.load(path, allow_pickle=False) as file:
             values = json.loads(file["values"].tobytes().decode())
-            cell, seen = _repeat_result(repeat, file["proba"], values), file["seen"]
-        return CachedResult(cell, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
+            result, seen = _repeat_result(repeat, file["proba"], values), file["seen"]
+        return CachedResult(result, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def save_cached(path: Path, finished: CachedResult) -> None:
-    """Write a cell, whole or not at all.
+    """Write a result, whole or not at all.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
     """
-    cell = finished.cell
+    result = finished.result
     values = {
-        "costs": asdict(cell.costs),
-        "history": [dict(entry) for entry in cell.history],
-        "notes": list(cell.notes),
+        "costs": asdict(result.costs),
+        "history": [dict(entry) for entry in result.history],
+        "notes": list(result.notes),
         "unmapped": list(finished.unmapped),
         "unreached": list(finished.unreached),
     }
     packed = np.frombuffer(json.dumps(values).encode(), np.uint8)
     write_atomically(
-        path, lambda file: np.savez_compressed(file, proba=cell.proba, seen=finished.seen, values=packed)
+        path, lambda file: np.savez_compressed(file, proba=result.proba, seen=finished.seen, values=packed)
     )
 
 

@@ -350,7 +350,7 @@ class CompareOptions:
 
     Attributes:
         cache_dir: folder of all embeddings, shared with ``fer embed``.
-        out: folder of the comparison, where its cells and networks go.
+        out: folder of the comparison, where its results and networks go.
         models_dir: where models are looked for by name.
         crop: how faces are taken out; images in which none is found are taken whole, so that all candidates are
             measured on the same images.
