@@ -136,8 +136,8 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
 
 
 def _open_view(where: str, port: int) -> "View | None":
-    from ferkit.inference.browser_view import BrowserView
     from ferkit.inference.live import LiveWindow
+    from ferkit.inference.sinks import BrowserView
 
     if where == "none":
         return None

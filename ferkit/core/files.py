@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -31,6 +32,7 @@ _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 """What a lock says that somebody else holds."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What file systems of clusters say that know no locks."""
+_LOCKED_BYTES = 1 << 30
 
 
 def as_path(given: str | os.PathLike[str]) -> Path:
@@ -106,7 +108,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 if os.name == "nt":  # pragma: no cover - what is open cannot be moved there
                     file.close()
                 os.replace(temporary, path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -326,18 +328,36 @@ def _lock(file: IO[bytes], shared: bool = False) -> None:
     if os.name == "nt":  # pragma: no cover
         import msvcrt
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        # There are no shared locks: who shares takes one byte of many, and who does not all of them.
+        first, n_bytes = (secrets.randbelow(_LOCKED_BYTES), 1) if shared else (0, _LOCKED_BYTES)
+        file.seek(first)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, n_bytes)  # type: ignore[attr-defined]
+        file.seek(0)
     else:
         import fcntl
 
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush all that was written into a folder to the disk: it must be there before the folder is moved into place."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with path.open("r+b" if os.name == "nt" else "rb") as file:  # some are read-only
+                os.fsync(file.fileno())
+
+
+def sync_directory(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
     if os.name == "posix":  # the rename itself must reach the disk too
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF):  # what file systems say that cannot
+                raise
         finally:
             os.close(descriptor)
 

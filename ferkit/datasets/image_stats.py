@@ -375,12 +375,13 @@ def _values(dataset: Dataset, name: str) -> Values:
     found = Counter(s.attributes[name] for s in dataset.samples if name in s.attributes)
     try:
         numbers = np.array([float(value) for value in found])
-        mean = float(np.average(numbers, weights=list(found.values())))
-        low, high = float(numbers.min()), float(numbers.max())
     except ValueError:
+        numbers = np.array([np.nan])
+    if not np.isfinite(numbers).all():  # texts, or "nan" among numbers
         counts = dict(found.most_common()) if len(found) <= _MANY else {}
         return Values(found.total(), len(found), None, counts)
-    return Values(found.total(), len(found), (low, mean, high), {})
+    mean = float(np.average(numbers, weights=list(found.values())))
+    return Values(found.total(), len(found), (float(numbers.min()), mean, float(numbers.max())), {})
 
 
 def _headers(dataset: Dataset, everything: bool, workers: int | None) -> Headers:

@@ -61,6 +61,16 @@ def test_it_is_plain_json(mixed: Dataset):
     assert values["headers"]["unreadable"][0][0] == "damaged.png"
 
 
+def test_numbers_with_a_missing_one_stay_json(mixed: Dataset):
+    import json
+
+    samples = [Sample(f"{age}.png", attributes={"age": age}) for age in ("20", "30", "nan", "inf")]
+    found = summarize(Dataset("x", mixed.root, tuple(samples), mixed.source))
+    assert found.attributes["age"].range is None
+    assert found.attributes["age"].counts == {"20": 1, "30": 1, "nan": 1, "inf": 1}
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
 def test_a_thousand_headers_are_looked_at_unless_all_are_asked_for(tmp_path: Path):
     image(tmp_path / "a.png")
     samples = tuple(Sample(f"{i:05d}/../a.png") for i in range(LOOKED_AT + 50))
