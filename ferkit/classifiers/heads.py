@@ -97,7 +97,7 @@ PCA_COMPONENTS = 256
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _is_count(value: Any) -> bool:
@@ -107,7 +107,7 @@ def _is_count(value: Any) -> bool:
 Rule = tuple[Callable[[Any], bool], str]
 _NUMBER: Rule = (_is_number, "a number above 0")
 _COUNT: Rule = (_is_count, "a number above 0")
-_NOT_NEGATIVE: Rule = (lambda value: value >= 0, "a number of at least 0")
+_NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, "a number of at least 0")
 _RULES: dict[str, Rule] = {
     "C": _NUMBER, "max_iter": _COUNT, "alpha": _NOT_NEGATIVE, "learning_rate": _NUMBER, "max_epochs": _COUNT,
     "exact_rows": _NOT_NEGATIVE, "landmarks": _COUNT,

@@ -6,6 +6,7 @@ what the model is and has the SHA-256 of every other file, and of itself. Nothin
 
 import atexit
 import contextlib
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -163,6 +164,10 @@ class Model:
     files: tuple[str, ...]
     weights: Path | None = None
     threads: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sessions cannot be pickled: a copy opens its own.
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def name(self) -> str:
@@ -451,6 +456,14 @@ def choose_model(name: str | None, models_dir: Path) -> Model:
     return read_model(found)
 
 
+def refuse_bundled_name(folder: Path) -> None:
+    """Raise ModelError where a new model would be called as one that comes with ferkit, and be taken for it."""
+    if folder.name in EDITIONS and not folder.exists():
+        raise ModelError(
+            f"the name {folder.name} is that of a model that comes with ferkit; choose another --name"
+        )
+
+
 def write_model(
     folder: Path, record: ModelRecord, write: Callable[[Path], object], *, overwrite: bool = False
 ) -> Model:
@@ -468,6 +481,7 @@ def write_model(
         ModelError: the folder exists, and is no model or may not be replaced.
         FerkitError: the disk is full or the place cannot be written.
     """
+    refuse_bundled_name(folder)
     if folder.exists() or folder.is_symlink():
         if not (folder / RECORD).is_file():
             raise ModelError(f"{folder} exists and is no model of ferkit; choose another name")

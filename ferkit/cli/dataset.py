@@ -589,8 +589,13 @@ def export(data: Path, out: Path, **options: Any) -> None:
 
 
 def _check_options(suffix: str, options: dict[str, Any]) -> None:
+    from ferkit.datasets.images import OTHER_SUFFIXES
+
     for name, wanted in (("size", ".npz"), ("gray", ".npz"), ("images", ".parquet")):
         if options[name] and suffix != wanted:
             raise click.UsageError(f"--{name} is for {wanted} files")
-    if options["link"] != "copy" and suffix in (".csv", ".npz", ".parquet"):
+    files = (".csv", ".npz", ".parquet")
+    if suffix in OTHER_SUFFIXES - {*files}:
+        raise click.UsageError(f"expected a folder, or a file of {', '.join(files)}, found one of {suffix}")
+    if options["link"] != "copy" and suffix in files:
         raise click.UsageError("--link is for folders")

@@ -196,9 +196,11 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
     else:
         click.echo(text)
     logger.info(f"report: {bench.out / 'report.html'}")
+    if not options["matrix"] and all(one["failure"] for one in values["contenders"]):
+        click.get_current_context().exit(1)
 
 
-def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[object, str]:
+def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[Any, str]:
     from ferkit.evaluation.compare import compare as run
     from ferkit.evaluation.compare import compare_across, cross_data
     from ferkit.evaluation.comparison import to_dict
@@ -215,7 +217,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
     return to_dict(found), format_summary(found, language)
 
 
-def _matrix(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[object, str]:
+def _matrix(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[Any, str]:
     from ferkit.evaluation.compare import compare_matrix, matrix_notes, matrix_values
     from ferkit.evaluation.report.page import format_matrix, write_matrix_report
 

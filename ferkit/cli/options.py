@@ -172,7 +172,7 @@ class WordType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text in today's words."""
         new = new_words(self._option, str(value))
-        if new != value and ctx is not None:
+        if new != str(value) and ctx is not None:
             ctx.meta.setdefault("ferkit.notices", []).append(f"{self._option} {value} is now called {new}")
         return new
 

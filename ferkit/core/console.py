@@ -72,11 +72,7 @@ class Progress:
             import tqdm as bars
 
             self._bar = bars.tqdm(
-                total=total,
-                initial=done,
-                desc=translated(doing),
-                unit=f" {translated(unit)}",
-                smoothing=0.1,
+                total=total, initial=done, desc=translated(doing), unit=f" {translated(unit)}", smoothing=0.1
             )
 
     def update(self, n: int, failures: int = 0) -> None:

@@ -75,10 +75,9 @@ def odd_splits(
     for split in splits:
         share = len(split.test) / (len(split.train) + len(split.test))
         if split.origin == "drawn" and abs(share - protocol.test_size) > 0.05:
-            notes.append(
-                f"{protocol.test_size:.0%} were to be held out, whole persons make it {share:.0%}: some have many "
-                "images"
-            )
+            known = any(images.dataset.groups)
+            why = " are: some persons have many images" if known else " are: there are few images"
+            notes.append(f"{protocol.test_size:.0%} were to be held out, {share:.0%}{why}")
         absent = sorted(set(images.labels.names) - set(images.y[split.test]))
         if absent:
             notes.append(f"the test part has no images of {', '.join(absent)}")
@@ -86,10 +85,7 @@ def odd_splits(
 
 
 def check_leaks(
-    images: EvaluationData,
-    splits: tuple[SplitRows, ...],
-    protocol: ProtocolSettings,
-    options: CompareOptions,
+    images: EvaluationData, splits: tuple[SplitRows, ...], protocol: ProtocolSettings, options: CompareOptions
 ) -> tuple[tuple[SplitRows, ...], dict[str, object]]:
     """Look for test images and persons that are in training too.
 
@@ -221,12 +217,7 @@ def _run_all(
 
 
 def _run(
-    candidate: Candidate,
-    task: Task,
-    repeat: int,
-    digests: tuple[str, str],
-    bench: SharedInputs,
-    where: str,
+    candidate: Candidate, task: Task, repeat: int, digests: tuple[str, str], bench: SharedInputs, where: str
 ) -> CachedResult | str:
     """A result from the cache, or made now and kept there; or the reason why there is none."""
     try:

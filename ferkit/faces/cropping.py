@@ -14,7 +14,7 @@ from ferkit.core.types import FaceDetector, Faces, TakesCrops
 from ferkit.core.weights import weights_file
 from ferkit.datasets.dataset import Box, Dataset
 from ferkit.datasets.images import resized
-from ferkit.faces.detectors import open_detector
+from ferkit.faces.detectors import PREFIX, open_detector
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -533,6 +533,9 @@ def _with_detector(asked: Cropping, detector: str, weights: Path | None, reason:
 
 def _weights_of(detector: str, given: Path | None) -> Path | None:
     if detector not in _WEIGHTS:
+        if detector not in ("none", "haar", "mtcnn") and not detector.startswith(PREFIX):
+            known = f"haar, yunet, mediapipe, mtcnn, {PREFIX}NAME, none"
+            raise DataError(f"no detector is called {detector!r}; known: {known}")
         return given if ":" in detector or detector == "mtcnn" else None
     try:
         return weights_file(_WEIGHTS[detector], given=given)

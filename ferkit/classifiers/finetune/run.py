@@ -20,7 +20,7 @@ from ferkit.classifiers.finetune.recipe import (
     recipe_values,
 )
 from ferkit.classifiers.kinds import save_network_model
-from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model, refuse_bundled_name
 from ferkit.core.console import some
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
@@ -49,6 +49,7 @@ def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options:
         SettingsMismatchError: an interrupted run had other settings.
         FerkitError: the disk is full.
     """
+    refuse_bundled_name(options.model)
     if options.model.exists() and not options.overwrite:
         raise ModelError(f"the model {options.model} exists; choose another --name, or --overwrite it")
     open_keras()
