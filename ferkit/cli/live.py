@@ -101,7 +101,7 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
 
     first = choose_model(options["model"] or model_argument, models_dir).folder
     engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
-    view = _open_view(options["view"], settings["port"])
+    view = _open_view(options["view"], settings["port"], options["lang"])
 
     def load(folder: str) -> "Engine":
         engine, faces = build_engine(read_model(Path(folder)), engine_settings)
@@ -135,7 +135,7 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     logger.info(f"{live.n_frames} frames")
 
 
-def _open_view(where: str, port: int) -> "View | None":
+def _open_view(where: str, port: int, language: str) -> "View | None":
     from ferkit.inference.live import LiveWindow
     from ferkit.inference.sinks import BrowserView
 
@@ -147,7 +147,7 @@ def _open_view(where: str, port: int) -> "View | None":
         except FerkitError as error:
             logger.info(f"no window can be opened: {error}; the browser takes its place")
     try:
-        view = BrowserView(port)
+        view = BrowserView(port, language)
     except OSError as error:
         raise FerkitError(
             f"port {port} cannot be had: {error.strerror}; choose another: --set port=…"
@@ -263,6 +263,8 @@ def _remark(run: "VideoRun") -> None:
         logger.info(f"went on at {run.resumed_at_s:.1f} s, where the last run ended")
     if run.broken_at_s is not None:
         logger.info(f"the video breaks off: nothing can be read after {run.broken_at_s:.1f} s")
+    if run.n_damaged:
+        logger.info(f"the video is damaged in {run.n_damaged} places: frames there are missing or distorted")
 
 
 def _plot(

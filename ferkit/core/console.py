@@ -254,6 +254,15 @@ def width(text: str) -> int:
     return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if not unicodedata.combining(c))
 
 
+@functools.lru_cache(1024)
+def shortened(text: str, columns: int) -> str:
+    """``text`` in at most so many columns, without its middle: names that begin alike often end differently."""
+    left = right = len(text) // 2
+    while width(kept := text if left == right else text[:left] + "…" + text[right:]) > max(columns, 1):
+        left, right = (left - 1, right) if left > len(text) - right else (left, right + 1)
+    return kept
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Aligned columns under a header, in the language that is spoken; the columns numbered in ``right`` end flush.
 

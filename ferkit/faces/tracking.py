@@ -130,7 +130,7 @@ class FaceTracker:
         Returns:
             The faces that are known by now, with ``track_id``. A face that was not found is not among them.
         """
-        keep_s = self.settings.keep_s if identify is None else KEEP_IDENTIFIED_S
+        keep_s = max(self.settings.keep_s, 0.0 if identify is None else KEEP_IDENTIFIED_S)
         self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= keep_s]
         for track in self._tracks:
             track.visible = False
@@ -256,6 +256,7 @@ def _overlap_cost(
     overlap = box_overlap(expected, xyxy)
     # A head turns within half a second; only what changes faster is somebody else.
     least = MIN_SIMILARITY * np.clip(1 - gap_s / 0.6, 0, 1) - (gap_s >= 0.6)
+    least = np.where(gap_s > 1, MIN_SIMILARITY, least)  # nobody looked; somebody else may have come
     allowed = (overlap >= MIN_OVERLAP) & (similarity >= least)
     return np.where(allowed, 1 - overlap + 0.7 * (1 - similarity), np.inf)
 

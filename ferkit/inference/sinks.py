@@ -24,6 +24,7 @@ from ferkit.core.files import (
     why_not_written,
 )
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import Translations, text_table
 from ferkit.core.types import Faces
 from ferkit.faces.cropping import fit_to
 from ferkit.inference.engine import FrameResult
@@ -272,7 +273,7 @@ class _Readings:
         return FrameResult(time_s, faces, quality, proba, proba, label)
 
 
-KEYS = {"h": "help", "l": "English / 한국어", "m": "next model", "s": "snapshot", "r": "record", "q": "quit"}
+KEYS = frozenset("hlmsrq")
 
 _HERE = Path(__file__).parent
 _BOUNDARY = "frame"
@@ -288,6 +289,7 @@ class BrowserView:
 
     Args:
         port: to listen at on 127.0.0.1; 0 takes a free one.
+        language: of the page, ``en`` or ``ko``.
 
     Attributes:
         url: what to open in a browser.
@@ -296,7 +298,7 @@ class BrowserView:
         OSError: the port cannot be had.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, language: str = "en") -> None:
         self._secret = secrets.token_urlsafe(12)
         self._keys: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._news = threading.Condition()
@@ -305,7 +307,7 @@ class BrowserView:
         self._number = 0
         self._open = True
         self._watching = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler_for(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler_for(self, language))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/{self._secret}/"
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
@@ -376,9 +378,14 @@ class BrowserView:
         return tuple(f"{name}:{self._server.server_port}" for name in ("127.0.0.1", "localhost"))  # type: ignore[return-value]
 
 
-def _handler_for(view: BrowserView) -> type[BaseHTTPRequestHandler]:
-    buttons = (f'<button data-key="{key}"><kbd>{key}</kbd>{what}</button>' for key, what in KEYS.items())
-    page = (_HERE / "live.html").read_text(encoding="utf-8").replace("BUTTONS", "".join(buttons))
+def _handler_for(view: BrowserView, language: str) -> type[BaseHTTPRequestHandler]:
+    words, page = Translations(language, "live"), (_HERE / "live.html").read_text(encoding="utf-8")
+    helps = (words(f"help.{name}").split(maxsplit=1) for name in text_table()["live"]["help"])
+    buttons = (
+        f'<button data-key="{key}"><kbd>{key}</kbd>{what}</button>' for key, what in helps if key in KEYS
+    )
+    for place, text in ("LANGUAGE", language), ("BUTTONS", "".join(buttons)), ("OVER", words("word.over")):
+        page = page.replace(place, text)
     script = (_HERE / "live.js").read_text(encoding="utf-8")
 
     class Handler(BaseHTTPRequestHandler):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ferkit
-from ferkit.core.console import table
+from ferkit.core.console import shortened, table, width
 from ferkit.core.errors import DataError, mask_credentials, printable
 from ferkit.core.texts import (
     Translations,
@@ -66,6 +66,7 @@ def test_every_text_is_there_in_both_languages_with_the_same_fields() -> None:
         assert entry.keys() == {"en", "ko"}
         assert entry["en"].strip()
         assert fields(entry["ko"]) <= fields(entry["en"]), entry["en"]
+        assert not re.search(r"\{address\}\S", entry["ko"]), entry["ko"]  # terminals make links of addresses
 
 
 def test_every_message_is_one_that_the_code_says() -> None:
@@ -91,6 +92,18 @@ def test_a_message_is_translated_by_its_own_line() -> None:
         filled |= {name: "12" for name in filled if name in ("n", "all") or name.startswith("n_")}
         said = translated(entry["en"].format(**filled), "ko")
         assert said == with_particles(entry["ko"].format(**filled))
+
+
+@given(st.text(max_size=40), st.integers(1, 30))
+def test_what_is_shortened_fits_and_keeps_both_ends(text: str, columns: int) -> None:
+    kept = shortened(text, columns)
+    assert width(kept) <= columns
+    if width(text) <= columns:
+        assert kept == text
+    elif kept != "…":
+        left, _, right = kept.partition("…") if "…" not in text else (kept[0], "", "")
+        assert text.startswith(left)
+        assert text.endswith(right)
 
 
 @given(st.text())

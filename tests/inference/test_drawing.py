@@ -70,6 +70,12 @@ def test_colors_follow_the_meaning_and_ink_can_be_read() -> None:
         assert abs(np.mean(color) - np.mean(ink_on(color))) > 60
 
 
+@given(st.lists(st.sampled_from(["happy", "행복", "negative", "teasing", *"abcdefghijklmnopq"]), unique=True))
+def test_no_two_classes_have_one_color(names: list[str]) -> None:
+    colors = label_colors(LabelSet((*names, *(f"class {i}" for i in range(40)))))
+    assert len(set(colors)) == len(colors)
+
+
 def test_hangul_is_drawn_when_a_font_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     if style.hangul_font_file() is None:
         pytest.skip("no font with Hangul on this machine (Debian: fonts-nanum)")

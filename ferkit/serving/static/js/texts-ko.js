@@ -89,6 +89,7 @@ export default {
   "pictures.clear": "모두 지우기",
   "pictures.limit": "JPEG, PNG, WebP, GIF, BMP · 장당 최대 {mb} MB",
   "pictures.status": "{all}장 중 {done}장 인식 · {faces}",
+  "pictures.bad": "{n}장 읽을 수 없음",
   "pictures.waiting": "인식하는 중…",
   "pictures.none": "이 사진에서 얼굴을 찾지 못했습니다.",
   "pictures.face": "얼굴 {n}",
@@ -114,6 +115,8 @@ export default {
   "film.copy": "MP4",
   "film.copy.label": "라벨을 표시한 사본 저장 (MP4)",
   "film.nobody": "이 동영상에서 얼굴을 찾지 못했습니다.",
+  "film.broken": "동영상이 끊겨 있어 {time} 이후는 읽을 수 없습니다.",
+  "film.damaged": "동영상이 {n}곳 손상되어 그 부분의 화면이 빠졌거나 일그러졌습니다.",
   "film.seen": "{from}~{to}에 보임",
   "film.timeline": "동영상 전체의 인물 {n}: {shares}. 클릭하면 해당 시점으로 이동합니다.",
 
