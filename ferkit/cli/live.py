@@ -174,7 +174,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
 @click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("model")
 @option("--every", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
-        help="Look at a frame every so often.  [default: every frame]")  # fmt: skip
+        help="Look at a frame every so often.  [default: every frame]", show_default=False)  # fmt: skip
 @shared("detector", group="Reading")
 @shared("smooth", rare=True)
 @shared("out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ferkit
+from ferkit.cli.command import Command
 from ferkit.core.console import table
 from ferkit.core.errors import DataError, mask_credentials, printable
 from ferkit.core.texts import (
@@ -22,6 +23,7 @@ from ferkit.core.texts import (
     with_particles,
 )
 from ferkit.core.weights import known_weights
+from tests.test_counts import commands
 
 MESSAGES = text_table()["message"]
 OF_CLICK = (
@@ -46,6 +48,9 @@ def fields(text: str) -> set[str]:
 def source_texts() -> set[str]:
     """All texts of the package, with {} for what is filled in, and each paragraph of help texts in one line."""
     found = {entry.about for entry in known_weights().values()}
+    for _, command, _ in commands():
+        if isinstance(command, Command):
+            found |= {setting.help for setting in (*command.settings.values(), *command.listed.values())}
     for path in Path(ferkit.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
