@@ -24,6 +24,7 @@ from ferkit.core.files import (
     why_not_written,
 )
 from ferkit.core.labels import LabelSet
+from ferkit.core.texts import current_language, translated
 from ferkit.core.types import Faces
 from ferkit.faces.cropping import fit_to
 from ferkit.inference.engine import FrameResult
@@ -377,8 +378,10 @@ class BrowserView:
 
 
 def _handler_for(view: BrowserView) -> type[BaseHTTPRequestHandler]:
-    buttons = (f'<button data-key="{key}"><kbd>{key}</kbd>{what}</button>' for key, what in KEYS.items())
-    page = (_HERE / "live.html").read_text(encoding="utf-8").replace("BUTTONS", "".join(buttons))
+    buttons = (f'<button data-key="{k}"><kbd>{k}</kbd>{translated(v)}</button>' for k, v in KEYS.items())
+    page = (_HERE / "live.html").read_text(encoding="utf-8").replace("LANG", current_language())
+    page = page.replace("OVER", translated("The live view has ended. You can close this page."))
+    page = page.replace("BUTTONS", "".join(buttons))
     script = (_HERE / "live.js").read_text(encoding="utf-8")
 
     class Handler(BaseHTTPRequestHandler):
