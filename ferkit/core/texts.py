@@ -218,14 +218,15 @@ def _messages(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple((_pattern(one["en"]), one[language]) for one in messages)
 
 
-_KINDS = dict.fromkeys(("hint", "more"), "(?:[;,. ].*?)?") | {"all": "[0-9,]+", "path": "(?:(?!: ).)+?"}
+_KINDS = {"all": "[0-9,]+", "key": r"\S+", "path": "(?:(?!: ).)+?"}
+_KINDS |= dict.fromkeys(("hint", "more"), "(?:[;,. ].*?)?")
 
 
 def _pattern(template: str) -> re.Pattern[str]:
     """What fits the template, with a group for each ``{name}``.
 
-    ``{n}``, ``{n_…}`` and ``{all}`` are whole numbers; ``{hint}`` and ``{more}`` may be empty; in a ``{path}`` no
-    colon has a space behind it.
+    ``{n}``, ``{n_…}`` and ``{all}`` are whole numbers; ``{hint}`` and ``{more}`` may be empty; a
+    ``{key}`` has no space in it, and a ``{path}`` none behind a colon.
     """
     parts = []
     for i, part in enumerate(re.split(r"\{(\w+)\}", template)):
