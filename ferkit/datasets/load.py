@@ -156,13 +156,13 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
 def _empty_folders(root: Path, dataset: Dataset) -> list[str]:
     """The folders without images next to those of classes."""
     classes = {PurePosixPath(sample.path).parent for sample in dataset.samples if sample.label is not None}
-    filled = {folder for one in classes for folder in (one, *one.parents)}
+    filled = {composed(str(folder)) for one in classes for folder in (one, *one.parents)}
     empty = set()
     for parent in {one.parent for one in classes if one != PurePosixPath(".")}:
         with contextlib.suppress(OSError), os.scandir(root / parent) as entries:
-            found = [parent / composed(e.name) for e in entries if e.is_dir() and not is_hidden(e.name)]
+            found = [composed(str(parent / e.name)) for e in entries if e.is_dir() and not is_hidden(e.name)]
             empty |= set(found) - filled
-    return sorted(map(str, empty))
+    return sorted(empty)
 
 
 def _kind(path: Path) -> str:
