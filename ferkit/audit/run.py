@@ -356,7 +356,7 @@ def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MO
     names = "audit.html", "findings.csv", "audit.json", LABEL_STUDIO, FIFTYONE
     page, table, values, label_studio, fiftyone = files = [folder / name for name in names]
     write_json(values, audit_values(audit))
-    write_csv(table, _COLUMNS, finding_rows(audit), marked=True)
+    write_csv(table, _COLUMNS, finding_rows(audit))
     html = render_page(audit, language, most).encode("utf-8", "replace")
     write_atomically(page, lambda file: file.write(html))
     write_json(label_studio, label_studio_tasks(audit))

@@ -499,16 +499,15 @@ def is_stored(spec: str) -> bool:
     return kind not in ("http", "https", "file", "local") and kind in fsspec.available_protocols()
 
 
-def write_csv(
-    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: bool = False
-) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table for people; what a spreadsheet would run is marked, names that are not UTF-8 stay their bytes.
+
+    Where it holds more than ASCII, the mark of UTF-8 comes first, which Korean spreadsheet programs need.
 
     Args:
         path: the file; an older one is replaced.
         header: of the columns.
         rows: texts, numbers and None.
-        marked: put the mark of UTF-8 first, which Korean spreadsheet programs need.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
@@ -517,5 +516,5 @@ def write_csv(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(csv_cell, header))
     writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    content = ("\ufeff" if marked else "") + text.getvalue()
+    content = ("" if text.getvalue().isascii() else "\ufeff") + text.getvalue()
     write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))
