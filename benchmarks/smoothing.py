@@ -76,7 +76,6 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     from ferkit.classifiers.heads import LogisticSettings, fit_head
     from ferkit.classifiers.kinds import EmbeddingClassifier
     from ferkit.embedder.embedders import open_embedder
-    from ferkit.faces.cropping import CropSettings
 
     embedder = open_embedder("raw")
     people = [Identity.random(rng) for _ in range(20)]
@@ -85,7 +84,7 @@ def drawn_faces(rng: np.random.Generator) -> tuple[ExpressionClassifier, Callabl
     X = embedder.embed(np.stack([fit_to(crop, embedder.input_size_wh) for crop in crops]))
     head = fit_head(X, y, LogisticSettings())
     labels = LabelSet.from_names(head.classes)
-    classifier = EmbeddingClassifier(embedder, head, head.dim, labels, CropSettings.whole())
+    classifier = EmbeddingClassifier(embedder, head, head.dim, labels)
     person = Identity.random(rng)
     return classifier, lambda k: render_face(person, labels.names[k], rng, size=SIDE, intensity=0.6)
 

@@ -5,7 +5,6 @@ chosen on the way is logged to ``logging.getLogger("ferkit")``. Errors are :clas
 """
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ferkit.classifiers.model import Model
+from ferkit.classifiers.model import Model, temporary_model
 from ferkit.classifiers.model import load_model as _load_model
 from ferkit.classifiers.predict import Predictions
 from ferkit.core.errors import checked
@@ -275,10 +274,7 @@ def fit(
         table = with_labels(table, order)
     split = SplitSettings(test_size=test_size, seed=seed, by_group=by_group)
     fitted = fit_held_out(table, settings, split, labels=order)
-    home = tempfile.TemporaryDirectory(prefix="ferkit-")
-    model = save_fit(Path(home.name) / head, fitted, store, table, overwrite=False)
-    object.__setattr__(model, "_home", home)  # the folder goes when the model does
-    return model
+    return temporary_model(head, lambda folder: save_fit(folder, fitted, store, table, overwrite=False))
 
 
 @checked
@@ -400,7 +396,7 @@ def evaluate(
         labelled_part,
         score,
     )
-    from ferkit.evaluation.protocol import attribute_columns, check_columns
+    from ferkit.evaluation.shared_inputs import attribute_columns, check_columns
     from ferkit.faces.cropping import cropping_as_trained
 
     opened, whole = _model(model), _dataset(data)
@@ -457,8 +453,8 @@ def compare(
     """
     from ferkit.evaluation.candidate_names import parse_candidates
     from ferkit.evaluation.compare import compare as run
-    from ferkit.evaluation.protocol import ProtocolSettings, build_evaluation_data, read_labelled
-    from ferkit.evaluation.shared_inputs import CompareOptions
+    from ferkit.evaluation.comparison import ProtocolSettings
+    from ferkit.evaluation.shared_inputs import CompareOptions, build_evaluation_data, read_labelled
     from ferkit.faces.cropping import Cropping
 
     read = read_labelled(_dataset(data), Path(cache_dir))

@@ -78,7 +78,8 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         checked(type(self).__init__)(object.__new__(type(self)), **self.get_params())
         given, samples = self._images(X)
         no_face: Literal["skip", "whole"] = "whole" if self.no_face == "whole" else "skip"
-        dataset = Dataset("given", Path(), tuple({s.path: s for s in samples}.values()), given)
+        once = {sample.path: sample for sample in samples}  # resampling gives images several times
+        dataset = Dataset("given", Path(), tuple(once[path] for path in sorted(once)), given)
         self.cropping_ = resolve_cropping(dataset, Cropping.ask(self.detector, no_face=no_face))
         self.n_features_out_ = self._open().dim
         return self

@@ -1,6 +1,7 @@
 """Fixtures that tests of every part share."""
 
 import gc
+import math
 import os
 import shutil
 import signal
@@ -32,6 +33,14 @@ def shared() -> Path:
     if not (SHARED / "SOURCES.md").is_file():
         pytest.skip(f"needs the local material in {SHARED.name}/ beside the repository")
     return SHARED
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unhurried() -> Iterator[None]:
+    """Lines that say how far long work is come after ten seconds: on a slow machine, among what tests compare."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ferkit.core.console._SECONDS_BETWEEN_LINES", math.inf)
+        yield
 
 
 @pytest.fixture

@@ -120,3 +120,10 @@ def test_estimator_checks():
     failed = {result["check_name"]: result["exception"] for result in results if result["status"] == "failed"}
     assert failed == {}
     assert sum(result["status"] == "passed" for result in results) > 30
+
+
+def test_an_image_may_come_several_times(images: tuple[list[str], list[str]]) -> None:
+    X = [images[0][i] for i in (3, 0, 3)]
+    found = FaceEmbedder("raw", detector="none", cache_dir=False).fit_transform(X)
+    assert np.array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])

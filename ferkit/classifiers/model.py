@@ -32,6 +32,8 @@ from ferkit.core.files import (
     parse_json,
     read_regular,
     settings_from,
+    sync_directory,
+    sync_folder,
     temporary_folder,
     write_json,
 )
@@ -507,6 +509,7 @@ def write_model(
         }
         values = json.loads(json.dumps(values))  # tuples become lists, as they will be when read again
         write_json(temporary / RECORD, {**values, "sha256": fingerprint(values)})
+        sync_folder(temporary)
         _move_into_place(temporary, folder)
     except OSError as error:
         raise FerkitError(f"the model {folder} could not be written: {error.strerror or error}") from error
@@ -514,6 +517,14 @@ def write_model(
         shutil.rmtree(temporary, ignore_errors=True)
         lock.close()
     return Model(folder, record, tuple(names))
+
+
+def temporary_model(name: str, write: Callable[[Path], Model]) -> Model:
+    """A model that ``write`` puts into the folder it is given, which goes when the model does."""
+    home = tempfile.TemporaryDirectory(prefix="ferkit-")
+    model = write(Path(home.name) / name)
+    object.__setattr__(model, "_home", home)
+    return model
 
 
 def installed_versions() -> dict[str, str]:
@@ -612,6 +623,7 @@ def _safe_sha256(path: Path) -> str:
 def _move_into_place(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
+        sync_directory(folder.parent)
         return
     # Folders cannot be exchanged in one step everywhere: the old one steps aside, and comes back if this
     # fails.
@@ -622,5 +634,7 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
     except OSError:
         aside.rename(folder)
         raise
+    else:
+        sync_directory(folder.parent)
     finally:
         shutil.rmtree(aside.parent, ignore_errors=True)

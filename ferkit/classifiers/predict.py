@@ -85,7 +85,14 @@ class ImageResult:
             drawable_names,
             open_font,
         )
-        from ferkit.faces.drawing import TextPainter, draw_faces, enlarged, label_colors, text_size
+        from ferkit.faces.drawing import (
+            TextPainter,
+            draw_boxes,
+            draw_caption,
+            enlarged,
+            label_colors,
+            text_size,
+        )
 
         if self.error is not None:
             raise ImageError(f"{self.path}: {self.error}")
@@ -99,8 +106,11 @@ class ImageResult:
         font = open_font(texts, size) or open_font((), size)
         assert font is not None  # Latin letters always have one
         boxes = np.array([face.box for face in self.faces], np.float32) * factor
-        colors = label_colors(self.labels)
-        draw_faces(rgb, boxes, texts, [colors[i] for i in shown], TextPainter(font), whole=self.whole)
+        colors, painter = [label_colors(self.labels)[i] for i in shown], TextPainter(font)
+        if self.whole:
+            draw_caption(rgb, texts[0], colors[0], painter)
+        else:
+            draw_boxes(rgb, boxes, texts, colors, painter)
         return rgb
 
     @checked

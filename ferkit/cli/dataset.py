@@ -515,7 +515,7 @@ def split(data: Path, out: Path, **options: Any) -> None:
         logger.info(f"{len(done.shared_persons):,} persons are in more than one part")
     parts = [part for part in PARTS if any(part in row for row in done.counts.values())]
     rows = [(cls or "–", *(f"{row.get(part, 0):,}" for part in parts)) for cls, row in done.counts.items()]
-    rows.append(("persons", *(f"{done.persons[part]:,}" for part in parts)))
+    rows.append((translated("persons"), *(f"{done.persons[part]:,}" for part in parts)))
     summary = {
         "counts": {cls: dict(row) for cls, row in done.counts.items()},
         "persons": dict(done.persons),
@@ -561,7 +561,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         if options["json"]:
             print_json({"out": str(out), "n": n})
         else:
-            click.echo(f"{n:,} embeddings: {out}")
+            echo(f"{n:,} embeddings: {out}")
         return
     found = load_data(data, options["person_pattern"])
     failures: tuple[tuple[str, str], ...] = ()

@@ -162,7 +162,7 @@ def _request(settings: Chosen, options: dict[str, Any], embedder: "Embedder") ->
 
 
 def _full_name(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+    return None if path is None else spelled(path)
 
 
 def _planned_folder(name: str, options: dict[str, Any]) -> Path:

@@ -22,7 +22,7 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.errors import FerkitError
-from ferkit.core.texts import Translations
+from ferkit.core.texts import Translations, current_language
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
@@ -101,7 +101,7 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
 
     first = choose_model(options["model"] or model_argument, models_dir).folder
     engine_settings = _engine_options(options, settings, neutral_s=options["calibrate_neutral"])
-    view = _open_view(options["view"], settings["port"])
+    view = _open_view(options["view"], settings["port"], options["lang"])
 
     def load(folder: str) -> "Engine":
         engine, faces = build_engine(read_model(Path(folder)), engine_settings)
@@ -135,9 +135,9 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
     logger.info(f"{live.n_frames} frames")
 
 
-def _open_view(where: str, port: int) -> "View | None":
-    from ferkit.inference.browser_view import BrowserView
+def _open_view(where: str, port: int, language: str) -> "View | None":
     from ferkit.inference.live import LiveWindow
+    from ferkit.inference.sinks import BrowserView
 
     if where == "none":
         return None
@@ -147,7 +147,7 @@ def _open_view(where: str, port: int) -> "View | None":
         except FerkitError as error:
             logger.info(f"no window can be opened: {error}; the browser takes its place")
     try:
-        view = BrowserView(port)
+        view = BrowserView(port, language)
     except OSError as error:
         raise FerkitError(
             f"port {port} cannot be had: {error.strerror}; choose another: --set port=…"
@@ -157,7 +157,10 @@ def _open_view(where: str, port: int) -> "View | None":
 
 
 def _print_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
-    shown = "unsure" if label is None else f"{label} {probability:.0%}"
+    from ferkit.core.labels import LabelSet
+
+    said = "" if label is None else LabelSet((label,)).display(current_language())[0]
+    shown = f"{said} {probability:.0%}" if said else "unsure"
     echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
 
 
@@ -174,7 +177,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
 @click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("model")
 @option("--every", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
-        help="Look at a frame every so often.  [default: every frame]")  # fmt: skip
+        help="Look at a frame every so often.  [default: every frame]", show_default=False)  # fmt: skip
 @shared("detector", group="Reading")
 @shared("smooth", rare=True)
 @shared("out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]")
@@ -263,6 +266,8 @@ def _remark(run: "VideoRun") -> None:
         logger.info(f"went on at {run.resumed_at_s:.1f} s, where the last run ended")
     if run.broken_at_s is not None:
         logger.info(f"the video breaks off: nothing can be read after {run.broken_at_s:.1f} s")
+    if run.n_damaged:
+        logger.info(f"the video is damaged in {run.n_damaged} places: frames there are missing or distorted")
 
 
 def _plot(
@@ -310,9 +315,7 @@ def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet",
     rows = [_person_row(person, columns, words) for person in summary.people[:_PEOPLE_SHOWN]]
     echo(table(header, rows, right=range(2, len(header))))
     if len(summary.people) > _PEOPLE_SHOWN:
-        click.echo(
-            f"… and {len(summary.people) - _PEOPLE_SHOWN} more, seen more briefly; all are in summary.json"
-        )
+        echo(f"… and {len(summary.people) - _PEOPLE_SHOWN} more, seen more briefly; all are in summary.json")
     everybody = ", ".join(
         f"{shown[name]} {n / summary.n_readings:.0%}" for name, n in summary.labels.most_common()
     )

@@ -181,12 +181,16 @@ def _annotated(
     taken: set[str] = set()
     for result in results:
         if result.error is None:
-            stem = Path(result.path.split("?")[0]).stem or "image"
+            stem = _stem(result.path)
             names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
             taken.add(name := next(name for name in names if name not in taken))
             result.save(folder / f"{name}.jpg", language)
         yield result
     logger.info(f"annotated copies: {folder}")
+
+
+def _stem(path: str) -> str:
+    return Path(path.split("?")[0]).stem or "image"
 
 
 def _print_table(results: Iterable["ImageResult"], labels: "LabelSet", language: str) -> None:
@@ -254,7 +258,7 @@ def _text(path: Path | str) -> str:
 
 
 @command(settings=(
-    DETECTOR_WEIGHTS,
+    DETECTOR_WEIGHTS, _PRIVATE_HOSTS,
 ))  # fmt: skip
 @click.argument("words", metavar="[MODEL] IMAGE", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("model")
@@ -269,8 +273,8 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     """Show where in a face an expression was read.
 
     Red parts speak for the expression: it gets less likely when they are hidden. Blue ones speak against it.
-    MODEL is a model's folder, or its name in --models-dir; without one the newest there is taken, or else the
-    network that comes with ferkit.
+    IMAGE is a file, an http(s) address, or - for standard input. MODEL is a model's folder, or its name in
+    --models-dir; without one the newest there is taken, or else the network that comes with ferkit.
 
     \b
     Examples:
@@ -284,16 +288,16 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     from ferkit.inference.explain import draw_explanation
 
     model, (name,) = model_and_rest(options["model"], words, models_dir, of="image")
-    path = Path(name)
-    if not path.is_file():
-        raise DataError(f"expected an image at {path}, found {'a folder' if path.is_dir() else 'nothing'}")
-    crop = _crop(path, model, options, settings["detector_weights"])
+    given = _given([name], settings["private_hosts"], models_dir)
+    if len(given.names) > 1:
+        raise DataError(f"expected one image at {_text(name)}, found {len(given.names)}")
+    crop = _crop(given, model, options, settings["detector_weights"])
     target = None if options["target"] is None else _position(options["target"], model.labels)
     explanation = _explain(model, crop, target, options["method"])
     drawn, hint = draw_explanation(explanation, model.labels, options["lang"])
     if hint:
         logger.info(hint)
-    out = options["out"] or Path(f"{path.stem}-explained.png")
+    out = options["out"] or Path(f"{_stem(given.names[0])}-explained.png")
     write_atomically(out, lambda file: Image.fromarray(drawn).save(file, "PNG"))
     names = model.labels.display(options["lang"])
     order = np.argsort(-explanation.proba)
@@ -301,22 +305,21 @@ def explain(words: tuple[str, ...], models_dir: Path, settings: Chosen, **option
     echo(str(out))
 
 
-def _crop(path: Path, model: Any, options: dict[str, Any], weights: Path | None) -> Any:
+def _crop(given: "GivenImages", model: Any, options: dict[str, Any], weights: Path | None) -> Any:
     from ferkit.core.errors import ImageError
-    from ferkit.core.files import read_regular
-    from ferkit.datasets.images import decode_image
     from ferkit.faces.cropping import cropping_as_trained
 
     detector = "none" if options["crops"] else options["detector"]
     faces = cropping_as_trained(model.crops, detector, weights)
     logger.info(faces.reason)
+    (path,) = given.names
     try:
-        crops = faces.cropper(model).cut(decode_image(read_regular(path))).rgb
-    except ImageError as error:
-        raise DataError(f"{path}: {error}") from None
+        crops = faces.cropper(model).cut(given.decode(given.read(path))).rgb
+    except (ImageError, OSError) as error:
+        raise DataError(f"{_text(path)}: {getattr(error, 'strerror', None) or error}") from None
     if options["face"] > len(crops):
         hint = "; if it is a cropped face, add --crops" if len(crops) == 0 else ""
-        raise DataError(f"expected face {options['face']} in {path}, found {len(crops)}{hint}")
+        raise DataError(f"expected face {options['face']} in {_text(path)}, found {len(crops)}{hint}")
     return crops[options["face"] - 1]
 
 

@@ -542,7 +542,7 @@ def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHU
             "fer dataset import aihub %s -o aihub.csv",
             root,
         )
-    layout = _Layout.of(root, parts.values())
+    layout = _Layout.from_folders(root, parts.values())
     known = {folder: layout.describe(parts[folder]) for folder in folders}
 
     def described(path: str) -> Sample:
@@ -605,7 +605,7 @@ class _Layout:
     splits: Mapping[str, str]
 
     @staticmethod
-    def of(root: Path, folders: Iterable[tuple[str, ...]]) -> "_Layout":
+    def from_folders(root: Path, folders: Iterable[tuple[str, ...]]) -> "_Layout":
         """Look at the folders that hold images, by their parts."""
         nested = [parts for parts in folders if parts]
         at = _below_wrapping(nested, 0)

@@ -451,12 +451,15 @@ def _divided(samples: Sequence[Sample], dataset: Dataset, settings: SplitSetting
         missing = [cls for k, cls in enumerate(classes) if len(np.unique(part[y == k])) < len(shares)]
         if not missing and len(np.unique(part)) == len(shares):
             return part.tolist()
-    who = " with every person in one part" if (persons >= 0).any() else ""
-    raise DataError(
-        f"no division found that has {', '.join(map(str, missing)) or 'images'} in all of "
-        f"{', '.join(settings.shares)}{who}; add images{' or persons' if who else ''}, make the small parts larger"
-        f"{', or divide without regard to persons (--no-group)' if who else ''}"
-    )
+    if (persons < 0).all():
+        remedy = "; add images, or make the small parts larger"
+    else:
+        remedy = (
+            " with every person in one part; add persons, make the small parts larger, or divide without regard to "
+            "persons (--no-group)"
+        )
+    found = ", ".join(map(str, missing)) or "images"
+    raise DataError(f"no division found that has {found} in all of {', '.join(settings.shares)}{remedy}")
 
 
 def _check_enough(y: np.ndarray, persons: np.ndarray, classes: list[str], parts: list[str]) -> None:

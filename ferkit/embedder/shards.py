@@ -114,7 +114,7 @@ class ShardFiles:
         """
         buffer = io.BytesIO()
         np.save(buffer, X, allow_pickle=False)
-        content = buffer.getbuffer()
+        content = buffer.getvalue()  # a view would outlive its buffer where Ctrl-C ends the process
         write_atomically(self.npy, lambda file: file.write(content))
         lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
         # File names that are not UTF-8 pass through as the bytes they are.

@@ -21,22 +21,25 @@ from ferkit.evaluation.comparison import (
     CandidateResult,
     Comparison,
     Costs,
+    ProtocolSettings,
     RepeatResult,
+    SplitRows,
     cache_path,
     circumstances,
     load_cached,
     save_cached,
 )
 from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES, Figure, effective_units, few_units_interval
-from ferkit.evaluation.protocol import (
+from ferkit.evaluation.shared_inputs import (
+    CompareOptions,
     EvaluationData,
-    ProtocolSettings,
     ReadDataset,
-    SplitRows,
+    ResourceMonitor,
+    SharedInputs,
     build_evaluation_data,
     check_columns,
+    milliseconds,
 )
-from ferkit.evaluation.shared_inputs import CompareOptions, ResourceMonitor, SharedInputs, milliseconds
 from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_of
 
 logger = logging.getLogger(__name__)
@@ -198,13 +201,13 @@ def _run_all(
                 failure = finished
                 break
             done.append(finished)
-            earlier[repeat][candidate.name] = finished.cell
+            earlier[repeat][candidate.name] = finished.result
         result = CandidateResult(
             candidate.name,
             candidate.kind,
-            tuple(one.cell for one in done),
+            tuple(one.result for one in done),
             failure,
-            notes=tuple(dict.fromkeys(note for one in done for note in one.cell.notes)),
+            notes=tuple(dict.fromkeys(note for one in done for note in one.result.notes)),
         )
         if done:
             seen = np.unique(np.concatenate([one.seen for one in done]))
@@ -216,7 +219,7 @@ def _run_all(
 def _run(
     candidate: Candidate, task: Task, repeat: int, digests: tuple[str, str], bench: SharedInputs, where: str
 ) -> CachedResult | str:
-    """A cell from the cache, or made now and kept there; or the reason why there is none."""
+    """A result from the cache, or made now and kept there; or the reason why there is none."""
     try:
         settings = candidate.settings(bench)
         labels = list(task.images.labels.names)
@@ -272,8 +275,8 @@ def _finished(
         )
     if outcome.costs is None:
         costs = replace(costs, memory_mb=meter.memory_mb, energy_j=meter.energy_j)
-    cell = RepeatResult(repeat, np.asarray(proba, np.float32), costs, outcome.history, outcome.notes)
-    return CachedResult(cell, mapping.unmapped, mapping.unreached, outcome.seen)
+    result = RepeatResult(repeat, np.asarray(proba, np.float32), costs, outcome.history, outcome.notes)
+    return CachedResult(result, mapping.unmapped, mapping.unreached, outcome.seen)
 
 
 MATRIX_NAME = "matrix.json"

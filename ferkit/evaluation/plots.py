@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ferkit.core.console import shortened
 from ferkit.core.errors import FerkitError
 from ferkit.core.files import write_atomically
 from ferkit.core.style import GRID, INK, MUTED, SERIES, can_draw, drawable_names, set_fonts
@@ -188,6 +189,8 @@ def draw_png(drawing: Drawing, path: Path) -> None:
 
 
 COLUMNS = 8
+_CAPTION = 21
+"""Columns of letters that are as wide as an image."""
 
 
 def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "Figure":
@@ -206,6 +209,7 @@ def plot_predictions(grids: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> "
     figure = canvas(1.5 * columns, 1.5 * top)
     axes = figure.subplots()  # one for all images: a layout of many takes seconds
     for x, y, rgb, caption in places:
+        caption = "\n".join(shortened(line, _CAPTION) for line in caption.split("\n"))
         height, width = (0.92 * side / max(rgb.shape[:2]) for side in rgb.shape[:2])
         axes.imshow(rgb, extent=(x - width / 2, x + width / 2, y + height, y))
         axes.text(

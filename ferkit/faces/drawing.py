@@ -1,8 +1,10 @@
 """Draw boxes, labels and text on images, Hangul too."""
 
+import colorsys
 import functools
 import re
 from collections.abc import Sequence
+from itertools import chain, count
 
 import cv2
 import numpy as np
@@ -41,10 +43,21 @@ _OTHERS: tuple[RGB, ...] = (
 
 
 def label_colors(labels: LabelSet) -> tuple[RGB, ...]:
-    """A colour for each class: by its meaning where that is known."""
-    return tuple(
-        _BY_MEANING.get(meaning_of(name), _OTHERS[i % len(_OTHERS)]) for i, name in enumerate(labels.names)
-    )
+    """A colour for each class, no two alike: by its meaning where that is known."""
+    colors: list[RGB] = []
+    others = chain(_OTHERS, map(_further, count()))
+    for name in labels.names:
+        color = _BY_MEANING.get(meaning_of(name))
+        while color is None or color in colors:
+            color = next(others)
+        colors.append(color)
+    return tuple(colors)
+
+
+def _further(i: int) -> RGB:
+    """Hues as far apart as any number of them can be, now darker, now lighter."""
+    red, green, blue = colorsys.hls_to_rgb(i * 0.618 % 1, (0.42, 0.7, 0.55)[i % 3], 0.5)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def ink_on(background: RGB) -> RGB:
@@ -183,19 +196,3 @@ def draw_caption(rgb: np.ndarray, label: str, color: RGB, painter: TextPainter) 
     top = height - painter.height - 2 * pad
     rgb[max(0, top) :] = color
     painter.draw(rgb, label, (max(pad, (width - painter.width(label)) // 2), top + pad), ink_on(color))
-
-
-def draw_faces(
-    rgb: np.ndarray,
-    xyxy: np.ndarray,
-    labels: Sequence[str],
-    colors: Sequence[RGB],
-    painter: TextPainter,
-    *,
-    whole: bool = False,
-) -> None:
-    """Draw all faces of one image into ``rgb``."""
-    if whole:
-        draw_caption(rgb, labels[0], colors[0], painter)
-    else:
-        draw_boxes(rgb, xyxy, labels, colors, painter)

@@ -308,8 +308,10 @@ class LiveWindow:
         # Xlib knows no C.UTF-8, common in containers, and would give a name that other programs cannot read.
         kept = locale.setlocale(locale.LC_CTYPE)
         locale.setlocale(locale.LC_CTYPE, "C")
-        self._pygame.display.set_caption(self._title)
-        locale.setlocale(locale.LC_CTYPE, kept)
+        try:
+            self._pygame.display.set_caption(self._title)
+        finally:
+            locale.setlocale(locale.LC_CTYPE, kept)
 
     def close(self) -> None:
         """Take the window away."""
@@ -319,9 +321,7 @@ class LiveWindow:
 
 def _open_display() -> Any:
     # Without a display SDL may open one that nobody sees.
-    named = (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("SDL_VIDEODRIVER")
-    )
+    named = any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")))
     if sys.platform.startswith("linux") and not named:
         raise FerkitError("there is no display (DISPLAY is not set)")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -7,6 +7,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from ferkit.core.console import shortened
+from ferkit.core.console import width as text_width
 from ferkit.core.labels import LabelSet
 from ferkit.core.style import HINT, can_draw, drawable_names, open_font
 from ferkit.core.texts import Translations, text_table
@@ -167,24 +169,30 @@ class Overlay:
     def _bar_chart(
         self, rgb: np.ndarray, result: FrameResult, i: int, painter: TextPainter, header: int
     ) -> list[tuple[int, int, int, int]]:
-        """All probabilities of one face, in a corner without faces; nothing where there is none. What it covers."""
+        """Probabilities of one face, the highest if not all fit, in a corner without faces; nothing where there is
+        none. What it covers."""
         row = painter.height + max(3, painter.height // 4)
-        name_w = max(painter.width(name) for name in self._names)
+        n = min(len(self._names), int(rgb.shape[0] * 0.8) // row - 1)
         bar_w, pad = 5 * painter.height, painter.height // 2
-        percent_w = painter.width("100%")
-        width = name_w + bar_w + percent_w + 4 * pad
-        height = row * len(self._names) + pad
-        if width > rgb.shape[1] * 0.6 or height > rgb.shape[0] * 0.8:
-            return []
-        spot = self._free_corner(rgb, result, i, (width, height), header)
-        if spot is None:
+        percent_w, widest = painter.width("100%"), max(self._names, key=painter.width)
+        height = row * n + pad
+        for share in (0.6, 0.33):  # rather shortened names than no chart
+            room = int(rgb.shape[1] * share) - bar_w - percent_w - 4 * pad
+            columns = room * text_width(widest) // painter.width(widest)
+            names = [shortened(name, columns) for name in self._names]
+            name_w = max(painter.width(name) for name in names)
+            width = name_w + bar_w + percent_w + 4 * pad
+            spot = self._free_corner(rgb, result, i, (width, height), header)
+            if spot is not None and columns >= 6 and n >= 2:
+                break
+        else:
             return []
         left, top = spot
         shade(rgb, left, top, width, height)
-        for k, name in enumerate(self._names):
-            y = top + pad // 2 + k * row + 2
+        for place, k in enumerate(sorted(np.argsort(-result.proba[i], kind="stable")[:n].tolist())):
+            y = top + pad // 2 + place * row + 2
             p = float(result.proba[i, k])
-            painter.draw(rgb, name, (left + pad, y), _PALE)
+            painter.draw(rgb, names[k], (left + pad, y), _PALE)
             x = left + 2 * pad + name_w
             cv2.rectangle(rgb, (x, y + 2), (x + bar_w, y + painter.height - 2), (70, 74, 80), cv2.FILLED)
             if p > 0.005:

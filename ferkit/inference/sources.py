@@ -44,6 +44,9 @@ _STEP_S = 0.001
 _PLAIN = ("mpegts", "mpeg", "hls", "rtsp", "flv", "h264", "hevc", "mpegvideo", "m4v")
 """Containers that say nothing about pixels and ends; the video in them does."""
 
+_NO_TIMES = 0x80
+"""FFmpeg's mark of containers without times (AVFMT_NOTIMESTAMPS)."""
+
 _PQ, _HLG = 16, 18
 _PAPER_WHITE = 203.0
 """Candela per square metre that HDR videos give to white paper (ITU-R BT.2408)."""
@@ -84,6 +87,7 @@ class VideoSource:
         size_wh: of the frames in pixels, after rotation and with square pixels.
         remarks: what was done to its frames that a user should know.
         broken_at_s: after a whole iteration, where the video could no longer be read, if that was before its end.
+        n_damaged: after it, how many parts were damaged: frames there are missing, or distorted.
 
     Raises:
         DataError: there is no such video, or nothing in it that can be shown.
@@ -97,6 +101,7 @@ class VideoSource:
             self.size_wh, self.remarks = video.look_at_first()
             self.n_frames, self.fps, self.duration_s = video.n_frames, video.fps, video.duration_s
         self.broken_at_s: float | None = None
+        self.n_damaged = 0
         self._stop = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -128,6 +133,7 @@ class VideoSource:
                         break
                 else:
                     self.broken_at_s = video.clock.last_s if video.is_broken() else None
+                    self.n_damaged = video.n_damaged
             frames.put(None)
         except BaseException as error:  # whoever iterates gets it
             frames.put(error)
@@ -183,6 +189,7 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
         fps: frames a second on average; 25 if the stream does not say.
         n_frames, duration_s: see :class:`VideoSource`.
         clock: gives frames their times.
+        n_damaged: packets and frames so far in which the decoder found damage.
         is_finite: whether it has an end, other than a broadcast.
 
     Raises:
@@ -200,8 +207,13 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
             raise
         stream, container = self._stream, self._container
         self._decoder = stream.codec_context
-        self._decoder.thread_type = "SLICE" if live else "AUTO"
-        rate = stream.average_rate or stream.guessed_rate
+        # FFmpeg's several decoders of one animated PNG do not all know its head after a jump.
+        self._decoder.thread_type = "SLICE" if live or self._decoder.name == "apng" else "AUTO"
+        with contextlib.suppress(load_av().error.FFmpegError, ValueError):  # decoding will say so
+            self._decoder.open(strict=False)  # before it is told to skip: dav1d would do so ever after
+        # Raw streams have no times, and only the video in them may know its rate; the container says 25.
+        self._is_raw = bool(container.format.flags & _NO_TIMES)
+        rate = (None if self._is_raw else stream.average_rate) or stream.guessed_rate
         self.fps = float(rate) if rate and 0 < rate < 1000 else 25.0
         self.duration_s = max(0.0, (container.duration or 0) / 1e6)
         # AVI files do not say when frames are shown, only when they are decoded; their number counts gaps too.
@@ -216,6 +228,7 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
         self._is_plain = container.format.name in _PLAIN
         self._aspect = stream.sample_aspect_ratio
         self._broke_off = self._last_is_bad = False
+        self.n_damaged = 0
         self._last_pts: int | None = None
         self._bad_pts = -1 << 63  # of no frame
 
@@ -284,12 +297,14 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
         if frame is None:
             raise DataError(self._unreadable())
         remarks = []
+        if self._is_raw:
+            remarks.append(f"{self._name}: there are no times in it: taken as {self.fps:.4g} frames a second")
         if frame.color_trc in (_PQ, _HLG):
-            remarks.append("HDR video: its brightness and colours are brought into the range of usual images")
-        if frame.interlaced_frame:
             remarks.append(
-                "interlaced video: every second line of each frame is drawn again from its neighbours"
+                f"{self._name}: HDR video: brightness and colours are brought into the usual range"
             )
+        if frame.interlaced_frame:
+            remarks.append(f"{self._name}: interlaced video: every second line is drawn from its neighbours")
         width, height = self._square_width(frame), frame.height
         a, b = _display_matrix(frame)[:2]
         return (height, width) if abs(b) > abs(a) else (width, height), tuple(remarks)
@@ -424,16 +439,18 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
             return []
         except (av.error.FFmpegError, OSError, ValueError):
             self._last_is_bad = True
+            self.n_damaged += 1
             return []
         for frame in frames:
             self._last_is_bad = frame.is_corrupt
+            self.n_damaged += frame.is_corrupt
             if frame.is_corrupt and frame.pts is not None:
                 self._bad_pts = frame.pts
             if not self._is_plain:
                 self._aspect = self._stream.sample_aspect_ratio
             elif frame.key_frame:
                 self._aspect = self._decoder.sample_aspect_ratio
-            frame.opaque = self._aspect
+            frame.opaque = [self._aspect]  # PyAV loses what several frames share once one of them is gone
         return frames
 
     def is_broken(self) -> bool:
@@ -466,7 +483,8 @@ class OpenVideo(contextlib.AbstractContextManager["OpenVideo"]):
 
     def _square_width(self, frame: "VideoFrame") -> int:
         """How wide a frame is with square pixels."""
-        aspect: Any = frame.opaque or 1
+        carried: Any = frame.opaque
+        aspect = carried[0] or 1
         return round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width
 
     def __exit__(self, *_: object) -> None:
@@ -519,7 +537,11 @@ def _reason(error: Exception) -> str:
 
 def _display_matrix(frame: "VideoFrame") -> np.ndarray:
     """int32 (5,): a, b, -, c, d, which show the pixel (x, y) at (ax + cy, bx + dy)."""
-    found: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows its turn, but not what else goes with the frame, such as EXIF
+        turn = np.deg2rad(frame.rotation)
+        return np.round([np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn)]).astype(np.int32)
     return np.array([1, 0, 0, 0, 1]) if found is None else np.frombuffer(found, np.int32, 5)
 
 

@@ -24,6 +24,7 @@ from ferkit.core.files import (
     csv_cell,
     csv_text,
     exclusive_lock,
+    file_sha256,
     fingerprint,
     is_address,
     write_atomically,
@@ -35,7 +36,6 @@ from ferkit.core.texts import Translations
 from ferkit.faces.cropping import square_crop
 from ferkit.faces.drawing import UNSURE_COLOR, label_colors
 from ferkit.inference.engine import Engine, FrameResult
-from ferkit.inference.smoothing import UNSURE
 from ferkit.inference.sources import VideoSource, source_name
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class VideoRun:
         n_faces: rows.
         resumed_at_s: where in the video this run went on; 0 from the beginning, None if all was there already.
         broken_at_s: where the video could no longer be read, None if it could to its end.
+        n_damaged: how many parts of it were damaged.
     """
 
     table: Path
@@ -79,6 +80,7 @@ class VideoRun:
     n_faces: int
     resumed_at_s: float | None
     broken_at_s: float | None
+    n_damaged: int
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,23 @@ def analyse_video(
         FerkitError: the folder cannot be written.
     """
     spec = os.fspath(video)
-    file = Path(spec)
-    size = file.stat().st_size if not is_address(spec) and file.is_file() else 0
-    identity = fingerprint([source_name(spec), size, every_s, settings])
+    content = source_name(spec)
+    if not is_address(spec):
+        with suppress(OSError):  # whoever opens it says why
+            content = file_sha256(Path(spec))
+    identity = fingerprint([content, every_s, settings])
     with exclusive_lock(folder / ".lock", "analysing a video into"):
         start = _Checkpoint.read(folder, identity)
         if start.done:
-            return VideoRun(folder / TABLE, start.n_frames, start.n_faces, None, start.broken_at_s)
+            return start.as_run(folder, None)
         if start.engine is not None:
             engine.restore(start.engine)
         source = VideoSource(spec, every_s, start.next_frame)
+        # A face that one look misses is not forgotten, however seldom the looks are.
+        followed, gap_s = engine.tracker.settings, max(every_s, 1 / source.fps)
+        engine.tracker.settings = replace(followed, keep_s=max(followed.keep_s, 2.1 * gap_s))
         for remark in source.remarks:
-            logger.info("%s: %s", source.name, remark)
+            logger.info(remark)
         with (
             _open_table(folder / TABLE, start, engine.labels) as table,
             progress("analysing", source.n_frames, done=start.next_frame, unit="frames") as shown,
@@ -154,26 +161,21 @@ def analyse_video(
                 if time.monotonic() - saved_at > _CHECKPOINT_S:
                     now.save(folder, identity, table, engine)
                     saved_at = time.monotonic()
-            now.save(folder, identity, table, engine, done=True, broken_at_s=source.broken_at_s)
-        return VideoRun(folder / TABLE, now.n_frames, now.n_faces, start.time_s, source.broken_at_s)
+            now = replace(now, done=True, broken_at_s=source.broken_at_s, n_damaged=source.n_damaged)
+            now.save(folder, identity, table, engine)
+        return now.as_run(folder, start.time_s)
 
 
 def rows_of(index: int, result: FrameResult, labels: LabelSet) -> list[FaceRow]:
     """The rows of one frame."""
-    return [
-        FaceRow(
-            index,
-            result.timestamp_s,
-            0 if result.faces.track_id is None else int(result.faces.track_id[i]),
-            tuple(result.faces.xyxy[i].tolist()),
-            float(result.faces.confidence[i]),
-            float(result.quality[i]),
-            UNSURE_NAME if shown == UNSURE else labels.names[shown],
-            labels.names[int(result.raw[i].argmax())],
-            tuple(result.proba[i].tolist()),
-        )
-        for i, shown in enumerate(result.label.tolist())
-    ]
+    faces, names, rows = result.faces, [*labels.names, UNSURE_NAME], []
+    ids = np.zeros(len(faces), int) if faces.track_id is None else faces.track_id
+    for i, (xyxy, raw) in enumerate(zip(faces.xyxy.tolist(), result.raw.argmax(axis=1), strict=True)):
+        found, quality = float(faces.confidence[i]), float(result.quality[i])
+        shown, proba = names[result.label[i]], tuple(result.proba[i].tolist())  # unsure is -1
+        rows.append(FaceRow(index, result.timestamp_s, int(ids[i]), tuple(xyxy), found, quality,
+                            shown, names[raw], proba))  # fmt: skip
+    return rows
 
 
 def read_rows(table: Path) -> Iterator[FaceRow]:
@@ -192,17 +194,9 @@ def read_rows(table: Path) -> Iterator[FaceRow]:
             for row in reader:
                 frame, time_s, face, *numbers, label, raw_label = row[: len(FIXED)]
                 left, top, right, bottom, found, quality = map(float, numbers)
-                yield FaceRow(
-                    int(frame),
-                    float(time_s),
-                    int(face),
-                    (left, top, right, bottom),
-                    found,
-                    quality,
-                    csv_text(label),
-                    csv_text(raw_label),
-                    tuple(map(float, row[len(FIXED) :])),
-                )
+                xyxy, proba = (left, top, right, bottom), tuple(map(float, row[len(FIXED) :]))
+                yield FaceRow(int(frame), float(time_s), int(face), xyxy, found, quality,
+                              csv_text(label), csv_text(raw_label), proba)  # fmt: skip
     except DataError:
         raise
     except (OSError, ValueError, csv.Error) as error:
@@ -215,16 +209,10 @@ def json_pieces(head: dict[str, Any], table: Path, names: Sequence[str]) -> Iter
     for i, row in enumerate(read_rows(table)):
         proba = dict(zip(names, row.proba, strict=True))
         face = {
-            "frame": row.frame,
-            "time_s": row.time_s,
-            "face": row.face,
-            "box": row.xyxy,
-            "confidence": proba.get(row.label, max(row.proba)),
-            "quality": row.quality,
-            "label": row.label,
-            "raw_label": row.raw_label,
-            "probabilities": proba,
-        }
+            "frame": row.frame, "time_s": row.time_s, "face": row.face, "box": row.xyxy,
+            "confidence": proba.get(row.label, max(row.proba)), "quality": row.quality,
+            "label": row.label, "raw_label": row.raw_label, "probabilities": proba,
+        }  # fmt: skip
         yield (",\n" if i else "\n") + json.dumps(face, ensure_ascii=False)
     yield "\n]}\n"
 
@@ -245,6 +233,7 @@ class _Checkpoint:
     engine: dict[str, Any] | None = None
     done: bool = False
     broken_at_s: float | None = None
+    n_damaged: int = 0
 
     @staticmethod
     def read(folder: Path, identity: str) -> "_Checkpoint":
@@ -258,26 +247,15 @@ class _Checkpoint:
     def after(self, next_frame: int, time_s: float, n_faces: int) -> "_Checkpoint":
         return _Checkpoint(next_frame, time_s, self.n_frames + 1, self.n_faces + n_faces, self.n_bytes)
 
-    def save(
-        self,
-        folder: Path,
-        identity: str,
-        table: IO[bytes],
-        engine: Engine,
-        *,
-        done: bool = False,
-        broken_at_s: float | None = None,
-    ) -> None:
+    def as_run(self, folder: Path, resumed_at_s: float | None) -> VideoRun:
+        counts = self.n_frames, self.n_faces
+        return VideoRun(folder / TABLE, *counts, resumed_at_s, self.broken_at_s, self.n_damaged)
+
+    def save(self, folder: Path, identity: str, table: IO[bytes], engine: Engine) -> None:
         """Make sure that the rows are on the disk, then note that they are."""
         table.flush()
         os.fsync(table.fileno())
-        saved = replace(
-            self,
-            n_bytes=table.tell(),
-            engine=None if done else engine.state(),
-            done=done,
-            broken_at_s=broken_at_s,
-        )
+        saved = replace(self, n_bytes=table.tell(), engine=None if self.done else engine.state())
         write_json(folder / RESUME, {"identity": identity, **asdict(saved)})
 
 
@@ -360,23 +338,12 @@ class VideoSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "n_readings": self.n_readings,
-            "labels": dict(self.labels),
-            "people": [
-                {
-                    "face": p.face,
-                    "first_s": round(p.first_s, 3),
-                    "last_s": round(p.last_s, 3),
-                    "n_readings": p.n,
-                    "labels": dict(p.labels),
-                    "changes_per_minute": round(p.changes_per_minute, 2),
-                    "n_negative": p.n_negative,
-                    "score": p.score,
-                }
-                for p in self.people
-            ],
-        }
+        people = [{
+            "face": p.face, "first_s": round(p.first_s, 3), "last_s": round(p.last_s, 3), "n_readings": p.n,
+            "labels": dict(p.labels), "changes_per_minute": round(p.changes_per_minute, 2),
+            "n_negative": p.n_negative, "score": p.score,
+        } for p in self.people]  # fmt: skip
+        return {"n_readings": self.n_readings, "labels": dict(self.labels), "people": people}
 
 
 def summarise(rows: Iterable[FaceRow], labels: LabelSet) -> VideoSummary:
@@ -463,7 +430,9 @@ def plot_timeline(timeline: Timeline, path: Path, title: str, language: str = "e
     hint = None if can_draw([*timeline.labels.display(language), words("word.unsure")]) else HINT
     words = Translations("en", "live") if hint else words
     n = max(1, len(timeline.people))
-    figure = Figure(figsize=(11, 1.1 + 1.7 * n), dpi=120, layout="constrained")
+    # At least as high as the list of classes.
+    height = max(1.1 + 1.7 * n, 0.3 + 0.19 * (1 + len(timeline.labels)))
+    figure = Figure(figsize=(11, height), dpi=120, layout="constrained")
     axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
     palette = np.array([*label_colors(timeline.labels), UNSURE_COLOR]) / 255
     for i, axis in enumerate(axes[: len(timeline.people)]):

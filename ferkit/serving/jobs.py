@@ -323,7 +323,7 @@ async def receive_video(request: Request, folder: Path) -> Path:
         else:
             await _from_body(request, path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise ApiError(503, "no_room", "There is no room for the video; try again later.", 60) from None
     with path.open("rb") as file:

@@ -12,6 +12,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.serving import api as answers
@@ -312,11 +314,17 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
         if not content:
             raise ApiError(422, "no_picture", "Expected an image as the body, or as the part 'images'.")
         return [Upload("image", content)]
-    async with request.form(max_files=most, max_fields=16, max_part_size=1000) as form:
-        parts = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
-        if not parts:
-            raise ApiError(422, "no_picture", "Expected images as parts called 'images', with file names.")
-        return [Upload(Path(part.filename or "image").name, await part.read()) for part in parts]
+    limits = {"max_files": most, "max_fields": 16, "max_part_size": 1000}
+    parser = MultiPartParser(request.headers, request.stream(), **limits)
+    parser.spool_max_size = 0  # images never go to the disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from None
+    parts = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
+    if not parts:
+        raise ApiError(422, "no_picture", "Expected images as parts called 'images', with file names.")
+    return [Upload(Path(part.filename or "image").name, await part.read()) for part in parts]
 
 
 Name = Annotated[str, Field(max_length=100)]

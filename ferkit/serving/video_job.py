@@ -97,6 +97,7 @@ def predict_video(folder: Path) -> None:
         "every_s": job.every_s,
         "n_frames": run.n_frames,
         "broken_at_s": run.broken_at_s,
+        "n_damaged": run.n_damaged,
         "summary": summary.as_dict(),
     }
     pieces = json_pieces(head, run.table, engine.labels.names)

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,10 @@ def test_anything_else_is_refused(tmp_path: Path, name: str, what: str):
 
 
 def test_class_folders_without_images_are_remarked_on(tmp_path: Path):
-    for name in ("train/happy", "train/슬픔", "train/.cache", "test/happy", "test/fear"):
+    as_on_a_mac = unicodedata.normalize("NFD", "train/중립")
+    for name in ("train/happy", "train/슬픔", "train/.cache", "test/happy", "test/fear", as_on_a_mac):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / as_on_a_mac / "a.jpg").write_bytes(b"")
     for part in ("train", "test"):
         (tmp_path / part / "happy" / "a.jpg").write_bytes(b"")
     with heard() as said:

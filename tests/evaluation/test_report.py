@@ -56,6 +56,9 @@ def test_text_names_what_the_figures_leave_out() -> None:
     assert "contempt (12)" in text
     assert "accuracy with the unknown classes as mistakes" in text
     assert "over images" in text
+    many = format_report(evaluation(tuple(f"expression number {i}" for i in range(30))))
+    assert "The confusion matrix of 30 expressions is too wide" in many
+    assert max(map(len, many.splitlines())) < 200
 
 
 def test_the_folder_has_text_json_and_plots(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from ferkit.inference.browser_view import BrowserView
+from ferkit.inference.sinks import BrowserView
 
 RGB = np.full((48, 64, 3), (200, 40, 90), np.uint8)
 
 
-@pytest.fixture
-def view() -> Iterator[BrowserView]:
-    view = BrowserView()
+@pytest.fixture(params=["en", "ko"])
+def view(request: pytest.FixtureRequest) -> Iterator[BrowserView]:
+    view = BrowserView(language=request.param)
     yield view
     view.close()
 
@@ -37,6 +37,8 @@ def test_the_page_has_a_image_and_a_button_for_every_key(view: BrowserView) -> N
     page = ask(view, "GET", path(view)).read().decode()
     assert 'src="pictures"' in page
     assert page.count("<button") == 6
+    assert ('lang="ko"' in page, "끝내기</button>" in page) in ((True, True), (False, False))
+    assert not any(place in page for place in ("LANGUAGE", "BUTTONS", "OVER"))
     assert ask(view, "GET", path(view, "live.js")).status == 200
 
 

@@ -8,7 +8,7 @@ from ferkit.core.labels import LabelSet
 from ferkit.faces.drawing import (
     TextPainter,
     draw_boxes,
-    draw_faces,
+    draw_caption,
     enlarged,
     ink_on,
     label_colors,
@@ -58,7 +58,7 @@ def test_a_label_is_always_in_the_image(painter: TextPainter, box: tuple[int, ..
 def test_small_crops_are_enlarged_until_a_caption_fits(painter: TextPainter) -> None:
     rgb, factor = enlarged(np.full((48, 48, 3), 90, np.uint8))
     assert (rgb.shape, factor) == ((240, 240, 3), 5)
-    draw_faces(rgb, np.zeros((1, 4)), ["sad 51%"], [(72, 134, 220)], painter, whole=True)
+    draw_caption(rgb, "sad 51%", (72, 134, 220), painter)
     assert (rgb[0] == 90).all()
     assert (rgb[-1] == (72, 134, 220)).all()
 
@@ -68,6 +68,12 @@ def test_colors_follow_the_meaning_and_ink_can_be_read() -> None:
     assert korean[0] == english[1]
     for color in label_colors(LabelSet.named("ferplus")):
         assert abs(np.mean(color) - np.mean(ink_on(color))) > 60
+
+
+@given(st.lists(st.sampled_from(["happy", "행복", "negative", "teasing", *"abcdefghijklmnopq"]), unique=True))
+def test_no_two_classes_have_one_color(names: list[str]) -> None:
+    colors = label_colors(LabelSet((*names, *(f"class {i}" for i in range(40)))))
+    assert len(set(colors)) == len(colors)
 
 
 def test_hangul_is_drawn_when_a_font_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

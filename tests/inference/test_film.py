@@ -1,10 +1,15 @@
 import json
+import os
 from pathlib import Path
 
+import av
 import cv2
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ferkit.core.errors import DataError
+from ferkit.core.labels import LabelSet
 from ferkit.inference import video as video_module
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.overlay import Overlay
@@ -82,6 +87,38 @@ def test_other_settings_begin_anew(video: Path, tmp_path: Path) -> None:
     assert run.n_frames == 6
 
 
+def test_another_video_of_the_same_name_and_size_begins_anew(tmp_path: Path) -> None:
+    """Raw videos of one length have one size, and copies keep their dates."""
+    video = tmp_path / "film.avi"
+    for x in (20, 200):
+        with av.open(str(video), "w") as out:
+            stream = out.add_stream("rawvideo", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+            frame = av.VideoFrame.from_ndarray(frame_with((x, 30, 225)), format="rgb24")
+            out.mux(stream.encode(frame))
+        os.utime(video, (1, 1))
+        (row,) = read_rows(analyse_video(video, tmp_path, new_engine(), {}).table)
+        assert row.xyxy[0] == pytest.approx(x, abs=2)
+
+
+@given(st.sampled_from([0.3, 1.0, 1.7, 4.0]), st.sets(st.integers(1, 5), max_size=2), st.booleans())
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+def test_people_keep_their_numbers_however_seldom_they_are_looked_at(
+    tmp_path: Path, every_s: float, missed: set[int], every_frame: bool
+) -> None:
+    missed -= {i + 1 for i in missed}  # one look at a time
+    there = [() if i in missed else ((20 + i, 30, 225), (220, 150, 40)) for i in range(7)]
+    video = write_video(tmp_path / "film.mp4", [frame_with(*squares) for squares in there], 1 / every_s)
+    rows = list(
+        read_rows(
+            analyse_video(video, tmp_path, new_engine(), {}, every_s=0 if every_frame else every_s).table
+        )
+    )
+    assert len(rows) == 2 * (7 - len(missed))
+    assert {row.face for row in rows if row.xyxy[0] < 100} == {1}
+    assert {row.face for row in rows if row.xyxy[0] > 100} == {2}
+
+
 def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="other columns"):
@@ -120,6 +157,15 @@ def test_a_timeline_has_each_moment_in_its_column(tmp_path: Path) -> None:
     assert timeline.shown[0, -1] == 2
     plot_timeline(timeline, tmp_path / "timeline.png", "film", "ko")
     assert (tmp_path / "timeline.png").stat().st_size > 5000
+
+
+def test_a_timeline_of_one_person_is_as_high_as_the_list_of_classes(tmp_path: Path) -> None:
+    labels = LabelSet(tuple(f"c{i}" for i in range(30)))
+    rows = [FaceRow(0, 0.0, 1, (0, 0, 9, 9), 0.9, 1.0, "c3", "c3", (1 / 30,) * 30)]
+    plot_timeline(Timeline(summarise(rows, labels), labels).add(rows), tmp_path / "t.png", "film")
+    image = cv2.imread(str(tmp_path / "t.png"))
+    below = image[-8:, -int(image.shape[1] * 0.1) :]
+    assert (below == 255).all()  # nothing is cut off
 
 
 def test_nobody_to_be_seen_is_a_timeline_too(tmp_path: Path) -> None:

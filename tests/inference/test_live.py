@@ -2,11 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ferkit.core import style
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Faces
-from ferkit.faces.drawing import TextPainter
+from ferkit.faces.drawing import TextPainter, label_colors
 from ferkit.inference.engine import Engine, FrameResult
 from ferkit.inference.live import ChangePrinter, LiveSettings, LiveSource, LiveView, for_view
 from ferkit.inference.overlay import History, Overlay, Status
@@ -221,6 +223,25 @@ def test_a_label_that_another_one_outweighs_says_why(monkeypatch: pytest.MonkeyP
     overlay.draw(frame_with((40, 90, 200)), result, Status())
     assert texts[:2] == ["happy 80%", "happy 40% (held)"]
     assert texts[2].startswith("기쁨 40%") or overlay.hint
+
+
+@given(k=st.integers(2, 40), long=st.integers(1, 40), width=st.integers(960, 1280))
+@settings(max_examples=25, deadline=None)
+def test_bars_are_shown_whatever_the_classes_are_called_the_likeliest_first(
+    k: int, long: int, width: int
+) -> None:
+    labels = LabelSet(tuple(f"{'x' * long}{i}" for i in range(k)))
+    proba = np.full((1, k), 0.1 / k, np.float32)
+    proba[0, k - 1] = 0.9
+    face = Faces(np.array([[0.4 * width, 90, 0.6 * width, 260]], np.float32), np.ones(1), None, np.array([1]))
+    result = FrameResult(0.0, face, np.ones(1, np.float32), proba, proba, np.array([k - 1]))
+    drawn, plain = (
+        Overlay(labels, bars=bars, history=False).draw(np.zeros((360, width, 3), np.uint8), result, Status())
+        for bars in (True, False)
+    )
+    color = np.array(label_colors(labels)[k - 1])
+    outside = np.r_[0 : int(0.4 * width) - 4, int(0.6 * width) + 4 : width]
+    assert (drawn[:, outside] == color).all(axis=2).sum() > (plain[:, outside] == color).all(axis=2).sum()
 
 
 def test_the_bars_give_way_to_faces() -> None:

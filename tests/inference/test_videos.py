@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from ferkit.core.errors import DataError
 from ferkit.inference.live import LiveSource
 from ferkit.inference.overlay import Overlay
 from ferkit.inference.sinks import annotate_video
-from ferkit.inference.sources import VideoSource
+from ferkit.inference.sources import Frame, OpenVideo, VideoSource
 from ferkit.inference.video import analyse_video, read_rows
 from tests.inference.brightness import LABELS
 from tests.inference.squares import new_engine
@@ -103,6 +104,12 @@ def test_pixels_are_square(ffmpeg: FFmpeg, aspect: str, width: int) -> None:
     rgb = next(iter(source)).rgb
     assert source.size_wh == (width, 240)
     assert rgb.shape == (240, width, 3)
+    plain = ffmpeg("-i", video, "-c", "copy", "aspect.ts")
+    with OpenVideo(str(plain), 5.0) as opened:
+        frames = [frame for _, frame in opened.play()]
+        while frames:  # live, some are forgotten before others are shown
+            del frames[0]
+            assert {opened.to_rgb(frame).shape for frame in frames} <= {(240, width, 3)}
     assert (rgb[:50, : width // 4 - 8] > 200).all()
     assert (rgb[:50, width // 4 + 8 :] < 50).all()
 
@@ -132,6 +139,22 @@ def test_what_was_filmed_on_its_side_or_in_a_mirror_stands_upright(
         upright = next(iter(VideoSource(ffmpeg("-i", video, "-c:v", "libx264", "upright.mp4")))).rgb
         upright = cv2.resize(upright, source.size_wh)
         assert np.abs(upright.astype(int) - rgb).mean() < 5
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_cameras_that_write_exif_into_each_frame_are_read_upright(
+    ffmpeg: FFmpeg, tmp_path: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = Image.open(ffmpeg(*corner_video(), "-frames:v", "1", "corner.png"))
+    image.convert("RGB").save(tmp_path / "frame.jpg", exif=exif)
+    video = ffmpeg("-loop", "1", "-i", tmp_path / "frame.jpg", "-t", "0.5", "-c:v", "copy", "exif.avi")
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "frame.jpg")))
+    source = VideoSource(video)
+    rgb = next(iter(source)).rgb
+    assert source.size_wh == upright.shape[1::-1]
+    assert np.abs(rgb.astype(int) - upright).mean() < 3
 
 
 def test_variable_frame_rate_keeps_its_own_times(ffmpeg: FFmpeg) -> None:
@@ -501,6 +524,63 @@ def test_a_video_that_changes_its_size_is_followed_afresh(ffmpeg: FFmpeg, tmp_pa
     assert {(row.face, row.xyxy[0] > 100) for row in rows} == {(1, False), (2, True)}
 
 
+def assert_is_part(found: list[Frame], everything: list[Frame], every_s: float, start: int) -> None:
+    """That ``found`` are the frames every so often, from number ``start`` on, with the same pixels."""
+    wanted, next_s = [], 0.0
+    for frame in everything:
+        if frame.timestamp_s >= next_s - 1e-6:
+            wanted.append(frame)
+            next_s += every_s * max(1, int((frame.timestamp_s - next_s) / every_s + 1))
+    assert [frame.index for frame in found] == [frame.index for frame in wanted if frame.index >= start]
+    for frame in found:
+        assert frame.timestamp_s == everything[frame.index].timestamp_s
+        assert (frame.rgb == everything[frame.index].rgb).all()
+
+
+CODECS = {  # of each kind, with groups of many frames where the codec has them
+    "x264.mkv": "-c:v libx264 -g 30 -bf 2",
+    "x265.mp4": "-c:v libx265 -x265-params log-level=none:keyint=30",
+    "vp8.webm": "-c:v libvpx -g 30",
+    "vp9.webm": "-c:v libvpx-vp9 -g 30",
+    "av1.mp4": "-c:v libsvtav1 -preset 12 -g 33",
+    "mpeg4.avi": "-c:v mpeg4 -bf 2",
+    "moving.apng": "-c:v apng -plays 1",
+    "moving.gif": "",
+    "raw.m2v": "-c:v mpeg2video -bf 2",
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec_gives_the_same_now_and_then_and_when_resumed(ffmpeg: FFmpeg, name: str) -> None:
+    try:
+        video = ffmpeg(*moving_image("96x64", 2.5, 30), *CODECS[name].split(), name)
+    except subprocess.CalledProcessError:
+        pytest.skip("this ffmpeg lacks the encoder")
+    everything = list(VideoSource(video))
+    assert len(everything) == 75 or name == "moving.gif"
+    assert everything[-1].timestamp_s == pytest.approx(74 / 30, abs=0.05)
+    for every_s, start in ((0.4, 0), (0.4, 1), (0.1, 40)):
+        source = VideoSource(video, every_s, start)
+        found = list(source)
+        assert_is_part(found, everything, every_s, start)
+        assert (source.broken_at_s, source.n_damaged) == (None, 0)
+
+
+def test_raw_streams_have_the_rate_that_is_in_them_and_damage_is_counted(
+    ffmpeg: FFmpeg, tmp_path: Path
+) -> None:
+    source = VideoSource(ffmpeg(*moving_image("96x64", 1, 50), "-c:v", "libx264", "fifty.h264"))
+    assert source.remarks == ("fifty.h264: there are no times in it: taken as 50 frames a second",)
+    assert [frame.timestamp_s for frame in source] == pytest.approx([i / 50 for i in range(50)])
+    whole = ffmpeg(*moving_image(), "-c:v", "mjpeg", "whole.mov").read_bytes()
+    holed = tmp_path / "holed.mov"
+    begin = len(whole) // 2
+    holed.write_bytes(whole[:begin] + bytes(20_000) + whole[begin + 20_000 :])
+    run = analyse_video(holed, tmp_path, new_engine(), {})
+    assert run.n_damaged > 0
+    assert analyse_video(holed, tmp_path, new_engine(), {}).n_damaged == run.n_damaged
+
+
 @given(
     every_s=st.floats(0.03, 3),
     start=st.integers(0, 60),
@@ -529,16 +609,7 @@ def test_what_is_not_decoded_was_not_needed(
             out.mux(stream.encode(None))
     everything = list(VideoSource(video))
     assert [frame.index for frame in everything] == list(range(75))
-    wanted, next_s = [], 0.0
-    for frame in everything:
-        if frame.timestamp_s >= next_s - 1e-6:
-            wanted.append(frame)
-            next_s += every_s * max(1, int((frame.timestamp_s - next_s) / every_s + 1))
-    found = list(VideoSource(video, every_s, start))
-    assert [frame.index for frame in found] == [frame.index for frame in wanted if frame.index >= start]
-    for frame in found:
-        assert frame.timestamp_s == everything[frame.index].timestamp_s
-        assert (frame.rgb == everything[frame.index].rgb).all()
+    assert_is_part(list(VideoSource(video, every_s, start)), everything, every_s, start)
 
 
 @pytest.fixture

@@ -225,6 +225,12 @@ def test_images_and_a_video_are_read(page: Browser, photo: Path, video: Path, tm
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     page.one("#file-pictures").send_keys(str(damaged))
     page.until(lambda: "손상" in page.text(".picture .status"), "the word that it is damaged")
+    assert page.text("#pictures-status").startswith("2장 중 1장 인식")
+    assert page.text("#pictures-status").endswith("1장 읽을 수 없음")
+    ends = page.js(
+        "return [...document.querySelectorAll('.picture .track')].map(n => n.getBoundingClientRect().left)"
+    )
+    assert len(set(ends)) == 1  # bars begin where the others do, so that they can be compared
     page.click("#pictures-clear")
     assert not page.all(".picture")
 

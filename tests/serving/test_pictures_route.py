@@ -1,3 +1,5 @@
+import errno
+import tempfile
 import threading
 from pathlib import Path
 
@@ -60,6 +62,16 @@ def test_a_form_without_images(server: Running) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "no_picture")
     files = [("images", (f"{i}.jpg", image())) for i in range(17)]
     assert server.http.post("/v1/predict", files=files).status_code == 400
+
+
+def test_images_stay_in_memory(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", full)
+    large = image(225, (900, 900), "BMP")
+    answer = server.http.post("/v1/predict", files={"images": ("large.bmp", large)})
+    assert (answer.status_code, len(large) > 1 << 20) == (200, True)
 
 
 def test_models_are_chosen_by_name_and_never_by_path(server: Running, models_dir: Path) -> None:

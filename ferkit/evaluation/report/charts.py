@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from ferkit.core.console import shortened
 from ferkit.core.console import width as text_width
 from ferkit.core.style import SERIES
 from ferkit.core.texts import MISSING, Translations, percent, points
@@ -60,16 +61,16 @@ class Scale:
         return [float(mark) for mark in marks if self.low - slack <= mark <= self.high + slack]
 
 
-def percent_ticks(scale: Scale, n: int = 5) -> list[tuple[float, str]]:
+def percent_ticks(scale: Scale) -> list[tuple[float, str]]:
     """Ticks of a share, written as percentages."""
-    marks = scale.ticks(n)
+    marks = scale.ticks()
     digits = 1 if any(abs(100 * mark - round(100 * mark)) > 1e-6 for mark in marks) else 0
     return [(mark, f"{100 * mark:.{digits}f}%") for mark in marks]
 
 
-def number_ticks(scale: Scale, n: int = 5) -> list[tuple[float, str]]:
+def number_ticks(scale: Scale) -> list[tuple[float, str]]:
     """Ticks written as numbers."""
-    return [(mark, f"{mark:g}") for mark in scale.ticks(n)]
+    return [(mark, f"{mark:g}") for mark in scale.ticks()]
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def intervals_chart(rows: Sequence[tuple[str, Values, str]], label: str, referen
         parts.append(line(x(reference), 8, x(reference), height - 32, "reference"))
     for i, (name, figure, written) in enumerate(rows):
         y = 30 + step * i
-        parts.append(text(14, y - 11, _shortened(name, 46), "label halo"))
+        parts.append(text(14, y - 11, shortened(name, 46), "label halo"))
         parts.append(text(_WIDTH - 4, y - 11, written, "value", "end"))
         if figure["low"] is not None:
             parts.append(line(x(figure["low"]), y, x(figure["high"]), y, "whisker c0"))
@@ -291,7 +292,6 @@ def curves_chart(
     label: str,
     *,
     shares: bool = True,
-    first_colour: int = 0,
 ) -> Drawing:
     """Lines of several series in one frame.
 
@@ -300,7 +300,6 @@ def curves_chart(
         x_label, y_label: names of the axes.
         label: for screen readers.
         shares: whether both axes are shares in percent; otherwise plain numbers.
-        first_colour: of the first series.
     """
     values = np.array([point for _, points in series for point in points], float)
     (x_low, low), (x_high, high) = values.min(axis=0), values.max(axis=0)
@@ -311,9 +310,9 @@ def curves_chart(
     parts = frame(x, y, ticks(x), ticks(y), x_label, y_label)
     for i, (_, places) in enumerate(series):
         drawn = [(x(float(a)), y(float(b))) for a, b in places]
-        parts.append(Shape("polyline", tuple(drawn), f"curve {colour_of(first_colour + i)}"))
+        parts.append(Shape("polyline", tuple(drawn), f"curve {colour_of(i)}"))
         if len(drawn) == 1:
-            parts.append(dot(*drawn[0], f"dot {colour_of(first_colour + i)}"))
+            parts.append(dot(*drawn[0], f"dot {colour_of(i)}"))
     return Drawing(_WIDTH, 294, tuple(parts), label)
 
 
@@ -349,7 +348,7 @@ def trade_chart(points: Sequence[tuple[str, float, Values]], words: Mapping[str,
 def histogram_chart(title: str, own: Sequence[float], others: Sequence[float], label: str) -> Drawing:
     """The probability that one class got on its own images and on those of others, as shares of each."""
     x, y = Scale(0, 1, 8, 198), Scale(0, max([*own, *others, 0.01]), 92, 24)
-    parts, step = [text(8, 14, _shortened(title, 26), "label")], 1 / max(len(own), 1)
+    parts, step = [text(8, 14, shortened(title, 26), "label")], 1 / max(len(own), 1)
     for shares, colour in ((others, "c1"), (own, "c0")):
         for i, share in enumerate(shares):
             hint = f"{100 * i * step:.0f}–{100 * (i + 1) * step:.0f}%: {100 * share:.1f}%"
@@ -373,7 +372,7 @@ def confusion_chart(one: Values, shown: Mapping[str, str], words: Translations) 
     matrix = one["evaluation"]["confusion"]
     rows = [shown.get(name, f"{name} *") for name in matrix["rows"]]
     totals = [sum(counts) for counts in matrix["counts"]]
-    left = [f"{_shortened(name, 26)} ({n:,})" for name, n in zip(rows, totals, strict=True)]
+    left = [f"{shortened(name, 26)} ({n:,})" for name, n in zip(rows, totals, strict=True)]
     wide = float(np.clip(7.4 * max(map(text_width, names)) + 8, 58, 104))
     start, step = 18 + 7.0 * max(map(text_width, left)), 40.0
     parts = [
@@ -381,7 +380,7 @@ def confusion_chart(one: Values, shown: Mapping[str, str], words: Translations) 
         text(8, 38, f"{words('column.true')} ↓", "axis"),
     ]
     for j, name in enumerate(names):
-        parts.append(text(start + (j + 0.5) * wide, 38, _shortened(name, 13), "tick", "middle"))
+        parts.append(text(start + (j + 0.5) * wide, 38, shortened(name, 13), "tick", "middle"))
     for i, counts in enumerate(matrix["counts"]):
         top = 46 + i * step
         parts.append(text(start - 8, top + 24, left[i], "label", "end"))
@@ -407,7 +406,7 @@ def classes_chart(one: Values, shown: Mapping[str, str], words: Translations) ->
     parts += [text(x0 - 5, y(v) + 4, name, "tick", "end") for v, name in percent_ticks(y)]
     for i, (name, figures) in enumerate(per_class.items()):
         middle = x0 + (i + 0.5) * wide
-        parts.append(text(middle, 308, _shortened(shown[name], 20), "label", "middle"))
+        parts.append(text(middle, 308, shortened(shown[name], 20), "label", "middle"))
         parts.append(text(middle, 323, f"{figures['support']:,}", "tick", "middle"))
         for k, part in enumerate(PARTS_OF_CLASS):
             figure, at = figures[part], middle + (k - 1) * 26
@@ -459,7 +458,7 @@ def recalls_chart(
         for k, (name, recall, difference) in enumerate(rows):
             at += 18
             colour = colour_of(k)
-            parts.append(text(x.start - 8, at + 4, _shortened(name, 30), "label", "end"))
+            parts.append(text(x.start - 8, at + 4, shortened(name, 30), "label", "end"))
             for scale, figure, written in (
                 (x, recall, percent(recall["value"])),
                 (change, difference, points(difference["value"]) if difference else ""),
@@ -474,11 +473,3 @@ def recalls_chart(
                 parts.append(text(scale.end + 56, at + 4, written, "value", "end"))
         at += 24
     return Drawing(change.end + 68, height, tuple(parts), label)
-
-
-def _shortened(name: str, columns: int) -> str:
-    if text_width(name) <= columns:
-        return name
-    while text_width(name) > columns - 1:
-        name = name[:-1]
-    return name + "…"

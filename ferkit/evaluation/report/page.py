@@ -348,6 +348,10 @@ _ENOUGH_TRAININGS = 3
 """From so many on, the tests count how much one training differs from the next."""
 
 
+_MOST_COLUMNS = 15
+"""Of a confusion matrix that lines of text can hold."""
+
+
 def format_report(evaluation: Evaluation, language: str = "en") -> str:
     """The figures, the classes and the confusion matrix of one evaluation as aligned text."""
     words, one = Translations(language), {"evaluation": evaluation.to_dict()}
@@ -358,11 +362,12 @@ def format_report(evaluation: Evaluation, language: str = "en") -> str:
     title = words("text.title", value=accuracy, n=evaluation.n, k=len(shown), over=over)
     if evaluation.copies is not None:  # next to the accuracy, which it raises
         title += "; " + translated(evaluation.copies.sentence(), language)
+    matrix = tables.confusion_table(one, shown, words) if len(shown) <= _MOST_COLUMNS else None
     parts = [
         title,
         as_text(tables.figure_table(one, words)),
         as_text(tables.class_table(one, shown, words)),
-        as_text(tables.confusion_table(one, shown, words)),
+        as_text(matrix) if matrix else words("text.wide", n=len(shown)),
     ]
     parts += [words("text.note", note=translated(note, language)) for note in evaluation.notes]
     if evaluation.unknown_classes:

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ferkit.classifiers.heads import head_settings
-from ferkit.datasets.dataset import read_folder
+from ferkit.classifiers.model import Model, ModelRecord
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
-from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
+from ferkit.evaluation.evaluate_model import Scores, evaluate_model, fit_held_out, save_fit
 from ferkit.evaluation.report.page import format_summary
 from ferkit.evaluation.report.values import report_values
 from ferkit.faces.cropping import Cropping
@@ -86,3 +88,19 @@ def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tm
     cell.unlink()  # as if it had been stopped between training and scoring
     compared(drawn_faces, tmp_path, f"finetune:{recipe}")
     assert {path: path.stat().st_mtime_ns for path in networks} == networks
+
+
+@pytest.mark.parametrize(("split", "seen"), [("train", 4), ("test", 0)])
+def test_a_network_saw_the_training_part_when_that_is_tested(tmp_path: Path, split: str, seen: int):
+    samples = [
+        Sample(f"{part}/{i}.png", name, part) for part in ("test", "train") for i, name in enumerate("aabb")
+    ]
+    dataset = Dataset("d", tmp_path, tuple(samples), FileSource(tmp_path))
+    record = ModelRecord(
+        kind="network", labels=("a", "b"), input_size_wh=(48, 48), versions={},
+        data={"name": "d", "class_counts": {"a": 2, "b": 2}}, split={"origin": "given"},
+    )  # fmt: skip
+    tested = tuple(sample for sample in samples if sample.split == split)
+    scores = Scores(tested, np.full((4, 2), 0.5, np.float32), ())
+    found = evaluate_model(Model(tmp_path, record, ()), dataset, scores, scores.y_true)
+    assert len(found.candidates[0].seen) == seen

@@ -29,7 +29,10 @@ export class FilmResult {
     this.#range = [0, last];
     this.#people = result.summary.people.slice(0, MOST_PEOPLE).map((person) => this.#person(person, result.faces));
     const side = make("div", { className: "people" }, ...this.#people.map(({ element }) => element));
-    if (!this.#people.length) side.append(say(make("p", { className: "status" }), () => t("film.nobody")));
+    const remark = (key, values) => side.append(say(make("p", { className: "status" }), () => t(key, values)));
+    if (!this.#people.length) remark("film.nobody");
+    if (result.broken_at_s !== null) remark("film.broken", { time: clock(result.broken_at_s) });
+    if (result.n_damaged) remark("film.damaged", { n: result.n_damaged });
     this.element = make("div", { className: "film-result" }, this.#video, side);
     this.#video.addEventListener("timeupdate", () => this.draw());
     this.#video.addEventListener("loadedmetadata", () => {

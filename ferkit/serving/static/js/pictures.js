@@ -209,9 +209,11 @@ export class Pictures {
   }
 
   #statusText() {
-    const done = this.#cards.filter((card) => card.result || card.error).length;
+    const bad = this.#cards.filter((card) => card.error).length;
+    const done = this.#cards.filter((card) => card.result).length;
     const n = this.#cards.reduce((sum, card) => sum + (card.result?.faces.length ?? 0), 0);
-    return t("pictures.status", { done, all: this.#cards.length, faces: countText(n) });
+    const read = t("pictures.status", { done, all: this.#cards.length, faces: countText(n) });
+    return bad ? `${read} · ${t("pictures.bad", { n: bad })}` : read;
   }
 
   #labels() {

@@ -89,6 +89,7 @@ export default {
   "pictures.clear": "Remove all",
   "pictures.limit": "JPEG, PNG, WebP, GIF or BMP, up to {mb} MB each",
   "pictures.status": "{done} of {all} read · {faces}",
+  "pictures.bad": "{n} unreadable",
   "pictures.waiting": "Reading …",
   "pictures.none": "No face found in this image.",
   "pictures.face": "Face {n}",
@@ -114,6 +115,8 @@ export default {
   "film.copy": "MP4",
   "film.copy.label": "Save the copy with labels (MP4)",
   "film.nobody": "No face was found in this video.",
+  "film.broken": "The video breaks off: nothing can be read after {time}.",
+  "film.damaged": "The video is damaged in {n} places: images there are missing or distorted.",
   "film.seen": "seen {from}–{to}",
   "film.timeline": "Person {n} over the video: {shares}. Click to go there.",
 
