@@ -159,8 +159,7 @@ def _open_view(where: str, port: int, language: str) -> "View | None":
 def _print_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
     from ferkit.core.labels import LabelSet
 
-    said = "" if label is None else LabelSet((label,)).display(current_language())[0]
-    shown = f"{said} {probability:.0%}" if said else "unsure"
+    shown = f"{LabelSet((label,)).display(current_language())[0]} {probability:.0%}" if label else "unsure"
     echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
 
 

@@ -76,8 +76,7 @@ def drawable_names(labels: LabelSet, language: str) -> tuple[str, ...]:
 
 def drawable_text(text: str) -> str:
     """What a plot says, in the language that is spoken; unchanged where no font here can draw that."""
-    said = translated(text)
-    return said if can_draw([said]) else text
+    return translated(text, None if hangul_font_file() else "en")
 
 
 @functools.cache

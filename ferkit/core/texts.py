@@ -218,8 +218,7 @@ def _messages(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple((_pattern(one["en"]), one[language]) for one in messages)
 
 
-_KINDS = {"all": "[0-9,]+", "key": r"\S+", "path": "(?:(?!: ).)+?"}
-_KINDS |= dict.fromkeys(("hint", "more"), "(?:[;,. ].*?)?")
+_KINDS = {"key": r"\S+", "path": "(?:(?!: ).)+?"} | dict.fromkeys(("hint", "more"), "(?:[;,. ].*?)?")
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -233,6 +232,6 @@ def _pattern(template: str) -> re.Pattern[str]:
         if i % 2 == 0:
             parts.append(re.escape(part))
         else:
-            kind = _KINDS.get(part, "[0-9,]+" if part[:2] in ("n", "n_") else ".+?")
+            kind = _KINDS.get(part, "[0-9,]+" if re.fullmatch("all|n(_.*)?", part) else ".+?")
             parts.append(f"(?P<{part}>{kind})")
     return re.compile("".join(parts), re.DOTALL)
