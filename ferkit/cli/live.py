@@ -148,10 +148,9 @@ def _open_view(where: str, port: int, language: str) -> "View | None":
             logger.info(f"no window can be opened: {error}; the browser takes its place")
     try:
         view = BrowserView(port, language)
-    except OSError as error:
-        raise FerkitError(
-            f"port {port} cannot be had: {error.strerror}; choose another: --set port=…"
-        ) from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", "a port is below 65536")
+        raise FerkitError(f"port {port} cannot be had: {reason}; choose another: --set port=…") from error
     logger.info(f"open {view.url} in a browser on this machine")
     return view
 

@@ -161,15 +161,16 @@ def convert(value: Any, setting: Setting) -> Any:
     Raises:
         click.BadParameter: it is of another type.
     """
+    expected, default = kind_words(setting.kind), setting.default
     try:
         found = _convert(value, setting.kind)
-        default = setting.default
         counts = default is None or (isinstance(default, int) and default > 0)
         if type(found) is int and (found < 1 if counts else found < 0 and setting.key == "seed"):
+            more = "a whole number above 0" if counts else "a whole number of 0 or more"
+            expected = expected.replace("a whole number", more)
             raise ValueError
         return found
     except (ValueError, TypeError, click.BadParameter):
-        expected = kind_words(setting.kind)
         raise click.BadParameter(f"expected {expected} for {setting.key}, found {value!r}") from None
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from ferkit.classifiers.model import Model
+from ferkit.core.errors import DataError
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier, FaceDetector, Faces, check_image
 from ferkit.embedder.embedders import open_embedder
@@ -378,6 +379,9 @@ class EngineOptions:
         neutral_s: seconds in which resting faces are learnt; 0 for none.
         reidentify: backbone that tells people apart, so that one who comes back keeps the number; None for motion
             and appearance alone.
+
+    Raises:
+        DataError: a value out of range.
     """
 
     detector: str = "auto"
@@ -388,6 +392,10 @@ class EngineOptions:
     smoothing: SmoothingSettings = field(default_factory=SmoothingSettings)
     neutral_s: float = 0.0
     reidentify: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps <= 0:
+            raise DataError(f"expected fps above 0, found {self.fps}")
 
 
 def build_engine(model: Model, options: EngineOptions) -> tuple[Engine, Cropping]:

@@ -272,9 +272,11 @@ class SmoothingSettings:
         for name in ("half_life_s", "window_s", "stay_s", "repeats"):
             if getattr(self, name) <= 0:
                 raise DataError(f"expected {name} above 0, found {getattr(self, name)}")
-        for name in ("hysteresis", "min_dwell_s", "min_confidence", "min_quality"):
-            if getattr(self, name) < 0:
-                raise DataError(f"expected {name} of 0 or more, found {getattr(self, name)}")
+        for name in ("hysteresis", "min_confidence", "min_quality"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"expected {name} of 0 to 1, found {getattr(self, name)}")
+        if self.min_dwell_s < 0:
+            raise DataError(f"expected min_dwell_s of 0 or more, found {self.min_dwell_s}")
 
 
 @dataclass(frozen=True)

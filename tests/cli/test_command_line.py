@@ -122,7 +122,7 @@ def test_what_is_given_is_converted_and_the_rest_left_to_the_dataclass() -> None
         ("alig=no", "no setting is called 'alig', did you mean align?"),
         ("align=maybe", "expected true or false for align, found 'maybe'"),
         ("size_wh=1x2x3", "a size such as 96x112 for size_wh"),
-        ("extra=0", "expected a whole number or none for extra"),
+        ("extra=0", "expected a whole number above 0 or none for extra"),
         ("kind=c", "expected a, b for kind"),
         ("align", "expected KEY=VALUE"),
         ("layer=x", "layer is an option of its own: --layer"),
@@ -154,7 +154,7 @@ def test_any_text_is_converted_or_refused(text: str) -> None:
         (("dataset", "split", "x", "-o", "y.csv", "--seed", "-1"), "-1 is not in the range"),
         (("dataset", "split", "x", "-o", ""), "expected a file on this machine, found ''"),
         (("dataset", "info", "x", "--plot", "s3://b/x.png"), "expected a file on this machine, found 's3"),
-        (("fit", "--set", "seed=-3"), "expected a whole number for seed, found '-3'"),
+        (("fit", "--set", "seed=-3"), "expected a whole number of 0 or more for seed, found '-3'"),
         (("fit", "--set", "test_size=nan"), "expected a number for test_size, found 'nan'"),
     ],
 )

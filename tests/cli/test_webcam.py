@@ -59,6 +59,8 @@ def test_no_window_no_camera_no_model_are_clear_sentences(
             "found nothing; check the path",
         ),
         (("--view", "none", "--smooth", "ema", "--dwell", "-1"), "min_dwell_s of 0 or more"),
+        (("--view", "none", "--set", "fps=0"), "expected fps above 0, found 0.0"),
+        (("--view", "browser", "--set", "port=99999"), "port 99999 cannot be had"),
     ):
         result = run(models_dir, *arguments)
         assert result.exit_code == 1, result.output

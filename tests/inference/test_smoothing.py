@@ -116,7 +116,15 @@ def test_a_restored_smoother_goes_on_alike(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"method": "mean"}, {"half_life_s": 0}, {"hysteresis": -0.1}, {"repeats": 0}, {"window_s": -1}]
+    "values",
+    [
+        {"method": "mean"},
+        {"half_life_s": 0},
+        {"hysteresis": -0.1},
+        {"min_confidence": 2},
+        {"repeats": 0},
+        {"window_s": -1},
+    ],
 )
 def test_settings_out_of_range_are_refused(values: dict) -> None:
     with pytest.raises(DataError, match="expected"):

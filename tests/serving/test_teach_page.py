@@ -374,3 +374,7 @@ def test_the_tab_fits_in_both_languages(
         assert page.js("return document.documentElement.scrollWidth <= window.innerWidth")
         assert not nameless(page)
         assert not low_contrast(page)
+    page.js(
+        "document.querySelector('#teach-report p').textContent = 'x'.repeat(80)"
+    )  # a class may be called so
+    assert page.js("const r = document.querySelector('#teach-report'); return r.scrollWidth <= r.clientWidth")
