@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import itertools
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -105,11 +104,8 @@ class Candidate(Protocol):
         ...
 
 
-_NOTHING = np.zeros(0, np.int64)
-
-
 def trained_on(
-    model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]], origin: str
+    model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """What a model's record says of the test images.
 
@@ -120,19 +116,16 @@ def trained_on(
         model: that is tested.
         parts: the data sets.
         tested: number of the data set, and path in it, of each test image.
-        origin: of the division, as in :class:`Task`.
 
     Returns:
         Positions of the test images that it was, or may have been, trained on; and what to tell the reader.
     """
     record = model.record
     if not record.data:
-        return _NOTHING, ("its record does not say what it was trained on",)
+        return np.zeros(0, np.int64), ("its record does not say what it was trained on",)
     notes: list[str] = []
-    if record.kind == "embedding":
-        seen = _of_embeddings(model, parts, tested)
-    else:
-        seen = _NOTHING if _is_known_apart(model, parts, origin) else np.arange(len(tested))
+    find = _of_embeddings if record.kind == "embedding" else _of_network
+    seen = np.array(find(model, parts, tested), np.int64)
     if len(seen):
         notes.append(
             f"was, or may have been, trained on {len(seen)} of the {len(tested)} test images: its figures are "
@@ -142,12 +135,12 @@ def trained_on(
     own_test = record.split.get("origin") == "given" and validated == len(tested)
     # Parts val and test are often of one size; older records do not say which of the two it was.
     own_test = own_test and record.split.get("validated_on", "test") == "test"
-    if origin == "given" and own_test and not len(seen) and _same_data(model, parts):
+    if own_test and not len(seen) and any(_is_data_of(model, part) for part in parts):
         notes.append("its best epoch was chosen on these test images: its figures are a little too good")
     return seen, tuple(notes)
 
 
-def _of_embeddings(model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]]) -> np.ndarray:
+def _of_embeddings(model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]]) -> list[int]:
     """A head's record has the digest of all rows and how they were divided: that division can be made again."""
     for number, part in enumerate(parts):
         samples = [sample for sample in part.samples if sample.label is not None]
@@ -155,9 +148,8 @@ def _of_embeddings(model: Model, parts: Sequence[Dataset], tested: Sequence[tupl
         if fingerprint(rows) != model.record.data.get("digest"):
             continue
         trained = {samples[i].path for i in _training_rows(model, samples)}
-        hit = [i for i, (source, path) in enumerate(tested) if source == number and path in trained]
-        return np.array(hit, np.int64)
-    return _NOTHING
+        return [i for i, (source, path) in enumerate(tested) if source == number and path in trained]
+    return []
 
 
 def _training_rows(model: Model, samples: list[Sample]) -> np.ndarray:
@@ -173,25 +165,26 @@ def _training_rows(model: Model, samples: list[Sample]) -> np.ndarray:
         return np.arange(len(samples))
 
 
-def _is_known_apart(model: Model, parts: Sequence[Dataset], origin: str) -> bool:
-    """Whether no test image is one of those that a network was trained on."""
-    if not _same_data(model, parts):
-        return True
-    # The data's own training part holds no test image; any other division may hold all of them.
-    if origin not in ("given", "cross") or model.record.split.get("origin") not in ("given", "drawn"):
-        return False
-    samples = itertools.chain.from_iterable(part.samples for part in parts)
-    n = sum(sample.label is not None and sample.split in ("train", "val") for sample in samples)
-    return 0 < n >= sum(model.record.data.get("class_counts", {}).values())
+def _of_network(model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]]) -> list[int]:
+    seen: list[int] = []
+    for number, part in enumerate(parts):
+        if not _is_data_of(model, part):
+            continue
+        split = {sample.path: sample.split for sample in part.samples if sample.label is not None}
+        n = sum(name in ("train", "val") for name in split.values())
+        n_trained = sum(model.record.data["class_counts"].values())
+        # The data's own training part is all that it saw then; of any other division it may have seen every image.
+        divided = n_trained <= n and model.record.split.get("origin") in ("given", "drawn")
+        mine = ((i, path) for i, (source, path) in enumerate(tested) if source == number)
+        seen += [i for i, path in mine if not divided or split.get(path) == "train"]
+    return seen
 
 
-def _same_data(model: Model, parts: Sequence[Dataset]) -> bool:
-    """Whether a data set of the record's name and with at least its images of each class takes part."""
+def _is_data_of(model: Model, part: Dataset) -> bool:
+    """Whether a data set has the name in a model's record, and at least its images of each class."""
     data = model.record.data
     counts = Counter(data.get("class_counts", {}))
-    return bool(counts) and any(
-        part.name == data.get("name") and counts <= Counter(part.class_counts()) for part in parts
-    )
+    return bool(counts) and part.name == data.get("name") and counts <= Counter(part.class_counts())
 
 
 @dataclass(frozen=True)
@@ -317,7 +310,7 @@ class ModelCandidate:
         model = read_model(self._found(bench))
         output, images = _output_of(model, task, bench), task.images
         tested = [(int(images.source[row]), images.own_paths[row]) for row in task.test]
-        seen, notes = trained_on(model, images.parts, tested, task.origin)
+        seen, notes = trained_on(model, images.parts, tested)
         if model.crops.kind == "whole":
             notes += ("it was given whole images, as in its training",)
         return dataclasses.replace(output, seen=task.test[seen], notes=notes)

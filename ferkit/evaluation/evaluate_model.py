@@ -493,10 +493,7 @@ def evaluate_model(
     """
     samples = scores.samples
     rows = np.arange(len(samples))
-    divided = any(s.label is not None and s.split in ("train", "val") for s in dataset.samples)
-    given = divided and not any(sample.split == "train" for sample in samples)
-    tested = [(0, sample.path) for sample in samples]
-    seen, notes = trained_on(model, (dataset,), tested, "given" if given else "drawn")
+    seen, notes = trained_on(model, (dataset,), [(0, sample.path) for sample in samples])
     costs = costs or Costs(size_mb=size_mb_of(model))
     left_out: tuple[str, ...] = () if copies is None else (copies.sentence(),)
     if scores.failures:

@@ -11,6 +11,7 @@ from ferkit.datasets.dataset import Dataset, FileSource, Sample, read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
+from ferkit.evaluation.candidates import trained_on
 from ferkit.evaluation.evaluate_model import Scores, evaluate_model, fit_held_out, save_fit
 from ferkit.evaluation.report.page import format_summary
 from ferkit.evaluation.report.values import report_values
@@ -90,17 +91,32 @@ def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tm
     assert {path: path.stat().st_mtime_ns for path in networks} == networks
 
 
-@pytest.mark.parametrize(("split", "seen"), [("train", 4), ("test", 0)])
-def test_a_network_saw_the_training_part_when_that_is_tested(tmp_path: Path, split: str, seen: int):
-    samples = [
-        Sample(f"{part}/{i}.png", name, part) for part in ("test", "train") for i, name in enumerate("aabb")
-    ]
-    dataset = Dataset("d", tmp_path, tuple(samples), FileSource(tmp_path))
+def network_of(folder: Path, name: str) -> Model:
+    """A network whose record says that it was trained on two images of each class of a data set."""
     record = ModelRecord(
         kind="network", labels=("a", "b"), input_size_wh=(48, 48), versions={},
-        data={"name": "d", "class_counts": {"a": 2, "b": 2}}, split={"origin": "given"},
+        data={"name": name, "class_counts": {"a": 2, "b": 2}}, split={"origin": "drawn"},
     )  # fmt: skip
-    tested = tuple(sample for sample in samples if sample.split == split)
+    return Model(folder, record, ())
+
+
+def dataset_of(root: Path, name: str, *parts: str | None) -> Dataset:
+    """Two images of each class in each part."""
+    samples = [Sample(f"{part}/{i}.png", label, part) for part in parts for i, label in enumerate("aabb")]
+    return Dataset(name, root, tuple(samples), FileSource(root))
+
+
+@pytest.mark.parametrize(("split", "seen"), [("train", 4), ("test", 0)])
+def test_a_network_saw_the_training_part_when_that_is_tested(tmp_path: Path, split: str, seen: int):
+    dataset = dataset_of(tmp_path, "d", "test", "train")
+    tested = tuple(sample for sample in dataset.samples if sample.split == split)
     scores = Scores(tested, np.full((4, 2), 0.5, np.float32), ())
-    found = evaluate_model(Model(tmp_path, record, ()), dataset, scores, scores.y_true)
+    found = evaluate_model(network_of(tmp_path, "d"), dataset, scores, scores.y_true)
     assert len(found.candidates[0].seen) == seen
+
+
+def test_the_training_part_of_one_data_set_says_nothing_of_another(tmp_path: Path):
+    parts = dataset_of(tmp_path, "west", "train", "val"), dataset_of(tmp_path, "east", None)
+    tested = [(1, sample.path) for sample in parts[1].samples]
+    assert len(trained_on(network_of(tmp_path, "east"), parts, tested)[0]) == 4
+    assert len(trained_on(network_of(tmp_path, "west"), parts, tested)[0]) == 0
