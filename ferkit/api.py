@@ -391,6 +391,7 @@ def evaluate(
     True
     """
     from ferkit.evaluation.evaluate_model import (
+        copies_of_training,
         evaluate_model,
         in_words_of,
         labelled_part,
@@ -405,7 +406,8 @@ def evaluate(
     cropping = cropping_as_trained(opened.crops, detector, _path(detector_weights), dataset)
     scores = score(dataset, opened, cropping.cropper(opened))
     y_true, _ = in_words_of(opened.labels, scores.y_true)
-    return Report(evaluate_model(opened, whole, scores, y_true, by=by, seed=seed), dataset)
+    copies = copies_of_training(opened, scores, whole)
+    return Report(evaluate_model(opened, whole, scores, y_true, by=by, seed=seed, copies=copies), dataset)
 
 
 @checked

@@ -372,6 +372,8 @@ def test_from_images_to_a_model_and_back(faces: Path, tmp_path: Path, monkeypatc
     assert saved.labels.names == opened.labels.names
     report = ferkit.evaluate(opened, data)
     assert "logistic" in report.summary()
+    trained = ferkit.evaluate(opened, data, split="train")
+    assert f"copies of training images: {len(trained.comparison.y)}" in trained.summary()
     assert report.save(tmp_path / "report").is_file()
 
 
