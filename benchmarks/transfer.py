@@ -9,6 +9,10 @@ traces of sadness, valence with surprise, majorities on tinted, turned, loosely 
 faces by expression, mouth and jaw, of persons that the head has not seen. Heads are logistic, with the settings of
 ``fer fit``, and learn from 10, 20, 40 or all images a class of one half; accuracy is on the other half, the mean of
 four draws (two where all are taken). Prints a Markdown table.
+
+``--landmarker`` adds what a person might sort faces by, on the same crops: the upper and lower quarter by how the face
+landmarker of MediaPipe scores a pucker, lips, jaw, brows, eyes and gaze. It needs the extra ``mediapipe`` and the file
+``face_landmarker.task``, which nothing here was trained with.
 """
 
 import argparse
@@ -190,6 +194,64 @@ def proxies(data: Path) -> tuple[dict[str, np.ndarray], dict[str, Proxy], np.nda
     return images, sets, np.array(who)
 
 
+SIGNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "pucker": (("mouthPucker",), ()),
+    "lips pressed": (("mouthPressLeft", "mouthPressRight"), ()),
+    "lips rolled in": (("mouthRollLower", "mouthRollUpper"), ()),
+    "jaw open": (("jawOpen",), ()),
+    "brows up": (("browInnerUp", "browOuterUpLeft", "browOuterUpRight"), ()),
+    "brows down": (("browDownLeft", "browDownRight"), ()),
+    "eyes closed": (("eyeBlinkLeft", "eyeBlinkRight"), ()),
+    "eyes narrow": (("eyeSquintLeft", "eyeSquintRight"), ()),
+    "gaze, left or right": (("eyeLookInLeft", "eyeLookOutRight"), ("eyeLookInRight", "eyeLookOutLeft")),
+    "gaze, up or down": (("eyeLookUpLeft", "eyeLookUpRight"), ("eyeLookDownLeft", "eyeLookDownRight")),
+}
+"""What raises and what lowers a score, by the names of the landmarker's blendshapes."""
+
+
+def signs(gray: np.ndarray, landmarker: Path, cache: Path) -> dict[str, Proxy]:
+    """Label sets of two classes, by the landmarker's scores of crops uint8 RGB (n, 48, 48, 3)."""
+    file = cache / "signs.npz"
+    if not file.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        scored = _scores(gray, landmarker)
+        np.savez(file, rows=[row for row, _ in scored], **_columns([shapes for _, shapes in scored]))
+    known = np.load(file)
+    found: dict[str, Proxy] = {}
+    for about, (more, less) in SIGNS.items():
+        score = sum(known[name] for name in more) - sum((known[name] for name in less), np.zeros(()))
+        low, high = np.quantile(score, [0.25, 0.75])
+        outer = (score <= low) | (score >= high)
+        found[f"{about}, 2"] = ("gray", known["rows"][outer], (score[outer] >= high).astype(int))
+    return found
+
+
+def _scores(gray: np.ndarray, landmarker: Path) -> list[tuple[int, dict[str, float]]]:
+    import mediapipe as mp
+
+    options = mp.tasks.vision.FaceLandmarkerOptions(
+        base_options=mp.tasks.BaseOptions(model_asset_path=str(landmarker)),
+        output_face_blendshapes=True,
+        min_face_detection_confidence=0.2,
+        min_face_presence_confidence=0.2,
+    )
+    found = []
+    with mp.tasks.vision.FaceLandmarker.create_from_options(options) as running:
+        for row, crop in enumerate(gray):
+            large = cv2.resize(crop, (192, 192), interpolation=cv2.INTER_CUBIC)
+            large = cv2.copyMakeBorder(
+                large, 64, 64, 64, 64, cv2.BORDER_REFLECT_101
+            )  # it looks for whole heads
+            said = running.detect(mp.Image(mp.ImageFormat.SRGB, large)).face_blendshapes
+            if said:
+                found.append((row, {shape.category_name: shape.score for shape in said[0]}))
+    return found
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
 def features(
     embedder: Embedder, images: dict[str, np.ndarray], cache: Path, name: str
 ) -> dict[str, np.ndarray]:
@@ -234,6 +296,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--other", help="FILE.onnx#LAYER to compare with")
+    parser.add_argument("--landmarker", type=Path, metavar="FILE", help="face_landmarker.task of MediaPipe")
     parser.add_argument("--cache-dir", type=Path, default=Path("cache/transfer"))
     arguments = parser.parse_args()
     networks = {name: open_embedder(name) for name in EDITIONS}
@@ -242,22 +305,26 @@ def main() -> None:
         file, _, layer = arguments.other.partition("#")
         networks[Path(file).stem] = open_embedder(f"onnx:{file}", layer=layer or None)
     images, sets, who = proxies(arguments.data)
+    first = list(sets)
+    if arguments.landmarker:
+        sets |= signs(images["gray"], arguments.landmarker, arguments.cache_dir)
     print("| labels | features | " + " | ".join(str(count or "all") for count in COUNTS) + " |")
     print("|---" * (len(COUNTS) + 2) + "|")
-    means: dict[str, list[float]] = {}
+    means: dict[tuple[str, str], list[float]] = {}
     found = {name: features(one, images, arguments.cache_dir, name) for name, one in networks.items()}
     for about, (part, rows, y) in sets.items():
         for name in networks:
             figures = accuracies(
                 found[name][part][rows].astype(np.float32), y, who if part == "drawn" else None
             )
-            means.setdefault(name, []).append(float(np.mean(figures)))
+            group = "mean of all" if about in first else "mean by the landmarker"
+            means.setdefault((group, name), []).append(float(np.mean(figures)))
             print(
                 f"| {about} | {name} | " + " | ".join(f"{figure:.1%}" for figure in figures) + " |",
                 flush=True,
             )
-    for name, figures in means.items():
-        print(f"| mean of all | {name} | {np.mean(figures):.1%} |" + " |" * (len(COUNTS) - 1))
+    for (group, name), figures in means.items():
+        print(f"| {group} | {name} | {np.mean(figures):.1%} |" + " |" * (len(COUNTS) - 1))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ chosen on the way is logged to ``logging.getLogger("ferkit")``. Errors are :clas
 """
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ferkit.classifiers.model import Model
+from ferkit.classifiers.model import Model, temporary_model
 from ferkit.classifiers.model import load_model as _load_model
 from ferkit.classifiers.predict import Predictions
 from ferkit.core.errors import checked
@@ -46,8 +45,8 @@ def predict(
     """Predict the expression of every face in images.
 
     Args:
-        images: a path, folder, glob, http(s) address, uint8 RGB array (H, W, 3) or (n, H, W, 3), PIL image, or a list
-            of them.
+        images: a path, folder, glob, http(s) address, uint8 RGB array (H, W, 3) or (n, H, W, 3), PIL image, or a list,
+            array or column of them.
         model: an open model, its name in ``models/``, its folder, or ``ferkit``.
         detector: ``auto`` finds faces as in the model's training; ``none`` takes every image whole.
         detector_weights: a file for the detector.
@@ -275,10 +274,7 @@ def fit(
         table = with_labels(table, order)
     split = SplitSettings(test_size=test_size, seed=seed, by_group=by_group)
     fitted = fit_held_out(table, settings, split, labels=order)
-    home = tempfile.TemporaryDirectory(prefix="ferkit-")
-    model = save_fit(Path(home.name) / head, fitted, store, table, overwrite=False)
-    object.__setattr__(model, "_home", home)  # the folder goes when the model does
-    return model
+    return temporary_model(head, lambda folder: save_fit(folder, fitted, store, table, overwrite=False))
 
 
 @checked
@@ -395,12 +391,13 @@ def evaluate(
     True
     """
     from ferkit.evaluation.evaluate_model import (
+        copies_of_training,
         evaluate_model,
         in_words_of,
         labelled_part,
         score,
     )
-    from ferkit.evaluation.protocol import attribute_columns, check_columns
+    from ferkit.evaluation.shared_inputs import attribute_columns, check_columns
     from ferkit.faces.cropping import cropping_as_trained
 
     opened, whole = _model(model), _dataset(data)
@@ -409,7 +406,8 @@ def evaluate(
     cropping = cropping_as_trained(opened.crops, detector, _path(detector_weights), dataset)
     scores = score(dataset, opened, cropping.cropper(opened))
     y_true, _ = in_words_of(opened.labels, scores.y_true)
-    return Report(evaluate_model(opened, whole, scores, y_true, by=by, seed=seed), dataset)
+    copies = copies_of_training(opened, scores, whole)
+    return Report(evaluate_model(opened, whole, scores, y_true, by=by, seed=seed, copies=copies), dataset)
 
 
 @checked
@@ -457,8 +455,8 @@ def compare(
     """
     from ferkit.evaluation.candidate_names import parse_candidates
     from ferkit.evaluation.compare import compare as run
-    from ferkit.evaluation.protocol import ProtocolSettings, build_evaluation_data, read_labelled
-    from ferkit.evaluation.shared_inputs import CompareOptions
+    from ferkit.evaluation.comparison import ProtocolSettings
+    from ferkit.evaluation.shared_inputs import CompareOptions, build_evaluation_data, read_labelled
     from ferkit.faces.cropping import Cropping
 
     read = read_labelled(_dataset(data), Path(cache_dir))

@@ -4,7 +4,6 @@ Needs scikit-learn, as the heads do; ``import ferkit`` alone does not import it.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +11,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ferkit.core.errors import DataError
-from ferkit.core.files import fingerprint, write_atomically
+from ferkit.core.errors import DataError, checked
+from ferkit.core.files import cached_arrays, fingerprint
 from ferkit.core.weights import DEFAULT_EDITION
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.load import GivenImages
@@ -74,11 +73,13 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             y: is not used.
 
         Raises:
-            DataError: something else was given.
+            DataError: something else was given, here or as a parameter.
         """
+        checked(type(self).__init__)(object.__new__(type(self)), **self.get_params())
         given, samples = self._images(X)
         no_face: Literal["skip", "whole"] = "whole" if self.no_face == "whole" else "skip"
-        dataset = Dataset("given", Path(), tuple(sorted(samples, key=lambda s: s.path)), given)
+        once = {sample.path: sample for sample in samples}  # resampling gives images several times
+        dataset = Dataset("given", Path(), tuple(once[path] for path in sorted(once)), given)
         self.cropping_ = resolve_cropping(dataset, Cropping.ask(self.detector, no_face=no_face))
         self.n_features_out_ = self._open().dim
         return self
@@ -92,9 +93,14 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self)
         given, samples = self._images(X)
         embedder = self._open()
-        file = self._file(embedder, given)
-        if file is not None and file.is_file():
-            return np.load(file)
+        found, _ = cached_arrays(
+            self._file(embedder, given),
+            lambda: {"X": self._embed(embedder, given, samples)},
+            lambda arrays: arrays["X"].shape == (len(samples), embedder.dim),
+        )
+        return found["X"]
+
+    def _embed(self, embedder: Embedder, given: GivenImages, samples: list[Sample]) -> np.ndarray:
         images = read_crops(given, samples, self.cropping_.cropper(embedder), batch_size=self.batch_size)
         rows = []
         embedded = apply_network(
@@ -104,10 +110,7 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             if image.error is not None:
                 raise DataError(f"{image.sample.path}: {image.error}")
             rows.append(vectors[0])
-        found = np.stack(rows).astype(np.float32)
-        if file is not None:
-            write_atomically(file, lambda target: np.save(target, found))
-        return found
+        return np.stack(rows).astype(np.float32)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -124,13 +127,10 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return open_embedder(self.embedder, layer=self.layer)
 
     def _images(self, X: Any) -> tuple[GivenImages, list[Sample]]:
-        images: Any = X.tolist() if isinstance(X, np.ndarray) and X.dtype.kind in "OU" and X.ndim == 1 else X
-        if hasattr(images, "to_numpy"):
-            images = images.to_numpy().ravel().tolist()
-        if isinstance(images, (str, os.PathLike)) or not isinstance(images, (Sequence, np.ndarray)):
+        if isinstance(X, (str, os.PathLike)) or not hasattr(X, "__len__"):
             raise DataError(f"expected a list of paths or images, found {type(X).__name__}")
-        given = GivenImages(images)
-        if len(given.names) != len(images):
+        given = GivenImages(X)
+        if len(given.names) != len(X):
             raise DataError("expected one image for each row; folders and globs hold several")
         return given, [Sample(name) for name in given.names]
 
@@ -139,7 +139,7 @@ class FaceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return None
         root = Path(self.cache_dir) if self.cache_dir is not None else _user_cache()
         digests = [_digest(given, name) for name in given.names]
-        return root / f"{fingerprint([embedder.fingerprint, self.cropping_.settings, digests])[:24]}.npy"
+        return root / f"{fingerprint([embedder.fingerprint, self.cropping_.settings, digests])[:24]}.npz"
 
 
 def _digest(given: GivenImages, name: str) -> str:

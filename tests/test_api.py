@@ -2,7 +2,9 @@
 
 import contextlib
 import inspect
+import io
 import json
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -203,6 +205,79 @@ def test_no_argument_of_a_wrong_type_ends_in_python_s_own_words(
             function(**{**dict.fromkeys(needed, "nothing-here"), name: junk})
 
 
+def test_numbers_out_of_range_are_refused_in_one_sentence(faces: Path):
+    for call, name in (
+        (lambda: ferkit.predict("x", batch_size=0), "batch_size"),
+        (lambda: ferkit.predict("x", workers=np.int64(-1)), "workers"),
+        (lambda: ferkit.load_embedder("raw", threads=0), "threads"),
+        (lambda: ferkit.fit("x", seed=-1), "seed"),
+        (lambda: ferkit.fit("x", C=float("inf")), "C"),
+        (lambda: ferkit.embed("x", no_face="maybe"), "no_face"),
+        (lambda: ferkit.embed("x", cache_dir="a\0b"), "cache_dir"),
+        (lambda: ferkit.predict(str(faces), detector="maybe"), "no detector is called 'maybe'"),
+    ):
+        with pytest.raises(ferkit.FerkitError, match=name):
+            call()
+
+
+def test_numbers_of_numpy_are_numbers(faces: Path, tmp_path: Path):
+    store = ferkit.embed(faces, "raw", detector="none", cache_dir=tmp_path, batch_size=np.int32(8))
+    model = ferkit.fit(
+        store, "logistic", C=np.float32(0.5), seed=np.int64(3), class_weights={"sad": np.float64(2)}
+    )
+    assert model.record.parts["head"]["settings"]["C"] == 0.5
+    ferkit.fit(store, "mlp", hidden=(np.int64(4),), max_epochs=np.uint8(1), labels=np.array(["sad", "happy"]))
+
+
+def test_pillow_s_images_and_columns_of_names_are_read_like_their_files(faces: Path, tmp_path: Path):
+    pandas = pytest.importorskip("pandas")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    image = Image.open(next(faces.rglob("*.png"))).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(tmp_path / "b.png")
+    names = sorted(map(str, tmp_path.glob("*.png")))
+    found = [image.faces for image in ferkit.predict(names, detector="none")]
+    for images in (
+        [Image.open(name) for name in names],
+        np.array(names),
+        pandas.Series(names),
+        pandas.DataFrame(names),
+    ):
+        assert [image.faces for image in ferkit.predict(images, detector="none")] == found
+    cut = Image.open(io.BytesIO(Path(names[0]).read_bytes()[:-99]))
+    bad, good = ferkit.predict([cut, *names[1:]], detector="none")
+    assert "damaged" in bad.error
+    assert good.faces == found[1]
+
+
+def test_what_was_used_can_be_pickled(faces: Path, tmp_path: Path):
+    crops = np.zeros((2, 48, 48, 3), np.uint8)
+    model, embedder = ferkit.load_model("ferkit"), ferkit.load_embedder("ferkit", layer="stage2")
+    for predict in (model.predict_proba, embedder.embed):
+        again = getattr(pickle.loads(pickle.dumps(predict.__self__)), predict.__name__)
+        assert np.array_equal(again(crops), predict(crops))
+    found = ferkit.predict([next(faces.rglob("*.png")), crops[0]], detector="none")
+    for one, again in zip(found, pickle.loads(pickle.dumps(found)), strict=True):
+        assert np.array_equal(one.plot(), again.plot())
+
+
+def test_a_store_in_which_all_failed_says_why(tmp_path: Path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "table.csv").write_text("path,label,left,top,right,bottom\na.png,happy,50,50,90,90\n")
+    store = ferkit.embed(tmp_path / "table.csv", "raw", cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        ferkit.FerkitError, match=r"none of the 1 images could be embedded; the first, a\.png: "
+    ):
+        store.load()
+
+
+def test_no_new_model_takes_the_name_of_one_that_comes_along(tmp_path: Path):
+    with pytest.raises(ferkit.FerkitError, match="ferkit2 is that of a model that comes with ferkit"):
+        ferkit.load_model("ferkit").save(tmp_path / "ferkit2")
+
+
 def test_a_text_is_no_list_of_its_letters():
     for call in (ferkit.LabelSet, ferkit.LabelSet.from_names, lambda text: ferkit.fit("x", labels=text)):
         with pytest.raises(ferkit.FerkitError, match="expected"):
@@ -297,6 +372,8 @@ def test_from_images_to_a_model_and_back(faces: Path, tmp_path: Path, monkeypatc
     assert saved.labels.names == opened.labels.names
     report = ferkit.evaluate(opened, data)
     assert "logistic" in report.summary()
+    trained = ferkit.evaluate(opened, data, split="train")
+    assert f"copies of training images: {len(trained.comparison.y)}" in trained.summary()
     assert report.save(tmp_path / "report").is_file()
 
 

@@ -1,4 +1,4 @@
-"""The shape of the package: who imports whom, what is imported when, and how long a module may be."""
+"""The shape of the package: who imports whom, and what is imported when."""
 
 import ast
 import functools

@@ -17,9 +17,9 @@ import ferkit
 from ferkit.cli.command import COMMON, Command
 from ferkit.cli.main import main
 
-MODULES = 119
+MODULES = 116
 """Modules, without ``__init__``."""
-CODE_LINES = 27_800
+CODE_LINES = 27_900
 """Lines of code: no blank lines, comments, docstrings and imports."""
 OPTIONS = 260
 """Options of all commands together; those that every command has count once."""

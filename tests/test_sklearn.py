@@ -36,7 +36,7 @@ def test_a_search_over_a_head_embeds_each_part_once(images: tuple[list[str], lis
     search = GridSearchCV(pipeline, {"logisticregression__C": [0.001, 0.01, 0.1]}, cv=2, n_jobs=2).fit(X, y)
     assert search.best_score_ > 0.2
     # Two folds of training and of test images each, and all images for the last fit.
-    assert len(list(tmp_path.glob("*.npy"))) == 3
+    assert len(list(tmp_path.glob("*.npz"))) == 3
 
 
 def test_clone_pickle_and_parameters(images: tuple[list[str], list[str]]):
@@ -59,6 +59,31 @@ def test_crops_and_paths_give_the_same(images: tuple[list[str], list[str]]):
     crops = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in X[:4]])
     embedder = FaceEmbedder("raw", detector="none", cache_dir=False)
     assert np.array_equal(embedder.fit_transform(X[:4]), embedder.fit_transform(crops))
+
+
+def test_rows_may_repeat_as_resampling_makes_them(images: tuple[list[str], list[str]]):
+    embedder = FaceEmbedder("raw", detector="none", cache_dir=False)
+    twice = embedder.fit_transform(np.array(images[0])[[3, 1, 3]])
+    assert np.array_equal(twice, embedder.transform(images[0][:4])[[3, 1, 3]])
+
+
+def test_a_damaged_file_of_the_cache_is_made_again(images: tuple[list[str], list[str]], tmp_path: Path):
+    embedder = FaceEmbedder("raw", detector="none", cache_dir=tmp_path).fit(images[0][:3])
+    vectors = embedder.transform(images[0][:3])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:300])
+    assert np.array_equal(embedder.transform(images[0][:3]), vectors)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"batch_size": "a"}, {"no_face": "skip"}, {"cache_dir": True}, {"embedder": None}],
+)
+def test_wrong_parameters_are_refused_in_one_sentence(
+    wrong: dict[str, object], images: tuple[list[str], list[str]]
+):
+    with pytest.raises(FerkitError, match=f"^expected {next(iter(wrong))} "):
+        FaceEmbedder("raw", detector="none").set_params(**wrong).fit(images[0][:2])
 
 
 @pytest.mark.parametrize("X", ["a.jpg", 3, np.zeros((3, 4)), [None], ["there-is-no-such.jpg"]])
@@ -95,3 +120,10 @@ def test_estimator_checks():
     failed = {result["check_name"]: result["exception"] for result in results if result["status"] == "failed"}
     assert failed == {}
     assert sum(result["status"] == "passed" for result in results) > 30
+
+
+def test_an_image_may_come_several_times(images: tuple[list[str], list[str]]) -> None:
+    X = [images[0][i] for i in (3, 0, 3)]
+    found = FaceEmbedder("raw", detector="none", cache_dir=False).fit_transform(X)
+    assert np.array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])

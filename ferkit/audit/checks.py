@@ -359,10 +359,7 @@ class Doubts:
 
 
 def doubt(
-    table: EmbeddingTable,
-    apart: Sequence[str | None],
-    settings: LabelSettings,
-    cache_dir: Path | None = None,
+    table: EmbeddingTable, apart: Sequence[str | None], settings: LabelSettings, cache_dir: Path | None = None
 ) -> Doubts:
     """Predict each label out of fold, and rank the labels by how little they fit.
 

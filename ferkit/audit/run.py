@@ -39,7 +39,7 @@ from ferkit.core.files import fingerprint, write_atomically, write_csv, write_js
 from ferkit.core.labels import LabelSet
 from ferkit.core.texts import LANGUAGES, Translations, text_table, translated
 from ferkit.core.types import FaceDetector
-from ferkit.datasets.dataset import Dataset
+from ferkit.datasets.dataset import Dataset, FileSource
 from ferkit.datasets.duplicates import Copies, CopySettings, find_copies
 from ferkit.datasets.image_stats import ImageStats, image_stats
 from ferkit.embedder.store import EmbeddingTable
@@ -356,7 +356,7 @@ def write_audit(audit: Audit, folder: Path, language: str = "en", most: int = MO
     names = "audit.html", "findings.csv", "audit.json", LABEL_STUDIO, FIFTYONE
     page, table, values, label_studio, fiftyone = files = [folder / name for name in names]
     write_json(values, audit_values(audit))
-    write_csv(table, _COLUMNS, finding_rows(audit), marked=True)
+    write_csv(table, _COLUMNS, finding_rows(audit))
     html = render_page(audit, language, most).encode("utf-8", "replace")
     write_atomically(page, lambda file: file.write(html))
     write_json(label_studio, label_studio_tasks(audit))
@@ -404,14 +404,16 @@ LABEL_STUDIO, FIFTYONE = "label-studio.json", "fiftyone-labels.json"
 def label_studio_tasks(audit: Audit) -> list[dict[str, Any]]:
     """A task for each image with a finding, the gravest of its findings first in ``data``.
 
-    The suggested label is a prediction of the choice ``label``. Images are addressed below the data set's root, which
-    Label Studio serves as local files.
+    The suggested label is a prediction of the choice ``label``. Images are addressed as local files below the folder
+    that holds the data set's: Label Studio serves no storage that is its whole document root.
     """
     tasks = []
+    source = audit.dataset.source
+    folder = (source.root if isinstance(source, FileSource) else audit.dataset.root).resolve().name
     for row, found in _by_image(audit).items():
         sample, (finding, action) = audit.dataset.samples[row], found[0]
         data = {
-            "image": f"/data/local-files/?d={quote(sample.path, errors='surrogateescape')}",
+            "image": f"/data/local-files/?d={quote(f'{folder}/{sample.path}', errors='surrogateescape')}",
             "path": sample.path,
             "label": sample.label,
             "finding": finding.kind,

@@ -91,13 +91,13 @@ def numbers_of(asked: ClassWeights, y: np.ndarray, names: Sequence[str]) -> np.n
 Calibration = Literal["auto", "none", "sigmoid", "isotonic", "temperature"]
 
 PCA_ABOVE = 2_000
-"""``pca="auto"`` reduces embeddings of more dimensions: taps have thousands, last layers hundreds."""
+"""``pca="auto"`` reduces embeddings of more dimensions: inner layers have thousands, last layers hundreds."""
 
 PCA_COMPONENTS = 256
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _is_count(value: Any) -> bool:
@@ -107,7 +107,7 @@ def _is_count(value: Any) -> bool:
 Rule = tuple[Callable[[Any], bool], str]
 _NUMBER: Rule = (_is_number, "a number above 0")
 _COUNT: Rule = (_is_count, "a number above 0")
-_NOT_NEGATIVE: Rule = (lambda value: value >= 0, "a number of at least 0")
+_NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, "a number of at least 0")
 _RULES: dict[str, Rule] = {
     "C": _NUMBER, "max_iter": _COUNT, "alpha": _NOT_NEGATIVE, "learning_rate": _NUMBER, "max_epochs": _COUNT,
     "exact_rows": _NOT_NEGATIVE, "landmarks": _COUNT,
@@ -463,7 +463,7 @@ def fit_features(steps: list[tuple[str, Any]], X: np.ndarray, settings: HeadSett
     sample = scaler.transform(_sample(X, settings.seed))
     for name, step in rest:
         if name == "kernel" and step.gamma is None:
-            step.set_params(gamma=float(1 / (sample.shape[1] * sample.var())))
+            step.set_params(gamma=usual_gamma(sample))
         sample = step.fit(sample).transform(sample)
     Z = np.empty((len(X), sample.shape[1]), np.float32)
     for rows, chunk in _chunks(X):
@@ -568,6 +568,11 @@ def _chunks(X: np.ndarray, width: int = 0) -> Iterator[tuple[slice, np.ndarray]]
     n = max(1, CHUNK_VALUES // max(width, X.shape[1]))
     for start in range(0, len(X), n):
         yield slice(start, start + n), np.asarray(X[start : start + n], np.float32)
+
+
+def usual_gamma(Z: np.ndarray) -> float:
+    """The width of a kernel that ``scale`` means, for features ``Z`` (n, d)."""
+    return float(1 / (Z.shape[1] * Z.var()))
 
 
 def _sample(X: np.ndarray, seed: int) -> np.ndarray:

@@ -62,7 +62,7 @@ class EmbeddingClassifier:
         if embedder.dim != dim:
             raise ModelError(
                 f"{name} takes embeddings of {dim} dimensions, {embedder.name} gives {embedder.dim}; "
-                "open the backbone and tap that the head was fitted on"
+                "open the backbone and layer that the head was fitted on"
             )
         self.embedder = embedder
         self.labels = labels
@@ -172,7 +172,7 @@ def save_embedding_model(
 
 
 def load_embedding_classifier(
-    model: Model, *, weights: Path | None = None, threads: int | None = None
+    model: Model, *, weights: Path | None, threads: int | None
 ) -> EmbeddingClassifier:
     """Open a model of kind ``embedding`` with its backbone.
 
@@ -413,9 +413,7 @@ def save_ensemble(
     return write_model(folder, record, write, overwrite=overwrite)
 
 
-def load_ensemble(
-    model: Model, *, weights: Path | None = None, threads: int | None = None
-) -> EnsembleClassifier:
+def load_ensemble(model: Model, *, weights: Path | None, threads: int | None) -> EnsembleClassifier:
     """Open a model of kind ``ensemble`` with all its members; ``weights`` is handed to them.
 
     Raises:
@@ -531,9 +529,7 @@ def save_network_model(
     return write_model(folder, record, write, overwrite=overwrite)
 
 
-def load_network_classifier(
-    model: Model, *, weights: Path | None = None, threads: int | None = None
-) -> NetworkClassifier:
+def load_network_classifier(model: Model, *, weights: Path | None, threads: int | None) -> NetworkClassifier:
     """Open a model of kind ``network``; it carries its weights, so that ``weights`` has no meaning here.
 
     Raises:

@@ -6,6 +6,7 @@ what the model is and has the SHA-256 of every other file, and of itself. Nothin
 
 import atexit
 import contextlib
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -31,6 +32,8 @@ from ferkit.core.files import (
     parse_json,
     read_regular,
     settings_from,
+    sync_directory,
+    sync_folder,
     temporary_folder,
     write_json,
 )
@@ -161,6 +164,10 @@ class Model:
     files: tuple[str, ...]
     weights: Path | None = None
     threads: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sessions cannot be pickled: a copy opens its own.
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def name(self) -> str:
@@ -449,6 +456,14 @@ def choose_model(name: str | None, models_dir: Path) -> Model:
     return read_model(found)
 
 
+def refuse_bundled_name(folder: Path) -> None:
+    """Raise ModelError where a new model would be called as one that comes with ferkit, and be taken for it."""
+    if folder.name in EDITIONS and not folder.exists():
+        raise ModelError(
+            f"the name {folder.name} is that of a model that comes with ferkit; choose another --name"
+        )
+
+
 def write_model(
     folder: Path, record: ModelRecord, write: Callable[[Path], object], *, overwrite: bool = False
 ) -> Model:
@@ -466,6 +481,7 @@ def write_model(
         ModelError: the folder exists, and is no model or may not be replaced.
         FerkitError: the disk is full or the place cannot be written.
     """
+    refuse_bundled_name(folder)
     if folder.exists() or folder.is_symlink():
         if not (folder / RECORD).is_file():
             raise ModelError(f"{folder} exists and is no model of ferkit; choose another name")
@@ -493,6 +509,7 @@ def write_model(
         }
         values = json.loads(json.dumps(values))  # tuples become lists, as they will be when read again
         write_json(temporary / RECORD, {**values, "sha256": fingerprint(values)})
+        sync_folder(temporary)
         _move_into_place(temporary, folder)
     except OSError as error:
         raise FerkitError(f"the model {folder} could not be written: {error.strerror or error}") from error
@@ -500,6 +517,14 @@ def write_model(
         shutil.rmtree(temporary, ignore_errors=True)
         lock.close()
     return Model(folder, record, tuple(names))
+
+
+def temporary_model(name: str, write: Callable[[Path], Model]) -> Model:
+    """A model that ``write`` puts into the folder it is given, which goes when the model does."""
+    home = tempfile.TemporaryDirectory(prefix="ferkit-")
+    model = write(Path(home.name) / name)
+    object.__setattr__(model, "_home", home)
+    return model
 
 
 def installed_versions() -> dict[str, str]:
@@ -598,6 +623,7 @@ def _safe_sha256(path: Path) -> str:
 def _move_into_place(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
+        sync_directory(folder.parent)
         return
     # Folders cannot be exchanged in one step everywhere: the old one steps aside, and comes back if this
     # fails.
@@ -608,5 +634,7 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
     except OSError:
         aside.rename(folder)
         raise
+    else:
+        sync_directory(folder.parent)
     finally:
         shutil.rmtree(aside.parent, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Predict the expressions in the images that a caller gives, and hold what was found."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -66,7 +66,7 @@ class ImageResult:
     whole: bool
     error: str | None
     labels: LabelSet = field(repr=False)
-    _read: Callable[[], np.ndarray] = field(repr=False)
+    _given: GivenImages = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -85,11 +85,18 @@ class ImageResult:
             drawable_names,
             open_font,
         )
-        from ferkit.faces.drawing import TextPainter, draw_faces, enlarged, label_colors, text_size
+        from ferkit.faces.drawing import (
+            TextPainter,
+            draw_boxes,
+            draw_caption,
+            enlarged,
+            label_colors,
+            text_size,
+        )
 
         if self.error is not None:
             raise ImageError(f"{self.path}: {self.error}")
-        rgb, factor = enlarged(self._read())
+        rgb, factor = enlarged(self._given.decode(self._given.read(self.path)))
         if not self.faces:
             return rgb
         names = drawable_names(self.labels, language)
@@ -99,8 +106,11 @@ class ImageResult:
         font = open_font(texts, size) or open_font((), size)
         assert font is not None  # Latin letters always have one
         boxes = np.array([face.box for face in self.faces], np.float32) * factor
-        colors = label_colors(self.labels)
-        draw_faces(rgb, boxes, texts, [colors[i] for i in shown], TextPainter(font), whole=self.whole)
+        colors, painter = [label_colors(self.labels)[i] for i in shown], TextPainter(font)
+        if self.whole:
+            draw_caption(rgb, texts[0], colors[0], painter)
+        else:
+            draw_boxes(rgb, boxes, texts, colors, painter)
         return rgb
 
     @checked
@@ -273,4 +283,4 @@ def _result(image: ImageCrops, proba: np.ndarray, labels: LabelSet, given: Given
         probabilities = dict(zip(names, row, strict=True))
         faces.append(FaceResult((left, top, right, bottom), names[best], row[best], probabilities))
     whole = image.found.whole
-    return ImageResult(path, tuple(faces), whole, image.error, labels, lambda: given.decode(given.read(path)))
+    return ImageResult(path, tuple(faces), whole, image.error, labels, given)

@@ -515,7 +515,7 @@ def split(data: Path, out: Path, **options: Any) -> None:
         logger.info(f"{len(done.shared_persons):,} persons are in more than one part")
     parts = [part for part in PARTS if any(part in row for row in done.counts.values())]
     rows = [(cls or "–", *(f"{row.get(part, 0):,}" for part in parts)) for cls, row in done.counts.items()]
-    rows.append(("persons", *(f"{done.persons[part]:,}" for part in parts)))
+    rows.append((translated("persons"), *(f"{done.persons[part]:,}" for part in parts)))
     summary = {
         "counts": {cls: dict(row) for cls, row in done.counts.items()},
         "persons": dict(done.persons),
@@ -561,7 +561,7 @@ def export(data: Path, out: Path, **options: Any) -> None:
         if options["json"]:
             print_json({"out": str(out), "n": n})
         else:
-            click.echo(f"{n:,} embeddings: {out}")
+            echo(f"{n:,} embeddings: {out}")
         return
     found = load_data(data, options["person_pattern"])
     failures: tuple[tuple[str, str], ...] = ()
@@ -589,8 +589,13 @@ def export(data: Path, out: Path, **options: Any) -> None:
 
 
 def _check_options(suffix: str, options: dict[str, Any]) -> None:
+    from ferkit.datasets.images import OTHER_SUFFIXES
+
     for name, wanted in (("size", ".npz"), ("gray", ".npz"), ("images", ".parquet")):
         if options[name] and suffix != wanted:
             raise click.UsageError(f"--{name} is for {wanted} files")
-    if options["link"] != "copy" and suffix in (".csv", ".npz", ".parquet"):
+    files = (".csv", ".npz", ".parquet")
+    if suffix in OTHER_SUFFIXES - {*files}:
+        raise click.UsageError(f"expected a folder, or a file of {', '.join(files)}, found one of {suffix}")
+    if options["link"] != "copy" and suffix in files:
         raise click.UsageError("--link is for folders")

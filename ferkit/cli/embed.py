@@ -27,7 +27,6 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.console import table
-from ferkit.core.errors import DataError
 from ferkit.core.files import spelled
 
 if TYPE_CHECKING:
@@ -113,10 +112,7 @@ def embed(data: Path, settings: Chosen, **options: Any) -> None:
     else:
         store, summary = embed_dataset(dataset, *opened, workers=settings["workers"])
     if not summary.n_done + summary.n_kept:
-        row = store.failures()[0]
-        raise DataError(
-            f"none of the {len(dataset)} images could be embedded; the first, {row.path}: {row.error}"
-        )
+        raise store.why_empty()
     if settings["profile"] and not options["json"]:
         _print_profile(summary)
     _print_summary(summary, store.folder, options["json"], left_out=left_out_counts(dataset.left_out))
@@ -166,7 +162,7 @@ def _request(settings: Chosen, options: dict[str, Any], embedder: "Embedder") ->
 
 
 def _full_name(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+    return None if path is None else spelled(path)
 
 
 def _planned_folder(name: str, options: dict[str, Any]) -> Path:

@@ -73,8 +73,8 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
         timed,
     )
     from ferkit.evaluation.metrics import evaluate as measure
-    from ferkit.evaluation.protocol import attribute_columns, check_columns
     from ferkit.evaluation.report.page import format_report, write_comparison, write_report
+    from ferkit.evaluation.shared_inputs import attribute_columns, check_columns
     from ferkit.faces.cropping import cropping_as_trained
 
     trained, (data,) = model_and_rest(options["model"], words, models_dir, of="DATA")
@@ -114,7 +114,7 @@ def evaluate(words: tuple[str, ...], models_dir: Path, settings: Chosen, **optio
 
 
 @command(settings=(
-    Fields("ferkit.evaluation.protocol:ProtocolSettings", "test_size", "by_group", "seed"),
+    Fields("ferkit.evaluation.comparison:ProtocolSettings", "test_size", "by_group", "seed"),
     Fields("ferkit.faces.cropping:CropSettings", "margin", no_face="whole"), DETECTOR_WEIGHTS,
     BATCH_SIZE, WORKERS,
 ))  # fmt: skip
@@ -165,8 +165,8 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
         fer compare --matrix western/ korean/ -c svm@ferkit
     """
     from ferkit.evaluation.candidate_names import parse_candidates
-    from ferkit.evaluation.protocol import ProtocolSettings, read_labelled
-    from ferkit.evaluation.shared_inputs import CompareOptions
+    from ferkit.evaluation.comparison import ProtocolSettings
+    from ferkit.evaluation.shared_inputs import CompareOptions, read_labelled
     from ferkit.faces.cropping import Cropping, CropSettings
 
     train, test = options["train"], options["test"]
@@ -196,14 +196,16 @@ def compare(data: tuple[Path, ...], settings: Chosen, **options: Any) -> None:
     else:
         click.echo(text)
     logger.info(f"report: {bench.out / 'report.html'}")
+    if not options["matrix"] and all(one["failure"] for one in values["contenders"]):
+        click.get_current_context().exit(1)
 
 
-def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[object, str]:
+def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[Any, str]:
     from ferkit.evaluation.compare import compare as run
     from ferkit.evaluation.compare import compare_across, cross_data
     from ferkit.evaluation.comparison import to_dict
-    from ferkit.evaluation.protocol import build_evaluation_data
     from ferkit.evaluation.report.page import format_summary
+    from ferkit.evaluation.shared_inputs import build_evaluation_data
 
     if len(read) == 1:
         images = build_evaluation_data(read)
@@ -215,7 +217,7 @@ def _one(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: 
     return to_dict(found), format_summary(found, language)
 
 
-def _matrix(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[object, str]:
+def _matrix(read: list[Any], candidates: Any, protocol: Any, bench: Any, language: str) -> tuple[Any, str]:
     from ferkit.evaluation.compare import compare_matrix, matrix_notes, matrix_values
     from ferkit.evaluation.report.page import format_matrix, write_matrix_report
 

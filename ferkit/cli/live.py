@@ -22,7 +22,7 @@ from ferkit.cli.options import (
 )
 from ferkit.cli.settings import Chosen, Fields, Setting
 from ferkit.core.errors import FerkitError
-from ferkit.core.texts import Translations
+from ferkit.core.texts import Translations, current_language
 
 if TYPE_CHECKING:
     from ferkit.core.labels import LabelSet
@@ -136,8 +136,8 @@ def webcam(model_argument: str | None, models_dir: Path, settings: Chosen, **opt
 
 
 def _open_view(where: str, port: int, language: str) -> "View | None":
-    from ferkit.inference.browser_view import BrowserView
     from ferkit.inference.live import LiveWindow
+    from ferkit.inference.sinks import BrowserView
 
     if where == "none":
         return None
@@ -156,7 +156,9 @@ def _open_view(where: str, port: int, language: str) -> "View | None":
 
 
 def _print_line(timestamp_s: float, track: int, label: str | None, probability: float) -> None:
-    shown = "unsure" if label is None else f"{label} {probability:.0%}"
+    from ferkit.core.labels import LabelSet
+
+    shown = f"{LabelSet((label,)).display(current_language())[0]} {probability:.0%}" if label else "unsure"
     echo(f"{timestamp_s:9.2f} s  face {track}  {shown}")
 
 
@@ -173,7 +175,7 @@ def _print_json_line(timestamp_s: float, track: int, label: str | None, probabil
 @click.argument("words", metavar="[MODEL] FILE", nargs=-1, required=True, shell_complete=offer(model_names))
 @shared("model")
 @option("--every", type=click.FloatRange(0), default=0.0, metavar="SECONDS", group="Reading",
-        help="Look at a frame every so often.  [default: every frame]")  # fmt: skip
+        help="Look at a frame every so often.  [default: every frame]", show_default=False)  # fmt: skip
 @shared("detector", group="Reading")
 @shared("smooth", rare=True)
 @shared("out", type=FOLDER, help="Folder of the results.  [default: FILE's name + '-expressions', here]")
@@ -311,9 +313,7 @@ def _print_summary(run: "VideoRun", summary: "VideoSummary", labels: "LabelSet",
     rows = [_person_row(person, columns, words) for person in summary.people[:_PEOPLE_SHOWN]]
     echo(table(header, rows, right=range(2, len(header))))
     if len(summary.people) > _PEOPLE_SHOWN:
-        click.echo(
-            f"… and {len(summary.people) - _PEOPLE_SHOWN} more, seen more briefly; all are in summary.json"
-        )
+        echo(f"… and {len(summary.people) - _PEOPLE_SHOWN} more, seen more briefly; all are in summary.json")
     everybody = ", ".join(
         f"{shown[name]} {n / summary.n_readings:.0%}" for name, n in summary.labels.most_common()
     )

@@ -172,7 +172,7 @@ class WordType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text in today's words."""
         new = new_words(self._option, str(value))
-        if new != value and ctx is not None:
+        if new != str(value) and ctx is not None:
             ctx.meta.setdefault("ferkit.notices", []).append(f"{self._option} {value} is now called {new}")
         return new
 
@@ -301,11 +301,14 @@ def model_and_rest(
     """
     from ferkit.classifiers.model import choose_model, find_model
 
-    named = given is None and (len(words) == 2 if of else find_model(words[0], models_dir) is not None)
+    found = find_model(words[0], models_dir) if given is None and of is None else None
+    named = found is not None or (given is None and of is not None and len(words) == 2)
     rest = list(words[1:] if named else words)
     if of is not None and len(rest) != 1:
         raise click.UsageError(f"expected one {of}, after the model where one is named")
-    return choose_model(words[0] if named else given, models_dir), rest
+    # Finding what is at an address fetches it, so that it is not to be found again by its name.
+    first = words[0] if found is None else str(found)
+    return choose_model(first if named else given, models_dir), rest
 
 
 def print_result(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferkit.cli.command import echo
 from ferkit.cli.options import (
     DETECTOR_WEIGHTS,
     FOLDER,
@@ -171,9 +172,9 @@ def teach(data: Path | None, models_dir: Path, settings: Chosen, **options: Any)
         print_json({"model": str(target), **report.to_dict()})
         return
     rows = [(label, str(n), str(report.takes[label])) for label, n in report.counts.items()]
-    click.echo(table(("class", "examples", f"{report.unit}s"), rows, right=[1, 2]))
+    echo(table(("class", "examples", f"{report.unit}s"), rows, right=[1, 2]))
     _print_findings(report, [row.take for row in teacher.examples.rows])
-    click.echo(f"model: {target}")
+    echo(f"model: {target}")
 
 
 def _takes(dataset: "Dataset") -> Any:
@@ -187,11 +188,11 @@ def _takes(dataset: "Dataset") -> Any:
 
 def _print_findings(report: "TeachReport", names: list[str]) -> None:
     for sentence in report.sentences:
-        click.echo(sentence)
+        echo(sentence)
     for n, accuracy in report.growth if len(report.growth) > 1 else ():
-        click.echo(f"  with {n:.0f} examples a class: {accuracy:.0%}")
+        echo(f"  with {n:.0f} examples a class: {accuracy:.0%}")
     for one in report.disagreements[:_LISTED]:
-        click.echo(f"  {names[one.row]}: rather {one.label} ({one.probability:.0%})")
+        echo(f"  {names[one.row]}: rather {one.label} ({one.probability:.0%})")
 
 
 def _open_page(models_dir: Path, settings: Chosen) -> None:

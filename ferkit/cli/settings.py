@@ -6,6 +6,7 @@ The dataclasses are the source of truth: name, type, default and explanation of 
 import contextlib
 import dataclasses
 import inspect
+import math
 import re
 import types
 import typing
@@ -191,7 +192,7 @@ def _convert(value: Any, kind: Any) -> Any:
     elif kind in (int, float):
         if kind is float or not isinstance(value, float):
             number = kind(value)
-            if number == number:
+            if abs(number) < math.inf:
                 return number
     elif origin is tuple:
         parts = re.split(r"[x,]", value) if isinstance(value, str) else value

@@ -52,7 +52,7 @@ _labels = option(
     Fields(f"{_HEADS}:SVMSettings", "gamma", "exact_rows", "landmarks"),
     Fields(f"{_HEADS}:LogisticSettings", "max_iter"),
     Fields("ferkit.datasets.split:SplitSettings", "test_size", "by_group"),
-    Fields("ferkit.classifiers.search:SearchSettings", "n_jobs", "k", "rows"),
+    Fields("ferkit.classifiers.fitting:SearchSettings", "n_jobs", "k", "rows"),
     Setting("memory_gb", float | None, None,
             "above this much memory embeddings stay on the disk; half of what is free if not given"),
 ))  # fmt: skip
@@ -85,8 +85,8 @@ def fit(data: str | None, cache_dir: Path, models_dir: Path, settings: Chosen, *
     """
     import numpy as np
 
+    from ferkit.classifiers.fitting import SearchSettings
     from ferkit.classifiers.heads import HEADS, HeadSettings, head_settings
-    from ferkit.classifiers.search import SearchSettings
     from ferkit.core.labels import LabelSet
     from ferkit.datasets.split import SplitSettings
     from ferkit.embedder.store import EmbeddingStore, find_embeddings

@@ -72,11 +72,7 @@ class Progress:
             import tqdm as bars
 
             self._bar = bars.tqdm(
-                total=total,
-                initial=done,
-                desc=translated(doing),
-                unit=f" {translated(unit)}",
-                smoothing=0.1,
+                total=total, initial=done, desc=translated(doing), unit=f" {translated(unit)}", smoothing=0.1
             )
 
     def update(self, n: int, failures: int = 0) -> None:
@@ -146,45 +142,61 @@ def some(names: Sequence[str], most: int = 5) -> str:
 def n_cores() -> int:
     """How many processor cores this process may use: those of the machine, as far as affinity and cgroup allow."""
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(n, _cgroup_cores(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))))
-
-
-def _cgroup_cores(mount: Path, own: Path) -> int:
-    """The least that the control groups of this process, and those around them, allow; of version 2, then 1."""
-    limits = [sys.maxsize]
-    with contextlib.suppress(OSError, ValueError):
-        for line in own.read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            group = (mount / "cpu" if controllers else mount) / path.lstrip("/")
-            for folder in (group, *group.parents):
-                limits += _quota(folder)
-    return min(limits)
-
-
-def _quota(folder: Path) -> list[int]:
-    with contextlib.suppress(OSError, ValueError):  # no such file, or it says "max"
-        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
-        return [math.ceil(int(quota) / int(period))]
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return [math.ceil(int(quota) / int(period))] if int(quota) > 0 else []
-    return []
+    return max(1, math.ceil(min(n, _cgroup_limit("cpu", _quota))))
 
 
 def free_memory() -> float:
     """Bytes of memory that are free for this process: those of the machine, as far as cgroup allows."""
-    free = math.inf
+    free = _cgroup_limit("memory", _room)
     with contextlib.suppress(OSError, ValueError, StopIteration):  # Linux; elsewhere there is no such file
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    with contextlib.suppress(OSError, ValueError):  # cgroup v2, as in n_cores
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-        free = min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")))
+        available = next(line for line in lines if line.startswith("MemAvailable:")).split()[1]
+        free = min(free, 1024.0 * int(available))
     if free == math.inf:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2 if hasattr(os, "sysconf") else 8e9
     return max(free, 0.0)
+
+
+def _cgroup_limit(
+    controller: str,
+    limit_of: Callable[[Path], float],
+    mount: Path = Path("/sys/fs/cgroup"),
+    own: Path = Path("/proc/self/cgroup"),
+) -> float:
+    """The least that the control groups of this process, and those around them, allow; of version 2, then 1."""
+    limits = [math.inf]
+    with contextlib.suppress(OSError, ValueError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and controller not in controllers.split(","):
+                continue
+            group = (mount / controller if controllers else mount) / path.lstrip("/")
+            limits += map(limit_of, (group, *group.parents))
+    return min(limits)
+
+
+def _quota(folder: Path) -> float:
+    """Cores that a control group may use."""
+    with contextlib.suppress(OSError, ValueError):  # no such file, or it says "max"
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf
+
+
+def _room(folder: Path) -> float:
+    """Bytes that a control group has free; pages of files that were read are given back when they are needed."""
+    for limit, used, file_pages in (
+        ("memory.max", "memory.current", "inactive_file "),  # of version 2
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            free = int((folder / limit).read_text()) - int((folder / used).read_text())
+            lines = (folder / "memory.stat").read_text().splitlines()
+            return free + sum(int(line.split()[1]) for line in lines if line.startswith(file_pages))
+    return math.inf
 
 
 def map_ahead(

@@ -20,6 +20,7 @@ leave with exit code 1. Passwords in addresses are never shown. Public functions
 import functools
 import importlib.util
 import inspect
+import math
 import numbers
 import os
 import re
@@ -155,33 +156,53 @@ _NUMBERS: dict[Any, type] = {int: numbers.Integral, float: numbers.Real}
 
 
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let a public function refuse values of other types than it is annotated with, in one sentence."""
+    """Let a public function refuse values of other types than it is annotated with, in one sentence.
+
+    Whole numbers are refused below 1, or below 0 where that is their default. NumPy's numbers become Python's.
+    """
     signature = inspect.signature(function)
     hints = functools.cache(lambda: get_type_hints(function))
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
-            hint = hints().get(name, Any)
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            hint, default = hints().get(name, Any), signature.parameters[name].default
+            bound.arguments[name] = value = _plain(value)
             if not fits(value, hint):
                 expected = inspect.formatannotation(hint).replace("pathlib.", "").replace("typing.", "")
-                raise DataError(f"expected {name} as {expected}, found {type(value).__name__}")
-        return function(*args, **kwargs)
+                found = repr(value) if isinstance(value, (str, float)) else type(value).__name__
+                raise DataError(f"expected {name} as {expected}, found {found}")
+            least = 0 if default == 0 else 1
+            if type(value) is int and value < least and (default is None or type(default) is int):
+                raise DataError(f"expected {name} from {least}, found {value}")
+        return function(*bound.args, **bound.kwargs)
 
     return call
 
 
+def _plain(value: Any) -> Any:
+    """NumPy's numbers, also in lists and dictionaries, as Python's, which JSON can hold."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) is dict:
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    return value.item() if getattr(value, "ndim", 1) == 0 and hasattr(value, "item") else value
+
+
 def fits(value: object, hint: Any) -> bool:
-    """Whether a value is what an annotation says; of a ``Literal`` any text, as its values are explained later."""
+    """Whether a value is what an annotation says; floats are finite, and paths have no zero bytes."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or origin is Callable or (origin is os.PathLike and hasattr(value, "joinpath")):
-        return True  # an address that fsspec knows has all that a path has
+    if hint is Any or origin is Callable:
+        return True
+    if origin is os.PathLike and hasattr(value, "joinpath"):  # also an address that fsspec knows
+        return "\0" not in str(value)
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
-        return isinstance(value, tuple(map(type, inner)))
+        return isinstance(value, tuple(map(type, inner))) and value in inner
     if hint in _NUMBERS:
-        return isinstance(value, _NUMBERS[hint]) and not isinstance(value, bool)
+        return isinstance(value, _NUMBERS[hint]) and not isinstance(value, bool) and abs(value) < math.inf  # type: ignore[arg-type]
     if hint is bool:
         return type(value).__name__ in ("bool", "bool_")  # the latter NumPy's
     if origin is not None and isinstance(value, (str, bytes)):
@@ -197,4 +218,6 @@ def fits(value: object, hint: Any) -> bool:
         return listed and all(fits(one, inner[0]) for one in value)  # type: ignore[attr-defined]
     if origin is Iterable:  # may be read only once
         return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+    if hint is str and isinstance(value, str) and "\0" in value:
+        return False
     return isinstance(value, type(None) if hint is None else origin or hint)

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -31,6 +32,7 @@ _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 """What a lock says that somebody else holds."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What file systems of clusters say that know no locks."""
+_LOCKED_BYTES = 1 << 30
 
 
 def as_path(given: str | os.PathLike[str]) -> Path:
@@ -106,7 +108,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 if os.name == "nt":  # pragma: no cover - what is open cannot be moved there
                     file.close()
                 os.replace(temporary, path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -326,18 +328,36 @@ def _lock(file: IO[bytes], shared: bool = False) -> None:
     if os.name == "nt":  # pragma: no cover
         import msvcrt
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        # There are no shared locks: who shares takes one byte of many, and who does not all of them.
+        first, n_bytes = (secrets.randbelow(_LOCKED_BYTES), 1) if shared else (0, _LOCKED_BYTES)
+        file.seek(first)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, n_bytes)  # type: ignore[attr-defined]
+        file.seek(0)
     else:
         import fcntl
 
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush all that was written into a folder to the disk: it must be there before the folder is moved into place."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with path.open("r+b" if os.name == "nt" else "rb") as file:  # some are read-only
+                os.fsync(file.fileno())
+
+
+def sync_directory(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
     if os.name == "posix":  # the rename itself must reach the disk too
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF):  # what file systems say that cannot
+                raise
         finally:
             os.close(descriptor)
 
@@ -479,16 +499,15 @@ def is_stored(spec: str) -> bool:
     return kind not in ("http", "https", "file", "local") and kind in fsspec.available_protocols()
 
 
-def write_csv(
-    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: bool = False
-) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table for people; what a spreadsheet would run is marked, names that are not UTF-8 stay their bytes.
+
+    Where it holds more than ASCII, the mark of UTF-8 comes first, which Korean spreadsheet programs need.
 
     Args:
         path: the file; an older one is replaced.
         header: of the columns.
         rows: texts, numbers and None.
-        marked: put the mark of UTF-8 first, which Korean spreadsheet programs need.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
@@ -497,5 +516,5 @@ def write_csv(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(csv_cell, header))
     writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    content = ("\ufeff" if marked else "") + text.getvalue()
+    content = ("" if text.getvalue().isascii() else "\ufeff") + text.getvalue()
     write_atomically(path, lambda file: file.write(content.encode("utf-8", "surrogateescape")))

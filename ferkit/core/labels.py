@@ -155,8 +155,8 @@ class LabelSet:
     def __post_init__(self) -> None:
         if not fits(self.names, Sequence[str]):
             raise DataError(f"expected class names as a tuple of str, found {self.names!r}")
-        object.__setattr__(self, "names", tuple(self.names))
-        if not self.names or len(set(self.names)) != len(self.names):
+        object.__setattr__(self, "names", tuple(map(str, self.names)))
+        if not all(self.names) or not self.names or len(set(self.names)) != len(self.names):
             raise DataError(f"expected distinct class names, found {list(self.names)}")
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from PIL import ImageFont
 
 from ferkit.core.errors import DependencyError, require_extra
 from ferkit.core.labels import LabelSet
-from ferkit.core.texts import has_hangul
+from ferkit.core.texts import has_hangul, translated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +72,11 @@ def drawable_names(labels: LabelSet, language: str) -> tuple[str, ...]:
     """What the classes are called in ``language``; where no font here can draw that, in Latin letters."""
     names = labels.display(language)
     return names if can_draw(names) else labels.in_latin()
+
+
+def drawable_text(text: str) -> str:
+    """What a plot says, in the language that is spoken; unchanged where no font here can draw that."""
+    return translated(text, None if hangul_font_file() else "en")
 
 
 @functools.cache

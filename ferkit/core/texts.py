@@ -168,22 +168,22 @@ _FINAL_DIGITS = {"0": 21, "1": 8, "2": 0, "3": 16, "4": 0, "5": 0, "6": 1, "7": 
 def with_particles(text: str) -> str:
     """``슬픔은(는)`` as ``슬픔은``: where the letter before tells which of the two forms is right.
 
-    >>> with_particles("행복이(가) 3을(를) model은(는)")
-    '행복이 3을 model은(는)'
+    >>> with_particles("행복이(가) '분노'이(가) 3(셋)을(를) model은(는)")
+    "행복이 '분노'가 3(셋)을 model은(는)"
     """
 
     def chosen(match: re.Match[str]) -> str:
-        before, particle = match[1], match[2]
+        before, between, particle = match.groups()
         if "가" <= before <= "힣":
             final = (ord(before) - ord("가")) % 28
         elif before in _FINAL_DIGITS:
             final = _FINAL_DIGITS[before]
         else:
             return match[0]
-        with_final, without = _PARTICLES[particle]
-        return before + (without if not final or (particle == "(으)로" and final == 8) else with_final)
+        closed, opened = _PARTICLES[particle]
+        return before + between + (opened if not final or (particle == "(으)로" and final == 8) else closed)
 
-    return re.sub(f"(.)({'|'.join(map(re.escape, _PARTICLES))})", chosen, text)
+    return re.sub(rf"(.)('|\([^()]*\)|)({'|'.join(map(re.escape, _PARTICLES))})", chosen, text)
 
 
 _CLAUSES = ("doing", "exact", "found", "hint", "how", "more", "near", "note", "reason", "unit", "what", "why")
@@ -218,17 +218,20 @@ def _messages(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple((_pattern(one["en"]), one[language]) for one in messages)
 
 
+_KINDS = {"key": r"\S+", "path": "(?:(?!: ).)+?"} | dict.fromkeys(("hint", "more"), "(?:[;,. ].*?)?")
+
+
 def _pattern(template: str) -> re.Pattern[str]:
     """What fits the template, with a group for each ``{name}``.
 
-    ``{n}``, ``{n_…}`` and ``{all}`` are whole numbers; ``{hint}`` and ``{more}`` may be empty.
+    ``{n}``, ``{n_…}`` and ``{all}`` are whole numbers; ``{hint}`` and ``{more}`` may be empty; a
+    ``{key}`` has no space in it, and a ``{path}`` none behind a colon.
     """
     parts = []
     for i, part in enumerate(re.split(r"\{(\w+)\}", template)):
         if i % 2 == 0:
             parts.append(re.escape(part))
         else:
-            whole = part in ("n", "all") or part.startswith("n_")
-            kind = "[0-9,]+" if whole else "(?:[;,. ].*?)?" if part in ("hint", "more") else ".+?"
+            kind = _KINDS.get(part, "[0-9,]+" if re.fullmatch("all|n(_.*)?", part) else ".+?")
             parts.append(f"(?P<{part}>{kind})")
     return re.compile("".join(parts), re.DOTALL)

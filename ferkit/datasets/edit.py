@@ -274,8 +274,6 @@ def draw(dataset: Dataset, per_class: int | None, by: Sequence[str] = (), seed: 
     Raises:
         DataError: no labels, or no image has such an attribute.
     """
-    if per_class is not None and per_class < 1:
-        raise DataError(f"expected at least one image of each class, found {per_class}")
     labelled = [sample for sample in dataset.samples if sample.label is not None]
     if not labelled:
         raise DataError(f"expected labelled images in {dataset.root}, found none with a label")
@@ -453,11 +451,15 @@ def _divided(samples: Sequence[Sample], dataset: Dataset, settings: SplitSetting
         missing = [cls for k, cls in enumerate(classes) if len(np.unique(part[y == k])) < len(shares)]
         if not missing and len(np.unique(part)) == len(shares):
             return part.tolist()
-    raise DataError(
-        f"no division found that has {', '.join(map(str, missing)) or 'images'} in all of "
-        f"{', '.join(settings.shares)} with every person in one part; add persons, make the small parts larger, or "
-        "divide without regard to persons (--no-group)"
-    )
+    if (persons < 0).all():
+        remedy = "; add images, or make the small parts larger"
+    else:
+        remedy = (
+            " with every person in one part; add persons, make the small parts larger, or divide without regard to "
+            "persons (--no-group)"
+        )
+    found = ", ".join(map(str, missing)) or "images"
+    raise DataError(f"no division found that has {found} in all of {', '.join(settings.shares)}{remedy}")
 
 
 def _check_enough(y: np.ndarray, persons: np.ndarray, classes: list[str], parts: list[str]) -> None:

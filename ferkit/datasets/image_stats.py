@@ -15,7 +15,7 @@ from ferkit.core.console import Progress, map_ahead, n_cores, progress
 from ferkit.core.errors import DataError
 from ferkit.core.files import Arrays, cached_arrays, fingerprint
 from ferkit.core.labels import LabelSet
-from ferkit.core.style import GRID, INK, MUTED, SERIES, drawable_names, set_fonts
+from ferkit.core.style import GRID, INK, MUTED, SERIES, drawable_names, drawable_text, set_fonts
 from ferkit.datasets.archives import ArraySource
 from ferkit.datasets.dataset import Dataset, FileSource, Sample, left_out_counts, map_images, why_unread
 from ferkit.datasets.export import attribute_names
@@ -375,12 +375,13 @@ def _values(dataset: Dataset, name: str) -> Values:
     found = Counter(s.attributes[name] for s in dataset.samples if name in s.attributes)
     try:
         numbers = np.array([float(value) for value in found])
-        mean = float(np.average(numbers, weights=list(found.values())))
-        low, high = float(numbers.min()), float(numbers.max())
     except ValueError:
+        numbers = np.array([np.nan])
+    if not np.isfinite(numbers).all():  # texts, or "nan" among numbers
         counts = dict(found.most_common()) if len(found) <= _MANY else {}
         return Values(found.total(), len(found), None, counts)
-    return Values(found.total(), len(found), (low, mean, high), {})
+    mean = float(np.average(numbers, weights=list(found.values())))
+    return Values(found.total(), len(found), (float(numbers.min()), mean, float(numbers.max())), {})
 
 
 def _headers(dataset: Dataset, everything: bool, workers: int | None) -> Headers:
@@ -459,7 +460,7 @@ def plot_summary(description: Summary, language: str | None = None) -> "Figure":
     _sizes(rows[-1], description)
     persons = f", {description.persons.n:,} persons" if description.persons.n else ""
     title = f"{description.name}: {description.n:,} images{persons}"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK)
+    figure.suptitle(drawable_text(title), x=0.01, ha="left", fontsize=14, color=INK)
     set_fonts(figure)
     return figure
 
@@ -482,8 +483,8 @@ def _classes(
     axes.set_yticks(at, names)
     axes.set_ylim(len(classes) - 0.4, -0.6)
     axes.set_xlim(0, left.max() * 1.12)
-    axes.set_title(f"Images of each class, {title}" if len(values) > 1 else "Images of each class",
-                   loc="left", fontsize=11, color=INK)  # fmt: skip
+    title = f"Images of each class, {title}" if len(values) > 1 else "Images of each class"
+    axes.set_title(drawable_text(title), loc="left", fontsize=11, color=INK)
     if len(values) > 1:
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _plain(axes, "x")
@@ -496,7 +497,7 @@ def _sizes(axes: "Axes", description: Summary) -> None:
     title = f"Longer side of {len(sides):,} files looked at, pixels"
     if headers.unreadable:
         title += f"; {len(headers.unreadable):,} more could not be read"
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_title(drawable_text(title), loc="left", fontsize=11, color=INK)
     if not len(sides):
         axes.set_axis_off()
         return

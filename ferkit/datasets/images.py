@@ -31,12 +31,13 @@ _NO_IMAGES = (
     ".sqlite .zip .tar .gz .tgz .bz2 .xz .7z .rar .egg .alz .mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp "
     ".ts .mp3 .wav .m4a .flac .ogg .svg .psd .tmp .part .lnk .url .exe"
 )
-_OTHER_SUFFIXES = frozenset(_NO_IMAGES.split())
+OTHER_SUFFIXES = frozenset(_NO_IMAGES.split())
 """What is no image by its name, so that nobody has to open it."""
 
 _TO_DO = {
     "unpack it": ".7z .rar .egg .alz .zst .tzst .lz4 .zip .tar .tgz .gz",
     "join the pieces and unpack them": ".z01 .001 .part0 .part1",
+    "give the table itself, if it has the labels": ".csv .tsv",
     "save it as JPEG or PNG": ".jxl .psd .svg .dng .cr2 .nef .arw .tga",
 }
 REMEDIES = {suffix: remedy for remedy, suffixes in _TO_DO.items() for suffix in suffixes.split()}
@@ -102,7 +103,7 @@ def why_no_image(name: str, read_head: Callable[[], bytes]) -> str | None:
         return None
     if suffix in HEIF_SUFFIXES:
         return None if reads_heif() else f"{suffix} ({HEIF_REMEDY})"
-    if suffix not in _OTHER_SUFFIXES:
+    if suffix not in OTHER_SUFFIXES:
         try:
             kind = kind_of(read_head())
         except OSError as error:
@@ -147,14 +148,14 @@ def read_header(content: bytes | BinaryIO) -> ImageHeader:
         return ImageHeader(size_wh, stored_wh, orientation, image.format or "", image.mode)
 
 
-def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
-    """Decode a JPEG, PNG, BMP, TIFF, WebP or GIF file.
+def decode_image(content: bytes | Image.Image, reduce: int = 1) -> np.ndarray:
+    """Decode a JPEG, PNG, BMP, TIFF, WebP or GIF file, or take an image that Pillow has opened in the same way.
 
-    The EXIF rotation is applied; gray becomes three equal channels; 16 bits are scaled to 8; transparency is laid
-    on white; of an animation the first frame is taken.
+    The EXIF rotation is applied; gray becomes three equal channels; 16 bits, and 10 or 12 stored in 16, are scaled to
+    8; transparency is laid on white; of an animation the first frame is taken.
 
     Args:
-        content: the file's bytes.
+        content: the file's bytes, or the opened image.
         reduce: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which takes less time; other formats
             are decoded whole.
 
@@ -165,7 +166,7 @@ def decode_image(content: bytes, reduce: int = 1) -> np.ndarray:
         ImageError: empty, truncated, too large, or no image of a known kind.
     """
     with _opened(content) as image:
-        if _is_large_jpeg(image) and content.endswith(_END_OF_JPEG):
+        if isinstance(content, bytes) and _is_large_jpeg(image) and content.endswith(_END_OF_JPEG):
             # The same pixels in half the time, for want of two copies; but a truncated file would pass for a whole one.
             flags = _REDUCED[reduce] | cv2.IMREAD_IGNORE_ORIENTATION
             bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -187,15 +188,12 @@ def resized(image: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
+def _opened(content: bytes | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     """The image in a file or its bytes, and one kind of error for all that may be wrong with it."""
     if not content:
         raise ImageError("the file is empty")
     try:
-        file = io.BytesIO(content) if isinstance(content, bytes) else content
-        head = file.read(HEAD_BYTES)
-        file.seek(0)
-        with Image.open(file, formats=_formats(kind_of(head))) as image:
+        with contextlib.nullcontext(content) if isinstance(content, Image.Image) else _open(content) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million"
@@ -210,6 +208,13 @@ def _opened(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     except Exception as error:
         # Pillow's decoders raise anything a damaged file leads them into: struct.error, KeyError, SyntaxError, …
         raise ImageError(f"the image is damaged: {error or type(error).__name__}") from None
+
+
+def _open(content: bytes | BinaryIO) -> Image.Image:
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return Image.open(file, formats=_formats(kind_of(head)))
 
 
 def _formats(kind: str | None) -> tuple[str, ...]:
@@ -261,8 +266,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        gray = np.asarray(image)  # 8 bits stored in 16 stay what they are: they would all become black
-        return Image.fromarray((gray if gray.max() < 256 else gray >> 8).astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image)  # 8, 10 or 12 bits stored in 16 would all become black
+        bits = next(bits for bits in (8, 10, 12, 16) if gray.max() < 1 << bits)
+        return Image.fromarray((gray >> bits - 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         return Image.fromarray(_stretch_to_bytes(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:

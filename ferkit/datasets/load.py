@@ -36,6 +36,7 @@ from ferkit.datasets.dataset import (
     labelled_by_folders,
     left_out_line,
     list_folder,
+    person_in,
     place_name,
 )
 from ferkit.datasets.images import REMEDIES, decode_image
@@ -63,8 +64,8 @@ def load_dataset(
 
     Args:
         path: what to read.
-        person_pattern: regular expression that finds the person in a file name, for folders and archives; None knows
-            AI Hub's names.
+        person_pattern: regular expression that finds the person in a file name, for folders, archives, and tables
+            that do not name the person; None knows AI Hub's names.
         columns: for tables, name of the column by meaning (``path``, ``label``, ``split``, ``group``).
         images: for tables, the folder that their paths start from; None is that of the table.
 
@@ -139,30 +140,37 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
     if not stat.S_ISREG(mode):
         raise DataError(f"expected {KINDS}, found what is not a regular file at {path}")
     if suffix in TABLE_SUFFIXES:
-        return read_table(path, columns, images)
+        table = read_table(path, columns, images)
+        known = (replace(s, group=s.group or person_in(s.path, person_pattern)) for s in table.samples)
+        return replace(table, samples=tuple(known))
     if suffix == ".npz":
         with local_copy(path) as file:
             return replace(read_npz(file), name=path.stem, root=path)
     if suffix in ARCHIVE_SUFFIXES:
         return labelled_by_folders(path, list_archive(path), person_pattern)
-    remedy = "give the folder of images"
+    remedy = next((do for do, of in _REMEDIES.items() if suffix in of.split()), "give the folder of images")
     if suffix in REMEDIES:
         remedy = f"{REMEDIES[suffix]} first, and give the folder"
-    elif suffix in (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"):
-        remedy = "save it as 'CSV UTF-8', and give that"
     raise DataError(f"expected {KINDS}, found {path}; {remedy}")
+
+
+_REMEDIES = {
+    "save it as 'CSV UTF-8', and give that": ".xls .xlsx .xlsm .ods .numbers .parquet .feather .arrow .jsonl .ndjson",
+    "save images and labels with numpy.savez, and give that": ".npy .h5 .hdf5 .mat .pkl .pickle .pt",
+    "make a table of COCO's with 'fer dataset import coco', and give that": ".json",
+}
 
 
 def _empty_folders(root: Path, dataset: Dataset) -> list[str]:
     """The folders without images next to those of classes."""
     classes = {PurePosixPath(sample.path).parent for sample in dataset.samples if sample.label is not None}
-    filled = {folder for one in classes for folder in (one, *one.parents)}
-    empty = set()
+    filled = {composed(str(folder)) for one in classes for folder in (one, *one.parents)}
+    empty: set[str] = set()
     for parent in {one.parent for one in classes if one != PurePosixPath(".")}:
         with contextlib.suppress(OSError), os.scandir(root / parent) as entries:
-            found = [parent / composed(e.name) for e in entries if e.is_dir() and not is_hidden(e.name)]
+            found = [composed(str(parent / e.name)) for e in entries if e.is_dir() and not is_hidden(e.name)]
             empty |= set(found) - filled
-    return sorted(map(str, empty))
+    return sorted(empty)
 
 
 def _kind(path: Path) -> str:
@@ -290,7 +298,8 @@ def _received(response: "http.client.HTTPResponse", limits: FetchLimits) -> byte
 
 
 ImagesLike: TypeAlias = "str | os.PathLike[str] | np.ndarray | Sequence[Any] | Any"
-"""A file, folder, glob or http(s) address; a uint8 RGB array (H, W, 3) or (n, H, W, 3); a PIL image; or a list."""
+"""A file, folder, glob or http(s) address; a uint8 RGB array (H, W, 3) or (n, H, W, 3); a PIL image; or a list, array
+or column of them."""
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
 
@@ -318,9 +327,11 @@ class GivenImages:
         self._files = FileSource(Path())
         self._own: dict[str, Callable[[], bytes]] = {}
         self.names: list[str] = []
-        several = isinstance(given, (list, tuple)) or (isinstance(given, np.ndarray) and given.ndim == 4)
-        images: Any = given if several else [given]
-        for one in images:
+        images: Any = given.to_numpy() if hasattr(given, "to_numpy") else given  # a table's column
+        if isinstance(images, np.ndarray):
+            named = images.dtype.kind in "OUT" and images.size == max(images.shape, default=1)
+            images = images.ravel().tolist() if named else list(images) if images.ndim == 4 else [images]
+        for one in images if isinstance(images, (list, tuple)) else [images]:
             self._add(one)
         if not self.names:
             raise DataError(f"expected {_EXPECTED}, found nothing")
@@ -355,10 +366,16 @@ class GivenImages:
             self._own[one[0]] = functools.partial(bytes, one[1])
             self.names.append(one[0])
             return
-        rgb = np.asarray(one.convert("RGB")) if hasattr(one, "convert") and hasattr(one, "size") else one
-        if not isinstance(rgb, np.ndarray):
+        opened = hasattr(one, "convert") and hasattr(
+            one, "size"
+        )  # by Pillow, which need not be imported for it
+        if not (opened or isinstance(one, np.ndarray)):
             raise DataError(f"expected {_EXPECTED}; found {type(one).__name__}")
-        self._own[name := f"image-{len(self.names) + 1}"] = functools.partial(_Pixels, check_image(rgb))
+        if opened:
+            with contextlib.suppress(Exception):  # it is said when it is decoded
+                one.load()
+        pixels = functools.partial(_Pixels, one if opened else check_image(one))
+        self._own[name := f"image-{len(self.names) + 1}"] = pixels
         self.names.append(name)
 
     def _add_path(self, text: str) -> None:
@@ -376,11 +393,12 @@ class GivenImages:
 
 
 class _Pixels(bytes):
-    """The pixels of an array, which are their own content."""
+    """The pixels of an array or opened image, which are their own content."""
 
     rgb: np.ndarray
 
-    def __new__(cls, rgb: np.ndarray) -> "_Pixels":
+    def __new__(cls, image: Any) -> "_Pixels":
+        rgb = image if isinstance(image, np.ndarray) else decode_image(image)
         made = super().__new__(cls, np.ascontiguousarray(rgb).tobytes())
         made.rgb = rgb
         return made

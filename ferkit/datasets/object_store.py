@@ -4,8 +4,8 @@ import contextlib
 import errno
 import functools
 import tempfile
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -156,15 +156,23 @@ class ReadAhead:
     def __init__(self, source: ImageSource) -> None:
         self._source = source
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fetch")
-        self._begun: dict[str, list[Future[bytes]]] = defaultdict(list)
+        self._lock = threading.Lock()
+        self._begun: dict[str, list[Future[bytes]]] = {}  # several where an image has several boxes
 
     def begin(self, path: str) -> None:
         """Fetch the content of an image that will be read soon."""
-        self._begun[path].append(self._pool.submit(self._source.read, path))
+        begun = self._pool.submit(self._source.read, path)
+        with self._lock:
+            self._begun.setdefault(path, []).append(begun)
 
     def read(self, path: str) -> bytes:
         """The content. Raises OSError if it cannot be read."""
-        return self._begun[path].pop().result() if self._begun.get(path) else self._source.read(path)
+        with self._lock:
+            waiting = self._begun.pop(path, [])
+            begun = waiting.pop() if waiting else None
+            if waiting:
+                self._begun[path] = waiting
+        return self._source.read(path) if begun is None else begun.result()
 
     def stamp(self, path: str) -> Stamp:
         """Size, time and tag."""

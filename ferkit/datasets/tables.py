@@ -31,6 +31,7 @@ from ferkit.datasets.dataset import (
     Sample,
     class_name,
     composed,
+    is_known_expression,
     is_missing,
     split_named,
     split_of,
@@ -60,12 +61,17 @@ _NOTES = frozenset(_NOTE_NAMES.split())
 """Columns that are known to say something else."""
 
 BOX = ("left", "top", "right", "bottom")
-_CORNERS = (BOX, ("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"), ("x0", "y0", "x1", "y1"))
-_CORNER_AND_SIZE = (
-    ("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"),
-    ("facex", "facey", "facewidth", "faceheight"),
+_CORNERS = (
+    BOX, ("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"), ("x0", "y0", "x1", "y1"),
+    ("x1", "y1", "x2", "y2"),
 )  # fmt: skip
-BOX_SPELLINGS = (*_CORNERS, *_CORNER_AND_SIZE)
+_CORNER_AND_SIZE = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+BOX_SPELLINGS = tuple(
+    tuple(prefix + name for name in four)
+    for spellings in (_CORNERS, _CORNER_AND_SIZE)
+    for prefix in ("", "bbox", "box", "face")
+    for four in spellings
+)
 """Names of the four columns of a face's box in pixels, the ones that a manifest uses first."""
 
 
@@ -117,7 +123,9 @@ class Columns:
             if meaning not in chosen and at in chosen.values():
                 found[meaning] = None
         found |= chosen
-        four = next((four for four in BOX_SPELLINGS if set(four) <= set(names)), ())
+        points = len({"x0", "x1", "x2", "x3"}.intersection(names)) > 2  # x1, y1, x2, y2, x3 … of a face
+        fours = (four for four in BOX_SPELLINGS if set(four) <= set(names))
+        four = next((four for four in fours if not (points and four[0][-1].isdigit())), ())
         box = tuple(names.index(name) for name in four)
         taken = {*found.values(), *box}
         reserved = {*MEANINGS, *BOX}  # a manifest has one column of each of these names
@@ -130,14 +138,15 @@ class Columns:
         missing = "path" if found["path"] is None else "label"
         if found[missing] is None and (missing == "path" or ("label" not in chosen and unknown)):
             example = f"{missing}={(unknown or [cell.strip() for cell in header] or ['NAME'])[0][:40]}"
-            raise DataError(
-                f"expected a column '{missing}' in {table}, found {_shown(header)}; "
-                f"say which column is what, for instance --columns {example} (label= for none; also split=, group=)"
-            )
+            say = f"; say which column is what, for instance --columns {example} (label= for none; also split=, group=)"
+            if missing == "label" and sum(map(is_known_expression, unknown)) > 1:
+                say = "; classes in columns of their own are not read: write that of each image into one column, label"
+            raise DataError(f"expected a column '{missing}' in {table}, found {_shown(header)}{say}")
         path = found["path"]
         assert path is not None
         kinds = found["label"], found["split"], found["group"]
-        return Columns(table, path, *kinds, box or None, four in _CORNER_AND_SIZE, rest, len(names))
+        box_has_size = bool(four) and four[2].endswith(("w", "width"))
+        return Columns(table, path, *kinds, box or None, box_has_size, rest, len(names))
 
     def sample(self, row: Sequence[str]) -> Sample:
         """What a row says, which has a cell for every column.
@@ -166,9 +175,11 @@ class Columns:
             raise DataError(f"expected four numbers as box: found {', '.join(map(repr, cells))}") from None
         if self.box_has_size:
             right, bottom = left + right, top + bottom
+        shown = f"{left:g}, {top:g}, {right:g}, {bottom:g}"
         if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
-            shown = f"{left:g}, {top:g}, {right:g}, {bottom:g}"
             raise DataError(f"expected a box with left < right and top < bottom: found {shown}")
+        if min(left, top) >= 0 and max(right, bottom) <= 1:
+            raise DataError(f"expected a box in pixels, found shares of the image: {shown}")
         return left, top, right, bottom
 
 
@@ -307,17 +318,20 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
     if "pixels" in names and names.isdisjoint(MEANINGS["path"]):  # FER2013 and what looks like it
         return _read_pixels(path, columns)
     rows = parse_table(path, columns, images)
+    folder = path.parent if images is None else images
+    here = f"{folder.absolute()}/"
     by_path: dict[str, Sample] = {}
     for sample in rows.samples:
-        before = by_path.setdefault(sample.path, sample)
+        before = by_path.setdefault(name := _one_name(sample.path, here), sample)
         if before is not sample:
-            rows.left_out.append((sample.path, "another row of the same image"))
+            differs = sample.label != before.label and sample.box in (None, before.box)
+            other = f", with another class: {sample.label}" if differs else ""
+            rows.left_out.append((sample.path, f"another row of the same image{other}"))
             if sample.area > before.area:
-                by_path[sample.path] = sample
+                by_path[name] = sample
     if not by_path and rows.left_out:
         first = ": ".join(rows.left_out[0]) + "; --columns says which column is what (split= for none)"
         raise DataError(f"none of {len(rows.left_out):,} rows of {path} can be used; the first, {first}")
-    folder = path.parent if images is None else images
     source = file_source(folder)
     if by_path and not any(_is_there(source, name) for name in itertools.islice(by_path, _LOOKED_AT)):
         logger.warning(
@@ -325,6 +339,12 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, images: Pat
             path, folder, next(iter(by_path)),
         )  # fmt: skip
     return Dataset(path.stem, path, tuple(by_path.values()), source, tuple(rows.left_out))
+
+
+def _one_name(path: str, here: str) -> str:
+    """``a.png`` for ``./a.png`` and ``/data/a.png`` too, of a table in ``/data``."""
+    path = path.removeprefix(here)
+    return os.path.normpath(path) if "./" in path or "//" in path else path
 
 
 def _is_there(source: ImageSource, path: str) -> bool:

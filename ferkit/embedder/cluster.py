@@ -13,7 +13,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -216,7 +216,7 @@ class _Dask(Workers):
 
 
 @contextlib.contextmanager
-def _installed(package: str) -> Any:
+def _installed(package: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
@@ -226,7 +226,7 @@ def _installed(package: str) -> Any:
 
 
 @contextlib.contextmanager
-def _reached(cluster: Cluster) -> Any:
+def _reached(cluster: Cluster) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
@@ -272,7 +272,7 @@ def run_on(cluster: Cluster, planned: Planned, job: Job) -> ExtractionSummary:
     return summary
 
 
-def _drive(pool: Workers, numbers: Sequence[int]) -> Any:
+def _drive(pool: Workers, numbers: Sequence[int]) -> Iterator[Done]:
     """Let the pool make these shards, and give each once it is there."""
     waiting = deque((number, False) for number in numbers)
     running: dict[Future[Done], tuple[int, float]] = {}

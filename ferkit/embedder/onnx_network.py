@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -276,6 +276,9 @@ class NetworkEmbedder(Embedder):
         super().__init__(settings, self._features(blank, settings).shape[1], weights_path, licence)
         self.at_once = runner.at_once
         self.batch_size = 256 if self.engine.name in PROVIDERS else 32
+
+    def __reduce__(self) -> tuple[Any, ...]:  # sessions cannot be pickled
+        return open_network, (self.weights_path, self.settings, self.licence)
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """float32 (n, dim) for uint8 RGB ``crops`` (n, H, W, 3); other sizes are brought to the input size.

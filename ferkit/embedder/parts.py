@@ -237,9 +237,10 @@ class PartWorker:
                 )  # fmt: skip
                 with contextlib.closing(made):
                     for done in made:
-                        if not again:
-                            _lock_of(self.store, done.number).unlink(missing_ok=True)
                         held.pop(done.number).close()
+                        if not again:  # who takes the lock from now on finds the shard
+                            with contextlib.suppress(OSError):
+                                _lock_of(self.store, done.number).unlink()
                         yield done
         finally:
             for lock in held.values():

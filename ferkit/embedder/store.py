@@ -264,10 +264,9 @@ class EmbeddingStore:
         path = folder / "manifest.json"
         try:
             manifest = parse_json(path.read_bytes())
-        except FileNotFoundError:
-            raise StoreError(
-                f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'"
-            ) from None
+        except (FileNotFoundError, NotADirectoryError):
+            message = f"expected embeddings in {folder}, found no manifest.json; run 'fer embed'"
+            raise StoreError(message) from None
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"{path} cannot be read ({error}); {_REPAIR}") from None
         try:
@@ -404,8 +403,6 @@ class EmbeddingStore:
             StoreDamagedError: a shard is not what was written.
             DataError: there are no embeddings, or more than the memory holds.
         """
-        if dtype not in ("float32", "float16"):
-            raise DataError(f"expected float32 or float16 as dtype, found {dtype!r}")
         view = self.view() or Snapshot("", 0)
         hidden = set(view.deleted)
         text, ends = bytearray(), array("q")
@@ -435,7 +432,7 @@ class EmbeddingStore:
                 "part of the data with 'fer dataset sample', or embed with a narrower layer"
             )
         if not n:
-            raise DataError(f"expected embeddings in {self.folder}, found none; run 'fer embed' to its end")
+            raise self.why_empty()
         files, stored = {shard.number: shard for shard in self.shards()}, np.dtype(self.settings.dtype)
         places = np.frombuffer(shards, np.int32), np.frombuffer(positions, np.int32)
         rows, paths = ShardRows(files, *places, self.dim, stored), Paths(text, np.frombuffer(ends, np.int64))
@@ -449,6 +446,13 @@ class EmbeddingStore:
         hidden = set((self.view() or Snapshot("", 0)).deleted)
         newest = (placed.row for placed in self.newest(arrays=False))
         return [row for row in newest if row.error is not None and row.path not in hidden]
+
+    def why_empty(self) -> DataError:
+        """What to raise where embeddings are expected and there are none."""
+        if failed := self.failures():
+            first = f"{failed[0].path}: {failed[0].error}"
+            return DataError(f"none of the {len(failed)} images could be embedded; the first, {first}")
+        return DataError(f"expected embeddings in {self.folder}, found none; run 'fer embed' to its end")
 
     def verify(self) -> list[tuple[ShardFiles, str]]:
         """Every shard that is not what was written, with the reason; empty if all is well."""
@@ -611,7 +615,7 @@ def export_embeddings(store: EmbeddingStore, out: Path) -> int:
                 n += len(some)
                 shown.update(len(some))
         if not n:
-            raise DataError(f"expected embeddings in {store.folder}, found none; run 'fer embed' to its end")
+            raise store.why_empty()
 
     if kind == ".lance":
         lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches()), str(out), mode="overwrite")

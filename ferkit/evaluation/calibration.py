@@ -379,7 +379,6 @@ def judge_conformal(
     proba: np.ndarray,
     groups: np.ndarray | None = None,
     *,
-    levels: Sequence[float] = LEVELS,
     seed: int = 0,
 ) -> tuple[ConformalResult, ...]:
     """Every method at every level, thresholds and judged rows of different persons.
@@ -388,7 +387,6 @@ def judge_conformal(
         truth: int (n,), column of the true class.
         proba: float (n, k).
         groups: who is shown, (n,), None where unknown: intervals are then over persons.
-        levels: share of the sets that shall hold the true class.
         seed: of the parts and of ``aps``.
 
     Raises:
@@ -399,12 +397,12 @@ def judge_conformal(
     units = units_of(groups, len(truth))
     k, results = proba.shape[1], []
     for method in METHODS if k > 2 else ("lac",):
-        sets = np.empty((*proba.shape, len(levels)), bool)
+        sets = np.empty((*proba.shape, len(LEVELS)), bool)
         for fitted, judged in parts:
             sets[judged] = prediction_sets(
-                truth[fitted], proba[fitted], proba[judged], method=method, levels=levels, seed=seed
+                truth[fitted], proba[fitted], proba[judged], method=method, levels=LEVELS, seed=seed
             )
-        for i, level in enumerate(levels):
+        for i, level in enumerate(LEVELS):
             covered, size = sets[np.arange(len(truth)), truth, i], sets[..., i].sum(axis=1)
             count = np.bincount(truth, minlength=k)
             hits = np.bincount(truth, covered, minlength=k)

@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from ferkit.core.errors import DataError, DependencyError, FerkitError, WeightsE
 from ferkit.core.files import file_sha256, read_toml
 from ferkit.core.labels import LabelSet
 from ferkit.core.spellings import new_words
-from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder
+from ferkit.core.weights import DEFAULT_EDITION, EDITIONS, bundled_folder, deepface_folder
 from ferkit.embedder.engines import open_session
 from ferkit.evaluation.candidates import (
     Candidate,
@@ -119,8 +118,7 @@ class DeepFaceCandidate:
         if self.where is not None:
             path = self.where / _DEEPFACE_FILE if self.where.is_dir() else self.where
         else:
-            home = Path(os.environ.get("DEEPFACE_HOME") or Path.home())
-            path = home / ".deepface" / "weights" / _DEEPFACE_FILE
+            path = deepface_folder() / _DEEPFACE_FILE
         if not path.is_file():
             raise WeightsError(
                 f"expected DeepFace's emotion network at {path}, found none; run DeepFace.analyze once, or name the "

@@ -1,10 +1,10 @@
-"""Define what a comparison compares: heads, networks, models and ensembles; others are in ``baselines``."""
+"""Define what a comparison compares: heads, networks, models and ensembles; others are in ``candidate_names``."""
 
 import csv
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,11 +19,10 @@ from ferkit.core.errors import FerkitError, ModelError
 from ferkit.core.files import file_sha256, fingerprint, settings_dict
 from ferkit.core.labels import LabelSet
 from ferkit.core.types import Predict
-from ferkit.datasets.dataset import Sample
+from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.split import SplitSettings, make_split
 from ferkit.evaluation.comparison import Costs, Kind, RepeatResult
-from ferkit.evaluation.protocol import EvaluationData
-from ferkit.evaluation.shared_inputs import BackboneSpec, SharedInputs
+from ferkit.evaluation.shared_inputs import BackboneSpec, EvaluationData, SharedInputs
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Task:
         images: all rows.
         train, test: int64 row numbers.
         seed: of everything random in this repeat.
-        origin: ``given``, ``drawn`` or ``cross``, as in :class:`ferkit.evaluation.protocol.SplitRows`.
+        origin: ``given``, ``drawn`` or ``cross``, as in :class:`ferkit.evaluation.comparison.SplitRows`.
         earlier: what candidates before this one gave in this repeat, by name.
     """
 
@@ -105,52 +104,52 @@ class Candidate(Protocol):
         ...
 
 
-_NOTHING = np.zeros(0, np.int64)
-
-
-def trained_on(model: Model, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
-    """What a model's record says of the test rows.
+def trained_on(
+    model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What a model's record says of the test images.
 
     A record names its data by digest and class counts, not image by image: where the data are the same but the
-    division is not known to be, every test row counts as seen.
+    division is not known to be, every test image counts as seen.
+
+    Args:
+        model: that is tested.
+        parts: the data sets.
+        tested: number of the data set, and path in it, of each test image.
 
     Returns:
-        Row numbers of test images that it was, or may have been, trained on; and what to tell the reader.
+        Positions of the test images that it was, or may have been, trained on; and what to tell the reader.
     """
     record = model.record
     if not record.data:
-        return _NOTHING, ("its record does not say what it was trained on",)
+        return np.zeros(0, np.int64), ("its record does not say what it was trained on",)
     notes: list[str] = []
-    seen = _of_embeddings(model, task) if record.kind == "embedding" else _of_network(model, task)
+    find = _of_embeddings if record.kind == "embedding" else _of_network
+    seen = np.array(find(model, parts, tested), np.int64)
     if len(seen):
         notes.append(
-            f"was, or may have been, trained on {len(seen)} of the {len(task.test)} test images: its figures are "
+            f"was, or may have been, trained on {len(seen)} of the {len(tested)} test images: its figures are "
             "too good to be compared"
         )
     validated = record.split.get("validation_rows")
-    own_test = record.split.get("origin") == "given" and validated == len(task.test)
+    own_test = record.split.get("origin") == "given" and validated == len(tested)
     # Parts val and test are often of one size; older records do not say which of the two it was.
     own_test = own_test and record.split.get("validated_on", "test") == "test"
-    if task.origin == "given" and own_test and not len(seen) and _same_data(model, task):
+    if own_test and not len(seen) and any(_is_data_of(model, part) for part in parts):
         notes.append("its best epoch was chosen on these test images: its figures are a little too good")
     return seen, tuple(notes)
 
 
-def _of_embeddings(model: Model, task: Task) -> np.ndarray:
+def _of_embeddings(model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]]) -> list[int]:
     """A head's record has the digest of all rows and how they were divided: that division can be made again."""
-    for number, part in enumerate(task.images.parts):
+    for number, part in enumerate(parts):
         samples = [sample for sample in part.samples if sample.label is not None]
         rows = [[sample.path, sample.label, sample.split] for sample in samples]
         if fingerprint(rows) != model.record.data.get("digest"):
             continue
         trained = {samples[i].path for i in _training_rows(model, samples)}
-        hit = [
-            row
-            for row in task.test
-            if task.images.source[row] == number and task.images.own_paths[row] in trained
-        ]
-        return np.array(hit, np.int64)
-    return _NOTHING
+        return [i for i, (source, path) in enumerate(tested) if source == number and path in trained]
+    return []
 
 
 def _training_rows(model: Model, samples: list[Sample]) -> np.ndarray:
@@ -166,24 +165,26 @@ def _training_rows(model: Model, samples: list[Sample]) -> np.ndarray:
         return np.arange(len(samples))
 
 
-def _of_network(model: Model, task: Task) -> np.ndarray:
-    if not _same_data(model, task):
-        return _NOTHING
-    # The data's own training part holds no test row; any other division may hold all of them.
-    if task.origin in ("given", "cross") and model.record.split.get("origin") in ("given", "drawn"):
-        of_train = [s for s in task.images.dataset.samples if s.split in ("train", "val")]
-        if of_train and sum(model.record.data.get("class_counts", {}).values()) <= len(of_train):
-            return _NOTHING
-    return task.test
+def _of_network(model: Model, parts: Sequence[Dataset], tested: Sequence[tuple[int, str]]) -> list[int]:
+    seen: list[int] = []
+    for number, part in enumerate(parts):
+        if not _is_data_of(model, part):
+            continue
+        split = {sample.path: sample.split for sample in part.samples if sample.label is not None}
+        n = sum(name in ("train", "val") for name in split.values())
+        n_trained = sum(model.record.data["class_counts"].values())
+        # The data's own training part is all that it saw then; of any other division it may have seen every image.
+        divided = n_trained <= n and model.record.split.get("origin") in ("given", "drawn")
+        mine = ((i, path) for i, (source, path) in enumerate(tested) if source == number)
+        seen += [i for i, path in mine if not divided or split.get(path) == "train"]
+    return seen
 
 
-def _same_data(model: Model, task: Task) -> bool:
-    """Whether a data set of the record's name and with at least its images of each class takes part."""
+def _is_data_of(model: Model, part: Dataset) -> bool:
+    """Whether a data set has the name in a model's record, and at least its images of each class."""
     data = model.record.data
     counts = Counter(data.get("class_counts", {}))
-    return bool(counts) and any(
-        part.name == data.get("name") and counts <= Counter(part.class_counts()) for part in task.images.parts
-    )
+    return bool(counts) and part.name == data.get("name") and counts <= Counter(part.class_counts())
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ def _output_of(model: Model, task: Task, bench: SharedInputs) -> CandidateOutput
     """What a finished model says of the test rows."""
     return CandidateOutput(
         model.labels,
-        bench.classify_rows(task.test, model),
+        bench.predict_rows(task.test, model.input_size_wh, model.resize, model.crops, model.predict_proba),
         predict=model.predict_proba,
         size_wh=model.input_size_wh,
         size_mb=size_mb_of(model),
@@ -307,11 +308,12 @@ class ModelCandidate:
     def run(self, task: Task, bench: SharedInputs) -> CandidateOutput:
         """Score the test rows, and say which of them it was trained on."""
         model = read_model(self._found(bench))
-        output = _output_of(model, task, bench)
-        seen, notes = trained_on(model, task)
+        output, images = _output_of(model, task, bench), task.images
+        tested = [(int(images.source[row]), images.own_paths[row]) for row in task.test]
+        seen, notes = trained_on(model, images.parts, tested)
         if model.crops.kind == "whole":
             notes += ("it was given whole images, as in its training",)
-        return dataclasses.replace(output, seen=seen, notes=notes)
+        return dataclasses.replace(output, seen=task.test[seen], notes=notes)
 
     def _found(self, bench: SharedInputs) -> Path:
         folder = find_model(str(self.folder), bench.options.models_dir)
@@ -394,14 +396,14 @@ class EnsembleCandidate:
         missing = [name for name in self.members if name not in task.earlier]
         if missing:
             raise ModelError(f"members that failed: {', '.join(missing)}; mend or leave them out")
-        cells = [task.earlier[name] for name in self.members]
+        results = [task.earlier[name] for name in self.members]
         costs = {}
         for one in dataclasses.fields(Costs):
-            known = [value for cell in cells if (value := getattr(cell.costs, one.name)) is not None]
+            known = [value for result in results if (value := getattr(result.costs, one.name)) is not None]
             # What one member does not say makes the sum unknown, but members trained elsewhere train for nothing.
-            if known and (len(known) == len(cells) or one.name == "train_s"):
+            if known and (len(known) == len(results) or one.name == "train_s"):
                 costs[one.name] = sum(known)
-        proba = np.mean([cell.proba for cell in cells], axis=0)
+        proba = np.mean([result.proba for result in results], axis=0)
         return CandidateOutput(task.images.labels, proba, costs=Costs(**costs))
 
 

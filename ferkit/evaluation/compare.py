@@ -21,22 +21,25 @@ from ferkit.evaluation.comparison import (
     CandidateResult,
     Comparison,
     Costs,
+    ProtocolSettings,
     RepeatResult,
+    SplitRows,
     cache_path,
     circumstances,
     load_cached,
     save_cached,
 )
 from ferkit.evaluation.metrics import FEW_FOR_RESAMPLES, Figure, effective_units, few_units_interval
-from ferkit.evaluation.protocol import (
+from ferkit.evaluation.shared_inputs import (
+    CompareOptions,
     EvaluationData,
-    ProtocolSettings,
     ReadDataset,
-    SplitRows,
+    ResourceMonitor,
+    SharedInputs,
     build_evaluation_data,
     check_columns,
+    milliseconds,
 )
-from ferkit.evaluation.shared_inputs import CompareOptions, ResourceMonitor, SharedInputs, milliseconds
 from ferkit.evaluation.significance import N_RESAMPLES, paired_bootstrap, pairs_of
 
 logger = logging.getLogger(__name__)
@@ -72,10 +75,9 @@ def odd_splits(
     for split in splits:
         share = len(split.test) / (len(split.train) + len(split.test))
         if split.origin == "drawn" and abs(share - protocol.test_size) > 0.05:
-            notes.append(
-                f"{protocol.test_size:.0%} were to be held out, whole persons make it {share:.0%}: some have many "
-                "images"
-            )
+            known = any(images.dataset.groups)
+            why = " are: some persons have many images" if known else " are: there are few images"
+            notes.append(f"{protocol.test_size:.0%} were to be held out, {share:.0%}{why}")
         absent = sorted(set(images.labels.names) - set(images.y[split.test]))
         if absent:
             notes.append(f"the test part has no images of {', '.join(absent)}")
@@ -83,10 +85,7 @@ def odd_splits(
 
 
 def check_leaks(
-    images: EvaluationData,
-    splits: tuple[SplitRows, ...],
-    protocol: ProtocolSettings,
-    options: CompareOptions,
+    images: EvaluationData, splits: tuple[SplitRows, ...], protocol: ProtocolSettings, options: CompareOptions
 ) -> tuple[tuple[SplitRows, ...], dict[str, object]]:
     """Look for test images and persons that are in training too.
 
@@ -202,13 +201,13 @@ def _run_all(
                 failure = finished
                 break
             done.append(finished)
-            earlier[repeat][candidate.name] = finished.cell
+            earlier[repeat][candidate.name] = finished.result
         result = CandidateResult(
             candidate.name,
             candidate.kind,
-            tuple(one.cell for one in done),
+            tuple(one.result for one in done),
             failure,
-            notes=tuple(dict.fromkeys(note for one in done for note in one.cell.notes)),
+            notes=tuple(dict.fromkeys(note for one in done for note in one.result.notes)),
         )
         if done:
             seen = np.unique(np.concatenate([one.seen for one in done]))
@@ -218,14 +217,9 @@ def _run_all(
 
 
 def _run(
-    candidate: Candidate,
-    task: Task,
-    repeat: int,
-    digests: tuple[str, str],
-    bench: SharedInputs,
-    where: str,
+    candidate: Candidate, task: Task, repeat: int, digests: tuple[str, str], bench: SharedInputs, where: str
 ) -> CachedResult | str:
-    """A cell from the cache, or made now and kept there; or the reason why there is none."""
+    """A result from the cache, or made now and kept there; or the reason why there is none."""
     try:
         settings = candidate.settings(bench)
         labels = list(task.images.labels.names)
@@ -281,8 +275,8 @@ def _finished(
         )
     if outcome.costs is None:
         costs = replace(costs, memory_mb=meter.memory_mb, energy_j=meter.energy_j)
-    cell = RepeatResult(repeat, np.asarray(proba, np.float32), costs, outcome.history, outcome.notes)
-    return CachedResult(cell, mapping.unmapped, mapping.unreached, outcome.seen)
+    result = RepeatResult(repeat, np.asarray(proba, np.float32), costs, outcome.history, outcome.notes)
+    return CachedResult(result, mapping.unmapped, mapping.unreached, outcome.seen)
 
 
 MATRIX_NAME = "matrix.json"

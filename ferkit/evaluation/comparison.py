@@ -1,4 +1,4 @@
-"""What a comparison of candidates found: the types, and their way to disk and back.
+"""How candidates are compared, and what was found: the types, and their way to disk and back.
 
 A :class:`Comparison` holds every probability that every candidate gave, so that each figure, interval and plot
 can be made from it again without a model. On disk it is two files: ``comparison.json``, which people and programs
@@ -28,9 +28,75 @@ from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint, json_values, parse_json, read_regular, write_atomically, write_json
 from ferkit.core.labels import LabelSet
 from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
 
 Kind = Literal["dummy", "head", "network", "ensemble", "peer", "callable"]
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """How all candidates are treated.
+
+    Attributes:
+        repeats: how often the data are divided, or, where they come divided, how often training begins again.
+        test_size: share held out, 0..1, where the data do not come divided.
+        seed: of the first repeat; the next ones take the numbers after it.
+        by_group: keep each person on one side, where persons are known.
+        allow_leaks: go on where test images, or persons, lie in the training part too.
+        by: columns of the data whose values are compared (``sex``, ``age``, ``source`` …).
+
+    Raises:
+        DataError: a value out of range.
+    """
+
+    repeats: int = 1
+    test_size: float = 0.2
+    seed: int = 0
+    by_group: bool = True
+    allow_leaks: bool = False
+    by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise DataError(f"expected at least one repeat, found {self.repeats}")
+        if not 0 < self.test_size < 1:
+            raise DataError(f"expected a test share between 0 and 1, found {self.test_size}")
+
+
+@dataclass(frozen=True)
+class DataUsed:
+    """A data set that took part.
+
+    Attributes:
+        name: of the data set.
+        root: folder or file it was read from; ``ferkit.datasets.load.load_dataset`` opens it again.
+        part: ``train``, ``test`` or ``both``: what it was used for.
+        n: its images that took part.
+        digest: SHA-256 of their paths, labels and persons.
+    """
+
+    name: str
+    root: str
+    part: str
+    n: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Row numbers of one repeat, into the arrays of the comparison.
+
+    Attributes:
+        seed: of this repeat, also of what is trained in it.
+        origin: ``given`` by the data, ``drawn``, or ``cross`` (one data set against another).
+        train, test: int64, ascending, disjoint.
+        leaking: int64, ascending: the rows of ``test`` whose image, or person, is in ``train`` too.
+    """
+
+    seed: int
+    origin: str
+    train: np.ndarray
+    test: np.ndarray
+    leaking: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -286,21 +352,21 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CachedResult:
-    """A cell, and what it says of its candidate.
+    """A result, and what it says of its candidate.
 
     Attributes:
-        cell: the result.
+        result: of the candidate in one repeat.
         unmapped, unreached, seen: see :class:`ferkit.evaluation.comparison.CandidateResult`.
     """
 
-    cell: RepeatResult
+    result: RepeatResult
     unmapped: tuple[str, ...]
     unreached: tuple[str, ...]
     seen: np.ndarray
 
 
 def cache_path(folder: Path, name: str, depends_on: Any) -> Path:
-    """The file of a cell, found again by everything that it depends on.
+    """The file of a result, found again by everything that it depends on.
 
     Its name begins with the candidate's, as it was called then, and ends with the digest.
     """
@@ -312,33 +378,33 @@ def cache_path(folder: Path, name: str, depends_on: Any) -> Path:
 
 
 def load_cached(path: Path, repeat: int) -> CachedResult | None:
-    """The cell in ``path``; None if there is none, or it cannot be read and has to be made again."""
+    """The result in ``path``; None if there is none, or it cannot be read and has to be made again."""
     try:
         with np.load(path, allow_pickle=False) as file:
             values = json.loads(file["values"].tobytes().decode())
-            cell, seen = _repeat_result(repeat, file["proba"], values), file["seen"]
-        return CachedResult(cell, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
+            result, seen = _repeat_result(repeat, file["proba"], values), file["seen"]
+        return CachedResult(result, tuple(values["unmapped"]), tuple(values["unreached"]), seen)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def save_cached(path: Path, finished: CachedResult) -> None:
-    """Write a cell, whole or not at all.
+    """Write a result, whole or not at all.
 
     Raises:
         FerkitError: the disk is full or the folder cannot be written.
     """
-    cell = finished.cell
+    result = finished.result
     values = {
-        "costs": asdict(cell.costs),
-        "history": [dict(entry) for entry in cell.history],
-        "notes": list(cell.notes),
+        "costs": asdict(result.costs),
+        "history": [dict(entry) for entry in result.history],
+        "notes": list(result.notes),
         "unmapped": list(finished.unmapped),
         "unreached": list(finished.unreached),
     }
     packed = np.frombuffer(json.dumps(values).encode(), np.uint8)
     write_atomically(
-        path, lambda file: np.savez_compressed(file, proba=cell.proba, seen=finished.seen, values=packed)
+        path, lambda file: np.savez_compressed(file, proba=result.proba, seen=finished.seen, values=packed)
     )
 
 

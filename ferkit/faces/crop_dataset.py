@@ -88,7 +88,7 @@ class ImageRecord:
         return text.encode("utf-8", "surrogateescape") + b"\n"
 
     @staticmethod
-    def of(line: bytes) -> "ImageRecord":
+    def from_line(line: bytes) -> "ImageRecord":
         path, key, faces = json.loads(line.decode("utf-8", "surrogateescape"))
         records = []
         for status, reason, mark, box, score, sharpness, output, size in faces:
@@ -182,7 +182,7 @@ class Journal:
             os.truncate(file, whole)
         for line in content[:whole].splitlines():
             with contextlib.suppress(ValueError, TypeError, IndexError):  # a power cut may leave zeros
-                self._take(ImageRecord.of(line))
+                self._take(ImageRecord.from_line(line))
 
 
 @contextlib.contextmanager

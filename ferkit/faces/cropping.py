@@ -1,6 +1,5 @@
 """Decide how faces are taken out of images, and take them out."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from ferkit.core.types import FaceDetector, Faces, TakesCrops
 from ferkit.core.weights import weights_file
 from ferkit.datasets.dataset import Box, Dataset
 from ferkit.datasets.images import resized
-from ferkit.faces.detectors import open_detector
+from ferkit.faces.detectors import PREFIX, open_detector
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -204,27 +203,24 @@ class Cropping:
         )
 
 
-class DetectorPerThread:
-    """One detector a thread, opened when the thread first asks: detectors serve one thread at a time."""
+class DetectorPool:
+    """As many detectors as threads ask at once, since a detector serves one thread at a time."""
 
     def __init__(self, name: str, open_detector: Callable[[], FaceDetector]) -> None:
         self.name = name
         self._open = open_detector
-        self._own = threading.local()
-        self._opened: list[FaceDetector] = []
+        self._free: list[FaceDetector] = []
 
     def detect(self, rgb: np.ndarray) -> Faces:
         """Faces of ``rgb``, uint8 (H, W, 3)."""
-        if not hasattr(self._own, "detector"):
-            self._own.detector = self._open()
-            self._opened.append(self._own.detector)
-        return self._own.detector.detect(rgb)
-
-    def close(self) -> None:
-        """End those that run in processes of their own."""
-        for detector in self._opened:
-            getattr(detector, "close", lambda: None)()
-        self._opened.clear()
+        try:
+            detector = self._free.pop()  # one step, which needs no lock
+        except IndexError:
+            detector = self._open()
+        try:
+            return detector.detect(rgb)
+        finally:
+            self._free.append(detector)
 
 
 @dataclass(frozen=True)
@@ -243,11 +239,11 @@ class Crops:
 
 
 class FaceCropper:
-    """Takes faces out of images. May be used from many threads: each gets a detector of its own.
+    """Takes faces out of images. May be used from many threads, which take turns with the detectors.
 
     Args:
         settings: how.
-        open_detector: makes a detector; called once a thread, never for the detectors ``none`` and ``given``.
+        open_detector: makes a detector; called when all others are in use, never for ``none`` and ``given``.
         size_wh: size of the crops.
         resize: how boxes are fitted to that size, see :func:`ferkit.faces.cropping.fit_to`.
         detect_precropped: see :class:`Cropping`.
@@ -263,7 +259,7 @@ class FaceCropper:
     ) -> None:
         self.settings, self.size_wh, self.resize = settings, size_wh, resize
         self.detect_precropped = detect_precropped
-        self._detector = DetectorPerThread(settings.detector, open_detector)
+        self._detector = DetectorPool(settings.detector, open_detector)
 
     def faces(self, rgb: np.ndarray) -> Faces:
         """All faces in ``rgb``, uint8 (H, W, 3), the largest first."""
@@ -537,6 +533,9 @@ def _with_detector(asked: Cropping, detector: str, weights: Path | None, reason:
 
 def _weights_of(detector: str, given: Path | None) -> Path | None:
     if detector not in _WEIGHTS:
+        if detector not in ("none", "haar", "mtcnn") and not detector.startswith(PREFIX):
+            known = f"haar, yunet, mediapipe, mtcnn, {PREFIX}NAME, none"
+            raise DataError(f"no detector is called {detector!r}; known: {known}")
         return given if ":" in detector or detector == "mtcnn" else None
     try:
         return weights_file(_WEIGHTS[detector], given=given)

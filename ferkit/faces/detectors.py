@@ -400,10 +400,10 @@ class ProcessDetector:
             self._process.kill()
 
 
-def memory_mb() -> float:
-    """Memory that this process holds, in megabytes; 0 where the system does not say."""
+def memory_mb(process: str = "self") -> float:
+    """Memory that a process holds, in megabytes; 0 where the system does not say, or it has ended."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (OSError, ValueError, IndexError):
         return 0.0

@@ -196,19 +196,3 @@ def draw_caption(rgb: np.ndarray, label: str, color: RGB, painter: TextPainter) 
     top = height - painter.height - 2 * pad
     rgb[max(0, top) :] = color
     painter.draw(rgb, label, (max(pad, (width - painter.width(label)) // 2), top + pad), ink_on(color))
-
-
-def draw_faces(
-    rgb: np.ndarray,
-    xyxy: np.ndarray,
-    labels: Sequence[str],
-    colors: Sequence[RGB],
-    painter: TextPainter,
-    *,
-    whole: bool = False,
-) -> None:
-    """Draw all faces of one image into ``rgb``."""
-    if whole:
-        draw_caption(rgb, labels[0], colors[0], painter)
-    else:
-        draw_boxes(rgb, xyxy, labels, colors, painter)

@@ -116,7 +116,7 @@ class FaceTracker:
         faces: Faces,
         timestamp_s: float,
         appearance: np.ndarray | None = None,
-        describe: Identify | None = None,
+        identify: Identify | None = None,
     ) -> Faces:
         """Take in all faces that were found in a frame.
 
@@ -124,13 +124,13 @@ class FaceTracker:
             faces: what a detector found, doubtful ones included, but without doubles.
             timestamp_s: of the frame.
             appearance: float (n, d), see :func:`ferkit.faces.tracking.appearance_of`; None to go by boxes alone.
-            describe: tells who faces are, by position; asked only
+            identify: tells who faces are, by position; asked only
                 for those that motion alone cannot settle, and once a second for the others.
 
         Returns:
             The faces that are known by now, with ``track_id``. A face that was not found is not among them.
         """
-        keep_s = max(self.settings.keep_s, 0.0 if describe is None else KEEP_IDENTIFIED_S)
+        keep_s = max(self.settings.keep_s, 0.0 if identify is None else KEEP_IDENTIFIED_S)
         self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= keep_s]
         for track in self._tracks:
             track.visible = False
@@ -147,8 +147,8 @@ class FaceTracker:
         jumps[np.array([track.id in taken for track in recent], bool)] = np.inf
         jumps[:, list(owner)] = np.inf
         owner |= {i: recent[row] for row, i in cheapest_pairs(jumps)}
-        if describe is not None:
-            self._recognise(len(faces), describe, owner)
+        if identify is not None:
+            self._recognise(len(faces), identify, owner)
         for i in range(len(faces)):
             if i not in owner and faces.confidence[i] >= self.settings.start_confidence:
                 owner[i] = _Track(self._next_id, faces.xyxy[i], np.zeros(2, np.float32), timestamp_s, 0.0)
@@ -156,8 +156,8 @@ class FaceTracker:
                 self._next_id += 1
         for i, track in owner.items():
             self._see(track, faces, i, timestamp_s, None if appearance is None else appearance[i])
-        if describe is not None:
-            self._identify_again(timestamp_s, describe, owner)
+        if identify is not None:
+            self._identify_again(timestamp_s, identify, owner)
         kept = sorted(owner)
         known = faces[kept]
         return replace(known, track_id=np.array([owner[i].id for i in kept], np.int64))
@@ -211,14 +211,14 @@ class FaceTracker:
                     similarity[row] = appearance @ track.look
         return similarity
 
-    def _recognise(self, n: int, describe: Identify, owner: dict[int, _Track]) -> None:
+    def _recognise(self, n: int, identify: Identify, owner: dict[int, _Track]) -> None:
         new = [i for i in range(n) if i not in owner]
         taken = {track.id for track in owner.values()}
         lost = [t for t in self._tracks if t.id not in taken and t.description is not None]
         if not new or not lost:
             return
         known = [track.description for track in lost if track.description is not None]
-        similarity = np.stack(known) @ describe(np.array(new)).T
+        similarity = np.stack(known) @ identify(np.array(new)).T
         pairs = cheapest_pairs(np.where(similarity >= MIN_IDENTITY, 1 - similarity, np.inf))
         owner |= {new[i]: lost[row] for row, i in pairs}
 
@@ -239,11 +239,11 @@ class FaceTracker:
         track.confidence = float(faces.confidence[i])
         track.keypoints = None if faces.keypoints is None else faces.keypoints[i]
 
-    def _identify_again(self, timestamp_s: float, describe: Identify, owner: dict[int, _Track]) -> None:
+    def _identify_again(self, timestamp_s: float, identify: Identify, owner: dict[int, _Track]) -> None:
         due = [i for i, track in owner.items() if timestamp_s - track.described_s >= 1.0]
         if not due:
             return
-        for i, description in zip(due, describe(np.array(due)), strict=True):
+        for i, description in zip(due, identify(np.array(due)), strict=True):
             track = owner[i]
             mean = description if track.description is None else 0.8 * track.description + 0.2 * description
             track.description = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
@@ -291,8 +291,7 @@ def _area(xyxy: np.ndarray) -> np.ndarray:
 
 
 def without_doubles(faces: Faces) -> Faces:
-    """Without the less certain one of two boxes that share most of the smaller one's area: forehead and
-    face."""
+    """Drop the less certain one of two boxes that share most of the smaller one's area: forehead and face."""
     area = _area(faces.xyxy)
     shared = shared_area(faces.xyxy, faces.xyxy) / np.maximum(np.minimum(area[:, None], area[None]), 1e-9)
     kept: list[int] = []

@@ -42,15 +42,15 @@ class FrameBudget:
 
 @dataclass
 class SteadyScheduler:
-    """Always the same effort: for videos, where the result must not depend on the machine's load."""
+    """Always the same budget: for videos, where the result must not depend on the machine's load."""
 
     detect_every: int = 1
 
-    def effort(self, n_faces: int) -> FrameBudget:
-        """The effort for a frame with ``n_faces``."""
+    def budget(self, n_faces: int) -> FrameBudget:
+        """The budget of a frame with ``n_faces``."""
         return FrameBudget(self.detect_every, None)
 
-    def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
+    def record_time(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
         """Take note of what a frame took."""
 
 
@@ -73,8 +73,8 @@ class LiveScheduler:
     _crop_s: float = field(default=0.005, repr=False)
     _other_s: float = field(default=0.003, repr=False)
 
-    def effort(self, n_faces: int) -> FrameBudget:
-        """The effort for a frame with ``n_faces``."""
+    def budget(self, n_faces: int) -> FrameBudget:
+        """The budget of a frame with ``n_faces``."""
         budget_s = 0.85 / self.fps
         most = max(1, round(self.longest_gap_s * self.fps))
         # Detection gets at most four tenths: boxes move on by themselves for a moment, labels do not.
@@ -82,7 +82,7 @@ class LiveScheduler:
         left_s = budget_s - self._detect_s / detect_every - self._other_s
         return FrameBudget(detect_every, max(1, min(n_faces, int(left_s / self._crop_s))), _REREAD_S)
 
-    def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
+    def record_time(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None:
         """Take note of what a frame took; ``detect_s`` None if nothing was detected in it."""
         if detect_s is not None:
             self._detect_s += 0.2 * (detect_s - self._detect_s)
@@ -121,9 +121,11 @@ class FrameResult:
 class Scheduler(Protocol):
     """Says how much work a frame may make; see :mod:`ferkit.inference.engine`."""
 
-    def effort(self, n_faces: int) -> FrameBudget: ...
+    def budget(self, n_faces: int) -> FrameBudget: ...
 
-    def spent(self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float) -> None: ...
+    def record_time(
+        self, *, detect_s: float | None, n_crops: int, crops_s: float, other_s: float
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,9 @@ class Engine:
         smoother: steadies labels.
         settings: of the crops.
         tracker: numbers faces.
-        pace: how often to detect, and how many faces to read a frame.
+        scheduler: how often to detect, and how many faces to read a frame.
         neutral: removes the bias of resting faces, if asked for.
-        describe: a frame and m faces in it to unit vectors (m, d), for recognising people who come back; optional.
+        identify: a frame and m faces in it to unit vectors (m, d), for recognising people who come back; optional.
         seconds: time spent so far in each of :data:`STAGES`.
         n_frames: processed so far.
     """
@@ -170,9 +172,9 @@ class Engine:
     smoother: LabelSmoother
     settings: EngineSettings
     tracker: FaceTracker = field(default_factory=FaceTracker)
-    pace: Scheduler = field(default_factory=SteadyScheduler)
+    scheduler: Scheduler = field(default_factory=SteadyScheduler)
     neutral: NeutralCalibration | None = None
-    describe: Callable[[np.ndarray, Faces], np.ndarray] | None = None
+    identify: Callable[[np.ndarray, Faces], np.ndarray] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     n_frames: int = 0
     _since_detection: int = field(default=1 << 30, repr=False)
@@ -199,15 +201,15 @@ class Engine:
             self.reset(renumber=False)  # where faces were says nothing about where they are
         self._size_hw = rgb.shape[:2]
         before = dict(self.seconds)
-        effort = self.pace.effort(len(self._readings))
-        faces, detected = self._locate(rgb, timestamp_s, effort)
-        due = self._due(faces, effort, timestamp_s)
+        budget = self.scheduler.budget(len(self._readings))
+        faces, detected = self._locate(rgb, timestamp_s, budget)
+        due = self._due(faces, budget, timestamp_s)
         if len(due):
             self._read(rgb, faces[due], timestamp_s)
         result = self._result(faces, timestamp_s)
         self.n_frames += 1
         took = {stage: self.seconds[stage] - before[stage] for stage in STAGES}
-        self.pace.spent(
+        self.scheduler.record_time(
             detect_s=took["detect"] if detected else None,
             n_crops=len(due),
             crops_s=took["crop"] + took["classify"],
@@ -257,11 +259,11 @@ class Engine:
             for i, r in state["readings"].items()
         }
 
-    def _locate(self, rgb: np.ndarray, timestamp_s: float, effort: FrameBudget) -> tuple[Faces, bool]:
+    def _locate(self, rgb: np.ndarray, timestamp_s: float, budget: FrameBudget) -> tuple[Faces, bool]:
         self._since_detection += 1
         if self.settings.faces.detector == "none":
             return _whole_frame(rgb), False
-        if self._since_detection < effort.detect_every:
+        if self._since_detection < budget.detect_every:
             with self._timed("track"):
                 return _inside(self.tracker.predict(timestamp_s), rgb), False
         self._since_detection = 0
@@ -269,17 +271,17 @@ class Engine:
             found = detect_scaled(self.detector, rgb, self.settings.detect_side)
             found = without_doubles(_inside(found, rgb))
         with self._timed("track"):
-            describe = self.describe
-            vectors = None if describe is None else lambda positions: describe(rgb, found[positions])
+            identify = self.identify
+            vectors = None if identify is None else lambda positions: identify(rgb, found[positions])
             return self.tracker.update(found, timestamp_s, appearance_of(rgb, found), vectors), True
 
-    def _due(self, faces: Faces, effort: FrameBudget, timestamp_s: float) -> np.ndarray:
+    def _due(self, faces: Faces, budget: FrameBudget, timestamp_s: float) -> np.ndarray:
         """Positions of the faces to read now: those that waited long enough, and longest, if not all."""
         read_s = np.array([self._readings[i].read_s if i in self._readings else -np.inf for i in _ids(faces)])
-        due = np.flatnonzero(timestamp_s - read_s >= effort.reread_s)
-        if effort.max_crops is None or len(due) <= effort.max_crops:
+        due = np.flatnonzero(timestamp_s - read_s >= budget.reread_s)
+        if budget.max_crops is None or len(due) <= budget.max_crops:
             return due
-        return np.sort(due[np.argsort(read_s[due], kind="stable")[: effort.max_crops]])
+        return np.sort(due[np.argsort(read_s[due], kind="stable")[: budget.max_crops]])
 
     def _read(self, rgb: np.ndarray, faces: Faces, timestamp_s: float) -> None:
         with self._timed("crop"):
@@ -376,7 +378,7 @@ class EngineOptions:
         smoothing: how labels are steadied.
         neutral_s: seconds in which resting faces are learnt; 0 for none.
         reidentify: backbone that tells people apart, so that one who comes back keeps the number; None for motion
-            and looks alone.
+            and appearance alone.
 
     Raises:
         DataError: a value out of range.
@@ -412,14 +414,14 @@ def build_engine(model: Model, options: EngineOptions) -> tuple[Engine, Cropping
     """
     faces = cropping_as_trained(model.crops, options.detector, options.detector_weights)
     every = options.detect_every
-    pace: Scheduler = LiveScheduler(options.fps) if every is None else SteadyScheduler(every)
+    scheduler: Scheduler = LiveScheduler(options.fps) if every is None else SteadyScheduler(every)
     engine = Engine(
         model,
         open_tracking_detector(faces),
         LabelSmoother(options.smoothing, len(model.labels)),
         EngineSettings(faces.settings, model.resize, options.detect_side),
         FaceTracker(TrackerSettings(start_confidence=0.0 if faces.settings.detector == "haar" else 0.6)),
-        pace,
+        scheduler,
         NeutralCalibration(model.labels, options.neutral_s) if options.neutral_s > 0 else None,
         None if options.reidentify is None else identifier(open_embedder(options.reidentify)),
     )
@@ -441,10 +443,10 @@ def open_tracking_detector(faces: Cropping) -> FaceDetector:
 def identifier(recogniser: Embedder) -> Callable[[np.ndarray, Faces], np.ndarray]:
     """A frame and its faces to unit vectors that are alike for the same person."""
 
-    def describe(rgb: np.ndarray, faces: Faces) -> np.ndarray:
+    def identify(rgb: np.ndarray, faces: Faces) -> np.ndarray:
         # As recognisers were trained: turned onto the template where there are points, and little else around.
         crops = crop_faces(rgb, faces, recogniser.input_size_wh, align=True, margin=0.0, resize="stretch")
         X = recogniser.embed(crops)
         return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9)
 
-    return describe
+    return identify

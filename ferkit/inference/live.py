@@ -308,8 +308,10 @@ class LiveWindow:
         # Xlib knows no C.UTF-8, common in containers, and would give a name that other programs cannot read.
         kept = locale.setlocale(locale.LC_CTYPE)
         locale.setlocale(locale.LC_CTYPE, "C")
-        self._pygame.display.set_caption(self._title)
-        locale.setlocale(locale.LC_CTYPE, kept)
+        try:
+            self._pygame.display.set_caption(self._title)
+        finally:
+            locale.setlocale(locale.LC_CTYPE, kept)
 
     def close(self) -> None:
         """Take the window away."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from ferkit.core.errors import ImageError
 from ferkit.core.labels import LabelSet
-from ferkit.datasets.images import decode_image
+from ferkit.datasets.images import HEAD_BYTES, decode_image, kind_of
 from ferkit.faces.drawing import label_colors
 from ferkit.serving.settings import BY_ID
 
@@ -195,14 +195,7 @@ def describe_labels(labels: LabelSet) -> list[dict[str, str]]:
     ]
 
 
-KINDS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-}
-
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 MAX_SCANS = 100
 """A progressive JPEG repeats the work on all its pixels with each scan; encoders write about ten."""
@@ -210,9 +203,8 @@ MAX_SCANS = 100
 
 def image_kind(content: bytes) -> str | None:
     """What the first bytes say that it is; None for anything that is not taken."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "WEBP"
-    return next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
+    kind = kind_of(content[:HEAD_BYTES])
+    return kind if kind in KINDS else None
 
 
 def read_image(content: bytes, max_pixels: int) -> np.ndarray:

@@ -180,7 +180,7 @@ def read_taught_frame(
     reader: StreamReader | None = models.streams.get(settings.id)
     if reader is None or not isinstance(reader.model, TaughtModel) or reader.model.labels.names != labels:
         reader = StreamReader(TaughtModel.with_labels(models.get(choice), labels), settings)
-        reader.engine.pace = SteadyScheduler()  # every face of every frame may be an example
+        reader.engine.scheduler = SteadyScheduler()  # every face of every frame may be an example
         models.streams[settings.id] = reader
     classifier = reader.model.model
     assert isinstance(classifier, TaughtClassifier)

@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import re
-import tempfile
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ferkit.classifiers.kinds import save_embedding_model
-from ferkit.classifiers.model import Model
+from ferkit.classifiers.model import Model, temporary_model
 from ferkit.core.errors import DataError, ModelError, checked
 from ferkit.core.types import check_crops
 from ferkit.core.weights import DEFAULT_EDITION, EDITIONS
@@ -189,10 +188,9 @@ class Teacher:
         report = self.report()
         if report.head is None:
             raise DataError("expected examples of at least two classes; add some before the model is saved")
-        home = tempfile.TemporaryDirectory(prefix="ferkit-")
-        model = save_taught(Path(home.name) / "taught", self.examples, report, self.embedder, crops=crops)
-        object.__setattr__(model, "_home", home)  # the folder goes when the model does
-        return model
+        return temporary_model(
+            "taught", lambda folder: save_taught(folder, self.examples, report, self.embedder, crops=crops)
+        )
 
     @checked
     def resume(self, model: Model) -> None:

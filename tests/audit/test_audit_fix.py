@@ -232,4 +232,4 @@ def test_names_that_look_like_formulas_are_text_in_tables_and_names_again_when_r
         assert cell[:1] not in set("=+-@\t\r\n＝＋－＠")
         assert csv_text(cell) == name
     write_csv(tmp_path / "table.csv", ["name", "=class"], [["＝x", 1]])
-    assert (tmp_path / "table.csv").read_text() == "name,'=class\n'＝x,1\n"
+    assert (tmp_path / "table.csv").read_text() == "\ufeffname,'=class\n'＝x,1\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ferkit.classifiers.fitting import fit_rows
 from ferkit.classifiers.head_onnx import head_to_onnx
 from ferkit.classifiers.heads import fit_head, head_settings
-from ferkit.classifiers.out_of_core import fit_rows
 from ferkit.core.errors import DataError
 from ferkit.core.files import fingerprint
 from ferkit.core.labels import LabelSet

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ferkit.classifiers.fitting import SearchSettings, compare_settings, search_head
 from ferkit.classifiers.heads import DummySettings, LogisticSettings, MLPSettings, SVMSettings
-from ferkit.classifiers.search import SearchSettings, compare_settings, search_head
 from ferkit.core.errors import DataError
 from tests.classifiers.conftest import Problem, blobs
 

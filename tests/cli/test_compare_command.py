@@ -42,6 +42,13 @@ def test_a_table_sentences_and_files(faces: Path, tmp_path: Path, monkeypatch: p
     assert values["contenders"][1]["evaluation"]["n"] == 21
 
 
+def test_a_run_in_which_nobody_finished_has_a_report_and_fails(faces: Path, tmp_path: Path):
+    given = [faces, "--allow-leaks", "--detector", "none", "-q", "--out", tmp_path / "out"]
+    assert "No candidate finished." in run(*given, "-c", "python:nothing:here", code=1)
+    assert (tmp_path / "out" / "report.html").is_file()
+    run(*given, "-c", "python:nothing:here", "-c", "dummy")
+
+
 def test_across_two_folders_and_a_matrix(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for name, part, classes in (

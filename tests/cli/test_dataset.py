@@ -171,6 +171,7 @@ def test_other_files_are_not_overwritten(western: Path, tmp_path: Path):
         ("export", "western", "-o", "x", "--size", "8"),
         ("export", "western", "-o", "x.npz", "--images"),
         ("export", "western", "-o", "x.csv", "--link", "symlink"),
+        ("export", "western", "-o", "x.json"),
         ("import", "rafdb", "western", "--images", "cropped", "-o", "x.csv"),
         ("import", "cats", "western", "-o", "x.csv"),
         ("sample", "western", "--where", "split", "-o", "x.csv"),

@@ -99,7 +99,15 @@ def test_others_are_not(line: str) -> None:
 
 
 def test_every_option_in_a_sentence_is_one_of_todays() -> None:
-    known = {"--help", "--array", "--reader", "--memory", "--clients", "--only"}  # of Slurm and of benchmarks
+    known = {
+        "--help",
+        "--array",
+        "--reader",
+        "--memory",
+        "--clients",
+        "--only",
+        "--landmarker",
+    }  # of Slurm and of benchmarks
     settings = {"KEY"}
     for _, command in commands(main, "fer"):
         for param in command.get_params(click.Context(command)):

@@ -52,6 +52,7 @@ class Texts(click.HelpFormatter):
 def test_all_that_help_shows_has_korean_words(command: click.Command, context: click.Context) -> None:
     found = Texts()
     context.help_option_names = CONTEXT["help_option_names"]  # click remembers the option
+    context.meta["ferkit.help_all"] = True
     command.format_help(context, found)
     examples = ("    fer ", "    FER_", "KIND ", "my_labels.toml:", *(" " * 4 + one for one in MAP_FILE))
     english = [t for t in found.texts if not t.startswith(examples) and not has_hangul([translated(t, "ko")])]
@@ -90,7 +91,7 @@ def test_lines_of_korean_help_fit_the_terminal() -> None:
         (["predict", "x", "--crop"], "'--crop' 옵션이 없습니다. '--crops'을(를) 찾으시나요?"),
         (["completion"], "인수 '{bash|zsh|fish}'이(가) 필요합니다. 다음 중 하나를 고르세요: bash, zsh, fish"),
         (["serve", "--port", "x"], "'--port' 값이 올바르지 않습니다: 'x'은(는) 정수가 아닙니다."),
-        (["serve", "--port", "70000"], "'--port' 값이 올바르지 않습니다: 70000은 범위 0<=x<=65535에 있지 않습니다."),
+        (["serve", "--port", "70000"], "'--port' 값이 올바르지 않습니다: 70000은 범위 0<=x<=65535를 벗어납니다."),
         (["fit", "--config", "/nope"], "'--config' 값이 올바르지 않습니다: /nope을(를) 읽을 수 없습니다: "
                                        "파일이나 폴더가 없음. 경로를 확인하세요"),
         (["models", "show"], "'show' 명령이 없습니다."),

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from ferkit.classifiers import model as module
 from ferkit.cli.main import main
 from ferkit.core import style
 from ferkit.faces.cropping import CropSettings
@@ -146,3 +147,17 @@ def test_a_model_trained_with_a_detector_uses_it(tmp_path: Path, shared: Path) -
     result = run(tmp_path / "models", "haar", shared / "media" / "couple.jpg")
     assert "as in training: haar" in result.stderr
     assert "1 of " in result.stdout
+
+
+def test_a_model_at_an_address_is_fetched_once(
+    models_dir: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = pytest.importorskip("fsspec").filesystem("memory")
+    pytest.importorskip("upath")
+    files.put(str(models_dir / "tiny"), "/bucket/tiny", recursive=True)
+    fetched = []
+    copy = module.local_copy
+    monkeypatch.setattr(module, "local_copy", lambda path: fetched.append(path) or copy(path))
+    result = run(models_dir, "memory://bucket/tiny", crops, "--crops", "--json")
+    assert len(json.loads(result.stdout)["labels"]) == 3
+    assert len(fetched) == 1

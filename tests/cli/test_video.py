@@ -40,7 +40,7 @@ def test_a_video_gives_a_table_totals_and_a_timeline(models_dir: Path, video: Pa
     }  # fmt: skip
     assert json.loads((out / "summary.json").read_text())["n_readings"] == 50
     again = run(models_dir, "tiny", video, "--out", out, "--detector", "none", "--lang", "ko")
-    assert "이미 읽은 동영상" in again.stderr
+    assert "이미 분석한 동영상" in again.stderr
     assert "불확실" in again.stdout or "슬픔" in again.stdout
 
 

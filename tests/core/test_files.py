@@ -1,5 +1,6 @@
 import errno
 import os
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -194,3 +195,18 @@ def test_a_folder_that_a_killed_process_left_goes_but_none_in_use(tmp_path: Path
     assert not left.exists()
     for file in (lock, third):
         file.close()
+
+
+def test_a_file_system_that_flushes_no_folders_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "a", lambda file: file.write(b"a"))
+    assert (tmp_path / "a").read_bytes() == b"a"

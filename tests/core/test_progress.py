@@ -1,4 +1,4 @@
-import sys
+import math
 import time
 from pathlib import Path
 
@@ -36,20 +36,42 @@ def test_cores_are_those_that_the_control_groups_allow(tmp_path: Path) -> None:
     group.mkdir(parents=True)
     own.write_text("0::/user.slice/mine\n")
     (group / "cpu.max").write_text("max 100000\n")
-    assert module._cgroup_cores(mount, own) == sys.maxsize
+    assert module._cgroup_limit("cpu", module._quota, mount, own) == math.inf
     (group.parent / "cpu.max").write_text("350000 100000\n")
-    assert module._cgroup_cores(mount, own) == 4  # of a group around it
+    assert module._cgroup_limit("cpu", module._quota, mount, own) == 3.5  # of a group around it
     (group / "cpu.max").write_text("150000 100000\n")
-    assert module._cgroup_cores(mount, own) == 2
+    assert module._cgroup_limit("cpu", module._quota, mount, own) == 1.5
     own.write_text("5:memory:/x\n4:cpu,cpuacct:/docker/1\n")  # version 1
     first = mount / "cpu" / "docker" / "1"
     first.mkdir(parents=True)
     (first / "cpu.cfs_quota_us").write_text("-1\n")
     (first / "cpu.cfs_period_us").write_text("100000\n")
-    assert module._cgroup_cores(mount, own) == sys.maxsize
+    assert module._cgroup_limit("cpu", module._quota, mount, own) == math.inf
     (first / "cpu.cfs_quota_us").write_text("50000\n")
-    assert module._cgroup_cores(mount, own) == 1
-    assert module._cgroup_cores(mount, tmp_path / "none") == sys.maxsize
+    assert module._cgroup_limit("cpu", module._quota, mount, own) == 0.5
+    assert module._cgroup_limit("cpu", module._quota, mount, tmp_path / "none") == math.inf
+
+
+def test_memory_is_what_the_control_groups_leave(tmp_path: Path) -> None:
+    own, mount = tmp_path / "cgroup", tmp_path / "fs"
+    group = mount / "slurm" / "job"
+    group.mkdir(parents=True)
+    own.write_text("0::/slurm/job\n")
+    assert module._cgroup_limit("memory", module._room, mount, own) == math.inf
+    (group / "memory.max").write_text("max\n")
+    (group.parent / "memory.max").write_text("1000\n")
+    (group.parent / "memory.current").write_text("900\n")
+    (group.parent / "memory.stat").write_text("anon 300\ninactive_file 500\nactive_file 100\n")
+    assert (
+        module._cgroup_limit("memory", module._room, mount, own) == 600
+    )  # of a group around it; pages of files are given back
+    own.write_text("5:memory:/docker/1\n4:cpu,cpuacct:/docker/1\n")  # version 1
+    first = mount / "memory" / "docker" / "1"
+    first.mkdir(parents=True)
+    (first / "memory.limit_in_bytes").write_text("100\n")
+    (first / "memory.usage_in_bytes").write_text("90\n")
+    (first / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 7\n")
+    assert module._cgroup_limit("memory", module._room, mount, own) == 17
 
 
 def test_there_is_one_count_of_cores() -> None:

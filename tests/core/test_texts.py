@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ferkit
+from ferkit.cli.command import Command
 from ferkit.core.console import shortened, table, width
 from ferkit.core.errors import DataError, mask_credentials, printable
 from ferkit.core.texts import (
@@ -22,6 +23,7 @@ from ferkit.core.texts import (
     with_particles,
 )
 from ferkit.core.weights import known_weights
+from tests.test_counts import commands
 
 MESSAGES = text_table()["message"]
 OF_CLICK = (
@@ -34,9 +36,21 @@ OF_CLICK = (
     "{what} '{name}' ",
     "{what}  [",
     *("Usage:", "Error: ", "Try '", " Choose from: ", " (Did you mean", "Show th", "Options", "Commands"),
+    "expected a folder, a .zip",  # of a constant and the sentence around it
     *("integer", "float", "boolean", "File", "Directory", "Path"),
 )
-OF_THE_SYSTEM = ("No such file or directory",)
+OF_THE_SYSTEM = (
+    *("No such file", "[Errno ", "Permission denied", "Is a", "Not a dir", "File exists", "No space left"),
+    *(
+        "Read-only",
+        "Address already",
+        "Connection refused",
+        "Network is",
+        "Name or",
+        "Temporary",
+        "timed out",
+    ),
+)
 
 
 def fields(text: str) -> set[str]:
@@ -46,6 +60,9 @@ def fields(text: str) -> set[str]:
 def source_texts() -> set[str]:
     """All texts of the package, with {} for what is filled in, and each paragraph of help texts in one line."""
     found = {entry.about for entry in known_weights().values()}
+    for _, command, _ in commands():
+        if isinstance(command, Command):
+            found |= {setting.help for setting in (*command.settings.values(), *command.listed.values())}
     for path in Path(ferkit.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -114,6 +131,8 @@ def test_any_other_text_stays_or_becomes_korean_without_an_error(text: str) -> N
 
 def test_a_clause_within_a_message_is_translated_too() -> None:
     assert translated("unreadable: a.png: the file is empty", "ko") == "읽을 수 없음: a.png: 파일이 비어 있음"
+    said = translated("unreadable: a.png: cannot be read: No such file or directory", "ko")
+    assert said == "읽을 수 없음: a.png: 파일이나 폴더가 없음"
 
 
 def test_english_is_spoken_unless_another_language_is_asked_for() -> None:
@@ -149,6 +168,10 @@ def test_particles_fit_the_letter_before(word: str) -> None:
     last = word[-1]
     final = (ord(last) - ord("가")) % 28 if last > "9" else "0136 78".find(last) >= 0
     assert with_particles(f"{word}은(는)") == word + ("은" if final else "는")
+
+
+def test_a_particle_behind_a_quotation_mark_fits_the_word_in_it() -> None:
+    assert with_particles("'슬픔'이(가) '분노'을(를) 'sad'이(가)") == "'슬픔'이 '분노'를 'sad'이(가)"
 
 
 def test_a_word_that_ends_in_rieul_takes_ro() -> None:

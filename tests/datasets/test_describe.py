@@ -6,6 +6,8 @@ import pytest
 from layout_files import image
 from PIL import Image
 
+from ferkit.core.style import can_draw
+from ferkit.core.texts import speaking
 from ferkit.datasets.archives import read_npz
 from ferkit.datasets.dataset import Dataset, FileSource, Sample
 from ferkit.datasets.image_stats import LOOKED_AT, plot_summary, summarize
@@ -61,6 +63,16 @@ def test_it_is_plain_json(mixed: Dataset):
     assert values["headers"]["unreadable"][0][0] == "damaged.png"
 
 
+def test_numbers_with_a_missing_one_stay_json(mixed: Dataset):
+    import json
+
+    samples = [Sample(f"{age}.png", attributes={"age": age}) for age in ("20", "30", "nan", "inf")]
+    found = summarize(Dataset("x", mixed.root, tuple(samples), mixed.source))
+    assert found.attributes["age"].range is None
+    assert found.attributes["age"].counts == {"20": 1, "30": 1, "nan": 1, "inf": 1}
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
 def test_a_thousand_headers_are_looked_at_unless_all_are_asked_for(tmp_path: Path):
     image(tmp_path / "a.png")
     samples = tuple(Sample(f"{i:05d}/../a.png") for i in range(LOOKED_AT + 50))
@@ -84,3 +96,7 @@ def test_the_plot_names_classes_parts_and_sources(mixed: Dataset):
     assert {"기쁨", "슬픔", "unknown", "train", "test", "val", "s", "t"} <= written
     assert "mixed: 6 images, 4 persons" in written
     assert any("2 more could not be read" in text for text in written)
+    with speaking("ko"):
+        figure = plot_summary(summarize(mixed))
+    written = {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
+    assert can_draw(["한"]) == ({"mixed: 이미지 6장, 인물 4명", "클래스별 이미지 수(출처별)"} <= written)

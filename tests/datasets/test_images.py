@@ -83,6 +83,27 @@ def test_sixteen_bit_gray_is_scaled_to_eight(kind: str):
     assert np.array_equal(rgb[..., 1], deep >> 8)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_fewer_bits_stored_in_sixteen_are_not_black(bits: int):
+    deep = np.linspace(0, 2**bits - 1, 256, dtype=np.uint16)[None]
+    assert decode_image(encoded(Image.fromarray(deep), "PNG"))[0, :, 1].tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_an_opened_image_is_taken_as_its_file_is(mode: str):
+    gray = Image.fromarray(np.arange(0, 65536, 64, dtype=np.uint16).reshape(16, 64))
+    image = (
+        gray.convert(mode) if mode in ("I", "F") else gray if mode == "I;16" else Image.fromarray(smooth())
+    )
+    image = image if image.mode == mode else image.convert(mode)
+    kind = "PNG" if mode == "P" else "TIFF"
+    exif = image.getexif()
+    exif[0x0112] = 6
+    opened = Image.open(io.BytesIO(content := encoded(image, kind, exif=exif)))
+    assert np.array_equal(decode_image(opened), decode_image(content))
+    assert opened.load() is not None, "it stays open"
+
+
 def test_sixteen_bit_gray_with_the_high_byte_first_is_scaled_too():
     deep = np.arange(0, 65536, 64, dtype=np.uint16).reshape(16, 64)
     image = Image.frombytes("I;16B", (64, 16), deep.astype(">u2").tobytes())

@@ -372,7 +372,8 @@ def test_rows_that_cannot_be_used_are_listed_and_do_not_stop_the_others(
     assert data.labels[data.paths == "z.png"].tolist() == [None]
     assert "open.png" in data.paths
     assert left_out_counts(data.left_out) == {
-        "no path": 1, "expected train, val or test as split": 1, "another row of the same image": 1,
+        "no path": 1, "expected train, val or test as split": 1,
+        "another row of the same image, with another class": 1,
         "expected a box with left < right and top < bottom": 1, "expected four numbers as box": 1,
     }  # fmt: skip
     assert caplog.messages[-1].startswith("5 rows not read: no path 1, ")
@@ -719,7 +720,14 @@ def test_what_is_no_path_is_refused(given: object):
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("x.xlsx", "CSV UTF-8"), ("x.tar.zst", "unpack it"), ("x.png", "folder of images")],
+    [
+        ("x.xlsx", "CSV UTF-8"),
+        ("x.tar.zst", "unpack it"),
+        ("x.parquet", "CSV UTF-8"),
+        ("x.h5", "numpy.savez"),
+        ("x.json", "import coco"),
+        ("x.png", "folder of images"),
+    ],
 )
 def test_what_is_not_read_has_a_remedy(tmp_path: Path, name: str, remedy: str):
     with pytest.raises(DataError, match=remedy):

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,21 @@ def test_folders_tables_and_arrays_come_in_by_one_way(tmp_path: Path):
     assert len(load_dataset(tmp_path / "arrays.npz")) == 2
 
 
+def test_the_names_of_files_tell_persons_wherever_the_names_stand(tmp_path: Path):
+    names = ["p1-a.jpg", "p2-b.jpg", "c.jpg"]
+    (tmp_path / "faces").mkdir()
+    for name in names:
+        (tmp_path / "faces" / name).write_bytes(b"")
+    own = "".join(f"faces/{name},happy,{who}\n" for name, who in zip(names, ("", "kim", ""), strict=True))
+    (tmp_path / "table.csv").write_text(f"path,label,person\n{own}", encoding="utf-8")
+    for pattern in (r"^(p\d)-", r"^(p\d)?"):
+        assert load_dataset(tmp_path / "faces", pattern).groups.tolist() == [None, "p1", "p2"]
+        assert load_dataset(tmp_path / "table.csv", pattern).groups.tolist() == [None, "p1", "kim"]
+    for wrong in ("(", "p"):
+        with pytest.raises(DataError, match="person pattern"):
+            load_dataset(tmp_path / "table.csv", wrong)
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [("missing", "found nothing"), ("data.zip", "cannot be read as an archive"), ("data.7z", "unpack it first"),
@@ -33,8 +49,10 @@ def test_anything_else_is_refused(tmp_path: Path, name: str, what: str):
 
 
 def test_class_folders_without_images_are_remarked_on(tmp_path: Path):
-    for name in ("train/happy", "train/슬픔", "train/.cache", "test/happy", "test/fear"):
+    as_on_a_mac = unicodedata.normalize("NFD", "train/중립")
+    for name in ("train/happy", "train/슬픔", "train/.cache", "test/happy", "test/fear", as_on_a_mac):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / as_on_a_mac / "a.jpg").write_bytes(b"")
     for part in ("train", "test"):
         (tmp_path / part / "happy" / "a.jpg").write_bytes(b"")
     with heard() as said:

@@ -64,8 +64,6 @@ def test_what_cannot_be_drawn_is_refused():
     data = dataset(*people(2, 1))
     with pytest.raises(DataError, match="no image of d has a 'camera'; known are class, split, source"):
         draw(data, 5, ["camera"])
-    with pytest.raises(DataError, match="at least one image"):
-        draw(data, 0)
     with pytest.raises(DataError, match="none with a label"):
         draw(dataset(Sample("x.png")), 1)
 
@@ -149,6 +147,12 @@ def test_persons_who_tie_all_classes_together_cannot_be_divided():
         [("a", "p"), ("a", "q"), ("b", "p"), ("b", "r"), ("c", "q"), ("c", "r")])]  # fmt: skip
     with pytest.raises(DataError, match=r"no division found .*--no-group"):
         split_dataset(dataset(*samples), SplitSettings(val=0.0, test=0.5))
+
+
+def test_too_small_parts_are_not_blamed_on_persons_whom_nobody_knows():
+    samples = [Sample(f"{cls}{i}.png", cls) for cls in "abcdefg" for i in range(6)]
+    with pytest.raises(DataError, match=r"no division found [^(]*; add images, or make the small parts larger$"):
+        split_dataset(dataset(*samples), SplitSettings(val=0.1, test=0.1))
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.2), (0.0, 0.0)])

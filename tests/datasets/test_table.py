@@ -1,12 +1,15 @@
 import csv
 import os
 import re
+import tempfile
 import unicodedata
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ferkit.core.errors import DataError
@@ -204,7 +207,11 @@ def test_touching_fer2013_makes_every_image_look_younger(tmp_path: Path):
     assert after.changed_ns == before.changed_ns + 10**9
 
 
-@pytest.mark.parametrize("header", ["left,top,right,bottom", "xmin,ymin,xmax,ymax", "minX,minY,maxX,maxY"])
+@pytest.mark.parametrize(
+    "header",
+    ["left,top,right,bottom", "xmin,ymin,xmax,ymax", "minX,minY,maxX,maxY", "x1,y1,x2,y2",
+     "Box_X1,box_y1,Box_x2,box_y2", "bbox_left,bbox_top,bbox_right,bbox_bottom"],
+)  # fmt: skip
 def test_boxes_and_whatever_else_is_known(tmp_path: Path, header: str):
     text = (
         f"path,label,{header},Sex,age\na.jpg,happy,1,2.5,30,40, female ,\nb.jpg,sad,,,,,male,31\nc.jpg,sad\n"
@@ -213,6 +220,45 @@ def test_boxes_and_whatever_else_is_known(tmp_path: Path, header: str):
     assert (a.box, dict(a.attributes)) == ((1.0, 2.5, 30.0, 40.0), {"Sex": "female"})
     assert (b.box, dict(b.attributes)) == (None, {"Sex": "male", "age": "31"})
     assert (c.box, dict(c.attributes)) == (None, {})
+
+
+def test_a_column_for_each_class_is_refused_with_what_to_do(tmp_path: Path):
+    with pytest.raises(DataError, match=r"write that of each image into one column, label$"):
+        read_table(table(tmp_path, "파일명,기쁨,슬픔\na.jpg,1,0\n"))
+
+
+def test_points_of_a_face_are_no_box(tmp_path: Path):
+    (sample,) = read_table(table(tmp_path, "path,label,x1,y1,x2,y2,x3,y3\na.jpg,happy,9,9,1,2,3,4\n")).samples
+    assert (sample.box, sample.attributes["x3"]) == (None, "3")
+
+
+def test_an_image_is_one_however_its_rows_spell_it_and_contradictions_are_named(tmp_path: Path):
+    rows = [
+        "a.jpg,happy",
+        "./a.jpg,sad",
+        f"{tmp_path}/a.jpg,happy",
+        "x/../b.jpg,sad",
+        "b.jpg,sad",
+        "c.jpg,sad",
+    ]
+    data = read_table(table(tmp_path, "path,label\n" + "\n".join(rows) + "\n"))
+    assert [(s.path, s.label) for s in data.samples] == [
+        ("a.jpg", "happy"), ("c.jpg", "sad"), ("x/../b.jpg", "sad"),
+    ]  # fmt: skip
+    same = "another row of the same image"
+    assert [reason for _, reason in data.left_out] == [f"{same}, with another class: sad", same, same]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["", "./", "x/../", ".//", "/"])), min_size=1)
+)
+def test_no_spelling_of_a_path_makes_a_second_image(spelled: list[tuple[str, str]]):
+    with tempfile.TemporaryDirectory() as name:
+        here = {"/": f"{name}/"}
+        rows = [f"{here.get(before, before)}{letter}.jpg,happy\n" for letter, before in spelled]
+        data = read_table(table(Path(name), "path,label\n" + "".join(rows)))
+        assert len(data) == len({letter for letter, _ in spelled})
+        assert len(data) + len(data.left_out) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +270,11 @@ def test_boxes_and_whatever_else_is_known(tmp_path: Path, header: str):
         ("1,2,3,x", "four numbers as box"),
         ("1,2,nan,4", "left < right"),
         ("1,2,inf,4", "left < right"),
+        ("0,0.2,0.8,1", "pixels, found shares of the image: 0, 0.2, 0.8, 1"),
     ],
 )
 def test_rows_with_boxes_that_are_none_are_left_out(tmp_path: Path, cells: str, what: str):
-    text = f"path,label,left,top,right,bottom\na.jpg,x,0,0,1,1\nb.jpg,x,{cells}\n"
+    text = f"path,label,left,top,right,bottom\na.jpg,x,0,0,9,9\nb.jpg,x,{cells}\n"
     data = read_table(table(tmp_path, text))
     assert [sample.path for sample in data.samples] == ["a.jpg"]
     ((path, reason),) = data.left_out

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ferkit.cli.main import main
 from ferkit.evaluation.report.page import write_comparison
-from ferkit.inference.browser_view import BrowserView
+from ferkit.inference.sinks import BrowserView
 from tests.evaluation.reports import made_up
 from tests.serving.bad_models import network, read_values, write_record
 from tests.serving.browser import Browser

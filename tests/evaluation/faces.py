@@ -6,9 +6,8 @@ from pathlib import Path
 from ferkit.datasets.load import load_dataset
 from ferkit.evaluation.candidate_names import parse_candidates
 from ferkit.evaluation.compare import compare
-from ferkit.evaluation.comparison import Comparison
-from ferkit.evaluation.protocol import ProtocolSettings, ReadDataset, build_evaluation_data, read_labelled
-from ferkit.evaluation.shared_inputs import CompareOptions
+from ferkit.evaluation.comparison import Comparison, ProtocolSettings
+from ferkit.evaluation.shared_inputs import CompareOptions, ReadDataset, build_evaluation_data, read_labelled
 from ferkit.faces.cropping import Cropping
 from tests.heard import heard
 

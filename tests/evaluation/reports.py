@@ -8,8 +8,16 @@ import numpy as np
 
 from ferkit.core.labels import LabelSet
 from ferkit.datasets.dataset import read_folder
-from ferkit.evaluation.comparison import CandidateResult, Comparison, Costs, PairTest, RepeatResult
-from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
+from ferkit.evaluation.comparison import (
+    CandidateResult,
+    Comparison,
+    Costs,
+    DataUsed,
+    PairTest,
+    ProtocolSettings,
+    RepeatResult,
+    SplitRows,
+)
 
 
 def guesses(truth: np.ndarray, k: int, skill: float, seed: int) -> np.ndarray:

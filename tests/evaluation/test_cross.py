@@ -15,9 +15,8 @@ from ferkit.evaluation.compare import (
     cross_data,
     matrix_notes,
 )
-from ferkit.evaluation.comparison import load_comparison
+from ferkit.evaluation.comparison import ProtocolSettings, load_comparison
 from ferkit.evaluation.comparison import save_comparison as save
-from ferkit.evaluation.protocol import ProtocolSettings
 from ferkit.evaluation.report.page import format_matrix
 from tests.evaluation.faces import bench, keep, read
 

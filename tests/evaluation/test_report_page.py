@@ -268,6 +268,9 @@ def test_nobody_finished(tmp_path: Path) -> None:
     assert values["best"] is None
     assert "No candidate finished" in page.text
     assert page.text.count("out of memory") == 3
+    alone = {**vars(found), "candidates": failed[:1], "pairs": ()}
+    write_comparison(Comparison(**alone), tmp_path, images=lambda row: np.zeros((8, 8, 3), np.uint8))
+    assert read(tmp_path)[1]["best"] is None
 
 
 def test_one_class_only(tmp_path: Path) -> None:

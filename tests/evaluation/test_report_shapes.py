@@ -9,9 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ferkit.core.labels import LabelSet
-from ferkit.evaluation.comparison import CandidateResult, Comparison, RepeatResult
+from ferkit.evaluation.comparison import (
+    CandidateResult,
+    Comparison,
+    DataUsed,
+    ProtocolSettings,
+    RepeatResult,
+    SplitRows,
+)
 from ferkit.evaluation.metrics import evaluate
-from ferkit.evaluation.protocol import DataUsed, ProtocolSettings, SplitRows
 from ferkit.evaluation.report.page import format_report, write_comparison, write_report
 from ferkit.evaluation.significance import pairs_of
 

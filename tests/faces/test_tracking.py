@@ -87,11 +87,11 @@ def test_who_comes_back_elsewhere_is_recognised_by_looks() -> None:
     asked: list[int] = []
 
     def update(tracker: FaceTracker, timestamp_s: float, *xs: float) -> list[int]:
-        def describe(positions: np.ndarray) -> np.ndarray:
+        def identify(positions: np.ndarray) -> np.ndarray:
             asked.append(len(positions))
             return np.array([looks[round(xs[i])] for i in positions], np.float32)
 
-        return ids(tracker.update(faces_at(*[(x, 100) for x in xs]), timestamp_s, describe=describe))
+        return ids(tracker.update(faces_at(*[(x, 100) for x in xs]), timestamp_s, identify=identify))
 
     tracker = FaceTracker()
     assert update(tracker, 0.0, 100, 500) == [1, 2]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ferkit.inference.browser_view import BrowserView
+from ferkit.inference.sinks import BrowserView
 
 RGB = np.full((48, 64, 3), (200, 40, 90), np.uint8)
 

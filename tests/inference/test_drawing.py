@@ -8,7 +8,7 @@ from ferkit.core.labels import LabelSet
 from ferkit.faces.drawing import (
     TextPainter,
     draw_boxes,
-    draw_faces,
+    draw_caption,
     enlarged,
     ink_on,
     label_colors,
@@ -58,7 +58,7 @@ def test_a_label_is_always_in_the_image(painter: TextPainter, box: tuple[int, ..
 def test_small_crops_are_enlarged_until_a_caption_fits(painter: TextPainter) -> None:
     rgb, factor = enlarged(np.full((48, 48, 3), 90, np.uint8))
     assert (rgb.shape, factor) == ((240, 240, 3), 5)
-    draw_faces(rgb, np.zeros((1, 4)), ["sad 51%"], [(72, 134, 220)], painter, whole=True)
+    draw_caption(rgb, "sad 51%", (72, 134, 220), painter)
     assert (rgb[0] == 90).all()
     assert (rgb[-1] == (72, 134, 220)).all()
 

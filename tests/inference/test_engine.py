@@ -38,7 +38,7 @@ def test_each_face_gets_a_number_probabilities_and_a_label() -> None:
 
 def test_between_detections_faces_move_on() -> None:
     detector = SquareDetector()
-    engine = new_engine(detector=detector, pace=SteadyScheduler(detect_every=3))
+    engine = new_engine(detector=detector, scheduler=SteadyScheduler(detect_every=3))
     for i in range(31):
         result = engine.process(frame_with((20 + 4 * i, 60, 128)), i / 25)
         assert len(result) == 1
@@ -86,12 +86,12 @@ def test_frames_that_are_no_images_are_refused() -> None:
 
 def test_a_crowd_is_read_in_turns_when_time_is_short() -> None:
     squares = [(x, y, 128) for x in range(5, 300, 60) for y in range(5, 200, 60)]
-    pace = LiveScheduler(fps=30)
-    pace._crop_s, pace._detect_s = 0.006, 0.001
-    engine = new_engine(pace=pace)
+    scheduler = LiveScheduler(fps=30)
+    scheduler._crop_s, scheduler._detect_s = 0.006, 0.001
+    engine = new_engine(scheduler=scheduler)
     classifier = engine.classifier
     assert isinstance(classifier, BrightnessClassifier)
-    pace.spent = lambda **spent: None  # type: ignore[method-assign]
+    scheduler.record_time = lambda **times: None  # type: ignore[method-assign]
     engine.process(frame_with(*squares), 0.0)
     n_shown = [len(engine.process(frame_with(*squares), i / 30)) for i in range(1, 12)]
     assert max(classifier.batches[1:]) <= 5
@@ -99,8 +99,10 @@ def test_a_crowd_is_read_in_turns_when_time_is_short() -> None:
 
 
 def test_live_a_face_is_read_every_third_frame_and_a_new_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LiveScheduler, "spent", lambda self, **times: None)  # other work here does not count
-    engine = new_engine(pace=LiveScheduler(fps=30, _detect_s=0.001))
+    monkeypatch.setattr(
+        LiveScheduler, "record_time", lambda self, **times: None
+    )  # other work here does not count
+    engine = new_engine(scheduler=LiveScheduler(fps=30, _detect_s=0.001))
     classifier = engine.classifier
     assert isinstance(classifier, BrightnessClassifier)
     for i in range(10):
@@ -109,14 +111,14 @@ def test_live_a_face_is_read_every_third_frame_and_a_new_one_at_once(monkeypatch
     assert classifier.batches == [1] * 6
 
 
-def test_effort_follows_the_time_that_frames_take() -> None:
-    pace = LiveScheduler(fps=30)
+def test_the_budget_follows_the_time_that_frames_take() -> None:
+    scheduler = LiveScheduler(fps=30)
     for _ in range(60):
-        pace.spent(detect_s=0.1, n_crops=2, crops_s=0.02, other_s=0.002)
-    slow = pace.effort(4)
+        scheduler.record_time(detect_s=0.1, n_crops=2, crops_s=0.02, other_s=0.002)
+    slow = scheduler.budget(4)
     for _ in range(60):
-        pace.spent(detect_s=0.004, n_crops=2, crops_s=0.002, other_s=0.001)
-    fast = pace.effort(4)
+        scheduler.record_time(detect_s=0.004, n_crops=2, crops_s=0.002, other_s=0.001)
+    fast = scheduler.budget(4)
     assert slow.detect_every > fast.detect_every == 1
     assert slow.detect_every <= 30 * 0.25 + 1
     assert slow.max_crops is not None
@@ -133,7 +135,7 @@ def test_whole_frames_are_faces_where_nothing_is_looked_for() -> None:
 
 def test_a_restored_engine_goes_on_alike() -> None:
     frames = [frame_with((20 + 3 * i, 30, 30 + 7 * i), (200, 150, 225)) for i in range(25)]
-    one, other = new_engine(pace=SteadyScheduler(2)), new_engine(pace=SteadyScheduler(2))
+    one, other = new_engine(scheduler=SteadyScheduler(2)), new_engine(scheduler=SteadyScheduler(2))
     for i in range(13):
         one.process(frames[i], i / 25)
     other.restore(json.loads(json.dumps(one.state())))

@@ -281,10 +281,14 @@ def test_of_two_faces_in_view_the_one_that_is_clicked_on_is_collected(
     teaching: tuple[Browser, Running], tmp_path: Path
 ) -> None:
     page, _ = fresh_tab(teaching, "two")
-    drop(page, '.class[data-label="Class 1"]', [video(tmp_path / "two.webm", (2, 14), 12.0)])
+    drop(page, '.class[data-label="Class 1"]', [video(tmp_path / "two.webm", (2, 14), 4.0)])
     state_purpose(page)
     page.until(lambda: page.one("#teach-ask").is_displayed(), "the question which face", 40)
     assert examples(page, "Class 1") == 0
+    stopped = (
+        "const video = document.querySelector('#teach-stage video'); return video.paused && !video.ended"
+    )
+    page.until(lambda: page.js(stopped), "a video that waits for the answer")
     box = page.js("return document.querySelector('#teach-overlay').getBoundingClientRect().toJSON()")
     place = {"x": box["x"] + 0.75 * box["width"], "y": box["y"] + box["height"] / 2}
     for kind in ("mousePressed", "mouseReleased"):

@@ -1,7 +1,8 @@
 """Prepare training data: parts, pixels and targets."""
 
-import csv
+import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from ferkit.core.types import ExpressionClassifier
 from ferkit.datasets.dataset import Dataset, Sample
 from ferkit.datasets.edit import only_labels
 from ferkit.datasets.split import holdout
+from ferkit.datasets.tables import table_rows
 from ferkit.embedder.settings import resize_crops
 from ferkit.faces.cropping import FaceCropper
 from ferkit.faces.reading import read_crops
@@ -204,8 +206,15 @@ def _allocate(shape: tuple[int, ...], cache: str, cache_file: Path | None) -> np
         )
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(cache_file, "w+", np.uint8, shape)
+        mapped = np.lib.format.open_memmap(cache_file, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):
+            # A full disk is told of here; where a page is written, it kills the process.
+            with cache_file.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, cache_file.stat().st_size)
+        return mapped
     except OSError as error:
+        with contextlib.suppress(OSError):
+            cache_file.unlink()
         raise TrainingError(
             f"{wanted / 2**30:.1f} GiB for decoded images could not be written to {cache_file} ({error.strerror}); "
             "make room, or use a smaller network.input_size_wh, or network.color=gray"
@@ -281,13 +290,11 @@ def read_votes(path: Path, image_paths: Sequence[str], labels: LabelSet) -> np.n
     Raises:
         DataError: no such file, no vote columns, or none of the images is in it.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = _vote_columns(reader.fieldnames or (), labels)
-            votes = {row["path"]: [_count(row[name]) for name in columns] for row in reader}
-    except OSError as error:
-        raise DataError(f"votes cannot be read from {path}: {error.strerror}") from None
+    rows = table_rows(path)
+    header = next(rows, [])
+    columns = _vote_columns(header, labels)
+    named = (dict(zip(header, row, strict=False)) for row in rows if row)
+    votes = {cells.get("path", ""): [_count(cells.get(name)) for name in columns] for cells in named}
     if votes.keys().isdisjoint(image_paths):
         raise DataError(
             f"none of the {len(image_paths)} images is in {path}; its column path must hold names "

@@ -58,8 +58,6 @@ def convert_model(model: Path, fmt: str, target: Path, dataset: Dataset | None =
         DependencyError: a package that the format needs is not installed.
     """
     found = read_model(model)
-    if fmt not in SUFFIXES:
-        raise ModelError(f"expected one of {', '.join(SUFFIXES)} as format, found {fmt!r}")
     wanted = NETWORK_ONNX if fmt == "onnx" else NETWORK_KERAS
     if wanted not in found.files:
         instead = "; take --format onnx" if NETWORK_ONNX in found.files else ""

@@ -53,11 +53,6 @@ class EpochRecord:
         return f"{self.val_loss:.3f}" if monitor == "val_loss" else f"{self.figure(monitor):.1%}"
 
 
-def of_stage(history: Sequence[EpochRecord], stage: int) -> list[EpochRecord]:
-    """The rows of one stage, counted from 1."""
-    return [record for record in history if record.stage == stage]
-
-
 def best_record(history: Sequence[EpochRecord], monitor: str) -> EpochRecord | None:
     """The first of the epochs with the highest figure."""
     return max(history, key=lambda record: record.figure(monitor), default=None)

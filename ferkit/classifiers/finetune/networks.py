@@ -127,8 +127,7 @@ class Preprocessing:
 CENTRED = Preprocessing(1 / 64, -2.0)
 PLUS_MINUS_ONE = Preprocessing(1 / 127.5, -1.0)
 STANDARDISED = Preprocessing(
-    [1 / (255 * s) for s in IMAGENET_STD],
-    [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
+    [1 / (255 * s) for s in IMAGENET_STD], [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
 )
 
 

@@ -1,8 +1,10 @@
 """``fer finetune`` as one function: images in, a trained and exported model folder out."""
 
+import contextlib
 import hashlib
 import io
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from ferkit.classifiers.finetune.recipe import (
     recipe_values,
 )
 from ferkit.classifiers.kinds import save_network_model
-from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model
+from ferkit.classifiers.model import TRAINING_IMAGES, Model, ModelRecord, read_model, refuse_bundled_name
 from ferkit.core.console import some
 from ferkit.core.errors import DataError, ModelError, TrainingError
 from ferkit.core.files import exclusive_lock, file_sha256, settings_dict
@@ -47,6 +49,7 @@ def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options:
         SettingsMismatchError: an interrupted run had other settings.
         FerkitError: the disk is full.
     """
+    refuse_bundled_name(options.model)
     if options.model.exists() and not options.overwrite:
         raise ModelError(f"the model {options.model} exists; choose another --name, or --overwrite it")
     open_keras()
@@ -67,21 +70,8 @@ def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options:
     with exclusive_lock(options.work / "lock", "training in"):
         if options.restart:
             clear(options.work)
-        read = []
-        for part, images in (("train", parts.train), ("validation", parts.validation)):
-            pixels = load_pixels(
-                images,
-                parts.labels.names,
-                cropper,
-                recipe.network.color,
-                cache=options.cache,
-                cache_file=options.work / f"{part}.npy",
-                doing=f"reading {part}",
-            )
-            if pixels.failures:
-                logger.info(f"left out: {some([f'{path}: {reason}' for path, reason in pixels.failures])}")
-            read.append(pixels)
-        train, validation = read
+        train = _read(parts.train, "train", parts.labels.names, cropper, recipe, options)
+        validation = _read(parts.validation, "validation", parts.labels.names, cropper, recipe, options)
         check_classes(train.y, validation.y, parts.labels)
         settings = {
             "recipe": recipe_values(recipe),
@@ -115,6 +105,23 @@ def finetune(dataset: Dataset, recipe: RecipeSettings, asked: Cropping, options:
             licence=_licence(recipe),
         )
         return train_and_save(train, targets, validation, recipe, record, options, settings)
+
+
+def _read(
+    images: Dataset,
+    part: str,
+    names: Sequence[str],
+    cropper: FaceCropper,
+    recipe: RecipeSettings,
+    options: RunOptions,
+) -> Pixels:
+    pixels = load_pixels(
+        images, names, cropper, recipe.network.color,
+        cache=options.cache, cache_file=options.work / f"{part}.npy", doing=f"reading {part}",
+    )  # fmt: skip
+    if pixels.failures:
+        logger.info(f"left out: {some([f'{path}: {reason}' for path, reason in pixels.failures])}")
+    return pixels
 
 
 def train_and_save(
@@ -181,7 +188,10 @@ def clear(folder: Path) -> None:
     from ferkit.classifiers.finetune.training import BEST, CHECKPOINT
 
     for name in (CHECKPOINT, BEST, "history.csv", "curves.png", "train.npy", "validation.npy"):
-        (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(
+            PermissionError
+        ):  # Windows keeps what is mapped; the next run writes over it
+            (folder / name).unlink(missing_ok=True)
 
 
 def digest(pixels: Pixels) -> str:
@@ -204,19 +214,14 @@ def _targets(train: Pixels, parts: TrainVal, recipe: RecipeSettings, options: Ru
 
 
 def _licence(recipe: RecipeSettings) -> str:
-    if recipe.network.backbone in EDITIONS:
-        return (
-            f"trained here from {recipe.network.backbone} (MIT; learnt from FER2013, which is for research)"
-        )
-    if recipe.network.weights == "imagenet":
-        return (
-            "trained here from ImageNet weights of keras.applications (Apache-2.0; ImageNet is for research)"
-        )
-    return (
-        "trained here"
-        if recipe.network.weights == "none"
-        else f"trained here from {Path(recipe.network.weights).name}"
-    )
+    network, begun = recipe.network, ""
+    if network.backbone in EDITIONS:
+        begun = f" from {network.backbone} (MIT; learnt from FER2013, which is for research)"
+    elif network.weights == "imagenet":
+        begun = " from ImageNet weights of keras.applications (Apache-2.0; ImageNet is for research)"
+    elif network.weights != "none":
+        begun = f" from {Path(network.weights).name}"
+    return f"trained here{begun}"
 
 
 def _sha256(path: Path | None) -> str | None:

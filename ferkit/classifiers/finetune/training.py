@@ -27,7 +27,6 @@ from ferkit.classifiers.finetune.history import (
     best_record,
     is_finished,
     learning_rate,
-    of_stage,
     plot_curves,
 )
 from ferkit.classifiers.finetune.networks import set_trainable
@@ -253,7 +252,7 @@ class Run:
     @property
     def stage_history(self) -> list[EpochRecord]:
         """Epochs of the stage in training."""
-        return of_stage(self.history, self.stage)
+        return [record for record in self.history if record.stage == self.stage]
 
 
 class RunCallback(keras.callbacks.Callback):

@@ -244,12 +244,6 @@ def split_in(path: str) -> str | None:
     return next((split for folder in folders if (split := split_named(folder))), None)
 
 
-def person_in(path: str, pattern: str) -> str | None:
-    """Who is shown, by the first group of a regular expression that is searched in the file's name."""
-    found = re.search(pattern, _name(path))
-    return found.group(1) if found else None
-
-
 def files_below(root: Path, suffix: str) -> list[str]:
     """Relative POSIX paths of the files with this suffix (lower case, with its dot) below ``root``, sorted."""
     found = []

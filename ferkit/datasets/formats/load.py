@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from ferkit.core.errors import DataError
 from ferkit.core.files import read_json
-from ferkit.datasets.dataset import AIHUB_PERSON, FileSource, Sample, composed, read_folder
+from ferkit.datasets.dataset import AIHUB_PERSON, FileSource, Sample, composed, person_in, read_folder
 from ferkit.datasets.formats.aihub import ANNOTATORS, read_aihub
 from ferkit.datasets.formats.annotated import (
     Annotated,
@@ -19,7 +19,6 @@ from ferkit.datasets.formats.annotated import (
     checked_box,
     class_of,
     files_below,
-    person_in,
 )
 from ferkit.datasets.load import load_dataset
 from ferkit.datasets.tables import TABLE_SUFFIXES, parse_table, table_columns
@@ -214,22 +213,24 @@ def read_coco(file: Path, images: Path | None = None, person_pattern: str = AIHU
     content = _read(file)
     found = Collected(images or file.parent)
     categories = {
-        entry.get("id"): composed(str(entry.get("name", "")).strip()) for entry in content["categories"]
+        str(entry.get("id")): composed(str(entry.get("name", "")).strip()) for entry in content["categories"]
     }
-    paths: dict[Any, str] = {}
+    paths: dict[str, str] = {}
     for entry in content["images"]:
         name = str(entry.get("file_name", ""))
         with found.listing(name or file.name, f"; recorded in {file.name}"):
-            path = paths[entry.get("id")] = found.images.find(name)
+            path = found.images.find(name)
+            if paths.setdefault(str(entry.get("id")), path) != path:
+                raise DataError(f"another image has its number {entry.get('id')!r}")
             width, height = entry.get("width"), entry.get("height")
             if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
                 found.sizes_wh[path] = width, height
-    missing = {entry.get("id") for entry in content["images"]} - paths.keys()
+    missing = {str(entry.get("id")) for entry in content["images"]} - paths.keys()
     for entry in content["annotations"]:
-        if entry.get("image_id") in missing:
+        if (image := str(entry.get("image_id"))) in missing:
             continue  # the image is listed already
         shown = f"annotation {entry.get('id')} of {file.name}"
-        with found.listing(paths.get(entry.get("image_id"), shown), f"; {shown}"):
+        with found.listing(paths.get(image, shown), f"; {shown}"):
             found.faces.append(_face(entry, paths, categories, person_pattern))
     marked = {face.path for face in found.faces}
     found.list_unused(f"{file.name} marks nothing in it that can be used", marked)
@@ -250,18 +251,18 @@ def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _face(
-    entry: dict[str, Any], paths: dict[Any, str], categories: dict[Any, str], person_pattern: str
+    entry: dict[str, Any], paths: dict[str, str], categories: dict[str, str], person_pattern: str
 ) -> Sample:
-    path = paths.get(entry.get("image_id"))
+    path = paths.get(str(entry.get("image_id")))
     if path is None:
         raise DataError(f"there is no image with the number {entry.get('image_id')!r}")
     bbox = entry.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, (int, float)) for v in bbox):
         raise DataError(f"expected a bbox of four numbers, found {bbox!r}")
     left, top, width, height = map(float, bbox)
-    category = entry.get("category_id")
+    category = str(entry.get("category_id"))
     if category not in categories:
-        raise DataError(f"there is no category with the number {category!r}")
+        raise DataError(f"there is no category with the number {entry.get('category_id')!r}")
     attributes = entry.get("attributes")
     known = attributes.items() if isinstance(attributes, dict) else ()
     return Sample(

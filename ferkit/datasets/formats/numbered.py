@@ -168,8 +168,6 @@ def read_ckplus(root: Path, frames: int = 3, neutral: bool = True) -> Annotated:
     Raises:
         DataError: nothing of these forms.
     """
-    if frames < 1:
-        raise DataError(f"expected at least one frame of each sequence, found {frames}")
     found = Collected(root)
     sequences: dict[str, list[str]] = {}
     for path in sorted(found.images.paths, key=lambda path: path.rpartition("/")[2]):

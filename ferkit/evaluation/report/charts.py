@@ -61,16 +61,16 @@ class Scale:
         return [float(mark) for mark in marks if self.low - slack <= mark <= self.high + slack]
 
 
-def percent_ticks(scale: Scale, n: int = 5) -> list[tuple[float, str]]:
+def percent_ticks(scale: Scale) -> list[tuple[float, str]]:
     """Ticks of a share, written as percentages."""
-    marks = scale.ticks(n)
+    marks = scale.ticks()
     digits = 1 if any(abs(100 * mark - round(100 * mark)) > 1e-6 for mark in marks) else 0
     return [(mark, f"{100 * mark:.{digits}f}%") for mark in marks]
 
 
-def number_ticks(scale: Scale, n: int = 5) -> list[tuple[float, str]]:
+def number_ticks(scale: Scale) -> list[tuple[float, str]]:
     """Ticks written as numbers."""
-    return [(mark, f"{mark:g}") for mark in scale.ticks(n)]
+    return [(mark, f"{mark:g}") for mark in scale.ticks()]
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,6 @@ def curves_chart(
     label: str,
     *,
     shares: bool = True,
-    first_colour: int = 0,
 ) -> Drawing:
     """Lines of several series in one frame.
 
@@ -301,7 +300,6 @@ def curves_chart(
         x_label, y_label: names of the axes.
         label: for screen readers.
         shares: whether both axes are shares in percent; otherwise plain numbers.
-        first_colour: of the first series.
     """
     values = np.array([point for _, points in series for point in points], float)
     (x_low, low), (x_high, high) = values.min(axis=0), values.max(axis=0)
@@ -312,9 +310,9 @@ def curves_chart(
     parts = frame(x, y, ticks(x), ticks(y), x_label, y_label)
     for i, (_, places) in enumerate(series):
         drawn = [(x(float(a)), y(float(b))) for a, b in places]
-        parts.append(Shape("polyline", tuple(drawn), f"curve {colour_of(first_colour + i)}"))
+        parts.append(Shape("polyline", tuple(drawn), f"curve {colour_of(i)}"))
         if len(drawn) == 1:
-            parts.append(dot(*drawn[0], f"dot {colour_of(first_colour + i)}"))
+            parts.append(dot(*drawn[0], f"dot {colour_of(i)}"))
     return Drawing(_WIDTH, 294, tuple(parts), label)
 
 

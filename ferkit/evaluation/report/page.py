@@ -272,7 +272,7 @@ def _write_predictions(path: Path, values: Values, read: Thumbnails, language: s
     grids = {}
     for part in ("right", "mistakes"):
         images = []
-        for row in one[part]:
+        for row in one.get(part, ()):  # none where the candidate failed
             with contextlib.suppress(FerkitError, OSError, KeyError):
                 labels = dict.fromkeys(shown.get(row[name], row[name]) for name in ("true", "predicted"))
                 caption = " ➔\n".join(labels) + f" {percent(row['confidence'], 0)}"

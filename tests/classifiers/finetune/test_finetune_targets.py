@@ -42,6 +42,15 @@ def test_votes_are_read_under_any_spelling_and_mapped(tmp_path: Path) -> None:
     assert votes[1].sum() == votes[3].sum() == 0
 
 
+def test_votes_are_read_as_other_tables_are(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    # Marked as a manifest does; a blank line, a short row.
+    text = "path;happy;sad\n'=a.png;1;3\n\n슬픔.png;2\n"
+    path.write_text(text, encoding="cp949")
+    votes = read_votes(path, ["=a.png", "슬픔.png"], LabelSet(("happy", "sad")))
+    assert votes.tolist() == [[0.25, 0.75], [1, 0]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -95,6 +95,27 @@ def test_coco(tmp_path: Path):
         assert any(part in line for line in listed), part
 
 
+def test_numbers_in_coco_may_be_text_or_nonsense_and_are_those_of_one_image(tmp_path: Path):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        image(tmp_path / name)
+    box = {"category_id": "1", "bbox": [0, 0, 5, 6]}
+    content = {
+        "images": [
+            {"id": "1", "file_name": "a.jpg"},
+            {"id": [2], "file_name": "b.jpg"},
+            {"id": 1, "file_name": "c.jpg"},
+        ],
+        "categories": [{"id": 1, "name": "happy"}, {"id": {}, "name": "sad"}],
+        "annotations": [{**box, "image_id": 1}, {**box, "image_id": [2]}, {**box, "image_id": {"x": 2}}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    found = read_coco(tmp_path / "coco.json")
+    assert [(s.path, s.label) for s in found.dataset.samples] == [("a.jpg", "happy"), ("b.jpg", "happy")]
+    assert "c.jpg: another image has its number 1" in {
+        ": ".join(one).partition(";")[0] for one in found.problems
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,9 +1,7 @@
 from pathlib import Path
 
-import pytest
 from layout_files import image, labels, reasons, text
 
-from ferkit.core.errors import DataError
 from ferkit.datasets.formats.numbered import read_ckplus
 
 
@@ -54,8 +52,3 @@ def test_the_folders_of_ck48_have_persons_in_their_names(tmp_path: Path):
     assert found.dataset.class_counts() == {"angry": 2, "contempt": 1}
     assert [sample.group for sample in found.dataset.samples] == ["S010", "S010", "S138"]
     assert set(reasons(found)) == {"CK+48/cats/S001_001_00000001.png", "CK+48/anger/other.png"}
-
-
-def test_no_frame_is_no_choice(tmp_path: Path):
-    with pytest.raises(DataError, match="at least one frame"):
-        read_ckplus(tmp_path, frames=0)

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ferkit.classifiers.heads import head_settings
-from ferkit.datasets.dataset import read_folder
+from ferkit.classifiers.model import Model, ModelRecord
+from ferkit.datasets.dataset import Dataset, FileSource, Sample, read_folder
 from ferkit.datasets.split import SplitSettings
 from ferkit.embedder.embedders import open_embedder
 from ferkit.embedder.extract import StoreOptions, embed_dataset
-from ferkit.evaluation.evaluate_model import fit_held_out, save_fit
+from ferkit.evaluation.candidates import trained_on
+from ferkit.evaluation.evaluate_model import Scores, evaluate_model, fit_held_out, save_fit
 from ferkit.evaluation.report.page import format_summary
 from ferkit.evaluation.report.values import report_values
 from ferkit.faces.cropping import Cropping
@@ -86,3 +89,34 @@ def test_a_network_is_trained_within_and_not_trained_twice(drawn_faces: Path, tm
     cell.unlink()  # as if it had been stopped between training and scoring
     compared(drawn_faces, tmp_path, f"finetune:{recipe}")
     assert {path: path.stat().st_mtime_ns for path in networks} == networks
+
+
+def network_of(folder: Path, name: str) -> Model:
+    """A network whose record says that it was trained on two images of each class of a data set."""
+    record = ModelRecord(
+        kind="network", labels=("a", "b"), input_size_wh=(48, 48), versions={},
+        data={"name": name, "class_counts": {"a": 2, "b": 2}}, split={"origin": "drawn"},
+    )  # fmt: skip
+    return Model(folder, record, ())
+
+
+def dataset_of(root: Path, name: str, *parts: str | None) -> Dataset:
+    """Two images of each class in each part."""
+    samples = [Sample(f"{part}/{i}.png", label, part) for part in parts for i, label in enumerate("aabb")]
+    return Dataset(name, root, tuple(samples), FileSource(root))
+
+
+@pytest.mark.parametrize(("split", "seen"), [("train", 4), ("test", 0)])
+def test_a_network_saw_the_training_part_when_that_is_tested(tmp_path: Path, split: str, seen: int):
+    dataset = dataset_of(tmp_path, "d", "test", "train")
+    tested = tuple(sample for sample in dataset.samples if sample.split == split)
+    scores = Scores(tested, np.full((4, 2), 0.5, np.float32), ())
+    found = evaluate_model(network_of(tmp_path, "d"), dataset, scores, scores.y_true)
+    assert len(found.candidates[0].seen) == seen
+
+
+def test_the_training_part_of_one_data_set_says_nothing_of_another(tmp_path: Path):
+    parts = dataset_of(tmp_path, "west", "train", "val"), dataset_of(tmp_path, "east", None)
+    tested = [(1, sample.path) for sample in parts[1].samples]
+    assert len(trained_on(network_of(tmp_path, "east"), parts, tested)[0]) == 4
+    assert len(trained_on(network_of(tmp_path, "west"), parts, tested)[0]) == 0

@@ -52,5 +52,5 @@ def report(out: Path) -> list[dict[str, str]]:
     """Rows of ``crops.csv``."""
     import csv
 
-    with (out / "crops.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with (out / "crops.csv").open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         return list(csv.DictReader(file))

@@ -175,8 +175,16 @@ export class TeachStage extends EventTarget {
       this.#face = null;
       if (this.#held) this.#collect(); // who was meant is gone: whoever is alone now, or ask again
     }
-    find("#teach-ask").hidden = answer.taught.status !== "several";
+    this.#ask(answer.taught.status === "several");
     this.#tell("taught", answer.taught);
+  }
+
+  /** Ask who is meant, or no longer; a video waits for the answer. */
+  #ask(asked) {
+    find("#teach-ask").hidden = !asked;
+    if (!this.#video.src || this.#video.ended) return;
+    if (asked) this.#video.pause();
+    else if (this.#video.paused) this.#video.play().catch(() => {}); // stopped meanwhile
   }
 
   /** Two are in view: a click says who is meant. */
