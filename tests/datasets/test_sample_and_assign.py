@@ -151,7 +151,9 @@ def test_persons_who_tie_all_classes_together_cannot_be_divided():
 
 def test_too_small_parts_are_not_blamed_on_persons_whom_nobody_knows():
     samples = [Sample(f"{cls}{i}.png", cls) for cls in "abcdefg" for i in range(6)]
-    with pytest.raises(DataError, match=r"no division found [^(]*; add images, or make the small parts larger$"):
+    with pytest.raises(
+        DataError, match=r"no division found [^(]*; add images, or make the small parts larger$"
+    ):
         split_dataset(dataset(*samples), SplitSettings(val=0.1, test=0.1))
 
 
