@@ -107,7 +107,7 @@ def embed_image(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, crops and embeddings of the faces of an image; in a worker. Raises ApiError."""
     rgb = read_image(content, max_pixels)
-    classifier = TaughtClassifier(LabelSet(("",)))
+    classifier = TaughtClassifier(_NOBODY.labels)
     found = models.get(choice).faces.cropper(classifier).cut(rgb)
     return found.xyxy, found.rgb, backbone().embed(found.rgb)
 

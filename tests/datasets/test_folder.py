@@ -75,7 +75,7 @@ def test_only_folders_without_images_are_called_empty(
     touch(tmp_path, *(unicodedata.normalize(form, f"{split}/기쁨/a.jpg") for split in ("훈련", "평가")))
     (tmp_path / unicodedata.normalize(form, "훈련") / unicodedata.normalize(form, "슬픔")).mkdir()
     load_dataset(tmp_path)
-    assert caplog.messages == ["no images in the folders 훈련/슬픔; their classes are left out"]
+    assert caplog.messages[-1] == "no images in the folders 훈련/슬픔; their classes are left out"
 
 
 def test_one_split_s_folder_by_itself_is_a_folder_of_classes(tmp_path: Path):
