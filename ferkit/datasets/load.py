@@ -133,6 +133,8 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
         reason = getattr(error, "strerror", None) or mask_credentials(str(error))
         raise DataError(f"{path} cannot be read ({reason}); check the path and its permissions") from None
     suffix = path.suffix.lower()
+    if (columns or images) and (suffix not in TABLE_SUFFIXES or stat.S_ISDIR(mode)):
+        logger.warning("names of columns and the folder of images are for tables: not used for %s", path)
     if stat.S_ISDIR(mode):
         if tars := tars_in(path):
             return read_webdataset(path, tars)

@@ -179,3 +179,13 @@ def test_a_text_file_called_jpg_is_no_image(tmp_path: Path):
     data = read_folder(tmp_path)
     with pytest.raises(ImageError, match="known format"):
         data.read(data.samples[0])
+
+
+def test_what_is_said_of_tables_is_not_silently_dropped_for_a_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    touch(tmp_path, "happy/a.jpg")
+    assert len(load_dataset(tmp_path, columns={"label": "emotion"})) == 1
+    assert caplog.messages == [
+        f"names of columns and the folder of images are for tables: not used for {tmp_path}"
+    ]
