@@ -88,7 +88,9 @@ def fit(data: str | None, cache_dir: Path, models_dir: Path, settings: Chosen, *
     from ferkit.classifiers.fitting import SearchSettings
     from ferkit.classifiers.heads import HEADS, HeadSettings, head_settings
     from ferkit.core.labels import LabelSet
+    from ferkit.datasets.load import load_dataset
     from ferkit.datasets.split import SplitSettings
+    from ferkit.embedder.extract import changed_since
     from ferkit.embedder.store import EmbeddingStore, find_embeddings
     from ferkit.evaluation.evaluate_model import (
         fit_held_out,
@@ -105,6 +107,12 @@ def fit(data: str | None, cache_dir: Path, models_dir: Path, settings: Chosen, *
     store = EmbeddingStore.open(folder)
     logger.info(f"embeddings: {folder}")
     table = load_labelled(store, settings["memory_gb"])
+    if data and not options["embeddings"] and Path(data).is_dir() and Path(data) != folder:
+        n_changed = changed_since(load_dataset(Path(data)), store, table)
+        if n_changed:
+            logger.warning(
+                f"{n_changed} images changed since they were embedded; run 'fer embed {data}' first"
+            )
     labels = LabelSet.from_text(options["labels"]) if options["labels"] else None
     if labels is not None:
         table = with_labels(table, labels)

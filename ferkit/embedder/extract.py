@@ -32,7 +32,7 @@ from ferkit.embedder.engines import (
 from ferkit.embedder.onnx_network import NetworkEmbedder, calibrated
 from ferkit.embedder.settings import Embedder, StoreSettings
 from ferkit.embedder.shards import PlacedRow, Plan, Range, Row, ShardFiles, new_ranges
-from ferkit.embedder.store import EmbeddingStore, Snapshot, find_stores, full_name, stores_of
+from ferkit.embedder.store import EmbeddingStore, EmbeddingTable, Snapshot, find_stores, full_name, stores_of
 from ferkit.faces.cropping import CropKind, Cropping, FaceCropper, resolve_cropping
 from ferkit.faces.reading import ImageCrops, apply_network, read_crops, some_crops
 
@@ -164,6 +164,24 @@ def compare(
     for number in undated:  # all its images have just been compared by their digests
         store.shard(number).compared(started_ns - _COARSEST_CLOCK_NS)
     return found
+
+
+def changed_since(dataset: Dataset, store: EmbeddingStore, table: EmbeddingTable) -> int:
+    """How many images were added, changed, deleted, or moved to another class or part since the store was made.
+
+    Args:
+        dataset: the images as they are now.
+        store: their embeddings.
+        table: the store's rows, as :meth:`ferkit.embedder.store.EmbeddingStore.load` gives them, or some of them.
+    """
+    found, before = compare(dataset, store), store.view()
+    known = (
+        dict(zip(table.paths, zip(table.y, table.split, strict=True), strict=True))
+        if found.relabelled
+        else {}
+    )
+    moved = sum(path in known and known[path] != (now[0], now[1]) for path, now in found.relabelled.items())
+    return len(found.todo) + len({*found.deleted}.difference(before.deleted if before else ())) + moved
 
 
 def _changed(dataset: Dataset, sample: Sample, placed: PlacedRow) -> bool:

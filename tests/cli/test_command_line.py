@@ -383,6 +383,13 @@ def test_a_second_fit_is_unchanged_and_another_one_refused(
     assert not report.exists()
     assert "unchanged" in fer("fit", "--head", "logistic", "--set", "C=0.1").stdout
     fer("fit", "--head", "dummy", "--name", "floor", "--no-report")
+    again = ("fit", "data", "--head", "dummy", "--name", "floor")
+    assert "changed" not in fer(*again).stderr
+    (one, other, third, *_) = sorted((tmp_path / "data" / "happy").iterdir())
+    one.rename(tmp_path / "data" / "sad" / one.name)  # gone, and new
+    other.unlink()
+    third.write_bytes(png(LEVELS["sad"]))
+    assert "4 images changed since they were embedded; run 'fer embed data' first" in fer(*again).stderr
     first, *others = [*LEVELS][::-1]
     words = ["--labels", ",".join([first, *others[:-1]]), "--class-weights", f"{first}=3,1=2", "--no-report"]
     said = fer("fit", "--head", "logistic", "--name", "ordered", *words).stderr
