@@ -19,7 +19,7 @@ from ferkit.cli.main import main
 
 MODULES = 116
 """Modules, without ``__init__``."""
-CODE_LINES = 27_900
+CODE_LINES = 27_860
 """Lines of code: no blank lines, comments, docstrings and imports."""
 OPTIONS = 260
 """Options of all commands together; those that every command has count once."""

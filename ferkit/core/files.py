@@ -371,7 +371,7 @@ def why_not_written(path: Path, error: OSError) -> str:
         return (
             f"{where} cannot be written ({error.strerror}); choose another place or correct the permissions"
         )
-    return f"{where} could not be written: {error.strerror or error}"
+    return f"{where} could not be written: {error.strerror or error}; choose another place"
 
 
 Settings = TypeVar("Settings")
