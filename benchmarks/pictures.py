@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from ferkit.core.style import open_font
 from tests.serving.browser import Browser
 from tests.serving.drawn_people import drawn_frames, read_frames, write_camera_clip, write_video
 from tests.serving.running import running
+from tests.serving.test_page import state_purpose
+from tests.serving.test_teach_page import name_class, record, scene
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,18 +94,75 @@ def live(images: Path, work: Path) -> None:
 
 
 def page(images: Path, work: Path) -> None:
-    """The page of ``fer serve`` before a camera."""
+    """The page of ``fer serve``: camera, images and videos, the question for the purpose, and a phone."""
     clip = write_camera_clip(work / "camera.mjpeg", drawn_frames(25 * 9, drawn_px=140))
+    photo, video = work / "three people.jpg", work / "three people.mp4"
+    Image.fromarray(next(drawn_frames(1))).save(photo)
+    write_video(video, drawn_frames(25 * 9), fps=25)
     (work / "models").mkdir()
     with running(work / "models", model="ferkit2", detector="haar") as server, browser(clip, work) as shown:
-        shown.resize(1200, 760)
+        shown.resize(1280, 800)
         shown.open(f"http://localhost:{server.port}/")
         shown.click("#start")
         shown.until(lambda: shown.one("#purpose-dialog").is_displayed(), "the question for the purpose")
-        shown.click('#purpose-options input[value="research"]')
-        shown.click("#purpose-ok")
+        shown.click('#purpose-options input[value="hiring"]')
+        save_jpeg(shown, images / "page-purpose.jpg")
+        state_purpose(shown)
         shown.until(lambda: len(shown.all(".person .bars")) >= 3, "three people", 60)
+        time.sleep(20)  # so that the timelines show something
+        shown.until(lambda: "frames/s" in shown.one("#speed").text, "the speed")
         save_jpeg(shown, images / "page-desktop.jpg")
+        on_a_phone(shown, images / "page-phone.jpg")
+        shown.click("#stop")
+        shown.click("#tab-pictures")
+        shown.one("#file-pictures").send_keys(str(photo))
+        shown.until(lambda: len(shown.all(".picture .face")) >= 3, "the image", 60)
+        save_jpeg(shown, images / "page-pictures.jpg")
+        shown.prefer(color_scheme="dark")
+        shown.click("#tab-film")
+        shown.one("#file-film").send_keys(str(video))
+        shown.until(lambda: shown.all(".film-result .person"), "the video's people", 120)
+        shown.until(
+            lambda: shown.js("return document.querySelector('.film-result video').readyState") >= 1, "a copy"
+        )
+        shown.js("document.querySelector('.film-result video').currentTime = 4; window.scrollTo(0, 0)")
+        time.sleep(2)  # for the frame to be drawn
+        save_jpeg(shown, images / "page-video.jpg")
+
+
+def teach(images: Path, work: Path) -> None:
+    """The tab Teach: two classes of a drawn person."""
+    clip = write_camera_clip(work / "camera.mjpeg", (frame for frame in scene() for _ in range(4)))
+    with running(work / "models", model="ferkit2", detector="haar") as server, browser(clip, work) as shown:
+        shown.driver.set_script_timeout(60)
+        shown.resize(1280, 1060)
+        shown.open(f"http://localhost:{server.port}/#teach")
+        shown.click("#teach-start")
+        state_purpose(shown)
+        shown.until(lambda: shown.one("#teach-stage").get_attribute("data-state") == "running", "the stream")
+        name_class(shown, 0, "씩 웃음")
+        name_class(shown, 1, "wow")
+        for _ in range(3):
+            record(shown, "씩 웃음", True)
+            record(shown, "wow", False)
+        shown.until(lambda: "right on takes" in shown.text("#teach-report"), "a report", 60)
+        time.sleep(6)  # until the notes over the page are gone
+        shown.js("window.scrollTo(0, 0)")
+        save_jpeg(shown, images / "teach-desktop.jpg")
+        on_a_phone(shown, images / "teach-phone.jpg")
+
+
+def on_a_phone(shown: Browser, path: Path) -> None:
+    """Take the page on a phone, in Korean and dark, and leave it as it was."""
+    shown.click("#language")
+    shown.prefer(color_scheme="dark")
+    shown.resize(390, 844, mobile=True)
+    shown.js("window.scrollTo(0, 0)")
+    time.sleep(2)  # for the page to settle
+    save_jpeg(shown, path)
+    shown.click("#language")
+    shown.prefer(color_scheme="light")
+    shown.resize(1280, 800)
 
 
 def card(images: Path, work: Path) -> None:
@@ -156,7 +216,7 @@ def save_jpeg(shown: Browser, path: Path) -> None:
     (path.parent / "shot.png").unlink()
 
 
-PICTURES: tuple[Callable[[Path, Path], None], ...] = (aihub, report, audit, live, page, card)
+PICTURES: tuple[Callable[[Path, Path], None], ...] = (aihub, report, audit, live, page, teach, card)
 
 if __name__ == "__main__":
     target, names = Path(sys.argv[1]).resolve(), sys.argv[2:]
