@@ -1,6 +1,6 @@
 """Make the network that ships with the package from a finished run of ``fer finetune``.
 
-    python benchmarks/ship.py models/ferkit fer2013/
+    python benchmarks/ship.py models/edition-one fer2013/
     python benchmarks/model_card.py fer2013/ --store … --fer … --peers …
 
 ``fer2013/`` holds train/<emotion>/*.png and test/<emotion>/*.png, the official PublicTest. The first command writes

@@ -4,6 +4,6 @@
 # About an hour on two processor cores; stop it at any time, and the same command goes on.
 set -e
 data=${1:?say where FER2013 is: sh benchmarks/ship_first.sh fer2013/}
-[ -d models/ferkit ] || fer finetune "$data" --recipe ferkit --name ferkit \
+[ -d models/edition-one ] || fer finetune "$data" --recipe ferkit --name edition-one \
     --labels fer2013 --validate-on test --votes "$data/labels.csv" --detector none
-python "$(dirname "$0")/ship.py" models/ferkit "$data"
+python "$(dirname "$0")/ship.py" models/edition-one "$data"

@@ -225,6 +225,7 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
     from ferkit.classifiers.finetune.run import finetune
     from ferkit.core.labels import LabelSet
     from ferkit.core.spellings import read_old_env
+    from ferkit.core.weights import EDITIONS
     from ferkit.datasets.split import SplitSettings
     from ferkit.faces.cropping import Cropping, CropSettings
 
@@ -246,7 +247,8 @@ def finetune(data: Path, cache_dir: Path, models_dir: Path, settings: Chosen, **
         changes[key] = SIZE.convert(str(read), None, None) if size else read
     recipe = load_recipe(recipe_name, changes)
     dataset = open_dataset(data, options["person_pattern"])
-    name = named or Path(recipe_name).stem
+    stem = Path(recipe_name).stem
+    name = named or (f"{stem}-own" if stem in EDITIONS else stem)
     made = finetune(
         dataset,
         recipe,

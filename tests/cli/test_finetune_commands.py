@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,19 @@ def test_wrong_settings_are_refused_before_anything_is_read(tmp_path: Path) -> N
     with pytest.raises(TrainingError, match="one of gray, rgb"):
         run(finetune, "absent", "--color", "green", at=tmp_path)
     assert not (tmp_path / "models").exists()
+
+
+def test_a_model_of_the_recipe_ferkit_is_not_called_as_the_one_that_comes_along(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finetune_is_asked(dataset: object, recipe: object, asked: object, options: Any) -> None:
+        raise TrainingError(options.model.name)
+
+    monkeypatch.setattr("ferkit.classifiers.finetune.run.finetune", finetune_is_asked)
+    with pytest.raises(TrainingError, match=r"^ferkit-own$"):
+        run(finetune, data, "--recipe", "ferkit", "--detector", "none", at=tmp_path)
+    with pytest.raises(TrainingError, match=r"^quick$"):
+        run(finetune, data, "--detector", "none", at=tmp_path)
 
 
 def test_the_help_names_every_recipe() -> None:
