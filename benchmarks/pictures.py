@@ -21,7 +21,7 @@ from tests.serving.browser import Browser
 from tests.serving.drawn_people import drawn_frames, read_frames, write_camera_clip, write_video
 from tests.serving.running import running
 from tests.serving.test_page import state_purpose
-from tests.serving.test_teach_page import name_class, record, scene
+from tests.serving.test_teach_page import scene, teach_two
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -136,16 +136,7 @@ def teach(images: Path, work: Path) -> None:
     with running(work / "models", model="ferkit2", detector="haar") as server, browser(clip, work) as shown:
         shown.driver.set_script_timeout(60)
         shown.resize(1280, 1060)
-        shown.open(f"http://localhost:{server.port}/#teach")
-        shown.click("#teach-start")
-        state_purpose(shown)
-        shown.until(lambda: shown.one("#teach-stage").get_attribute("data-state") == "running", "the stream")
-        name_class(shown, 0, "씩 웃음")
-        name_class(shown, 1, "wow")
-        for _ in range(3):
-            record(shown, "씩 웃음", True)
-            record(shown, "wow", False)
-        shown.until(lambda: "right on takes" in shown.text("#teach-report"), "a report", 60)
+        teach_two(shown, server.port)
         time.sleep(6)  # until the notes over the page are gone
         shown.js("window.scrollTo(0, 0)")
         save_jpeg(shown, images / "teach-desktop.jpg")

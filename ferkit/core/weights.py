@@ -239,9 +239,8 @@ def _present(entry: WeightsEntry) -> Path | None:
 
 def deepface_folder() -> Path:
     """Where DeepFace keeps its weights."""
-    home = os.environ.get("DEEPFACE_HOME") or os.path.expanduser(
-        "~"
-    )  # which stays "~" where there is no home
+    # Where there is no home, it stays "~".
+    home = os.environ.get("DEEPFACE_HOME") or os.path.expanduser("~")
     return Path(home) / ".deepface" / "weights"
 
 

@@ -570,9 +570,8 @@ def place_name(root: Path) -> str:
 def person_in(path: str, pattern: str) -> str | None:
     """Who is shown, by the first group of a regular expression that is searched in the file's name."""
     found = person_regex(pattern).search(composed(path.rpartition("/")[2]))
-    return (
-        sys.intern(class_name(found[1])) if found and found[1] else None
-    )  # the same few names in all samples
+    # All samples share the few names that there are.
+    return sys.intern(class_name(found[1])) if found and found[1] else None
 
 
 @functools.lru_cache(maxsize=9)

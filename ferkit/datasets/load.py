@@ -30,6 +30,7 @@ from ferkit.datasets.dataset import (
     FileSource,
     ImageSource,
     Listing,
+    Sample,
     Stamp,
     composed,
     is_hidden,
@@ -143,8 +144,7 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
         raise DataError(f"expected {KINDS}, found what is not a regular file at {path}")
     if suffix in TABLE_SUFFIXES:
         table = read_table(path, columns, images)
-        known = (replace(s, group=s.group or person_in(s.path, person_pattern)) for s in table.samples)
-        return replace(table, samples=tuple(known))
+        return replace(table, samples=tuple(_with_person(s, person_pattern) for s in table.samples))
     if suffix == ".npz":
         with local_copy(path) as file:
             return replace(read_npz(file), name=path.stem, root=path)
@@ -154,6 +154,11 @@ def _read(path: Path, person_pattern: str, columns: Mapping[str, str] | None, im
     if suffix in REMEDIES:
         remedy = f"{REMEDIES[suffix]} first, and give the folder"
     raise DataError(f"expected {KINDS}, found {path}; {remedy}")
+
+
+def _with_person(sample: Sample, pattern: str) -> Sample:
+    person = None if sample.group else person_in(sample.path, pattern)
+    return sample if person is None else replace(sample, group=person)
 
 
 _REMEDIES = {
@@ -368,9 +373,8 @@ class GivenImages:
             self._own[one[0]] = functools.partial(bytes, one[1])
             self.names.append(one[0])
             return
-        opened = hasattr(one, "convert") and hasattr(
-            one, "size"
-        )  # by Pillow, which need not be imported for it
+        # By Pillow, which need not be imported for it.
+        opened = hasattr(one, "convert") and hasattr(one, "size")
         if not (opened or isinstance(one, np.ndarray)):
             raise DataError(f"expected {_EXPECTED}; found {type(one).__name__}")
         if opened:

@@ -127,8 +127,8 @@ def analyse_video(
     """
     spec = os.fspath(video)
     content = source_name(spec)
-    if not is_address(spec):
-        with suppress(OSError):  # whoever opens it says why
+    with suppress(OSError):  # whoever opens it says why
+        if not is_address(spec) and Path(spec).is_file():  # a pipe can be read only once
             content = file_sha256(Path(spec))
     identity = fingerprint([content, every_s, settings])
     with exclusive_lock(folder / ".lock", "analysing a video into"):

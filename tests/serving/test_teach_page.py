@@ -112,26 +112,30 @@ def name_class(page: Browser, i: int, name: str) -> None:
     )
 
 
-def test_two_expressions_are_taught_corrected_saved_and_used(
-    teaching: tuple[Browser, Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page, server = teaching
-    host = f"localhost:{server.port}"
-    page.resize(1280, 900)
-    page.open(f"http://{host}/#teach")
+def teach_two(page: Browser, port: int) -> str:
+    """Name two classes and record three takes of each; what the page reports of them."""
+    page.open(f"http://localhost:{port}/#teach")
     page.until(lambda: page.one("#panel-teach").is_displayed(), "the tab")
     page.click("#teach-start")
     state_purpose(page)
     page.until(lambda: page.one("#teach-stage").get_attribute("data-state") == "running", "the stream")
     name_class(page, 0, "씩 웃음")
     name_class(page, 1, "wow")
-
     for _ in range(3):
         record(page, "씩 웃음", True)
         record(page, "wow", False)
-    assert "Cannot tell yet" not in page.until(
+    return page.until(
         lambda: (text := page.text("#teach-report")) and "right on takes" in text and text, "a report", 60
     )
+
+
+def test_two_expressions_are_taught_corrected_saved_and_used(
+    teaching: tuple[Browser, Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, server = teaching
+    host = f"localhost:{server.port}"
+    page.resize(1280, 900)
+    assert "Cannot tell yet" not in teach_two(page, server.port)
     seen: set[str] = set()
 
     def both_were_shown() -> bool:

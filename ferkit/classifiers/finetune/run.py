@@ -188,9 +188,8 @@ def clear(folder: Path) -> None:
     from ferkit.classifiers.finetune.training import BEST, CHECKPOINT
 
     for name in (CHECKPOINT, BEST, "history.csv", "curves.png", "train.npy", "validation.npy"):
-        with contextlib.suppress(
-            PermissionError
-        ):  # Windows keeps what is mapped; the next run writes over it
+        # Windows keeps what is mapped; the next run writes over it.
+        with contextlib.suppress(PermissionError):
             (folder / name).unlink(missing_ok=True)
 
 
